@@ -1,0 +1,240 @@
+"""Synthetic video question answering: real MP4 files whose answers are known.
+
+    python -m hf_videollm.data.synthetic clips/ --num-videos 200
+    python -m hf_videollm.data.synthetic held_out/ --split test --num-videos 100 --sound
+
+What a scene is stands in `synthetic_scene`, how it is drawn in `synthetic_render`; this file writes data sets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import track
+
+from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
+from hf_videollm.data.synthetic_render import render_audio, render_scene, write_clip, write_scene_mp4
+from hf_videollm.data.synthetic_scene import (
+    COLOURS,
+    DEFAULT_SIZE,
+    DIRECTIONS,
+    KINDS,
+    QA,
+    QUESTION_KINDS,
+    SHAPES,
+    SPLIT_SEEDS,
+    VIDEO_QUESTION_KINDS,
+    Scene,
+    SceneKind,
+    Sprite,
+    answer_vocabulary,
+    make_scene,
+    questions_for,
+    split_of,
+)
+
+__all__ = [
+    "COLOURS",
+    "DIRECTIONS",
+    "KINDS",
+    "QA",
+    "QUESTION_KINDS",
+    "SHAPES",
+    "SPLIT_SEEDS",
+    "VIDEO_QUESTION_KINDS",
+    "Scene",
+    "SceneKind",
+    "Sprite",
+    "answer_vocabulary",
+    "generate_dataset",
+    "held_out_questions",
+    "make_scene",
+    "questions_for",
+    "render_audio",
+    "render_scene",
+    "split_of",
+    "write_clip",
+    "write_scene_mp4",
+]
+
+RECORDS_NAME = "records.jsonl"
+SETTINGS_NAME = "settings.json"
+# Raised whenever the same seed would give another clip or question, so that old folders are not silently reused.
+GENERATOR_VERSION = 1
+
+
+class DatasetExistsError(ValueError):
+    """The folder holds clips that were made with other settings."""
+
+
+def generate_dataset(
+    folder: str | os.PathLike[str],
+    num_videos: int,
+    seed: int = SPLIT_SEEDS["train"].start,
+    kind: SceneKind | None = None,
+    size: int = DEFAULT_SIZE,
+    with_audio: bool = True,
+    sound_questions: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Write `num_videos` clips and their questions.
+
+    The folder gets `videos/<seed>.mp4`, `records.jsonl` (one record per question) and `settings.json`. A run that
+    was interrupted is taken up where it stopped, and a finished folder can be enlarged: clips that exist are kept.
+    Clips appear complete or not at all, and the records are written last.
+
+    Args:
+        folder: where to write; made if missing.
+        num_videos: number of clips, at least 1; clip i has the seed `seed + i`.
+        seed: first seed; the whole range must lie in one split of `SPLIT_SEEDS`.
+        kind: only scenes of this kind; None mixes all kinds.
+        size: side of the frames in pixels.
+        with_audio: write the sound track.
+        sound_questions: ask about the beeps too; needs `with_audio`.
+        progress: show a progress bar.
+
+    Returns:
+        Path of `records.jsonl`.
+
+    Raises:
+        ValueError: an argument is out of range, or the seeds straddle two splits.
+        DatasetExistsError: the folder was made with other settings.
+    """
+    folder = Path(folder)
+    if num_videos < 1:
+        raise ValueError(f"num_videos must be at least 1, got {num_videos}.")
+    if sound_questions and not with_audio:
+        raise ValueError("sound_questions needs with_audio: a silent clip cannot answer them.")
+    if split_of(seed) != split_of(seed + num_videos - 1):
+        raise ValueError(
+            f"Seeds {seed} to {seed + num_videos - 1} straddle the splits {split_of(seed)!r} and "
+            f"{split_of(seed + num_videos - 1)!r}; ask for fewer videos or begin at another seed."
+        )
+    _claim_folder(
+        folder,
+        {
+            "generator_version": GENERATOR_VERSION,
+            "seed": seed,
+            "kind": kind,
+            "size": size,
+            "with_audio": with_audio,
+            "sound_questions": sound_questions,
+        },
+    )
+    records: list[VideoQARecord] = []
+    seeds: Sequence[int] = range(seed, seed + num_videos)
+    for scene_seed in track(seeds, description="Writing clips", disable=not progress):
+        scene = make_scene(scene_seed, kind)
+        name = f"videos/{scene_seed:07d}.mp4"
+        if not (folder / name).exists():
+            write_scene_mp4(scene, folder / name, with_audio=with_audio, size=size)
+        records.extend(_records_of(scene, name, sound_questions))
+    return write_jsonl(records, folder / RECORDS_NAME)
+
+
+def held_out_questions(per_kind: int = 100, split: str = "test") -> Iterator[tuple[Scene, QA]]:
+    """Yield `per_kind` scenes with one question each for every kind of question about the picture.
+
+    Always the same ones: scenes are taken by ascending seed from `split`, and every scene is asked one question
+    only, so that answers to different questions are independent.
+    """
+    wanted = dict.fromkeys(VIDEO_QUESTION_KINDS, per_kind)
+    for seed in SPLIT_SEEDS[split]:
+        if not any(wanted.values()):
+            return
+        scene = make_scene(seed)
+        open_questions = [question for question in questions_for(scene) if wanted[question.kind]]
+        if open_questions:
+            question = max(open_questions, key=lambda candidate: wanted[candidate.kind])
+            wanted[question.kind] -= 1
+            yield scene, question
+
+
+def _records_of(scene: Scene, video: str, sound: bool) -> list[VideoQARecord]:
+    return [
+        make_record(
+            f"{scene.seed:07d}-{question.kind}",
+            video,
+            [(question.question, question.answer)],
+            {"kind": question.kind, "seed": scene.seed, "scene": scene.kind},
+        )
+        for question in questions_for(scene, sound=sound)
+    ]
+
+
+def _claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings into a new folder, or check that an old folder was made with the same ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SETTINGS_NAME
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DatasetExistsError(f"{path} is not readable JSON; delete the folder and start again.") from error
+        if found != settings:
+            raise DatasetExistsError(
+                f"{folder} was made with other settings ({found}) than asked for now ({settings}); "
+                "choose another folder or delete this one."
+            )
+    elif any(folder.iterdir()):
+        raise DatasetExistsError(f"{folder} is not empty and not a synthetic data set; choose another folder.")
+    else:
+        temporary = path.with_name(f".{SETTINGS_NAME}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def _main(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; an interrupted run is continued.")],
+    num_videos: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 100,
+    split: Annotated[str, typer.Option(help="train, validation or test: disjoint ranges of seeds.")] = "train",
+    offset: Annotated[int, typer.Option(min=0, help="Skip this many seeds of the split.")] = 0,
+    kind: Annotated[str | None, typer.Option(help="Only motion, order or count scenes.")] = None,
+    size: Annotated[int, typer.Option(help="Side of the square frames in pixels (even).")] = DEFAULT_SIZE,
+    audio: Annotated[bool, typer.Option(help="Write the sound track.")] = True,
+    sound: Annotated[bool, typer.Option(help="Ask about the beeps too.")] = False,
+) -> None:
+    """Write synthetic clips (MP4, H.264 and AAC) with questions whose answers are known.
+
+    Examples:
+
+      python -m hf_videollm.data.synthetic clips/ --num-videos 200
+
+      python -m hf_videollm.data.synthetic held_out/ --split test --num-videos 100 --sound
+    """
+    if split not in SPLIT_SEEDS:
+        raise typer.BadParameter(f"{split!r} is not one of {', '.join(SPLIT_SEEDS)}.", param_hint="--split")
+    chosen: SceneKind | None = next((known for known in KINDS if known == kind), None)
+    if kind is not None and chosen is None:
+        raise typer.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}.", param_hint="--kind")
+    with _usage_errors():
+        records = generate_dataset(
+            folder,
+            num_videos,
+            seed=SPLIT_SEEDS[split].start + offset,
+            kind=chosen,
+            size=size,
+            with_audio=audio,
+            sound_questions=sound,
+        )
+    typer.echo(f"{num_videos} clips, questions in {records}")
+
+
+@contextlib.contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Report wrong arguments and unwritable folders in one line with exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    typer.run(_main)

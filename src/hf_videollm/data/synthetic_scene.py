@@ -1,0 +1,363 @@
+"""What happens in a synthetic clip, and the questions whose answers are therefore known. Nothing is drawn here.
+
+A scene is a pure function of its seed. Positions and radii are fractions of the frame's side (0 = left or top,
+1 = right or bottom). Three kinds of scene exist:
+
+motion
+    One shape drifts across the frame in one of four directions and bounces on the other axis meanwhile.
+    The drift axis and the bounce axis cover the same range with the same (uniform) distribution of positions,
+    so a shuffled clip says nothing about the direction, not even whether the motion was horizontal.
+order
+    One shape, then another. Which of the two a question mentions first is independent of the truth.
+count
+    One to five shapes, standing still.
+
+Every scene also has a sound track of one to four beeps, all high or all low.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+__all__ = [
+    "COLOURS",
+    "DIRECTIONS",
+    "KINDS",
+    "MAX_BEEPS",
+    "MAX_COUNT",
+    "PITCHES",
+    "QA",
+    "QUESTION_KINDS",
+    "QUESTION_TEMPLATES",
+    "SHAPES",
+    "SOUND_QUESTION_KINDS",
+    "SPLIT_SEEDS",
+    "VIDEO_QUESTION_KINDS",
+    "Scene",
+    "SceneKind",
+    "Sprite",
+    "answer_vocabulary",
+    "make_scene",
+    "questions_for",
+    "split_of",
+]
+
+_T = TypeVar("_T")
+SceneKind = Literal["motion", "order", "count"]
+KINDS: tuple[SceneKind, ...] = get_args(SceneKind)
+
+# Chosen far apart in hue, so that H.264's halved colour resolution cannot mix them up.
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (225, 35, 35),
+    "green": (35, 185, 55),
+    "blue": (50, 80, 235),
+    "yellow": (240, 225, 40),
+    "purple": (165, 45, 200),
+    "orange": (245, 135, 20),
+    "cyan": (40, 215, 225),
+    "white": (245, 245, 245),
+}
+SHAPES = ("circle", "square", "triangle", "cross", "ring")
+DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+PITCHES = ("high", "low")
+MAX_COUNT = 5
+MAX_BEEPS = 4
+
+VIDEO_QUESTION_KINDS = ("colour", "shape", "direction", "order", "count")
+SOUND_QUESTION_KINDS = ("beeps", "pitch")
+QUESTION_KINDS = VIDEO_QUESTION_KINDS + SOUND_QUESTION_KINDS
+QUESTION_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "colour": ("What colour is the shape?", "What color is the shape?", "Which colour does the shape have?"),
+    "shape": ("What shape is shown?", "Which shape is it?", "What kind of shape is this?"),
+    "direction": (
+        "In which direction does the shape move?",
+        "Which way does the shape move?",
+        "In what direction is the shape moving?",
+    ),
+    "order": (
+        "Which came first, the {a} or the {b}?",
+        "Which appeared first, the {a} or the {b}?",
+        "What was shown first, the {a} or the {b}?",
+    ),
+    "count": ("How many shapes are there?", "How many shapes can you see?", "How many shapes are shown?"),
+    "beeps": ("How many beeps are there?", "How many beeps can you hear?", "How many beeps are in the sound?"),
+    "pitch": ("Are the beeps high or low?", "Is the sound high or low?", "Is the pitch of the beeps high or low?"),
+}
+
+# Splits are ranges of seeds, so a clip belongs to exactly one split wherever and whenever it is made.
+SPLIT_SEEDS: dict[str, range] = {
+    "train": range(1_000_000),
+    "validation": range(1_000_000, 2_000_000),
+    "test": range(2_000_000, 3_000_000),
+}
+
+DEFAULT_SIZE = 64
+DEFAULT_FPS = 8
+MIN_FRAMES, MAX_FRAMES = 16, 24
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """One coloured shape.
+
+    Attributes:
+        colour: a key of `COLOURS`.
+        shape: one of `SHAPES`.
+        rgb: its exact colour, a little off the nominal one.
+        radius: half of its extent, as a fraction of the frame's side.
+        first_frame: first frame in which it is visible.
+        centres: (x, y) in each frame in which it is visible.
+    """
+
+    colour: str
+    shape: str
+    rgb: tuple[int, int, int]
+    radius: float
+    first_frame: int
+    centres: tuple[tuple[float, float], ...]
+
+    @property
+    def name(self) -> str:
+        """How questions call it, e.g. "red circle"."""
+        return f"{self.colour} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything there is to know about a clip.
+
+    Attributes:
+        seed: where it came from.
+        kind: one of `KINDS`.
+        num_frames: length of the clip in frames.
+        fps: frames per second.
+        background: colour of the background.
+        noise: standard deviation of the background noise in grey levels; 0 means plain.
+        sprites: the shapes, in order of appearance.
+        direction: direction of the drift in a motion scene, else None.
+        beeps: number of beeps on the sound track.
+        pitch: "high" or "low".
+    """
+
+    seed: int
+    kind: SceneKind
+    num_frames: int
+    fps: int
+    background: tuple[int, int, int]
+    noise: float
+    sprites: tuple[Sprite, ...]
+    direction: str | None
+    beeps: int
+    pitch: str
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.num_frames / self.fps
+
+
+@dataclass(frozen=True)
+class QA:
+    """One question about a scene, with its answer of one or two words."""
+
+    kind: str
+    question: str
+    answer: str
+
+
+def split_of(seed: int) -> str:
+    """Return the name of the split that owns `seed`.
+
+    Raises:
+        ValueError: no split owns it.
+    """
+    for name, seeds in SPLIT_SEEDS.items():
+        if seed in seeds:
+            return name
+    last = max(seeds.stop for seeds in SPLIT_SEEDS.values()) - 1
+    raise ValueError(f"Seed {seed} belongs to no split; seeds run from 0 to {last}.")
+
+
+def make_scene(
+    seed: int,
+    kind: SceneKind | None = None,
+    num_frames: int | None = None,
+    fps: int = DEFAULT_FPS,
+) -> Scene:
+    """Make up a scene; the same arguments give the same scene on every machine.
+
+    Args:
+        seed: any non-negative integer; see `SPLIT_SEEDS` for the ranges of the splits.
+        kind: "motion", "order" or "count"; None lets the seed choose.
+        num_frames: length of the clip, at least 8; None lets the seed choose from 16 to 24.
+        fps: frames per second.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}.")
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is not one of {KINDS}.")
+    if num_frames is not None and num_frames < 8:
+        raise ValueError(f"num_frames must be at least 8 so that motion and order stay visible, got {num_frames}.")
+    if fps < 1:
+        raise ValueError(f"fps must be at least 1, got {fps}.")
+    # random.Random is documented to keep its random() stream across Python versions; a text seed is hashed with
+    # SHA-512, so that neighbouring seeds are unrelated.
+    rng = random.Random(f"hf_videollm scene {seed}")
+    drawn_kind: SceneKind = _pick(rng, KINDS)
+    chosen_kind = drawn_kind if kind is None else kind
+    length = num_frames or MIN_FRAMES + int(rng.random() * (MAX_FRAMES - MIN_FRAMES + 1))
+    grey = 12 + 50 * rng.random()
+    background = (_level(grey + _spread(rng, 8)), _level(grey + _spread(rng, 8)), _level(grey + _spread(rng, 8)))
+    noise = 0.0 if rng.random() < 0.5 else 2 + 4 * rng.random()
+    direction = _pick(rng, tuple(DIRECTIONS)) if chosen_kind == "motion" else None
+    if direction is not None:
+        sprites = _motion_sprites(rng, length, direction)
+    elif chosen_kind == "order":
+        sprites = _order_sprites(rng, length)
+    else:
+        sprites = _count_sprites(rng, length)
+    return Scene(
+        seed=seed,
+        kind=chosen_kind,
+        num_frames=length,
+        fps=fps,
+        background=background,
+        noise=noise,
+        sprites=sprites,
+        direction=direction,
+        beeps=1 + int(rng.random() * MAX_BEEPS),
+        pitch=_pick(rng, PITCHES),
+    )
+
+
+def questions_for(scene: Scene, sound: bool = False) -> list[QA]:
+    """Return the questions that a scene answers, one per kind of question.
+
+    Args:
+        scene: the scene.
+        sound: ask about the beeps too.
+    """
+    rng = random.Random(f"hf_videollm questions {scene.seed}")
+    answers: dict[str, str] = {}
+    names = [sprite.name for sprite in scene.sprites[:2]]
+    # Drawn for every scene, so that the phrasing of later questions does not depend on the kind of scene.
+    if rng.random() < 0.5:
+        names.reverse()
+    if scene.kind == "motion":
+        sprite = scene.sprites[0]
+        answers = {"colour": sprite.colour, "shape": sprite.shape, "direction": str(scene.direction)}
+    elif scene.kind == "order":
+        answers = {"order": scene.sprites[0].name}
+    else:
+        answers = {"count": str(len(scene.sprites))}
+    if sound:
+        answers |= {"beeps": str(scene.beeps), "pitch": scene.pitch}
+    questions = []
+    for kind, answer in answers.items():
+        template = _pick(rng, QUESTION_TEMPLATES[kind])
+        question = template.format(a=names[0], b=names[-1]) if kind == "order" else template
+        questions.append(QA(kind=kind, question=question, answer=answer))
+    return questions
+
+
+def answer_vocabulary(kind: str) -> list[str]:
+    """Return every possible answer to one kind of question.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    answers: dict[str, list[str]] = {
+        "colour": list(COLOURS),
+        "shape": list(SHAPES),
+        "direction": list(DIRECTIONS),
+        "order": [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES],
+        "count": [str(number) for number in range(1, MAX_COUNT + 1)],
+        "beeps": [str(number) for number in range(1, MAX_BEEPS + 1)],
+        "pitch": list(PITCHES),
+    }
+    if kind not in answers:
+        raise ValueError(f"kind {kind!r} is not one of {QUESTION_KINDS}.")
+    return answers[kind]
+
+
+def _pick(rng: random.Random, items: Sequence[_T]) -> _T:
+    return items[int(rng.random() * len(items))]
+
+
+def _spread(rng: random.Random, width: float) -> float:
+    """Return a number drawn evenly from -width/2 to width/2."""
+    return (rng.random() - 0.5) * width
+
+
+def _level(value: float) -> int:
+    return max(0, min(255, round(value)))
+
+
+def _sprite(
+    rng: random.Random, colour: str, shape: str, radius: float, first: int, centres: list[tuple[float, float]]
+) -> Sprite:
+    red, green, blue = (_level(level + _spread(rng, 16)) for level in COLOURS[colour])
+    return Sprite(
+        colour=colour,
+        shape=shape,
+        rgb=(red, green, blue),
+        radius=radius,
+        first_frame=first,
+        centres=tuple(centres),
+    )
+
+
+def _motion_sprites(rng: random.Random, length: int, direction: str) -> tuple[Sprite, ...]:
+    radius = 0.17 + 0.03 * rng.random()
+    reach = 0.19 + 0.09 * rng.random()
+    room = 0.5 - radius - reach
+    centre_x, centre_y = 0.5 + _spread(rng, 2 * room), 0.5 + _spread(rng, 2 * room)
+    bounces = 1 + int(rng.random() * 2)
+    sign = 1 if rng.random() < 0.5 else -1
+    step_x, step_y = DIRECTIONS[direction]
+    centres = []
+    for frame in range(length):
+        time = frame / (length - 1)
+        drift = reach * (2 * time - 1)
+        # A whole number of there-and-back trips: no net movement and no trend on this axis, and, because the wave
+        # is triangular, the same even spread of positions as on the axis of the drift.
+        bounce = sign * reach * (1 - 4 * abs(bounces * time % 1 - 0.5))
+        x = centre_x + (step_x * drift if step_x else bounce)
+        y = centre_y + (step_y * drift if step_y else bounce)
+        centres.append((x, y))
+    colour, shape = _pick(rng, tuple(COLOURS)), _pick(rng, SHAPES)
+    return (_sprite(rng, colour, shape, radius, 0, centres),)
+
+
+def _order_sprites(rng: random.Random, length: int) -> tuple[Sprite, ...]:
+    change = round(length * (0.4 + 0.2 * rng.random()))
+    colours = [_pick(rng, tuple(COLOURS))]
+    colours.append(_pick(rng, tuple(colour for colour in COLOURS if colour not in colours)))
+    shapes = [_pick(rng, SHAPES)]
+    shapes.append(_pick(rng, tuple(shape for shape in SHAPES if shape not in shapes)))
+    sprites = []
+    for colour, shape, first, last in zip(colours, shapes, (0, change), (change, length), strict=True):
+        radius = 0.19 + 0.06 * rng.random()
+        room = 1 - 2 * radius
+        centre = (0.5 + _spread(rng, room), 0.5 + _spread(rng, room))
+        sprites.append(_sprite(rng, colour, shape, radius, first, [centre] * (last - first)))
+    return tuple(sprites)
+
+
+def _count_sprites(rng: random.Random, length: int) -> tuple[Sprite, ...]:
+    number = 1 + int(rng.random() * MAX_COUNT)
+    cells = [(column, row) for row in range(3) for column in range(3)]
+    sprites = []
+    for _ in range(number):
+        column, row = cells.pop(int(rng.random() * len(cells)))
+        radius = 0.11 + 0.025 * rng.random()
+        centre = ((column + 0.5) / 3 + _spread(rng, 0.05), (row + 0.5) / 3 + _spread(rng, 0.05))
+        colour, shape = _pick(rng, tuple(COLOURS)), _pick(rng, SHAPES)
+        sprites.append(_sprite(rng, colour, shape, radius, 0, [centre] * length))
+    return tuple(sprites)
