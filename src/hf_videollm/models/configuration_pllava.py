@@ -1,0 +1,81 @@
+"""Configuration of PLLaVA (Xu et al., 2024: parameter-free LLaVA extension from images to videos)."""
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_video_llm import VideoLlmConfig
+
+
+def pllava_pooled_shape(num_frames: int, pooling_shape: tuple[int, int, int] | list[int]) -> tuple[int, int, int]:
+    """Shape (t, h, w) of the visual tokens of one clip; their product is the number of placeholders it needs.
+
+    A video is pooled to `pooling_shape`, whatever its frame count (paper, section 3.3: adaptive pooling).
+    A single frame has no time axis to pool, so an image needs one step of it: (1, h, w).
+    """
+    if num_frames < 1:
+        raise ValueError(f"A video needs at least one frame, got {num_frames}.")
+    time, height, width = pooling_shape
+    return (1 if num_frames == 1 else time, height, width)
+
+
+@strict
+class PllavaConfig(VideoLlmConfig):
+    r"""
+    Configuration of a PLLaVA model. The defaults are those of the released 7B checkpoint, towers excepted.
+
+    pooling_shape (`list[int]`):
+        Target (time, height, width) of the adaptive average pooling.
+    projector_hidden_act (`str`):
+        Activation between the two layers of the projector.
+    lora_adapter (`str`, *optional*):
+        Sub-folder of the checkpoint that holds a PEFT adapter of the language model; `None` if there is none.
+    lora_alpha (`float`, *optional*):
+        Alpha that the adapter is loaded with (the official evaluation uses 4).
+    lora_training_alpha (`float`, *optional*):
+        Alpha that the adapter was trained with (32 in the paper), for the record.
+
+    Example:
+
+    ```python
+    >>> from hf_videollm import PllavaConfig, PllavaForConditionalGeneration
+    >>> tower = {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "image_size": 32,
+    ...          "patch_size": 4, "num_hidden_layers": 2, "num_attention_heads": 4}
+    >>> llm = {"model_type": "llama", "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,
+    ...        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 120}
+    >>> config = PllavaConfig(vision_config=tower, text_config=llm, image_token_id=100, video_token_id=101,
+    ...                       pooling_shape=[4, 4, 4])
+    >>> model = PllavaForConditionalGeneration(config)
+
+    ```"""
+
+    model_type = "pllava"
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_pllava.PllavaConfig",
+        "AutoModel": "modeling_pllava.PllavaModel",
+        "AutoModelForImageTextToText": "modeling_pllava.PllavaForConditionalGeneration",
+        "AutoModelForMultimodalLM": "modeling_pllava.PllavaForConditionalGeneration",
+        "AutoModelForCausalLM": "modeling_pllava.PllavaForConditionalGeneration",
+        "AutoProcessor": "processing_pllava.PllavaProcessor",
+        "AutoVideoProcessor": "video_processing_pllava.PllavaVideoProcessor",
+    }
+
+    pooling_shape: list[int] | tuple[int, ...] = (16, 12, 12)
+    projector_hidden_act: str = "gelu"
+    lora_adapter: str | None = None
+    lora_alpha: float | int | None = None
+    lora_training_alpha: float | int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.pooling_shape = list(self.pooling_shape)
+
+    def validate_architecture(self) -> None:
+        super().validate_architecture()
+        if len(self.pooling_shape) != 3 or min(self.pooling_shape) < 1:
+            raise ValueError(
+                f"pooling_shape must be three positive numbers (time, height, width), not {self.pooling_shape}."
+            )
+
+
+__all__ = ["PllavaConfig", "pllava_pooled_shape"]

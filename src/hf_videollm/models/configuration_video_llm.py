@@ -1,0 +1,83 @@
+"""What the configurations of all designs share: two towers, placeholder ids, and the map a Hub folder carries."""
+
+import copy
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+PIPELINE_TASK = "video-text-to-text"
+PIPELINE_ENTRY = {
+    "impl": "pipeline_video_text_to_text.VideoTextToTextPipeline",
+    "pt": ["AutoModelForImageTextToText"],
+    "type": "multimodal",
+}
+
+
+@strict
+class VideoLlmConfig(PreTrainedConfig):
+    r"""
+    A vision tower, a connector and a language model.
+
+    vision_config (`dict` or `PreTrainedConfig`, *optional*):
+        Any vision tower of transformers; CLIP by default.
+    text_config (`dict` or `PreTrainedConfig`, *optional*):
+        Any causal language model of transformers; LLaMA by default.
+    image_token_id (`int`):
+        Id of the placeholder that stands for one vector of an image.
+    video_token_id (`int`):
+        Id of the placeholder that stands for one vector of a video.
+    num_frames (`int`):
+        Frames the design was trained with; the processor samples as many.
+    vision_feature_layer (`int` or `list[int]`):
+        Index into the hidden states of the vision tower (0 is the embedding output); several are concatenated.
+    vision_feature_select_strategy (`str`):
+        `"default"` drops the class token, `"full"` keeps every token.
+    vision_chunk_size (`int`, *optional*):
+        Frames that run through the vision tower at a time; `None` runs all at once.
+    """
+
+    model_type = "video_llm"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
+    }
+    # Auto class -> "file.Class" of this design: what `trust_remote_code=True` loads from a saved folder.
+    auto_classes: ClassVar[dict[str, str]] = {}
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    image_token_id: int = 32000
+    video_token_id: int = 32001
+    num_frames: int = 16
+    vision_feature_layer: int | list[int] = -2
+    vision_feature_select_strategy: Literal["default", "full"] = "default"
+    vision_chunk_size: int | None = 64
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # `pipeline()` asks for trust as soon as it sees `custom_pipelines` on a config. A config of the installed
+        # package has no need of it: the task is registered on import. `to_dict` writes the entry all the same.
+        saved_pipelines = kwargs.pop("custom_pipelines", None)
+        saved_auto_map = kwargs.pop("auto_map", None) or {}
+        super().__post_init__(**kwargs)
+        self.auto_map = {**self.auto_classes, **saved_auto_map}
+        if type(self).__module__.startswith("transformers_modules"):
+            # `pipeline()` changes the entry in place, hence a copy of our own.
+            self.custom_pipelines = copy.deepcopy(saved_pipelines or {PIPELINE_TASK: PIPELINE_ENTRY})
+
+    def validate_architecture(self) -> None:
+        """Checked by transformers when a config is made and when it is saved."""
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, not {self.num_frames}.")
+        if self.vision_chunk_size is not None and self.vision_chunk_size < 1:
+            raise ValueError(f"vision_chunk_size must be at least 1 or None, not {self.vision_chunk_size}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        output["custom_pipelines"] = {PIPELINE_TASK: copy.deepcopy(PIPELINE_ENTRY)}
+        return output
+
+
+__all__ = ["VideoLlmConfig"]

@@ -1,0 +1,39 @@
+"""Repeat encoded media together with the rows of a prompt (beams, several return sequences)."""
+
+from itertools import accumulate
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+
+def repeat_media_per_row(
+    output: BaseModelOutputWithPooling, placeholders_per_row: list[int], times: int
+) -> BaseModelOutputWithPooling:
+    """Repeat each row's group of media: rows [a b] [c] become [a b] [a b] [c] [c] for `times` = 2.
+
+    Args:
+        output: `pooler_output` holds one `(num_tokens, width)` tensor per medium, rows one after the other.
+        placeholders_per_row: placeholders of this modality in each row; they tell which media a row owns.
+        times: how often each row is repeated.
+
+    Raises:
+        ValueError: the media cannot be dealt out to the rows because the numbers disagree.
+    """
+    media = list(output.pooler_output)
+    ends = list(accumulate(placeholders_per_row))
+    filled = list(accumulate(len(vectors) for vectors in media))
+    if (filled[-1] if filled else 0) != (ends[-1] if ends else 0):
+        raise ValueError(
+            f"The prompts hold {ends[-1] if ends else 0} placeholders, but the media give {filled[-1] if filled else 0} "
+            "vectors. Make the prompts with the processor of this checkpoint."
+        )
+    groups: list[list[torch.Tensor]] = [[] for _ in ends]
+    row = 0
+    for vectors, end in zip(media, filled, strict=True):
+        while end > ends[row]:
+            row += 1
+        groups[row].append(vectors)
+    return BaseModelOutputWithPooling(pooler_output=[vectors for group in groups for vectors in group * times])
+
+
+__all__ = ["repeat_media_per_row"]

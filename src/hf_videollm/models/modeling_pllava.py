@@ -1,0 +1,102 @@
+"""PLLaVA (Xu et al., 2024). Paper section 3.3: project every patch into the language space, then pool.
+
+    frames (T,3,H,W) -> CLIP, layer -2, class token dropped -> (T, h*w, Dv)
+                     -> MLP on all patches                  -> (T, h*w, D)
+                     -> AdaptiveAvgPool3d over (T, h, w)    -> (16*12*12, D)
+
+Pooling has no parameters; the LLM is adapted by LoRA, whose alpha can be lowered after training (section 3.4).
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+
+from .configuration_pllava import PllavaConfig, pllava_pooled_shape
+from .lora_pllava import AdjustableLoraMixin
+from .modeling_video_llm import MODALITIES, VideoLlmForConditionalGeneration, VideoLlmModel
+
+
+class PllavaConnector(nn.Module):
+    """Two-layer projector on all patches, then adaptive average pooling over time and space."""
+
+    def __init__(self, config: PllavaConfig) -> None:
+        super().__init__()
+        num_layers = 1 if isinstance(config.vision_feature_layer, int) else len(config.vision_feature_layer)
+        self.linear_1 = nn.Linear(config.vision_config.hidden_size * num_layers, config.text_config.hidden_size)
+        self.act = ACT2FN[config.projector_hidden_act]
+        self.linear_2 = nn.Linear(config.text_config.hidden_size, config.text_config.hidden_size)
+        self.pooling_shape = tuple(config.pooling_shape)
+        self.patch_grid = patch_grid(config.vision_config)
+
+    def forward(self, frame_features: torch.Tensor, num_frames: list[int]) -> list[torch.Tensor]:
+        """Visual tokens of each clip.
+
+        Args:
+            frame_features: `(sum(num_frames), patches, vision_width)`, patches in row-major order.
+            num_frames: frame count of each clip.
+
+        Returns:
+            One `(t * h * w, text_width)` tensor per clip, time-major then row then column.
+        """
+        projected = self.linear_2(self.act(self.linear_1(frame_features)))
+        return [self.pool(clip) for clip in projected.split(num_frames)]
+
+    def pool(self, clip: torch.Tensor) -> torch.Tensor:
+        """Pool one clip `(T, patches, D)` to `(t * h * w, D)`; shapes that do not divide, or up-sample, are fine."""
+        time, patches, width = clip.shape
+        volume = clip.permute(2, 0, 1).reshape(1, width, time, *self._grid(patches))
+        pooled = F.adaptive_avg_pool3d(volume, pllava_pooled_shape(time, self.pooling_shape))
+        return pooled.flatten(2).squeeze(0).transpose(0, 1)
+
+    def _grid(self, patches: int) -> tuple[int, int]:
+        height, width = self.patch_grid
+        if height * width != patches:
+            raise ValueError(
+                f"The vision tower gave {patches} patches a frame, but its configuration says {height} x {width}. "
+                "Check image_size and patch_size, and vision_feature_select_strategy (class token)."
+            )
+        return height, width
+
+
+def patch_grid(vision_config: Any) -> tuple[int, int]:
+    """Rows and columns of patches of one frame, from `image_size` and `patch_size` (a number or a pair each)."""
+
+    def pair(value: Any) -> tuple[int, int]:
+        return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+    (height, width), (patch_height, patch_width) = pair(vision_config.image_size), pair(vision_config.patch_size)
+    return height // patch_height, width // patch_width
+
+
+class PllavaModel(AdjustableLoraMixin, VideoLlmModel):
+    """PLLaVA without a head: features for retrieval, serving engines and tests."""
+
+    config_class = PllavaConfig
+    connector_class = PllavaConnector
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        modality: str,
+        present: Collection[str] = MODALITIES,
+    ) -> torch.Tensor:
+        """As in the base; without images in the batch, `<image>` stands for a video, as in prompts of the original."""
+        mask = super().get_placeholder_mask(input_ids, inputs_embeds, modality, present)
+        if modality == "video" and "image" not in present:
+            mask = mask | super().get_placeholder_mask(input_ids, inputs_embeds, "image", present)
+        return mask
+
+
+class PllavaForConditionalGeneration(AdjustableLoraMixin, VideoLlmForConditionalGeneration):
+    """PLLaVA that answers questions on videos and images."""
+
+    config_class = PllavaConfig
+    model_class = PllavaModel
+
+
+__all__ = ["PllavaConnector", "PllavaForConditionalGeneration", "PllavaModel"]

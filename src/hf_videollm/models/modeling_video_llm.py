@@ -1,0 +1,464 @@
+"""What all designs share: frames -> vision tower -> connector -> placeholders of the prompt -> language model.
+
+A design adds a connector: a module that is called with the tower's features of all frames of all clips,
+`(total_frames, tokens, vision_width)`, and the list of frame counts of the clips, and returns one tensor
+`(num_tokens, text_width)` per clip. Everything left and right of it is here, once.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple, torch_compilable_check
+
+from .checkpoint_video_llm import CheckpointMixin
+from .configuration_video_llm import VideoLlmConfig
+from .generation_video_llm import repeat_media_per_row
+
+MODALITIES = ("image", "video")
+
+
+@dataclass
+class VideoLlmModelOutputWithPast(BaseModelOutputWithPast):
+    """Output of the base model; `image_hidden_states` and `video_hidden_states` are `(total_tokens, text_width)`."""
+
+    image_hidden_states: torch.FloatTensor | None = None
+    video_hidden_states: torch.FloatTensor | None = None
+
+
+@dataclass
+class VideoLlmCausalLMOutputWithPast(CausalLMOutputWithPast):
+    """Output of the model with a head; `image_hidden_states` and `video_hidden_states` as in the base model."""
+
+    image_hidden_states: torch.FloatTensor | None = None
+    video_hidden_states: torch.FloatTensor | None = None
+
+
+class VideoLlmPreTrainedModel(CheckpointMixin, PreTrainedModel):
+    """Capabilities that every design declares to transformers."""
+
+    config: VideoLlmConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _skip_keys_device_placement = ("past_key_values",)
+
+
+class VideoLlmModel(VideoLlmPreTrainedModel):
+    """Vision tower, connector and language model without a head."""
+
+    connector_class: ClassVar[Callable[[Any], nn.Module]]
+    # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
+
+    def __init__(self, config: VideoLlmConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.connector = type(self).connector_class(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.freeze_unused_vision_layers()
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def freeze_unused_vision_layers(self) -> None:
+        """Freeze the tower's parts behind the chosen feature layer: they never get a gradient (DDP would complain)."""
+        layers = vision_layers(self.vision_tower)
+        selected = self.config.vision_feature_layer
+        indices = [selected] if isinstance(selected, int) else list(selected)
+        # hidden_states holds the embeddings first, hence the one more.
+        last_used = max(index % (len(layers) + 1) for index in indices)
+        for layer in layers[last_used:]:
+            layer.requires_grad_(False)
+        for name in ("post_layernorm", "layernorm", "head", "pooler"):
+            if isinstance(module := getattr(self.vision_tower, name, None), nn.Module):
+                module.requires_grad_(False)
+
+    def encode_frames(self, frames: torch.Tensor, output_hidden_states: bool = False) -> BaseModelOutputWithPooling:
+        """Features of the chosen tower layer(s), computed `config.vision_chunk_size` frames at a time.
+
+        Args:
+            frames: `(num_frames, 3, height, width)`, normalised.
+            output_hidden_states: also return every layer of the tower (memory: all layers of all frames).
+
+        Returns:
+            `last_hidden_state` is `(num_frames, tokens, vision_width)`, class token dropped when the
+            strategy is `"default"`.
+        """
+        chunk_size = self.config.vision_chunk_size or max(len(frames), 1)
+        frames = frames.to(device=self.vision_tower.device, dtype=self.vision_tower.dtype)
+        features, hidden_states, attentions = [], [], []
+        for chunk in frames.split(chunk_size):
+            outputs = self.vision_tower(pixel_values=chunk, output_hidden_states=True, return_dict=True)
+            features.append(self._select_features(outputs.hidden_states))
+            hidden_states.append(outputs.hidden_states)
+            attentions.append(outputs.attentions)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=torch.cat(features),
+            hidden_states=_concatenate_layers(hidden_states) if output_hidden_states else None,
+            attentions=_concatenate_layers(attentions) if attentions[0] else None,
+        )
+
+    def _select_features(self, hidden_states: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        layers = self.config.vision_feature_layer
+        chosen = hidden_states[layers] if isinstance(layers, int) else torch.cat([hidden_states[i] for i in layers], -1)
+        return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen
+
+    def get_frame_features(
+        self, frames: torch.Tensor, num_frames: list[int], output_hidden_states: bool = False, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Encode the frames of several clips and run the connector over them.
+
+        Args:
+            frames: `(sum(num_frames), 3, height, width)`, clips one after the other.
+            num_frames: frame count of each clip.
+        """
+        outputs = self.encode_frames(frames, output_hidden_states)
+        outputs.pooler_output = self.connector(outputs.last_hidden_state, num_frames)
+        return outputs
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Visual tokens of images; an image is a clip of one frame.
+
+        Args:
+            pixel_values: `(num_images, 3, height, width)`, images of all rows in row order.
+
+        Returns:
+            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per image.
+        """
+        return self.get_frame_features(pixel_values, [1] * len(pixel_values), **kwargs)
+
+    @can_return_tuple
+    def get_video_features(
+        self, pixel_values_videos: torch.Tensor, num_video_frames: torch.Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Visual tokens of videos.
+
+        Args:
+            pixel_values_videos: `(num_videos, max_frames, 3, height, width)`, videos of all rows in row order.
+            num_video_frames: `(num_videos,)`, valid frames of each video; frames behind them are padding and
+                never run through the tower. All frames are valid when it is `None`.
+
+        Returns:
+            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per video.
+
+        Raises:
+            ValueError: the frame counts do not fit the pixel tensor.
+        """
+        if pixel_values_videos.ndim != 5:
+            raise ValueError(
+                "pixel_values_videos must be (videos, frames, channels, height, width), not of shape "
+                f"{tuple(pixel_values_videos.shape)}."
+            )
+        num_videos, max_frames = pixel_values_videos.shape[:2]
+        if num_video_frames is None:
+            return self.get_frame_features(pixel_values_videos.flatten(0, 1), [max_frames] * num_videos, **kwargs)
+        counts = num_video_frames.tolist()
+        if len(counts) != num_videos or not all(1 <= count <= max_frames for count in counts):
+            raise ValueError(
+                f"num_video_frames {counts} does not fit {num_videos} videos of at most {max_frames} frames."
+            )
+        frames = torch.cat([video[:count] for video, count in zip(pixel_values_videos, counts, strict=True)])
+        return self.get_frame_features(frames, counts, **kwargs)
+
+    def encode_media(self, media: dict[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
+        """Take the raw media out of `media` and encode them: modality -> output of `get_<modality>_features`."""
+        outputs = {}
+        if (pixel_values := media.pop("pixel_values", None)) is not None:
+            outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
+        num_video_frames = media.pop("num_video_frames", None)
+        if (pixel_values_videos := media.pop("pixel_values_videos", None)) is not None:
+            outputs["video"] = self.get_video_features(pixel_values_videos, num_video_frames, return_dict=True)
+        return outputs
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        modality: str,
+        present: Collection[str] = MODALITIES,
+    ) -> torch.Tensor:
+        """Where the prompt holds placeholders of `modality`: bool, `(batch, length)`.
+
+        With embeddings instead of ids, a placeholder is a position that equals the placeholder's embedding.
+
+        Args:
+            present: the modalities that this batch has media of.
+        """
+        token_id = getattr(self.config, f"{modality}_token_id")
+        if input_ids is not None:
+            return input_ids == token_id
+        embedding = self.get_input_embeddings()(torch.tensor(token_id, device=inputs_embeds.device))
+        return (inputs_embeds == embedding).all(-1)
+
+    def merge_features(
+        self, inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor, modality: str
+    ) -> torch.Tensor:
+        """Put the features `(total_tokens, width)` at the placeholders, in row order.
+
+        Raises:
+            ValueError: the prompt holds more or fewer placeholders than there are feature vectors.
+        """
+        num_placeholders = mask.sum()
+        torch_compilable_check(
+            num_placeholders == features.shape[0],
+            lambda: (
+                f"The prompt holds {int(num_placeholders)} {modality} placeholders (token id "
+                f"{getattr(self.config, f'{modality}_token_id')}), but the {modality}s give {features.shape[0]} vectors. "
+                "Make the prompt with the processor of this checkpoint."
+            ),
+        )
+        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        num_video_frames: torch.LongTensor | None = None,
+        mm_token_type_ids: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ) -> VideoLlmModelOutputWithPast:
+        """Run the language model over a prompt whose placeholders are replaced by visual tokens.
+
+        Args:
+            input_ids: `(batch, length)`.
+            attention_mask: `(batch, length)`, 1 for real positions; padding may be left or right.
+            pixel_values: `(num_images, 3, height, width)`.
+            pixel_values_videos: `(num_videos, max_frames, 3, height, width)`.
+            num_video_frames: `(num_videos,)`.
+            mm_token_type_ids: `(batch, length)`; accepted for designs that need it.
+            mm_encoder_outputs: outputs of `get_image_features` / `get_video_features`, instead of pixels.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
+        media = {
+            "pixel_values": pixel_values,
+            "pixel_values_videos": pixel_values_videos,
+            "num_video_frames": num_video_frames,
+        }
+        features = {**(mm_encoder_outputs or {}), **self.encode_media(media)}
+        masks = {
+            modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
+        }
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(self._embeddable_ids(input_ids, masks))
+        hidden_states = {}
+        for modality, output in features.items():
+            hidden_states[f"{modality}_hidden_states"] = vectors = torch.cat(list(output.pooler_output))
+            inputs_embeds = self.merge_features(inputs_embeds, masks[modality], vectors, modality)
+
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=self._position_ids(attention_mask, position_ids, past_key_values),
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return VideoLlmModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            **hidden_states,
+        )
+
+    def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Placeholders need no row in the embedding table: their vectors are overwritten, so any valid id will do."""
+        for mask in masks.values():
+            input_ids = input_ids.masked_fill(mask, 0)
+        return input_ids
+
+    def _position_ids(
+        self, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, past_key_values: Cache | None
+    ) -> torch.Tensor | None:
+        """Positions count real tokens only, so that padding on either side changes nothing (also with absolute
+        positions). `generate` passes its own; this serves a plain forward."""
+        is_plain_mask = attention_mask is not None and not isinstance(attention_mask, dict) and attention_mask.ndim == 2
+        has_past = past_key_values is not None and past_key_values.get_seq_length() > 0
+        if position_ids is not None or not is_plain_mask or has_past:
+            return position_ids
+        return (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
+
+    def generate(self, *args: Any, **kwargs: Any) -> None:
+        """The model without a head cannot write text.
+
+        Raises:
+            TypeError: always, with the Auto class to use.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no language-model head and cannot generate. Load the checkpoint with "
+            "AutoModelForImageTextToText.from_pretrained(...) instead of AutoModel."
+        )
+
+
+class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin):
+    """The base model with a language-model head."""
+
+    model_class: ClassVar[type[VideoLlmModel]]
+
+    def __init__(self, config: VideoLlmConfig) -> None:
+        super().__init__(config)
+        self.model = type(self).model_class(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        # Language models differ in the name of their embedding, so the tie is looked up instead of written down.
+        embedding = self.model.get_input_embeddings()
+        name = next(name for name, module in self.model.named_modules() if module is embedding)
+        self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """See the base model."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def get_video_features(
+        self, pixel_values_videos: torch.Tensor, num_video_frames: torch.Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """See the base model."""
+        return self.model.get_video_features(pixel_values_videos, num_video_frames, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        num_video_frames: torch.LongTensor | None = None,
+        mm_token_type_ids: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ) -> VideoLlmCausalLMOutputWithPast:
+        """Next-token logits, and the loss when `labels` are given.
+
+        Args:
+            labels: `(batch, length)`, -100 where nothing is to be predicted (prompt, placeholders, padding).
+            logits_to_keep: compute logits of the last n positions only (0: all), or of the given positions.
+
+        The other arguments are those of the base model.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            num_video_frames=num_video_frames,
+            mm_token_type_ids=mm_token_type_ids,
+            use_cache=use_cache,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.text_config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        return VideoLlmCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+            video_hidden_states=outputs.video_hidden_states,
+        )
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.LongTensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
+        """Repeat every row for beams and return sequences; its media are encoded once and repeated with it.
+
+        transformers repeats every tensor along dimension 0, which pairs rows with the wrong videos as soon as a
+        row holds two of them.
+        """
+        if expand_size == 1:
+            return input_ids, model_kwargs
+        media = {**(model_kwargs.pop("mm_encoder_outputs", None) or {}), **self.model.encode_media(model_kwargs)}
+        inputs_embeds = model_kwargs.get("inputs_embeds")
+        placeholders = {
+            modality: self.model.get_placeholder_mask(input_ids, inputs_embeds, modality, media).sum(-1)
+            for modality in media
+        }
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        model_kwargs["mm_encoder_outputs"] = {
+            modality: repeat_media_per_row(output, placeholders[modality].tolist(), expand_size)
+            for modality, output in media.items()
+        }
+        return input_ids, model_kwargs
+
+
+def vision_layers(vision_tower: nn.Module) -> nn.ModuleList:
+    """The transformer layers of a vision tower of transformers, wherever the family keeps them.
+
+    Raises:
+        ValueError: no list of layers was found.
+    """
+    num_layers = vision_tower.config.num_hidden_layers
+    for module in vision_tower.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
+            return module
+    raise ValueError(f"No list of {num_layers} layers found in the vision tower {type(vision_tower).__name__}.")
+
+
+def _concatenate_layers(chunks: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    """Join per-chunk tuples of per-layer tensors along the frames."""
+    return tuple(torch.cat(layer) for layer in zip(*chunks, strict=True))
+
+
+__all__ = [
+    "VideoLlmCausalLMOutputWithPast",
+    "VideoLlmForConditionalGeneration",
+    "VideoLlmModel",
+    "VideoLlmModelOutputWithPast",
+    "VideoLlmPreTrainedModel",
+]

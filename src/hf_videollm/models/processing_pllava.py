@@ -1,0 +1,109 @@
+"""Processor of PLLaVA: prompts of the official evaluation, one placeholder per pooled position."""
+
+import math
+from typing import Any
+
+from transformers import BatchFeature
+
+from .configuration_pllava import pllava_pooled_shape
+from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
+from .video_processing_pllava import PllavaVideosKwargs
+
+# "USER: <video>\n question ASSISTANT: answer</s>", as the plain conversation of the official code. The generation tags
+# mark what a model is trained on.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'user' -%}{{ 'USER: ' }}"
+    "{%- elif message['role'] == 'assistant' -%}{{ 'ASSISTANT:' }}"
+    "{%- endif -%}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}"
+    "{%- if message['content'] is string -%}{{ ' ' + message['content'] }}"
+    "{%- else -%}{%- for block in message['content'] -%}{{ ' ' + block['text'] }}{%- endfor -%}{%- endif -%}"
+    "{%- if not (loop.last and continue_final_message is defined and continue_final_message) -%}"
+    "{{ eos_token }}{%- endif -%}"
+    "{%- endgeneration -%}"
+    "{%- else -%}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}"
+    "{%- for block in message['content'] -%}"
+    "{%- if block['type'] == 'video' -%}{{ '<video>\\n ' }}"
+    "{%- elif block['type'] == 'image' -%}{{ '<image>\\n ' }}"
+    "{%- else -%}{{ block['text'] }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+    "{{ ' ' }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
+)
+
+
+class PllavaProcessorKwargs(VideoLlmProcessorKwargs, total=False):
+    """Keyword arguments of PLLaVA's processor."""
+
+    videos_kwargs: PllavaVideosKwargs
+
+
+class PllavaProcessor(VideoLlmProcessor):
+    """Makes model inputs for PLLaVA.
+
+    The original writes `<image>` for a video. A prompt with `<image>` that comes with videos and without images is
+    therefore read as if it said `<video>`.
+    """
+
+    valid_processor_kwargs = PllavaProcessorKwargs
+    default_chat_template = CHAT_TEMPLATE
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        video_processor: Any = None,
+        chat_template: str | dict[str, str] | None = None,
+        image_token: str = "<image>",
+        video_token: str = "<video>",
+        pooling_shape: tuple[int, int, int] | list[int] = (16, 12, 12),
+    ) -> None:
+        """Args:
+        pooling_shape: (time, height, width) of the model's pooling; it decides the number of placeholders.
+        """
+        super().__init__(image_processor, tokenizer, video_processor, chat_template, image_token, video_token)
+        self.pooling_shape = list(pooling_shape)
+
+    def num_image_tokens(self) -> int:
+        """An image is one frame: (1, height, width) of the pooling shape."""
+        return self.num_video_tokens(1)
+
+    def num_video_tokens(self, num_frames: int) -> int:
+        """Number of pooled positions, the same rule as in the connector."""
+        return math.prod(pllava_pooled_shape(num_frames, self.pooling_shape))
+
+    def __call__(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> BatchFeature:
+        """Model inputs of one prompt or a batch of them.
+
+        Args:
+            images: images of all prompts in their order.
+            text: a prompt or a list of prompts, with `<image>` and `<video>` where the media belong.
+            videos: videos of all prompts in their order, as anything `video_io.load_video` reads.
+            kwargs: options of the tokenizer and of the image and video processors, e.g. `num_frames`, `start`, `end`,
+                `padding`, `return_tensors`.
+
+        Raises:
+            ValueError: the prompts hold more or fewer placeholders than there are media.
+            MediaError: a video cannot be read.
+        """
+        if text is not None and videos is not None:
+            prompts = [text] if isinstance(text, str) else list(text)
+            if images is None:
+                prompts = [prompt.replace(self.image_token, self.video_token) for prompt in prompts]
+            # With `resize_mode="pllava"` the videos of one prompt are sized together, never those of a batch.
+            kwargs.setdefault("videos_per_prompt", [prompt.count(self.video_token) for prompt in prompts])
+            text = prompts
+        return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
+
+__all__ = ["PllavaProcessor"]

@@ -1,0 +1,137 @@
+"""Text and media of a batch -> model inputs; what the processors of all designs share."""
+
+from typing import Any, ClassVar
+
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_utils import make_flat_list_of_images
+from transformers.processing_utils import MultiModalData, ProcessingKwargs
+
+from .video_processing_video_llm import VideoLlmVideosKwargs, flatten_videos
+
+
+class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):
+    """Keyword arguments of the processors of all designs."""
+
+    videos_kwargs: VideoLlmVideosKwargs
+
+
+class VideoLlmProcessor(ProcessorMixin):
+    """Image processor, video processor and tokenizer in one.
+
+    A design overrides `num_image_tokens` and `num_video_tokens`: the numbers of placeholders of one image or video.
+    """
+
+    valid_processor_kwargs = VideoLlmProcessorKwargs
+    return_mm_token_type_ids = True
+    default_chat_template: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        video_processor: Any = None,
+        chat_template: str | dict[str, str] | None = None,
+        image_token: str = "<image>",
+        video_token: str = "<video>",
+    ) -> None:
+        """Args:
+        image_token: text of the image placeholder, one token of the tokenizer.
+        video_token: text of the video placeholder, one token of the tokenizer.
+        """
+        self.image_token = image_token
+        self.video_token = video_token
+        self.image_token_id = _placeholder_id(tokenizer, image_token)
+        self.video_token_id = _placeholder_id(tokenizer, video_token)
+        super().__init__(
+            image_processor, tokenizer, video_processor, chat_template=chat_template or self.default_chat_template
+        )
+
+    def num_image_tokens(self) -> int:
+        """Placeholders of one image."""
+        raise NotImplementedError
+
+    def num_video_tokens(self, num_frames: int) -> int:
+        """Placeholders of one video of `num_frames` sampled frames."""
+        raise NotImplementedError
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        return self.image_token * self.num_image_tokens()
+
+    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs: Any) -> str:
+        return self.video_token * self.num_video_tokens(int(video_inputs["num_video_frames"][video_idx]))
+
+    def prepare_inputs_layout(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        """Flatten the videos, whatever their nesting; a row without media may be an empty list."""
+        videos = flatten_videos(videos) if videos is not None else None
+        if images is not None and isinstance(images, list | tuple) and not _any_leaf(images):
+            images = None
+        return super().prepare_inputs_layout(images, text, videos or None, audio, **kwargs)
+
+    def validate_inputs(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> None:
+        """Check that the prompts hold one placeholder per image and per video.
+
+        Raises:
+            ValueError: nothing was passed, or the numbers differ (both are named).
+        """
+        if images is None and text is None and videos is None:
+            raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
+        if text is None:
+            return
+        if not all(isinstance(sample, str) for sample in text):
+            raise ValueError("text must be a string or a list of strings.")
+        num_images = 0 if images is None else len(make_flat_list_of_images(images))
+        for name, token, num_media in (
+            ("image", self.image_token, num_images),
+            ("video", self.video_token, 0 if videos is None else len(videos)),
+        ):
+            num_placeholders = sum(sample.count(token) for sample in text)
+            if num_placeholders != num_media:
+                raise ValueError(
+                    f"The text holds {num_placeholders} {token} placeholders, but {num_media} {name}s were passed: "
+                    f"write {token} once for each {name}, where it belongs in the text."
+                )
+
+    def _process_videos(self, videos: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
+        # The base method counts videos by types it knows; here they are a flat list of anything we can read.
+        processed = self.video_processor(videos, **kwargs)
+        return processed, [self.replace_video_token(processed, index, **kwargs) for index in range(len(videos))]
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: list | None = None, video_sizes: list | None = None, **kwargs: Any
+    ) -> MultiModalData:
+        """Placeholder counts for serving engines, which ask before they have pixels.
+
+        Args:
+            image_sizes: (height, width) of each image.
+            video_sizes: (num_frames, height, width) of each video.
+        """
+        data: dict[str, list[int]] = {}
+        if image_sizes is not None:
+            data["num_image_tokens"] = [self.num_image_tokens() for _ in image_sizes]
+            data["num_image_patches"] = [1 for _ in image_sizes]
+        if video_sizes is not None:
+            data["num_video_tokens"] = [self.num_video_tokens(int(size[0])) for size in video_sizes]
+        return MultiModalData(**data)
+
+
+def _placeholder_id(tokenizer: Any, token: str) -> int | None:
+    if tokenizer is None:
+        return None
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if token_id is None or token_id == tokenizer.unk_token_id:
+        raise ValueError(
+            f"The tokenizer has no token {token!r}, the placeholder of its kind of media: "
+            f"tokenizer.add_special_tokens({{'additional_special_tokens': [{token!r}]}}) adds it."
+        )
+    return token_id
+
+
+def _any_leaf(items: Any) -> bool:
+    return any(_any_leaf(item) if isinstance(item, list | tuple) else True for item in items)
+
+
+__all__ = ["VideoLlmProcessor", "VideoLlmProcessorKwargs"]

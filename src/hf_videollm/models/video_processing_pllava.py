@@ -1,0 +1,111 @@
+"""Frames for PLLaVA: the sampling rule of the original evaluation, and its two resizes on request."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .video_processing_video_llm import VideoLlmVideoProcessor, VideoLlmVideosKwargs
+
+# The original first brings a video near this size, whatever the size of the vision tower's input.
+MAX_LONG_SIDE = 640
+
+
+class PllavaVideosKwargs(VideoLlmVideosKwargs, total=False):
+    """Options of PLLaVA's video processor, besides those of all designs.
+
+    resize_mode (`str`): `"plain"` resizes the short side once; `"pllava"` resizes twice as the original code does.
+    videos_per_prompt (`list[int]`): which videos share a prompt, by number; the original sizes them together.
+    """
+
+    resize_mode: str | None
+    videos_per_prompt: list[int] | None
+
+
+class PllavaVideoProcessor(VideoLlmVideoProcessor):
+    """Samples 16 frames as the official evaluation does; all of them are used, repeated when the clip is short."""
+
+    valid_kwargs = PllavaVideosKwargs
+    num_frames = 16
+    resize_mode = "plain"
+
+    def sample_range(self, first: int, last: int, num_frames: int) -> np.ndarray:
+        """Index of frame i is first + int(seg / 2) + round(seg * i), seg = (last - first) / num_frames.
+
+        The rule of the official evaluation, kept as it is: half-way values round to even numbers, the last frame is
+        never taken from a long clip, and a short clip repeats frames evenly.
+        """
+        segment = (last - first) / num_frames
+        start = int(first + segment / 2)
+        return start + np.round(segment * np.arange(num_frames)).astype(np.int64)
+
+    def resize_videos(
+        self,
+        videos: list[torch.Tensor],
+        size: Any,
+        resample: Any,
+        resize_mode: str | None = None,
+        videos_per_prompt: list[int] | None = None,
+        **kwargs: Any,
+    ) -> list[torch.Tensor]:
+        """Resize once (`"plain"`) or as the original (`"pllava"`), where the videos of a prompt share their sizes.
+
+        Raises:
+            ValueError: unknown `resize_mode`, or `videos_per_prompt` does not add up to the number of videos.
+        """
+        if resize_mode == "plain":
+            return super().resize_videos(videos, size=size, resample=resample)
+        if resize_mode != "pllava":
+            raise ValueError(f'resize_mode must be "plain" or "pllava", not {resize_mode!r}.')
+        groups = videos_per_prompt or [len(videos)]
+        if sum(groups) != len(videos):
+            raise ValueError(f"videos_per_prompt {groups} does not add up to {len(videos)} videos.")
+        resized: list[torch.Tensor] = []
+        for count in groups:
+            resized += resize_together(videos[len(resized) : len(resized) + count], size.shortest_edge)
+        return resized
+
+
+def resize_together(videos: list[torch.Tensor], shortest_edge: int) -> list[torch.Tensor]:
+    """Both resizes of the original on the videos of one prompt, each `(num_frames, 3, height, width)` uint8.
+
+    First to a common short side (long side at most 640), cutting what is longer than the common long side, then the
+    short side to `shortest_edge`. With PIL, as the original: its bicubic filter is the reference.
+    """
+    if not videos:
+        return []
+    short, long = common_sides([tuple(video.shape[-2:]) for video in videos], shortest_edge)
+    cut = [_cut_long_side(resize_short_side(video, short), long) for video in videos]
+    return [resize_short_side(video, shortest_edge) for video in cut]
+
+
+def common_sides(sizes: list[tuple[int, ...]], shortest_edge: int) -> tuple[int, int]:
+    """Short and long side of the first resize, from the (height, width) of all videos of a prompt."""
+    ratio = min(max(size) / min(size) for size in sizes)
+    max_short = max(min(size) for size in sizes)
+    max_long = min(MAX_LONG_SIDE, max(max(size) for size in sizes))
+    short = max(shortest_edge, min(max_short, int(max_long / ratio)))
+    return short, int(short * ratio)
+
+
+def resize_short_side(video: torch.Tensor, short: int) -> torch.Tensor:
+    """Bicubic resize of the short side to `short`, aspect kept (long side rounded down), uint8 in and out."""
+    height, width = video.shape[-2:]
+    if min(height, width) == short:
+        return video
+    target = (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
+    frames = video.permute(0, 2, 3, 1).contiguous().to(torch.uint8).cpu().numpy()
+    resized = [np.asarray(Image.fromarray(frame).resize(target[::-1], Image.Resampling.BICUBIC)) for frame in frames]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+
+
+def _cut_long_side(video: torch.Tensor, long: int) -> torch.Tensor:
+    """Cut the long side to `long`. The original starts at a quarter of the surplus, not at its half; so do we."""
+    for axis in (2, 3):
+        if (surplus := video.shape[axis] - long) > 0:
+            video = video.narrow(axis, (surplus // 2) // 2, long)
+    return video
+
+
+__all__ = ["PllavaVideoProcessor"]
