@@ -1,0 +1,143 @@
+# ruff: noqa: N818  (the public names say what happened; an Error suffix adds nothing)
+"""Errors of the media and checkpoint layers, and the budgets that decoding must keep.
+
+Every message is one line: the name of the source, what is wrong, what to do about it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+
+class MediaError(ValueError):
+    """Base of everything that can go wrong between a media source and its decoded frames or samples."""
+
+
+class MediaNotFound(MediaError, FileNotFoundError):
+    """The path does not exist. Also a `FileNotFoundError`, so existing handlers keep working."""
+
+    # FileNotFoundError would print its own "[Errno ...]" form.
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class UnsupportedMedia(MediaError):
+    """The bytes are no video or audio that can be decoded, or the Python object is no video."""
+
+
+class NoVideoStream(MediaError):
+    """The file is readable and has no moving pictures in it."""
+
+
+class NoAudioStream(MediaError):
+    """The file is readable and has no sound in it."""
+
+
+class CorruptMedia(MediaError):
+    """The file is empty, truncated or damaged."""
+
+
+class MediaTooLarge(MediaError):
+    """A budget of `MediaLimits` would be, or was, exceeded."""
+
+
+class UnsafeURL(MediaError):
+    """The address was refused: its host is not allowed, is not public, or the scheme is not http(s)."""
+
+
+class MissingBackend(MediaError, ImportError):
+    """A decoder was asked for by name and is not installed or not usable here."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be loaded or converted as asked."""
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """Budgets for one call. They are checked from the container and again while decoding, because containers lie.
+
+    Args:
+        max_bytes: size of the file, the bytes object or the download.
+        max_duration: seconds between the first and the end of the last frame, by their timestamps.
+        max_frames: frames returned by one call.
+        max_pixels: width times height of one frame.
+        max_audio_seconds: seconds of sound returned by one call.
+        max_decoded_bytes: bytes of the returned array.
+        timeout: seconds that one call may take, download included.
+    """
+
+    max_bytes: int = 4 * 1024**3
+    max_duration: float = 12 * 3600.0
+    max_frames: int = 16_384
+    max_pixels: int = 7680 * 4320
+    max_audio_seconds: float = 4 * 3600.0
+    max_decoded_bytes: int = 8 * 1024**3
+    timeout: float = 600.0
+
+    def check_bytes(self, name: str, size: int) -> None:
+        """Raises `MediaTooLarge` when `size` bytes are over budget."""
+        if size > self.max_bytes:
+            raise MediaTooLarge(
+                f"{name}: {size:,} bytes is over the limit of {self.max_bytes:,}; "
+                "use a smaller file or raise MediaLimits(max_bytes=...)."
+            )
+
+    def check_picture(self, name: str, width: int, height: int) -> None:
+        """Raises `MediaTooLarge` when one frame of this size is over budget."""
+        if width * height > self.max_pixels:
+            raise MediaTooLarge(
+                f"{name}: frames of {width}x{height} are over the limit of {self.max_pixels:,} pixels; "
+                "scale the video down or raise MediaLimits(max_pixels=...)."
+            )
+
+    def check_duration(self, name: str, seconds: float) -> None:
+        """Raises `MediaTooLarge` when the clip lasts too long."""
+        if seconds > self.max_duration:
+            raise MediaTooLarge(
+                f"{name}: {seconds:.1f} s of video is over the limit of {self.max_duration:g} s; "
+                "cut the file or raise MediaLimits(max_duration=...)."
+            )
+
+    def check_result(self, name: str, frames: int, width: int, height: int) -> None:
+        """Raises `MediaTooLarge` when an array of (frames, height, width, 3) bytes is over budget."""
+        if frames > self.max_frames:
+            raise MediaTooLarge(
+                f"{name}: {frames:,} frames were asked for and the limit is {self.max_frames:,}; "
+                "pass num_frames, start/end, or raise MediaLimits(max_frames=...)."
+            )
+        size = frames * width * height * 3
+        if size > self.max_decoded_bytes:
+            raise MediaTooLarge(
+                f"{name}: {frames:,} frames of {width}x{height} need {size:,} bytes, over the limit of "
+                f"{self.max_decoded_bytes:,}; ask for fewer frames or raise MediaLimits(max_decoded_bytes=...)."
+            )
+
+    def check_audio(self, name: str, seconds: float) -> None:
+        """Raises `MediaTooLarge` when this much sound is over budget."""
+        if seconds > self.max_audio_seconds:
+            raise MediaTooLarge(
+                f"{name}: the sound is longer than the limit of {self.max_audio_seconds:g} s; "
+                "pass start/end or raise MediaLimits(max_audio_seconds=...)."
+            )
+
+
+class Deadline:
+    """The moment at which one call must be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left; not below zero."""
+        return max(0.0, self._end - time.monotonic())
+
+    def check(self, name: str) -> None:
+        """Raises `MediaTooLarge` when the time is up."""
+        if time.monotonic() > self._end:
+            raise MediaTooLarge(
+                f"{name}: not done after {self.seconds:g} s; ask for a shorter part with start/end "
+                "or raise MediaLimits(timeout=...)."
+            )

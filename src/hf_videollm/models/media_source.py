@@ -1,0 +1,395 @@
+"""From what a user may pass as a video or a sound to something a decoder can open.
+
+Files, bytes, file objects, data URLs and allowed web addresses become a `MediaHandle`;
+lists of pictures, arrays, tensors and folders of pictures become an iterable of frames.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+import re
+import stat
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from .media_errors import CorruptMedia, Deadline, MediaError, MediaLimits, MediaNotFound, UnsafeURL, UnsupportedMedia
+from .media_fetch import download
+
+FrameLike: TypeAlias = "Image.Image | np.ndarray | torch.Tensor | str | os.PathLike[str]"
+VideoSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Sequence[FrameLike] | np.ndarray"
+    " | torch.Tensor"
+)
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.\-]*)://")
+
+
+@dataclass
+class MediaHandle:
+    """An encoded file, either on disk (`path`) or as a seekable stream (`stream`)."""
+
+    name: str
+    path: str | None = None
+    stream: BinaryIO | None = None
+
+    def for_pyav(self) -> str | BinaryIO:
+        """What PyAV opens. The file protocol is spelled out, so no path can pass for another FFmpeg protocol."""
+        if self.path is not None:
+            return "file:" + self.path
+        assert self.stream is not None
+        self.stream.seek(0)
+        return self.stream
+
+    def for_decoder(self) -> str | bytes:
+        """A path or the whole content, for decoders that know nothing of Python streams."""
+        if self.path is not None:
+            return self.path
+        assert self.stream is not None
+        self.stream.seek(0)
+        return self.stream.read()
+
+    @contextmanager
+    def reading(self) -> Iterator[BinaryIO]:
+        """A binary stream at its beginning, for looking at the container's own bytes."""
+        if self.path is not None:
+            with open(self.path, "rb") as stream:
+                yield stream
+        else:
+            assert self.stream is not None
+            self.stream.seek(0)
+            yield self.stream
+
+
+def source_name(source: Any) -> str:
+    """A short one-line name of the source for messages: no content, no credentials, no memory address."""
+    if isinstance(source, str | os.PathLike):
+        text = os.fspath(source)
+        text = text if isinstance(text, str) else os.fsdecode(text)
+        if text.startswith("data:"):
+            return "<data URL>"
+        if _SCHEME.match(text):
+            text = re.sub(r"//[^/@]*@", "//", text).split("?")[0].split("#")[0]
+        text = "".join(c if c.isprintable() else "?" for c in text)
+        return text if len(text) <= 200 else text[:90] + "..." + text[-90:]
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "<bytes>"
+    if hasattr(source, "read"):
+        return "<file object>"
+    return "<frames>"
+
+
+def is_frames(source: Any) -> bool:
+    """Whether the source is already pictures: a list, an array, a tensor or a folder."""
+    if isinstance(source, np.ndarray | torch.Tensor):
+        return True
+    if isinstance(source, str | bytes | bytearray | memoryview):
+        return isinstance(source, str) and not _SCHEME.match(source) and os.path.isdir(source)
+    if isinstance(source, os.PathLike):
+        return os.path.isdir(source)
+    return isinstance(source, Sequence)
+
+
+@contextmanager
+def open_media(
+    source: Any, limits: MediaLimits, allowed_hosts: Sequence[str], deadline: Deadline
+) -> Iterator[MediaHandle]:
+    """Opens an encoded source and closes (or deletes) what was opened for it at the end, also after an error.
+
+    A file object given by the user is read from its beginning and stays open.
+
+    Raises:
+        MediaNotFound, UnsupportedMedia, CorruptMedia (empty), MediaTooLarge, UnsafeURL.
+    """
+    name = source_name(source)
+    if isinstance(source, str | os.PathLike):
+        text = os.fspath(source)
+        if not isinstance(text, str):
+            text = os.fsdecode(text)
+        if text.startswith("data:"):
+            with io.BytesIO(_decode_data_url(text, name, limits)) as stream:
+                yield _checked_stream(stream, name, limits)
+            return
+        scheme = _SCHEME.match(text)
+        if scheme and scheme.group(1).lower() in ("http", "https"):
+            with tempfile.TemporaryDirectory(prefix="hf_videollm_") as folder:
+                path = os.path.join(folder, "download")
+                with open(path, "wb") as target:
+                    download(text, target, name, allowed_hosts, limits, deadline)
+                yield _checked_path(path, name, limits)
+            return
+        yield _checked_path(_local_path(text, name, bool(scheme)), name, limits)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        with io.BytesIO(source) as stream:
+            yield _checked_stream(stream, name, limits)
+    elif hasattr(source, "read"):
+        yield _checked_stream(_seekable(source, name, limits, deadline), name, limits)
+    else:
+        raise UnsupportedMedia(
+            f"a {type(source).__name__} is no video source; pass a path, bytes, a file object, a URL, "
+            "or a list or array of frames."
+        )
+
+
+def _local_path(text: str, name: str, has_scheme: bool) -> str:
+    if not has_scheme:
+        return text
+    parts = urllib.parse.urlsplit(text)
+    if parts.scheme != "file":
+        raise UnsafeURL(f"{name}: the scheme {parts.scheme}:// is not supported; pass a local path or an https URL.")
+    if parts.netloc not in ("", "localhost"):
+        raise UnsafeURL(f"{name}: a file:// address must point to this machine; write file:///path/to/video.mp4.")
+    return urllib.request.url2pathname(parts.path)
+
+
+def _checked_path(path: str, name: str, limits: MediaLimits) -> MediaHandle:
+    try:
+        info = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MediaNotFound(f"{name}: no such file; check the path.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a valid path"
+        raise MediaError(f"{name}: cannot be opened ({reason.lower()}); check the path and its permissions.") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise UnsupportedMedia(f"{name}: not a regular file; pass the path of a video or audio file.")
+    if not os.access(path, os.R_OK):
+        raise MediaError(f"{name}: cannot be read (permission denied); check the file's permissions.")
+    if info.st_size == 0:
+        raise _empty(name)
+    limits.check_bytes(name, info.st_size)
+    return MediaHandle(name, path=os.path.abspath(path))
+
+
+def _checked_stream(stream: BinaryIO, name: str, limits: MediaLimits) -> MediaHandle:
+    size = stream.seek(0, os.SEEK_END)
+    if size == 0:
+        raise _empty(name)
+    limits.check_bytes(name, size)
+    stream.seek(0)
+    return MediaHandle(name, stream=stream)
+
+
+def _empty(name: str) -> CorruptMedia:
+    return CorruptMedia(f"{name}: the file is empty; it was probably not written or downloaded completely.")
+
+
+def _seekable(source: Any, name: str, limits: MediaLimits, deadline: Deadline) -> BinaryIO:
+    """The file object itself, or its content in memory when it cannot seek (pipes, sockets)."""
+    if isinstance(source, io.TextIOBase):
+        raise UnsupportedMedia(f"{name}: opened as text; open the file in binary mode, open(path, 'rb').")
+    seekable = getattr(source, "seekable", None)
+    if hasattr(source, "seek") and hasattr(source, "tell") and (seekable is None or seekable()):
+        return source
+    buffer = io.BytesIO()
+    while chunk := source.read(1 << 20):
+        if isinstance(chunk, str):
+            raise UnsupportedMedia(f"{name}: opened as text; open the file in binary mode, open(path, 'rb').")
+        buffer.write(chunk)
+        limits.check_bytes(name, buffer.tell())
+        deadline.check(name)
+    return buffer
+
+
+def _decode_data_url(text: str, name: str, limits: MediaLimits) -> bytes:
+    header, comma, payload = text.partition(",")
+    if not comma or not header.endswith(";base64"):
+        raise UnsupportedMedia(f"{name}: only base64 is supported; write data:video/mp4;base64,... .")
+    limits.check_bytes(name, len(payload) * 3 // 4)
+    try:
+        return base64.b64decode(payload, validate=True)
+    except binascii.Error:
+        raise CorruptMedia(f"{name}: the base64 text is damaged; encode the file again.") from None
+
+
+# --- what the bytes are, for messages that help --------------------------------------------------------------------
+
+_PICTURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"}
+_MEDIA_MAGIC = (b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"GIF8", b"ID3", b"fLaC", b"0&\xb2u", b"\x00\x00\x01\xba")
+
+
+def unreadable(handle: MediaHandle) -> MediaError:
+    """The error for a file in which no decoder found a container: damaged when it looks like media, else no media."""
+    with handle.reading() as stream:
+        head = stream.read(64)
+    for magic, kind in _PICTURES.items():
+        if head.startswith(magic):
+            return UnsupportedMedia(
+                f"{handle.name}: this is a {kind} picture, not a video; open it with PIL and pass [picture]."
+            )
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return UnsupportedMedia(f"{handle.name}: this is a WEBP picture, not a video; open it with PIL.")
+    boxes = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"moof")
+    if head[4:8] in boxes or head.startswith(_MEDIA_MAGIC) or (head.startswith(b"RIFF") and len(head) > 8):
+        return CorruptMedia(
+            f"{handle.name}: the file is damaged or incomplete (no readable index); download or export it again."
+        )
+    return UnsupportedMedia(
+        f"{handle.name}: not a video or audio file that can be decoded; use MP4, MKV, WebM, AVI, MOV, GIF or the like."
+    )
+
+
+def is_cut_short(handle: MediaHandle) -> bool:
+    """Whether an MP4 or Matroska file ends before its own boxes do, which decoders often pass over in silence."""
+    with handle.reading() as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        head = stream.read(64)
+        if head.startswith(b"\x1aE\xdf\xa3"):
+            return _matroska_end(head) > size
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"):
+            return _last_box_end(stream, size) > size
+    return False
+
+
+def _last_box_end(stream: BinaryIO, size: int) -> int:
+    """End of the furthest top-level box that holds media or its index; boxes after junk are not believed."""
+    position, furthest = 0, 0
+    while position + 8 <= size:
+        stream.seek(position)
+        header = stream.read(16)
+        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        elif length == 0:
+            length = size - position
+        if length < 8:
+            break
+        position += length
+        if kind in (b"mdat", b"moov", b"moof"):
+            furthest = position
+    return furthest
+
+
+def _matroska_end(head: bytes) -> int:
+    """End of the segment as its header declares it; 0 when it is declared open-ended (live streams)."""
+    length, used = _ebml_number(head, 4)
+    position = 4 + used + length
+    if head[position : position + 4] != b"\x18\x53\x80\x67":
+        return 0
+    length, used = _ebml_number(head, position + 4)
+    open_ended = length == (1 << (7 * used)) - 1
+    return 0 if open_ended else position + 4 + used + length
+
+
+def _ebml_number(data: bytes, position: int) -> tuple[int, int]:
+    """A variable-length integer of EBML: (value, bytes used); (0, 1) past the end of `data`."""
+    if position >= len(data) or data[position] == 0:
+        return 0, 1
+    used = 9 - data[position].bit_length()
+    value = int.from_bytes(data[position : position + used], "big") & ((1 << (7 * used)) - 1)
+    return value, used
+
+
+# --- frames that need no decoder -----------------------------------------------------------------------------------
+
+
+class FrameList:
+    """Pictures given as such: length, size and one frame at a time, so that only asked-for files are opened.
+
+    Raises:
+        UnsupportedMedia: no pictures, unknown types, or pictures of different sizes.
+        CorruptMedia: a picture file that cannot be read.
+    """
+
+    def __init__(self, source: Any, limits: MediaLimits) -> None:
+        self.name = source_name(source)
+        self._limits = limits
+        self._items: Any
+        if isinstance(source, str | os.PathLike):
+            self._items = _folder_pictures(os.fspath(source), self.name)
+        elif isinstance(source, np.ndarray | torch.Tensor):
+            self._items = _four_axes(source, self.name)
+        else:
+            self._items = list(source)
+        if len(self._items) == 0:
+            raise UnsupportedMedia(f"{self.name}: there are no frames in it; pass at least one picture.")
+        self.height, self.width = self[0].shape[:2]
+        limits.check_picture(self.name, self.width, self.height)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        frame = self._picture(self._items[index], index)
+        height, width = frame.shape[:2]
+        if index and (height, width) != (self.height, self.width):
+            raise UnsupportedMedia(
+                f"{self.name}: frame {index} is {width}x{height} and frame 0 is {self.width}x{self.height}; "
+                "resize them to one size."
+            )
+        return frame
+
+    def _picture(self, item: Any, index: int) -> np.ndarray:
+        if isinstance(item, str | os.PathLike):
+            return self._open_picture(item)
+        if isinstance(item, Image.Image):
+            self._limits.check_picture(self.name, *item.size)
+            return np.asarray(item.convert("RGB"))
+        if isinstance(item, torch.Tensor):
+            item = item.detach().cpu().numpy()
+        if not isinstance(item, np.ndarray):
+            raise UnsupportedMedia(
+                f"{self.name}: frame {index} is a {type(item).__name__}; frames may be PIL pictures, arrays, tensors "
+                "or picture paths."
+            )
+        if item.dtype != np.uint8:
+            raise UnsupportedMedia(f"{self.name}: frame {index} holds {item.dtype} values; pass uint8 from 0 to 255.")
+        if item.ndim == 2:
+            return np.repeat(item[:, :, None], 3, axis=2)
+        if item.ndim == 3 and item.shape[2] in (1, 3, 4):
+            return np.repeat(item, 3, axis=2) if item.shape[2] == 1 else item[:, :, :3]
+        if item.ndim == 3 and item.shape[0] in (1, 3):
+            item = item.transpose(1, 2, 0)
+            return np.repeat(item, 3, axis=2) if item.shape[2] == 1 else item
+        raise UnsupportedMedia(
+            f"{self.name}: frame {index} has the shape {tuple(item.shape)}; pass (H, W, 3) or (3, H, W)."
+        )
+
+    def _open_picture(self, path: str | os.PathLike[str]) -> np.ndarray:
+        name = source_name(path)
+        try:
+            with Image.open(path) as picture:
+                self._limits.check_picture(name, *picture.size)
+                return np.asarray(picture.convert("RGB"))
+        except FileNotFoundError:
+            raise MediaNotFound(f"{name}: no such picture; check the path.") from None
+        except MediaError:
+            raise
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            raise CorruptMedia(f"{name}: this picture cannot be read; export it again or leave it out.") from None
+
+
+def _folder_pictures(folder: str, name: str) -> list[str]:
+    """Paths of the pictures in a folder, frame_2 before frame_10."""
+    names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(PICTURE_SUFFIXES)]
+    if not names:
+        raise UnsupportedMedia(
+            f"{name}: the folder holds no pictures; a folder of frames needs .png, .jpg or .webp files."
+        )
+
+    def natural(text: str) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", text.lower())
+        return [(0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p) for p in parts]
+
+    return [os.path.join(folder, entry) for entry in sorted(names, key=natural)]
+
+
+def _four_axes(array: np.ndarray | torch.Tensor, name: str) -> np.ndarray | torch.Tensor:
+    shape = tuple(array.shape)
+    if len(shape) == 4 and shape[-1] == 3:
+        return array
+    if len(shape) == 4 and shape[1] == 3:
+        return array.permute(0, 2, 3, 1) if isinstance(array, torch.Tensor) else array.transpose(0, 2, 3, 1)
+    raise UnsupportedMedia(f"{name}: an array of shape {shape} is no video; pass (T, H, W, 3) or (T, 3, H, W) uint8.")

@@ -1,0 +1,214 @@
+"""Three decoders behind one small interface: which frames a file has, and frames by number.
+
+PyAV reads the packets of a file once, without decoding, and so knows the time of every frame in the order of
+presentation, whatever the header claims. The other decoders take their frame numbers from the same list;
+where one of them disagrees, or stumbles, PyAV does the work.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .media_errors import CorruptMedia, Deadline, MediaLimits, MissingBackend
+from .media_source import MediaHandle, unreadable
+from .video_clip import Clip, FrameReader
+from .video_pyav import PyAVReader, import_pyav
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("pyav", "torchcodec", "decord")
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the decoders that are installed and work here, the preferred one first."""
+    probes = {"pyav": import_pyav, "torchcodec": _import_torchcodec, "decord": _import_decord}
+    found = []
+    for name in BACKENDS:
+        try:
+            probes[name]()
+        except MissingBackend:
+            continue
+        found.append(name)
+    return tuple(found)
+
+
+def _import_decord() -> Any:
+    try:
+        import decord
+    except (ImportError, OSError, RuntimeError):
+        raise MissingBackend(
+            'The decord backend is not installed; run: pip install "hf-videollm[decord]", or use backend="auto".'
+        ) from None
+    return decord
+
+
+def _import_torchcodec() -> Any:
+    try:
+        import torchcodec
+        import torchcodec.decoders
+    except (ImportError, OSError, RuntimeError):
+        raise MissingBackend(
+            "The torchcodec backend is not installed or finds no FFmpeg; run: "
+            'pip install "hf-videollm[torchcodec]" and install FFmpeg, or use backend="auto".'
+        ) from None
+    # Newer releases import without FFmpeg and fail at the first file.
+    if getattr(torchcodec, "ffmpeg_major_version", 0) is None:
+        raise MissingBackend(
+            "torchcodec is installed but finds no FFmpeg libraries; install FFmpeg (apt install ffmpeg), "
+            'or use backend="auto".'
+        )
+    return torchcodec
+
+
+def open_reader(
+    handle: MediaHandle, backend: str, limits: MediaLimits, deadline: Deadline, tolerate_damage: bool
+) -> FrameReader:
+    """Opens a video with the wanted backend ("auto": the first that works).
+
+    Raises:
+        MissingBackend: the backend named is not usable here; ValueError: there is no such backend.
+        UnsupportedMedia, NoVideoStream, CorruptMedia, MediaTooLarge: see the names.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f'backend={backend!r} is unknown; use "auto", "pyav", "decord" or "torchcodec".')
+    usable = available_backends()
+    if backend == "auto":
+        backend = usable[0] if usable else "pyav"
+    if backend == "decord":
+        _import_decord()
+    elif backend == "torchcodec":
+        _import_torchcodec()
+    if backend == "pyav" or "pyav" in usable:
+        reader = PyAVReader(handle, limits, deadline, tolerate_damage)
+        if backend == "pyav":
+            return reader
+        return _hand_over(reader, backend, handle, limits, deadline)
+    return _OTHER_READERS[backend](handle, limits, deadline, None)
+
+
+def _hand_over(
+    reader: PyAVReader, backend: str, handle: MediaHandle, limits: MediaLimits, deadline: Deadline
+) -> FrameReader:
+    """The other backend's reader when it agrees with PyAV about the file, else PyAV's."""
+    reason = reader.peculiarity
+    if reason is None:
+        try:
+            other = _OTHER_READERS[backend](handle, limits, deadline, reader.clip)
+        except CorruptMedia:
+            reason = "a file that it cannot open"
+        else:
+            if other.count == len(reader.clip):
+                reader.close()
+                return other
+            other.close()
+            reason = "another count of frames"
+    logger.info("%s: %s has %s; decoding with pyav", handle.name, backend, reason)
+    return reader
+
+
+# --- decord and torchcodec -----------------------------------------------------------------------------------------
+
+_BATCH = 8  # frames asked for at once: bounds the memory, and the time between two looks at the clock
+
+
+class DecordReader:
+    """Decodes with decord. Without PyAV its own frame count and timestamps describe the clip."""
+
+    backend = "decord"
+
+    def __init__(self, handle: MediaHandle, limits: MediaLimits, deadline: Deadline, clip: Clip | None) -> None:
+        decord = _import_decord()
+        self._name, self._deadline = handle.name, deadline
+        source = handle.for_decoder()
+        try:
+            self._video = decord.VideoReader(source if isinstance(source, str) else io.BytesIO(source))
+            self.count = len(self._video)
+            self.clip = clip or self._own_clip()
+        except (decord.DECORDError, RuntimeError, OSError, IndexError):
+            raise unreadable(handle) from None
+        _check_clip(self.clip, self._name, limits)
+
+    def _own_clip(self) -> Clip:
+        times = self._video.get_frame_timestamp(list(range(self.count))).astype(np.float64)
+        height, width = self._array(self._video[0]).shape[:2]
+        fps = float(self._video.get_avg_fps()) or None
+        return Clip(times[:, 0] - times[0, 0], float(times[-1, 1] - times[0, 0]), fps, width, height)
+
+    @staticmethod
+    def _array(frames: Any) -> np.ndarray:
+        # decord has a global switch for its output type, and the user may have set it.
+        return frames.asnumpy() if hasattr(frames, "asnumpy") else np.asarray(frames)
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """See `FrameReader.frames`. Raises `CorruptMedia`."""
+        for start in range(0, len(indices), _BATCH):
+            self._deadline.check(self._name)
+            part = list(indices[start : start + _BATCH])
+            try:
+                pictures = self._array(self._video.get_batch(part))
+            except (RuntimeError, OSError, IndexError):  # DECORDError is a RuntimeError
+                raise _undecodable(self._name) from None
+            yield from zip(part, pictures, strict=True)
+
+    def close(self) -> None:
+        # decord has no close; dropping the reader closes the file.
+        self._video = None
+
+
+class TorchcodecReader:
+    """Decodes with torchcodec in its exact mode. Without PyAV its own scan of the file describes the clip."""
+
+    backend = "torchcodec"
+
+    def __init__(self, handle: MediaHandle, limits: MediaLimits, deadline: Deadline, clip: Clip | None) -> None:
+        torchcodec = _import_torchcodec()
+        self._name, self._deadline = handle.name, deadline
+        try:
+            self._video = torchcodec.decoders.VideoDecoder(
+                handle.for_decoder(), dimension_order="NHWC", seek_mode="exact"
+            )
+            self.count = int(self._video.metadata.num_frames)
+            self.clip = clip or self._own_clip()
+        except (RuntimeError, ValueError, OSError, IndexError, TypeError):
+            raise unreadable(handle) from None
+        _check_clip(self.clip, self._name, limits)
+
+    def _own_clip(self) -> Clip:
+        about = self._video.metadata
+        begin, end = float(about.begin_stream_seconds), float(about.end_stream_seconds)
+        fps = float(about.average_fps) if about.average_fps else None
+        height, width = self._video[0].shape[:2]
+        # The times of single frames are not exposed without decoding; they are evenly spaced but for variable rates.
+        times = np.arange(self.count) * ((end - begin) / self.count)
+        return Clip(times, end - begin, fps, width, height)
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """See `FrameReader.frames`. Raises `CorruptMedia`."""
+        for start in range(0, len(indices), _BATCH):
+            self._deadline.check(self._name)
+            part = list(indices[start : start + _BATCH])
+            try:
+                pictures = self._video.get_frames_at(part).data.numpy()
+            except (RuntimeError, ValueError, OSError, IndexError):
+                raise _undecodable(self._name) from None
+            yield from zip(part, pictures, strict=True)
+
+    def close(self) -> None:
+        self._video = None
+
+
+_OTHER_READERS: dict[str, Any] = {"decord": DecordReader, "torchcodec": TorchcodecReader}
+
+
+def _check_clip(clip: Clip, name: str, limits: MediaLimits) -> None:
+    limits.check_picture(name, clip.width, clip.height)
+    limits.check_duration(name, clip.duration)
+
+
+def _undecodable(name: str) -> CorruptMedia:
+    return CorruptMedia(f"{name}: the video cannot be decoded to its end; download or export the file again.")

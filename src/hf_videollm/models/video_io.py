@@ -1,0 +1,297 @@
+"""Video files and whatever else holds pictures, to uint8 frames with their metadata.
+
+    frames, metadata = load_video("clip.mp4", num_frames=16)
+
+Sound is read by `load_audio`. Every failure is a `MediaError` whose message is one line that names the file and the
+mend. The errors: `MediaNotFound`, `UnsupportedMedia` (text, a picture, an unknown object), `CorruptMedia` (empty,
+truncated, damaged), `NoVideoStream`, `NoAudioStream`, `MediaTooLarge` (a budget of `MediaLimits`), `UnsafeURL`,
+`MissingBackend`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+from transformers.video_utils import VideoMetadata
+
+from .audio_io import load_audio
+from .media_errors import (
+    CheckpointError,
+    CorruptMedia,
+    Deadline,
+    MediaError,
+    MediaLimits,
+    MediaNotFound,
+    MediaTooLarge,
+    MissingBackend,
+    NoAudioStream,
+    NoVideoStream,
+    UnsafeURL,
+    UnsupportedMedia,
+)
+from .media_source import FrameList, MediaHandle, VideoSource, is_frames, open_media
+from .video_backends import available_backends, open_reader
+from .video_clip import Clip, DecodingStopped, FrameCountChanged, FrameReader
+
+__all__ = [
+    "CheckpointError",
+    "CorruptMedia",
+    "MediaError",
+    "MediaLimits",
+    "MediaNotFound",
+    "MediaTooLarge",
+    "MissingBackend",
+    "NoAudioStream",
+    "NoVideoStream",
+    "UnsafeURL",
+    "UnsupportedMedia",
+    "VideoSource",
+    "available_backends",
+    "load_audio",
+    "load_video",
+    "probe_video",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def load_video(
+    source: VideoSource,
+    *,
+    sample_indices_fn: Callable[..., Any] | None = None,
+    num_frames: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    backend: str = "auto",
+    limits: MediaLimits = MediaLimits(),  # noqa: B008 (frozen)
+    allowed_hosts: Sequence[str] = (),
+    on_decode_error: Literal["raise", "truncate"] = "raise",
+) -> tuple[np.ndarray, VideoMetadata]:
+    """Frames of a video, all of them or those asked for.
+
+    Args:
+        source: a path, `file://` or (see `allowed_hosts`) http(s) address, base64 data URL, bytes, or binary file
+            object of a video or GIF; a folder of pictures in natural order; or frames: a list of PIL pictures, uint8
+            arrays, tensors or picture paths, or one uint8 array or tensor (T, H, W, 3) or (T, 3, H, W).
+        sample_indices_fn: called as `fn(metadata=VideoMetadata)`; returns the wanted frame numbers, in any order and
+            with repeats. It goes before `num_frames`.
+        num_frames: this many frames, the middle ones of as many equal parts; frames repeat when the clip is shorter.
+        start, end: seconds since the start of the file. The frames shown from `start` until before `end`, by their
+            timestamps, are the clip that `num_frames` divides and that `sample_indices_fn` sees and numbers from 0.
+            A sampler that wants file numbers must be used without them.
+        backend: "pyav", "decord", "torchcodec", or "auto" for the first that works here. All give the same frames;
+            a file that the named one cannot handle is decoded by PyAV, and `metadata.video_backend` says so.
+        limits: budgets, checked before and while decoding.
+        allowed_hosts: hosts that may be downloaded from; none by default. A host whose name leads to a private
+            address is refused unless the address itself is listed.
+        on_decode_error: "raise", or "truncate": warn and return the wanted frames that come before the damage.
+
+    Returns:
+        frames: uint8 (T, H, W, 3), RGB, rotated as shown, in the order of the wanted numbers.
+        metadata: of the whole file: `total_num_frames`, `fps` (the mean where it varies; None for pictures),
+            `duration` in seconds, `width`, `height`, `video_backend`; `frames_indices` are file numbers. For a
+            damaged file, `total_num_frames` counts the frames that can be read.
+
+    Raises:
+        MediaError: one of its subclasses; see the module.
+        ValueError: a wrong argument, among them frame numbers outside of the clip.
+    """
+    _check_arguments(num_frames, start, end, on_decode_error)
+    sampler = sample_indices_fn or _Uniform(num_frames)
+    if is_frames(source):
+        return _load_frames(source, sampler, start, end, limits)
+    deadline = Deadline(limits.timeout)
+    with _opened(source, backend, limits, allowed_hosts, deadline, on_decode_error == "truncate") as (handle, reader):
+        try:
+            return _read(reader, handle.name, sampler, start, end, limits)
+        except FrameCountChanged:
+            # The stream holds fewer pictures than packets; now that they are counted, sample again.
+            logger.info("%s: recounted %d frames", handle.name, len(reader.clip))
+            return _read(reader, handle.name, sampler, start, end, limits)
+        except CorruptMedia:
+            if reader.backend == "pyav" or "pyav" not in available_backends():
+                raise
+        # The other decoder stumbled; PyAV either manages or says what is wrong.
+        second = open_reader(handle, "pyav", limits, deadline, on_decode_error == "truncate")
+        try:
+            return _read(second, handle.name, sampler, start, end, limits)
+        finally:
+            second.close()
+
+
+def probe_video(
+    source: VideoSource,
+    *,
+    backend: str = "auto",
+    limits: MediaLimits = MediaLimits(),  # noqa: B008 (frozen)
+    allowed_hosts: Sequence[str] = (),
+    on_decode_error: Literal["raise", "truncate"] = "raise",
+) -> VideoMetadata:
+    """The metadata that `load_video` would give, for the price of reading the file and decoding one frame.
+
+    `frames_indices` is None. Arguments and errors as in `load_video`.
+    """
+    if is_frames(source):
+        return _frame_metadata(FrameList(source, limits))
+    deadline = Deadline(limits.timeout)
+    with _opened(source, backend, limits, allowed_hosts, deadline, on_decode_error == "truncate") as (_, reader):
+        return _metadata(reader.clip, reader.backend)
+
+
+@contextmanager
+def _opened(
+    source: Any, backend: str, limits: MediaLimits, allowed_hosts: Sequence[str], deadline: Deadline, tolerate: bool
+) -> Iterator[tuple[MediaHandle, FrameReader]]:
+    with open_media(source, limits, allowed_hosts, deadline) as handle:
+        reader = open_reader(handle, backend, limits, deadline, tolerate)
+        try:
+            yield handle, reader
+        finally:
+            reader.close()
+
+
+class _Uniform:
+    """The sampler of `num_frames`: the middle of each of n equal parts; all frames when n is None."""
+
+    def __init__(self, num_frames: int | None) -> None:
+        self.num_frames = num_frames
+
+    def __call__(self, metadata: VideoMetadata) -> list[int]:
+        total, wanted = metadata.total_num_frames, self.num_frames
+        if wanted is None:
+            return list(range(total))
+        # In whole numbers: (i + 1/2) * total / wanted, rounded down.
+        return [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
+
+
+def _check_arguments(num_frames: int | None, start: float | None, end: float | None, on_decode_error: str) -> None:
+    if num_frames is not None and num_frames < 1:
+        raise ValueError(f"num_frames={num_frames}: at least one frame must be asked for.")
+    if on_decode_error not in ("raise", "truncate"):
+        raise ValueError(f'on_decode_error={on_decode_error!r} is unknown; use "raise" or "truncate".')
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}={value}: give seconds since the start of the video, zero or more.")
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
+
+
+def _read(
+    reader: FrameReader,
+    name: str,
+    sampler: Callable[..., Any],
+    start: float | None,
+    end: float | None,
+    limits: MediaLimits,
+) -> tuple[np.ndarray, VideoMetadata]:
+    """One round: sample, decode the distinct frames in file order, put them in the sampler's order."""
+    clip = reader.clip
+    metadata = _metadata(clip, reader.backend)
+    first, last = _clip_bounds(clip, name, start, end)
+    view = metadata
+    if (first, last) != (0, len(clip)):
+        view = _metadata(clip, reader.backend)
+        view.total_num_frames = last - first
+        view.duration = _shown_until(clip, last) - float(clip.timestamps[first])
+    indices = [first + i for i in _asked_for(sampler, view, name)]
+    distinct = sorted(set(indices))
+    limits.check_result(name, len(indices), clip.width, clip.height)
+
+    row_of = {index: row for row, index in enumerate(distinct)}
+    pictures = np.empty((len(distinct), clip.height, clip.width, 3), dtype=np.uint8)
+    readable = len(clip)
+    decoded = 0
+    try:
+        for index, picture in reader.frames(distinct):
+            pictures[row_of[index]] = picture
+            decoded += 1
+    except DecodingStopped as stop:
+        readable = stop.readable
+    metadata.total_num_frames = readable
+    if decoded < len(distinct):
+        if decoded == 0:
+            raise CorruptMedia(f"{name}: none of the wanted frames can be decoded; download or export the file again.")
+        indices = [i for i in indices if row_of[i] < decoded]
+    if decoded < len(distinct) or getattr(reader, "damaged", False):
+        warnings.warn(
+            f"{name}: the video is damaged; {readable} frames can be read, {len(indices)} are returned.",
+            stacklevel=3,
+        )
+    metadata.frames_indices = indices
+    rows = [row_of[i] for i in indices]
+    return (pictures if rows == list(range(len(distinct))) else pictures[rows]), metadata
+
+
+def _metadata(clip: Clip, backend: str) -> VideoMetadata:
+    return VideoMetadata(
+        total_num_frames=len(clip),
+        fps=clip.fps,
+        width=clip.width,
+        height=clip.height,
+        duration=clip.duration,
+        video_backend=backend,
+    )
+
+
+def _clip_bounds(clip: Clip, name: str, start: float | None, end: float | None) -> tuple[int, int]:
+    """(first, last + 1) of the frames whose times lie in [start, end); at least the one on screen at `start`."""
+    slack = 1e-6  # timestamps are whole ticks; a written 0.1 is not
+    first = 0 if start is None else int(np.searchsorted(clip.timestamps, start - slack, side="left"))
+    last = len(clip) if end is None else int(np.searchsorted(clip.timestamps, end - slack, side="left"))
+    if start is not None and start >= _shown_until(clip, len(clip)):
+        raise MediaError(
+            f"{name}: start={start:g} s lies behind the end of the video at {_shown_until(clip, len(clip)):.2f} s; "
+            "choose an earlier start."
+        )
+    if last <= first:
+        first = max(0, first - 1)
+        last = first + 1
+    return first, last
+
+
+def _shown_until(clip: Clip, count: int) -> float:
+    """The time in seconds at which frame number `count` would come."""
+    if count < len(clip):
+        return float(clip.timestamps[count])
+    return float(clip.timestamps[0]) + clip.duration
+
+
+def _asked_for(sampler: Callable[..., Any], metadata: VideoMetadata, name: str) -> list[int]:
+    """The sampler's answer as a checked list of frame numbers."""
+    indices = [int(i) for i in np.asarray(sampler(metadata=metadata)).reshape(-1)]
+    total = metadata.total_num_frames
+    if not indices:
+        raise ValueError(f"{name}: the sampler chose no frames of {total}; choose at least one.")
+    if min(indices) < 0 or max(indices) >= total:
+        raise ValueError(
+            f"{name}: the sampler chose frames {min(indices)} to {max(indices)}, but they go from 0 to {total - 1}."
+        )
+    return indices
+
+
+def _frame_metadata(frames: FrameList) -> VideoMetadata:
+    return VideoMetadata(
+        total_num_frames=len(frames), width=frames.width, height=frames.height, video_backend="frames"
+    )
+
+
+def _load_frames(
+    source: Any, sampler: Callable[..., Any], start: float | None, end: float | None, limits: MediaLimits
+) -> tuple[np.ndarray, VideoMetadata]:
+    frames = FrameList(source, limits)
+    if start is not None or end is not None:
+        raise ValueError(f"{frames.name}: pictures have no times, so start and end mean nothing; slice the list.")
+    metadata = _frame_metadata(frames)
+    indices = _asked_for(sampler, metadata, frames.name)
+    limits.check_result(frames.name, len(indices), frames.width, frames.height)
+    pictures = np.empty((len(indices), frames.height, frames.width, 3), dtype=np.uint8)
+    for row, index in enumerate(indices):
+        pictures[row] = frames[index]
+    metadata.frames_indices = indices
+    return pictures, metadata
