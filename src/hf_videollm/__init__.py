@@ -1,1 +1,50 @@
-"""Video-language models as native transformers classes."""
+"""Video-language models as native transformers classes.
+
+Importing the package registers every design with the Auto classes and the task `"video-text-to-text"`.
+"""
+
+from .models.configuration_pllava import PllavaConfig
+from .models.media_errors import (
+    CheckpointError,
+    CorruptMedia,
+    MediaError,
+    MediaTooLarge,
+    NoAudioStream,
+    NoVideoStream,
+    UnsafeURL,
+    UnsupportedMedia,
+)
+from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
+from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
+from .models.processing_pllava import PllavaProcessor
+from .models.video_io import MediaLimits, load_audio, load_video
+from .models.video_processing_pllava import PllavaVideoProcessor
+from .registration import register_all
+from .version import __version__
+
+register_all()
+
+from .hub.checkpoint import default_checkpoint, save_checkpoint  # noqa: E402
+
+__all__ = [
+    "CheckpointError",
+    "CorruptMedia",
+    "MediaError",
+    "MediaLimits",
+    "MediaTooLarge",
+    "NoAudioStream",
+    "NoVideoStream",
+    "PllavaConfig",
+    "PllavaForConditionalGeneration",
+    "PllavaModel",
+    "PllavaProcessor",
+    "PllavaVideoProcessor",
+    "UnsafeURL",
+    "UnsupportedMedia",
+    "VideoTextToTextPipeline",
+    "__version__",
+    "default_checkpoint",
+    "load_audio",
+    "load_video",
+    "save_checkpoint",
+]

@@ -1,7 +1,9 @@
 """Text and media of a batch -> model inputs; what the processors of all designs share."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
@@ -24,6 +26,8 @@ class VideoLlmProcessor(ProcessorMixin):
     valid_processor_kwargs = VideoLlmProcessorKwargs
     return_mm_token_type_ids = True
     default_chat_template: ClassVar[str | None] = None
+    # Tensors as long as the prompt; all others belong to media.
+    PROMPT_KEYS: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
 
     def __init__(
         self,
@@ -100,6 +104,34 @@ class VideoLlmProcessor(ProcessorMixin):
         processed = self.video_processor(videos, **kwargs)
         return processed, [self.replace_video_token(processed, index, **kwargs) for index in range(len(videos))]
 
+    def collate(self, rows: Sequence[BatchFeature], padding_side: str | None = None) -> BatchFeature:
+        """Join outputs of the processor (`return_tensors="pt"`) into one batch.
+
+        Args:
+            rows: each of any number of prompts, with any media.
+            padding_side: where shorter prompts are padded: `"left"` to generate, `"right"` to train; the tokenizer's
+                own side when `None`.
+
+        Returns:
+            `input_ids` first; prompts padded along their length, media joined along their first dimension and padded
+            along time, so that videos stay in the order of the prompts.
+        """
+        keys = list(dict.fromkeys(key for row in rows for key in row))
+        side = padding_side or self.tokenizer.padding_side
+        batch = {}
+        for key in sorted(keys, key=lambda name: name != "input_ids"):
+            tensors = [row[key] for row in rows if key in row]
+            if key in self.PROMPT_KEYS:
+                batch[key] = _join_padded(tensors, self._padding_value(key), side)
+            else:
+                batch[key] = _join_padded(tensors, 0, "right")
+        return BatchFeature(batch)
+
+    def _padding_value(self, key: str) -> int:
+        if key == "labels":
+            return -100
+        return (self.tokenizer.pad_token_id or 0) if key == "input_ids" else 0
+
     def _get_num_multimodal_tokens(
         self, image_sizes: list | None = None, video_sizes: list | None = None, **kwargs: Any
     ) -> MultiModalData:
@@ -128,6 +160,18 @@ def _placeholder_id(tokenizer: Any, token: str) -> int | None:
             f"tokenizer.add_special_tokens({{'additional_special_tokens': [{token!r}]}}) adds it."
         )
     return token_id
+
+
+def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Tensor:
+    """Concatenate along dimension 0 after padding dimension 1 to the longest."""
+    if tensors[0].ndim < 2:
+        return torch.cat(tensors)
+    longest = max(tensor.shape[1] for tensor in tensors)
+    padded = []
+    for tensor in tensors:
+        missing = tensor.new_full((tensor.shape[0], longest - tensor.shape[1], *tensor.shape[2:]), value)
+        padded.append(torch.cat([missing, tensor] if side == "left" else [tensor, missing], dim=1))
+    return torch.cat(padded)
 
 
 def _any_leaf(items: Any) -> bool:

@@ -32,7 +32,7 @@ class VideoLlmVideosKwargs(VideosKwargs, total=False):
 
     start (`float`): beginning of the clip in seconds.
     end (`float`): end of the clip in seconds.
-    backend (`str`): decoder, one of `video_io.available_backends()` or `"auto"`.
+    video_backend (`str`): decoder, one of `video_io.available_backends()` or `"auto"`.
     allowed_hosts (`list[str]`): hosts that http(s) videos may come from; none by default.
     on_decode_error (`str`): `"raise"`, or `"truncate"` to use the frames before the damage.
     max_frames (`int`): refuse to return more frames than this.
@@ -40,7 +40,7 @@ class VideoLlmVideosKwargs(VideosKwargs, total=False):
 
     start: float | int | None
     end: float | int | None
-    backend: str | None
+    video_backend: str | None
     allowed_hosts: list[str] | tuple[str, ...] | None
     on_decode_error: str | None
     max_frames: int | None
@@ -64,8 +64,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
     do_convert_rgb = True
     do_sample_frames = True
     num_frames = 16
-    backend = "auto"
-    allowed_hosts = ()
+    video_backend = "auto"
     on_decode_error = "raise"
 
     def sample_frames(
@@ -165,9 +164,10 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         frames, metadata = load_video(
             source,
             sample_indices_fn=sampler,
-            backend=option("backend"),
+            backend=option("video_backend"),
             limits=limits,
-            allowed_hosts=tuple(option("allowed_hosts")),
+            # By the call alone: a downloaded processor_config.json must not open the network.
+            allowed_hosts=tuple(kwargs.get("allowed_hosts") or ()),
             on_decode_error=option("on_decode_error"),
         )
         return torch.from_numpy(frames).permute(0, 3, 1, 2), metadata
@@ -264,7 +264,7 @@ def as_frame_array(source: Any) -> Any | None:
 
 
 def _is_single_video(videos: Any) -> bool:
-    if isinstance(videos, str | bytes | bytearray | os.PathLike) or hasattr(videos, "read"):
+    if isinstance(videos, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(videos, "read"):
         return True
     if getattr(videos, "ndim", None) == 4:
         return True

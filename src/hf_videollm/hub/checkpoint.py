@@ -1,0 +1,51 @@
+"""Complete checkpoint folders: weights, configuration, processor, chat template, code and pipeline."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from .atomic import atomic_folder
+
+DEFAULT_CHECKPOINT = "pllava-tiny"
+
+
+def save_checkpoint(
+    model: Any, processor: Any, folder: str | os.PathLike[str], *, overwrite: bool = False, **kwargs: Any
+) -> Path:
+    """Write everything a Hub repository needs, so that it loads without this package (`trust_remote_code=True`).
+
+    The folder appears complete or not at all.
+
+    Args:
+        model: a model of one of the designs.
+        processor: its processor.
+        folder: destination; must not exist yet, or be empty, unless `overwrite`.
+        overwrite: replace what is there.
+        kwargs: options of the model's `save_pretrained`, e.g. `max_shard_size`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the destination holds something and `overwrite` is not set.
+    """
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        # transformers 5 would write the layout of the original towers back; ours is the one that remote code reads.
+        model.save_pretrained(temporary, save_original_format=False, **kwargs)
+        processor.save_pretrained(temporary)
+    return Path(folder)
+
+
+def default_checkpoint() -> str:
+    """Folder of the small trained PLLaVA that comes with the package; it knows the synthetic clips and nothing else.
+
+    Raises:
+        FileNotFoundError: this installation was built without it.
+    """
+    folder = Path(str(files("hf_videollm") / "assets" / DEFAULT_CHECKPOINT))
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} is missing: reinstall the package, or train the checkpoint again as examples/ describes."
+        )
+    return str(folder)

@@ -1,0 +1,117 @@
+"""What a checkpoint is, before its weights are loaded: design, parameters, tokens per video, memory."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+from ..models.configuration_video_llm import VideoLlmConfig
+from ..models.media_errors import CheckpointError
+
+BYTES_PER_PARAMETER = {"float32": 4.0, "bfloat16": 2.0, "8-bit": 1.0, "4-bit": 0.5}
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Facts about a checkpoint; sizes in bytes, parameters in numbers of values.
+
+    Attributes:
+        parameters: of each part of the model, and `"total"`.
+        lora_alpha: strength of the LoRA adapter; `None` without one.
+        weight_bytes: memory of all weights, by the precision they are loaded in (embeddings and norms included, so
+            8-bit and 4-bit are lower bounds: these formats keep some layers in 16 bit).
+        kv_cache_bytes: bfloat16 key-value cache of one video and 256 tokens of text.
+    """
+
+    source: str
+    design: str
+    num_frames: int
+    tokens_per_video: int
+    tokens_per_image: int
+    parameters: dict[str, int]
+    lora_alpha: float | None
+    weight_bytes: dict[str, int]
+    kv_cache_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) -> CheckpointInfo:
+    """Read the configuration of a checkpoint and count what it needs; no weights are read.
+
+    Args:
+        source: folder or Hub id.
+        text_tokens: length of prompt and answer that the cache is estimated for.
+
+    Raises:
+        CheckpointError: it is not a checkpoint of one of the designs.
+    """
+    source = os.fspath(source)
+    config = load_design_config(source)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    processor = AutoProcessor.from_pretrained(source)
+    num_frames = processor.video_processor.num_frames
+    tokens_per_video = processor.num_video_tokens(num_frames)
+    parameters = count_parameters(model)
+    return CheckpointInfo(
+        source=source,
+        design=type(model).__name__,
+        num_frames=num_frames,
+        tokens_per_video=tokens_per_video,
+        tokens_per_image=processor.num_image_tokens(),
+        parameters=parameters,
+        lora_alpha=getattr(config, "lora_alpha", None),
+        weight_bytes={name: int(size * parameters["total"]) for name, size in BYTES_PER_PARAMETER.items()},
+        kv_cache_bytes=kv_cache_bytes(config.get_text_config(), tokens_per_video + text_tokens),
+    )
+
+
+def load_design_config(source: str) -> VideoLlmConfig:
+    """Configuration of a checkpoint of one of our designs.
+
+    Raises:
+        CheckpointError: the folder holds something else; official checkpoints are pointed to the converter.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{source} is no checkpoint that can be read ({reason}) Give a folder with config.json, or a Hub id."
+        ) from error
+    if not isinstance(config, VideoLlmConfig):
+        raise CheckpointError(
+            f"{source} is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. An official "
+            "PLLaVA checkpoint is converted with: hf-videollm convert pllava SRC DST"
+        )
+    return config
+
+
+def count_parameters(model: torch.nn.Module) -> dict[str, int]:
+    """Parameters of vision tower, connector, language model and head; tied weights count once."""
+    parts = {
+        "vision_tower": model.model.vision_tower,
+        "connector": model.model.connector,
+        "language_model": model.model.language_model,
+        "lm_head": model.lm_head,
+    }
+    seen: set[int] = set()
+    counts = {}
+    for name, part in parts.items():
+        fresh = [parameter for parameter in part.parameters() if id(parameter) not in seen]
+        seen.update(id(parameter) for parameter in fresh)
+        counts[name] = sum(parameter.numel() for parameter in fresh)
+    return {**counts, "total": sum(counts.values())}
+
+
+def kv_cache_bytes(text_config: Any, tokens: int, bytes_per_value: int = 2) -> int:
+    """Size of the key-value cache of one sequence: 2 x layers x key-value heads x head width x tokens."""
+    heads = text_config.num_attention_heads
+    kv_heads = getattr(text_config, "num_key_value_heads", None) or heads
+    head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
+    return 2 * text_config.num_hidden_layers * kv_heads * head_dim * tokens * bytes_per_value

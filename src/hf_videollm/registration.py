@@ -1,0 +1,58 @@
+"""Makes the designs known to transformers: Auto classes, pipeline task, and the code that travels with checkpoints."""
+
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    AutoVideoProcessor,
+)
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .models.configuration_pllava import PllavaConfig
+from .models.configuration_video_llm import PIPELINE_TASK
+from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
+from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
+from .models.processing_pllava import PllavaProcessor
+from .models.video_processing_pllava import PllavaVideoProcessor
+
+GENERATING_AUTO_CLASSES = (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM)
+
+
+def register_design(config: Any, model: Any, generating_model: Any, processor: Any, video_processor: Any) -> None:
+    """Register one design with every Auto class, and its files to be copied next to its checkpoints.
+
+    Args:
+        config: configuration class.
+        model: class without a head.
+        generating_model: class with a head.
+        processor: processor class.
+        video_processor: video processor class.
+    """
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(config, model, exist_ok=True)
+    for auto_class in GENERATING_AUTO_CLASSES:
+        auto_class.register(config, generating_model, exist_ok=True)
+    AutoProcessor.register(config, processor, exist_ok=True)
+    AutoVideoProcessor.register(config, video_processor, exist_ok=True)
+
+    config.register_for_auto_class()
+    model.register_for_auto_class("AutoModel")
+    generating_model.register_for_auto_class("AutoModelForImageTextToText")
+    processor.register_for_auto_class()
+    video_processor.register_for_auto_class()
+
+
+def register_all() -> None:
+    """Register every design and the pipeline task; importing the package does this once."""
+    register_design(PllavaConfig, PllavaModel, PllavaForConditionalGeneration, PllavaProcessor, PllavaVideoProcessor)
+    PIPELINE_REGISTRY.register_pipeline(
+        PIPELINE_TASK,
+        pipeline_class=VideoTextToTextPipeline,
+        pt_model=(AutoModelForImageTextToText,),
+        type="multimodal",
+    )
