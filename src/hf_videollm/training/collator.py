@@ -1,0 +1,119 @@
+"""From records to training batches: media and text through the processor, labels on the assistant's words only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from hf_videollm.data.records import drop_none
+
+__all__ = ["IGNORE_INDEX", "VideoDataCollator"]
+
+IGNORE_INDEX = -100
+# With frames from a cache, everything up to the normalisation has been done.
+CACHED_FRAMES_KWARGS = {"do_sample_frames": False, "do_resize": False, "do_center_crop": False}
+
+
+@dataclass
+class VideoDataCollator:
+    """Data collator for TRL's `SFTTrainer` and every other trainer that takes `input_ids` and `labels`.
+
+    A row is a mapping with `messages` in chat format (a row of `VideoQARecord.to_dict()`). The chat template of the
+    processor must wrap the assistant's words, end token included, in `{% generation %}` tags: these positions are
+    the labels. Nothing is ever truncated, because cutting a prompt would cut media tokens.
+
+    Attributes:
+        processor: processor of the model.
+        frames: path -> sampled, resized and cropped frames (T, 3, H, W) uint8, e.g. a `FrameCache`; None decodes
+            the files for every batch.
+        max_length: refuse rows with more tokens than this; None allows any length.
+        processor_kwargs: passed on to the processor, e.g. `{"num_frames": 4}`.
+    """
+
+    processor: Any
+    frames: Mapping[str, torch.Tensor] | None = None
+    max_length: int | None = None
+    processor_kwargs: Mapping[str, Any] | None = None
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Make one batch.
+
+        Returns:
+            The processor's outputs plus `labels` (batch, length), `IGNORE_INDEX` outside the answers.
+
+        Raises:
+            ValueError: a row has nothing to learn, is longer than `max_length`, or the template marks no answers.
+        """
+        template = self.processor.chat_template
+        if not template or "generation" not in str(template):
+            raise ValueError(
+                "The chat template does not mark the assistant's words with {% generation %} ... {% endgeneration %}, "
+                "so it is unknown what to train on. Add the tags to the template of the processor."
+            )
+        conversations = [self._conversation(row) for row in rows]
+        batch = self.processor.apply_chat_template(
+            conversations,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            return_assistant_tokens_mask=True,
+            processor_kwargs={"padding": True, **self._media_kwargs(), **(self.processor_kwargs or {})},
+        )
+        answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
+        batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
+        self._check(rows, batch)
+        return dict(batch)
+
+    def describe(self, row: Mapping[str, Any]) -> str:
+        """Show what the model is trained on for one row: the prompt, and in [brackets] what it must predict.
+
+        Repeated placeholders are written once with their number, e.g. `<video>*288`.
+        """
+        batch = self([row])
+        words = self.processor.tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist())
+        learned = (batch["labels"][0] != IGNORE_INDEX).tolist()
+        parts = []
+        for is_learned, run in groupby(zip(words, learned, strict=True), key=lambda pair: pair[1]):
+            text = " ".join(_count_repeats([word for word, _ in run]))
+            parts.append(f"[{text}]" if is_learned else text)
+        shapes = {name: tuple(value.shape) for name, value in batch.items() if hasattr(value, "shape")}
+        return f"{' '.join(parts)}\n{shapes}"
+
+    def _conversation(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        # Also a copy: apply_chat_template writes into the messages it is given.
+        messages = drop_none(row["messages"])
+        if self.frames is not None:
+            for message in messages:
+                if isinstance(message["content"], list):
+                    message["content"] = [self._with_frames(block) for block in message["content"]]
+        return messages
+
+    def _with_frames(self, block: Mapping[str, Any]) -> Mapping[str, Any]:
+        if block["type"] != "video" or self.frames is None:
+            return block
+        return {"type": "video", "video": self.frames[block["path"]]}
+
+    def _media_kwargs(self) -> dict[str, Any]:
+        return CACHED_FRAMES_KWARGS if self.frames is not None else {}
+
+    def _check(self, rows: Sequence[Mapping[str, Any]], batch: Mapping[str, torch.Tensor]) -> None:
+        lengths = batch["attention_mask"].sum(-1).tolist()
+        learned = (batch["labels"] != IGNORE_INDEX).sum(-1).tolist()
+        for position, (row, length, count) in enumerate(zip(rows, lengths, learned, strict=True)):
+            name = f"Row {position} of the batch (id {row.get('id')!r})"
+            if not count:
+                raise ValueError(f"{name} has no assistant words to learn from; every label is {IGNORE_INDEX}.")
+            if self.max_length is not None and length > self.max_length:
+                raise ValueError(
+                    f"{name} has {length} tokens, more than max_length {self.max_length}. Rows are never cut, because "
+                    "that would cut media tokens: use fewer frames, or drop the row."
+                )
+
+
+def _count_repeats(words: list[str]) -> list[str]:
+    counted = [(word, len(list(run))) for word, run in groupby(words)]
+    return [word if count == 1 else f"{word}*{count}" for word, count in counted]

@@ -1,0 +1,101 @@
+"""Decoded frames on disk, so that training reads a clip's pixels instead of decoding it in every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+__all__ = ["FrameCache"]
+
+
+class FrameCache(Mapping[str, torch.Tensor]):
+    """Path of a video -> its frames (T, 3, H, W) uint8: sampled, resized and cropped, not yet normalised.
+
+    The frames lie in one memory-mapped file, so a pool larger than memory works too.
+    """
+
+    def __init__(self, frames: np.ndarray, rows: Mapping[str, int]) -> None:
+        """Args:
+        frames: (clips, T, 3, H, W) uint8.
+        rows: path -> index along the first axis.
+        """
+        self._frames = frames
+        self._rows = rows
+
+    def __getitem__(self, path: str) -> torch.Tensor:
+        # A copy, because torch refuses to share memory that is mapped read-only.
+        return torch.from_numpy(np.array(self._frames[self._rows[path]]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @classmethod
+    def build(
+        cls, paths: Iterable[str], video_processor: Any, folder: str | os.PathLike[str], progress: bool = True
+    ) -> FrameCache:
+        """Decode every video once, or open the result of an earlier call.
+
+        An earlier result is used if videos (name, size, time of change) and settings of the processor are the same.
+
+        Args:
+            paths: video files; repeated names are decoded once.
+            video_processor: decodes, samples, resizes and crops; must give all clips the same shape.
+            folder: where the cache lies; nothing half-written is ever seen under its final name.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: no videos, or clips of different shapes.
+        """
+        unique = list(dict.fromkeys(paths))
+        if not unique:
+            raise ValueError("There are no videos to cache.")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"frames-{_signature(unique, video_processor)}.npy"
+        if not target.exists():
+            _decode_all(unique, video_processor, target, progress)
+        return cls(np.load(target, mmap_mode="r"), {path: row for row, path in enumerate(unique)})
+
+
+def _signature(paths: list[str], video_processor: Any) -> str:
+    facts = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
+    settings = json.dumps([video_processor.to_dict(), facts], sort_keys=True, default=str)
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def _decode_all(paths: list[str], video_processor: Any, target: Path, progress: bool) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    frames = None
+    try:
+        for row, path in enumerate(track(paths, description="Decoding clips", disable=not progress)):
+            clip = _decode(path, video_processor)
+            if frames is None:
+                shape = (len(paths), *clip.shape)
+                frames = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            if clip.shape != frames.shape[1:]:
+                raise ValueError(
+                    f"{path} gives frames of shape {clip.shape}, the clips before it {frames.shape[1:]}: the cache "
+                    "needs one shape, so let the video processor crop and sample a fixed number of frames."
+                )
+            frames[row] = clip
+        if frames is not None:
+            frames.flush()
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _decode(path: str, video_processor: Any) -> np.ndarray:
+    batch = video_processor(videos=[path], do_rescale=False, do_normalize=False, return_tensors="pt")
+    return batch["pixel_values_videos"][0].to(torch.uint8).numpy()

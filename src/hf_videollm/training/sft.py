@@ -1,0 +1,273 @@
+"""Supervised fine-tuning of any design of the package with TRL's `SFTTrainer`, described by a YAML recipe.
+
+    python -m hf_videollm.training.sft recipe.yaml --model my-checkpoint --records clips/records.jsonl --dry-run
+    python -m hf_videollm.training.sft recipe.yaml --model my-checkpoint --records clips/records.jsonl
+
+A recipe:
+
+    model: path or Hub id            # may also be given on the command line
+    records: clips/records.jsonl     # canonical records; questions of one clip can be merged into one conversation
+    frame_cache: runs/frames         # optional: decode every clip once
+    merge_turns: true                # optional: ask all questions about a clip in one conversation
+    trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
+    lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig
+    arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from datasets import Dataset
+from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer
+
+from hf_videollm.data.records import Message, VideoQARecord, read_jsonl
+from hf_videollm.training.collator import VideoDataCollator
+from hf_videollm.training.frame_cache import FrameCache
+
+__all__ = [
+    "Recipe",
+    "RecipeError",
+    "freeze_all_but",
+    "load_recipe",
+    "make_trainer",
+    "merge_turns",
+    "run_sft",
+    "show_sample",
+]
+
+# What our media batches need from TRL: no tokenisation of its own, no column dropping, no truncation.
+# The rest are TRL's own defaults turned back to the usual ones of transformers.
+FIXED_ARGUMENTS: dict[str, Any] = {
+    "dataset_kwargs": {"skip_prepare_dataset": True},
+    "remove_unused_columns": False,
+    "max_length": None,
+    "packing": False,
+}
+DEFAULT_ARGUMENTS: dict[str, Any] = {
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+}
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message names the file and the field."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, on what, and how; see the head of this file."""
+
+    model: str | None = None
+    records: str | None = None
+    frame_cache: str | None = None
+    merge_turns: bool = False
+    trainable: list[str] | None = None
+    lora: dict[str, Any] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe: a file, or the name of one that comes with the package (e.g. `pllava_synthetic`).
+
+    Raises:
+        RecipeError: no such file, no valid YAML, or an unknown field.
+    """
+    source = Path(path)
+    if not source.exists() and source.suffix == "" and source.parent == Path("."):
+        source = Path(str(resources.files("hf_videollm.training") / "recipes" / f"{source.name}.yaml"))
+    try:
+        content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"Cannot read the recipe {source}: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{source}: a recipe is a mapping of fields, got {type(content).__name__}.")
+    known = [entry.name for entry in fields(Recipe)]
+    unknown = sorted(set(content) - set(known))
+    if unknown:
+        raise RecipeError(f"{source}: unknown fields {unknown}; known are {known}.")
+    return Recipe(**content)
+
+
+def merge_turns(records: Iterable[VideoQARecord], seed: int = 0) -> list[VideoQARecord]:
+    """Join the questions about the same media into one conversation, in an order drawn with `seed`.
+
+    One pass through the vision tower then teaches several answers. Only records of one question and answer each can
+    be joined; a record with a longer conversation stays as it is.
+    """
+    groups: dict[tuple[str, ...], list[VideoQARecord]] = defaultdict(list)
+    for record in records:
+        single = [message["role"] for message in record.messages] == ["user", "assistant"]
+        media = tuple(path for kind in ("video", "image", "audio") for path in record.media(kind))
+        groups[media if single and media else ("", record.id)].append(record)
+    rng = random.Random(seed)
+    return [_join(group, rng) for group in groups.values()]
+
+
+def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """Train only the parameters whose name contains a match of one of the regular expressions.
+
+    Returns:
+        Names of the parameters left trainable.
+
+    Raises:
+        RecipeError: a pattern matches nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matches = [name for name in names if re.search(pattern, name)]
+        if not matches:
+            raise RecipeError(f"trainable: the pattern {pattern!r} matches no parameter, e.g. not {names[0]!r}.")
+        chosen.update(matches)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen and parameter.requires_grad)
+    return sorted(chosen)
+
+
+def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SFTTrainer:
+    """Load or take the model and its processor, and set the trainer up.
+
+    Args:
+        recipe: what to do.
+        model: instead of the one named in the recipe.
+        processor: its processor; needed with `model`.
+
+    Raises:
+        RecipeError: a needed field is missing.
+        RecordError: the records are invalid.
+    """
+    if recipe.records is None:
+        raise RecipeError("The recipe names no records to train on.")
+    if model is None or processor is None:
+        model, processor = _load(recipe.model)
+    if recipe.trainable is not None:
+        freeze_all_but(model, recipe.trainable)
+    records = read_jsonl(recipe.records)
+    if recipe.merge_turns:
+        records = merge_turns(records)
+    paths = (path for record in records for path in record.media("video"))
+    frames = FrameCache.build(paths, processor.video_processor, recipe.frame_cache) if recipe.frame_cache else None
+    # Only what the collator reads: free-form metadata would not fit one Arrow schema.
+    rows = Dataset.from_list([{"id": record.id, "messages": record.messages} for record in records])
+    return SFTTrainer(
+        model=model,
+        args=SFTConfig(**_arguments(recipe)),
+        train_dataset=rows,
+        data_collator=VideoDataCollator(processor, frames=frames),
+        processing_class=processor,
+        peft_config=_lora_config(recipe.lora),
+    )
+
+
+def show_sample(recipe: Recipe) -> str:
+    """Text of the first record as the model gets it, with the words it learns in [brackets]."""
+    if recipe.records is None:
+        raise RecipeError("The recipe names no records to train on.")
+    _, processor = _load(recipe.model)
+    records = read_jsonl(recipe.records)
+    first = merge_turns(records)[0] if recipe.merge_turns else records[0]
+    return VideoDataCollator(processor).describe(first.to_dict())
+
+
+def run_sft(recipe: Recipe, model: Any = None, processor: Any = None, resume: bool = True) -> SFTTrainer:
+    """Train as the recipe says; see `make_trainer`.
+
+    Args:
+        resume: go on from the last checkpoint in `output_dir`, if there is one.
+
+    Returns:
+        The trainer, with the trained model in `trainer.model`.
+    """
+    trainer = make_trainer(recipe, model, processor)
+    output = str(trainer.args.output_dir)
+    checkpoint = get_last_checkpoint(output) if resume and os.path.isdir(output) else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer
+
+
+def _join(group: list[VideoQARecord], rng: random.Random) -> VideoQARecord:
+    if len(group) == 1:
+        return group[0]
+    rng.shuffle(group)
+    messages: list[Message] = [*group[0].messages]
+    for record in group[1:]:
+        question, answer = record.messages
+        text = [block for block in question["content"] if block["type"] == "text"]
+        messages += [{"role": "user", "content": text}, answer]
+    return VideoQARecord("+".join(record.id for record in group), messages, dict(group[0].metadata))
+
+
+def _arguments(recipe: Recipe) -> dict[str, Any]:
+    clashes = {
+        name: value
+        for name, value in recipe.arguments.items()
+        if name in FIXED_ARGUMENTS and value != FIXED_ARGUMENTS[name]
+    }
+    if clashes:
+        raise RecipeError(f"arguments: {sorted(clashes)} cannot be changed; video batches need {FIXED_ARGUMENTS}.")
+    return {**DEFAULT_ARGUMENTS, **recipe.arguments, **FIXED_ARGUMENTS}
+
+
+def _lora_config(options: Mapping[str, Any] | None) -> Any:
+    if options is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(**options)
+
+
+def _load(source: str | None) -> tuple[Any, Any]:
+    if source is None:
+        raise RecipeError("The recipe names no model; add the field `model` or pass --model.")
+    # The classes are registered: whoever imports this module has imported the package.
+    return AutoModelForImageTextToText.from_pretrained(source), AutoProcessor.from_pretrained(source)
+
+
+def _main(
+    recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a recipe of the package.")],
+    model: Annotated[str | None, typer.Option(help="Checkpoint to start from; beats the recipe.")] = None,
+    records: Annotated[str | None, typer.Option(help="JSON Lines file of records; beats the recipe.")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder for checkpoints and the result.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the output folder.")] = True,
+    dry_run: Annotated[bool, typer.Option(help="Only show one sample as the model gets it.")] = False,
+) -> None:
+    """Fine-tune a model on videos with TRL's SFTTrainer.
+
+    Example:
+
+      python -m hf_videollm.training.sft pllava_synthetic --model init/ --records clips/records.jsonl --dry-run
+    """
+    try:
+        chosen = load_recipe(recipe)
+        extra = {"output_dir": output, "max_steps": max_steps}
+        arguments = {**chosen.arguments, **{name: value for name, value in extra.items() if value is not None}}
+        chosen = replace(chosen, model=model or chosen.model, records=records or chosen.records, arguments=arguments)
+        if dry_run:
+            typer.echo(show_sample(chosen))
+            return
+        trainer = run_sft(chosen, resume=resume)
+    except (ValueError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+    trainer.save_model()
+    typer.echo(f"Saved to {trainer.args.output_dir}")
+
+
+if __name__ == "__main__":
+    typer.run(_main)

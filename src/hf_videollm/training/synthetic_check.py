@@ -1,0 +1,121 @@
+"""How well a model answers held-out synthetic clips: real MP4 files, the processor, `generate`."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+
+from hf_videollm.data.synthetic import QA, Scene, held_out_questions, write_scene_mp4
+
+__all__ = ["Answer", "accuracies", "answer_questions", "held_out_clips"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A held-out clip with its question."""
+
+    path: Path
+    question: QA
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said."""
+
+    clip: Clip
+    text: str
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it is the expected answer, letter case and outer white space aside."""
+        return self.text.strip().lower() == self.clip.question.answer
+
+
+def held_out_clips(folder: Path, per_kind: int = 100, split: str = "test", kinds: Sequence[str] | None = None) -> list:
+    """Write the clips of the held-out questions as MP4 files (those that are missing) and list them.
+
+    Args:
+        folder: where the clips lie.
+        per_kind: number of questions of each kind.
+        split: "validation" for decisions during development, "test" for the reported numbers.
+        kinds: only questions of these kinds.
+    """
+    clips = []
+    for scene, question in held_out_questions(per_kind, split):
+        if kinds is None or question.kind in kinds:
+            clips.append(Clip(_written(scene, folder), question))
+    return clips
+
+
+@torch.no_grad()
+def answer_questions(
+    model: Any,
+    processor: Any,
+    clips: Sequence[Clip],
+    batch_size: int = 25,
+    shuffle_seed: int | None = None,
+    progress: bool = True,
+) -> list[Answer]:
+    """Ask the model every question.
+
+    Args:
+        model: a model of this package with a head.
+        processor: its processor.
+        clips: from `held_out_clips`.
+        batch_size: clips per call of `generate`.
+        shuffle_seed: shuffle the sampled frames of every clip first, to see what depends on their order.
+        progress: show a progress bar.
+    """
+    model.eval()
+    rng = random.Random(shuffle_seed)
+    answers: list[Answer] = []
+    starts = range(0, len(clips), batch_size)
+    for start in track(starts, description="Asking", disable=not progress):
+        batch_clips = clips[start : start + batch_size]
+        conversations = [_conversation(clip) for clip in batch_clips]
+        inputs = processor.apply_chat_template(
+            conversations,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True, "padding_side": "left"},
+        ).to(model.device)
+        if shuffle_seed is not None:
+            inputs["pixel_values_videos"] = _shuffle_frames(inputs["pixel_values_videos"], rng)
+        generated = model.generate(**inputs, do_sample=False, max_new_tokens=6)
+        texts = processor.batch_decode(generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers += [Answer(clip, text) for clip, text in zip(batch_clips, texts, strict=True)]
+    return answers
+
+
+def accuracies(answers: Sequence[Answer]) -> dict[str, float]:
+    """Share of right answers per kind of question."""
+    by_kind: dict[str, list[bool]] = defaultdict(list)
+    for answer in answers:
+        by_kind[answer.clip.question.kind].append(answer.is_right)
+    return {kind: sum(right) / len(right) for kind, right in sorted(by_kind.items())}
+
+
+def _written(scene: Scene, folder: Path) -> Path:
+    path = Path(folder) / f"{scene.seed:07d}.mp4"
+    return path if path.exists() else write_scene_mp4(scene, path)
+
+
+def _conversation(clip: Clip) -> list[dict[str, Any]]:
+    content = [{"type": "video", "path": str(clip.path)}, {"type": "text", "text": clip.question.question}]
+    return [{"role": "user", "content": content}]
+
+
+def _shuffle_frames(pixels: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """Give every clip (T, 3, H, W) of the batch its own random order of frames."""
+    num_frames = pixels.shape[1]
+    orders = [rng.sample(range(num_frames), num_frames) for _ in pixels]
+    return torch.stack([clip[order] for clip, order in zip(pixels, orders, strict=True)])

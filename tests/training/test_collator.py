@@ -1,0 +1,157 @@
+"""The collator: what is learned is exactly the assistant's words, and nothing is lost silently."""
+
+import pytest
+import torch
+
+from hf_videollm.data.records import make_record
+from hf_videollm.data.synthetic import make_scene, write_scene_mp4
+from hf_videollm.training.collator import IGNORE_INDEX, VideoDataCollator
+from hf_videollm.training.frame_cache import FrameCache
+from hf_videollm.training.tiny import build_tiny_pllava
+
+SMALL = {"num_frames": 4, "image_size": 32, "patch_size": 8, "pooling_shape": (2, 2, 2)}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    return [str(write_scene_mp4(make_scene(seed), folder / f"{seed}.mp4")) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_tiny_pllava(**SMALL)[1]
+
+
+def row(video, *turns):
+    return make_record("r", video, turns or [("What colour is the shape?", "red")]).to_dict()
+
+
+def learned_words(processor, batch, position=0):
+    labels = batch["labels"][position]
+    return processor.tokenizer.convert_ids_to_tokens(labels[labels != IGNORE_INDEX].tolist())
+
+
+def test_labels_are_the_answers_with_their_end(processor, clips):
+    rows = [
+        row(clips[0]),
+        row(clips[1], ("Which came first, the red circle or the blue square?", "blue square"), ("How many?", "2")),
+    ]
+    batch = VideoDataCollator(processor)(rows)
+    assert learned_words(processor, batch, 0) == ["red", "</s>"]
+    assert learned_words(processor, batch, 1) == ["blue", "square", "</s>", "2", "</s>"]
+    kept = batch["labels"] != IGNORE_INDEX
+    assert torch.equal(batch["labels"][kept], batch["input_ids"][kept])
+    # Never the prompt, a placeholder or padding.
+    assert not (kept & (batch["input_ids"] == processor.video_token_id)).any()
+    assert not (kept & (batch["attention_mask"] == 0)).any()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_side_does_not_matter(processor, clips, side):
+    rows = [row(clips[0]), row(clips[1], ("How many shapes are there?", "2"), ("What shape is shown?", "red ring"))]
+    collator = VideoDataCollator(processor, processor_kwargs={"padding_side": side})
+    batch = collator(rows)
+    assert batch["attention_mask"][0, 0 if side == "left" else -1] == 0
+    assert learned_words(processor, batch, 0) == ["red", "</s>"]
+    alone = collator(rows[:1])
+    real = batch["attention_mask"][0].bool()
+    assert torch.equal(batch["labels"][0][real], alone["labels"][0])
+
+
+def test_every_placeholder_survives(processor, clips):
+    batch = VideoDataCollator(processor)([row(clips[0]), row(clips[1])])
+    assert (batch["input_ids"] == processor.video_token_id).sum(-1).tolist() == [8, 8]
+    assert batch["pixel_values_videos"].shape == (2, 4, 3, 32, 32)
+    assert batch["num_video_frames"].tolist() == [4, 4]
+
+
+def test_the_loss_of_the_model_uses_only_these_labels(clips):
+    model, processor = build_tiny_pllava(**SMALL)
+    batch = VideoDataCollator(processor)([row(clips[0]), row(clips[1], ("How many?", "2"), ("What shape?", "ring"))])
+    logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:])
+    torch.testing.assert_close(model(**batch).loss, expected)
+
+
+def test_rows_are_not_changed_and_arrow_nones_do_not_hurt(processor, clips):
+    sample = row(clips[0])
+    for message in sample["messages"]:
+        for block in message["content"]:
+            block.setdefault("text", None)
+            block.setdefault("path", None)
+    before = repr(sample)
+    batch = VideoDataCollator(processor)([sample])
+    assert repr(sample) == before
+    assert torch.equal(batch["labels"], VideoDataCollator(processor)([row(clips[0])])["labels"])
+
+
+def test_text_only_rows(processor):
+    plain = {
+        "id": "t",
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "How many beeps?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "2"}]},
+        ],
+    }
+    batch = VideoDataCollator(processor)([plain])
+    assert "pixel_values_videos" not in batch
+    assert learned_words(processor, batch) == ["2", "</s>"]
+
+
+def test_cached_frames_give_the_same_batch(processor, clips, tmp_path):
+    cache = FrameCache.build(clips, processor.video_processor, tmp_path, progress=False)
+    rows = [row(clip) for clip in clips]
+    decoded, cached = VideoDataCollator(processor)(rows), VideoDataCollator(processor, frames=cache)(rows)
+    assert decoded.keys() == cached.keys()
+    for name, value in decoded.items():
+        torch.testing.assert_close(cached[name], value, msg=name)
+
+
+def test_cache_is_reused_and_notices_changes(processor, clips, tmp_path):
+    first = FrameCache.build([*clips, clips[0]], processor.video_processor, tmp_path, progress=False)
+    assert list(first) == clips
+    assert len(first) == 3
+    files = sorted(tmp_path.iterdir())
+    stamp = files[0].stat().st_mtime_ns
+    FrameCache.build(clips, processor.video_processor, tmp_path, progress=False)
+    assert sorted(tmp_path.iterdir()) == files
+    assert files[0].stat().st_mtime_ns == stamp
+    other = build_tiny_pllava(**{**SMALL, "num_frames": 2})[1]
+    FrameCache.build(clips, other.video_processor, tmp_path, progress=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ValueError, match="no videos"):
+        FrameCache.build([], processor.video_processor, tmp_path)
+
+
+def test_failed_cache_leaves_nothing(processor, clips, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    with pytest.raises(Exception, match=r"broken\.mp4"):
+        FrameCache.build([clips[0], str(tmp_path / "broken.mp4")], processor.video_processor, tmp_path / "c", False)
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_row_without_answer_is_an_error(processor, clips):
+    silent = row(clips[0])
+    silent["messages"] = silent["messages"][:1]
+    with pytest.raises(ValueError, match=r"Row 1 of the batch \(id 'r'\) has no assistant words"):
+        VideoDataCollator(processor)([row(clips[0]), silent])
+
+
+def test_long_rows_are_refused_not_cut(processor, clips):
+    with pytest.raises(ValueError, match="never cut"):
+        VideoDataCollator(processor, max_length=10)([row(clips[0])])
+
+
+def test_template_without_generation_tags_is_an_error(clips):
+    processor = build_tiny_pllava(**SMALL)[1]
+    processor.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    with pytest.raises(ValueError, match="generation"):
+        VideoDataCollator(processor)([row(clips[0])])
+
+
+def test_describe_shows_what_is_learned(processor, clips):
+    text = VideoDataCollator(processor).describe(row(clips[0]))
+    assert "<video>*8" in text
+    assert "[red </s>]" in text
+    assert "pixel_values_videos" in text
