@@ -25,6 +25,7 @@ from .version import __version__
 register_all()
 
 from .hub.checkpoint import default_checkpoint, save_checkpoint  # noqa: E402
+from .inference import load_pipeline  # noqa: E402
 
 __all__ = [
     "CheckpointError",
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "default_checkpoint",
     "load_audio",
+    "load_pipeline",
     "load_video",
     "save_checkpoint",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from ..inference import check_source
 from ..models.configuration_video_llm import VideoLlmConfig
 from ..models.media_errors import CheckpointError
 
@@ -77,6 +78,7 @@ def load_design_config(source: str) -> VideoLlmConfig:
     Raises:
         CheckpointError: the folder holds something else; official checkpoints are pointed to the converter.
     """
+    check_source(source)
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:

@@ -16,7 +16,11 @@ class CheckpointMixin:
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, strict: bool = True, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *args: Any,
+        strict: bool = True,
+        **kwargs: Any,
     ) -> Self:
         """As in transformers, but a checkpoint that does not fit the model is an error instead of a warning.
 

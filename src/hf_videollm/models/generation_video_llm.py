@@ -22,10 +22,11 @@ def repeat_media_per_row(
     media = list(output.pooler_output)
     ends = list(accumulate(placeholders_per_row))
     filled = list(accumulate(len(vectors) for vectors in media))
-    if (filled[-1] if filled else 0) != (ends[-1] if ends else 0):
+    num_placeholders, num_vectors = sum(placeholders_per_row), sum(len(vectors) for vectors in media)
+    if num_placeholders != num_vectors:
         raise ValueError(
-            f"The prompts hold {ends[-1] if ends else 0} placeholders, but the media give {filled[-1] if filled else 0} "
-            "vectors. Make the prompts with the processor of this checkpoint."
+            f"The prompts hold {num_placeholders} placeholders, but the media give {num_vectors} vectors. "
+            "Make the prompts with the processor of this checkpoint."
         )
     groups: list[list[torch.Tensor]] = [[] for _ in ends]
     row = 0

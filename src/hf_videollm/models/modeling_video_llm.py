@@ -7,7 +7,7 @@ A design adds a connector: a module that is called with the tower's features of 
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -20,6 +20,14 @@ from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
 
 MODALITIES = ("image", "video")
+
+
+class ForwardOptions(TypedDict, total=False):
+    """Further options of a forward, as everywhere in transformers; the language model gets them, known here or not."""
+
+    num_items_in_batch: torch.Tensor | None
+    output_hidden_states: bool | None
+    output_attentions: bool | None
 
 
 @dataclass
@@ -87,22 +95,32 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             if isinstance(module := getattr(self.vision_tower, name, None), nn.Module):
                 module.requires_grad_(False)
 
-    def encode_frames(self, frames: torch.Tensor, output_hidden_states: bool = False) -> BaseModelOutputWithPooling:
+    def encode_frames(
+        self, frames: torch.Tensor, output_hidden_states: bool | None = None, output_attentions: bool | None = None
+    ) -> BaseModelOutputWithPooling:
         """Features of the chosen tower layer(s), computed `config.vision_chunk_size` frames at a time.
 
         Args:
             frames: `(num_frames, 3, height, width)`, normalised.
-            output_hidden_states: also return every layer of the tower (memory: all layers of all frames).
+            output_hidden_states: also return every layer of the tower (memory: all layers of all frames). What the
+                configuration says when `None`.
+            output_attentions: also return the tower's attention weights, which eager attention alone can give. What
+                the configuration says when `None`.
 
         Returns:
             `last_hidden_state` is `(num_frames, tokens, vision_width)`, class token dropped when the
             strategy is `"default"`.
         """
         chunk_size = self.config.vision_chunk_size or max(len(frames), 1)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        options = {"output_attentions": True} if output_attentions else {}
         frames = frames.to(device=self.vision_tower.device, dtype=self.vision_tower.dtype)
         features, hidden_states, attentions = [], [], []
         for chunk in frames.split(chunk_size):
-            outputs = self.vision_tower(pixel_values=chunk, output_hidden_states=True, return_dict=True)
+            outputs = self.vision_tower(pixel_values=chunk, output_hidden_states=True, return_dict=True, **options)
             features.append(self._select_features(outputs.hidden_states))
             hidden_states.append(outputs.hidden_states)
             attentions.append(outputs.attentions)
@@ -118,7 +136,12 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen
 
     def get_frame_features(
-        self, frames: torch.Tensor, num_frames: list[int], output_hidden_states: bool = False, **kwargs: Any
+        self,
+        frames: torch.Tensor,
+        num_frames: list[int],
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Encode the frames of several clips and run the connector over them.
 
@@ -126,7 +149,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             frames: `(sum(num_frames), 3, height, width)`, clips one after the other.
             num_frames: frame count of each clip.
         """
-        outputs = self.encode_frames(frames, output_hidden_states)
+        outputs = self.encode_frames(frames, output_hidden_states, output_attentions)
         outputs.pooler_output = self.connector(outputs.last_hidden_state, num_frames)
         return outputs
 
@@ -218,8 +241,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             num_placeholders == features.shape[0],
             lambda: (
                 f"The prompt holds {int(num_placeholders)} {modality} placeholders (token id "
-                f"{getattr(self.config, f'{modality}_token_id')}), but the {modality}s give {features.shape[0]} vectors. "
-                "Make the prompt with the processor of this checkpoint."
+                f"{getattr(self.config, f'{modality}_token_id')}), but the {modality}s give {features.shape[0]} "
+                "vectors. Make the prompt with the processor of this checkpoint."
             ),
         )
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds))
@@ -238,7 +261,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         mm_token_type_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardOptions],
     ) -> VideoLlmModelOutputWithPast:
         """Run the language model over a prompt whose placeholders are replaced by visual tokens.
 
@@ -318,6 +341,8 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
     """The base model with a language-model head."""
 
     model_class: ClassVar[type[VideoLlmModel]]
+    # The tied head is the embedding, which the language models of transformers shard by rows under tensor parallelism.
+    _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: VideoLlmConfig) -> None:
         super().__init__(config)
@@ -367,7 +392,7 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ForwardOptions],
     ) -> VideoLlmCausalLMOutputWithPast:
         """Next-token logits, and the loss when `labels` are given.
 

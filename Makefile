@@ -1,0 +1,65 @@
+# Needs Debian (or any Linux/macOS) with Python 3.11+ and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help venv install install-test install-dev demo test test-slow test-floor conformance lint format types benchmarks clean
+
+help: ## Show what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# The stamp files remember which extra is installed, so that a second `make` starts at once.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV) || (echo "On Debian: apt-get install python3-venv" >&2; exit 1)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@ $(VENV)/.installed-test
+
+install: $(VENV)/.installed ## Install the package into .venv
+install-test: $(VENV)/.installed-test
+install-dev: $(VENV)/.installed-dev
+
+demo: install ## Write a video, ask the bundled model three questions about it
+	@$(BIN)/python examples/demo.py
+
+test: install-test ## Run the whole test suite
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow and not gpu and not hub"
+
+test-slow: install-test ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m "slow and not gpu and not hub"
+
+test-floor: install-test ## Run the suite on the oldest supported transformers
+	$(BIN)/python tools/test_floor.py
+
+conformance: install-dev ## Run transformers' own test mixins against the designs
+	$(BIN)/python tests/conformance/run.py
+
+lint: install-dev ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install-dev ## Mend style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install-dev ## Check the types of the whole package
+	$(BIN)/mypy
+
+benchmarks: install ## Run the benchmarks, JSON into benchmarks/results
+	$(BIN)/python benchmarks/bench_video_io.py
+
+clean: ## Remove what was made, the environment too
+	rm -rf $(VENV) .floor .conformance demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

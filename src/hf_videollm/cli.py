@@ -1,0 +1,396 @@
+"""The command line: `hf-videollm ask | caption | info | convert | tune-alpha`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(
+    name="hf-videollm",
+    help="Ask videos questions, and work with the checkpoints of five video-language designs.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+convert_app = typer.Typer(help="Convert official checkpoints to safetensors folders that from_pretrained loads.")
+app.add_typer(convert_app, name="convert", no_args_is_help=True)
+
+# Newer typer carries its own click, so its exceptions are found through typer.
+_ABORTS = (typer.Abort,)
+
+console = Console()
+errors = Console(stderr=True)
+BAD_INPUT = 2
+CAPTION_PROMPT = "Describe the video in details."
+
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="Folder or Hub id; the small bundled model when left out.")
+]
+Frames = Annotated[
+    int | None, typer.Option("--frames", min=1, help="Frames to sample; the checkpoint's own number by default.")
+]
+Start = Annotated[float | None, typer.Option(min=0, help="Begin the clip at this second.")]
+End = Annotated[float | None, typer.Option(min=0, help="End the clip at this second.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU when there is one, by default.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")]
+LoraAlpha = Annotated[
+    float | None, typer.Option(min=0, help="Strength of the checkpoint's LoRA, instead of the recorded one.")
+]
+AllowHost = Annotated[
+    list[str] | None, typer.Option("--allow-host", help="Host that an http(s) video may come from; repeatable.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the model code of the repository (not needed for our designs).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error (anywhere).")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from .version import __version__
+
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        raise ValueError("Say what to do: ask, caption, info, convert or tune-alpha (hf-videollm --help).")
+
+
+@app.command()
+def ask(
+    video: Annotated[str, typer.Argument(help="Video file, GIF, folder of frames, or URL of an allowed host.")],
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    model: Model = None,
+    frames: Frames = None,
+    start: Start = None,
+    end: End = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    max_new_tokens: MaxNewTokens = 128,
+    lora_alpha: LoraAlpha = None,
+    allow_host: AllowHost = None,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask one question about a video.
+
+    Examples:
+
+      hf-videollm ask clip.mp4 "What colour is the shape?"
+
+      hf-videollm ask clip.mp4 "What happens?" --model ./pllava-7b --frames 16 --dtype bfloat16 --json
+    """
+    options = {"num_frames": frames, "start": start, "end": end, "allowed_hosts": allow_host}
+    answer = _answer(video, question, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
+    _print_answer(answer, as_json)
+
+
+@app.command()
+def caption(
+    video: Annotated[str, typer.Argument(help="Video file, GIF, folder of frames, or URL of an allowed host.")],
+    model: Model = None,
+    prompt: Annotated[str, typer.Option(help="The instruction.")] = CAPTION_PROMPT,
+    frames: Frames = None,
+    start: Start = None,
+    end: End = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    max_new_tokens: MaxNewTokens = 256,
+    lora_alpha: LoraAlpha = None,
+    allow_host: AllowHost = None,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Describe a video.
+
+    Examples:
+
+      hf-videollm caption clip.mp4 --model ./pllava-7b
+
+      hf-videollm caption clip.mp4 --model ./pllava-7b --start 10 --end 25 --max-new-tokens 400
+    """
+    if model is None:
+        errors.print(
+            "warning: the bundled model answers questions on synthetic clips and was not trained to describe; "
+            "pass --model for real captions.",
+            soft_wrap=True,
+        )
+    options = {"num_frames": frames, "start": start, "end": end, "allowed_hosts": allow_host}
+    answer = _answer(video, prompt, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
+    _print_answer(answer, as_json)
+
+
+@app.command()
+def info(
+    path_or_id: Annotated[
+        str | None, typer.Argument(help="Folder or Hub id; the small bundled model when left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show design, parameters, tokens per video and memory of a checkpoint, without loading its weights.
+
+    Examples:
+
+      hf-videollm info ./pllava-7b
+
+      hf-videollm info --json
+    """
+    from . import default_checkpoint
+    from .hub.info import describe_checkpoint
+
+    facts = describe_checkpoint(path_or_id or default_checkpoint())
+    if as_json:
+        _print_json(facts.to_dict())
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("checkpoint", facts.source)
+    table.add_row("design", facts.design)
+    table.add_row("frames per video", f"{facts.num_frames}")
+    table.add_row("tokens per video", f"{facts.tokens_per_video:,}")
+    table.add_row("tokens per image", f"{facts.tokens_per_image:,}")
+    for name, count in facts.parameters.items():
+        table.add_row(f"parameters, {name}", f"{count:,}")
+    if facts.lora_alpha is not None:
+        table.add_row("LoRA alpha", f"{facts.lora_alpha:g}")
+    for name, size in facts.weight_bytes.items():
+        table.add_row(f"weights in {name}", _size(size))
+    table.add_row("key-value cache (bfloat16, one video + 256 tokens)", _size(facts.kv_cache_bytes))
+    console.print(table)
+
+
+@convert_app.command("pllava")
+def convert_pllava_command(
+    src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    base: Annotated[
+        Path | None, typer.Option(help="LLaVA-NeXT folder, for checkpoints that hold LoRA and projector only.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
+    lora_alpha: Annotated[float, typer.Option(min=0, help="Alpha that the LoRA is loaded with by default.")] = 4.0,
+    merge: Annotated[
+        float | None, typer.Option(min=0, metavar="ALPHA", help="Bake the LoRA into the weights at this alpha.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes of one output file.")] = 5 * 10**9,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a released PLLaVA checkpoint, a partial LoRA checkpoint plus its base, or a merged one.
+
+    Examples:
+
+      hf-videollm convert pllava ./ermu2001-pllava-7b ./pllava-7b
+
+      hf-videollm convert pllava ./my-lora ./my-pllava --base ./llava-v1.6-vicuna-7b-hf
+
+      hf-videollm convert pllava ./ermu2001-pllava-7b ./pllava-7b-alpha4 --merge 4
+    """
+    from .hub.convert_pllava import convert_pllava
+
+    with _byte_progress("Converting") as progress:
+        report = convert_pllava(
+            src,
+            dst,
+            base=base,
+            tokenizer=tokenizer,
+            lora_alpha=lora_alpha,
+            merge=merge,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress.report,
+        )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        console.print(report.render())
+
+
+@app.command("tune-alpha")
+def tune_alpha_command(
+    path_or_id: Annotated[str, typer.Argument(help="Converted PLLaVA checkpoint that still has its LoRA.")],
+    data: Annotated[Path, typer.Argument(help="Labelled questions: JSON lines of records (see docs).")],
+    alphas: Annotated[str, typer.Option(help="Values to try, separated by commas.")] = "0,1,2,4,8,12,16,20,24,28,32",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first LIMIT records only.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at a time.")] = 8,
+    frames: Frames = None,
+    max_new_tokens: MaxNewTokens = 32,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Record the best alpha in the checkpoint's config.json.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search the LoRA alpha that answers a labelled set best (PLLaVA paper, section 3.4).
+
+    Examples:
+
+      hf-videollm tune-alpha ./pllava-7b validation.jsonl
+
+      hf-videollm tune-alpha ./pllava-7b validation.jsonl --alphas 0,4,16,20,32 --limit 200 --save
+    """
+    from .hub.tune_alpha import tune_alpha_on_file
+
+    report = tune_alpha_on_file(
+        path_or_id,
+        data,
+        alphas=_numbers(alphas),
+        limit=limit,
+        batch_size=batch_size,
+        num_frames=frames,
+        max_new_tokens=max_new_tokens,
+        dtype=dtype,
+        device=device,
+        save=save,
+        progress=not as_json,
+    )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        console.print(report.render())
+
+
+def _answer(
+    video: str,
+    question: str,
+    model: str | None,
+    options: dict[str, Any],
+    dtype: str,
+    device: str | None,
+    max_new_tokens: int,
+    lora_alpha: float | None,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
+    import transformers
+
+    from . import default_checkpoint, load_pipeline
+
+    source = model or default_checkpoint()
+    transformers.utils.logging.disable_progress_bar()  # the line below says what is going on
+    with errors.status("Loading the model ..."):
+        pipe = load_pipeline(
+            source, dtype=dtype, device=device, lora_alpha=lora_alpha, trust_remote_code=trust_remote_code
+        )
+    began = time.perf_counter()
+    with errors.status("Watching and answering ..."):
+        chosen = {name: value for name, value in options.items() if value is not None}
+        results = pipe(
+            video,
+            text=question,
+            return_full_text=False,
+            generate_kwargs={"do_sample": False, "max_new_tokens": max_new_tokens},
+            **chosen,
+        )
+    return {
+        "video": video,
+        "question": question,
+        "answer": results[0]["generated_text"].strip(),
+        "model": source,
+        "num_frames": chosen.get("num_frames", pipe.processor.video_processor.num_frames),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _print_answer(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(answer)
+    else:
+        # Plain print: an answer may hold brackets, which rich would take for markup.
+        print(answer["answer"])
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ValueError(f"--alphas must be numbers separated by commas, not {text!r}.") from error
+
+
+def _size(num_bytes: int) -> str:
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min((len(str(num_bytes)) - 1) // 3, len(units) - 1)
+    return f"{num_bytes / 1000**power:.3g} {units[power]}"
+
+
+class _byte_progress:  # noqa: N801 - used as a function
+    """A progress bar in bytes, on stderr so that stdout stays clean."""
+
+    def __init__(self, title: str) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=errors
+        )
+        self.task = self.bar.add_task(title, total=None)
+
+    def __enter__(self) -> "_byte_progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def report(self, done: int, total: int) -> None:
+        """Show that `done` of `total` bytes are written."""
+        self.bar.update(self.task, completed=done, total=total)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; bad input ends with exit code 2 and one line, without a traceback unless `--debug`."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not debug:
+        _quieten()
+    try:
+        code = app(args=arguments, prog_name="hf-videollm", standalone_mode=False)
+    except (KeyboardInterrupt, *_ABORTS):
+        print("Stopped; nothing half-written is left behind.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _quieten() -> None:
+    """Without --debug, warnings and progress bars of libraries do not get between the user and the answer."""
+    import os
+    import warnings
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore")
+
+
+def _report(error: Exception) -> None:
+    """One line on stderr; 2 for what the user can mend, 1 for what looks like our fault."""
+    if hasattr(error, "format_message"):  # a usage error of click, whichever copy of click raised it
+        print(f"error: {error.format_message()} (hf-videollm --help tells more)", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ValueError | OSError | ImportError | TypeError):
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    print(f"internal error: {type(error).__name__}: {message} (run again with --debug and report it)", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

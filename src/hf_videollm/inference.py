@@ -1,0 +1,67 @@
+"""One call from a checkpoint to a pipeline that answers questions."""
+
+import os
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+
+from .models.configuration_video_llm import PIPELINE_TASK
+from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load_pipeline(
+    source: str | os.PathLike[str],
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    lora_alpha: float | None = None,
+    trust_remote_code: bool = False,
+) -> VideoTextToTextPipeline:
+    """The `"video-text-to-text"` pipeline of a checkpoint.
+
+    Args:
+        source: folder or Hub id.
+        dtype: `"auto"` takes the one in the checkpoint.
+        device: a torch device; the first GPU if there is one, when `None`.
+        lora_alpha: strength of the checkpoint's LoRA adapter, for designs that keep it adjustable.
+        trust_remote_code: run code of the repository.
+
+    Raises:
+        ValueError: unknown `dtype` or a device that is not there.
+        CheckpointError: the checkpoint does not fit its model, or has no adapter to set `lora_alpha` of.
+        OSError: the checkpoint cannot be found.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
+    check_source(source)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU here: use cpu.")
+    arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code} if trust_remote_code else {}
+    model = AutoModelForImageTextToText.from_pretrained(
+        os.fspath(source), dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
+    )
+    processor = AutoProcessor.from_pretrained(os.fspath(source), **arguments)
+    return pipeline(
+        PIPELINE_TASK,
+        model=model,
+        processor=processor,
+        tokenizer=processor.tokenizer,
+        device=device,
+        pipeline_class=VideoTextToTextPipeline,
+    )
+
+
+def check_source(source: str | os.PathLike[str]) -> None:
+    """Tell a mistyped folder from a Hub id, before the Hub is asked for it.
+
+    Raises:
+        FileNotFoundError: `source` is written like a path, but nothing is there.
+    """
+    text = os.fspath(source)
+    looks_like_path = text.startswith((".", "~", os.sep)) or text.count("/") > 1
+    if looks_like_path and not os.path.isdir(text):
+        raise FileNotFoundError(f"{text}: no such folder. Give a checkpoint folder or a Hub id such as org/name.")
