@@ -7,7 +7,7 @@ from transformers import BatchFeature
 
 from .configuration_pllava import pllava_pooled_shape
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
-from .video_processing_pllava import PllavaVideosKwargs
+from .video_processing_pllava import PllavaVideoProcessorKwargs
 
 # "USER: <video>\n question ASSISTANT: answer</s>", as the plain conversation of the official code. The generation tags
 # mark what a model is trained on.
@@ -43,7 +43,7 @@ CHAT_TEMPLATE = (
 class PllavaProcessorKwargs(VideoLlmProcessorKwargs, total=False):
     """Keyword arguments of PLLaVA's processor."""
 
-    videos_kwargs: PllavaVideosKwargs
+    videos_kwargs: PllavaVideoProcessorKwargs
 
 
 class PllavaProcessor(VideoLlmProcessor):

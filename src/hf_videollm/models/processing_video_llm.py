@@ -8,13 +8,13 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
-from .video_processing_video_llm import VideoLlmVideosKwargs, flatten_videos
+from .video_processing_video_llm import VideoLlmVideoProcessorKwargs, flatten_videos
 
 
 class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):
     """Keyword arguments of the processors of all designs."""
 
-    videos_kwargs: VideoLlmVideosKwargs
+    videos_kwargs: VideoLlmVideoProcessorKwargs
 
 
 class VideoLlmProcessor(ProcessorMixin):
@@ -95,8 +95,9 @@ class VideoLlmProcessor(ProcessorMixin):
             num_placeholders = sum(sample.count(token) for sample in text)
             if num_placeholders != num_media:
                 raise ValueError(
-                    f"The text holds {num_placeholders} {token} placeholders, but {num_media} {name}s were passed: "
-                    f"write {token} once for each {name}, where it belongs in the text."
+                    f"The number of {token} tokens in the prompts should be the same as the number of {name}s passed: "
+                    f"found {num_placeholders} {token} and {num_media} {name}s. Write {token} once for each {name}, "
+                    "where it belongs in the text."
                 )
 
     def _process_videos(self, videos: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .video_processing_video_llm import VideoLlmVideoProcessor, VideoLlmVideosKwargs
+from .video_processing_video_llm import VideoLlmVideoProcessor, VideoLlmVideoProcessorKwargs
 
 # The original first brings a video near this size, whatever the size of the vision tower's input.
 MAX_LONG_SIDE = 640
 
 
-class PllavaVideosKwargs(VideoLlmVideosKwargs, total=False):
+class PllavaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):
     """Options of PLLaVA's video processor, besides those of all designs.
 
     resize_mode (`str`): `"plain"` resizes the short side once; `"pllava"` resizes twice as the original code does.
@@ -26,7 +26,7 @@ class PllavaVideosKwargs(VideoLlmVideosKwargs, total=False):
 class PllavaVideoProcessor(VideoLlmVideoProcessor):
     """Samples 16 frames as the official evaluation does; all of them are used, repeated when the clip is short."""
 
-    valid_kwargs = PllavaVideosKwargs
+    valid_kwargs = PllavaVideoProcessorKwargs
     num_frames = 16
     resize_mode = "plain"
 

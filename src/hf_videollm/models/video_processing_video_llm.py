@@ -27,7 +27,7 @@ from .video_io import MediaLimits, VideoSource, load_video
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-class VideoLlmVideosKwargs(VideosKwargs, total=False):
+class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):
     """Options of the video processors.
 
     start (`float`): beginning of the clip in seconds.
@@ -49,7 +49,7 @@ class VideoLlmVideosKwargs(VideosKwargs, total=False):
 class VideoLlmVideoProcessor(BaseVideoProcessor):
     """Decodes with our own reader, samples frames, resizes, crops to the tower's size and pads the time axis."""
 
-    valid_kwargs = VideoLlmVideosKwargs
+    valid_kwargs = VideoLlmVideoProcessorKwargs
     model_input_names: ClassVar[list[str]] = ["pixel_values_videos", "num_video_frames"]
     resample = PILImageResampling.BICUBIC
     image_mean = OPENAI_CLIP_MEAN
@@ -135,7 +135,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
     def decode(
         self, source: VideoSource, metadata: VideoMetadata | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor, VideoMetadata]:
-        """Frames `(num_frames, channels, height, width)` of one video, sampled unless `do_sample_frames=False`.
+        """Frames `(num_frames, channels, height, width)` of one video; all of them with `do_sample_frames=False`.
 
         Args:
             source: anything `video_io.load_video` reads, or an array of frames.
@@ -156,8 +156,9 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
                 start=kwargs.get("start"),
                 end=kwargs.get("end"),
             )
-        elif kwargs.get("num_frames") or kwargs.get("fps") or kwargs.get("start") or kwargs.get("end"):
-            raise ValueError("num_frames, fps, start and end choose frames: leave out do_sample_frames=False.")
+        elif kwargs.get("start") is not None or kwargs.get("end") is not None:
+            # num_frames and fps say how to sample, so they lapse as everywhere in transformers; a clip would be lost.
+            raise ValueError("start and end choose frames: leave out do_sample_frames=False.")
         if (array := as_frame_array(source)) is not None:
             return _sample_array(array, metadata, sampler, kwargs.get("input_data_format"))
         limits = MediaLimits() if option("max_frames") is None else MediaLimits(max_frames=option("max_frames"))
@@ -293,4 +294,4 @@ def _sample_array(
     return video[indices].contiguous(), replace(known, frames_indices=[int(index) for index in indices])
 
 
-__all__ = ["VideoLlmVideoProcessor", "VideoLlmVideosKwargs", "flatten_metadata", "flatten_videos"]
+__all__ = ["VideoLlmVideoProcessor", "VideoLlmVideoProcessorKwargs", "flatten_metadata", "flatten_videos"]
