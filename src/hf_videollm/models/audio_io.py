@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .media_errors import CorruptMedia, Deadline, MediaError, MediaLimits, NoAudioStream, UnsupportedMedia
-from .media_source import is_frames, open_media
+from .media_source import is_cut_short, is_frames, open_media
 from .video_pyav import best_stream, file_start, import_pyav, open_container
 
 _LEAD = 0.25  # seconds decoded before `start`: lossy codecs need a run-up to settle
@@ -23,6 +24,7 @@ def load_audio(
     end: float | None = None,
     limits: MediaLimits = MediaLimits(),  # noqa: B008 (frozen)
     allowed_hosts: Sequence[str] = (),
+    on_decode_error: Literal["raise", "truncate"] = "raise",
 ) -> np.ndarray:
     """Decodes the sound of a file.
 
@@ -32,10 +34,11 @@ def load_audio(
         start, end: seconds since the start of the file, the same clock as in `load_video`.
         limits: `max_bytes`, `max_audio_seconds` and `timeout` apply.
         allowed_hosts: see `load_video`.
+        on_decode_error: "raise", or "truncate": warn and return the sound that comes before the damage.
 
     Returns:
         float32 (samples,), the mean of all channels, in [-1, 1]. Sample i is heard i / sampling_rate seconds after
-        `start`; where the sound begins later than the file, the gap is silence.
+        `start`, to half a sample; where the sound begins later than the file, the gap is silence.
 
     Raises:
         NoAudioStream, UnsupportedMedia, CorruptMedia, MediaTooLarge, UnsafeURL, MediaNotFound; ValueError for a
@@ -50,94 +53,129 @@ def load_audio(
         raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
     if is_frames(source):
         raise UnsupportedMedia("<frames>: pictures carry no sound; pass the file that holds it.")
+    if on_decode_error not in ("raise", "truncate"):
+        raise ValueError(f'on_decode_error={on_decode_error!r} is unknown; use "raise" or "truncate".')
     deadline = Deadline(limits.timeout)
-    with open_media(source, limits, allowed_hosts, deadline) as handle, open_container(handle) as container:
-        stream = best_stream(container, "audio")
-        if stream is None:
-            raise NoAudioStream(f"{handle.name}: there is no sound in this file; use a file with sound or go without.")
-        return _decode(container, stream, handle.name, sampling_rate, start or 0.0, end, limits, deadline)
+    with open_media(source, limits, allowed_hosts, deadline) as handle:
+        name, cut_short = handle.name, is_cut_short(handle)
+        with open_container(handle) as container:
+            stream = best_stream(container, "audio")
+            if stream is None:
+                raise NoAudioStream(f"{name}: there is no sound in this file; use a file with sound or go without.")
+            if cut_short and on_decode_error == "raise":
+                raise _damaged(name)
+            zero = file_start(container, _stream_start(stream))
+            zero += start or 0.0
+            if start:
+                _seek(container, stream, zero - _LEAD)
+            chunks = _resampled(container, stream, name, sampling_rate, zero - _LEAD, deadline)
+            length = None if end is None else round((end - (start or 0.0)) * sampling_rate)
+            wave, complete = _collect(chunks, name, sampling_rate, zero, length, limits)
+    if not complete and on_decode_error == "raise":
+        raise _damaged(name)
+    if len(wave) == 0:
+        if start and complete:
+            raise MediaError(f"{name}: there is no sound after start={start:g} s; choose an earlier start.")
+        raise CorruptMedia(f"{name}: the sound cannot be decoded; download or export the file again.")
+    if cut_short or not complete:
+        warnings.warn(f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned.", stacklevel=2)
+    return np.clip(wave, -1.0, 1.0)
 
 
-def _decode(
-    container: Any,
-    stream: Any,
+def _stream_start(stream: Any) -> float:
+    return float((stream.start_time or 0) * stream.time_base)
+
+
+def _damaged(name: str) -> CorruptMedia:
+    return CorruptMedia(
+        f"{name}: the sound ends too early or is damaged; download or export the file again, "
+        'or pass on_decode_error="truncate" to use what can be read.'
+    )
+
+
+def _collect(
+    chunks: Iterator[tuple[float, np.ndarray] | None],
     name: str,
     sampling_rate: int,
-    start: float,
-    end: float | None,
+    begin: float,
+    length: int | None,
     limits: MediaLimits,
-    deadline: Deadline,
-) -> np.ndarray:
-    """Resampled sound between two times; see `load_audio`."""
+) -> tuple[np.ndarray, bool]:
+    """Puts timed chunks on the clock that starts at `begin` (seconds of the file).
+
+    Returns float32 (samples,), at most `length` of them, and whether the sound was read without damage.
+    """
     parts: list[np.ndarray] = []
-    wanted = None if end is None else round((end - start) * sampling_rate)
-    zero = file_start(container, math.inf)
-    zero = 0.0 if math.isinf(zero) else zero
-    if start > 0:
-        _seek(container, stream, zero + start - _LEAD)
     collected = 0
-    offset: int | None = None  # sample number, counted from `start`, of the next sample to come
-    for time, chunk in _resampled(container, stream, name, sampling_rate, deadline):
-        if offset is None:
-            offset = round((time - zero - start) * sampling_rate)
-            if offset > 0:
-                limits.check_audio(name, offset / sampling_rate)
-                gap = offset if wanted is None else min(offset, wanted)
-                parts.append(np.zeros(gap, dtype=np.float32))
-                collected = gap
-        if offset < 0:
-            drop = min(-offset, len(chunk))
-            chunk, offset = chunk[drop:], offset + drop
-        if wanted is not None:
-            chunk = chunk[: wanted - collected]
-        parts.append(chunk)
+    position: int | None = None  # sample number, from `begin`, of the next chunk; only the first time stamp counts
+    for item in chunks:
+        if item is None:
+            return np.concatenate([np.zeros(0, np.float32), *parts]), False
+        time, chunk = item
+        if position is None:
+            position = round((time - begin) * sampling_rate)
+            silence = max(0, position if length is None else min(position, length))
+            limits.check_audio(name, silence / sampling_rate)
+            parts.append(np.zeros(silence, dtype=np.float32))
+            collected = silence
+        before = max(0, -position)  # samples that are heard before `begin`
+        position += len(chunk)
+        chunk = chunk[before:]
+        if length is not None:
+            chunk = chunk[: length - collected]
+        if len(chunk):
+            parts.append(chunk)
         collected += len(chunk)
         limits.check_audio(name, collected / sampling_rate)
-        if wanted is not None and collected >= wanted:
+        if length is not None and collected >= length:
             break
-    if offset is None and start <= 0:
-        raise CorruptMedia(f"{name}: the sound cannot be decoded; download or export the file again.")
-    if not collected:
-        raise MediaError(f"{name}: there is no sound after start={start:g} s; choose an earlier start.")
-    return np.clip(np.concatenate(parts), -1.0, 1.0)
+    return np.concatenate([np.zeros(0, np.float32), *parts]), True
 
 
 def _seek(container: Any, stream: Any, seconds: float) -> None:
+    """Moves to shortly before a time, where the container knows its times; elsewhere (MP3) seeking is guesswork."""
+    if not container.format.name.startswith(("mov", "matroska", "wav", "flac")):
+        return
     av = import_pyav()
     try:
-        container.seek(max(0, round(seconds / float(stream.time_base))), stream=stream, backward=True)
+        container.seek(round(max(0.0, seconds) / float(stream.time_base)), stream=stream, backward=True)
     except (av.FFmpegError, OSError):
         container.seek(0)  # decoding from the beginning is slower and as right
 
 
 def _resampled(
-    container: Any, stream: Any, name: str, sampling_rate: int, deadline: Deadline
-) -> Iterator[tuple[float, np.ndarray]]:
-    """Yields (time in seconds of the frame that led to the chunk, float32 mono samples)."""
+    container: Any, stream: Any, name: str, sampling_rate: int, earliest: float, deadline: Deadline
+) -> Iterator[tuple[float, np.ndarray] | None]:
+    """Yields (time in seconds at which the first chunk begins, float32 mono samples), and None at damage.
+
+    Frames that end before the time `earliest` are decoded and left out.
+    """
     av = import_pyav()
     resampler: Any = None
-    layout = None
-    damaged = CorruptMedia(f"{name}: the sound is damaged; download or export the file again.")
-    time = 0.0
+    form: tuple[str, int, str] | None = None
+    origin: float | None = None  # the resampler holds samples back, so a later frame may bring the first chunk
     try:
         for frame in container.decode(stream):
             deadline.check(name)
-            time = frame.time if frame.time is not None else time
-            if frame.format.name != "dummy" and (frame.layout.name, frame.sample_rate, frame.format.name) != layout:
-                # Channels are kept apart: FFmpeg's own downmix of floats can exceed 1.
+            time = 0.0 if frame.time is None else frame.time
+            if origin is None and time + frame.samples / frame.sample_rate < earliest:
+                continue
+            origin = time if origin is None else origin
+            frame_form = (frame.layout.name, frame.sample_rate, frame.format.name)
+            if frame_form != form:
                 if resampler is not None:
-                    yield from ((time, _mono(out)) for out in resampler.resample(None))
-                layout = (frame.layout.name, frame.sample_rate, frame.format.name)
+                    yield from _mono(origin, resampler.resample(None))
+                form = frame_form
+                # Channels are kept apart: FFmpeg's own downmix of floats can exceed 1.
                 resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=sampling_rate)
-            frame.pts = None  # gaps in the timestamps are not for the resampler to fill
-            for out in resampler.resample(frame):
-                yield time, _mono(out)
-        if resampler is not None:
-            for out in resampler.resample(None):
-                yield time, _mono(out)
+            frame.pts = None  # the resampler shall not fill gaps of the timestamps
+            yield from _mono(origin, resampler.resample(frame))
+        if resampler is not None and origin is not None:
+            yield from _mono(origin, resampler.resample(None))
     except (av.FFmpegError, OSError):
-        raise damaged from None
+        yield None
 
 
-def _mono(frame: Any) -> np.ndarray:
-    return frame.to_ndarray().mean(axis=0, dtype=np.float32)
+def _mono(time: float, frames: list[Any]) -> Iterator[tuple[float, np.ndarray]]:
+    for frame in frames:
+        yield time, frame.to_ndarray().mean(axis=0, dtype=np.float32)

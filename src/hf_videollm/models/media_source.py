@@ -241,7 +241,7 @@ def unreadable(handle: MediaHandle) -> MediaError:
 
 
 def is_cut_short(handle: MediaHandle) -> bool:
-    """Whether an MP4 or Matroska file ends before its own boxes do, which decoders often pass over in silence."""
+    """Whether an MP4, Matroska or AVI file ends before its own boxes do, which decoders often pass over in silence."""
     with handle.reading() as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
@@ -250,6 +250,9 @@ def is_cut_short(handle: MediaHandle) -> bool:
             return _matroska_end(head) > size
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"):
             return _last_box_end(stream, size) > size
+    if head.startswith(b"RIFF"):
+        length = int.from_bytes(head[4:8], "little")
+        return length < 0x7FFFFFFF and 8 + length > size  # above: written to a pipe, length unknown
     return False
 
 

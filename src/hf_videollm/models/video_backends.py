@@ -95,7 +95,7 @@ def _hand_over(
     reader: PyAVReader, backend: str, handle: MediaHandle, limits: MediaLimits, deadline: Deadline
 ) -> FrameReader:
     """The other backend's reader when it agrees with PyAV about the file, else PyAV's."""
-    reason = reader.peculiarity
+    reason = reader.unsuited_for(backend)
     if reason is None:
         try:
             other = _OTHER_READERS[backend](handle, limits, deadline, reader.clip)
@@ -123,13 +123,14 @@ class DecordReader:
 
     def __init__(self, handle: MediaHandle, limits: MediaLimits, deadline: Deadline, clip: Clip | None) -> None:
         decord = _import_decord()
+        self._errors = (decord.DECORDError, RuntimeError, OSError, IndexError)
         self._name, self._deadline = handle.name, deadline
         source = handle.for_decoder()
         try:
             self._video = decord.VideoReader(source if isinstance(source, str) else io.BytesIO(source))
             self.count = len(self._video)
             self.clip = clip or self._own_clip()
-        except (decord.DECORDError, RuntimeError, OSError, IndexError):
+        except self._errors:
             raise unreadable(handle) from None
         _check_clip(self.clip, self._name, limits)
 
@@ -151,7 +152,7 @@ class DecordReader:
             part = list(indices[start : start + _BATCH])
             try:
                 pictures = self._array(self._video.get_batch(part))
-            except (RuntimeError, OSError, IndexError):  # DECORDError is a RuntimeError
+            except self._errors:
                 raise _undecodable(self._name) from None
             yield from zip(part, pictures, strict=True)
 

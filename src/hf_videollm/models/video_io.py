@@ -276,9 +276,7 @@ def _asked_for(sampler: Callable[..., Any], metadata: VideoMetadata, name: str) 
 
 
 def _frame_metadata(frames: FrameList) -> VideoMetadata:
-    return VideoMetadata(
-        total_num_frames=len(frames), width=frames.width, height=frames.height, video_backend="frames"
-    )
+    return VideoMetadata(total_num_frames=len(frames), width=frames.width, height=frames.height, video_backend="frames")
 
 
 def _load_frames(

@@ -138,16 +138,19 @@ class PyAVReader:
     def close(self) -> None:
         self._container.close()
 
-    @property
-    def peculiarity(self) -> str | None:
-        """Why this file is left to PyAV, or None."""
+    def unsuited_for(self, backend: str) -> str | None:
+        """Why another decoder would not give the same frames of this file, or None. All of this was measured."""
         if self.damaged:
             return "trouble with damaged files"
         if self._counting:
             return "no timestamps to go by"
         if not self._container.format.name.startswith(("mov", "matroska")):
-            # Transport streams and the like have no index: decord, for one, then returns neighbouring frames.
+            # Transport streams and the like have no index, and decord then returns neighbouring frames.
             return "inexact seeking in this container"
+        if backend == "decord" and self._orientation != Orientation():
+            return "no way to turn pictures"
+        if backend == "decord" and self._stream.codec_context.name == "hevc":
+            return "damaged pictures after seeking in HEVC"
         return None
 
     # -- opening --
@@ -365,7 +368,7 @@ class PyAVReader:
                     if packet.pts != key[0]:
                         continue
                     key = None
-                if skipping:
+                if skipping and wanted is not None:
                     context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
                 yield from self._decoded(packet)
                 if self._broken:
