@@ -50,6 +50,11 @@ class VideoLlmProcessor(ProcessorMixin):
             image_processor, tokenizer, video_processor, chat_template=chat_template or self.default_chat_template
         )
 
+    @property
+    def model_input_names(self) -> list[str]:
+        """Keys of a batch with text, images and videos; serving engines and collators go by it."""
+        return list(dict.fromkeys([*super().model_input_names, "mm_token_type_ids"]))
+
     def num_image_tokens(self) -> int:
         """Placeholders of one image."""
         raise NotImplementedError
