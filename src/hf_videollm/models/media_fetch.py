@@ -98,8 +98,8 @@ def _request(
             )
         deadline.check(name)
         target.write(chunk)
+    deadline.check(name)  # the watchdog's cut looks like the end of the body
     if declared.isdigit() and received < int(declared):
-        deadline.check(name)
         raise MediaError(f"{name}: the server stopped after {received:,} of {int(declared):,} bytes; try again.")
     return None
 

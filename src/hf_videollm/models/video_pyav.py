@@ -58,7 +58,8 @@ def best_stream(container: Any, kind: str) -> Any:
 
 
 def _is_cover(stream: Any) -> bool:
-    return "attached_pic" in str(stream.disposition).lower()
+    disposition = stream.disposition
+    return bool(disposition & type(disposition).attached_pic)
 
 
 def file_start(container: Any, earliest: float) -> float:
@@ -149,8 +150,10 @@ class PyAVReader:
             return "inexact seeking in this container"
         if backend == "decord" and self._orientation != Orientation():
             return "no way to turn pictures"
-        if backend == "decord" and self._stream.codec_context.name == "hevc":
+        if self._stream.codec_context.name == "hevc" and backend == "decord":
             return "damaged pictures after seeking in HEVC"
+        if self._stream.codec_context.name in ("vp8", "libvpx"):
+            return "no way to tell hidden frames of VP8"
         return None
 
     # -- opening --
@@ -183,6 +186,7 @@ class PyAVReader:
         # In AVI a packet has no presentation time, so with B-frames only the order of output is true.
         self._counting = self._container.format.name == "avi" and bool(self._stream.codec_context.has_b_frames)
         fallback = 0
+        last_dts: int | None = None
         for packet in self._packets():
             if packet.is_corrupt:
                 self._damage("ends in a broken packet")
@@ -191,12 +195,17 @@ class PyAVReader:
                 complete = False
                 fallback += 1
                 continue
+            last_dts = packet.dts
             if packet.is_keyframe:
                 keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
             if not packet.is_discard:
                 pts.append(packet.pts)
                 self._last_duration = packet.duration
                 self._check_packets(pts)
+        if self.damaged and last_dts is not None and not self._counting:
+            # Packets come in decoding order. Of the frames up to the last packet's decoding time none can be missing;
+            # of later ones some may, and then the numbers would be wrong.
+            pts = array("q", [p for p in pts if p <= last_dts])
         order = sorted(pts)
         if not complete or len(set(order)) != len(order):
             # Some frames have no time of their own: number them, at the rate that the container claims.

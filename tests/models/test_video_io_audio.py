@@ -1,0 +1,144 @@
+"""Sound: rate, channels, level, and the clock it shares with the pictures."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_corpus import loudest_frequency, number_picture, sine, write_sound, write_video
+
+from hf_videollm.models.video_io import (
+    CorruptMedia,
+    MediaError,
+    NoAudioStream,
+    UnsupportedMedia,
+    load_audio,
+    load_video,
+)
+
+FORMATS = {
+    "a.wav": ("pcm_s16le", 22050),
+    "a.flac": ("flac", 44100),
+    "a.m4a": ("aac", 44100),
+    "a.mp3": ("libmp3lame", 44100),
+    "a.ogg": ("libopus", 48000),
+    "low.wav": ("pcm_s16le", 8000),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_rates_and_channels(tmp_path: Path, name: str, channels: int) -> None:
+    codec, rate = FORMATS[name]
+    if channels == 6 and codec in ("libmp3lame", "pcm_s16le"):
+        channels = 2
+    path = write_sound(tmp_path / name, sine(1.5, 440, rate, channels), rate, codec)
+    wave = load_audio(path)
+    assert wave.dtype == np.float32
+    assert wave.ndim == 1
+    assert len(wave) == pytest.approx(24000, abs=1100)
+    assert loudest_frequency(wave) == pytest.approx(440, abs=1)
+    assert 0.4 < np.abs(wave[2000:20000]).max() < 0.6  # the mean of the channels keeps the level
+
+
+def test_level_never_leaves_the_range(tmp_path: Path) -> None:
+    loud = np.sign(sine(1.0, 300, level=1.0, channels=2)).astype(np.float32)
+    wave = load_audio(write_sound(tmp_path / "loud.m4a", loud))
+    assert np.abs(wave).max() <= 1.0
+
+
+def test_opposite_channels_cancel(tmp_path: Path) -> None:
+    wave = sine(0.5, 440, channels=2)
+    wave[1] *= -1
+    assert np.abs(load_audio(write_sound(tmp_path / "a.flac", wave, codec="flac"))).max() < 1e-3
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_sampling_rate(tmp_path: Path, rate: int) -> None:
+    path = write_sound(tmp_path / "a.wav", sine(1.0, 440), codec="pcm_s16le")
+    wave = load_audio(path, sampling_rate=rate)
+    assert len(wave) == pytest.approx(rate, abs=2)
+    assert loudest_frequency(wave, rate) == pytest.approx(440, abs=1)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_start_and_end(tmp_path: Path, name: str) -> None:
+    codec, rate = FORMATS[name]
+    sound = np.concatenate([sine(1.0, 300, rate), sine(1.0, 600, rate), sine(1.0, 900, rate)], axis=1)
+    path = write_sound(tmp_path / name, sound, rate, codec)
+    full = load_audio(path)
+    part = load_audio(path, start=1.25, end=1.75)
+    assert len(part) == 8000
+    assert loudest_frequency(part) == pytest.approx(600, abs=3)
+    assert np.abs(full[20000:28000] - part).max() < 0.06  # half a sample of 600 Hz
+    assert len(load_audio(path, start=2.5)) == pytest.approx(8000, abs=1100)
+    with pytest.raises(MediaError, match="no sound after"):
+        load_audio(path, start=50.0)
+
+
+def test_sound_and_pictures_share_a_clock(tmp_path: Path) -> None:
+    """A beep at the moment of a flash is found at the same time in both."""
+    pictures = [number_picture(255 if 25 <= i < 35 else 0) for i in range(50)]
+    sound = np.zeros((1, 88200), np.float32)
+    sound[:, 44100 : 44100 + 17640] = sine(0.4, 1000)
+    for name in ("a.mp4", "a.mkv", "a.ts"):
+        path = write_video(tmp_path / name, pictures, sound=sound)
+        frames, metadata = load_video(path)
+        wave = load_audio(path)
+        flash = int(np.argmax(frames.mean(axis=(1, 2, 3)) > 128)) / metadata.fps
+        beep = int(np.argmax(np.abs(wave) > 0.2)) / 16000
+        assert flash == pytest.approx(1.0, abs=0.001)
+        # A transport stream starts its sound earlier than its pictures, by the delay of the B-frames.
+        assert beep == pytest.approx(flash, abs=0.1 if name == "a.ts" else 0.01)
+        clipped = load_audio(path, start=0.9, end=1.2)
+        assert int(np.argmax(np.abs(clipped) > 0.2)) / 16000 == pytest.approx(beep - 0.9, abs=0.01)
+
+
+def test_forms_of_the_source(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "both.webm", 25, codec="libvpx-vp9", sound=sine(1.0, 440, 48000), sound_rate=48000)
+    expected = load_audio(path)
+    data = path.read_bytes()
+    for source in (str(path), path.as_uri(), data, io.BytesIO(data)):
+        np.testing.assert_array_equal(load_audio(source), expected)
+
+
+def test_silent_and_soundless(tmp_path: Path) -> None:
+    silent = write_video(tmp_path / "silent.mp4", 25, sound=np.zeros((2, 44100), np.float32))
+    assert np.abs(load_audio(silent)).max() < 1e-4
+    mute = write_video(tmp_path / "mute.mp4", 25)
+    with pytest.raises(NoAudioStream, match=r"mute\.mp4: there is no sound"):
+        load_audio(mute)
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", sine(0.2, 440), codec="pcm_s16le")
+    for arguments in (
+        {"sampling_rate": 0},
+        {"start": -1},
+        {"end": float("inf")},
+        {"start": 2, "end": 1},
+        {"on_decode_error": "skip"},
+    ):
+        with pytest.raises(ValueError, match=next(reversed(arguments))):
+            load_audio(path, **arguments)
+    with pytest.raises(UnsupportedMedia, match="no sound"):
+        load_audio([np.zeros((8, 8, 3), np.uint8)])
+
+
+def test_truncated_sound(tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / "a.mp4", 100, sound=sine(4.0, 440, channels=2), container_options={"movflags": "faststart"}
+    )
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    with pytest.raises(CorruptMedia, match=r"cut\.mp4: the sound"):
+        load_audio(cut)
+    with pytest.warns(UserWarning, match="the sound is damaged"):
+        wave = load_audio(cut, on_decode_error="truncate")
+    assert 8000 < len(wave) < 60000
+    for name, data in {"text": b"no sound " * 50, "empty": b""}.items():
+        with pytest.raises(MediaError, match=r"<bytes>: ") as caught:
+            load_audio(data)
+        assert isinstance(caught.value, CorruptMedia if name == "empty" else UnsupportedMedia)
