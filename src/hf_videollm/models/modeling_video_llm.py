@@ -60,6 +60,17 @@ class VideoLlmPreTrainedModel(CheckpointMixin, PreTrainedModel):
     _can_compile_fullgraph = True
     _skip_keys_device_placement = ("past_key_values",)
 
+    def initialize_weights(self) -> None:
+        """Initialise what no checkpoint gave, the towers by their own rules.
+
+        Inside a model from outside its package, transformers passes over modules without weights of their own, and
+        with them over the rules that CLIP and SigLIP keep for whole attention and MLP blocks.
+        """
+        for child in self.children():
+            if isinstance(child, PreTrainedModel):
+                child.initialize_weights()
+        super().initialize_weights()
+
 
 class VideoLlmModel(VideoLlmPreTrainedModel):
     """Vision tower, connector and language model without a head."""
