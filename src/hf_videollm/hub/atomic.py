@@ -12,32 +12,57 @@ from pathlib import Path
 def atomic_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder next to `folder` that takes its place when the block ends without an error.
 
+    After a failure (an interrupt is one, too) the disk is as it was before, parents of the destination included.
+
     Args:
         folder: destination.
         overwrite: replace a destination that holds something.
 
     Raises:
-        FileExistsError: the destination holds something and `overwrite` is not set; also checked at the end.
+        FileExistsError: the destination holds something and `overwrite` is not set, or it is, or lies below, a file;
+            also checked at the end.
     """
     destination = Path(folder).absolute()
     _refuse_occupied(destination, overwrite)
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    made = _make_parents(destination.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
+    succeeded = False
     try:
         yield temporary
         _refuse_occupied(destination, overwrite)
         temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
         _replace(temporary, destination)
+        succeeded = True
     finally:
         # Also on KeyboardInterrupt; nothing is left to remove after a success.
         shutil.rmtree(temporary, ignore_errors=True)
+        if not succeeded:
+            _remove_empty(made)
 
 
 def _refuse_occupied(destination: Path, overwrite: bool) -> None:
     if destination.is_file() or destination.is_symlink():
-        raise FileExistsError(f"{destination} is a file, not a folder: choose another destination.")
+        raise FileExistsError(f"{destination} is a file or a link, not a folder: choose another destination.")
+    for parent in destination.parents:
+        if parent.exists() and not parent.is_dir():
+            raise FileExistsError(f"{destination} lies below {parent}, which is a file: choose another destination.")
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
         raise FileExistsError(f"{destination} is not empty: choose another destination, or allow to overwrite it.")
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Make `folder` and return what did not exist before, innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # somebody else put something there
+            return
 
 
 def _replace(temporary: Path, destination: Path) -> None:
@@ -46,14 +71,18 @@ def _replace(temporary: Path, destination: Path) -> None:
         return
     # Two renames, so that the old folder is whole until the new one stands.
     old = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".old", dir=destination.parent))
-    destination.rename(old / destination.name)
+    moved = old / destination.name
     try:
+        destination.rename(moved)
         temporary.rename(destination)
-    except OSError:
-        (old / destination.name).rename(destination)
+    except BaseException:
+        if moved.exists() and not destination.exists():
+            moved.rename(destination)
         raise
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        # The old folder is dropped only when there is something in its place.
+        if destination.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _umask() -> int:

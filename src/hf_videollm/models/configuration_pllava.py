@@ -34,6 +34,8 @@ class PllavaConfig(VideoLlmConfig):
         Alpha that the adapter is loaded with (the official evaluation uses 4).
     lora_training_alpha (`float`, *optional*):
         Alpha that the adapter was trained with (32 in the paper), for the record.
+    lora_merged_alpha (`float`, *optional*):
+        Alpha that an adapter was baked into the weights with, for the record.
 
     Example:
 
@@ -65,6 +67,7 @@ class PllavaConfig(VideoLlmConfig):
     lora_adapter: str | None = None
     lora_alpha: float | int | None = None
     lora_training_alpha: float | int | None = None
+    lora_merged_alpha: float | int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -4,12 +4,16 @@ h = W0 x + (alpha / r) B A x. The adapter is kept apart from the weights, in the
 PEFT adapter that PEFT itself can read; `alpha` is a choice made at load time.
 """
 
+import copy
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from .media_errors import CheckpointError
@@ -17,8 +21,10 @@ from .media_errors import CheckpointError
 try:
     from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
     from peft.tuners.lora import LoraLayer
+
+    HAS_PEFT = True
 except ImportError:  # a checkpoint without an adapter needs no PEFT
-    LoraConfig = None
+    HAS_PEFT = False
 
 ADAPTER_NAME = "default"
 ADAPTER_FOLDER = "lora"
@@ -28,9 +34,16 @@ ADAPTER_CONFIG = "adapter_config.json"
 LORA_TARGETS = r"(.*\.)?language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
 PEFT_PREFIX = "base_model.model."
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+SAVE_ARGUMENTS = ("is_main_process", "state_dict", "push_to_hub", "max_shard_size")
+PUSH_ARGUMENTS = ("commit_message", "private", "token", "create_pr", "revision")
+
+if TYPE_CHECKING:
+    _Base = PreTrainedModel
+else:  # the mixin stands before a `PreTrainedModel` in the bases of a class and uses what that has
+    _Base = object
 
 
-class AdjustableLoraMixin:
+class AdjustableLoraMixin(_Base):
     """Loads, adjusts, merges and saves the LoRA of a PLLaVA checkpoint."""
 
     @classmethod
@@ -47,24 +60,16 @@ class AdjustableLoraMixin:
             lora_alpha: strength of the adapter, instead of the one recorded in the configuration (0 switches it off).
 
         Raises:
-            CheckpointError: `lora_alpha` is given but there is no adapter; the adapter does not fit.
+            CheckpointError: `lora_alpha` is given but there is no adapter; the adapter is missing or does not fit.
+            ImportError: there is an adapter and PEFT is not installed.
         """
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if model.config.lora_adapter is not None:
             alpha = model.config.lora_alpha if lora_alpha is None else lora_alpha
-            hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            folder = os.path.join(kwargs.get("subfolder") or "", model.config.lora_adapter)
-            config_file, weights_file = (
-                cached_file(pretrained_model_name_or_path, name, subfolder=folder, **hub_arguments)
-                for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
-            )
-            model.load_lora(config_file, weights_file, alpha)
-        elif lora_alpha is not None:
-            raise CheckpointError(
-                f"{pretrained_model_name_or_path} has no LoRA adapter, so lora_alpha={lora_alpha} would do nothing. "
-                "It was merged when it was converted, or never had one."
-            )
+            model.load_lora(*_find_adapter(pretrained_model_name_or_path, model.config.lora_adapter, kwargs), alpha)
+        else:
+            _refuse_useless_alpha(pretrained_model_name_or_path, model.config, lora_alpha)
         return loaded
 
     def load_lora(
@@ -77,20 +82,20 @@ class AdjustableLoraMixin:
 
         Raises:
             ImportError: PEFT is not installed.
-            CheckpointError: the adapter holds tensors that this model has no place for, or lacks some.
+            CheckpointError: the adapter holds tensors that this model has no place for, lacks some, or is damaged.
+            ValueError: `alpha` is negative.
         """
-        if LoraConfig is None:
+        if not HAS_PEFT:
             raise ImportError("This checkpoint carries a LoRA adapter, which needs PEFT: pip install peft")
-        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         lora_config = LoraConfig.from_pretrained(str(Path(config_file).parent))
+        alpha = _checked_alpha(lora_config.lora_alpha if alpha is None else alpha)
+        weights = self._read_adapter(weights_file)
+        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.add_adapter(lora_config, adapter_name=ADAPTER_NAME)
-        weights = {self._adapter_key(name): tensor for name, tensor in load_file(weights_file).items()}
-        expected = set(get_peft_model_state_dict(self, adapter_name=ADAPTER_NAME))
-        if wrong := sorted(expected.symmetric_difference(weights)):
-            raise CheckpointError(f"{weights_file} does not fit {type(self).__name__}: first of {len(wrong)}: {wrong[0]}")
+        self._check_adapter(weights_file, weights)
         set_peft_model_state_dict(self, weights, adapter_name=ADAPTER_NAME)
-        self._restore_dtype_and_gradients(trainable)
-        self.set_lora_alpha(lora_config.lora_alpha if alpha is None else alpha)
+        self._restore_state(trainable)
+        self.set_lora_alpha(alpha)
 
     def set_lora_alpha(self, alpha: float) -> None:
         """Set the strength of the adapter in place, for all layers; 0 switches it off.
@@ -98,74 +103,122 @@ class AdjustableLoraMixin:
         Raises:
             ValueError: the model has no adapter, or `alpha` is negative.
         """
-        if alpha < 0:
-            raise ValueError(f"lora_alpha must not be negative, got {alpha}.")
+        alpha = _checked_alpha(alpha)
         for layer in self.lora_layers().values():
             layer.set_scale(ADAPTER_NAME, alpha / layer.lora_alpha[ADAPTER_NAME])
         self.config.lora_alpha = alpha
 
-    def lora_layers(self) -> dict[str, nn.Module]:
-        """The adapted layers by name.
+    def lora_layers(self) -> dict[str, Any]:
+        """The adapted layers (PEFT's `LoraLayer`) by name.
 
         Raises:
             ValueError: the model has no adapter.
         """
         layers = {}
-        if LoraConfig is not None:
-            layers = {name: module for name, module in self.named_modules() if isinstance(module, LoraLayer)}
+        if HAS_PEFT:
+            layers = {
+                name: module
+                for name, module in self.named_modules()
+                if isinstance(module, LoraLayer) and ADAPTER_NAME in module.lora_alpha
+            }
         if not layers:
             raise ValueError(f"This {type(self).__name__} has no LoRA adapter: it was merged or never had one.")
         return layers
 
     def merge_lora(self, alpha: float | None = None) -> Self:
-        """Add the adapter to the weights, W <- W0 + (alpha / r) B A, and drop it.
+        """Add the adapter to the weights, W <- W0 + (alpha / r) B A, and drop it; all weights become trainable again.
 
         Args:
             alpha: strength to bake in; the present one when `None`.
+
+        Raises:
+            ValueError: the model has no adapter, or `alpha` is negative.
         """
         layers = self.lora_layers()
         if alpha is not None:
             self.set_lora_alpha(alpha)
         for name, layer in layers.items():
-            layer.merge()
+            _merge_layer(layer)
             parent, _, child = name.rpartition(".")
             setattr(self.get_submodule(parent), child, layer.get_base_layer())
         del self.peft_config
         self._hf_peft_config_loaded = False
+        self.config.lora_merged_alpha = self.config.lora_alpha
         self.config.lora_adapter = self.config.lora_alpha = None
+        for name, parameter in self.named_parameters():
+            if _is_language(name) and parameter.is_floating_point():
+                parameter.requires_grad_(True)
         return self
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save as transformers does; an attached adapter goes to its own folder, next to the unmerged weights."""
+        kwargs.update(zip(SAVE_ARGUMENTS, args, strict=False))
         if not getattr(self, "_hf_peft_config_loaded", False) or ADAPTER_NAME not in self.peft_config:
-            super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
+            super().save_pretrained(save_directory, **kwargs)
             return
-        self.config.lora_adapter = self.config.lora_adapter or ADAPTER_FOLDER
-        folder = Path(save_directory, self.config.lora_adapter)
+        if kwargs.pop("push_to_hub", False):
+            # transformers uploads what its own part of this method wrote; push_to_hub uploads a whole folder.
+            repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+            push = {name: kwargs.pop(name) for name in PUSH_ARGUMENTS if name in kwargs}
+            self.save_pretrained(save_directory, **kwargs)
+            self.push_to_hub(repo_id, **push)
+            return
+        # Always this folder, whatever a downloaded config.json says: nothing is written outside of the destination.
+        self.config.lora_adapter = ADAPTER_FOLDER
+        state_dict = kwargs.pop("state_dict", None) or self.state_dict()
+        if kwargs.get("is_main_process", True):
+            self._save_adapter(Path(save_directory, ADAPTER_FOLDER), state_dict)
+        plain = {key.replace(".base_layer.", "."): value for key, value in state_dict.items() if ".lora_" not in key}
+        self._hf_peft_config_loaded = False  # otherwise transformers saves the adapter alone
+        try:
+            super().save_pretrained(save_directory, state_dict=plain, **kwargs)
+        finally:
+            self._hf_peft_config_loaded = True
+
+    def _save_adapter(self, folder: Path, state_dict: dict[str, torch.Tensor]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        adapter = get_peft_model_state_dict(self, adapter_name=ADAPTER_NAME)
+        adapter = get_peft_model_state_dict(self, state_dict=state_dict, adapter_name=ADAPTER_NAME)
         save_file(
             {PEFT_PREFIX + self._saved_key(name): tensor.contiguous().cpu() for name, tensor in adapter.items()},
             folder / ADAPTER_WEIGHTS,
             metadata={"format": "pt"},
         )
-        self.peft_config[ADAPTER_NAME].save_pretrained(str(folder))
-        state_dict = kwargs.pop("state_dict", None) or self.state_dict()
-        plain = {key.replace(".base_layer.", "."): value for key, value in state_dict.items() if ".lora_" not in key}
-        self._hf_peft_config_loaded = False  # otherwise transformers saves the adapter alone
-        try:
-            super().save_pretrained(save_directory, state_dict=plain, **kwargs)  # type: ignore[misc]
-        finally:
-            self._hf_peft_config_loaded = True
+        config = copy.deepcopy(self.peft_config[ADAPTER_NAME])
+        # The weights are in the folder above; the path they were once loaded from is nobody's business.
+        config.base_model_name_or_path = None
+        config.save_pretrained(str(folder))
 
-    def _restore_dtype_and_gradients(self, trainable: set[str]) -> None:
+    def _read_adapter(self, weights_file: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+        try:
+            return {self._adapter_key(name): tensor for name, tensor in load_file(weights_file).items()}
+        except (SafetensorError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{weights_file} is truncated or damaged ({reason}): download it again.") from error
+
+    def _check_adapter(self, weights_file: str | os.PathLike[str], weights: dict[str, torch.Tensor]) -> None:
+        expected = get_peft_model_state_dict(self, adapter_name=ADAPTER_NAME)
+        if wrong := sorted(expected.keys() ^ weights.keys()):
+            raise CheckpointError(
+                f"{weights_file} does not fit {type(self).__name__}: {wrong[0]} is in one of them only "
+                f"({len(wrong)} tensors are)."
+            )
+        for name, tensor in weights.items():
+            if tensor.shape != expected[name].shape:
+                raise CheckpointError(
+                    f"{weights_file} does not fit {type(self).__name__}: {name} is {tuple(tensor.shape)} instead of "
+                    f"{tuple(expected[name].shape)}."
+                )
+
+    def _restore_state(self, trainable: set[str]) -> None:
         # PEFT freezes everything but the adapter; the projector trains with it (paper, section 4.1). The adapter
         # runs in the model's dtype, as in the official code.
         for name, parameter in self.named_parameters():
             if ".lora_" in name:
                 parameter.data = parameter.data.to(self.dtype)
-            elif "language_model" not in name:
+            elif not _is_language(name):
                 parameter.requires_grad_(name in trainable)
+        # The adapter's dropout is new, and new modules are in training mode.
+        self.train(self.training)
 
     def _adapter_key(self, saved: str) -> str:
         """Name in this model of a tensor of the adapter file, which is written for the model with a head."""
@@ -174,6 +227,62 @@ class AdjustableLoraMixin:
 
     def _saved_key(self, name: str) -> str:
         return name if hasattr(self, "lm_head") else f"model.{name}"
+
+
+def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: dict[str, Any]) -> tuple[str, str]:
+    """Files of the adapter of a checkpoint, downloaded if need be."""
+    hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    folder = os.path.join(kwargs.get("subfolder") or "", adapter)
+    try:
+        files = [
+            cached_file(str(source), name, subfolder=folder, **hub_arguments)
+            for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+        ]
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{source} names a LoRA adapter in its folder {folder!r}, which cannot be read ({reason}): "
+            "download the checkpoint again with all its files, or pass lora_adapter=None to load it without."
+        ) from error
+    return str(files[0]), str(files[1])
+
+
+def _refuse_useless_alpha(source: str | os.PathLike[str] | None, config: Any, lora_alpha: float | None) -> None:
+    # The Auto classes turn `lora_alpha=` into a field of the configuration; a checkpoint without adapter has none.
+    never_had_one = config.lora_training_alpha is None or config.lora_merged_alpha is not None
+    if lora_alpha is None and never_had_one:
+        lora_alpha = config.lora_alpha
+    if lora_alpha is not None:
+        raise CheckpointError(
+            f"{source} has no LoRA adapter, so lora_alpha={lora_alpha} would do nothing. "
+            "It was merged when it was converted, or never had one."
+        )
+
+
+def _checked_alpha(alpha: float) -> float:
+    if not 0 <= alpha < float("inf"):  # also refuses NaN
+        raise ValueError(f"lora_alpha must be a number of at least 0, got {alpha}.")
+    return alpha
+
+
+def _merge_layer(layer: Any) -> None:
+    """Bake one adapted layer in, in float32 whatever it is kept in; quantized layers know their own way."""
+    if layer.merged:
+        layer.unmerge()
+    base = layer.get_base_layer()
+    if type(base) is not nn.Linear:
+        layer.merge()
+        return
+    with torch.no_grad():
+        wide = torch.promote_types(base.weight.dtype, torch.float32)
+        a, b = (getattr(layer, name)[ADAPTER_NAME].weight.to(wide) for name in ("lora_A", "lora_B"))
+        merged = torch.addmm(base.weight.to(wide), b, a, alpha=layer.scaling[ADAPTER_NAME])
+        base.weight.copy_(merged.to(base.weight.dtype))
+
+
+def _is_language(name: str) -> bool:
+    """Whether a parameter belongs to the language model, head included: what the LoRA stands in for."""
+    return "language_model." in name or name.startswith("lm_head.")
 
 
 __all__ = ["AdjustableLoraMixin"]

@@ -1,0 +1,361 @@
+"""Official PLLaVA checkpoints -> folders that `from_pretrained` loads, streamed tensor by tensor.
+
+Everything is checked before the first byte is written, and the folder appears complete or not at all.
+"""
+
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from transformers import GenerationConfig
+from transformers.dynamic_module_utils import custom_object_save
+
+from ..models.configuration_pllava import PllavaConfig
+from ..models.lora_pllava import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
+from ..models.media_errors import CheckpointError
+from ..models.modeling_pllava import PllavaForConditionalGeneration
+from ..models.processing_pllava import PllavaProcessor
+from .atomic import atomic_folder
+from .convert_pllava_config import DTYPES, build_config, build_generation_config, read_source_config
+from .convert_pllava_keys import ConversionPlan, plan_conversion
+from .convert_pllava_processor import build_processor, find_tokenizer_folder
+from .stream import TensorPlan, read_json, read_tensor, require_folder, scan_weights, write_file, write_sharded
+
+# The official demo and evaluation load with 4; training used 32 (paper, section 3.4, and the released scripts).
+DEFAULT_ALPHA, TRAINING_ALPHA = 4.0, 32
+TRAINING_DROPOUT = 0.05
+# Fields whose values are not visible in any shape: a base with other ones is probably the wrong one.
+SILENT_FIELDS = ("rope_theta", "rms_norm_eps", "num_attention_heads", "hidden_act", "rope_scaling")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did.
+
+    Attributes:
+        kind: what the source was: `"released"`, `"partial"` or `"merged"`.
+        parameters: number of values of the model, LoRA not included.
+        weight_bytes: size of the written weights, LoRA included.
+        dtype: precision that the configuration loads the model in.
+        lora_rank: rank of the LoRA in the source; `None` without one.
+        lora_alpha: alpha that the kept adapter is loaded with; `None` when there is none (any more).
+        merged_alpha: alpha that was baked into the weights.
+        has_processor: whether tokenizer and processor files were written.
+        notes: what the user should know, in sentences.
+    """
+
+    source: str
+    destination: str
+    kind: str
+    parameters: int
+    weight_bytes: int
+    weight_files: list[str]
+    dtype: str
+    lora_rank: int | None
+    lora_alpha: float | None
+    merged_alpha: float | None
+    image_token_id: int
+    video_token_id: int
+    has_processor: bool
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def render(self) -> Group:
+        """A table and the notes, for a rich console."""
+        table = Table(show_header=False, box=None)
+        table.add_row("converted", Text(f"{self.source} ({self.kind} checkpoint)"))
+        table.add_row("written to", Text(self.destination))
+        table.add_row("parameters", f"{self.parameters:,}")
+        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
+        table.add_row("LoRA", self._lora_line())
+        table.add_row("placeholder ids", f"image {self.image_token_id}, video {self.video_token_id}")
+        table.add_row("processor", "written" if self.has_processor else "NOT written: no tokenizer")
+        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+
+    def _lora_line(self) -> str:
+        if self.merged_alpha is not None:
+            return f"rank {self.lora_rank}, merged at alpha {self.merged_alpha:g}"
+        if self.lora_alpha is None:
+            return "none: it was merged before, and its alpha cannot be changed any more"
+        return f"rank {self.lora_rank}, adjustable, loaded with alpha {self.lora_alpha:g}"
+
+
+def convert_pllava(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    lora_alpha: float = DEFAULT_ALPHA,
+    merge: float | None = None,
+    dtype: str | torch.dtype | None = None,
+    max_shard_size: int = 5 * 10**9,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ConversionReport:
+    """Convert an official PLLaVA checkpoint; its kind is told by what it holds.
+
+    Args:
+        source: folder with config.json and safetensors: released, partial (LoRA and projector) or merged.
+        destination: folder to write; must not exist, or be empty, unless `overwrite`.
+        base: LLaVA-NeXT folder (llava-hf/llava-v1.6-...) that a partial checkpoint was trained from.
+        tokenizer: folder of the tokenizer, where neither the source nor the base has the right one.
+        lora_alpha: strength that the kept adapter is loaded with by default.
+        merge: bake the LoRA into the weights at this alpha instead of keeping it adjustable.
+        dtype: cast all weights (`"float32"`, `"float16"`, `"bfloat16"`); kept as they are stored by default.
+        max_shard_size: bytes of one weight file.
+        overwrite: replace a destination that holds something.
+        progress: called with (bytes written, bytes to write).
+
+    Returns:
+        What was found and written.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, a tensor does not fit, or an option has no meaning for this
+            kind of checkpoint; file, tensor and mend are named.
+        FileExistsError: the destination holds something and `overwrite` is not set.
+    """
+    source, destination = Path(source), Path(destination)
+    base = None if base is None else Path(base)
+    tokenizer = None if tokenizer is None else Path(tokenizer)
+    _check_numbers(lora_alpha, merge, max_shard_size)
+    target_dtype = _parse_dtype(dtype)
+    require_folder(source, "the PLLaVA checkpoint")
+    if base is not None:
+        require_folder(base, "the LLaVA-NeXT base")
+    if tokenizer is not None:
+        require_folder(tokenizer, "the tokenizer")
+    _check_places(destination, {"source": source, "base": base, "tokenizer": tokenizer})
+
+    with atomic_folder(destination, overwrite=overwrite) as folder:
+        raw = read_source_config(source)
+        config, notes = build_config(raw, source / "config.json")
+        plan = plan_conversion(config, scan_weights(source), None if base is None else scan_weights(base))
+        _check_options(plan, source, lora_alpha, merge)
+        notes += plan.notes + (_compare_base(raw, base) if base is not None else [])
+        generation_config = build_generation_config(source, raw, config)
+        result = build_processor(
+            config,
+            find_tokenizer_folder(source, tokenizer, base),
+            _preprocessor_file(source, base),
+            generation_config.pad_token_id,
+            generation_config.eos_token_id,
+        )
+        config.image_token_id, config.video_token_id = result.image_token_id, result.video_token_id
+        _complete_config(config, plan, lora_alpha, merge, target_dtype)
+        files, size = _write_weights(folder, plan, merge, target_dtype, max_shard_size, progress)
+        _write_code_and_configs(folder, config, generation_config, result.processor)
+    if not plan.lora:
+        notes.append("the source has no LoRA: it was merged before, so its alpha cannot be changed.")
+    keeps_lora = bool(plan.lora) and merge is None
+    return ConversionReport(
+        source=str(source),
+        destination=str(destination),
+        kind=plan.kind,
+        parameters=sum(math.prod(tensor.shape) for tensor in plan.weights.values()),
+        weight_bytes=size,
+        weight_files=[str(file.relative_to(folder)) for file in files],
+        dtype=str(config.dtype).removeprefix("torch."),
+        lora_rank=plan.rank,
+        lora_alpha=lora_alpha if keeps_lora else None,
+        merged_alpha=merge,
+        image_token_id=result.image_token_id,
+        video_token_id=result.video_token_id,
+        has_processor=result.processor is not None,
+        notes=[*result.notes, *notes],
+    )
+
+
+def _check_numbers(lora_alpha: float, merge: float | None, max_shard_size: int) -> None:
+    for name, alpha in (("lora_alpha", lora_alpha), ("merge", merge)):
+        if alpha is not None and not (math.isfinite(alpha) and alpha >= 0):
+            raise CheckpointError(f"{name} must be a number of at least 0, not {alpha}.")
+    if merge is not None and lora_alpha != DEFAULT_ALPHA:
+        raise CheckpointError(
+            f"merge={merge:g} bakes the LoRA in, so lora_alpha={lora_alpha:g} would do nothing: pass one of them."
+        )
+    if max_shard_size < 1:
+        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
+
+
+def _parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None:
+        return None
+    parsed = DTYPES.get(str(dtype).removeprefix("torch."))
+    if parsed is None:
+        raise CheckpointError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype}.")
+    return parsed
+
+
+def _check_places(destination: Path, inputs: dict[str, Path | None]) -> None:
+    """Replacing the destination must not remove what is being read."""
+    target = destination.resolve()
+    for name, folder in inputs.items():
+        if folder is not None and (folder.resolve() == target or target in folder.resolve().parents):
+            raise CheckpointError(f"{destination} is, or contains, the {name} {folder}: choose another destination.")
+    if target == Path.home().resolve() or target in (Path.cwd(), *Path.cwd().parents):
+        raise CheckpointError(f"{destination} is the home or the working folder: choose a folder of its own.")
+
+
+def _check_options(plan: ConversionPlan, source: Path, lora_alpha: float, merge: float | None) -> None:
+    if plan.lora:
+        return
+    for name, is_asked in (("merge", merge is not None), ("lora_alpha", lora_alpha != DEFAULT_ALPHA)):
+        if is_asked:
+            raise CheckpointError(
+                f"{source} has no LoRA (it was merged before), so {name} would do nothing: leave it out."
+            )
+
+
+def _compare_base(raw: dict[str, Any], base: Path) -> list[str]:
+    """Notes on facts of the base that contradict the source; the source counts, as in the original."""
+    file = base / "config.json"
+    if not file.is_file():
+        return []
+    stored = read_json(file)
+    notes = []
+    if "pooling_shape" in stored:
+        notes.append(f"{file} describes a PLLaVA model: the base should be the plain LLaVA-NeXT folder.")
+    theirs, ours = stored.get("text_config"), raw.get("text_config")
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        notes += [
+            f"{name} of the language model is {theirs[name]} in {file} and {ours[name]} in the source, which counts: "
+            "is this the base that it was trained from?"
+            for name in SILENT_FIELDS
+            if name in theirs and name in ours and theirs[name] != ours[name]
+        ]
+    return notes
+
+
+def _preprocessor_file(source: Path, base: Path | None) -> Path | None:
+    candidates = [folder / "preprocessor_config.json" for folder in (source, base) if folder is not None]
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _complete_config(
+    config: PllavaConfig, plan: ConversionPlan, lora_alpha: float, merge: float | None, dtype: torch.dtype | None
+) -> None:
+    """Fill in what only the weights and the options tell."""
+    config.architectures = [PllavaForConditionalGeneration.__name__]
+    config.dtype = dtype or config.dtype or _usual_dtype(plan)
+    config.tie_word_embeddings = plan.tied
+    config.text_config.tie_word_embeddings = plan.tied  # type: ignore[union-attr]
+    if plan.lora:
+        config.lora_training_alpha = TRAINING_ALPHA
+        if merge is None:
+            config.lora_adapter, config.lora_alpha = ADAPTER_FOLDER, lora_alpha
+        else:
+            config.lora_merged_alpha = merge
+
+
+def _usual_dtype(plan: ConversionPlan) -> torch.dtype:
+    sizes: Counter[torch.dtype] = Counter()
+    for tensor in plan.weights.values():
+        sizes[tensor.dtype] += tensor.nbytes
+    return sizes.most_common(1)[0][0]
+
+
+def _write_weights(
+    folder: Path,
+    plan: ConversionPlan,
+    merge: float | None,
+    dtype: torch.dtype | None,
+    max_shard_size: int,
+    progress: Progress | None,
+) -> tuple[list[Path], int]:
+    """Write model and adapter; files and their total size in bytes."""
+    plans = [TensorPlan(name, tensor.shape, dtype or tensor.dtype) for name, tensor in plan.weights.items()]
+    adapter = {}
+    if merge is None:
+        for layer, pair in plan.lora.items():
+            for part, tensor in zip("AB", pair, strict=True):
+                adapter[f"{PEFT_PREFIX}{layer}.lora_{part}.weight"] = tensor
+    adapter_plans = [TensorPlan(name, tensor.shape, dtype or tensor.dtype) for name, tensor in adapter.items()]
+    total = sum(item.nbytes for item in (*plans, *adapter_plans))
+    _check_space(folder, total)
+    done = 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done, total)
+
+    def load(name: str) -> torch.Tensor:
+        tensor = plan.weights[name]
+        pair = plan.lora.get(name.removesuffix(".weight")) if merge is not None else None
+        weight = read_tensor(tensor)
+        if merge is not None and pair is not None:
+            weight = _merged(weight, read_tensor(pair[0]), read_tensor(pair[1]), merge)
+        return weight.to(dtype or tensor.dtype)
+
+    def load_factor(name: str) -> torch.Tensor:
+        return read_tensor(adapter[name]).to(dtype or adapter[name].dtype)
+
+    files = write_sharded(folder, plans, load, max_shard_size, count)
+    if plan.rank is not None and adapter_plans:
+        (folder / ADAPTER_FOLDER).mkdir()
+        adapter_file = folder / ADAPTER_FOLDER / ADAPTER_WEIGHTS
+        write_file(adapter_file, adapter_plans, load_factor, count)
+        _adapter_config(plan.rank).save_pretrained(str(folder / ADAPTER_FOLDER))
+        files.append(adapter_file)
+    return files, total
+
+
+def _merged(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, alpha: float) -> torch.Tensor:
+    """W + (alpha / r) B A, in float32 whatever the weights are kept in (float64 stays)."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return torch.addmm(weight.to(wide), b.to(wide), a.to(wide), alpha=alpha / a.shape[0])
+
+
+def _adapter_config(rank: int) -> LoraConfig:
+    return LoraConfig(
+        r=rank,
+        lora_alpha=TRAINING_ALPHA,
+        target_modules=LORA_TARGETS,
+        lora_dropout=TRAINING_DROPOUT,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(
+            f"{folder.parent} has {free:,} bytes free, but the converted weights need {needed:,}: make room first."
+        )
+
+
+def _write_code_and_configs(
+    folder: Path, config: PllavaConfig, generation_config: GenerationConfig, processor: PllavaProcessor | None
+) -> None:
+    """Everything of a Hub folder but the weights: configurations, processor, and the code that reads them.
+
+    `save_checkpoint` leaves the same files behind, but needs the model in memory.
+    """
+    config.save_pretrained(folder)
+    generation_config.save_pretrained(folder)
+    custom_object_save(PllavaForConditionalGeneration, folder)
+    # Also without a tokenizer: it can be added later, and config.json already names the class.
+    custom_object_save(PllavaProcessor, folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
+
+
+__all__ = ["ConversionReport", "convert_pllava"]

@@ -1,0 +1,215 @@
+"""The config.json of an official PLLaVA checkpoint -> `PllavaConfig` and generation settings.
+
+The released files are sparse: what they leave out means the defaults of transformers 4.37. Those are written out here,
+so that a later change of a default cannot change a converted checkpoint.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
+
+from ..models.configuration_pllava import PllavaConfig
+from ..models.media_errors import CheckpointError
+from .stream import read_json
+
+# `model_type` and `architectures` of the released files name other models; these three fields tell PLLaVA.
+PLLAVA_FIELDS = ("pooling_shape", "num_frames", "frame_shape")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+LLAMA_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+CLIP_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "projection_dim": 512,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "attention_dropout": 0.0,
+}
+# The tower when the file names none: CLIP ViT-L/14 at 336 pixels.
+DEFAULT_TOWER: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "projection_dim": 768,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+DEFAULT_IMAGE_TOKEN = 32000
+# Not part of the architecture: a leftover of training that would make generation slow, and one that changes nothing.
+DROPPED_FIELDS = ("use_cache", "pretraining_tp")
+
+
+def read_source_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a PLLaVA checkpoint, told by its fields and not by the names it gives itself.
+
+    Raises:
+        CheckpointError: missing, damaged, already converted, or of another model.
+    """
+    file = folder / "config.json"
+    raw = read_json(file)
+    missing = [name for name in PLLAVA_FIELDS if name not in raw]
+    if not missing:
+        return raw
+    if raw.get("model_type") == PllavaConfig.model_type:
+        raise CheckpointError(f"{file} is already converted: load {folder} with from_pretrained.")
+    raise CheckpointError(
+        f"{file} is no PLLaVA configuration: it has no {', '.join(missing)} (model_type {raw.get('model_type')!r}). "
+        "A LLaVA-NeXT folder is passed as the base of a partial checkpoint, not as the source."
+    )
+
+
+def build_config(raw: dict[str, Any], file: Path) -> tuple[PllavaConfig, list[str]]:
+    """Configuration in our names, and notes on fields that mean nothing.
+
+    Args:
+        raw: content of the official config.json.
+        file: its path, for messages.
+
+    Raises:
+        CheckpointError: a value is impossible, or the original cannot run with it either.
+    """
+    text_section, vision_section = _section(raw, "text_config", file), _section(raw, "vision_config", file)
+    if not vision_section:
+        vision_section = DEFAULT_TOWER
+    if "vocab_size" not in text_section:
+        text_section = {**text_section, "vocab_size": raw.get("vocab_size", 32000)}
+    strategy = raw.get("vision_feature_select_strategy", "default")
+    if strategy != "default":
+        raise CheckpointError(f"{file}: vision_feature_select_strategy {strategy!r} does not run, only 'default' does.")
+    image_token_id = raw.get("image_token_index", DEFAULT_IMAGE_TOKEN)
+    dtype = config_dtype(raw, file)
+    try:
+        config = PllavaConfig(
+            vision_config=_tower(vision_section, "clip_vision_model", CLIP_DEFAULTS),
+            text_config=_tower(text_section, "llama", LLAMA_DEFAULTS),
+            image_token_id=image_token_id,
+            video_token_id=image_token_id,
+            num_frames=raw["num_frames"],
+            pooling_shape=raw["pooling_shape"],
+            projector_hidden_act=raw.get("projector_hidden_act", "gelu"),
+            vision_feature_layer=raw.get("vision_feature_layer", -2),
+            vision_feature_select_strategy="default",
+            tie_word_embeddings=False,
+            dtype=dtype,
+        )
+        config.validate()
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{file} cannot be converted: {' '.join(str(error).split())}") from error
+    _check_grid(config, raw["frame_shape"], file)
+    return config, _notes(raw, file)
+
+
+def _section(raw: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+    section = raw.get(name) or {}
+    if not isinstance(section, dict):
+        raise CheckpointError(f"{file}: {name} must be an object, not {type(section).__name__}.")
+    return section
+
+
+def _tower(section: dict[str, Any], model_type: str, defaults: dict[str, Any]) -> PreTrainedConfig:
+    """Configuration of a tower from the fields that describe its architecture; everything else is left behind."""
+    model_type = section.get("model_type") or model_type
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"model_type {model_type!r} is unknown to transformers.")
+    config_class = CONFIG_MAPPING[model_type]
+    known = {entry.name for entry in dataclasses.fields(config_class)} | {"rope_theta", "rope_scaling"}
+    known -= {entry.name for entry in dataclasses.fields(PreTrainedConfig)} | set(DROPPED_FIELDS)
+    has_defaults = model_type in ("llama", "clip_vision_model")
+    values = dict(defaults) if has_defaults else {}
+    for name in known & section.keys():
+        # Where a default is known, null means it; elsewhere null may be a setting of its own.
+        if section[name] is not None or (name not in values and name != "rope_scaling"):
+            values[name] = section[name]
+    if model_type == "llama" and values.get("num_key_value_heads") is None:
+        values["num_key_value_heads"] = values["num_attention_heads"]
+    return config_class(**values)
+
+
+def _check_grid(config: PllavaConfig, frame_shape: Any, file: Path) -> None:
+    vision: Any = config.vision_config
+    rows = vision.image_size // vision.patch_size
+    if list(frame_shape or []) != [rows, rows]:
+        raise CheckpointError(
+            f"{file}: frame_shape {frame_shape} does not fit a tower of {vision.image_size} pixels in patches of "
+            f"{vision.patch_size}, which gives [{rows}, {rows}]."
+        )
+
+
+def config_dtype(raw: dict[str, Any], file: Path) -> torch.dtype | None:
+    """`torch_dtype` of the file; `None` when it says nothing.
+
+    Raises:
+        CheckpointError: a type that weights are not kept in.
+    """
+    name = raw.get("torch_dtype", raw.get("dtype"))
+    if name in (None, "auto"):
+        return None
+    dtype = DTYPES.get(str(name).removeprefix("torch."))
+    if dtype is None:
+        raise CheckpointError(f"{file}: torch_dtype {name!r} is none of {', '.join(DTYPES)}.")
+    return dtype
+
+
+def _notes(raw: dict[str, Any], file: Path) -> list[str]:
+    notes = []
+    if raw.get("pooling_method", "avg") != "avg":
+        notes.append(
+            f"pooling_method {raw['pooling_method']!r} in {file} has no effect: the original always averages, so do we."
+        )
+    if raw.get("use_pooling") is False:
+        notes.append(
+            f"use_pooling=false in {file} has no effect on pooling: the original pools all the same, so do we."
+        )
+    return notes
+
+
+def build_generation_config(source: Path, raw: dict[str, Any], config: PllavaConfig) -> GenerationConfig:
+    """Greedy decoding, as in the official evaluation, with the token ids of the checkpoint.
+
+    Args:
+        source: checkpoint folder; its generation_config.json counts before config.json.
+        raw: content of the official config.json.
+        config: converted configuration.
+
+    Raises:
+        CheckpointError: generation_config.json is damaged, or an id is no id.
+    """
+    file = source / "generation_config.json"
+    stored = read_json(file) if file.is_file() else {}
+    text: Any = config.text_config
+    ids = {}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = next((place[name] for place in (stored, raw) if place.get(name) is not None), getattr(text, name, None))
+        allowed = value if isinstance(value, list) and name == "eos_token_id" else [value]
+        if not all(item is None or (isinstance(item, int) and not isinstance(item, bool)) for item in allowed):
+            place = file if name in stored else source / "config.json"
+            raise CheckpointError(f"{place}: {name} {value!r} is no token id.")
+        ids[name] = value
+    return GenerationConfig(do_sample=False, **ids)
+
+
+__all__ = ["build_config", "build_generation_config", "config_dtype", "read_source_config"]

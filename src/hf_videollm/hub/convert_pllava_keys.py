@@ -1,0 +1,307 @@
+"""Which tensor of an official PLLaVA checkpoint becomes which tensor of ours.
+
+Three kinds of checkpoint exist. They are told apart by what they hold, because their config.json names other models:
+
+    released   all weights, the language model wrapped by PEFT, LoRA beside its layers
+    partial    LoRA and projector only; everything else comes from a LLaVA-NeXT base
+    merged     all weights under plain names, LoRA already added
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..models.configuration_pllava import PllavaConfig
+from ..models.lora_pllava import LORA_TARGETS
+from ..models.media_errors import CheckpointError
+from ..models.modeling_pllava import PllavaForConditionalGeneration
+from .stream import StoredTensor, StoredWeights
+
+LANGUAGE, HEAD, TOWER, CONNECTOR = "model.language_model.", "lm_head.", "model.vision_tower.", "model.connector."
+# Official prefix -> ours; the first that fits counts. The last column of layouts is what transformers 5 keeps in memory
+# and older releases wrote for a while.
+PREFIXES = (
+    ("language_model.base_model.model.model.", LANGUAGE),
+    ("language_model.base_model.model.lm_head.", HEAD),
+    ("language_model.model.", LANGUAGE),
+    ("language_model.lm_head.", HEAD),
+    ("vision_tower.vision_model.", TOWER),
+    ("vision_tower.", TOWER),
+    ("multi_modal_projector.", CONNECTOR),
+    ("model.language_model.", LANGUAGE),
+    ("lm_head.", HEAD),
+    ("model.vision_tower.vision_model.", TOWER),
+    ("model.vision_tower.", TOWER),
+    ("model.multi_modal_projector.", CONNECTOR),
+)
+# Buffers that older transformers wrote; they are computed from the configuration.
+HARMLESS = re.compile(r".*(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)")
+# Separates rows of image tiles in LLaVA-NeXT; a video model has no use for it.
+NEWLINES = ("image_newline", "model.image_newline")
+LORA_TENSOR = re.compile(r"(?P<layer>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass
+class LoraPair:
+    """The two factors of one adapted layer: A is (rank, in), B is (out, rank)."""
+
+    a: StoredTensor | None = None
+    b: StoredTensor | None = None
+
+
+@dataclass
+class Contents:
+    """What one folder holds, in our names.
+
+    Attributes:
+        weights: our name -> stored tensor.
+        lora: our name of the adapted layer -> its factors.
+        unknown: tensors without a place in the model.
+        newline: the `image_newline` of a LLaVA-NeXT checkpoint, if there.
+        prefixes: our prefix -> the prefix this folder uses, to name a missing tensor as its owner would.
+    """
+
+    origin: Path
+    weights: dict[str, StoredTensor] = field(default_factory=dict)
+    lora: dict[str, LoraPair] = field(default_factory=dict)
+    unknown: list[StoredTensor] = field(default_factory=list)
+    newline: StoredTensor | None = None
+    prefixes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the folder holds a language model or a vision tower, and not only what was fine-tuned."""
+        return any(name.startswith((LANGUAGE, HEAD, TOWER)) for name in self.weights)
+
+    def original_name(self, name: str) -> str:
+        """How a checkpoint of this layout calls our tensor `name`."""
+        ours = next(prefix for prefix in (LANGUAGE, HEAD, TOWER, CONNECTOR) if name.startswith(prefix))
+        usual = next(official for official, target in PREFIXES if target == ours)
+        if ours == LANGUAGE and not self.lora:
+            usual = "language_model.model."
+        prefix = self.prefixes.get(ours, usual)
+        rest = name.removeprefix(ours)
+        if self.lora and is_adapted(name):
+            rest = rest.removesuffix(".weight") + ".base_layer.weight"
+        return prefix + rest
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """Where every tensor of the converted checkpoint comes from.
+
+    Attributes:
+        kind: `"released"`, `"partial"` or `"merged"`.
+        weights: our name -> stored tensor.
+        lora: our name of the adapted layer -> its factors, all of one rank; empty for merged checkpoints.
+        rank: of the LoRA; `None` without one.
+        tied: the head shares the embedding and has no tensor of its own.
+    """
+
+    kind: str
+    weights: dict[str, StoredTensor]
+    lora: dict[str, tuple[StoredTensor, StoredTensor]]
+    rank: int | None
+    tied: bool
+    notes: list[str]
+
+
+def is_adapted(name: str) -> bool:
+    """Whether our tensor `name` is the weight of a layer that the LoRA of the paper adapts."""
+    return name.endswith(".weight") and re.fullmatch(LORA_TARGETS, name.removesuffix(".weight")) is not None
+
+
+def sort_tensors(weights: StoredWeights) -> Contents:
+    """Give every tensor of a folder its name in our model.
+
+    Raises:
+        CheckpointError: two tensors are meant for the same place.
+    """
+    contents = Contents(weights.origin)
+    taken: dict[str, StoredTensor] = {}
+    for name, tensor in weights.tensors.items():
+        if name in NEWLINES:
+            contents.newline = tensor
+            continue
+        if HARMLESS.fullmatch(name):
+            continue
+        prefix, ours = next(((old, new) for old, new in PREFIXES if name.startswith(old)), ("", ""))
+        if not ours:
+            contents.unknown.append(tensor)
+            continue
+        target = ours + name.removeprefix(prefix).replace(".base_layer.", ".")
+        if (twin := taken.get(target)) is not None:
+            raise CheckpointError(
+                f"{twin.name} in {twin.file} and {name} in {tensor.file} are both meant for {target}: "
+                "the folder mixes two checkpoints."
+            )
+        taken[target] = tensor
+        if (match := LORA_TENSOR.fullmatch(target)) is not None:
+            pair = contents.lora.setdefault(match["layer"], LoraPair())
+            setattr(pair, match["part"].lower(), tensor)
+        else:
+            contents.weights[target] = tensor
+            contents.prefixes.setdefault(ours, prefix)
+    return contents
+
+
+def plan_conversion(config: PllavaConfig, source: StoredWeights, base: StoredWeights | None = None) -> ConversionPlan:
+    """Find the place of every tensor and check that none is missing, left over, or of another shape.
+
+    Args:
+        config: converted configuration; it decides what the model must hold.
+        source: tensors of the PLLaVA checkpoint.
+        base: tensors of the LLaVA-NeXT base of a partial checkpoint.
+
+    Raises:
+        CheckpointError: something does not fit; the tensor and its file are named.
+    """
+    found = sort_tensors(source)
+    kind = _kind(found)
+    notes = list(source.notes)
+    weights, owner = dict(found.weights), lambda name: found
+    if kind == "partial":
+        base_found = _check_base(found, base)
+        notes += base.notes if base is not None else []
+        if base_found.newline is None:
+            notes.append(
+                f"{base_found.origin} has no image_newline, which LLaVA-NeXT checkpoints have: with the weights of "
+                "LLaVA 1.5 as base the answers would be wrong."
+            )
+        weights |= {name: tensor for name, tensor in base_found.weights.items() if not name.startswith(CONNECTOR)}
+        # The projector was fine-tuned: that of the base must never stand in for it.
+        owner = lambda name: found if name.startswith(CONNECTOR) else base_found  # noqa: E731
+        unknown = found.unknown + base_found.unknown
+    else:
+        if base is not None:
+            raise CheckpointError(
+                f"{found.origin} holds a whole model, so the base {base.origin} would not be used: leave it out."
+            )
+        unknown = found.unknown
+    if found.newline is not None:
+        # PLLaVA never saves it: these are weights of LLaVA-NeXT under the configuration of PLLaVA.
+        unknown = [*unknown, found.newline]
+    expected = expected_shapes(config)
+    tied = "lm_head.weight" not in weights and _ties_embeddings(config)
+    if tied:
+        del expected["lm_head.weight"]
+    problems = _misfits(weights, expected, unknown, owner)
+    problems += _lora_misfits(found, expected) if found.lora else []
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError("; ".join(problems[:3]) + more + ".")
+    pairs = {layer: (pair.a, pair.b) for layer, pair in found.lora.items() if pair.a is not None and pair.b is not None}
+    rank = _common_rank(pairs) if pairs else None
+    return ConversionPlan(kind, {name: weights[name] for name in expected}, pairs, rank, tied, notes)
+
+
+def _kind(found: Contents) -> str:
+    if found.is_complete:
+        return "released" if found.lora else "merged"
+    if found.lora:
+        return "partial"
+    raise CheckpointError(
+        f"{found.origin} holds neither a language model nor a LoRA, so it is no PLLaVA checkpoint: "
+        "pass the folder with all weights."
+    )
+
+
+def _check_base(found: Contents, base: StoredWeights | None) -> Contents:
+    if base is None:
+        raise CheckpointError(
+            f"{found.origin} holds only LoRA and projector: pass its base as well, the LLaVA-NeXT folder it was "
+            "trained from (--base, e.g. of llava-hf/llava-v1.6-vicuna-7b-hf)."
+        )
+    contents = sort_tensors(base)
+    if contents.lora:
+        raise CheckpointError(
+            f"{contents.origin} holds a LoRA of its own, so it is a PLLaVA checkpoint: the base must be the plain "
+            "LLaVA-NeXT folder that the training started from (llava-hf/llava-v1.6-...)."
+        )
+    return contents
+
+
+def expected_shapes(config: PllavaConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors of the model; no memory is taken."""
+    with torch.device("meta"):
+        model = PllavaForConditionalGeneration(config)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _ties_embeddings(config: PllavaConfig) -> bool:
+    return bool(getattr(config.text_config, "tie_word_embeddings", False))
+
+
+def _misfits(
+    weights: Mapping[str, StoredTensor],
+    expected: Mapping[str, tuple[int, ...]],
+    unknown: Iterable[StoredTensor],
+    owner: Callable[[str], Contents],
+) -> list[str]:
+    missing = [name for name in expected if name not in weights]
+    surplus = [*unknown, *(tensor for name, tensor in weights.items() if name not in expected)]
+    return [
+        *(f"{owner(name).original_name(name)} is missing in {owner(name).origin}" for name in missing),
+        *(f"{tensor.name} in {tensor.file} has no place in PLLaVA" for tensor in surplus),
+        *(
+            f"{tensor.name} in {tensor.file} has the shape {_shape(tensor.shape)} instead of {_shape(expected[name])}"
+            for name, tensor in weights.items()
+            if name in expected and tensor.shape != expected[name]
+        ),
+        *(
+            f"{tensor.name} in {tensor.file} is {str(tensor.dtype).removeprefix('torch.')}: quantized weights cannot "
+            "be converted, use the original ones"
+            for tensor in weights.values()
+            if tensor.dtype not in FLOATS
+        ),
+    ]
+
+
+def _lora_misfits(found: Contents, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    problems = []
+    for name in filter(is_adapted, expected):
+        layer = name.removesuffix(".weight")
+        pair = found.lora.get(layer, LoraPair())
+        prefix = "language_model.base_model.model.model." + layer.removeprefix(LANGUAGE)
+        for part, tensor, axis, width in (("A", pair.a, 1, expected[name][1]), ("B", pair.b, 0, expected[name][0])):
+            if tensor is None:
+                problems.append(f"{prefix}.lora_{part}.default.weight is missing in {found.origin}")
+            elif len(tensor.shape) != 2 or tensor.shape[axis] != width or tensor.dtype not in FLOATS:
+                wanted = f"(rank, {width})" if part == "A" else f"({width}, rank)"
+                problems.append(
+                    f"{tensor.name} in {tensor.file} is {_shape(tensor.shape)} {tensor.dtype}, not {wanted} floats"
+                )
+    for layer, pair in found.lora.items():
+        if f"{layer}.weight" not in expected or not is_adapted(f"{layer}.weight"):
+            problems += [
+                f"{tensor.name} in {tensor.file} has no place in PLLaVA, whose LoRA adapts q_proj and v_proj only"
+                for tensor in (pair.a, pair.b)
+                if tensor is not None
+            ]
+    return problems
+
+
+def _common_rank(pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]) -> int:
+    """The rank that all factors share; it is stored nowhere but in their shapes."""
+    first = next(iter(pairs.values()))[0]
+    for pair in pairs.values():
+        for tensor, axis in zip(pair, (0, 1), strict=True):
+            if tensor.shape[axis] != first.shape[0]:
+                raise CheckpointError(
+                    f"{tensor.name} in {tensor.file} has rank {tensor.shape[axis]}, but {first.name} has rank "
+                    f"{first.shape[0]}: one adapter has one rank."
+                )
+    if first.shape[0] < 1:
+        raise CheckpointError(f"{first.name} in {first.file} has rank 0: the file holds an empty LoRA.")
+    return first.shape[0]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"
+
+
+__all__ = ["ConversionPlan", "expected_shapes", "is_adapted", "plan_conversion", "sort_tensors"]

@@ -1,0 +1,243 @@
+"""Tokenizer files of an official PLLaVA checkpoint -> `PllavaProcessor`, with placeholder ids that the model shares."""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken
+from transformers import AutoTokenizer, CLIPImageProcessor
+
+from ..models.configuration_pllava import PllavaConfig
+from ..models.media_errors import CheckpointError
+from ..models.processing_pllava import CHAT_TEMPLATE, PllavaProcessor
+from ..models.video_processing_pllava import PllavaVideoProcessor
+from .stream import read_json
+
+IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
+CHATML_MARK = "<|im_start|>"
+# Any of these files makes a folder one that a tokenizer can be loaded from.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+# What of preprocessor_config.json says how pixels are treated. Sizes follow the vision tower.
+IMAGE_FIELDS = (
+    "do_resize",
+    "do_center_crop",
+    "do_rescale",
+    "do_normalize",
+    "do_convert_rgb",
+    "image_mean",
+    "image_std",
+    "rescale_factor",
+    "resample",
+)
+
+# The 34B model speaks ChatML. As in its training and most of its evaluation, the system text opens the prompt without
+# a header of its own, and a video stands on its own line before the text of the turn.
+CHATML_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{{ '<|im_start|>assistant\\n' }}"
+    "{%- generation -%}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}{%- for block in message['content'] -%}{{ block['text'] }}{%- endfor -%}{%- endif -%}"
+    "{%- if not (loop.last and continue_final_message is defined and continue_final_message) -%}"
+    "{{ '<|im_end|>' }}{%- endif -%}"
+    "{%- endgeneration -%}"
+    "{%- if not (loop.last and continue_final_message is defined and continue_final_message) -%}"
+    "{{ '\\n' }}{%- endif -%}"
+    "{%- else -%}"
+    "{%- if message['role'] == 'user' -%}{{ '<|im_start|>user\\n' }}{%- endif -%}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}"
+    "{%- for block in message['content'] -%}"
+    "{%- if block['type'] == 'video' -%}{{ '<video>\\n' }}{%- if not loop.last -%}{{ ' ' }}{%- endif -%}"
+    "{%- elif block['type'] == 'image' -%}{{ '<image>\\n' }}{%- if not loop.last -%}{{ ' ' }}{%- endif -%}"
+    "{%- else -%}{{ block['text'] }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+    "{{ '<|im_end|>\\n' }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+
+
+@dataclass(frozen=True)
+class ProcessorResult:
+    """A processor and the ids that the model must use with it; without a tokenizer there is no processor."""
+
+    processor: PllavaProcessor | None
+    image_token_id: int
+    video_token_id: int
+    notes: list[str] = field(default_factory=list)
+
+
+def find_tokenizer_folder(source: Path, tokenizer: Path | None, base: Path | None) -> Path | None:
+    """Folder to take the tokenizer from: the one asked for, else the checkpoint, else its base.
+
+    Raises:
+        CheckpointError: a tokenizer was asked for by folder, and there is none.
+    """
+    if tokenizer is not None:
+        if not _has_tokenizer(tokenizer):
+            raise CheckpointError(f"{tokenizer} holds no tokenizer: expected one of {', '.join(TOKENIZER_FILES)}.")
+        return tokenizer
+    return next((folder for folder in (source, base) if folder is not None and _has_tokenizer(folder)), None)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def build_processor(
+    config: PllavaConfig,
+    tokenizer_folder: Path | None,
+    preprocessor_file: Path | None = None,
+    pad_token_id: int | None = None,
+    eos_token_id: int | list[int] | None = None,
+) -> ProcessorResult:
+    """Processor of a converted checkpoint, and its placeholder ids.
+
+    Args:
+        config: converted configuration; its `image_token_id` is what the official config.json says.
+        tokenizer_folder: where the tokenizer is; without one only the ids of `config` are checked.
+        preprocessor_file: official preprocessor_config.json, if there is one.
+        pad_token_id: padding of the checkpoint, for a tokenizer without a padding token.
+        eos_token_id: ends of a text, to compare with the tokenizer's.
+
+    Raises:
+        CheckpointError: the tokenizer cannot be read or belongs to another model, or a file is damaged.
+    """
+    vocab_size = config.text_config.vocab_size  # type: ignore[union-attr]
+    if tokenizer_folder is None:
+        if not 0 <= config.image_token_id < vocab_size:
+            raise CheckpointError(
+                f"image_token_index {config.image_token_id} is outside of the vocabulary of {vocab_size} tokens, and "
+                "there is no tokenizer to take it from: pass the folder of one (--tokenizer)."
+            )
+        note = (
+            "no tokenizer found: processor files not written; pass --tokenizer FOLDER. "
+            f"Images and videos share the placeholder id {config.image_token_id}."
+        )
+        return ProcessorResult(None, config.image_token_id, config.image_token_id, [note])
+    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer, image_id, notes = place_image_token(tokenizer, config.image_token_id, vocab_size, tokenizer_folder)
+    tokenizer, video_token, video_id, video_notes = place_video_token(tokenizer, image_id, vocab_size)
+    notes += video_notes + _set_padding(tokenizer, pad_token_id) + _compare_eos(tokenizer, eos_token_id)
+    chat_template = CHATML_TEMPLATE if CHATML_MARK in tokenizer.get_vocab() else CHAT_TEMPLATE
+    image_options, image_notes = _image_options(config, preprocessor_file)
+    video_options = {**image_options, "num_frames": config.num_frames, "resize_mode": "pllava"}
+    processor = PllavaProcessor(
+        image_processor=CLIPImageProcessor(**image_options),
+        tokenizer=tokenizer,
+        video_processor=PllavaVideoProcessor(**video_options),
+        chat_template=chat_template.replace(VIDEO_TOKEN, video_token),
+        image_token=IMAGE_TOKEN,
+        video_token=video_token,
+        pooling_shape=list(config.pooling_shape),
+    )
+    return ProcessorResult(processor, image_id, video_id, notes + image_notes)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder; code that the folder may carry is never run.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the Rust tokenizers raise plain Exception
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"The tokenizer in {folder} cannot be read ({reason}): download its files again."
+        ) from error
+
+
+def place_image_token(tokenizer: Any, config_id: int, vocab_size: int, folder: Path) -> tuple[Any, int, list[str]]:
+    """Id of `<image>`: what the tokenizer gives, because that is what prompts will hold.
+
+    The official 34B files name 64002 while some tokenizer releases give 64000; the original then finds no image in its
+    prompts (issue 32 there).
+
+    Raises:
+        CheckpointError: the id has no row in the vocabulary, so the tokenizer is that of another model.
+    """
+    notes = []
+    token_id = tokenizer.get_vocab().get(IMAGE_TOKEN)
+    if token_id is None:
+        tokenizer, token_id = _with_token(tokenizer, IMAGE_TOKEN)
+        notes.append(f"{IMAGE_TOKEN} was added to the tokenizer of {folder} as id {token_id}.")
+    if not 0 <= token_id < vocab_size:
+        raise CheckpointError(
+            f"The tokenizer in {folder} has {IMAGE_TOKEN} as id {token_id}, outside of the vocabulary of {vocab_size} "
+            f"tokens (config.json says {config_id}): pass the tokenizer of this model (--tokenizer)."
+        )
+    if token_id != config_id:
+        notes.append(
+            f"image_token_index is {config_id} in config.json and {token_id} in the tokenizer of {folder}: the "
+            "tokenizer's id is used, because prompts hold it. If this tokenizer is of another model, convert again."
+        )
+    return tokenizer, token_id, notes
+
+
+def place_video_token(tokenizer: Any, image_id: int, vocab_size: int) -> tuple[Any, str, int, list[str]]:
+    """Token and id of the video placeholder: `<video>` in a free row of the vocabulary, else shared with `<image>`."""
+    token_id = tokenizer.get_vocab().get(VIDEO_TOKEN)
+    if token_id is None:
+        extended, token_id = _with_token(tokenizer, VIDEO_TOKEN)
+        if token_id < vocab_size:
+            return extended, VIDEO_TOKEN, token_id, []
+    elif token_id < vocab_size:
+        return tokenizer, VIDEO_TOKEN, token_id, []
+    note = (
+        f"the vocabulary of {vocab_size} tokens has no free row for {VIDEO_TOKEN}: videos share the placeholder "
+        f"{IMAGE_TOKEN} with images."
+    )
+    return tokenizer, IMAGE_TOKEN, image_id, [note]
+
+
+def _with_token(tokenizer: Any, token: str) -> tuple[Any, int]:
+    """A copy of the tokenizer that knows `token` as a special token, and its id."""
+    extended = copy.deepcopy(tokenizer)
+    extended.add_tokens([AddedToken(token, special=True, normalized=False)], special_tokens=True)
+    return extended, extended.convert_tokens_to_ids(token)
+
+
+def _set_padding(tokenizer: Any, pad_token_id: int | None) -> list[str]:
+    # Answers are generated in batches, which needs the ends of all prompts in one column.
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        pad_token = None if pad_token_id is None else tokenizer.convert_ids_to_tokens(pad_token_id)
+        tokenizer.pad_token = pad_token or tokenizer.unk_token or tokenizer.eos_token
+        return [f"the tokenizer had no padding token: {tokenizer.pad_token!r} is used."]
+    return []
+
+
+def _compare_eos(tokenizer: Any, eos_token_id: int | list[int] | None) -> list[str]:
+    ends = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+    if eos_token_id is None or tokenizer.eos_token_id is None or tokenizer.eos_token_id in ends:
+        return []
+    return [
+        f"answers end at the token id {eos_token_id} of the checkpoint, while the tokenizer's end of text "
+        f"{tokenizer.eos_token!r} is {tokenizer.eos_token_id}."
+    ]
+
+
+def _image_options(config: PllavaConfig, preprocessor_file: Path | None) -> tuple[dict[str, Any], list[str]]:
+    """Options that image and video processor share; CLIP's own where the checkpoint says nothing."""
+    size = config.vision_config.image_size  # type: ignore[union-attr]
+    options: dict[str, Any] = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    if preprocessor_file is None:
+        return options, []
+    stored = read_json(preprocessor_file)
+    options |= {name: stored[name] for name in IMAGE_FIELDS if stored.get(name) is not None}
+    crop = stored.get("crop_size", size)
+    height = crop.get("height") if isinstance(crop, dict) else crop
+    if height != size:
+        return options, [f"crop_size {crop} in {preprocessor_file} does not fit the vision tower: {size} is used."]
+    return options, []
+
+
+__all__ = ["CHATML_TEMPLATE", "ProcessorResult", "build_processor", "find_tokenizer_folder", "load_tokenizer"]

@@ -1,0 +1,386 @@
+"""Read and write safetensors folders tensor by tensor: memory holds one tensor, never a checkpoint.
+
+The data of a tensor is read with plain file reads instead of a memory map, so that the pages of a whole shard do not
+count as memory of the process, and a damaged file is found before anything is written.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..models.media_errors import CheckpointError
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+# The released loader reads everything that begins with "model-0".
+SHARD_PATTERN = "model-0*.safetensors"
+SHARD_NAME = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+LFS_MARK = b"version https://git-lfs"
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies and what it is; its data stays on disk.
+
+    Attributes:
+        offset: first byte of the data, from the beginning of the file.
+    """
+
+    name: str
+    file: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the data in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The tensors of a checkpoint folder by name.
+
+    Attributes:
+        origin: what to name when a tensor is missing: the index, the only weight file, or the folder.
+        notes: what was left aside, in sentences.
+    """
+
+    tensors: dict[str, StoredTensor]
+    origin: Path
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """A tensor that is going to be written."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the data in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else than an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: download the checkpoint again with all its files.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is no readable JSON ({reason}): download the file again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(value).__name__} instead of an object: download it again.")
+    return value
+
+
+def require_folder(folder: Path, what: str) -> None:
+    """Raises `CheckpointError` when `folder` is no folder; `what` says whose folder it should be."""
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file: pass the folder of {what} instead.")
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} does not exist: pass the folder of {what} "
+            "(a Hub repository is downloaded with `hf download REPO --local-dir FOLDER`)."
+        )
+
+
+def scan_weights(folder: Path) -> StoredWeights:
+    """Read the headers of all weight files of a folder.
+
+    Shards with an index, shards without one (`model-00001-of-00003.safetensors`) and a single `model.safetensors` are
+    understood. Shards win over a single file, as in the released loader.
+
+    Raises:
+        CheckpointError: there are no safetensors (pickles are refused), a file is missing or damaged, or a tensor is
+            stored twice. The message names the file.
+    """
+    files, index, notes = _weight_files(folder)
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        for tensor in read_header(file):
+            if (twin := tensors.get(tensor.name)) is not None:
+                raise CheckpointError(
+                    f"{tensor.name} is in both {twin.file} and {file}: remove the file that does not belong here."
+                )
+            tensors[tensor.name] = tensor
+    if index is not None:
+        _check_index(folder / INDEX_NAME, index, tensors)
+    origin = folder / INDEX_NAME if index is not None else files[0] if len(files) == 1 else folder
+    return StoredWeights(tensors, origin, notes)
+
+
+def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None, list[str]]:
+    """Weight files in order, the index's tensor-to-file map if it counts, and notes."""
+    shards = sorted(folder.glob(SHARD_PATTERN))
+    single, index_file = folder / SINGLE_NAME, folder / INDEX_NAME
+    if not shards and single.is_file():
+        return [single], None, []
+    notes = []
+    if shards and single.is_file():
+        notes.append(f"{single} was left aside: the folder has shards, and they win as in the released loader.")
+    if index_file.is_file():
+        index = _read_index(index_file)
+        files = [folder / name for name in sorted(set(index.values()))]
+        for file in files:
+            if not file.is_file():
+                raise CheckpointError(f"{file} is missing, but {index_file} names it: download the shard again.")
+        if strangers := [shard.name for shard in shards if shard not in files]:
+            notes.append(f"{', '.join(strangers)} were left aside: {index_file} does not name them.")
+        return files, index, notes
+    if shards:
+        _check_complete(shards)
+        return shards, None, notes
+    raise CheckpointError(_no_weights(folder))
+
+
+def _no_weights(folder: Path) -> str:
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        return (
+            f"{folder / pickles[0]} is a pickle, which can run code when it is read, and there are no safetensors "
+            "next to it: get the safetensors version, or write one with safetensors.torch.save_file where you trust it."
+        )
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    found = f" (found only {', '.join(others[:3])})" if others else ""
+    return (
+        f"{folder} has no weights: expected {SINGLE_NAME}, or {INDEX_NAME} and its shards{found}. "
+        "Download the checkpoint again with all its files."
+    )
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path} has no 'weight_map' of tensors to files: download it again.")
+    for name in weight_map.values():
+        # A file of another folder is never meant, and could be anything.
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{path} names {name!r}, which is no safetensors file of this folder.")
+    return weight_map
+
+
+def _check_complete(shards: list[Path]) -> None:
+    """Shards without an index tell by their names how many they are."""
+    matches = [match for shard in shards if (match := SHARD_NAME.fullmatch(shard.name))]
+    totals = sorted({int(match[2]) for match in matches})
+    if len(totals) > 1:
+        raise CheckpointError(
+            f"{shards[0].parent} mixes shards of {' and '.join(map(str, totals))} files without an index: "
+            "remove those of the other checkpoint."
+        )
+    if totals:
+        numbers = {int(match[1]) for match in matches}
+        width = len(matches[0][1])
+        for number in range(1, totals[0] + 1):
+            if number not in numbers:
+                name = f"model-{number:0{width}}-of-{matches[0][2]}.safetensors"
+                raise CheckpointError(f"{shards[0].parent / name} is missing: download the shard again.")
+
+
+def _check_index(index_file: Path, index: Mapping[str, str], tensors: Mapping[str, StoredTensor]) -> None:
+    for name, file_name in index.items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.file.name != file_name:
+            raise CheckpointError(
+                f"{index_file} says that {name} is in {file_name}, but it is not: download index and shards again."
+            )
+
+
+def read_header(file: Path) -> list[StoredTensor]:
+    """What a safetensors file holds, in the order of its data.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, damaged, or a Git LFS pointer.
+    """
+    try:
+        with file.open("rb") as handle:
+            if handle.read(len(LFS_MARK)) == LFS_MARK:
+                raise CheckpointError(f"{file} is a Git LFS pointer instead of the weights: run `git lfs pull` there.")
+            # The library checks names, sizes and offsets against the length of the file.
+            with safe_open(file, framework="pt"):
+                pass
+            handle.seek(0)
+            size = int.from_bytes(handle.read(8), "little")
+            header = json.loads(handle.read(size))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is missing: download it again.") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{file} is truncated or damaged ({reason}): download it again.") from error
+    header.pop("__metadata__", None)
+    tensors = [_stored(name, entry, file, 8 + size) for name, entry in header.items()]
+    return sorted(tensors, key=lambda tensor: tensor.offset)
+
+
+def _stored(name: str, entry: Mapping[str, Any], file: Path, data_start: int) -> StoredTensor:
+    if entry["dtype"] not in DTYPES:
+        raise CheckpointError(f"{name} in {file} has the type {entry['dtype']}, which is not supported.")
+    return StoredTensor(
+        name, file, tuple(entry["shape"]), DTYPES[entry["dtype"]], data_start + entry["data_offsets"][0]
+    )
+
+
+def read_tensor(tensor: StoredTensor) -> torch.Tensor:
+    """Load one tensor.
+
+    Raises:
+        CheckpointError: the file changed or became unreadable since its header was read.
+    """
+    data = torch.empty(tensor.nbytes, dtype=torch.uint8)
+    try:
+        with tensor.file.open("rb") as handle:
+            handle.seek(tensor.offset)
+            done = _read_into(handle, data.numpy().data)
+    except OSError as error:
+        raise CheckpointError(f"{tensor.file} cannot be read ({error}).") from error
+    if done != tensor.nbytes:
+        raise CheckpointError(f"{tensor.file} ends within {tensor.name}: download it again.")
+    return data.view(tensor.dtype).reshape(tensor.shape)
+
+
+def _read_into(handle: BinaryIO, view: memoryview) -> int:
+    done = 0
+    while done < len(view):
+        count = handle.readinto(view[done:])  # type: ignore[attr-defined]
+        if not count:
+            break
+        done += count
+    return done
+
+
+def write_sharded(
+    folder: Path,
+    plans: Sequence[TensorPlan],
+    load: Callable[[str], torch.Tensor],
+    max_shard_size: int = 5 * 10**9,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Write `model.safetensors`, or shards and their index, tensor by tensor.
+
+    Args:
+        plans: names, shapes and types of all tensors; they decide the shards before any data is read.
+        load: gives the tensor of a name; called once for each, shard by shard.
+        max_shard_size: bytes of one file; a tensor that is larger gets a file of its own.
+        progress: called with the bytes of each tensor that was written.
+
+    Returns:
+        The weight files.
+
+    Raises:
+        ValueError: `load` gives another shape or type than planned, or a name is planned twice.
+    """
+    if twins := [name for name, count in Counter(plan.name for plan in plans).items() if count > 1]:
+        raise ValueError(f"{twins[0]} is planned twice.")
+    shards = list(_split(plans, max_shard_size))
+    names = [SINGLE_NAME]
+    if len(shards) > 1:
+        names = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
+        weight_map = {plan.name: name for name, shard in zip(names, shards, strict=True) for plan in shard}
+        metadata = {
+            "total_parameters": sum(math.prod(plan.shape) for plan in plans),
+            "total_size": sum(plan.nbytes for plan in plans),
+        }
+        index = {"metadata": metadata, "weight_map": weight_map}
+        (folder / INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for name, shard in zip(names, shards, strict=True):
+        write_file(folder / name, shard, load, progress)
+    return [folder / name for name in names]
+
+
+def _split(plans: Iterable[TensorPlan], max_shard_size: int) -> Iterator[list[TensorPlan]]:
+    shard: list[TensorPlan] = []
+    size = 0
+    for plan in plans:
+        if shard and size + plan.nbytes > max_shard_size:
+            yield shard
+            shard, size = [], 0
+        shard.append(plan)
+        size += plan.nbytes
+    yield shard
+
+
+def write_file(
+    file: Path,
+    plans: Sequence[TensorPlan],
+    load: Callable[[str], torch.Tensor],
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write one safetensors file; the arguments are those of `write_sharded`."""
+    # Wide types first: every tensor then begins at a multiple of its item size, which readers rely on.
+    ordered = sorted(plans, key=lambda plan: -plan.dtype.itemsize)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for plan in ordered:
+        end = offset + plan.nbytes
+        header[plan.name] = {
+            "dtype": DTYPE_NAMES[plan.dtype],
+            "shape": list(plan.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as handle:
+        handle.write(len(text).to_bytes(8, "little"))
+        handle.write(text)
+        for plan in ordered:
+            tensor = load(plan.name)
+            if tuple(tensor.shape) != plan.shape or tensor.dtype != plan.dtype:
+                raise ValueError(
+                    f"{plan.name} is {tuple(tensor.shape)} {tensor.dtype} instead of {plan.shape} {plan.dtype}."
+                )
+            handle.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            if progress is not None:
+                progress(plan.nbytes)
+
+
+__all__ = [
+    "StoredTensor",
+    "StoredWeights",
+    "TensorPlan",
+    "read_header",
+    "read_json",
+    "read_tensor",
+    "require_folder",
+    "scan_weights",
+    "write_file",
+    "write_sharded",
+]
