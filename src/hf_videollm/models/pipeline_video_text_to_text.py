@@ -40,7 +40,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
     def _sanitize_parameters(
         self, streamer: Any = None, generate_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        video_options = set(self.processor.video_processor.valid_kwargs.__annotations__)
+        # These two words mean the pipeline's own option of that name.
+        video_options = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
         processor_kwargs = dict(kwargs.pop("processor_kwargs", None) or {})
         processor_kwargs.update({name: kwargs.pop(name) for name in video_options & set(kwargs)})
         if processor_kwargs:
@@ -187,8 +188,8 @@ def _pair(videos: Any, texts: list[str]) -> list[dict[str, Any]]:
     per_text = [None] * len(texts) if videos is None else list(videos)
     if len(per_text) != len(texts):
         raise ValueError(
-            f"{len(texts)} texts need {len(texts)} entries of videos, got {len(per_text)}: pass one video (or a list of "
-            "videos) for each text, or a single text for all videos."
+            f"{len(texts)} texts need {len(texts)} entries of videos, got {len(per_text)}: pass one video (or a list "
+            "of videos) for each text, or a single text for all videos."
         )
     return [{"videos": video, "text": text} for video, text in zip(per_text, texts, strict=True)]
 
@@ -199,6 +200,8 @@ def _as_sample(item: Any) -> dict[str, Any]:
     Raises:
         ValueError: the item has none of these forms.
     """
+    if isinstance(item, Chat):  # what the parent makes of a list of messages
+        return {"messages": item.messages}
     if _is_chat(item):
         return {"messages": item}
     if isinstance(item, dict):

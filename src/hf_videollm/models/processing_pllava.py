@@ -44,6 +44,7 @@ class PllavaProcessorKwargs(VideoLlmProcessorKwargs, total=False):
     """Keyword arguments of PLLaVA's processor."""
 
     videos_kwargs: PllavaVideoProcessorKwargs
+    _defaults = {}  # type: ignore[misc]  # transformers 5.20 reads it unasked
 
 
 class PllavaProcessor(VideoLlmProcessor):

@@ -15,6 +15,7 @@ class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):
     """Keyword arguments of the processors of all designs."""
 
     videos_kwargs: VideoLlmVideoProcessorKwargs
+    _defaults = {}  # type: ignore[misc]  # transformers 5.20 reads it unasked
 
 
 class VideoLlmProcessor(ProcessorMixin):

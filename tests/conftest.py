@@ -1,0 +1,72 @@
+"""Fixtures of the whole suite: no network, fixed seeds, one thread, and reference tensors when they are at hand."""
+
+import os
+from pathlib import Path
+
+# Before transformers is imported anywhere: tests must not reach for the Hub.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# Helper modules that hold assertions: without this, a failure shows no values.
+pytest.register_assert_rewrite("invariants")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs minutes, a GPU or the Hub, unless `-m` asks for it by name."""
+    selected = config.getoption("markexpr") or ""
+    reasons = {
+        "slow": None if "slow" in selected else "takes minutes; run with -m slow",
+        "gpu": None if torch.cuda.is_available() else "needs a CUDA device",
+        "hub": None if "hub" in selected else "needs the Hugging Face Hub; run with -m hub and HF_HUB_OFFLINE=0",
+    }
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Sums in a fixed order, and no fight for the cores when several test processes run."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test starts from the same random state, whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """Folder of the reference tensors of the original implementations."""
+    folder = Path(os.environ.get("HF_VIDEOLLM_GOLDENS", REPOSITORY.parent / "shared" / "goldens"))
+    if not folder.is_dir():
+        pytest.skip(f"no reference tensors at {folder}; set HF_VIDEOLLM_GOLDENS to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a complete tiny random PLLaVA checkpoint, written by `save_checkpoint`."""
+    from tiny_checkpoint import make_model, make_processor
+
+    from hf_videollm import save_checkpoint
+
+    return str(save_checkpoint(make_model(), make_processor(), tmp_path_factory.mktemp("checkpoint") / "pllava"))
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Three different real MP4 files of the synthetic generator."""
+    from hf_videollm.data.synthetic import make_scene, write_scene_mp4
+
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [str(folder / f"{seed}.mp4") for seed in range(3)]
+    for seed, path in enumerate(paths):
+        write_scene_mp4(make_scene(seed), path)
+    return paths

@@ -1,0 +1,204 @@
+"""The same checkpoint through three doors: installed package, remote code, pipeline with either; in fresh processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig, AutoModelForImageTextToText, pipeline
+
+import hf_videollm
+
+QUESTION = "What moves?"
+
+# Common to both processes: every way to the tokens of one answer.
+ASK = """
+import json, sys
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoModelForMultimodalLM, AutoProcessor, AutoVideoProcessor, pipeline
+
+folder, video, question, trust = sys.argv[1], sys.argv[2], sys.argv[3], {"trust_remote_code": True}
+if LOCAL:
+    trust = {}
+greedy = {"do_sample": False, "max_new_tokens": 8}
+chat = [{"role": "user", "content": [{"type": "video", "path": video}, {"type": "text", "text": question}]}]
+report = {}
+
+processor = AutoProcessor.from_pretrained(folder, **trust)
+inputs = processor.apply_chat_template(
+    chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+report["inputs"] = sorted(inputs)
+for auto_class in (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM):
+    model = auto_class.from_pretrained(folder, **trust)
+    tokens = model.generate(**inputs, **greedy)[0, inputs["input_ids"].shape[1] :]
+    report[auto_class.__name__] = tokens.tolist()
+headless = AutoModel.from_pretrained(folder, **trust)
+with torch.no_grad():
+    hidden = headless(**inputs).last_hidden_state
+    report["headless"] = int(model.lm_head(hidden)[0, -1].argmax()), int(model(**inputs).logits[0, -1].argmax())
+report["config"] = type(AutoConfig.from_pretrained(folder, **trust)).__module__
+report["video_processor"] = type(AutoVideoProcessor.from_pretrained(folder, **trust)).__module__
+pipe = pipeline("video-text-to-text", model=folder, **trust)
+report["pipeline"] = type(pipe).__module__
+report["text"] = pipe(video, text=question, return_full_text=False, generate_kwargs=greedy)[0]["generated_text"]
+"""
+
+WITHOUT_PACKAGE = """
+import sys
+sys.path = [path for path in sys.path if not path.rstrip("/").endswith("src")]
+try:
+    import hf_videollm
+except ImportError:
+    pass
+else:
+    sys.exit("the package is still importable: this process would prove nothing")
+LOCAL = False
+"""
+
+RESAVE = """
+# With a single custom task the pipeline is inferred; and what is saved from remote code is complete again.
+report["inferred"] = type(pipeline(model=folder, **trust)).__name__
+again = sys.argv[4]
+AutoModelForImageTextToText.from_pretrained(folder, **trust).save_pretrained(again)
+processor.save_pretrained(again)
+pipe = pipeline("video-text-to-text", model=again, **trust)
+report["resaved"] = pipe(video, text=question, return_full_text=False, generate_kwargs=greedy)[0]["generated_text"]
+"""
+
+
+def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
+    """Run code in a new interpreter with its own cache of remote modules; it leaves its findings in `report`."""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code + "\nprint(json.dumps(report))", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cache,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def remote(tiny_checkpoint: str, clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("remote")
+    again = str(folder / "again")
+    return run_fresh(WITHOUT_PACKAGE + ASK + RESAVE, tiny_checkpoint, clips[0], QUESTION, again, cache=folder)
+
+
+@pytest.fixture(scope="module")
+def local(tiny_checkpoint: str, clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    code = "import hf_videollm\nLOCAL = True\n" + ASK
+    return run_fresh(code, tiny_checkpoint, clips[0], QUESTION, cache=tmp_path_factory.mktemp("local"))
+
+
+def test_each_process_used_its_own_classes(remote: dict[str, Any], local: dict[str, Any]) -> None:
+    for part in ("config", "video_processor", "pipeline"):
+        assert remote[part].startswith("transformers_modules.")
+        assert local[part].startswith("hf_videollm.models.")
+
+
+def test_same_tokens_through_every_door(remote: dict[str, Any], local: dict[str, Any]) -> None:
+    auto_classes = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM")
+    answers = {tuple(report[name]) for report in (remote, local) for name in auto_classes}
+    assert len(answers) == 1
+    assert len({*answers.pop()}) > 1  # not one token over and over
+    assert remote["text"] == local["text"]
+    assert remote["inputs"] == local["inputs"]
+    assert remote["headless"] == local["headless"]
+    assert remote["headless"][0] == remote["headless"][1]
+
+
+def test_the_video_matters(tiny_checkpoint: str, clips: list[str]) -> None:
+    """Control of the test above."""
+    pipe = pipeline("video-text-to-text", model=tiny_checkpoint)
+    texts = {
+        pipe(clip, text=QUESTION, return_full_text=False, do_sample=False, max_new_tokens=8)[0]["generated_text"]
+        for clip in clips
+    }
+    assert len(texts) > 1
+
+
+def test_task_is_inferred_and_resaved_folder_is_complete(remote: dict[str, Any]) -> None:
+    assert remote["inferred"] == "VideoTextToTextPipeline"
+    assert remote["resaved"] == remote["text"]
+
+
+def test_without_trust_remote_code_is_refused(tiny_checkpoint: str, tmp_path: Path) -> None:
+    code = (
+        WITHOUT_PACKAGE
+        + """
+import json
+from transformers import pipeline
+try:
+    pipeline("video-text-to-text", model=sys.argv[1], trust_remote_code=False)
+    report = {"refused": False}
+except ValueError as error:
+    report = {"refused": "trust_remote_code" in str(error)}
+"""
+    )
+    assert run_fresh(code, tiny_checkpoint, cache=tmp_path)["refused"]
+
+
+def test_local_classes_win_even_with_the_flag(tiny_checkpoint: str) -> None:
+    pipe = pipeline("video-text-to-text", model=tiny_checkpoint, trust_remote_code=True)
+    assert type(pipe) is hf_videollm.VideoTextToTextPipeline
+    model = AutoModelForImageTextToText.from_pretrained(tiny_checkpoint, trust_remote_code=True)
+    assert type(model) is hf_videollm.PllavaForConditionalGeneration
+    assert not hasattr(AutoConfig.from_pretrained(tiny_checkpoint), "custom_pipelines")
+
+
+def test_the_folder_holds_everything(tiny_checkpoint: str) -> None:
+    written = set(os.listdir(tiny_checkpoint))
+    assert {
+        "config.json",
+        "model.safetensors",
+        "generation_config.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "configuration_pllava.py",
+        "modeling_pllava.py",
+        "processing_pllava.py",
+        "video_processing_pllava.py",
+        "pipeline_video_text_to_text.py",
+    } <= written
+    config = json.loads(Path(tiny_checkpoint, "config.json").read_text())
+    assert set(config["auto_map"]) == set(hf_videollm.PllavaConfig.auto_classes)
+    assert config["custom_pipelines"]["video-text-to-text"]["impl"].startswith("pipeline_video_text_to_text.")
+    for reference in config["auto_map"].values():
+        assert f"{reference.split('.')[0]}.py" in written
+
+
+def test_nothing_half_written(tiny_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save that fails half-way leaves neither the folder nor a temporary one."""
+    model = hf_videollm.PllavaForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    processor = hf_videollm.PllavaProcessor.from_pretrained(tiny_checkpoint)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(hf_videollm.PllavaProcessor, "save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        hf_videollm.save_checkpoint(model, processor, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_occupied_folder_is_refused(tiny_checkpoint: str, tmp_path: Path) -> None:
+    model = hf_videollm.PllavaForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    processor = hf_videollm.PllavaProcessor.from_pretrained(tiny_checkpoint)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not empty"):
+        hf_videollm.save_checkpoint(model, processor, tmp_path)
+    hf_videollm.save_checkpoint(model, processor, tmp_path, overwrite=True)
+    assert not (tmp_path / "notes.txt").exists()
+    assert (tmp_path / "config.json").exists()
