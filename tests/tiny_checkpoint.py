@@ -1,4 +1,4 @@
-"""A tiny random PLLaVA with everything a checkpoint folder needs, for tests of pipeline, command line and remote code."""
+"""A tiny random PLLaVA with everything a checkpoint folder needs: for tests of pipeline, command line, remote code."""
 
 import torch
 from tokenizers import Tokenizer

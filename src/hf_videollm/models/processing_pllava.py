@@ -9,31 +9,38 @@ from .configuration_pllava import pllava_pooled_shape
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
 from .video_processing_pllava import PllavaVideoProcessorKwargs
 
-# "USER: <video>\n question ASSISTANT: answer</s>", as the plain conversation of the official code. The generation tags
-# mark what a model is trained on.
+# "USER: <video>\n question ASSISTANT: answer</s>": the layout in which the official evaluation asks VideoQA. Answers
+# begin with a blank, because LLaMA's tokenizer, fed an answer alone as in the official training, begins it with one.
+# Blocks keep their order; media next to each other form one run. The generation tags mark what a model is trained on.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
-    "{%- if message['role'] == 'user' -%}{{ 'USER: ' }}"
-    "{%- elif message['role'] == 'assistant' -%}{{ 'ASSISTANT:' }}"
-    "{%- endif -%}"
-    "{%- if message['role'] == 'assistant' -%}"
-    "{%- generation -%}"
-    "{%- if message['content'] is string -%}{{ ' ' + message['content'] }}"
-    "{%- else -%}{%- for block in message['content'] -%}{{ ' ' + block['text'] }}{%- endfor -%}{%- endif -%}"
-    "{%- if not (loop.last and continue_final_message is defined and continue_final_message) -%}"
-    "{{ eos_token }}{%- endif -%}"
-    "{%- endgeneration -%}"
-    "{%- else -%}"
-    "{%- if message['content'] is string -%}{{ message['content'] }}"
-    "{%- else -%}"
-    "{%- for block in message['content'] -%}"
-    "{%- if block['type'] == 'video' -%}{{ '<video>\\n ' }}"
-    "{%- elif block['type'] == 'image' -%}{{ '<image>\\n ' }}"
-    "{%- else -%}{{ block['text'] }}"
+    "{%- set blocks = message['content'] -%}"
+    "{%- if blocks is string -%}{%- set blocks = [{'type': 'text', 'text': blocks}] -%}{%- endif -%}"
+    "{%- for block in blocks -%}"
+    "{%- if block['type'] not in (['text', 'video', 'image'] if message['role'] == 'user' else ['text']) -%}"
+    "{{ raise_exception('A ' + message['role'] + ' message cannot hold ' + block['type'] + '.') }}"
     "{%- endif -%}"
     "{%- endfor -%}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{{ 'ASSISTANT:' }}"
+    "{%- generation -%}"
+    "{{ ' ' }}{%- for block in blocks -%}{{ block['text'] }}{%- endfor -%}{{ eos_token }}"
+    "{%- endgeneration -%}"
+    "{%- elif message['role'] == 'user' -%}"
+    "{{ 'USER: ' }}"
+    "{%- for block in blocks -%}"
+    "{%- if block['type'] == 'text' -%}{{ block['text'] }}"
+    "{%- else -%}"
+    "{{ '<' + block['type'] + '>' }}"
+    "{%- if loop.last or loop.nextitem['type'] == 'text' -%}{{ '\\n ' }}{%- endif -%}"
     "{%- endif -%}"
+    "{%- endfor -%}"
     "{{ ' ' }}"
+    "{%- elif message['role'] == 'system' -%}"
+    "{%- for block in blocks -%}{{ block['text'] }}{%- endfor -%}"
+    "{%- if blocks and blocks[0]['text'] -%}{{ ' ' }}{%- endif -%}"
+    "{%- else -%}"
+    "{{ raise_exception('Roles are system, user and assistant, not ' + message['role'] + '.') }}"
     "{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
@@ -44,7 +51,8 @@ class PllavaProcessorKwargs(VideoLlmProcessorKwargs, total=False):
     """Keyword arguments of PLLaVA's processor."""
 
     videos_kwargs: PllavaVideoProcessorKwargs
-    _defaults = {}  # type: ignore[misc]  # transformers 5.20 reads it unasked
+    # transformers 5.20 reads it unasked.
+    _defaults = {}  # type: ignore[misc]  # noqa: RUF012
 
 
 class PllavaProcessor(VideoLlmProcessor):

@@ -15,7 +15,8 @@ class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):
     """Keyword arguments of the processors of all designs."""
 
     videos_kwargs: VideoLlmVideoProcessorKwargs
-    _defaults = {}  # type: ignore[misc]  # transformers 5.20 reads it unasked
+    # transformers 5.20 reads it unasked.
+    _defaults = {}  # type: ignore[misc]  # noqa: RUF012
 
 
 class VideoLlmProcessor(ProcessorMixin):
