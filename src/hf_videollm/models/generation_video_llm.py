@@ -33,6 +33,12 @@ def repeat_media_per_row(
     for vectors, end in zip(media, filled, strict=True):
         while end > ends[row]:
             row += 1
+        if end - len(vectors) < ends[row] - placeholders_per_row[row]:
+            raise ValueError(
+                f"The prompts hold {placeholders_per_row} placeholders, which the media of "
+                f"{[len(vectors) for vectors in media]} vectors cannot fill row by row: one would be cut in two. "
+                "Make the prompts with the processor of this checkpoint."
+            )
         groups[row].append(vectors)
     return BaseModelOutputWithPooling(pooler_output=[vectors for group in groups for vectors in group * times])
 

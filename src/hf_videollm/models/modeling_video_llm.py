@@ -128,7 +128,9 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         options = {"output_attentions": True} if output_attentions else {}
-        frames = frames.to(device=self.vision_tower.device, dtype=self.vision_tower.dtype)
+        device = self.vision_tower.device
+        # A tower on disk has no device; accelerate's hooks then bring its weights to the frames.
+        frames = frames.to(frames.device if device.type == "meta" else device, self.vision_tower.dtype)
         features, hidden_states, attentions = [], [], []
         for chunk in frames.split(chunk_size):
             outputs = self.vision_tower(pixel_values=chunk, output_hidden_states=True, return_dict=True, **options)
@@ -306,7 +308,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            position_ids=self._position_ids(attention_mask, position_ids, past_key_values),
+            position_ids=self._position_ids(attention_mask, position_ids, inputs_embeds.shape[1]),
             past_key_values=past_key_values,
             use_cache=use_cache,
             **kwargs,
@@ -326,15 +328,16 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         return input_ids
 
     def _position_ids(
-        self, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, past_key_values: Cache | None
+        self, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, length: int
     ) -> torch.Tensor | None:
-        """Positions count real tokens only, so that padding on either side changes nothing (also with absolute
-        positions). `generate` passes its own; this serves a plain forward."""
-        is_plain_mask = attention_mask is not None and not isinstance(attention_mask, dict) and attention_mask.ndim == 2
-        has_past = past_key_values is not None and past_key_values.get_seq_length() > 0
-        if position_ids is not None or not is_plain_mask or has_past:
+        """Positions of the last `length` tokens. They count real tokens only, so that padding on either side changes
+        nothing, also with absolute positions and on a cache. `generate` passes its own; this serves a plain forward.
+        """
+        is_plain_mask = isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
+        if position_ids is not None or not is_plain_mask:
             return position_ids
-        return (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
+        positions = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
+        return positions[:, -length:]
 
     def generate(self, *args: Any, **kwargs: Any) -> None:
         """The model without a head cannot write text.
@@ -459,8 +462,10 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
             return input_ids, model_kwargs
         media = {**(model_kwargs.pop("mm_encoder_outputs", None) or {}), **self.model.encode_media(model_kwargs)}
         inputs_embeds = model_kwargs.get("inputs_embeds")
+        # With embeddings, `generate` passes ids of length 0.
+        prompt_ids = input_ids if inputs_embeds is None else None
         placeholders = {
-            modality: self.model.get_placeholder_mask(input_ids, inputs_embeds, modality, media).sum(-1)
+            modality: self.model.get_placeholder_mask(prompt_ids, inputs_embeds, modality, media).sum(-1)
             for modality in media
         }
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
