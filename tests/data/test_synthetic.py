@@ -186,6 +186,16 @@ def test_order_questions_do_not_betray_their_answer():
     assert 0.42 < mentioned_first / len(MANY) < 0.58
 
 
+def test_details_of_order_scenes():
+    scene = make_scene(0)
+    plain, detailed = questions_for(scene), questions_for(scene, details=True)
+    assert detailed[: len(plain)] == plain
+    assert [question.answer for question in detailed[len(plain) :]] == ["white", "cross", "purple", "triangle"]
+    assert "first" in detailed[-4].question
+    assert "last" in detailed[-1].question
+    assert questions_for(make_scene(1, "motion"), details=True) == questions_for(make_scene(1, "motion"))
+
+
 def test_unknown_answer_kind():
     with pytest.raises(ValueError, match="smell"):
         answer_vocabulary("smell")

@@ -81,6 +81,7 @@ def generate_dataset(
     size: int = DEFAULT_SIZE,
     with_audio: bool = True,
     sound_questions: bool = False,
+    details: bool = False,
     progress: bool = True,
 ) -> Path:
     """Write `num_videos` clips and their questions.
@@ -97,6 +98,7 @@ def generate_dataset(
         size: side of the frames in pixels.
         with_audio: write the sound track.
         sound_questions: ask about the beeps too; needs `with_audio`.
+        details: ask for the single properties of the shapes of order scenes too, which helps training.
         progress: show a progress bar.
 
     Returns:
@@ -125,6 +127,7 @@ def generate_dataset(
             "size": size,
             "with_audio": with_audio,
             "sound_questions": sound_questions,
+            "details": details,
         },
     )
     records: list[VideoQARecord] = []
@@ -134,7 +137,7 @@ def generate_dataset(
         name = f"videos/{scene_seed:07d}.mp4"
         if not (folder / name).exists():
             write_scene_mp4(scene, folder / name, with_audio=with_audio, size=size)
-        records.extend(_records_of(scene, name, sound_questions))
+        records.extend(_records_of(scene, name, questions_for(scene, sound_questions, details)))
     return write_jsonl(records, folder / RECORDS_NAME)
 
 
@@ -156,15 +159,15 @@ def held_out_questions(per_kind: int = 100, split: str = "test") -> Iterator[tup
             yield scene, question
 
 
-def _records_of(scene: Scene, video: str, sound: bool) -> list[VideoQARecord]:
+def _records_of(scene: Scene, video: str, questions: list[QA]) -> list[VideoQARecord]:
     return [
         make_record(
-            f"{scene.seed:07d}-{question.kind}",
+            f"{scene.seed:07d}-{number}-{question.kind}",
             video,
             [(question.question, question.answer)],
             {"kind": question.kind, "seed": scene.seed, "scene": scene.kind},
         )
-        for question in questions_for(scene, sound=sound)
+        for number, question in enumerate(questions)
     ]
 
 
@@ -199,6 +202,7 @@ def _main(
     size: Annotated[int, typer.Option(help="Side of the square frames in pixels (even).")] = DEFAULT_SIZE,
     audio: Annotated[bool, typer.Option(help="Write the sound track.")] = True,
     sound: Annotated[bool, typer.Option(help="Ask about the beeps too.")] = False,
+    details: Annotated[bool, typer.Option(help="Ask for single properties too, for training.")] = False,
 ) -> None:
     """Write synthetic clips (MP4, H.264 and AAC) with questions whose answers are known.
 
@@ -222,6 +226,7 @@ def _main(
             size=size,
             with_audio=audio,
             sound_questions=sound,
+            details=details,
         )
     typer.echo(f"{num_videos} clips, questions in {records}")
 

@@ -24,6 +24,7 @@ from typing import Literal, TypeVar, get_args
 
 __all__ = [
     "COLOURS",
+    "DETAIL_TEMPLATES",
     "DIRECTIONS",
     "KINDS",
     "MAX_BEEPS",
@@ -86,6 +87,10 @@ QUESTION_TEMPLATES: dict[str, tuple[str, ...]] = {
     "beeps": ("How many beeps are there?", "How many beeps can you hear?", "How many beeps are in the sound?"),
     "pitch": ("Are the beeps high or low?", "Is the sound high or low?", "Is the pitch of the beeps high or low?"),
 }
+
+# Asked about order scenes in training only: each names one property of one of the two shapes, which a small model
+# learns far sooner than the question of order, and needs for it.
+DETAIL_TEMPLATES = ("What {property} came {place}?", "Which {property} was shown {place}?")
 
 # Splits are ranges of seeds, so a clip belongs to exactly one split wherever and whenever it is made.
 SPLIT_SEEDS: dict[str, range] = {
@@ -236,12 +241,13 @@ def make_scene(
     )
 
 
-def questions_for(scene: Scene, sound: bool = False) -> list[QA]:
+def questions_for(scene: Scene, sound: bool = False, details: bool = False) -> list[QA]:
     """Return the questions that a scene answers, one per kind of question.
 
     Args:
         scene: the scene.
         sound: ask about the beeps too.
+        details: ask for colour and shape of the first and the last shape of an order scene too (kind "detail").
     """
     rng = random.Random(f"hf_videollm questions {scene.seed}")
     answers: dict[str, str] = {}
@@ -263,6 +269,8 @@ def questions_for(scene: Scene, sound: bool = False) -> list[QA]:
         template = _pick(rng, QUESTION_TEMPLATES[kind])
         question = template.format(a=names[0], b=names[-1]) if kind == "order" else template
         questions.append(QA(kind=kind, question=question, answer=answer))
+    if details and scene.kind == "order":
+        questions += _detail_questions(scene, rng)
     return questions
 
 
@@ -284,6 +292,15 @@ def answer_vocabulary(kind: str) -> list[str]:
     if kind not in answers:
         raise ValueError(f"kind {kind!r} is not one of {QUESTION_KINDS}.")
     return answers[kind]
+
+
+def _detail_questions(scene: Scene, rng: random.Random) -> list[QA]:
+    questions = []
+    for place, sprite in zip(("first", "last"), scene.sprites, strict=True):
+        for name, answer in (("colour", sprite.colour), ("shape", sprite.shape)):
+            question = _pick(rng, DETAIL_TEMPLATES).format(property=name, place=place)
+            questions.append(QA(kind="detail", question=question, answer=answer))
+    return questions
 
 
 def _pick(rng: random.Random, items: Sequence[_T]) -> _T:

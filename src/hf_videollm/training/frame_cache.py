@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import torch
 from rich.progress import track
 
 __all__ = ["FrameCache"]
+
+DECODERS = 4
+# Bounds the memory of decoded clips that wait to be written.
+CLIPS_AHEAD = 64
 
 
 class FrameCache(Mapping[str, torch.Tensor]):
@@ -78,8 +83,9 @@ def _decode_all(paths: list[str], video_processor: Any, target: Path, progress: 
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     frames = None
     try:
-        for row, path in enumerate(track(paths, description="Decoding clips", disable=not progress)):
-            clip = _decode(path, video_processor)
+        clips = _decode_ahead(paths, video_processor)
+        for row, clip in enumerate(track(clips, "Decoding clips", total=len(paths), disable=not progress)):
+            path = paths[row]
             if frames is None:
                 shape = (len(paths), *clip.shape)
                 frames = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
@@ -94,6 +100,13 @@ def _decode_all(paths: list[str], video_processor: Any, target: Path, progress: 
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _decode_ahead(paths: list[str], video_processor: Any) -> Iterator[np.ndarray]:
+    """Yield the clips in order. Decoders mostly wait for their own threads, so a few work side by side."""
+    with ThreadPoolExecutor(max_workers=DECODERS) as pool:
+        for start in range(0, len(paths), CLIPS_AHEAD):
+            yield from pool.map(lambda path: _decode(path, video_processor), paths[start : start + CLIPS_AHEAD])
 
 
 def _decode(path: str, video_processor: Any) -> np.ndarray:
