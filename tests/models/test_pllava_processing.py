@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from tiny_checkpoint import make_processor
 from transformers.video_utils import VideoMetadata
 
-from hf_videollm import PllavaVideoProcessor, load_video
+from hf_videollm import PllavaVideoProcessor, UnsafeURL, load_video
 from hf_videollm.models.configuration_pllava import pllava_pooled_shape
+from hf_videollm.models.video_io import ClipMetadata
 
 # One uint8 level after normalisation: what Pillow releases differ by on some sizes (specification page).
 ONE_LEVEL = 0.0155
@@ -277,3 +278,24 @@ def test_hosts_come_from_the_call_and_never_from_a_saved_file(tmp_path: Path) ->
     file.write_text(json.dumps({**config, "allowed_hosts": ["example.com"]}))
     with pytest.raises(ValueError, match=r"example\.com"):
         PllavaVideoProcessor.from_pretrained(tmp_path)("https://example.com/clip.mp4")
+
+
+def test_images_from_the_web_follow_the_same_rule() -> None:
+    with pytest.raises(UnsafeURL, match=r"example\.com"):
+        make_processor()(text="<image>", images="https://example.com/picture.png")
+    chat = [{"role": "user", "content": [{"type": "image", "url": "https://example.com/picture.png"}]}]
+    with pytest.raises(UnsafeURL, match=r"example\.com"):
+        make_processor().apply_chat_template(chat, tokenize=True, return_dict=True)
+
+
+def test_seconds_follow_the_timestamps_where_the_rate_varies() -> None:
+    """Ten frames in the first second, one in each of the next nine: second 5 is frame 14, not half-way through."""
+    metadata = ClipMetadata(total_num_frames=19, fps=1.9, duration=10.0)
+    metadata.frame_times = np.concatenate([np.arange(10) / 10, np.arange(1, 10)])
+    processor = PllavaVideoProcessor()
+    assert processor.sample_frames(metadata, num_frames=1, start=5.0, end=5.2).tolist() == [14]
+    assert processor.sample_frames(metadata, num_frames=4, start=5.0, end=9.0).tolist() == [14, 15, 16, 17]
+    assert processor.sample_frames(metadata, fps=1).tolist() == [5, *range(10, 19)]
+    # Control: the same numbers at a constant rate.
+    steady = VideoMetadata(total_num_frames=19, fps=1.9)
+    assert processor.sample_frames(steady, num_frames=1, start=5.0, end=5.2).tolist() == [10]

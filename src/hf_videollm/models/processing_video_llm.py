@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
+from .media_errors import Deadline, MediaLimits
+from .media_source import open_media
 from .video_processing_video_llm import VideoLlmVideoProcessorKwargs, flatten_videos
 
 
@@ -76,8 +79,10 @@ class VideoLlmProcessor(ProcessorMixin):
     ) -> tuple[Any, Any, Any, Any]:
         """Flatten the videos, whatever their nesting; a row without media may be an empty list."""
         videos = flatten_videos(videos) if videos is not None else None
-        if images is not None and isinstance(images, list | tuple) and not _any_leaf(images):
+        if isinstance(images, list | tuple) and not _any_leaf(images):
             images = None
+        if images is not None:
+            images = _fetch_images(images, _allowed_hosts(kwargs))
         return super().prepare_inputs_layout(images, text, videos or None, audio, **kwargs)
 
     def validate_inputs(
@@ -180,6 +185,27 @@ def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Te
         missing = tensor.new_full((tensor.shape[0], longest - tensor.shape[1], *tensor.shape[2:]), value)
         padded.append(torch.cat([missing, tensor] if side == "left" else [tensor, missing], dim=1))
     return torch.cat(padded)
+
+
+def _allowed_hosts(kwargs: dict[str, Any]) -> tuple[str, ...]:
+    nested = kwargs.get("videos_kwargs") or {}
+    return tuple(kwargs.get("allowed_hosts") or nested.get("allowed_hosts") or ())
+
+
+def _fetch_images(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
+    """Download images by the rules of videos, before transformers would fetch any address; the rest stays as it is."""
+    if isinstance(images, list | tuple):
+        return [_fetch_images(image, allowed_hosts) for image in images]
+    if not (isinstance(images, str) and images.startswith(("http://", "https://"))):
+        return images
+    limits = MediaLimits()
+    with (
+        open_media(images, limits, allowed_hosts, Deadline(limits.timeout)) as handle,
+        handle.reading() as stream,
+        Image.open(stream) as picture,
+    ):
+        limits.check_picture(images, *picture.size)
+        return picture.convert("RGB")
 
 
 def _any_leaf(items: Any) -> bool:

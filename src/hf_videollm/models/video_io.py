@@ -52,6 +52,7 @@ __all__ = [
     "UnsafeURL",
     "UnsupportedMedia",
     "VideoSource",
+    "ClipMetadata",
     "available_backends",
     "load_audio",
     "load_video",
@@ -59,6 +60,22 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+
+class ClipMetadata(VideoMetadata):
+    """`VideoMetadata` of a file, with the time of every frame; the rate alone says little where it varies.
+
+    Attributes:
+        frame_times: float64 (total_num_frames,), seconds since the start of the file.
+    """
+
+    frame_times: np.ndarray
+
+    @property
+    def timestamps(self) -> list[float]:
+        """Seconds of the chosen frames (`frames_indices`)."""
+        indices = range(self.total_num_frames) if self.frames_indices is None else self.frames_indices
+        return [float(self.frame_times[index]) for index in indices]
 
 
 def load_video(
@@ -198,6 +215,7 @@ def _read(
     if (first, last) != (0, len(clip)):
         view = _metadata(clip, reader.backend)
         view.total_num_frames = last - first
+        view.frame_times = clip.timestamps[first:last]
         view.duration = _shown_until(clip, last) - float(clip.timestamps[first])
     indices = [first + i for i in _asked_for(sampler, view, name)]
     distinct = sorted(set(indices))
@@ -228,8 +246,8 @@ def _read(
     return (pictures if rows == list(range(len(distinct))) else pictures[rows]), metadata
 
 
-def _metadata(clip: Clip, backend: str) -> VideoMetadata:
-    return VideoMetadata(
+def _metadata(clip: Clip, backend: str) -> ClipMetadata:
+    metadata = ClipMetadata(
         total_num_frames=len(clip),
         fps=clip.fps,
         width=clip.width,
@@ -237,6 +255,8 @@ def _metadata(clip: Clip, backend: str) -> VideoMetadata:
         duration=clip.duration,
         video_backend=backend,
     )
+    metadata.frame_times = clip.timestamps
+    return metadata
 
 
 def _clip_bounds(clip: Clip, name: str, start: float | None, end: float | None) -> tuple[int, int]:

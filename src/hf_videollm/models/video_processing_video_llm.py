@@ -46,6 +46,36 @@ class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):
     max_frames: int | None
 
 
+class FrameClock:
+    """From seconds to frame numbers: by the frame rate, or by the frames' own times where the rate varies."""
+
+    def __init__(self, metadata: VideoMetadata) -> None:
+        self.rate = float(metadata.fps)
+        self.total = int(metadata.total_num_frames)
+        self.duration = metadata.duration
+        times = getattr(metadata, "frame_times", None)
+        steps = np.arange(self.total) / self.rate
+        self.times = steps if times is None else np.asarray(times)
+        # Timestamps are rounded to ticks, hence the quarter of a frame.
+        self.is_constant = bool(np.allclose(self.times - self.times[0], steps, rtol=0, atol=0.25 / self.rate))
+
+    def frame_at(self, seconds: float) -> int:
+        """Number of the nearest frame; beyond the end for a constant rate, the last one otherwise."""
+        if self.is_constant:
+            return round(seconds * self.rate)
+        return round(float(np.interp(seconds, self.times, np.arange(self.total))))
+
+    def frame_shown_at(self, seconds: float) -> int:
+        """Number of the frame on screen."""
+        return max(0, int(np.searchsorted(self.times, seconds, side="right")) - 1)
+
+    def seconds(self, frame: int) -> float:
+        """Time of a frame; of the end of the video for `frame` = number of frames."""
+        if frame < self.total:
+            return float(self.times[frame])
+        return float(self.times[0]) + (self.duration or self.total / self.rate)
+
+
 class VideoLlmVideoProcessor(BaseVideoProcessor):
     """Decodes with our own reader, samples frames, resizes, crops to the tower's size and pads the time axis."""
 
@@ -92,16 +122,25 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         total = int(metadata.total_num_frames)
         if total < 1:
             raise ValueError("The video has no frames to sample from.")
-        if (fps is not None or start is not None or end is not None) and not metadata.fps:
+        if fps is None and start is None and end is None:
+            return self.sample_range(0, total - 1, num_frames or self.num_frames)
+        if not metadata.fps:
             raise ValueError("fps, start and end need the video's frame rate: pass video_metadata with fps.")
-        rate = float(metadata.fps or 0.0)
-        first = 0 if start is None else min(max(0, round(start * rate)), total - 1)
-        last = total - 1 if end is None else min(round(end * rate), total - 1)
-        if last < first:
-            raise ValueError(f"The clip from {start} s to {end} s holds no frame; the video has {total / rate:.2f} s.")
-        if fps is not None:
-            num_frames = max(1, round((last - first + 1) / rate * fps))
-        return self.sample_range(first, last, num_frames or self.num_frames)
+        clock = FrameClock(metadata)
+        first = 0 if start is None else min(max(0, clock.frame_at(start)), total - 1)
+        last = total - 1 if end is None else min(clock.frame_at(end), total - 1)
+        if last < first or (start is not None and start >= clock.seconds(total)):
+            raise ValueError(
+                f"The clip from {start or 0:g} s to {'the end' if end is None else f'{end:g} s'} holds no frame; "
+                f"the video has {clock.seconds(total):.2f} s."
+            )
+        if fps is None:
+            return self.sample_range(first, last, num_frames or self.num_frames)
+        wanted = max(1, round((clock.seconds(last + 1) - clock.seconds(first)) * fps))
+        if clock.is_constant:
+            return self.sample_range(first, last, wanted)
+        edges = np.linspace(clock.seconds(first), clock.seconds(last + 1), wanted + 1)
+        return np.array([clock.frame_shown_at(time) for time in (edges[:-1] + edges[1:]) / 2], dtype=np.int64)
 
     def sample_range(self, first: int, last: int, num_frames: int) -> np.ndarray:
         """Rule of the design: `num_frames` indices from `first` to `last`, both inclusive. Centres of equal parts."""
@@ -294,4 +333,4 @@ def _sample_array(
     return video[indices].contiguous(), replace(known, frames_indices=[int(index) for index in indices])
 
 
-__all__ = ["VideoLlmVideoProcessor", "VideoLlmVideoProcessorKwargs", "flatten_metadata", "flatten_videos"]
+__all__ = ["FrameClock", "VideoLlmVideoProcessor", "VideoLlmVideoProcessorKwargs", "flatten_metadata", "flatten_videos"]
