@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,15 @@ BACKENDS = ("pyav", "torchcodec", "decord")
 
 def available_backends() -> tuple[str, ...]:
     """Names of the decoders that are installed and work here, the preferred one first."""
-    probes = {"pyav": import_pyav, "torchcodec": _import_torchcodec, "decord": _import_decord}
-    found = []
-    for name in BACKENDS:
-        try:
-            probes[name]()
-        except MissingBackend:
-            continue
-        found.append(name)
-    return tuple(found)
+    return tuple(name for name in BACKENDS if _usable(name))
+
+
+def _usable(backend: str) -> bool:
+    try:
+        _PROBES[backend]()
+    except MissingBackend:
+        return False
+    return True
 
 
 def _import_decord() -> Any:
@@ -65,6 +65,13 @@ def _import_torchcodec() -> Any:
     return torchcodec
 
 
+_PROBES: dict[str, Callable[[], Any]] = {
+    "pyav": import_pyav,
+    "torchcodec": _import_torchcodec,
+    "decord": _import_decord,
+}
+
+
 def open_reader(
     handle: MediaHandle, backend: str, limits: MediaLimits, deadline: Deadline, tolerate_damage: bool
 ) -> FrameReader:
@@ -76,19 +83,19 @@ def open_reader(
     """
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f'backend={backend!r} is unknown; use "auto", "pyav", "decord" or "torchcodec".')
-    usable = available_backends()
     if backend == "auto":
-        backend = usable[0] if usable else "pyav"
-    if backend == "decord":
-        _import_decord()
-    elif backend == "torchcodec":
-        _import_torchcodec()
-    if backend == "pyav" or "pyav" in usable:
-        reader = PyAVReader(handle, limits, deadline, tolerate_damage)
-        if backend == "pyav":
-            return reader
+        backend = next((name for name in BACKENDS if _usable(name)), "pyav")
+    _PROBES[backend]()
+    if backend != "pyav" and not _usable("pyav"):
+        return _OTHER_READERS[backend](handle, limits, deadline, None)
+    reader = PyAVReader(handle, limits, deadline, tolerate_damage)
+    if backend == "pyav":
+        return reader
+    try:
         return _hand_over(reader, backend, handle, limits, deadline)
-    return _OTHER_READERS[backend](handle, limits, deadline, None)
+    except BaseException:
+        reader.close()
+        raise
 
 
 def _hand_over(

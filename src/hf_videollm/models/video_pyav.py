@@ -168,7 +168,8 @@ class PyAVReader:
         self._limits.check_picture(self._name, context.width, context.height)
         context.options = {"max_pixels": str(self._limits.max_pixels)}
         context.thread_type = "AUTO"
-        context.thread_count = _THREADS
+        # Starting threads costs more than decoding small pictures.
+        context.thread_count = _THREADS if context.width * context.height >= 100_000 else 1
         self._read_packet_list()
         first = self._first_frame()
         self._orientation = _orientation(first)
@@ -289,7 +290,8 @@ class PyAVReader:
         if done < len(indices) and not self._broken:
             yield from self._decode_all(indices[done:])
         elif done < len(indices):
-            raise DecodingStopped(self._readable)
+            # A later frame may have come out by itself, so the first one missed is a bound as well.
+            raise DecodingStopped(min(self._readable, indices[done]))
 
     def _runs(self, indices: Sequence[int]) -> list[_Run]:
         """Wanted frames grouped by the keyframe to start from; near groups are joined, as a seek costs frames too."""
@@ -337,7 +339,7 @@ class PyAVReader:
                 if done == len(indices):
                     return
         if self._broken:
-            raise DecodingStopped(len(times) if self._counting else self._readable)
+            raise DecodingStopped(min(len(times) if self._counting else self._readable, indices[done]))
         self._recount(times)
         raise FrameCountChanged
 
