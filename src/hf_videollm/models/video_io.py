@@ -41,6 +41,7 @@ from .video_clip import Clip, DecodingStopped, FrameCountChanged, FrameReader
 
 __all__ = [
     "CheckpointError",
+    "ClipMetadata",
     "CorruptMedia",
     "MediaError",
     "MediaLimits",
@@ -52,7 +53,6 @@ __all__ = [
     "UnsafeURL",
     "UnsupportedMedia",
     "VideoSource",
-    "ClipMetadata",
     "available_backends",
     "load_audio",
     "load_video",

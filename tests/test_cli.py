@@ -1,0 +1,156 @@
+"""The command line: answers, JSON, help, and one line with exit code 2 on bad input."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_videollm.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Any:
+    return lambda *arguments: run(capsys, *arguments)
+
+
+def test_ask_prints_the_answer_alone(cli: Any, tiny_checkpoint: str, clips: list[str]) -> None:
+    arguments = ("ask", clips[0], "What moves?", "--model", tiny_checkpoint, "--max-new-tokens", "6")
+    code, out, _ = cli(*arguments)
+    assert code == 0
+    assert len(out.splitlines()) == 1
+    code, as_json, _ = cli(*arguments, "--json")
+    answer = json.loads(as_json)
+    assert code == 0
+    assert answer["answer"] == out.strip()
+    assert answer["question"] == "What moves?"
+    assert answer["num_frames"] == 4
+    assert set(answer) == {"video", "question", "answer", "model", "num_frames", "seconds"}
+
+
+def test_ask_options_reach_the_model(cli: Any, tiny_checkpoint: str, clips: list[str]) -> None:
+    base = ("ask", clips[0], "What moves?", "--model", tiny_checkpoint, "--json")
+    _, out, _ = cli(*base, "--frames", "2", "--max-new-tokens", "3", "--dtype", "float32", "--device", "cpu")
+    answer = json.loads(out)
+    assert answer["num_frames"] == 2
+    assert len(answer["answer"].replace(" ", "")) <= 3
+    code, _, _ = cli(*base, "--start", "0.5", "--end", "1.5", "--max-new-tokens", "3")
+    assert code == 0
+
+
+def test_caption(cli: Any, tiny_checkpoint: str, clips: list[str]) -> None:
+    code, out, _ = cli("caption", clips[0], "--model", tiny_checkpoint, "--max-new-tokens", "4", "--json")
+    assert code == 0
+    assert json.loads(out)["question"] == "Describe the video in details."
+
+
+def test_info(cli: Any, tiny_checkpoint: str) -> None:
+    code, out, _ = cli("info", tiny_checkpoint, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["design"] == "PllavaForConditionalGeneration"
+    assert facts["tokens_per_video"] == 16
+    assert facts["tokens_per_image"] == 4
+    from tiny_checkpoint import make_model
+
+    total = sum(parameter.numel() for parameter in make_model().parameters())
+    assert facts["parameters"]["total"] == total
+    assert facts["weight_bytes"]["float32"] == 4 * total
+    # 2 (keys and values) x 2 layers x 2 heads x 12 wide x (16 + 256) tokens x 2 bytes
+    assert facts["kv_cache_bytes"] == 2 * 2 * 2 * 12 * (16 + 256) * 2
+    code, table, _ = cli("info", tiny_checkpoint)
+    assert code == 0
+    assert "tokens per video" in table
+
+
+def test_info_of_the_released_7b_counts_what_the_paper_says(cli: Any, tmp_path: Path) -> None:
+    """No weights needed: 2304 tokens a video, 7.06 billion parameters."""
+    from tiny_checkpoint import make_processor
+    from transformers import CLIPVisionConfig, LlamaConfig
+
+    import hf_videollm
+
+    tower = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        image_size=336,
+        patch_size=14,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+    )
+    config = hf_videollm.PllavaConfig(vision_config=tower, text_config=LlamaConfig(vocab_size=32064))
+    config.save_pretrained(tmp_path)
+    processor = make_processor()
+    processor.pooling_shape, processor.video_processor.num_frames = config.pooling_shape, 16
+    processor.save_pretrained(tmp_path)
+    _, out, _ = cli("info", str(tmp_path), "--json")
+    facts = json.loads(out)
+    assert facts["tokens_per_video"] == 2304
+    assert facts["tokens_per_image"] == 144
+    assert facts["parameters"]["total"] == 7_063_427_072  # specification: released key list without LoRA
+
+
+@pytest.mark.parametrize("command", ["", "ask", "caption", "info", "convert", "convert pllava", "tune-alpha"])
+def test_help_shows_what_to_type(cli: Any, command: str) -> None:
+    code, out, _ = cli(*command.split(), "--help")
+    assert code == 0
+    if command and command != "convert":
+        assert "Example" in out
+        assert f"hf-videollm {command}" in out
+
+
+BAD_INPUT = [
+    (("ask", "gone.mp4", "What?", "--model", "{checkpoint}"), "gone.mp4"),
+    (("ask", "{text}", "What?", "--model", "{checkpoint}"), "notes.mp4"),
+    (("ask", "{clip}", "What?", "--model", "./nowhere"), "./nowhere"),
+    (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--dtype", "int3"), "dtype"),
+    (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--frames", "0"), "--frames"),
+    (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--frames", "many"), "--frames"),
+    (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--start", "90"), "90"),
+    (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--lora-alpha", "4"), "lora_alpha"),
+    (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--device", "cuda:9"), "cuda:9"),
+    (("ask", "https://example.com/a.mp4", "What?", "--model", "{checkpoint}"), "example.com"),
+    (("ask", "{clip}"), "question"),
+    (("info", "{empty}"), "empty"),
+    (("convert", "pllava", "{empty}", "{empty}-out"), "empty"),
+    (("convert", "pllava", "./nowhere", "./out"), "nowhere"),
+    (("tune-alpha", "{checkpoint}", "gone.jsonl"), "gone.jsonl"),
+    (("frobnicate",), "frobnicate"),
+    ((), "ask"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), BAD_INPUT)
+def test_bad_input_is_one_line_and_exit_code_2(
+    cli: Any, tiny_checkpoint: str, clips: list[str], tmp_path: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    (tmp_path / "notes.mp4").write_text("this is no video")
+    (tmp_path / "empty").mkdir()
+    values = {"checkpoint": tiny_checkpoint, "clip": clips[0]}
+    values |= {"text": str(tmp_path / "notes.mp4"), "empty": str(tmp_path / "empty")}
+    code, out, err = cli(*(argument.format(**values) for argument in arguments))
+    assert code == 2, err
+    assert not out
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
+    assert named in lines[0]
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(tiny_checkpoint: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone\.mp4"):
+        main(["ask", "gone.mp4", "What?", "--model", tiny_checkpoint, "--debug"])
+
+
+def test_version(cli: Any) -> None:
+    import hf_videollm
+
+    assert cli("--version")[1].strip() == hf_videollm.__version__

@@ -1,0 +1,83 @@
+"""The frozen surface: a change here is a change for users, and belongs in the CHANGELOG."""
+
+import inspect
+
+import pytest
+import transformers
+from transformers.pipelines import PIPELINE_REGISTRY
+
+import hf_videollm
+
+PUBLIC_NAMES = [
+    "CheckpointError",
+    "CorruptMedia",
+    "MediaError",
+    "MediaLimits",
+    "MediaTooLarge",
+    "NoAudioStream",
+    "NoVideoStream",
+    "PllavaConfig",
+    "PllavaForConditionalGeneration",
+    "PllavaModel",
+    "PllavaProcessor",
+    "PllavaVideoProcessor",
+    "UnsafeURL",
+    "UnsupportedMedia",
+    "VideoTextToTextPipeline",
+    "__version__",
+    "default_checkpoint",
+    "load_audio",
+    "load_pipeline",
+    "load_video",
+    "save_checkpoint",
+]
+
+# model_type -> Auto class -> our class
+AUTO_MAPPINGS = {
+    "pllava": {
+        "AutoConfig": "PllavaConfig",
+        "AutoModel": "PllavaModel",
+        "AutoModelForImageTextToText": "PllavaForConditionalGeneration",
+        "AutoModelForMultimodalLM": "PllavaForConditionalGeneration",
+        "AutoModelForCausalLM": "PllavaForConditionalGeneration",
+        "AutoProcessor": "PllavaProcessor",
+        "AutoVideoProcessor": "PllavaVideoProcessor",
+    },
+}
+
+
+def test_public_names() -> None:
+    assert sorted(hf_videollm.__all__) == sorted(PUBLIC_NAMES)
+    for name in PUBLIC_NAMES:
+        assert hasattr(hf_videollm, name)
+
+
+def test_everything_public_has_a_docstring() -> None:
+    undocumented = []
+    for name in PUBLIC_NAMES:
+        item = getattr(hf_videollm, name)
+        if not (inspect.isclass(item) or inspect.isfunction(item)):
+            continue
+        if not inspect.getdoc(item):
+            undocumented.append(name)
+    assert not undocumented
+
+
+@pytest.mark.parametrize("model_type", AUTO_MAPPINGS)
+def test_auto_mappings(model_type: str) -> None:
+    expected = AUTO_MAPPINGS[model_type]
+    config = transformers.AutoConfig.for_model(model_type)
+    assert type(config).__name__ == expected["AutoConfig"]
+    # What a saved checkpoint announces for remote code is the same list.
+    announced = {name: reference.split(".")[1] for name, reference in config.auto_map.items()}
+    assert announced == expected
+    for name in expected:
+        if name.startswith("AutoModel"):
+            found = getattr(transformers, name)._model_mapping[type(config)]
+            assert found.__name__ == expected[name], name
+
+
+def test_pipeline_task_is_registered_on_import() -> None:
+    task, entry, _ = PIPELINE_REGISTRY.check_task("video-text-to-text")
+    assert task == "video-text-to-text"
+    assert entry["impl"] is hf_videollm.VideoTextToTextPipeline
