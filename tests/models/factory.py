@@ -1,0 +1,244 @@
+"""Tiny random models and batches of every design, for the shared invariants.
+
+A batch is described by strings: `[["v3", "i"], [], ["v2", "v4"]]` is three prompts, the first with a video of three
+frames and an image, the second with text only. `DesignCase.make_rows` turns that into prompts, `collate` into inputs.
+A new design adds its cases with `DesignCase(...)`; nothing else here knows about designs.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from hf_videollm.models.configuration_pllava import PllavaConfig, pllava_pooled_shape
+from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
+from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGeneration
+
+VOCAB_SIZE, PAD, IMAGE, VIDEO = 120, 0, 100, 101
+FRAME_SIZE = 16
+TOKEN_TYPES = {"image": 1, "video": 2}
+Specs = Sequence[Sequence[str]]
+
+VISION_TOWERS: dict[str, dict[str, Any]] = {
+    name: {
+        "model_type": name,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "image_size": FRAME_SIZE,
+        "patch_size": 4,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+    }
+    for name in ("clip_vision_model", "siglip_vision_model")
+}
+_LLAMA_LIKE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCAB_SIZE,
+    "max_position_embeddings": 256,
+    "pad_token_id": PAD,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+}
+TEXT_TOWERS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", **_LLAMA_LIKE},
+    "qwen2": {"model_type": "qwen2", **_LLAMA_LIKE},
+    # A sliding window. No soft cap on attention: the fused kernel of older releases silently leaves it out.
+    "gemma2": {
+        "model_type": "gemma2",
+        **_LLAMA_LIKE,
+        "head_dim": 8,
+        "sliding_window": 12,
+        "query_pre_attn_scalar": 8,
+        "attn_logit_softcapping": None,
+    },
+    # Absolute positions: a wrong position id shows, where rotary embeddings only see differences.
+    "gpt2": {
+        "model_type": "gpt2",
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 256,
+        "vocab_size": VOCAB_SIZE,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "bos_token_id": 1,
+        "eos_token_id": None,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt with its media, before batching."""
+
+    ids: torch.Tensor
+    videos: tuple[torch.Tensor, ...] = ()
+    images: tuple[torch.Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class DesignCase:
+    """A tiny model of one design, and how to feed it.
+
+    Attributes:
+        name: shown as the test's id.
+        model_class: the class with a head.
+        config: keyword arguments of its configuration.
+        num_tokens: number of placeholders of a clip, from the configuration and the frame count.
+        sensitivity: how far other videos must move the logits; far above every tolerance.
+        absolute_positions: the language model sees where a token stands, not only distances.
+    """
+
+    name: str
+    model_class: type[VideoLlmForConditionalGeneration]
+    config: dict[str, Any]
+    num_tokens: Callable[[Any, int], int]
+    sensitivity: float = 0.3
+    absolute_positions: bool = field(default=False)
+
+    def make_config(self, **overrides: Any) -> Any:
+        return self.model_class.config_class(**{**self.config, **overrides})
+
+    def make_model(self, seed: int = 0, **overrides: Any) -> VideoLlmForConditionalGeneration:
+        """A model in evaluation mode whose answers depend on its videos."""
+        model = self.model_class(self.make_config(**overrides))
+        randomise(model, seed)
+        # Ids that stand for media, or for padding, are nothing a prompt would ask a model to write.
+        model.generation_config.suppress_tokens = [PAD, IMAGE, VIDEO]
+        model.generation_config.pad_token_id = PAD
+        return model.eval()
+
+    def make_rows(self, specs: Specs, seed: int = 0) -> list[Row]:
+        """Prompts of unequal length: text, the placeholders of each medium with text between, text."""
+        generator = torch.Generator().manual_seed(seed)
+        return [self._make_row(media, index, generator) for index, media in enumerate(specs)]
+
+    def _make_row(self, media: Sequence[str], index: int, generator: torch.Generator) -> Row:
+        config = self.make_config()
+        text = [_random_text(2 + index % 3, generator)]
+        clips: dict[str, list[torch.Tensor]] = {"i": [], "v": []}
+        for medium in media:
+            frames = random_frames(int(medium[1:] or 1), generator)
+            clips[medium[0]].append(frames)
+            token = IMAGE if medium[0] == "i" else VIDEO
+            text.append(torch.full((self.num_tokens(config, len(frames)),), token))
+            text.append(_random_text(1 + index % 2, generator))
+        text.append(_random_text(2, generator))
+        return Row(torch.cat(text), tuple(clips["v"]), tuple(clips["i"]))
+
+    def make_batch(self, specs: Specs, seed: int = 0, padding_side: str = "right") -> dict[str, torch.Tensor]:
+        """Model inputs of the prompts that `specs` describes."""
+        return collate(self.make_rows(specs, seed), padding_side)
+
+
+def randomise(model: torch.nn.Module, seed: int) -> None:
+    """Give every weight a size at which it matters.
+
+    With the usual initialisation (0.02) a tiny model ignores its video: all its logits are nearly zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim < 2:
+                is_scale = "norm" in name.lower() or ".ln_" in name
+                parameter.copy_((1.0 if is_scale and name.endswith("weight") else 0.0) + 0.1 * noise)
+            elif "embed" in name or ".wte." in name or ".wpe." in name:
+                parameter.copy_(0.5 * noise)
+            else:
+                parameter.copy_(1.5 * noise / math.sqrt(parameter[0].numel()))
+
+
+def random_frames(num_frames: int, generator: torch.Generator) -> torch.Tensor:
+    """Frames `(T, 3, H, W)` of one clip, each with a colour of its own, so that pooling cannot level them out."""
+    colour = torch.randn((num_frames, 3, 1, 1), generator=generator)
+    return colour + torch.randn((num_frames, 3, FRAME_SIZE, FRAME_SIZE), generator=generator)
+
+
+def _random_text(length: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randint(3, IMAGE, (length,), generator=generator)
+
+
+def collate(rows: Sequence[Row], padding_side: str = "right", garbage: float = float("nan")) -> dict[str, torch.Tensor]:
+    """Pad and stack prompts.
+
+    Args:
+        garbage: value of the padded frames. A NaN that is used anywhere spoils every logit it reaches.
+    """
+    lengths = torch.tensor([len(row.ids) for row in rows])
+    input_ids = pad_sequence([row.ids for row in rows], True, PAD, padding_side)
+    ones = [torch.ones(int(length), dtype=torch.long) for length in lengths]
+    batch = {"input_ids": input_ids, "attention_mask": pad_sequence(ones, True, 0, padding_side)}
+    videos = [video for row in rows for video in row.videos]
+    if videos:
+        batch["pixel_values_videos"] = pad_sequence(videos, True, garbage)
+        batch["num_video_frames"] = torch.tensor([len(video) for video in videos])
+    if images := [image for row in rows for image in row.images]:
+        batch["pixel_values"] = torch.cat(images)
+    batch["mm_token_type_ids"] = sum(
+        (input_ids == token).long() * TOKEN_TYPES[name] for name, token in (("image", IMAGE), ("video", VIDEO))
+    )
+    return batch
+
+
+def with_labels(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The batch with its own text as labels: no loss on placeholders and padding."""
+    ignored = (batch["attention_mask"] == 0) | (batch["mm_token_type_ids"] > 0)
+    return {**batch, "labels": batch["input_ids"].masked_fill(ignored, -100)}
+
+
+def with_other_media(rows: Sequence[Row], seed: int = 1234) -> list[Row]:
+    """The same prompts with other frames: what no model that looks at its videos can mistake for the original."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def redraw(clips: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(random_frames(len(clip), generator) for clip in clips)
+
+    return [replace(row, videos=redraw(row.videos), images=redraw(row.images)) for row in rows]
+
+
+def repeat_rows(rows: Sequence[Row], times: int) -> list[Row]:
+    """Every prompt `times` times, with its media: what beams and several return sequences amount to."""
+    return [row for row in rows for _ in range(times)]
+
+
+def _pllava_tokens(config: PllavaConfig, num_frames: int) -> int:
+    return math.prod(pllava_pooled_shape(num_frames, config.pooling_shape))
+
+
+def pllava_case(text: str, vision: str = "clip_vision_model", **overrides: Any) -> DesignCase:
+    """PLLaVA on the named towers."""
+    config = {
+        "text_config": TEXT_TOWERS[text],
+        "vision_config": VISION_TOWERS[vision],
+        "vision_feature_select_strategy": "default" if vision == "clip_vision_model" else "full",
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "num_frames": 4,
+        "pooling_shape": [2, 2, 2],
+        "vision_chunk_size": 4,
+        **overrides,
+    }
+    return DesignCase(
+        name=f"pllava-{text}-{vision.split('_')[0]}" + ("-tied" if overrides.get("tie_word_embeddings") else ""),
+        model_class=PllavaForConditionalGeneration,
+        config=config,
+        num_tokens=_pllava_tokens,
+        absolute_positions=text == "gpt2",
+    )
+
+
+PLLAVA_CASES = [
+    pllava_case("llama"),
+    pllava_case("qwen2", "siglip_vision_model"),
+    pllava_case("gpt2"),
+    pllava_case("gemma2", tie_word_embeddings=True),
+]
