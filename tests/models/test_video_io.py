@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -225,6 +226,8 @@ def test_variable_frame_rate_goes_by_timestamps(tmp_path: Path, backend: str) ->
         assert read_numbers(frames) == [4, 5, 6, 7] == metadata.frames_indices
         assert metadata.fps == pytest.approx(9 / 3.0, rel=0.02)
         assert 3.0 <= metadata.duration <= 3.95
+        assert metadata.timestamps == pytest.approx([1.0, 1.5, 2.0, 2.04])
+        assert len(replace(metadata).timestamps) == 4  # by the rate
     still = load_video(tmp_path / "vfr.mp4", start=0.5, end=0.9, backend=backend)[0]
     assert read_numbers(still) == [3]  # shown from 0.12 s to 1 s
 

@@ -370,3 +370,30 @@ def test_the_public_names() -> None:
     for kind in (CorruptMedia, MediaNotFound, MediaTooLarge, NoVideoStream, UnsafeURL, UnsupportedMedia):
         assert issubclass(kind, MediaError)
         assert issubclass(kind, ValueError)
+
+
+@pytest.mark.parametrize("place", ["everywhere", "forward"])
+def test_a_file_that_cannot_be_sought_in(folder: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Damaged indices make FFmpeg's seek fail with errors of the operating system."""
+
+    class Unseekable:
+        def __init__(self, container: object) -> None:
+            self._container = container
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._container, name)
+
+        def seek(self, offset: int, **options: object) -> None:
+            if place == "everywhere" or offset > 0:
+                raise PermissionError(1, "Operation not permitted")
+            self._container.seek(offset, **options)
+
+    monkeypatch.setattr(
+        "hf_videollm.models.video_pyav.open_container", lambda handle: Unseekable(av.open(handle.for_pyav()))
+    )
+    if place == "forward":  # seeking back to the beginning still works
+        frames, _ = load_video(folder / "whole.mp4", num_frames=3, backend="pyav")
+        assert read_numbers(frames) == [10, 30, 50]
+    else:
+        with pytest.raises(CorruptMedia, match="damaged index"):
+            load_video(folder / "whole.mp4", num_frames=3, backend="pyav")

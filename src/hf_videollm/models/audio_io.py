@@ -140,7 +140,7 @@ def _seek(container: Any, stream: Any, seconds: float) -> None:
     try:
         container.seek(round(max(0.0, seconds) / float(stream.time_base)), stream=stream, backward=True)
     except (av.FFmpegError, OSError):
-        container.seek(0)  # decoding from the beginning is slower and as right
+        return  # a failed seek leaves the position; decoding from the beginning is slower and as right
 
 
 def _resampled(

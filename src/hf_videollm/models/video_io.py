@@ -66,14 +66,17 @@ class ClipMetadata(VideoMetadata):
     """`VideoMetadata` of a file, with the time of every frame; the rate alone says little where it varies.
 
     Attributes:
-        frame_times: float64 (total_num_frames,), seconds since the start of the file.
+        frame_times: float64 (total_num_frames,), seconds since the start of the file. None in a copy made with
+            `dataclasses.replace`, which knows only the fields of `VideoMetadata`; then the rate has to do.
     """
 
-    frame_times: np.ndarray
+    frame_times: np.ndarray | None = None
 
     @property
     def timestamps(self) -> list[float]:
         """Seconds of the chosen frames (`frames_indices`)."""
+        if self.frame_times is None:
+            return super().timestamps
         indices = range(self.total_num_frames) if self.frames_indices is None else self.frames_indices
         return [float(self.frame_times[index]) for index in indices]
 

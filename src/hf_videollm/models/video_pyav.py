@@ -315,7 +315,10 @@ class PyAVReader:
         if run.key is None:
             self._rewind()
         else:
-            self._container.seek(run.key[1], stream=self._stream, backward=True)
+            try:
+                self._container.seek(run.key[1], stream=self._stream, backward=True)
+            except (self._av.FFmpegError, OSError):
+                return  # a damaged index; decoding from the beginning may still do
         done = 0
         for frame in self._decode_from_here(run.key, set(wanted)):
             if frame.pts is None or frame.pts > wanted[done]:
@@ -359,7 +362,10 @@ class PyAVReader:
         try:
             self._container.seek(beginning, stream=self._stream, backward=True)
         except (self._av.FFmpegError, OSError):
-            self._container.seek(0)
+            try:
+                self._container.seek(0)
+            except (self._av.FFmpegError, OSError):
+                raise self._corrupt("has a damaged index") from None
 
     def _decode_from_here(self, key: tuple[int, int] | None = None, wanted: set[int] | None = None) -> Iterator[Any]:
         """Decoded frames from the position of the container, or from the packet of keyframe `key` after it on."""
