@@ -254,7 +254,7 @@ def _complete_config(
     config.architectures = [PllavaForConditionalGeneration.__name__]
     config.dtype = dtype or config.dtype or _usual_dtype(plan)
     config.tie_word_embeddings = plan.tied
-    config.text_config.tie_word_embeddings = plan.tied  # type: ignore[union-attr]
+    config.text_config.tie_word_embeddings = plan.tied
     if plan.lora:
         config.lora_training_alpha = TRAINING_ALPHA
         if merge is None:

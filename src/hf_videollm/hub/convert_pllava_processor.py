@@ -109,7 +109,7 @@ def build_processor(
     Raises:
         CheckpointError: the tokenizer cannot be read or belongs to another model, or a file is damaged.
     """
-    vocab_size = config.text_config.vocab_size  # type: ignore[union-attr]
+    vocab_size = config.text_config.vocab_size
     if tokenizer_folder is None:
         if not 0 <= config.image_token_id < vocab_size:
             raise CheckpointError(
@@ -227,7 +227,7 @@ def _compare_eos(tokenizer: Any, eos_token_id: int | list[int] | None) -> list[s
 
 def _image_options(config: PllavaConfig, preprocessor_file: Path | None) -> tuple[dict[str, Any], list[str]]:
     """Options that image and video processor share; CLIP's own where the checkpoint says nothing."""
-    size = config.vision_config.image_size  # type: ignore[union-attr]
+    size = config.vision_config.image_size
     options: dict[str, Any] = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
     if preprocessor_file is None:
         return options, []

@@ -94,7 +94,7 @@ def load_design_config(source: str) -> VideoLlmConfig:
     return config
 
 
-def count_parameters(model: torch.nn.Module) -> dict[str, int]:
+def count_parameters(model: Any) -> dict[str, int]:
     """Parameters of vision tower, connector, language model and head; tied weights count once."""
     parts = {
         "vision_tower": model.model.vision_tower,

@@ -43,7 +43,7 @@ class CheckpointMixin:
         )
         if strict:
             _refuse_partial_load(cls.__name__, pretrained_model_name_or_path, info, ignore_mismatched)
-        return (model, info) if wants_info else model
+        return (model, info) if wants_info else model  # type: ignore[return-value]
 
 
 def _refuse_partial_load(

@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 from .configuration_video_llm import VideoLlmConfig
 
 
-def pllava_pooled_shape(num_frames: int, pooling_shape: tuple[int, int, int] | list[int]) -> tuple[int, int, int]:
+def pllava_pooled_shape(num_frames: int, pooling_shape: tuple[int, ...] | list[int]) -> tuple[int, int, int]:
     """Shape (t, h, w) of the visual tokens of one clip; their product is the number of placeholders it needs.
 
     A video is pooled to `pooling_shape`, whatever its frame count (paper, section 3.3: adaptive pooling).

@@ -46,8 +46,9 @@ class VideoLlmConfig(PreTrainedConfig):
     # Auto class -> "file.Class" of this design: what `trust_remote_code=True` loads from a saved folder.
     auto_classes: ClassVar[dict[str, str]] = {}
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    # A dict or a `PreTrainedConfig`; always the latter once the config is made.
+    vision_config: Any = None
+    text_config: Any = None
     image_token_id: int = 32000
     video_token_id: int = 32001
     num_frames: int = 16

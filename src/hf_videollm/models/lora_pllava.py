@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from .media_errors import CheckpointError
@@ -38,7 +37,7 @@ SAVE_ARGUMENTS = ("is_main_process", "state_dict", "push_to_hub", "max_shard_siz
 PUSH_ARGUMENTS = ("commit_message", "private", "token", "create_pr", "revision")
 
 if TYPE_CHECKING:
-    _Base = PreTrainedModel
+    from transformers import PreTrainedModel as _Base
 else:  # the mixin stands before a `PreTrainedModel` in the bases of a class and uses what that has
     _Base = object
 

@@ -75,7 +75,7 @@ class VideoLlmPreTrainedModel(CheckpointMixin, PreTrainedModel):
 class VideoLlmModel(VideoLlmPreTrainedModel):
     """Vision tower, connector and language model without a head."""
 
-    connector_class: ClassVar[Callable[[Any], nn.Module]]
+    connector_class: ClassVar[Callable[..., nn.Module]]
     # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
@@ -238,6 +238,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         token_id = getattr(self.config, f"{modality}_token_id")
         if input_ids is not None:
             return input_ids == token_id
+        assert inputs_embeds is not None
         embedding = self.get_input_embeddings()(torch.tensor(token_id, device=inputs_embeds.device))
         return (inputs_embeds == embedding).all(-1)
 
@@ -299,16 +300,18 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
         }
         if inputs_embeds is None:
+            assert input_ids is not None
             inputs_embeds = self.get_input_embeddings()(self._embeddable_ids(input_ids, masks))
-        hidden_states = {}
+        merged: torch.Tensor = inputs_embeds
+        hidden_states: dict[str, Any] = {}
         for modality, output in features.items():
             hidden_states[f"{modality}_hidden_states"] = vectors = torch.cat(list(output.pooler_output))
-            inputs_embeds = self.merge_features(inputs_embeds, masks[modality], vectors, modality)
+            merged = self.merge_features(merged, masks[modality], vectors, modality)
 
         outputs = self.language_model(
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=merged,
             attention_mask=attention_mask,
-            position_ids=self._position_ids(attention_mask, position_ids, inputs_embeds.shape[1]),
+            position_ids=self._position_ids(attention_mask, position_ids, merged.shape[1]),
             past_key_values=past_key_values,
             use_cache=use_cache,
             **kwargs,
@@ -333,10 +336,9 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         """Positions of the last `length` tokens. They count real tokens only, so that padding on either side changes
         nothing, also with absolute positions and on a cache. `generate` passes its own; this serves a plain forward.
         """
-        is_plain_mask = isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
-        if position_ids is not None or not is_plain_mask:
+        if position_ids is not None or not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 2:
             return position_ids
-        positions = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
+        positions = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask.eq(0), 1)
         return positions[:, -length:]
 
     def generate(self, *args: Any, **kwargs: Any) -> None:
@@ -361,7 +363,7 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
     def __init__(self, config: VideoLlmConfig) -> None:
         super().__init__(config)
         self.model = type(self).model_class(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head: nn.Module = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         # Language models differ in the name of their embedding, so the tie is looked up instead of written down.
         embedding = self.model.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
@@ -478,7 +480,7 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
         return input_ids, model_kwargs
 
 
-def vision_layers(vision_tower: nn.Module) -> nn.ModuleList:
+def vision_layers(vision_tower: Any) -> nn.ModuleList:
     """The transformer layers of a vision tower of transformers, wherever the family keeps them.
 
     Raises:

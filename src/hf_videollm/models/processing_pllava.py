@@ -47,12 +47,12 @@ CHAT_TEMPLATE = (
 )
 
 
-class PllavaProcessorKwargs(VideoLlmProcessorKwargs, total=False):
+class PllavaProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of PLLaVA's processor."""
 
     videos_kwargs: PllavaVideoProcessorKwargs
     # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[misc]  # noqa: RUF012
+    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class PllavaProcessor(VideoLlmProcessor):

@@ -14,12 +14,12 @@ from .media_source import open_media
 from .video_processing_video_llm import VideoLlmVideoProcessorKwargs, flatten_videos
 
 
-class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):
+class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of the processors of all designs."""
 
     videos_kwargs: VideoLlmVideoProcessorKwargs
     # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[misc]  # noqa: RUF012
+    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class VideoLlmProcessor(ProcessorMixin):

@@ -12,7 +12,7 @@ from .video_processing_video_llm import VideoLlmVideoProcessor, VideoLlmVideoPro
 MAX_LONG_SIDE = 640
 
 
-class PllavaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):
+class PllavaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Options of PLLaVA's video processor, besides those of all designs.
 
     resize_mode (`str`): `"plain"` resizes the short side once; `"pllava"` resizes twice as the original code does.

@@ -27,7 +27,7 @@ from .video_io import MediaLimits, VideoSource, load_video
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):
+class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """Options of the video processors.
 
     start (`float`): beginning of the clip in seconds.
