@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_checkpoint import make_processor
+from tiny_checkpoint import make_config, make_processor
 from transformers.video_utils import VideoMetadata
 
 from hf_videollm import PllavaVideoProcessor, UnsafeURL, load_video
@@ -206,6 +206,8 @@ def test_announced_placeholders_equal_what_the_text_holds() -> None:
     is_image = batch["input_ids"] == processor.image_token_id
     assert is_video.sum(-1).tolist() == [2 * 16, 16]
     assert is_image.sum(-1).tolist() == [4, 0]
+    config = make_config()
+    assert [config.num_video_tokens(4), config.num_image_tokens()] == [16, 4]
     announced = processor._get_num_multimodal_tokens(image_sizes=[(40, 50)], video_sizes=[(4, 40, 60)])
     assert announced["num_video_tokens"] == [16]
     assert announced["num_image_tokens"] == [4]

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ..inference import check_source
 from ..models.configuration_video_llm import VideoLlmConfig
@@ -55,16 +55,14 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
     config = load_design_config(source)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    processor = AutoProcessor.from_pretrained(source)
-    num_frames = processor.video_processor.num_frames
-    tokens_per_video = processor.num_video_tokens(num_frames)
+    tokens_per_video = config.num_video_tokens(config.num_frames)
     parameters = count_parameters(model)
     return CheckpointInfo(
         source=source,
         design=type(model).__name__,
-        num_frames=num_frames,
+        num_frames=config.num_frames,
         tokens_per_video=tokens_per_video,
-        tokens_per_image=processor.num_image_tokens(),
+        tokens_per_image=config.num_image_tokens(),
         parameters=parameters,
         lora_alpha=getattr(config, "lora_alpha", None),
         weight_bytes={name: int(size * parameters["total"]) for name, size in BYTES_PER_PARAMETER.items()},

@@ -1,5 +1,6 @@
 """Configuration of PLLaVA (Xu et al., 2024: parameter-free LLaVA extension from images to videos)."""
 
+import math
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -72,6 +73,10 @@ class PllavaConfig(VideoLlmConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.pooling_shape = list(self.pooling_shape)
+
+    def num_video_tokens(self, num_frames: int) -> int:
+        """Number of pooled positions, time x height x width."""
+        return math.prod(pllava_pooled_shape(num_frames, self.pooling_shape))
 
     def validate_architecture(self) -> None:
         super().validate_architecture()

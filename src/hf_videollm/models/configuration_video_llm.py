@@ -75,6 +75,14 @@ class VideoLlmConfig(PreTrainedConfig):
         if self.vision_chunk_size is not None and self.vision_chunk_size < 1:
             raise ValueError(f"vision_chunk_size must be at least 1 or None, not {self.vision_chunk_size}.")
 
+    def num_video_tokens(self, num_frames: int) -> int:
+        """Visual tokens, and so placeholders, of one video of `num_frames` frames. Each design has its rule."""
+        raise NotImplementedError
+
+    def num_image_tokens(self) -> int:
+        """Visual tokens of one image: a video of one frame, unless a design treats images in another way."""
+        return self.num_video_tokens(1)
+
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
         output["custom_pipelines"] = {PIPELINE_TASK: copy.deepcopy(PIPELINE_ENTRY)}
