@@ -152,7 +152,7 @@ def _tower(section: dict[str, Any], model_type: str, defaults: dict[str, Any]) -
 def _check_grid(config: PllavaConfig, frame_shape: Any, file: Path) -> None:
     vision: Any = config.vision_config
     rows = vision.image_size // vision.patch_size
-    if list(frame_shape or []) != [rows, rows]:
+    if frame_shape not in ([rows, rows], (rows, rows)):
         raise CheckpointError(
             f"{file}: frame_shape {frame_shape} does not fit a tower of {vision.image_size} pixels in patches of "
             f"{vision.patch_size}, which gives [{rows}, {rows}]."

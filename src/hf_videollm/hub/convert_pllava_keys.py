@@ -185,7 +185,13 @@ def plan_conversion(config: PllavaConfig, source: StoredWeights, base: StoredWei
     if found.newline is not None:
         # PLLaVA never saves it: these are weights of LLaVA-NeXT under the configuration of PLLaVA.
         unknown = [*unknown, found.newline]
-    expected = expected_shapes(config)
+    try:
+        expected = expected_shapes(config)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CheckpointError(
+            f"config.json of {source.origin} describes no model that can be built ({reason})."
+        ) from error
     tied = "lm_head.weight" not in weights and _ties_embeddings(config)
     if tied:
         del expected["lm_head.weight"]

@@ -19,17 +19,17 @@ CHATML_MARK = "<|im_start|>"
 # Any of these files makes a folder one that a tokenizer can be loaded from.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 # What of preprocessor_config.json says how pixels are treated. Sizes follow the vision tower.
-IMAGE_FIELDS = (
-    "do_resize",
-    "do_center_crop",
-    "do_rescale",
-    "do_normalize",
-    "do_convert_rgb",
-    "image_mean",
-    "image_std",
-    "rescale_factor",
-    "resample",
-)
+IMAGE_FIELDS = {
+    "do_resize": bool,
+    "do_center_crop": bool,
+    "do_rescale": bool,
+    "do_normalize": bool,
+    "do_convert_rgb": bool,
+    "image_mean": list,
+    "image_std": list,
+    "rescale_factor": float,
+    "resample": int,
+}
 
 # The 34B model speaks ChatML. As in its training and most of its evaluation, the system text opens the prompt without
 # a header of its own, and a video stands on its own line before the text of the turn.
@@ -132,7 +132,7 @@ def build_processor(
         image_processor=CLIPImageProcessor(**image_options),
         tokenizer=tokenizer,
         video_processor=PllavaVideoProcessor(**video_options),
-        chat_template=chat_template.replace(VIDEO_TOKEN, video_token),
+        chat_template=chat_template if video_token == VIDEO_TOKEN else _share_placeholder(chat_template),
         image_token=IMAGE_TOKEN,
         video_token=video_token,
         pooling_shape=list(config.pooling_shape),
@@ -147,7 +147,10 @@ def load_tokenizer(folder: Path) -> Any:
         CheckpointError: it cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        # Answers are generated in batches, which needs the ends of all prompts in one column: left padding.
+        return AutoTokenizer.from_pretrained(
+            str(folder), padding_side="left", local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # the Rust tokenizers raise plain Exception
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
@@ -205,9 +208,14 @@ def _with_token(tokenizer: Any, token: str) -> tuple[Any, int]:
     return extended, extended.convert_tokens_to_ids(token)
 
 
+def _share_placeholder(template: str) -> str:
+    """The template with `<image>` for videos, too."""
+    return template.replace(f"'{VIDEO_TOKEN}", f"'{IMAGE_TOKEN}").replace(
+        "'<' + block['type'] + '>'", f"'{IMAGE_TOKEN}'"
+    )
+
+
 def _set_padding(tokenizer: Any, pad_token_id: int | None) -> list[str]:
-    # Answers are generated in batches, which needs the ends of all prompts in one column.
-    tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         pad_token = None if pad_token_id is None else tokenizer.convert_ids_to_tokens(pad_token_id)
         tokenizer.pad_token = pad_token or tokenizer.unk_token or tokenizer.eos_token
@@ -232,12 +240,25 @@ def _image_options(config: PllavaConfig, preprocessor_file: Path | None) -> tupl
     if preprocessor_file is None:
         return options, []
     stored = read_json(preprocessor_file)
-    options |= {name: stored[name] for name in IMAGE_FIELDS if stored.get(name) is not None}
+    for name, kind in IMAGE_FIELDS.items():
+        if (value := stored.get(name)) is not None:
+            options[name] = _checked_option(value, name, kind, preprocessor_file)
     crop = stored.get("crop_size", size)
     height = crop.get("height") if isinstance(crop, dict) else crop
     if height != size:
         return options, [f"crop_size {crop} in {preprocessor_file} does not fit the vision tower: {size} is used."]
     return options, []
+
+
+def _checked_option(value: Any, name: str, kind: type, file: Path) -> Any:
+    """`value`, if it is a switch, a number, or one number per colour, as `kind` says."""
+    numbers = (int, float) if kind is float else kind
+    is_fine = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))
+    if kind is list:
+        is_fine = is_fine and len(value) == 3 and all(type(item) in (int, float) for item in value)
+    if not is_fine:
+        raise CheckpointError(f"{file}: {name} {value!r} is no such setting of a CLIP image processor.")
+    return value
 
 
 __all__ = ["CHATML_TEMPLATE", "ProcessorResult", "build_processor", "find_tokenizer_folder", "load_tokenizer"]
