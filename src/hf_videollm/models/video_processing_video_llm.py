@@ -327,10 +327,10 @@ def _sample_array(
         video = video.permute(0, 3, 1, 2)
     known = metadata or VideoMetadata(total_num_frames=len(video))
     known = replace(known, height=video.shape[-2], width=video.shape[-1])
-    indices = np.arange(len(video))
-    if sampler is not None:
-        indices = sampler(metadata=replace(known, total_num_frames=len(video)))
-    return video[indices].contiguous(), replace(known, frames_indices=[int(index) for index in indices])
+    if sampler is None:
+        return video, replace(known, frames_indices=list(range(len(video))))
+    indices = sampler(metadata=replace(known, total_num_frames=len(video)))
+    return video[indices], replace(known, frames_indices=[int(index) for index in indices])
 
 
 __all__ = ["FrameClock", "VideoLlmVideoProcessor", "VideoLlmVideoProcessorKwargs", "flatten_metadata", "flatten_videos"]

@@ -1,0 +1,169 @@
+"""What PLLaVA costs beside its peers: preparing frames, answering in batches, beams.
+
+python benchmarks/bench_pllava.py --help
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import transformers
+import typer
+
+from hf_videollm import PllavaConfig, PllavaForConditionalGeneration, PllavaVideoProcessor
+
+VIDEO_ID, VOCABULARY = 5, 512
+
+
+def seconds(function: Callable[[], Any], repeats: int) -> float:
+    """Median wall time of a call, after one call to warm up."""
+    function()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def make_model(width: int) -> PllavaForConditionalGeneration:
+    """A random model whose tower is the dear part, as in the real one."""
+    tower = {
+        "model_type": "clip_vision_model",
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": 8,
+        "num_attention_heads": width // 32,
+        "image_size": 112,
+        "patch_size": 14,
+    }
+    text = {
+        "model_type": "llama",
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": 4,
+        "num_attention_heads": width // 32,
+        "vocab_size": VOCABULARY,
+        "pad_token_id": 0,
+        "eos_token_id": None,
+        "bos_token_id": 1,
+    }
+    config = PllavaConfig(
+        vision_config=tower, text_config=text, image_token_id=4, video_token_id=VIDEO_ID, pooling_shape=[16, 4, 4]
+    )
+    torch.manual_seed(0)
+    return PllavaForConditionalGeneration(config).eval()
+
+
+def batch_of(model: PllavaForConditionalGeneration, rows: int) -> dict[str, torch.Tensor]:
+    """`rows` prompts with one video of 16 frames each."""
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randint(10, VOCABULARY, (rows, 24), generator=generator)
+    video = torch.full((rows, model.config.num_video_tokens(16)), VIDEO_ID)
+    ids = torch.cat([text[:, :8], video, text[:, 8:]], dim=1)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values_videos": torch.randn(rows, 16, 3, 112, 112, generator=generator),
+        "num_video_frames": torch.full((rows,), 16),
+    }
+
+
+def bench_frames(repeats: int) -> dict[str, float]:
+    """16 decoded frames of 720p to pixel values, in seconds."""
+    frames = np.random.default_rng(0).integers(0, 255, (16, 720, 1280, 3), np.uint8)
+    size = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
+    ours = PllavaVideoProcessor(do_sample_frames=False, **size)
+    peer = transformers.LlavaNextVideoVideoProcessor(do_center_crop=True, do_sample_frames=False, **size)
+    return {
+        "plain": seconds(lambda: ours([frames], return_tensors="pt"), repeats),
+        "pllava": seconds(lambda: ours([frames], resize_mode="pllava", return_tensors="pt"), repeats),
+        "transformers_llava_next_video": seconds(lambda: peer([frames], return_tensors="pt"), repeats),
+    }
+
+
+def bench_answers(model: PllavaForConditionalGeneration, rows: int, repeats: int) -> dict[str, float]:
+    """Greedy answers of 16 tokens: one by one (what the original can do), and as a batch, in seconds."""
+    batch = batch_of(model, rows)
+    single = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(rows)]
+    options = {"max_new_tokens": 16, "do_sample": False}
+    return {
+        "one_by_one": seconds(lambda: [model.generate(**row, **options) for row in single], repeats),
+        "as_a_batch": seconds(lambda: model.generate(**batch, **options), repeats),
+    }
+
+
+def bench_beams(model: PllavaForConditionalGeneration, beams: int, repeats: int) -> dict[str, float]:
+    """Beam search: videos encoded once a row, and inputs repeated by hand so that each beam encodes its own."""
+    batch = batch_of(model, 2)
+    repeated = {name: value.repeat_interleave(beams, 0) for name, value in batch.items()}
+    return {
+        "beams": seconds(lambda: model.generate(**batch, num_beams=beams, max_new_tokens=8), repeats),
+        "encode_once": seconds(lambda: model.model.encode_media(dict(batch)), repeats),
+        "encode_every_beam": seconds(lambda: model.model.encode_media(dict(repeated)), repeats),
+    }
+
+
+def bench_chunks(model: PllavaForConditionalGeneration, repeats: int) -> dict[str, float]:
+    """128 frames through the tower, by the number of frames at a time, in seconds."""
+    frames = torch.randn(128, 3, 112, 112)
+    result = {}
+    for chunk_size in (8, 32, 128):
+        model.config.vision_chunk_size = chunk_size
+        result[f"chunks_of_{chunk_size}"] = seconds(lambda: model.model.encode_frames(frames), repeats)
+    return result
+
+
+def with_ratios(times: dict[str, float], reference: str) -> dict[str, dict[str, float]]:
+    """Seconds, and times the reference."""
+    return {
+        name: {"seconds": round(value, 4), f"times_{reference}": round(value / times[reference], 3)}
+        for name, value in times.items()
+    }
+
+
+def main(
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; the screen only by default.")] = None,
+    machine: Annotated[str, typer.Option(help="Name of the machine, for the record.")] = "not named",
+    width: Annotated[int, typer.Option(help="Width of tower and language model.")] = 256,
+    rows: Annotated[int, typer.Option(help="Questions in the batch.")] = 8,
+    repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 3,
+) -> None:
+    """Measure PLLaVA beside its peers; ratios within one run are what counts.
+
+    Examples:
+
+      python benchmarks/bench_pllava.py --width 64 --rows 2 --repeats 1
+
+      python benchmarks/bench_pllava.py --out benchmarks/results/pllava_cpu.json --machine "2 shared cores"
+    """
+    model = make_model(width)
+    with torch.inference_mode():
+        results = {
+            "frames_720p": with_ratios(bench_frames(repeats), "transformers_llava_next_video"),
+            f"answers_to_{rows}_questions": with_ratios(bench_answers(model, rows, repeats), "one_by_one"),
+            "beams_4": with_ratios(bench_beams(model, 4, repeats), "encode_once"),
+            "vision_chunks": with_ratios(bench_chunks(model, repeats), "chunks_of_32"),
+        }
+    record = {
+        "machine": machine,
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "results": results,
+    }
+    text = json.dumps(record, indent=2)
+    print(text)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
