@@ -17,7 +17,7 @@ from transformers.video_utils import VideoMetadata
 from upstream_tests.generation.test_utils import GenerationTesterMixin
 from upstream_tests.test_configuration_common import ConfigTester
 from upstream_tests.test_modeling_common import ModelTesterMixin
-from upstream_tests.test_processing_common import ProcessorTesterMixin
+from upstream_tests.test_processing_common import MODALITY_INPUT_DATA, ProcessorTesterMixin
 from upstream_tests.test_video_processing_common import VideoProcessingTestMixin, prepare_video_inputs
 
 from hf_videollm.models.checkpoint_video_llm import CheckpointMixin
@@ -241,6 +241,18 @@ class ProcessorConformance(SkipTable, ProcessorTesterMixin):
             assert self.pixels_of_chat(clip, **expectation).shape[axis] == length
         assert self.pixels_of_chat([picture] * 6, do_sample_frames=False).shape[1] == 6
         assert self.pixels_of_chat([picture] * 6, do_sample_frames=True).shape[1] == NUM_FRAMES
+
+    def test_apply_chat_template_with_videos(self) -> None:
+        # The mixin's own check, which it makes only where torchcodec is installed. Our decoder needs no such thing.
+        for videos in (
+            MODALITY_INPUT_DATA["videos"][:1],
+            MODALITY_INPUT_DATA["videos"],
+            [self.prepare_videos_inputs()],
+        ):
+            with self.subTest(kind=type(videos[0]).__name__, batch_size=len(videos)):
+                self._test_apply_chat_template(
+                    "video", len(videos), "pt", "videos_input_name", "video_processor", videos
+                )
 
     def pixels_of_chat(self, video: str | list[str], **processor_kwargs: Any) -> torch.Tensor:
         content = [{"type": "video", "url": video}, {"type": "text", "text": "What is shown?"}]
