@@ -1,5 +1,6 @@
 """The shared base: errors, placeholders, freezing, positions, repetition of media, and strict loading."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -58,6 +59,18 @@ def test_media_without_placeholders_are_refused(model: VideoLlmForConditionalGen
     text = CASE.make_batch([[]])
     with pytest.raises(ValueError, match="0 video placeholders"):
         model(**text, **media_of(CASE.make_batch([["v2"]])))
+
+
+def test_training_on_prompts_whose_pixels_were_lost_is_refused(model: VideoLlmForConditionalGeneration) -> None:
+    """A collator that keeps the ids alone would train a model that never sees a video, without a word."""
+    batch = CASE.make_batch([["v2"], []])
+    ids = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    lost = copy.deepcopy(model).train()
+    with pytest.raises(ValueError, match="neither pixel_values nor pixel_values_videos"):
+        lost(**ids, labels=ids["input_ids"])
+    # Text alone is fine, and so is the whole batch.
+    lost(**CASE.make_batch([[], []]))
+    lost(**batch)
 
 
 def test_ids_and_embeddings_exclude_each_other(model: VideoLlmForConditionalGeneration) -> None:

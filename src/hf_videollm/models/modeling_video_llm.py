@@ -299,6 +299,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         masks = {
             modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
         }
+        if self.training and not features and input_ids is not None:
+            self._refuse_forgotten_media(input_ids)
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.get_input_embeddings()(self._embeddable_ids(input_ids, masks))
@@ -322,6 +324,19 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             **hidden_states,
+        )
+
+    def _refuse_forgotten_media(self, input_ids: torch.Tensor) -> None:
+        """A collator that drops the pixels would train a model that learns to ignore videos, and nobody would notice.
+
+        Raises:
+            ValueError: the prompts hold placeholders, but the batch has no media at all.
+        """
+        ids = torch.tensor([self.config.image_token_id, self.config.video_token_id], device=input_ids.device)
+        torch_compilable_check(
+            ~torch.isin(input_ids, ids).any(),
+            "The prompts hold image or video placeholders, but neither pixel_values nor pixel_values_videos came with "
+            "them. Check the data collator: hf_videollm.training.collator.VideoDataCollator keeps them.",
         )
 
     def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
