@@ -18,7 +18,7 @@ from transformers.utils import cached_file
 from .media_errors import CheckpointError
 
 try:
-    from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import LoraConfig, get_peft_model_state_dict
     from peft.tuners.lora import LoraLayer
 
     HAS_PEFT = True
@@ -92,7 +92,7 @@ class AdjustableLoraMixin(_Base):
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.add_adapter(lora_config, adapter_name=ADAPTER_NAME)
         self._check_adapter(weights_file, weights)
-        set_peft_model_state_dict(self, weights, adapter_name=ADAPTER_NAME)
+        self._place_factors(weights)
         self._restore_state(trainable)
         self.set_lora_alpha(alpha)
 
@@ -131,9 +131,13 @@ class AdjustableLoraMixin(_Base):
             alpha: strength to bake in; the present one when `None`.
 
         Raises:
-            ValueError: the model has no adapter, or `alpha` is negative.
+            ValueError: the model has no adapter, some weights are offloaded, or `alpha` is negative.
         """
         layers = self.lora_layers()
+        if any(layer.get_base_layer().weight.is_meta for layer in layers.values()):
+            raise ValueError(
+                "Some weights are offloaded and cannot be changed: load the model whole to merge its LoRA."
+            )
         if alpha is not None:
             self.set_lora_alpha(alpha)
         for name, layer in layers.items():
@@ -202,19 +206,27 @@ class AdjustableLoraMixin(_Base):
                 f"({len(wrong)} tensors are)."
             )
         for name, tensor in weights.items():
+            if not name.endswith((".lora_A.weight", ".lora_B.weight")):
+                raise CheckpointError(f"{weights_file} is no plain LoRA ({name}): attach it with PEFT itself.")
             if tensor.shape != expected[name].shape:
                 raise CheckpointError(
                     f"{weights_file} does not fit {type(self).__name__}: {name} is {tuple(tensor.shape)} instead of "
                     f"{tuple(expected[name].shape)}."
                 )
 
+    def _place_factors(self, weights: dict[str, torch.Tensor]) -> None:
+        # Where the layer computes, and not where its weights rest: PEFT would leave the factors of an offloaded layer
+        # on the meta device, without values. They run in the model's dtype, as in the official code.
+        for name, layer in self.lora_layers().items():
+            device = _execution_device(layer.get_base_layer())
+            for factor in ("lora_A", "lora_B"):
+                tensor = weights[f"{name}.{factor}.weight"].to(device=device, dtype=self.dtype)
+                getattr(layer, factor)[ADAPTER_NAME].weight = nn.Parameter(tensor)
+
     def _restore_state(self, trainable: set[str]) -> None:
-        # PEFT freezes everything but the adapter; the projector trains with it (paper, section 4.1). The adapter
-        # runs in the model's dtype, as in the official code.
+        # PEFT freezes everything but the adapter; the projector trains with it (paper, section 4.1).
         for name, parameter in self.named_parameters():
-            if ".lora_" in name:
-                parameter.data = parameter.data.to(self.dtype)
-            elif not _is_language(name):
+            if ".lora_" not in name and not _is_language(name):
                 parameter.requires_grad_(name in trainable)
         # The adapter's dropout is new, and new modules are in training mode.
         self.train(self.training)
@@ -264,11 +276,18 @@ def _checked_alpha(alpha: float) -> float:
     return alpha
 
 
+def _execution_device(base: Any) -> torch.device | str | int:
+    """Where a layer computes; weights of an offloaded layer come there for the moment only."""
+    hook = getattr(base, "_hf_hook", None)
+    execution_device = getattr(hook, "execution_device", None)
+    return base.weight.device if execution_device is None else execution_device
+
+
 def _merge_layer(layer: Any) -> None:
     """Bake one adapted layer in, in float32 whatever it is kept in; quantized layers know their own way."""
+    base = layer.get_base_layer()
     if layer.merged:
         layer.unmerge()
-    base = layer.get_base_layer()
     if type(base) is not nn.Linear:
         layer.merge()
         return
