@@ -115,6 +115,8 @@ BAD_INPUT = [
     (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--device", "cuda:9"), "cuda:9"),
     (("ask", "https://example.com/a.mp4", "What?", "--model", "{checkpoint}"), "example.com"),
     (("ask", "{clip}"), "question"),
+    (("ask", "{clip}", "What?", "--model", "{official}"), "hf-videollm convert pllava"),
+    (("info", "{official}"), "hf-videollm convert pllava"),
     (("info", "{empty}"), "empty"),
     (("convert", "pllava", "{empty}", "{empty}-out"), "empty"),
     (("convert", "pllava", "./nowhere", "./out"), "nowhere"),
@@ -130,8 +132,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     (tmp_path / "notes.mp4").write_text("this is no video")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "official").mkdir()
+    (tmp_path / "official" / "config.json").write_text(
+        json.dumps({"model_type": "llava", "pooling_shape": [16, 12, 12]})
+    )
     values = {"checkpoint": tiny_checkpoint, "clip": clips[0]}
     values |= {"text": str(tmp_path / "notes.mp4"), "empty": str(tmp_path / "empty")}
+    values["official"] = str(tmp_path / "official")
     code, out, err = cli(*(argument.format(**values) for argument in arguments))
     assert code == 2, err
     assert not out

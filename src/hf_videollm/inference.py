@@ -4,9 +4,10 @@ import os
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
 
-from .models.configuration_video_llm import PIPELINE_TASK
+from .models.configuration_video_llm import PIPELINE_TASK, VideoLlmConfig
+from .models.media_errors import CheckpointError
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -36,11 +37,12 @@ def load_pipeline(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
-    check_source(source)
+    arguments: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
+    # An unconverted checkpoint would load as another model, most of it random.
+    load_design_config(os.fspath(source), **arguments)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no GPU here: use cpu.")
-    arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code} if trust_remote_code else {}
     model = AutoModelForImageTextToText.from_pretrained(
         os.fspath(source), dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
     )
@@ -65,3 +67,25 @@ def check_source(source: str | os.PathLike[str]) -> None:
     looks_like_path = text.startswith((".", "~", os.sep)) or text.count("/") > 1
     if looks_like_path and not os.path.isdir(text):
         raise FileNotFoundError(f"{text}: no such folder. Give a checkpoint folder or a Hub id such as org/name.")
+
+
+def load_design_config(source: str, **kwargs: Any) -> VideoLlmConfig:
+    """Configuration of a checkpoint of one of our designs.
+
+    Raises:
+        CheckpointError: the folder holds something else; official checkpoints are pointed to the converter.
+    """
+    check_source(source)
+    try:
+        config = AutoConfig.from_pretrained(source, **kwargs)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{source} is no checkpoint that can be read ({reason}) Give a folder with config.json, or a Hub id."
+        ) from error
+    if not isinstance(config, VideoLlmConfig) and not kwargs.get("trust_remote_code"):
+        raise CheckpointError(
+            f"{source} is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. An official "
+            "PLLaVA checkpoint is converted with: hf-videollm convert pllava SRC DST"
+        )
+    return config

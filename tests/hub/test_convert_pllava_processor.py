@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from pllava_sources import (
     IMAGE_ID,
     base_tensors,
@@ -96,7 +97,6 @@ def test_a_full_vocabulary_shares_the_placeholder(source: Path, tmp_path: Path) 
     assert "<image>" in processor.apply_chat_template(chat, tokenize=False)
 
 
-@pytest.mark.xfail(reason="VideoLlmProcessor.validate_inputs counts a shared placeholder for images and videos alike")
 def test_a_shared_placeholder_serves_videos(source: Path, tmp_path: Path) -> None:
     convert_pllava(write_tokenizer(source, size=120), tmp_path / "out")
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
@@ -104,6 +104,11 @@ def test_a_shared_placeholder_serves_videos(source: Path, tmp_path: Path) -> Non
     inputs = processor(text="USER: <image> what", videos=[CLIP], return_tensors="pt")
     assert (inputs["input_ids"] == IMAGE_ID).sum() == 8
     assert model(**inputs).logits.isfinite().all()
+    picture = Image.new("RGB", (40, 40))
+    still = processor(text="USER: <image> what", images=[picture], return_tensors="pt")
+    assert model(**still).logits.isfinite().all()
+    with pytest.raises(ValueError, match="cannot hold both"):
+        processor(text="<image> <image>", videos=[CLIP], images=[picture])
 
 
 def test_the_last_row_of_the_vocabulary_is_used(source: Path, tmp_path: Path) -> None:

@@ -5,11 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
-from ..inference import check_source
-from ..models.configuration_video_llm import VideoLlmConfig
-from ..models.media_errors import CheckpointError
+from ..inference import load_design_config
 
 BYTES_PER_PARAMETER = {"float32": 4.0, "bfloat16": 2.0, "8-bit": 1.0, "4-bit": 0.5}
 
@@ -68,28 +66,6 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
         weight_bytes={name: int(size * parameters["total"]) for name, size in BYTES_PER_PARAMETER.items()},
         kv_cache_bytes=kv_cache_bytes(config.get_text_config(), tokens_per_video + text_tokens),
     )
-
-
-def load_design_config(source: str) -> VideoLlmConfig:
-    """Configuration of a checkpoint of one of our designs.
-
-    Raises:
-        CheckpointError: the folder holds something else; official checkpoints are pointed to the converter.
-    """
-    check_source(source)
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"{source} is no checkpoint that can be read ({reason}) Give a folder with config.json, or a Hub id."
-        ) from error
-    if not isinstance(config, VideoLlmConfig):
-        raise CheckpointError(
-            f"{source} is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. An official "
-            "PLLaVA checkpoint is converted with: hf-videollm convert pllava SRC DST"
-        )
-    return config
 
 
 def count_parameters(model: Any) -> dict[str, int]:

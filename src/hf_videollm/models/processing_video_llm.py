@@ -100,10 +100,16 @@ class VideoLlmProcessor(ProcessorMixin):
         if not all(isinstance(sample, str) for sample in text):
             raise ValueError("text must be a string or a list of strings.")
         num_images = 0 if images is None else len(make_flat_list_of_images(images))
-        for name, token, num_media in (
-            ("image", self.image_token, num_images),
-            ("video", self.video_token, 0 if videos is None else len(videos)),
-        ):
+        num_videos = 0 if videos is None else len(videos)
+        kinds = [("image", self.image_token, num_images), ("video", self.video_token, num_videos)]
+        if self.image_token == self.video_token:
+            if num_images and num_videos:
+                raise ValueError(
+                    f"{self.image_token} stands for images and for videos in this checkpoint, so a batch cannot hold "
+                    "both: process them apart, or use a checkpoint with a placeholder of its own for videos."
+                )
+            kinds = kinds[:1] if num_images else kinds[1:]
+        for name, token, num_media in kinds:
             num_placeholders = sum(sample.count(token) for sample in text)
             if num_placeholders != num_media:
                 raise ValueError(
