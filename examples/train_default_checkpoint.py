@@ -30,23 +30,24 @@ from hf_videollm.training.synthetic_check import accuracies, answer_questions, h
 from hf_videollm.training.tiny import build_tiny_pllava
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+STAGES = ("pllava_synthetic_stills", "pllava_synthetic")
 ASSET = REPOSITORY / "src" / "hf_videollm" / "assets" / "pllava-tiny"
 
 
-def train(work: Path, num_videos: int, max_steps: int | None) -> tuple[Any, Any]:
-    """Write the clips, train, and return model and processor."""
+def train(work: Path, num_videos: int) -> tuple[Any, Any]:
+    """Write the clips, train on single frames, then on clips, and return model and processor."""
     records = generate_dataset(work / "clips", num_videos, details=True)
-    recipe = load_recipe("pllava_synthetic")
-    arguments = {**recipe.arguments, "output_dir": str(work / "trainer")}
-    if max_steps is not None:
-        arguments["max_steps"] = max_steps
-    recipe = replace(recipe, records=str(records), frame_cache=str(work / "frames"), arguments=arguments)
     model, processor = build_tiny_pllava(seed=0)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {num_videos} clips", flush=True)
-    started = time.time()
-    trainer = run_sft(recipe, model, processor)
-    print(f"Trained for {trainer.state.global_step} steps; this run took {time.time() - started:.0f} s", flush=True)
-    return trainer.model, processor
+    for stage in STAGES:
+        recipe = load_recipe(stage)
+        arguments = {**recipe.arguments, "output_dir": str(work / stage)}
+        recipe = replace(recipe, records=str(records), frame_cache=str(work / "frames"), arguments=arguments)
+        started = time.time()
+        trainer = run_sft(recipe, model, processor)
+        model = trainer.model
+        print(f"{stage}: step {trainer.state.global_step}, this run took {time.time() - started:.0f} s", flush=True)
+    return model, processor
 
 
 def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
@@ -70,18 +71,27 @@ def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str =
     }
 
 
+def last_checkpoint(work: Path, stage: str) -> Path:
+    """Newest checkpoint that the trainer wrote in a stage."""
+    found = get_last_checkpoint(str(work / stage))
+    if found is None:
+        raise FileNotFoundError(f"{work / stage} holds no checkpoint yet.")
+    return Path(found)
+
+
 def write_asset(model: Any, processor: Any, work: Path, output: Path) -> None:
     """Save the checkpoint and, next to it, the log of its training."""
     hf_videollm.save_checkpoint(model, processor, output, overwrite=True)
-    state = json.loads((Path(get_last_checkpoint(str(work / "trainer"))) / "trainer_state.json").read_text())
-    lines = [json.dumps(entry) for entry in state["log_history"]]
+    lines = []
+    for stage in STAGES:
+        state = json.loads((last_checkpoint(work, stage) / "trainer_state.json").read_text())
+        lines += [json.dumps({"stage": stage, **entry}) for entry in state["log_history"]]
     (output / "training_log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main(
     work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = Path("runs/default"),
     num_videos: Annotated[int, typer.Option(help="Training clips.")] = 10_000,
-    max_steps: Annotated[int | None, typer.Option(help="Steps; the recipe's number by default.")] = None,
     per_kind: Annotated[int, typer.Option(help="Held-out questions of each kind.")] = 100,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     output: Annotated[Path, typer.Option(help="Folder of the finished checkpoint.")] = ASSET,
@@ -96,10 +106,10 @@ def main(
     if only not in (None, "finish", "evaluate"):
         raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
     if only is None:
-        write_asset(*train(work, num_videos, max_steps), work, output)
+        write_asset(*train(work, num_videos), work, output)
     elif only == "finish":
-        last = get_last_checkpoint(str(work / "trainer"))
-        write_asset(PllavaForConditionalGeneration.from_pretrained(last), build_tiny_pllava()[1], work, output)
+        trained = PllavaForConditionalGeneration.from_pretrained(last_checkpoint(work, STAGES[-1]))
+        write_asset(trained, build_tiny_pllava()[1], work, output)
     # Measured as users will have it: loaded from the files.
     model = transformers.AutoModelForImageTextToText.from_pretrained(output)
     processor = transformers.AutoProcessor.from_pretrained(output)

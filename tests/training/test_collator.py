@@ -6,7 +6,7 @@ import torch
 from hf_videollm.data.records import make_record
 from hf_videollm.data.synthetic import make_scene, write_scene_mp4
 from hf_videollm.training.collator import IGNORE_INDEX, VideoDataCollator
-from hf_videollm.training.frame_cache import FrameCache
+from hf_videollm.training.frame_cache import FrameCache, StillFrames
 from hf_videollm.training.tiny import build_tiny_pllava
 
 SMALL = {"num_frames": 4, "image_size": 32, "patch_size": 8, "pooling_shape": (2, 2, 2)}
@@ -122,6 +122,18 @@ def test_cache_is_reused_and_notices_changes(processor, clips, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(ValueError, match="no videos"):
         FrameCache.build([], processor.video_processor, tmp_path)
+
+
+def test_still_frames_are_frames_of_their_clip(processor, clips, tmp_path):
+    cache = FrameCache.build(clips, processor.video_processor, tmp_path, progress=False)
+    stills = StillFrames(cache, seed=1)
+    assert list(stills) == list(cache)
+    assert len(stills) == len(cache)
+    drawn = [stills[clips[0]] for _ in range(20)]
+    assert all(still.shape == (1, 3, 32, 32) for still in drawn)
+    assert all(any(torch.equal(still[0], frame) for frame in cache[clips[0]]) for still in drawn)
+    again = StillFrames(cache, seed=1)
+    assert torch.equal(torch.cat(drawn), torch.cat([again[clips[0]] for _ in range(20)]))
 
 
 def test_failed_cache_leaves_nothing(processor, clips, tmp_path):

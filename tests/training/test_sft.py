@@ -90,6 +90,24 @@ def test_frozen_parts_stay_as_they_are(records, tmp_path):
         assert torch.equal(value, before[name]) == ("connector" not in name), name
 
 
+def test_image_stage_shows_one_frame_and_asks_what_it_can_answer(records, tmp_path):
+    model, processor = build_tiny_pllava(**SMALL)
+    recipe = replace(small_recipe(records, tmp_path), kinds=["colour", "shape"], still_frames=True)
+    trainer = make_trainer(recipe, model, processor)
+    asked = {row["messages"][-2]["content"][-1]["text"] for row in trainer.train_dataset}
+    assert asked
+    assert not any("direction" in question or "way" in question for question in asked)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["pixel_values_videos"].shape == (8, 1, 3, 32, 32)
+    # An image has no time axis to pool: (1, 2, 2) placeholders.
+    assert (batch["input_ids"] == processor.video_token_id).sum(-1).tolist() == [4] * 8
+    trainer.train()
+    with pytest.raises(RecipeError, match="frame_cache"):
+        make_trainer(replace(recipe, frame_cache=None), *build_tiny_pllava(**SMALL))
+    with pytest.raises(RecipeError, match="'smell'"):
+        make_trainer(replace(recipe, kinds=["smell"]), *build_tiny_pllava(**SMALL))
+
+
 def test_lora(records, tmp_path):
     model, processor = build_tiny_pllava(**SMALL)
     options = {"r": 4, "lora_alpha": 8, "target_modules": r".*language_model.*\.(q_proj|v_proj)"}
@@ -102,10 +120,12 @@ def test_lora(records, tmp_path):
 # Recipes
 
 
-def test_shipped_recipe_loads():
-    recipe = load_recipe("pllava_synthetic")
+@pytest.mark.parametrize("name", ["pllava_synthetic", "pllava_synthetic_stills"])
+def test_shipped_recipes_load(name):
+    recipe = load_recipe(name)
     assert recipe.lora is None
     assert recipe.merge_turns
+    assert recipe.still_frames == name.endswith("stills")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
-__all__ = ["FrameCache"]
+__all__ = ["FrameCache", "StillFrames"]
 
 DECODERS = 4
 # Bounds the memory of decoded clips that wait to be written.
@@ -71,6 +72,29 @@ class FrameCache(Mapping[str, torch.Tensor]):
         if not target.exists():
             _decode_all(unique, video_processor, target, progress)
         return cls(np.load(target, mmap_mode="r"), {path: row for row, path in enumerate(unique)})
+
+
+class StillFrames(Mapping[str, torch.Tensor]):
+    """Path of a video -> one of its frames (1, 3, H, W) uint8, another one every time: images made of clips."""
+
+    def __init__(self, frames: Mapping[str, torch.Tensor], seed: int = 0) -> None:
+        """Args:
+        frames: path -> (T, 3, H, W).
+        seed: decides which frames are drawn.
+        """
+        self._frames = frames
+        self._rng = random.Random(seed)
+
+    def __getitem__(self, path: str) -> torch.Tensor:
+        frames = self._frames[path]
+        chosen = self._rng.randrange(len(frames))
+        return frames[chosen : chosen + 1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
 
 
 def _signature(paths: list[str], video_processor: Any) -> str:

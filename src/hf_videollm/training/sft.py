@@ -9,6 +9,8 @@ A recipe:
     records: clips/records.jsonl     # canonical records; questions of one clip can be merged into one conversation
     frame_cache: runs/frames         # optional: decode every clip once
     merge_turns: true                # optional: ask all questions about a clip in one conversation
+    kinds: [colour, shape]           # optional: only records whose metadata name one of these kinds
+    still_frames: true               # optional: show one random frame of each clip (image stage); needs frame_cache
     trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
     lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig
     arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
@@ -26,6 +28,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 import yaml
 from datasets import Dataset
@@ -36,7 +39,7 @@ from trl import SFTConfig, SFTTrainer
 
 from hf_videollm.data.records import Message, VideoQARecord, read_jsonl
 from hf_videollm.training.collator import VideoDataCollator
-from hf_videollm.training.frame_cache import FrameCache
+from hf_videollm.training.frame_cache import FrameCache, StillFrames
 
 __all__ = [
     "Recipe",
@@ -76,6 +79,8 @@ class Recipe:
     records: str | None = None
     frame_cache: str | None = None
     merge_turns: bool = False
+    kinds: list[str] | None = None
+    still_frames: bool = False
     trainable: list[str] | None = None
     lora: dict[str, Any] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -151,17 +156,12 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         RecipeError: a needed field is missing.
         RecordError: the records are invalid.
     """
-    if recipe.records is None:
-        raise RecipeError("The recipe names no records to train on.")
+    records = _read_records(recipe)
     if model is None or processor is None:
         model, processor = _load(recipe.model)
     if recipe.trainable is not None:
         freeze_all_but(model, recipe.trainable)
-    records = read_jsonl(recipe.records)
-    if recipe.merge_turns:
-        records = merge_turns(records)
-    paths = (path for record in records for path in record.media("video"))
-    frames = FrameCache.build(paths, processor.video_processor, recipe.frame_cache) if recipe.frame_cache else None
+    frames = _open_frames(recipe, processor)
     # Only what the collator reads: free-form metadata would not fit one Arrow schema.
     rows = Dataset.from_list([{"id": record.id, "messages": record.messages} for record in records])
     return SFTTrainer(
@@ -176,12 +176,9 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
 
 def show_sample(recipe: Recipe) -> str:
     """Text of the first record as the model gets it, with the words it learns in [brackets]."""
-    if recipe.records is None:
-        raise RecipeError("The recipe names no records to train on.")
+    records = _read_records(recipe)
     _, processor = _load(recipe.model)
-    records = read_jsonl(recipe.records)
-    first = merge_turns(records)[0] if recipe.merge_turns else records[0]
-    return VideoDataCollator(processor).describe(first.to_dict())
+    return VideoDataCollator(processor).describe(records[0].to_dict())
 
 
 def run_sft(recipe: Recipe, model: Any = None, processor: Any = None, resume: bool = True) -> SFTTrainer:
@@ -198,6 +195,28 @@ def run_sft(recipe: Recipe, model: Any = None, processor: Any = None, resume: bo
     checkpoint = get_last_checkpoint(output) if resume and os.path.isdir(output) else None
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
+
+
+def _read_records(recipe: Recipe) -> list[VideoQARecord]:
+    if recipe.records is None:
+        raise RecipeError("The recipe names no records to train on.")
+    records = read_jsonl(recipe.records)
+    if recipe.kinds is not None:
+        records = [record for record in records if record.metadata.get("kind") in recipe.kinds]
+        if not records:
+            raise RecipeError(f"No record of {recipe.records} has metadata with a kind out of {recipe.kinds}.")
+    return merge_turns(records) if recipe.merge_turns else records
+
+
+def _open_frames(recipe: Recipe, processor: Any) -> Mapping[str, torch.Tensor] | None:
+    if recipe.frame_cache is None:
+        if recipe.still_frames:
+            raise RecipeError("still_frames takes frames out of a cache: name a folder in frame_cache.")
+        return None
+    # Clips of all records, so that stages which use different kinds of questions share one cache.
+    paths = (path for record in read_jsonl(str(recipe.records)) for path in record.media("video"))
+    cache = FrameCache.build(paths, processor.video_processor, recipe.frame_cache)
+    return StillFrames(cache) if recipe.still_frames else cache
 
 
 def _join(group: list[VideoQARecord], rng: random.Random) -> VideoQARecord:

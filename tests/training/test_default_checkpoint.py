@@ -1,0 +1,78 @@
+"""The checkpoint that the package ships answers clips it has never seen, and only because it watches them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+import hf_videollm
+from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
+
+# What the checkpoint must reach on 500 held-out questions.
+TARGETS = {"colour": 0.95, "shape": 0.90, "direction": 0.90, "order": 0.85, "count": 0.85}
+MAX_SHUFFLED_DIRECTION = 0.40
+MAX_BYTES = 6_000_000
+
+
+@pytest.fixture(scope="module")
+def folder():
+    try:
+        return Path(hf_videollm.default_checkpoint())
+    except FileNotFoundError:
+        pytest.skip("the default checkpoint is not trained yet: python examples/train_default_checkpoint.py")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    return AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+
+
+def test_size_and_content(folder):
+    assert (folder / "model.safetensors").stat().st_size <= MAX_BYTES
+    names = {item.name for item in folder.iterdir()}
+    assert {"config.json", "processor_config.json", "tokenizer.json", "training_log.jsonl", "TRAINING.md"} <= names
+    assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl"))}
+
+
+def test_recorded_numbers_reach_the_targets(folder):
+    recorded = json.loads((folder / "accuracy.json").read_text())
+    assert recorded["split"] == "test"
+    assert recorded["questions"] == 500
+    for kind, target in TARGETS.items():
+        assert recorded["accuracy"][kind] >= target, kind
+    assert recorded["direction_with_shuffled_frames"] <= MAX_SHUFFLED_DIRECTION
+
+
+def test_answers_a_few_held_out_questions(loaded, tmp_path):
+    answers = answer_questions(*loaded, held_out_clips(tmp_path, per_kind=10), progress=False)
+    measured = accuracies(answers)
+    assert len(answers) == 50
+    # Ten questions of a kind leave room for chance, hence the lower bars; the slow test uses the real ones.
+    assert all(measured[kind] >= target - 0.25 for kind, target in TARGETS.items()), measured
+    assert sum(answer.is_right for answer in answers) >= 42, measured
+
+
+def test_one_clip_alone_answers_as_in_a_batch(loaded, tmp_path):
+    clips = held_out_clips(tmp_path, per_kind=2)
+    together = answer_questions(*loaded, clips, progress=False)
+    alone = answer_questions(*loaded, clips, batch_size=1, progress=False)
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+
+
+@pytest.mark.slow
+def test_500_held_out_questions(loaded, tmp_path):
+    clips = held_out_clips(tmp_path)
+    measured = accuracies(answer_questions(*loaded, clips))
+    assert len(clips) == 500
+    for kind, target in TARGETS.items():
+        assert measured[kind] >= target, measured
+
+
+@pytest.mark.slow
+def test_shuffled_frames_destroy_direction_only(loaded, tmp_path):
+    clips = held_out_clips(tmp_path, kinds=["direction", "colour", "count"])
+    measured = accuracies(answer_questions(*loaded, clips, shuffle_seed=0))
+    assert measured["direction"] <= MAX_SHUFFLED_DIRECTION, measured
+    assert measured["colour"] >= TARGETS["colour"], measured
+    assert measured["count"] >= TARGETS["count"], measured
