@@ -17,7 +17,6 @@ from transformers import AutoModel, AutoModelForImageTextToText
 
 from hf_videollm import PllavaForConditionalGeneration, PllavaModel, save_checkpoint
 from hf_videollm.hub.convert_pllava import convert_pllava
-from hf_videollm.models import lora_pllava
 from hf_videollm.models.lora_pllava import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hf_videollm.models.media_errors import CheckpointError
 
@@ -361,5 +360,6 @@ def test_an_adapter_of_another_model_is_refused(converted: Path, tmp_path: Path)
         load(converted)
 
 
-def test_peft_is_optional_in_the_module() -> None:
-    assert lora_pllava.HAS_PEFT
+def test_peft_is_not_imported_with_the_package() -> None:
+    code = "import sys, hf_videollm; sys.exit('peft' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

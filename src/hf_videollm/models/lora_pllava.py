@@ -6,6 +6,7 @@ PEFT adapter that PEFT itself can read; `alpha` is a choice made at load time.
 
 import copy
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,14 +17,6 @@ from torch import nn
 from transformers.utils import cached_file
 
 from .media_errors import CheckpointError
-
-try:
-    from peft import LoraConfig, get_peft_model_state_dict
-    from peft.tuners.lora import LoraLayer
-
-    HAS_PEFT = True
-except ImportError:  # a checkpoint without an adapter needs no PEFT
-    HAS_PEFT = False
 
 ADAPTER_NAME = "default"
 ADAPTER_FOLDER = "lora"
@@ -84,9 +77,7 @@ class AdjustableLoraMixin(_Base):
             CheckpointError: the adapter holds tensors that this model has no place for, lacks some, or is damaged.
             ValueError: `alpha` is negative.
         """
-        if not HAS_PEFT:
-            raise ImportError("This checkpoint carries a LoRA adapter, which needs PEFT: pip install peft")
-        lora_config = LoraConfig.from_pretrained(str(Path(config_file).parent))
+        lora_config = _peft().LoraConfig.from_pretrained(str(Path(config_file).parent))
         alpha = _checked_alpha(lora_config.lora_alpha if alpha is None else alpha)
         weights = self._read_adapter(weights_file)
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -114,11 +105,12 @@ class AdjustableLoraMixin(_Base):
             ValueError: the model has no adapter.
         """
         layers = {}
-        if HAS_PEFT:
+        if "peft" in sys.modules:  # otherwise nobody can have put an adapter in
+            lora_layer = _peft().tuners.lora.LoraLayer
             layers = {
                 name: module
                 for name, module in self.named_modules()
-                if isinstance(module, LoraLayer) and ADAPTER_NAME in module.lora_alpha
+                if isinstance(module, lora_layer) and ADAPTER_NAME in module.lora_alpha
             }
         if not layers:
             raise ValueError(f"This {type(self).__name__} has no LoRA adapter: it was merged or never had one.")
@@ -180,7 +172,7 @@ class AdjustableLoraMixin(_Base):
 
     def _save_adapter(self, folder: Path, state_dict: dict[str, torch.Tensor]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        adapter = get_peft_model_state_dict(self, state_dict=state_dict, adapter_name=ADAPTER_NAME)
+        adapter = _peft().get_peft_model_state_dict(self, state_dict=state_dict, adapter_name=ADAPTER_NAME)
         save_file(
             {PEFT_PREFIX + self._saved_key(name): tensor.contiguous().cpu() for name, tensor in adapter.items()},
             folder / ADAPTER_WEIGHTS,
@@ -199,7 +191,7 @@ class AdjustableLoraMixin(_Base):
             raise CheckpointError(f"{weights_file} is truncated or damaged ({reason}): download it again.") from error
 
     def _check_adapter(self, weights_file: str | os.PathLike[str], weights: dict[str, torch.Tensor]) -> None:
-        expected = get_peft_model_state_dict(self, adapter_name=ADAPTER_NAME)
+        expected = _peft().get_peft_model_state_dict(self, adapter_name=ADAPTER_NAME)
         if wrong := sorted(expected.keys() ^ weights.keys()):
             raise CheckpointError(
                 f"{weights_file} does not fit {type(self).__name__}: {wrong[0]} is in one of them only "
@@ -238,6 +230,15 @@ class AdjustableLoraMixin(_Base):
 
     def _saved_key(self, name: str) -> str:
         return name if hasattr(self, "lm_head") else f"model.{name}"
+
+
+def _peft() -> Any:
+    """PEFT, imported when there is an adapter and not before: it is slow to import, and not needed without one."""
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError("This checkpoint carries a LoRA adapter, which needs PEFT: pip install peft") from error
+    return peft
 
 
 def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: dict[str, Any]) -> tuple[str, str]:
