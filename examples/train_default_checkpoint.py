@@ -33,6 +33,26 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ("pllava_synthetic_stills", "pllava_synthetic")
 ASSET = REPOSITORY / "src" / "hf_videollm" / "assets" / "pllava-tiny"
 
+NOTES = """# The small PLLaVA of this package
+
+{parameters} parameters, trained from random weights on synthetic clips of coloured shapes. It knows these clips
+and nothing else: it is here so that everything can be tried offline, and so that a test can see a model learn.
+
+Made by `python examples/train_default_checkpoint.py` in two stages, recipes {stages} in
+`hf_videollm/training/recipes` (steps, learning rates and seeds stand there): single frames first, then clips, both
+with TRL's SFTTrainer, without LoRA. Weights start from seed 0, training clips have the seeds 0 to 9999. Losses of
+every logged step are in `training_log.jsonl`.
+
+Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
+MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Numbers, command and library
+versions are in `accuracy.json`; the command was `{command}`.
+
+| question | right |
+|---|---|
+{rows}
+| direction, frames shuffled | {shuffled} (chance: 25 %) |
+"""
+
 
 def train(work: Path, num_videos: int) -> tuple[Any, Any]:
     """Write the clips, train on single frames, then on clips, and return model and processor."""
@@ -89,6 +109,18 @@ def write_asset(model: Any, processor: Any, work: Path, output: Path) -> None:
     (output / "training_log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def describe(model: Any, result: dict[str, Any]) -> str:
+    """Page that lies next to the checkpoint: what it is, how it was made, what it can do."""
+    rows = [f"| {kind} | {share:.1%} |" for kind, share in result["accuracy"].items()]
+    return NOTES.format(
+        parameters=f"{sum(p.numel() for p in model.parameters()):,}",
+        stages=" and ".join(f"`{stage}.yaml`" for stage in STAGES),
+        rows="\n".join(rows),
+        **{key: result[key] for key in ("questions", "split", "command")},
+        shuffled=f"{result['direction_with_shuffled_frames']:.1%}",
+    )
+
+
 def main(
     work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = Path("runs/default"),
     num_videos: Annotated[int, typer.Option(help="Training clips.")] = 10_000,
@@ -116,6 +148,7 @@ def main(
     result = evaluate(model, processor, work, per_kind, split)
     print(json.dumps(result, indent=2))
     (output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (output / "TRAINING.md").write_text(describe(model, result), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ def test_cache_is_reused_and_notices_changes(processor, clips, tmp_path):
     assert len(first) == 3
     files = sorted(tmp_path.iterdir())
     stamp = files[0].stat().st_mtime_ns
+    processor.save_pretrained(tmp_path.parent / "saved")
     FrameCache.build(clips, processor.video_processor, tmp_path, progress=False)
     assert sorted(tmp_path.iterdir()) == files
     assert files[0].stat().st_mtime_ns == stamp

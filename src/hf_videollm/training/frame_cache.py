@@ -18,6 +18,7 @@ from rich.progress import track
 __all__ = ["FrameCache", "StillFrames"]
 
 DECODERS = 4
+UNRELATED_OPTIONS = ("processor_class", "auto_map")
 # Bounds the memory of decoded clips that wait to be written.
 CLIPS_AHEAD = 64
 
@@ -99,7 +100,9 @@ class StillFrames(Mapping[str, torch.Tensor]):
 
 def _signature(paths: list[str], video_processor: Any) -> str:
     facts = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
-    settings = json.dumps([video_processor.to_dict(), facts], sort_keys=True, default=str)
+    # Saving a processor adds notes to it that change no pixel.
+    options = {name: value for name, value in video_processor.to_dict().items() if name not in UNRELATED_OPTIONS}
+    settings = json.dumps([options, facts], sort_keys=True, default=str)
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
