@@ -20,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 convert_app = typer.Typer(help="Convert official checkpoints to safetensors folders that from_pretrained loads.")
-app.add_typer(convert_app, name="convert", no_args_is_help=True)
+app.add_typer(convert_app, name="convert")
 
 # Newer typer carries its own click, so its exceptions are found through typer.
 _ABORTS = (typer.Abort,)
@@ -168,6 +168,12 @@ def info(
         table.add_row(f"weights in {name}", _size(size))
     table.add_row("key-value cache (bfloat16, one video + 256 tokens)", _size(facts.kv_cache_bytes))
     console.print(table)
+
+
+@convert_app.callback(invoke_without_command=True)
+def convert(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        raise ValueError("Say which design to convert: hf-videollm convert pllava SRC DST (--help tells more).")
 
 
 @convert_app.command("pllava")
@@ -339,14 +345,14 @@ class _byte_progress:  # noqa: N801 - used as a function
         self.task = self.bar.add_task(title, total=None)
 
     def __enter__(self) -> "_byte_progress":
-        self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
     def report(self, done: int, total: int) -> None:
-        """Show that `done` of `total` bytes are written."""
+        """Show that `done` of `total` bytes are written; the bar appears with the first of them."""
+        self.bar.start()
         self.bar.update(self.task, completed=done, total=total)
 
 
@@ -371,12 +377,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _quieten() -> None:
     """Without --debug, warnings and progress bars of libraries do not get between the user and the answer."""
+    import logging
     import os
     import warnings
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore")
+    for library in ("huggingface_hub", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _report(error: Exception) -> None:

@@ -40,9 +40,7 @@ def load_pipeline(
     arguments: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
     # An unconverted checkpoint would load as another model, most of it random.
     load_design_config(os.fspath(source), **arguments)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU here: use cpu.")
+    place = _parse_device(device)
     model = AutoModelForImageTextToText.from_pretrained(
         os.fspath(source), dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
     )
@@ -52,9 +50,19 @@ def load_pipeline(
         model=model,
         processor=processor,
         tokenizer=processor.tokenizer,
-        device=device,
+        device=place,
         pipeline_class=VideoTextToTextPipeline,
     )
+
+
+def _parse_device(device: str | None) -> torch.device:
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is unknown: use cpu, cuda or cuda:0.") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU here: use cpu.")
+    return place
 
 
 def check_source(source: str | os.PathLike[str]) -> None:

@@ -165,6 +165,12 @@ def test_what_lies_behind_the_feature_layer_is_frozen(case: DesignCase, layer: A
     assert all(name.startswith(("post_layernorm", "head")) for name in rest)
 
 
+@pytest.mark.parametrize("layer", [99, -99, [0, 99]])
+def test_a_feature_layer_that_does_not_exist_is_refused(layer: Any) -> None:
+    with pytest.raises(ValueError, match=r"vision_feature_layer .*99.* out of range"):
+        CASE.make_model(vision_feature_layer=layer)
+
+
 def test_loss_is_that_of_shifted_labels(model: VideoLlmForConditionalGeneration) -> None:
     batch = CASE.make_batch([["v2"], []])
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)

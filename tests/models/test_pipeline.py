@@ -1,6 +1,7 @@
 """The pipeline: every accepted form of input, options, batches, and the structure of what comes back."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -8,6 +9,7 @@ import pytest
 import torch
 import transformers
 from packaging import version
+from PIL import Image
 from transformers import TextStreamer, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -196,6 +198,7 @@ def test_generate_kwargs_of_the_caller_stay_as_they_are(pipe: VideoTextToTextPip
         ((["a.mp4", "b.mp4", "c.mp4"],), {"text": ["one", "two"]}, "2 entries of videos, got 3"),
         (("clip.mp4",), {"text": [{"role": "user", "content": "hi"}]}, "holds its videos itself"),
         (([{"video": "x.mp4"}],), {}, "Cannot make a question"),
+        (({"text": "x.mp4", "text_pair": "What?"},), {}, "Cannot make a question"),
     ],
 )
 def test_wrong_inputs_say_what_to_do(
@@ -220,3 +223,49 @@ def test_a_model_without_videos_is_refused(tiny_checkpoint: str) -> None:
     processor = hf_videollm.PllavaProcessor.from_pretrained(tiny_checkpoint)
     with pytest.raises(TypeError, match="PllavaModel"):
         VideoTextToTextPipeline(model=headless, processor=processor, tokenizer=processor.tokenizer)
+
+
+def test_many_questions_about_one_video(pipe: VideoTextToTextPipeline, clips: list[str]) -> None:
+    texts = ["What?", "How many?"]
+    alone = [pipe(clips[0], text=text, **GREEDY) for text in texts]
+    assert pipe(clips[0], text=texts, batch_size=2, **GREEDY) == alone
+    frames, _ = hf_videollm.load_video(clips[0])
+    assert pipe(frames, text=texts, **GREEDY) == alone
+    assert pipe([Image.fromarray(frame) for frame in frames], text=texts, **GREEDY) == alone
+
+
+def test_video_is_another_name_of_videos(pipe: VideoTextToTextPipeline, clips: list[str]) -> None:
+    assert pipe(video=clips[0], text=QUESTION, **GREEDY) == pipe(clips[0], text=QUESTION, **GREEDY)
+    with pytest.raises(FileNotFoundError, match=r"gone\.mp4"):
+        pipe(video="gone.mp4", text=QUESTION)
+
+
+def test_images_are_seen(pipe: VideoTextToTextPipeline) -> None:
+    red, blue = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue"))
+    answers = [answer(pipe({"image": image, "text": QUESTION}, **GREEDY)) for image in (red, blue)]
+    assert answers[0] != answers[1]
+    assert answer(pipe(images=red, text=QUESTION, **GREEDY)) == answers[0]
+    both = pipe(images=[red, blue], text=[QUESTION, QUESTION], batch_size=2, **GREEDY)
+    assert [answer(result) for result in both] == answers
+    raw = pipe(images=red, text="USER: <image>\n What moves? ASSISTANT:", return_full_text=False, **GREEDY)
+    assert answer(raw) == answer(pipe(images=red, text=QUESTION, return_full_text=False, **GREEDY))
+
+
+def test_prefilled_answer_as_plain_text(pipe: VideoTextToTextPipeline, clips: list[str]) -> None:
+    """MVBench's official prompts begin the answer with "Best option:("."""
+    messages = [*chat(clips[0]), {"role": "assistant", "content": "Best option:("}]
+    said = pipe(messages, **GREEDY)[0]["generated_text"][-1]
+    assert said["content"][0]["text"].startswith("Best option:(")
+    assert messages[-1]["content"] == "Best option:("
+
+
+def test_a_column_of_a_dataset(pipe: VideoTextToTextPipeline, clips: list[str]) -> None:
+    dataset = datasets.Dataset.from_list([{"messages": chat(clip)} for clip in clips])
+    expected = [pipe(chat(clip), **GREEDY)[0]["generated_text"][-1] for clip in clips]
+    assert [row[0]["generated_text"][-1] for row in pipe(dataset["messages"], **GREEDY)] == expected
+
+
+def test_a_saved_pipeline_is_complete(pipe: VideoTextToTextPipeline, clips: list[str], tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path)
+    again = pipeline("video-text-to-text", model=str(tmp_path), device="cpu")
+    assert again(clips[0], text=QUESTION, **GREEDY) == pipe(clips[0], text=QUESTION, **GREEDY)

@@ -1,6 +1,7 @@
 """Frames and pixels of PLLaVA against the original, and the behaviour users meet."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_checkpoint import make_config, make_processor
 from transformers.video_utils import VideoMetadata
 
-from hf_videollm import PllavaVideoProcessor, UnsafeURL, load_video
+from hf_videollm import PllavaVideoProcessor, UnsafeURL, UnsupportedMedia, load_video
 from hf_videollm.models.configuration_pllava import pllava_pooled_shape
 from hf_videollm.models.video_io import ClipMetadata
 
@@ -93,7 +94,22 @@ def test_fps_beats_the_default_number_of_frames() -> None:
     [
         ({"start": 1.0}, "frame rate"),
         ({"fps": 2, "num_frames": 4}, "exclude"),
-        ({"start": 9.0, "end": 8.0, "video_metadata": [{"total_num_frames": 300, "fps": 30.0}]}, "no frame"),
+        ({"start": 9.0, "end": 8.0}, "end=8.0 is not after start=9.0"),
+        ({"start": 1.0, "end": 1.0}, "not after"),
+        ({"end": 0.0}, "not after"),
+        ({"start": -1.0}, "start=-1.0"),
+        ({"start": float("nan")}, "start=nan"),
+        ({"end": float("inf")}, "end=inf"),
+        ({"fps": 0}, "fps=0|positive"),
+        ({"num_frames": 0}, "num_frames=0|positive"),
+        ({"num_frames": -1}, "num_frames=-1|positive"),
+        (
+            {"start": 90.0, "video_metadata": [{"total_num_frames": 300, "fps": 30.0}]},
+            r"<frames>: start=90 s .* 10\.00 s",
+        ),
+        ({"num_frames": 20_000}, "20,000 frames .* 16,384"),
+        ({"num_frames": 4, "max_frames": 2}, "4 frames .* 2"),
+        ({"fps": 1e9, "video_metadata": [{"total_num_frames": 300, "fps": 30.0}]}, "10,000,000,000 frames"),
     ],
 )
 def test_impossible_sampling_is_an_error(options: dict[str, Any], words: str) -> None:
@@ -266,7 +282,9 @@ def test_sources_of_every_kind_give_the_same_pixels(clips: list[str], tmp_path: 
         Image.fromarray(frame).save(folder / f"{index}.png")
     with path.open("rb") as file:
         sources = [path, path.as_uri(), path.read_bytes(), file, frames, torch.from_numpy(frames), str(folder)]
-        sources += [list(frames), [Image.fromarray(frame) for frame in frames]]
+        upload = tempfile.SpooledTemporaryFile(mode="w+b")  # noqa: SIM115 - what web frameworks hand over
+        upload.write(path.read_bytes())
+        sources += [upload, list(frames), [Image.fromarray(frame) for frame in frames]]
         for source in sources:
             torch.testing.assert_close(processor(source)["pixel_values_videos"], expected, rtol=0, atol=0)
 
@@ -301,3 +319,61 @@ def test_seconds_follow_the_timestamps_where_the_rate_varies() -> None:
     # Control: the same numbers at a constant rate.
     steady = VideoMetadata(total_num_frames=19, fps=1.9)
     assert processor.sample_frames(steady, num_frames=1, start=5.0, end=5.2).tolist() == [10]
+
+
+def test_nesting_says_which_prompt_a_video_belongs_to(clips: list[str]) -> None:
+    """The totals agree, the rows do not: one video would silently go to the other prompt."""
+    processor = make_processor()
+    with pytest.raises(ValueError, match="Prompt 0 holds 2 <video> placeholders, but 1 videos"):
+        processor(text=["<video><video> a", "b"], videos=[[clips[0]], [clips[1]]])
+    image = Image.new("RGB", (40, 40))
+    with pytest.raises(ValueError, match="Prompt 0 holds 2 <image> placeholders, but 1 images"):
+        processor(text=["<image> <image> a", "b"], images=[[image], [image]])
+
+
+def test_prompts_without_media_may_have_none(clips: list[str]) -> None:
+    processor = make_processor()
+    image = Image.new("RGB", (40, 40))
+    for empty in (None, []):
+        batch = processor(
+            text=["a", "<video> <image> b"], videos=[empty, [clips[0]]], images=[empty, [image]], padding=True
+        )
+        assert len(batch["num_video_frames"]) == 1
+        assert len(batch["pixel_values"]) == 1
+
+
+def test_a_folder_or_list_of_pictures_takes_the_frame_rate_it_is_told(tmp_path: Path) -> None:
+    """TVQA's videos are folders of pictures at 3 frames a second."""
+    for index in range(9):
+        Image.new("RGB", (40, 40), (20 * index, 0, 0)).save(tmp_path / f"{index}.png")
+    pictures = [Image.open(tmp_path / f"{index}.png") for index in range(9)]
+    processor = PllavaVideoProcessor(**SMALL)
+    for source in (str(tmp_path), pictures):
+        out = processor(
+            [source],
+            start=1.0,
+            end=2.0,
+            num_frames=4,
+            video_metadata=[{"total_num_frames": 9, "fps": 3.0}],
+            return_metadata=True,
+        )
+        assert list(out["video_metadata"][0].frames_indices) == [3, 4, 5, 5]
+
+
+def test_frames_of_floating_point_are_not_divided_by_255_again() -> None:
+    frames = np.random.default_rng(0).random((4, 40, 40, 3), np.float32)
+    processor = PllavaVideoProcessor(**SMALL)
+    with pytest.raises(ValueError, match="do_rescale=False"):
+        processor([frames])
+    assert processor([frames], do_rescale=False)["pixel_values_videos"].abs().max() < 3
+
+
+@pytest.mark.parametrize("wrong", [5, None, object()])
+def test_what_is_no_video_is_a_typed_error(wrong: Any) -> None:
+    with pytest.raises(UnsupportedMedia, match="Cannot read a video"):
+        PllavaVideoProcessor()(wrong)
+
+
+def test_empty_lists_of_prompts_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one prompt"):
+        make_processor()(text=[])

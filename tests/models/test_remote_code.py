@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForImageTextToText, pipeline
 
 import hf_videollm
@@ -202,3 +204,29 @@ def test_an_occupied_folder_is_refused(tiny_checkpoint: str, tmp_path: Path) -> 
     hf_videollm.save_checkpoint(model, processor, tmp_path, overwrite=True)
     assert not (tmp_path / "notes.txt").exists()
     assert (tmp_path / "config.json").exists()
+
+
+def test_half_a_checkpoint_is_not_written(tiny_checkpoint: str, tmp_path: Path) -> None:
+    model = hf_videollm.PllavaForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    processor = hf_videollm.PllavaProcessor.from_pretrained(tiny_checkpoint)
+    with pytest.raises(TypeError, match="TokenizersBackend is no processor"):
+        hf_videollm.save_checkpoint(model, processor.tokenizer, tmp_path / "out")
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"], r=2))
+    with pytest.raises(TypeError, match="merge_and_unload"):
+        hf_videollm.save_checkpoint(adapted, processor, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_as_readable_as_the_user_wants(tiny_checkpoint: str) -> None:
+    """safetensors writes private files; a published folder is for everybody whom the umask allows."""
+    mask = os.umask(0)
+    os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in Path(tiny_checkpoint).iterdir()} == {0o666 & ~mask}
+
+
+def test_a_damaged_weight_file_is_named(tiny_checkpoint: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "damaged")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(hf_videollm.CheckpointError, match="damaged: a weight file is truncated"):
+        AutoModelForImageTextToText.from_pretrained(folder)

@@ -397,3 +397,9 @@ def test_a_file_that_cannot_be_sought_in(folder: Path, monkeypatch: pytest.Monke
     else:
         with pytest.raises(CorruptMedia, match="damaged index"):
             load_video(folder / "whole.mp4", num_frames=3, backend="pyav")
+
+
+def test_more_frames_than_the_limit_are_refused_before_they_are_listed(tmp_path: Path) -> None:
+    """The list of 200 million numbers alone would take gigabytes."""
+    with pytest.raises(MediaTooLarge, match="200,000,000 frames"):
+        load_video(tmp_path / "never_opened.mp4", num_frames=200_000_000)

@@ -30,7 +30,7 @@ def atomic_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) ->
     try:
         yield temporary
         _refuse_occupied(destination, overwrite)
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        _make_public(temporary)
         _replace(temporary, destination)
         succeeded = True
     finally:
@@ -48,6 +48,14 @@ def _refuse_occupied(destination: Path, overwrite: bool) -> None:
             raise FileExistsError(f"{destination} lies below {parent}, which is a file: choose another destination.")
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
         raise FileExistsError(f"{destination} is not empty: choose another destination, or allow to overwrite it.")
+
+
+def _make_public(folder: Path) -> None:
+    """Usual permissions: mkdtemp makes the folder private, and safetensors its files."""
+    mask = _umask()
+    folder.chmod(0o777 & ~mask)
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _make_parents(folder: Path) -> list[Path]:

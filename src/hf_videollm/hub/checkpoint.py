@@ -5,6 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel, ProcessorMixin
+
 from .atomic import atomic_folder
 
 DEFAULT_CHECKPOINT = "pllava-tiny"
@@ -29,7 +31,15 @@ def save_checkpoint(
 
     Raises:
         FileExistsError: the destination holds something and `overwrite` is not set.
+        TypeError: `model` or `processor` is something else, of which half a checkpoint would be written.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"{type(model).__name__} is no model of one of the designs. Of a PEFT model, save the merged one "
+            "(save_checkpoint(peft_model.merge_and_unload(), ...)), or the adapter alone with its save_pretrained."
+        )
+    if not isinstance(processor, ProcessorMixin):
+        raise TypeError(f"{type(processor).__name__} is no processor: pass the one that holds tokenizer and the rest.")
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         # transformers 5 would write the layout of the original towers back; ours is the one that remote code reads.
         model.save_pretrained(temporary, save_original_format=False, **kwargs)

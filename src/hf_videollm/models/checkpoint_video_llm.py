@@ -3,6 +3,8 @@
 import os
 from typing import TYPE_CHECKING, Any, Self
 
+from safetensors import SafetensorError
+
 from .media_errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -29,18 +31,25 @@ class CheckpointMixin:
                 for starting a training from part of a checkpoint.
 
         Raises:
-            CheckpointError: a tensor is missing (it would stay random), is left over, or has another shape.
+            CheckpointError: a tensor is missing (it would stay random), is left over, or has another shape; a weight
+                file is damaged.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         # Mis-shaped tensors are collected like missing ones, so that one error names them all.
         ignore_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
-        model, info = super().from_pretrained(  # type: ignore[misc]
-            pretrained_model_name_or_path,
-            *args,
-            output_loading_info=True,
-            ignore_mismatched_sizes=ignore_mismatched or strict,
-            **kwargs,
-        )
+        try:
+            model, info = super().from_pretrained(  # type: ignore[misc]
+                pretrained_model_name_or_path,
+                *args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=ignore_mismatched or strict,
+                **kwargs,
+            )
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{pretrained_model_name_or_path}: a weight file is truncated or damaged ({error}); download or save "
+                "the checkpoint again."
+            ) from error
         if strict:
             _refuse_partial_load(cls.__name__, pretrained_model_name_or_path, info, ignore_mismatched)
         return (model, info) if wants_info else model  # type: ignore[return-value]

@@ -99,7 +99,13 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         selected = self.config.vision_feature_layer
         indices = [selected] if isinstance(selected, int) else list(selected)
         # hidden_states holds the embeddings first, hence the one more.
-        last_used = max(index % (len(layers) + 1) for index in indices)
+        num_states = len(layers) + 1
+        if not all(-num_states <= index < num_states for index in indices):
+            raise ValueError(
+                f"vision_feature_layer {selected} is out of range: the vision tower has {len(layers)} layers, so "
+                f"{-num_states} to {num_states - 1} are possible."
+            )
+        last_used = max(index % num_states for index in indices)
         for layer in layers[last_used:]:
             layer.requires_grad_(False)
         for name in ("post_layernorm", "layernorm", "head", "pooler"):

@@ -3,14 +3,14 @@
 Built on transformers' image-text-to-text pipeline: the same options and the same structure of results.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import BatchFeature, ImageTextToTextPipeline
 from transformers.utils.chat_template_utils import Chat
 
-from .video_processing_video_llm import flatten_videos
+from .video_inputs import flatten_videos, is_single_video
 
 
 class VideoTextToTextPipeline(ImageTextToTextPipeline):
@@ -53,16 +53,18 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             generate_kwargs=None if generate_kwargs is None else dict(generate_kwargs), **kwargs
         )
 
-    def __call__(self, videos: Any = None, text: Any = None, **kwargs: Any) -> Any:
+    def __call__(self, videos: Any = None, text: Any = None, *, images: Any = None, **kwargs: Any) -> Any:
         """Answer one question, a list of them, or a stream.
 
         Args:
             videos: a video (path, URL of an allowed host, bytes, file, frames), several of them, a chat, a list of
-                chats, a dict `{"videos": ..., "text": ...}` (also `"video"`, `"question"`, `"messages"`), a list,
-                generator or HF Dataset of such dicts or chats.
-            text: a question (asked of all `videos` together), or a list of questions with one entry of `videos` each,
-                which may itself be a list of videos. A text that holds the video placeholder is taken as the whole
-                prompt; any other is put into a user message of the chat template, after the videos.
+                chats, a dict `{"videos": ..., "text": ...}` (also `"video"`, `"images"`, `"image"`, `"question"`,
+                `"messages"`), a list, generator or HF Dataset of such dicts or chats. `video=` is another name.
+            text: a question (asked of all `videos` together), or a list of questions: with one entry of `videos` for
+                each, which may itself be a list, or with a single video that all of them are about. A text that holds
+                the placeholder of videos or images is taken as the whole prompt; any other is put into a user message
+                of the chat template, after the media.
+            images: images for the question or, with a list of questions, one entry for each.
 
         Returns:
             `[{"input_text", "generated_text"}]` for one question, a list of such lists for a list, an iterator for a
@@ -72,24 +74,28 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             ValueError: neither videos nor text, or their numbers differ.
             MediaError: a video cannot be read.
         """
+        videos = kwargs.pop("video", None) if videos is None else videos
         if videos is None and text is None:
             raise ValueError("Pass at least a text, a chat or a video.")
-        if _is_chat(videos) or _is_chat(text):
-            if videos is not None and text is not None:
-                raise ValueError("A chat holds its videos itself: pass it alone, without videos= or text=.")
-            inputs: Any = {"messages": text if videos is None else videos}
+        has_chat = _is_chat(videos) or _is_chat(text) or _is_chat_list(text)
+        if has_chat and (videos is not None) + (text is not None) + (images is not None) > 1:
+            raise ValueError("A chat holds its videos itself: pass it alone, without videos=, images= or text=.")
+        if has_chat:
+            chats = text if videos is None else videos
+            inputs: Any = {"messages": chats} if _is_chat(chats) else [{"messages": chat} for chat in chats]
         elif text is None:
             inputs = _as_stream(videos)
         elif isinstance(text, str):
-            inputs = {"videos": videos, "text": text}
-        elif _is_chat_list(text):
-            if videos is not None:
-                raise ValueError("A chat holds its videos itself: pass it alone, without videos= or text=.")
-            inputs = [{"messages": chat} for chat in text]
+            inputs = {"videos": videos, "images": images, "text": text}
         else:
-            inputs = _pair(videos, list(text))
+            inputs = _pair(videos, images, list(text))
         # Not the parent's __call__, which sorts images and texts; this one runs the samples.
         return super(ImageTextToTextPipeline, self).__call__(inputs, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Save model and processor; code and pipeline travel with them. The parent would leave the processor out."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
 
     def preprocess(
         self, inputs: Any = None, continue_final_message: bool | None = None, **processing_kwargs: Any
@@ -99,9 +105,13 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         processor_kwargs = dict(processing_kwargs.pop("processor_kwargs", None) or {})
         processing_kwargs.pop("timeout", None)
         if (prompt := self._raw_prompt(sample)) is not None:
-            videos = sample["videos"]
             row = self.processor(
-                text=prompt, videos=videos or None, return_tensors="pt", **processor_kwargs, **processing_kwargs
+                text=prompt,
+                videos=sample["videos"] or None,
+                images=sample["images"] or None,
+                return_tensors="pt",
+                **processor_kwargs,
+                **processing_kwargs,
             )
             shown: Any = sample["text"]
         else:
@@ -129,7 +139,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if any(token in sample["text"] for token in tokens):
             return sample["text"]
         if getattr(self.processor, "chat_template", None) is None:
-            return self.processor.video_token * len(sample["videos"]) + sample["text"]
+            images = self.processor.image_token * len(sample["images"])
+            return self.processor.video_token * len(sample["videos"]) + images + sample["text"]
         return None
 
     def _forward(self, model_inputs: dict[str, Any], generate_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -178,24 +189,35 @@ def _as_stream(items: Any) -> Any:
         return (_as_sample(item) for item in items)
     if isinstance(items, Dataset) or hasattr(items, "column_names"):
         return _SampleDataset(items) if hasattr(items, "__len__") else (_as_sample(item) for item in items)
+    if not isinstance(items, list | tuple) and isinstance(items, Sequence) and not is_single_video(items):
+        return _SampleDataset(items)  # a column of a dataset
     raise ValueError(
         "A video needs a text: pipe(video, text='What happens?'). For a chat pass a list of messages with 'role' and "
         "'content'; for many samples a list, generator or Dataset of {'videos': ..., 'text': ...}."
     )
 
 
-def _pair(videos: Any, texts: list[str]) -> list[dict[str, Any]]:
-    per_text = [None] * len(texts) if videos is None else list(videos)
-    if len(per_text) != len(texts):
-        raise ValueError(
-            f"{len(texts)} texts need {len(texts)} entries of videos, got {len(per_text)}: pass one video (or a list "
-            "of videos) for each text, or a single text for all videos."
-        )
-    return [{"videos": video, "text": text} for video, text in zip(per_text, texts, strict=True)]
+def _pair(videos: Any, images: Any, texts: list[str]) -> list[dict[str, Any]]:
+    """One sample for each text; a single video serves all texts."""
+
+    def one_for_each(media: Any, kind: str) -> list[Any]:
+        # A list of pictures is one video, but several images.
+        is_single = is_single_video(media) if kind == "videos" else not isinstance(media, list | tuple)
+        if media is None or is_single:
+            return [media] * len(texts)
+        if len(media) != len(texts):
+            raise ValueError(
+                f"{len(texts)} texts need {len(texts)} entries of {kind}, got {len(media)}: pass one for each text (or "
+                f"a list of {kind}), or a single text for all."
+            )
+        return list(media)
+
+    entries = zip(one_for_each(videos, "videos"), one_for_each(images, "images"), texts, strict=True)
+    return [{"videos": video, "images": image, "text": text} for video, image, text in entries]
 
 
 def _as_sample(item: Any) -> dict[str, Any]:
-    """A dict with either `messages`, or `videos` (a list) and `text`, from any of the accepted forms.
+    """A dict with either `messages`, or `videos` and `images` (lists) and `text`, from any of the accepted forms.
 
     Raises:
         ValueError: the item has none of these forms.
@@ -204,13 +226,17 @@ def _as_sample(item: Any) -> dict[str, Any]:
         return {"messages": item.messages}
     if _is_chat(item):
         return {"messages": item}
-    if isinstance(item, dict):
+    if isinstance(item, dict) and "text_pair" not in item:  # a pair of columns does not say which is the video
         if "messages" in item:
             return {"messages": item["messages"]}
         text = item.get("text", item.get("question"))
         if isinstance(text, str):
-            videos = item.get("videos", item.get("video"))
-            return {"text": text, "videos": [] if videos is None else flatten_videos(_stored(videos))}
+            videos, images = (_stored(item.get(f"{kind}s", item.get(kind))) for kind in ("video", "image"))
+            return {
+                "text": text,
+                "videos": [] if videos is None else flatten_videos(videos),
+                "images": [] if images is None else list(images) if isinstance(images, list | tuple) else [images],
+            }
         if _is_chat(text):
             return {"messages": text}
     raise ValueError(
@@ -227,10 +253,15 @@ def _stored(video: Any) -> Any:
 
 
 def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
-    if "messages" in sample:
-        return [_without_none(message) for message in sample["messages"]]
-    blocks: list[dict[str, Any]] = [{"type": "video", "video": video} for video in sample["videos"]]
-    return [{"role": "user", "content": [*blocks, {"type": "text", "text": sample["text"]}]}]
+    if "messages" not in sample:
+        blocks: list[dict[str, Any]] = [{"type": "video", "video": video} for video in sample["videos"]]
+        blocks += [{"type": "image", "image": image} for image in sample["images"]]
+        return [{"role": "user", "content": [*blocks, {"type": "text", "text": sample["text"]}]}]
+    messages = [_without_none(message) for message in sample["messages"]]
+    if messages[-1]["role"] == "assistant" and isinstance(messages[-1]["content"], str):
+        # The parent joins the beginning of an answer and its continuation as text blocks.
+        messages[-1]["content"] = [{"type": "text", "text": messages[-1]["content"]}]
+    return messages
 
 
 def _without_none(message: dict[str, Any]) -> dict[str, Any]:

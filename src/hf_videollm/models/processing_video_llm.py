@@ -11,7 +11,8 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
 from .media_errors import Deadline, MediaLimits
 from .media_source import open_media
-from .video_processing_video_llm import VideoLlmVideoProcessorKwargs, flatten_videos
+from .video_inputs import flatten_videos, is_single_video, media_per_row
+from .video_processing_video_llm import VideoLlmVideoProcessorKwargs
 
 
 class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
@@ -77,12 +78,21 @@ class VideoLlmProcessor(ProcessorMixin):
     def prepare_inputs_layout(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
     ) -> tuple[Any, Any, Any, Any]:
-        """Flatten the videos, whatever their nesting; a row without media may be an empty list."""
+        """Flatten the media, whatever their nesting; a row without media may be an empty list or `None`.
+
+        Raises:
+            ValueError: the nesting gives a prompt other media than its placeholders ask for.
+        """
+        if text is not None:
+            rows = [text] if isinstance(text, str) else list(text)
+            if not rows:
+                raise ValueError("text is an empty list: pass at least one prompt.")
+            videos_per_row = media_per_row(videos, len(rows), is_single_video, _count_videos)
+            images_per_row = media_per_row(images, len(rows), _is_single_image, len)
+            _check_rows(rows, self.video_token, videos_per_row, "video")
+            _check_rows(rows, self.image_token, images_per_row, "image")
         videos = flatten_videos(videos) if videos is not None else None
-        if isinstance(images, list | tuple) and not _any_leaf(images):
-            images = None
-        if images is not None:
-            images = _fetch_images(images, _allowed_hosts(kwargs))
+        images = _flat_images(images, _allowed_hosts(kwargs))
         return super().prepare_inputs_layout(images, text, videos or None, audio, **kwargs)
 
     def validate_inputs(
@@ -198,10 +208,37 @@ def _allowed_hosts(kwargs: dict[str, Any]) -> tuple[str, ...]:
     return tuple(kwargs.get("allowed_hosts") or nested.get("allowed_hosts") or ())
 
 
-def _fetch_images(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
-    """Download images by the rules of videos, before transformers would fetch any address; the rest stays as it is."""
-    if isinstance(images, list | tuple):
-        return [_fetch_images(image, allowed_hosts) for image in images]
+def _is_single_image(images: Any) -> bool:
+    return not isinstance(images, list | tuple)
+
+
+def _count_videos(videos: Any) -> int:
+    return len(flatten_videos(videos))
+
+
+def _check_rows(rows: Sequence[str], token: str, per_row: list[int] | None, kind: str) -> None:
+    for index, (row, num_media) in enumerate(zip(rows, per_row or [], strict=False)):
+        if row.count(token) != num_media:
+            raise ValueError(
+                f"Prompt {index} holds {row.count(token)} {token} placeholders, but {num_media} {kind}s were passed "
+                f"for it: write {token} once for each {kind}, where it belongs in the text."
+            )
+
+
+def _flat_images(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
+    """Images without the empty places of prompts that have none; `None` when nothing is left."""
+    if not isinstance(images, list | tuple):
+        return None if images is None else _fetch_image(images, allowed_hosts)
+    flat = [_flat_images(image, allowed_hosts) for image in images]
+    return [image for image in flat if image is not None] or None
+
+
+def _fetch_image(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
+    """Download an image by the rules of videos, before transformers would fetch any address; others stay as they are.
+
+    Raises:
+        UnsafeURL: the host is not allowed.
+    """
     if not (isinstance(images, str) and images.startswith(("http://", "https://"))):
         return images
     limits = MediaLimits()
@@ -212,10 +249,6 @@ def _fetch_images(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
     ):
         limits.check_picture(images, *picture.size)
         return picture.convert("RGB")
-
-
-def _any_leaf(items: Any) -> bool:
-    return any(_any_leaf(item) if isinstance(item, list | tuple) else True for item in items)
 
 
 __all__ = ["VideoLlmProcessor", "VideoLlmProcessorKwargs"]

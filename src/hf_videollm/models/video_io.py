@@ -35,7 +35,7 @@ from .media_errors import (
     UnsafeURL,
     UnsupportedMedia,
 )
-from .media_source import FrameList, MediaHandle, VideoSource, is_frames, open_media
+from .media_source import FrameList, MediaHandle, VideoSource, is_frames, open_media, source_name
 from .video_backends import available_backends, open_reader
 from .video_clip import Clip, DecodingStopped, FrameCountChanged, FrameReader
 
@@ -123,6 +123,9 @@ def load_video(
         ValueError: a wrong argument, among them frame numbers outside of the clip.
     """
     _check_arguments(num_frames, start, end, on_decode_error)
+    if num_frames is not None and num_frames > limits.max_frames:
+        # Before the list of their numbers fills the memory.
+        limits.check_result(source_name(source), num_frames, 1, 1)
     sampler = sample_indices_fn or _Uniform(num_frames)
     if is_frames(source):
         return _load_frames(source, sampler, start, end, limits)

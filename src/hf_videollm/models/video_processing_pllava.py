@@ -58,6 +58,8 @@ class PllavaVideoProcessor(VideoLlmVideoProcessor):
             return super().resize_videos(videos, size=size, resample=resample)
         if resize_mode != "pllava":
             raise ValueError(f'resize_mode must be "plain" or "pllava", not {resize_mode!r}.')
+        if not size.shortest_edge:
+            raise ValueError('resize_mode="pllava" works on the short side: pass size={"shortest_edge": ...}.')
         groups = videos_per_prompt or [len(videos)]
         if sum(groups) != len(videos):
             raise ValueError(f"videos_per_prompt {groups} does not add up to {len(videos)} videos.")

@@ -1,30 +1,21 @@
 """From video files, arrays or frames to pixel values; what the video processors of all designs share."""
 
-import os
-from collections.abc import Callable
-from dataclasses import replace
+import math
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BaseVideoProcessor
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_utils import (
-    OPENAI_CLIP_MEAN,
-    OPENAI_CLIP_STD,
-    ChannelDimension,
-    PILImageResampling,
-    infer_channel_dimension_format,
-)
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 from transformers.processing_utils import VideosKwargs
 from transformers.video_utils import VideoMetadata
 
-from .video_io import MediaLimits, VideoSource, load_video
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+from .media_source import source_name
+from .video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
+from .video_io import MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
 
 
 class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -44,6 +35,38 @@ class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[c
     allowed_hosts: list[str] | tuple[str, ...] | None
     on_decode_error: str | None
     max_frames: int | None
+
+
+def check_sampling(
+    num_frames: int | None = None, fps: float | None = None, start: float | None = None, end: float | None = None
+) -> None:
+    """Refuse sampling options that mean nothing, before a file is opened.
+
+    Raises:
+        ValueError: a number out of its range, or `end` not after `start`; the option is named.
+    """
+    if num_frames is not None and num_frames < 1:
+        raise ValueError(f"num_frames={num_frames}: at least one frame must be asked for.")
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps={fps}: give frames per second, more than zero.")
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}={value}: give seconds since the start of the video, zero or more.")
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
+
+
+def check_frame_budget(num_frames: int, limits: MediaLimits) -> None:
+    """Refuse more frames than the limit, before memory is taken for them.
+
+    Raises:
+        MediaTooLarge: both numbers are named.
+    """
+    if num_frames > limits.max_frames:
+        raise MediaTooLarge(
+            f"{num_frames:,} frames were asked for and the limit is {limits.max_frames:,}: lower num_frames or fps, or "
+            "raise max_frames."
+        )
 
 
 class FrameClock:
@@ -116,27 +139,29 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
             end: end of the clip in seconds.
 
         Raises:
-            ValueError: no frames, both `num_frames` and `fps` differ from the defaults, or the frame rate is unknown
-                where seconds are asked for.
+            ValueError: a value that means nothing (`check_sampling`), no frames, or the frame rate is unknown where
+                seconds are asked for.
         """
+        check_sampling(num_frames, fps, start, end)
         total = int(metadata.total_num_frames)
         if total < 1:
-            raise ValueError("The video has no frames to sample from.")
+            raise ValueError("the video has no frames to sample from.")
         if fps is None and start is None and end is None:
             return self.sample_range(0, total - 1, num_frames or self.num_frames)
         if not metadata.fps:
             raise ValueError("fps, start and end need the video's frame rate: pass video_metadata with fps.")
         clock = FrameClock(metadata)
-        first = 0 if start is None else min(max(0, clock.frame_at(start)), total - 1)
-        last = total - 1 if end is None else min(clock.frame_at(end), total - 1)
-        if last < first or (start is not None and start >= clock.seconds(total)):
+        if start is not None and start >= clock.seconds(total):
             raise ValueError(
-                f"The clip from {start or 0:g} s to {'the end' if end is None else f'{end:g} s'} holds no frame; "
-                f"the video has {clock.seconds(total):.2f} s."
+                f"start={start:g} s lies behind the end of the video at {clock.seconds(total):.2f} s; choose an "
+                "earlier start."
             )
+        first = 0 if start is None else min(max(0, clock.frame_at(start)), total - 1)
+        last = total - 1 if end is None else max(first, min(clock.frame_at(end), total - 1))
         if fps is None:
             return self.sample_range(first, last, num_frames or self.num_frames)
         wanted = max(1, round((clock.seconds(last + 1) - clock.seconds(first)) * fps))
+        check_frame_budget(wanted, MediaLimits())
         if clock.is_constant:
             return self.sample_range(first, last, wanted)
         edges = np.linspace(clock.seconds(first), clock.seconds(last + 1), wanted + 1)
@@ -178,39 +203,59 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
 
         Args:
             source: anything `video_io.load_video` reads, or an array of frames.
-            metadata: what is known of an array of frames (frame rate); files tell it themselves.
+            metadata: what is known of frames without a file (frame rate); files tell it themselves.
         """
-
-        def option(name: str) -> Any:
-            value = kwargs.get(name)
-            return getattr(self, name, None) if value is None else value
-
-        num_frames = kwargs.get("num_frames") if kwargs.get("fps") is not None else option("num_frames")
-        sampler = None
-        if option("do_sample_frames"):
-            sampler = partial(
-                self.sample_frames,
-                num_frames=num_frames,
-                fps=kwargs.get("fps"),
-                start=kwargs.get("start"),
-                end=kwargs.get("end"),
+        sampler = self._sampler(metadata, **kwargs)
+        max_frames = self._option("max_frames", kwargs)
+        limits = MediaLimits() if max_frames is None else MediaLimits(max_frames=max_frames)
+        if sampler is not None and (num_frames := sampler.keywords["num_frames"]) is not None:
+            check_frame_budget(num_frames, limits)
+        try:
+            if (array := as_frame_array(source)) is not None:
+                frames, metadata = frames_of_array(array, metadata, sampler, kwargs.get("input_data_format"))
+                check_frame_budget(len(frames), limits)
+                if frames.is_floating_point() and self._option("do_rescale", kwargs):
+                    raise ValueError(
+                        "frames of floating point would be divided by 255: pass uint8, or do_rescale=False if they lie "
+                        "between 0 and 1."
+                    )
+                return frames, metadata
+            loaded, metadata = load_video(
+                source,
+                sample_indices_fn=sampler,
+                backend=self._option("video_backend", kwargs),
+                limits=limits,
+                # By the call alone: a downloaded processor_config.json must not open the network.
+                allowed_hosts=tuple(kwargs.get("allowed_hosts") or ()),
+                on_decode_error=self._option("on_decode_error", kwargs),
             )
-        elif kwargs.get("start") is not None or kwargs.get("end") is not None:
-            # num_frames and fps say how to sample, so they lapse as everywhere in transformers; a clip would be lost.
-            raise ValueError("start and end choose frames: leave out do_sample_frames=False.")
-        if (array := as_frame_array(source)) is not None:
-            return _sample_array(array, metadata, sampler, kwargs.get("input_data_format"))
-        limits = MediaLimits() if option("max_frames") is None else MediaLimits(max_frames=option("max_frames"))
-        frames, metadata = load_video(
-            source,
-            sample_indices_fn=sampler,
-            backend=option("video_backend"),
-            limits=limits,
-            # By the call alone: a downloaded processor_config.json must not open the network.
-            allowed_hosts=tuple(kwargs.get("allowed_hosts") or ()),
-            on_decode_error=option("on_decode_error"),
-        )
-        return torch.from_numpy(frames).permute(0, 3, 1, 2), metadata
+        except MediaError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{source_name(source)}: {error}") from error
+        return torch.from_numpy(loaded).permute(0, 3, 1, 2), metadata
+
+    def _option(self, name: str, kwargs: dict[str, Any]) -> Any:
+        value = kwargs.get(name)
+        return getattr(self, name, None) if value is None else value
+
+    def _sampler(self, metadata: VideoMetadata | None, **kwargs: Any) -> partial | None:
+        """The call for one video that chooses its frames; `None` to take them all."""
+        wishes = {name: kwargs.get(name) for name in ("num_frames", "fps", "start", "end")}
+        if not self._option("do_sample_frames", kwargs):
+            if wishes["start"] is not None or wishes["end"] is not None:
+                # num_frames and fps say how to sample, so they lapse as everywhere in transformers; a clip would be
+                # lost.
+                raise ValueError("start and end choose frames: leave out do_sample_frames=False.")
+            return None
+        check_sampling(**wishes)
+        if wishes["fps"] is None:
+            wishes["num_frames"] = self._option("num_frames", kwargs)
+
+        def sample(metadata: VideoMetadata, known: VideoMetadata | None, **wishes: Any) -> np.ndarray:
+            return self.sample_frames(fill_metadata(metadata, known), **wishes)
+
+        return partial(sample, known=metadata, **wishes)
 
     def resize_videos(self, videos: list[torch.Tensor], size: Any, resample: Any, **kwargs: Any) -> list[torch.Tensor]:
         """Resize each video `(num_frames, channels, height, width)`; designs with their own rule override this."""
@@ -253,84 +298,4 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         )
 
 
-def flatten_videos(videos: Any) -> list[VideoSource]:
-    """A flat list of videos from one video or from lists of them, nested to any depth.
-
-    A video is a path, URL, bytes, file object, array `(T, H, W, C)` or `(T, C, H, W)`, or a list of frames (PIL images,
-    three-dimensional arrays, or names of image files).
-
-    Raises:
-        ValueError: something in the list is none of these.
-    """
-    if _is_single_video(videos):
-        return [os.fspath(videos) if isinstance(videos, os.PathLike) else videos]
-    if getattr(videos, "ndim", None) == 5 or isinstance(videos, list | tuple):
-        return [video for item in videos for video in flatten_videos(item)]
-    if getattr(videos, "ndim", None) == 3 or isinstance(videos, Image.Image):
-        return [[videos]]
-    raise ValueError(f"Cannot read a video from {type(videos).__name__}: pass a path, bytes, a file or frames.")
-
-
-def flatten_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
-    """One `VideoMetadata` (or `None`) per video from the forms transformers accepts: one, a list, nested lists, dicts.
-
-    Raises:
-        ValueError: the number of entries is not the number of videos.
-    """
-    if metadata is None:
-        return [None] * num_videos
-
-    def flatten(item: Any) -> list[VideoMetadata | None]:
-        if isinstance(item, list | tuple):
-            return [entry for part in item for entry in flatten(part)]
-        return [item if item is None or isinstance(item, VideoMetadata) else VideoMetadata(**item)]
-
-    entries = flatten(metadata)
-    if len(entries) != num_videos:
-        raise ValueError(f"Got {len(entries)} entries of video_metadata for {num_videos} videos: pass one per video.")
-    return entries
-
-
-def as_frame_array(source: Any) -> Any | None:
-    """The four-dimensional array of an array, tensor or list of equally sized array frames; `None` for the rest."""
-    if getattr(source, "ndim", None) == 4:
-        return source
-    if isinstance(source, list | tuple) and source and all(getattr(frame, "ndim", None) == 3 for frame in source):
-        shapes = {tuple(frame.shape) for frame in source}
-        if len(shapes) > 1:
-            raise ValueError(f"The frames of a video must have one size, but these have {sorted(shapes)}.")
-        return torch.stack([torch.as_tensor(frame) for frame in source])
-    return None
-
-
-def _is_single_video(videos: Any) -> bool:
-    if isinstance(videos, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(videos, "read"):
-        return True
-    if getattr(videos, "ndim", None) == 4:
-        return True
-    return isinstance(videos, list | tuple) and bool(videos) and all(map(_is_frame, videos))
-
-
-def _is_frame(item: Any) -> bool:
-    # A GIF is a video of its own, so it does not count as the name of a frame.
-    if isinstance(item, str | os.PathLike):
-        return os.fspath(item).lower().endswith(IMAGE_SUFFIXES)
-    return isinstance(item, Image.Image) or getattr(item, "ndim", None) == 3
-
-
-def _sample_array(
-    array: Any, metadata: VideoMetadata | None, sampler: Callable[..., np.ndarray] | None, input_data_format: Any
-) -> tuple[torch.Tensor, VideoMetadata]:
-    video = torch.as_tensor(array)
-    layout = input_data_format or infer_channel_dimension_format(video)
-    if layout == ChannelDimension.LAST:
-        video = video.permute(0, 3, 1, 2)
-    known = metadata or VideoMetadata(total_num_frames=len(video))
-    known = replace(known, height=video.shape[-2], width=video.shape[-1])
-    if sampler is None:
-        return video, replace(known, frames_indices=list(range(len(video))))
-    indices = sampler(metadata=replace(known, total_num_frames=len(video)))
-    return video[indices], replace(known, frames_indices=[int(index) for index in indices])
-
-
-__all__ = ["FrameClock", "VideoLlmVideoProcessor", "VideoLlmVideoProcessorKwargs", "flatten_metadata", "flatten_videos"]
+__all__ = ["FrameClock", "VideoLlmVideoProcessor", "VideoLlmVideoProcessorKwargs"]

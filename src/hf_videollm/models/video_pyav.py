@@ -43,7 +43,7 @@ def open_container(handle: MediaHandle) -> Any:
     av = import_pyav()
     options = {"format_whitelist": CONTAINERS}
     try:
-        return av.open(handle.for_pyav(), options=options, metadata_errors="replace")
+        return av.open(handle.for_pyav(), mode="r", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError, IndexError):
         raise unreadable(handle) from None
 
