@@ -8,6 +8,8 @@ import sys
 import av
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from hf_videollm.data import synthetic
 from hf_videollm.data.records import read_jsonl
@@ -378,13 +380,17 @@ def test_held_out_questions_are_balanced_and_stable():
 
 
 def run_cli(*arguments):
-    command = [sys.executable, "-m", "hf_videollm.data.synthetic", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    app = typer.Typer()
+    app.command()(synthetic._main)
+    return CliRunner().invoke(app, arguments)
 
 
 def test_command_line(tmp_path):
     assert "--num-videos" in run_cli("--help").stdout
-    done = run_cli(str(tmp_path / "d"), "--num-videos", "2", "--split", "test", "--offset", "5", "--sound")
+    # Once as users call it; a new process takes seconds to import torch.
+    command = [sys.executable, "-m", "hf_videollm.data.synthetic", str(tmp_path / "d"), "--num-videos", "2"]
+    options = ["--split", "test", "--offset", "5", "--sound"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     records = read_jsonl(tmp_path / "d" / "records.jsonl")
     assert {record.metadata["seed"] for record in records} == {2_000_005, 2_000_006}
@@ -392,9 +398,9 @@ def test_command_line(tmp_path):
     settings = json.loads((tmp_path / "d" / "settings.json").read_text())
     assert settings["seed"] == 2_000_005
     refused = run_cli(str(tmp_path / "d"), "--num-videos", "2")
-    assert refused.returncode == 2
+    assert refused.exit_code == 2
     assert "other settings" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert run_cli(str(tmp_path / "e"), "--split", "dev").returncode == 2
-    assert run_cli(str(tmp_path / "e"), "--kind", "dance").returncode == 2
+    assert run_cli(str(tmp_path / "e"), "--split", "dev").exit_code == 2
+    assert run_cli(str(tmp_path / "e"), "--kind", "dance").exit_code == 2
     assert not (tmp_path / "e").exists()
