@@ -41,8 +41,8 @@ test: install-test ## Run the whole test suite
 test-slow: install-test ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not hub"
 
-test-floor: install-test ## Run the suite on the oldest supported transformers
-	$(BIN)/python tools/test_floor.py
+test-floor: install-test ## Run the suite on the oldest supported packages (torch excepted)
+	$(BIN)/python tools/test_floor.py -n $(PYTEST_WORKERS)
 
 conformance: install-dev ## Run transformers' own test mixins against the designs
 	$(BIN)/python tests/conformance/run.py

@@ -1,8 +1,8 @@
-"""Run the fast tests on the oldest transformers that `pyproject.toml` allows: `python tools/test_floor.py`.
+"""Run the fast tests on the oldest packages that `pyproject.toml` allows: `python tools/test_floor.py`.
 
-Only transformers itself is installed, into a temporary folder that goes before the present environment on the path.
-A whole second environment would mean a second PyTorch, which is 6 GB. What this does not test is therefore the floors
-of the other packages. Further arguments go to pytest.
+They are installed without their own dependencies into a temporary folder that goes before the present environment on
+the path. torch and torchvision stay as they are: a second PyTorch is 6 GB. `--only-transformers` lowers transformers
+alone; further arguments go to pytest.
 """
 
 import os
@@ -11,29 +11,44 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REPORT_VERSION = "import transformers; print(transformers.__version__); print(transformers.__file__)"
 
 
-def floor_of(package: str, pyproject: Path = REPOSITORY / "pyproject.toml") -> str:
-    """The lower bound of a dependency, e.g. `5.20`.
+# A second PyTorch is 6 GB; the others have no releases between their floor and what is installed, or none that differ.
+KEPT = ("torch", "torchvision", "jinja2", "pyyaml")
+# What the oldest huggingface_hub needs and newer ones do not, so that the present environment lacks it.
+ADDED = ("httpx<1",)
+
+
+def floors(pyproject: Path = REPOSITORY / "pyproject.toml") -> dict[str, str]:
+    """The lower bound of every dependency, e.g. `{"transformers": "5.20"}`.
 
     Raises:
-        ValueError: the package is no dependency or has no lower bound.
+        ValueError: a dependency has no lower bound.
     """
-    dependencies = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
-    for dependency in dependencies:
-        if match := re.match(rf"{re.escape(package)}\s*>=\s*(\d+(?:\.\d+)*)", dependency):
-            return match[1]
-    raise ValueError(f"{pyproject} has no line `{package}>=...` among its dependencies.")
+    found = {}
+    for dependency in tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]:
+        match = re.match(r"([\w.-]+)\s*>=\s*(\d+(?:\.\d+)*)", dependency)
+        if match is None:
+            raise ValueError(f"{pyproject}: the dependency {dependency!r} has no lower bound.")
+        found[match[1]] = match[2]
+    return found
 
 
-def install(requirement: str, folder: str) -> None:
-    """Install one package, without its dependencies, into a folder."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*command, "--target", folder, requirement], check=True)
+def pinned(package: str, floor: str) -> str:
+    """The newest patch release of a floor: `5.20` -> `package==5.20.*`."""
+    return f"{package}=={floor}" + (".*" if floor.count(".") < 2 else "")
+
+
+def install(requirements: Sequence[str], folder: str, with_dependencies: bool = False) -> None:
+    """Install packages into a folder."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
+    alone = [] if with_dependencies else ["--no-deps"]
+    subprocess.run([*command, *alone, "--target", folder, *requirements], check=True)
 
 
 def check_import(floor: str, folder: str, environment: dict[str, str]) -> None:
@@ -52,12 +67,18 @@ def check_import(floor: str, folder: str, environment: dict[str, str]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Install, check, test; the exit code is pytest's."""
-    floor = floor_of("transformers")
+    oldest = {package: floor for package, floor in floors().items() if package not in KEPT}
+    if "--only-transformers" in arguments:
+        arguments.remove("--only-transformers")
+        oldest = {"transformers": oldest["transformers"]}
     with tempfile.TemporaryDirectory(prefix="hf_videollm_floor_") as folder:
-        install(f"transformers=={floor}" + (".*" if floor.count(".") < 2 else ""), folder)
+        if "huggingface_hub" in oldest:
+            install(ADDED, folder, with_dependencies=True)
+        install([pinned(package, floor) for package, floor in oldest.items()], folder)
+        print("Floors: " + ", ".join(f"{package} {floor}" for package, floor in oldest.items()), flush=True)
         paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        check_import(floor, folder, environment)
+        check_import(oldest["transformers"], folder, environment)
         # No cache folder: it would forget which tests failed on the newest release.
         options = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu and not hub", "tests"]
         command = [sys.executable, "-m", "pytest", *options, *arguments]
