@@ -58,8 +58,9 @@ format: install-dev ## Mend style and format
 types: install-dev ## Check the types of the whole package
 	$(BIN)/mypy
 
-benchmarks: install ## Run the benchmarks, JSON into benchmarks/results
+benchmarks: install ## Run the benchmarks, JSON on the screen
 	$(BIN)/python benchmarks/bench_video_io.py
+	$(BIN)/python benchmarks/bench_pllava.py
 
 clean: ## Remove what was made, the environment too
 	rm -rf $(VENV) .floor .conformance demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
