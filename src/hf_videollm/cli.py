@@ -205,7 +205,7 @@ def convert_pllava_command(
     """
     from .hub.convert_pllava import convert_pllava
 
-    with _byte_progress("Converting") as progress:
+    with ByteProgress("Converting") as progress:
         report = convert_pllava(
             src,
             dst,
@@ -335,7 +335,7 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1000**power:.3g} {units[power]}"
 
 
-class _byte_progress:  # noqa: N801 - used as a function
+class ByteProgress:
     """A progress bar in bytes, on stderr so that stdout stays clean."""
 
     def __init__(self, title: str) -> None:
@@ -344,7 +344,7 @@ class _byte_progress:  # noqa: N801 - used as a function
         )
         self.task = self.bar.add_task(title, total=None)
 
-    def __enter__(self) -> "_byte_progress":
+    def __enter__(self) -> "ByteProgress":
         return self
 
     def __exit__(self, *_: object) -> None:
