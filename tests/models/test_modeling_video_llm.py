@@ -55,6 +55,16 @@ def test_wrong_number_of_placeholders_names_both_numbers(
         model(**batch)
 
 
+def test_a_video_is_not_shared_between_two_rows(model: VideoLlmForConditionalGeneration) -> None:
+    """The totals agree, the rows do not: the end of one video would stand in the next prompt."""
+    batch = CASE.make_batch([["v2"], ["v2"]])
+    first, second = (batch["input_ids"] == VIDEO).nonzero()[[0, -1]].tolist()
+    batch["input_ids"][first[0], first[1]] = 5
+    batch["input_ids"][second[0], 0] = VIDEO
+    with pytest.raises(ValueError, match=r"rows hold \[7, 9\] video placeholders.* \[8, 8\] vectors"):
+        model(**batch)
+
+
 def test_media_without_placeholders_are_refused(model: VideoLlmForConditionalGeneration) -> None:
     text = CASE.make_batch([[]])
     with pytest.raises(ValueError, match="0 video placeholders"):

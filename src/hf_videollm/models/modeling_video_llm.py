@@ -5,8 +5,9 @@ A design adds a connector: a module that is called with the tower's features of 
 `(num_tokens, text_width)` per clip. Everything left and right of it is here, once.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
@@ -249,13 +250,14 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         return (inputs_embeds == embedding).all(-1)
 
     def merge_features(
-        self, inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor, modality: str
+        self, inputs_embeds: torch.Tensor, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str
     ) -> torch.Tensor:
-        """Put the features `(total_tokens, width)` at the placeholders, in row order.
+        """Put the vectors of the media, one `(num_tokens, width)` tensor each, at the placeholders in row order.
 
         Raises:
-            ValueError: the prompt holds more or fewer placeholders than there are feature vectors.
+            ValueError: the prompts hold more or fewer placeholders than there are vectors, in all or in one row.
         """
+        features = torch.cat(list(media))
         num_placeholders = mask.sum()
         torch_compilable_check(
             num_placeholders == features.shape[0],
@@ -263,6 +265,17 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
                 f"The prompt holds {int(num_placeholders)} {modality} placeholders (token id "
                 f"{getattr(self.config, f'{modality}_token_id')}), but the {modality}s give {features.shape[0]} "
                 "vectors. Make the prompt with the processor of this checkpoint."
+            ),
+        )
+        # A row ends where a medium ends; otherwise one would be shared between two prompts.
+        row_ends = mask.sum(-1).cumsum(0)
+        media_ends = torch.tensor([0, *accumulate(len(vectors) for vectors in media)], device=row_ends.device)
+        torch_compilable_check(
+            torch.isin(row_ends, media_ends).all(),
+            lambda: (
+                f"The rows hold {mask.sum(-1).tolist()} {modality} placeholders, but the {modality}s give "
+                f"{[len(vectors) for vectors in media]} vectors, which do not fill them row by row. Make the prompts "
+                "with the processor of this checkpoint."
             ),
         )
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds))
@@ -313,8 +326,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         merged: torch.Tensor = inputs_embeds
         hidden_states: dict[str, Any] = {}
         for modality, output in features.items():
-            hidden_states[f"{modality}_hidden_states"] = vectors = torch.cat(list(output.pooler_output))
-            merged = self.merge_features(merged, masks[modality], vectors, modality)
+            merged = self.merge_features(merged, masks[modality], output.pooler_output, modality)
+            hidden_states[f"{modality}_hidden_states"] = torch.cat(list(output.pooler_output))
 
         outputs = self.language_model(
             inputs_embeds=merged,
