@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from hf_videollm.cli import main
@@ -103,6 +104,21 @@ def test_help_shows_what_to_type(cli: Any, command: str) -> None:
         assert f"hf-videollm {command}" in out
 
 
+def matroska(folder: Path) -> bytes:
+    """A clip whose container can be opened although its end is missing."""
+    from hf_videollm.data.synthetic import make_scene, write_scene_mp4
+
+    write_scene_mp4(make_scene(5), folder / "whole.mp4")
+    with av.open(str(folder / "whole.mp4")) as source, av.open(str(folder / "whole.mkv"), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    return (folder / "whole.mkv").read_bytes()
+
+
 BAD_INPUT = [
     (("ask", "gone.mp4", "What?", "--model", "{checkpoint}"), "gone.mp4"),
     (("ask", "{text}", "What?", "--model", "{checkpoint}"), "notes.mp4"),
@@ -116,6 +132,11 @@ BAD_INPUT = [
     (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--device", "xyz"), "xyz"),
     (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--frames", "1000000000"), "1,000,000,000 frames"),
     (("convert",), "hf-videollm convert pllava"),
+    (("ask", "{clip}", " ", "--model", "{checkpoint}"), "question is empty"),
+    (("ask", "https://example.com/a.mp4", "What?", "--model", "{checkpoint}"), "--allow-host"),
+    (("ask", "{cut}", "What?", "--model", "{checkpoint}"), "--on-decode-error truncate"),
+    (("tune-alpha", "{checkpoint}", "gone.jsonl", "--alphas", ","), "--alphas"),
+    (("tune-alpha", "{checkpoint}", "gone.jsonl", "--alphas", "-1,2"), "--alphas"),
     (("ask", "https://example.com/a.mp4", "What?", "--model", "{checkpoint}"), "example.com"),
     (("ask", "{clip}"), "question"),
     (("ask", "{clip}", "What?", "--model", "{official}"), "hf-videollm convert pllava"),
@@ -141,6 +162,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
     )
     values = {"checkpoint": tiny_checkpoint, "clip": clips[0]}
     values |= {"text": str(tmp_path / "notes.mp4"), "empty": str(tmp_path / "empty")}
+    (tmp_path / "cut.mkv").write_bytes(matroska(tmp_path)[:-2000])
+    values["cut"] = str(tmp_path / "cut.mkv")
     values["official"] = str(tmp_path / "official")
     code, out, err = cli(*(argument.format(**values) for argument in arguments))
     assert code == 2, err

@@ -49,3 +49,13 @@ def test_commands_named_in_the_readme_exist() -> None:
     used = set(re.findall(r"^hf-videollm ([a-z-]+)", README, re.MULTILINE))
     assert used <= known
     assert {"ask", "caption", "info", "convert", "tune-alpha"} <= known
+
+
+def test_the_record_in_the_readme_is_valid(tmp_path: Path) -> None:
+    from hf_videollm.data.records import read_jsonl
+
+    line = re.search(r"```json\n(.*?)\n```", README, re.DOTALL)
+    assert line
+    (tmp_path / "records.jsonl").write_text(line[1] + "\n")
+    (record,) = read_jsonl(tmp_path / "records.jsonl")
+    assert record.answer == "a dog"

@@ -1,6 +1,8 @@
 """The command line: `hf-videollm ask | caption | info | convert | tune-alpha`."""
 
 import json
+import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -50,6 +52,9 @@ AllowHost = Annotated[
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the model code of the repository (not needed for our designs).")
 ]
+OnDecodeError = Annotated[
+    str, typer.Option(help="raise, or truncate to use the frames before the damage of a broken file.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
 
@@ -81,6 +86,7 @@ def ask(
     max_new_tokens: MaxNewTokens = 128,
     lora_alpha: LoraAlpha = None,
     allow_host: AllowHost = None,
+    on_decode_error: OnDecodeError = "raise",
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -92,7 +98,13 @@ def ask(
 
       hf-videollm ask clip.mp4 "What happens?" --model ./pllava-7b --frames 16 --dtype bfloat16 --json
     """
-    options = {"num_frames": frames, "start": start, "end": end, "allowed_hosts": allow_host}
+    options = {
+        "num_frames": frames,
+        "start": start,
+        "end": end,
+        "allowed_hosts": allow_host,
+        "on_decode_error": on_decode_error,
+    }
     answer = _answer(video, question, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
 
@@ -110,6 +122,7 @@ def caption(
     max_new_tokens: MaxNewTokens = 256,
     lora_alpha: LoraAlpha = None,
     allow_host: AllowHost = None,
+    on_decode_error: OnDecodeError = "raise",
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -127,7 +140,13 @@ def caption(
             "pass --model for real captions.",
             soft_wrap=True,
         )
-    options = {"num_frames": frames, "start": start, "end": end, "allowed_hosts": allow_host}
+    options = {
+        "num_frames": frames,
+        "start": start,
+        "end": end,
+        "allowed_hosts": allow_host,
+        "on_decode_error": on_decode_error,
+    }
     answer = _answer(video, prompt, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
 
@@ -227,7 +246,7 @@ def convert_pllava_command(
 @app.command("tune-alpha")
 def tune_alpha_command(
     path_or_id: Annotated[str, typer.Argument(help="Converted PLLaVA checkpoint that still has its LoRA.")],
-    data: Annotated[Path, typer.Argument(help="Labelled questions: JSON lines of records (see docs).")],
+    data: Annotated[Path, typer.Argument(help="Labelled questions: JSON lines of records (see README).")],
     alphas: Annotated[str, typer.Option(help="Values to try, separated by commas.")] = "0,1,2,4,8,12,16,20,24,28,32",
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first LIMIT records only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at a time.")] = 8,
@@ -280,12 +299,11 @@ def _answer(
     lora_alpha: float | None,
     trust_remote_code: bool,
 ) -> dict[str, Any]:
-    import transformers
-
     from . import default_checkpoint, load_pipeline
 
+    if not question.strip():
+        raise ValueError("The question is empty: say what you want to know.")
     source = model or default_checkpoint()
-    transformers.utils.logging.disable_progress_bar()  # the line below says what is going on
     with errors.status("Loading the model ..."):
         pipe = load_pipeline(
             source, dtype=dtype, device=device, lora_alpha=lora_alpha, trust_remote_code=trust_remote_code
@@ -324,9 +342,12 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise ValueError(f"--alphas must be numbers separated by commas, not {text!r}.") from error
+        numbers = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number < float("inf") for number in numbers):
+        raise ValueError(f"--alphas must be numbers of at least 0, separated by commas, not {text!r}.")
+    return numbers
 
 
 def _size(num_bytes: int) -> str:
@@ -348,7 +369,8 @@ class ByteProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.bar.live.is_started:
+            self.bar.stop()
 
     def report(self, done: int, total: int) -> None:
         """Show that `done` of `total` bytes are written; the bar appears with the first of them."""
@@ -360,6 +382,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; bad input ends with exit code 2 and one line, without a traceback unless `--debug`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    for name in ("SIGTERM", "SIGHUP"):
+        # As after Ctrl-C: what is half-written goes away. kill, containers and schedulers send these.
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not debug:
         _quieten()
@@ -375,15 +401,22 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _quieten() -> None:
     """Without --debug, warnings and progress bars of libraries do not get between the user and the answer."""
     import logging
     import os
     import warnings
 
+    import transformers
+
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore")
+    transformers.utils.logging.disable_progress_bar()
     for library in ("huggingface_hub", "bitsandbytes"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
@@ -393,12 +426,24 @@ def _report(error: Exception) -> None:
     if hasattr(error, "format_message"):  # a usage error of click, whichever copy of click raised it
         print(f"error: {error.format_message()} (hf-videollm --help tells more)", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = _in_words_of_options(" ".join(str(error).split()) or type(error).__name__)
     if isinstance(error, ValueError | OSError | ImportError | TypeError):
         print(f"error: {message}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     print(f"internal error: {type(error).__name__}: {message} (run again with --debug and report it)", file=sys.stderr)
     sys.exit(1)
+
+
+def _in_words_of_options(message: str) -> str:
+    """Errors name arguments of Python functions; on the command line they have other names."""
+    for pattern, option in (
+        (r'pass on_decode_error="truncate"', "pass --on-decode-error truncate"),
+        (r"allowed_hosts=[(\[][^)\]]*[)\]]", "--allow-host HOST"),
+        (r"num_frames", "--frames"),
+        (r"allow to overwrite it", "pass --overwrite"),
+    ):
+        message = re.sub(pattern, option, message)
+    return message
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def load_design_config(source: str, **kwargs: Any) -> VideoLlmConfig:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
-            f"{source} is no checkpoint that can be read ({reason}) Give a folder with config.json, or a Hub id."
+            f"{source} is no checkpoint that can be read ({reason.rstrip('.')}). Give a folder with config.json, or a "
+            "Hub id."
         ) from error
     if not isinstance(config, VideoLlmConfig) and not kwargs.get("trust_remote_code"):
         raise CheckpointError(

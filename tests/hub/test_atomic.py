@@ -1,5 +1,7 @@
 """Folders appear complete or not at all."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,27 @@ def test_an_interrupt_between_the_two_renames_restores_the_old_folder(
         (folder / "file").write_text("new")
     assert (tmp_path / "old" / "file").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_of_schedulers_leave_nothing_behind(tmp_path: Path, name: str) -> None:
+    """kill, containers and job schedulers do not send Ctrl-C; the command line treats their signals alike."""
+    script = f"""
+import os, signal, sys, time
+from pathlib import Path
+from hf_videollm import cli
+from hf_videollm.hub.atomic import atomic_folder
+
+def work(*_, **__):
+    with atomic_folder({str(tmp_path / "a" / "b")!r}) as folder:
+        (folder / "half").write_text("written")
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(30)
+
+cli.app = work
+cli.main(["convert"])
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 130, result.stderr
+    assert "nothing half-written" in result.stderr
+    assert list(tmp_path.iterdir()) == []

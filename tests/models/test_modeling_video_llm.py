@@ -83,6 +83,14 @@ def test_training_on_prompts_whose_pixels_were_lost_is_refused(model: VideoLlmFo
     lost(**batch)
 
 
+def test_generating_without_the_pixels_is_refused(model: VideoLlmForConditionalGeneration) -> None:
+    ids = CASE.make_batch([["v2"]])["input_ids"]
+    with pytest.raises(ValueError, match="neither pixel_values nor pixel_values_videos"):
+        model.generate(input_ids=ids, max_new_tokens=2)
+    text = CASE.make_batch([[]])
+    assert model.generate(**text, max_new_tokens=2).shape[1] == text["input_ids"].shape[1] + 2
+
+
 def test_ids_and_embeddings_exclude_each_other(model: VideoLlmForConditionalGeneration) -> None:
     ids = CASE.make_batch([[]])["input_ids"]
     with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):

@@ -377,3 +377,8 @@ def test_what_is_no_video_is_a_typed_error(wrong: Any) -> None:
 def test_empty_lists_of_prompts_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one prompt"):
         make_processor()(text=[])
+
+
+def test_sound_is_refused_by_a_design_that_cannot_hear(clips: list[str]) -> None:
+    with pytest.raises(ValueError, match="cannot hear"):
+        make_processor()(text="<video>", videos=[clips[0]], audio=[np.zeros(1600, np.float32)])

@@ -230,3 +230,24 @@ def test_a_damaged_weight_file_is_named(tiny_checkpoint: str, tmp_path: Path) ->
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(hf_videollm.CheckpointError, match="damaged: a weight file is truncated"):
         AutoModelForImageTextToText.from_pretrained(folder)
+
+
+def test_a_processor_of_another_model_is_refused(tiny_checkpoint: str, tmp_path: Path) -> None:
+    model = hf_videollm.PllavaForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    processor = hf_videollm.PllavaProcessor.from_pretrained(tiny_checkpoint)
+    processor.pooling_shape = [4, 3, 3]
+    with pytest.raises(ValueError, match="tokens of 4 frames is 36, the model's 16"):
+        hf_videollm.save_checkpoint(model, processor, tmp_path / "out")
+
+
+def test_the_working_folder_is_never_replaced(
+    tiny_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = hf_videollm.PllavaForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    processor = hf_videollm.PllavaProcessor.from_pretrained(tiny_checkpoint)
+    (tmp_path / "keep.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", "..", str(Path.home())):
+        with pytest.raises(FileExistsError, match="home or the working folder"):
+            hf_videollm.save_checkpoint(model, processor, folder, overwrite=True)
+    assert (tmp_path / "keep.txt").read_text() == "mine"

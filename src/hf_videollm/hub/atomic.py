@@ -46,6 +46,8 @@ def _refuse_occupied(destination: Path, overwrite: bool) -> None:
     for parent in destination.parents:
         if parent.exists() and not parent.is_dir():
             raise FileExistsError(f"{destination} lies below {parent}, which is a file: choose another destination.")
+    if destination.resolve() in (Path.home().resolve(), Path.cwd(), *Path.cwd().parents):
+        raise FileExistsError(f"{destination} is the home or the working folder: choose a folder of its own.")
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
         raise FileExistsError(f"{destination} is not empty: choose another destination, or allow to overwrite it.")
 

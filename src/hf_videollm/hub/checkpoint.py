@@ -32,6 +32,7 @@ def save_checkpoint(
     Raises:
         FileExistsError: the destination holds something and `overwrite` is not set.
         TypeError: `model` or `processor` is something else, of which half a checkpoint would be written.
+        ValueError: the processor belongs to another model.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
@@ -40,11 +41,28 @@ def save_checkpoint(
         )
     if not isinstance(processor, ProcessorMixin):
         raise TypeError(f"{type(processor).__name__} is no processor: pass the one that holds tokenizer and the rest.")
+    _check_pair(model.config, processor)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         # transformers 5 would write the layout of the original towers back; ours is the one that remote code reads.
         model.save_pretrained(temporary, save_original_format=False, **kwargs)
         processor.save_pretrained(temporary)
     return Path(folder)
+
+
+def _check_pair(config: Any, processor: Any) -> None:
+    """Refuse a processor whose prompts the model could not read."""
+    num_frames = processor.video_processor.num_frames
+    facts = {
+        "image_token_id": (processor.image_token_id, config.image_token_id),
+        "video_token_id": (processor.video_token_id, config.video_token_id),
+        f"tokens of {num_frames} frames": (processor.num_video_tokens(num_frames), config.num_video_tokens(num_frames)),
+    }
+    for name, (found, expected) in facts.items():
+        if found != expected:
+            raise ValueError(
+                f"The processor belongs to another model: its {name} is {found}, the model's {expected}. "
+                "Pass the processor that the model was made or loaded with."
+            )
 
 
 def default_checkpoint() -> str:

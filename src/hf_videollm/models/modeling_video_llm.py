@@ -319,7 +319,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
         }
         if self.training and not features and input_ids is not None:
-            self._refuse_forgotten_media(input_ids)
+            self.refuse_forgotten_media(input_ids)
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.get_input_embeddings()(self._embeddable_ids(input_ids, masks))
@@ -345,8 +345,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             **hidden_states,
         )
 
-    def _refuse_forgotten_media(self, input_ids: torch.Tensor) -> None:
-        """A collator that drops the pixels would train a model that learns to ignore videos, and nobody would notice.
+    def refuse_forgotten_media(self, input_ids: torch.Tensor) -> None:
+        """A batch that lost its pixels would be answered, or trained on, as if the videos said nothing.
 
         Raises:
             ValueError: the prompts hold placeholders, but the batch has no media at all.
@@ -355,7 +355,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         torch_compilable_check(
             ~torch.isin(input_ids, ids).any(),
             "The prompts hold image or video placeholders, but neither pixel_values nor pixel_values_videos came with "
-            "them. Check the data collator: hf_videollm.training.collator.VideoDataCollator keeps them.",
+            "them. Pass everything the processor returns; to train, use "
+            "hf_videollm.training.collator.VideoDataCollator, which keeps it.",
         )
 
     def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -494,6 +495,10 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
         transformers repeats every tensor along dimension 0, which pairs rows with the wrong videos as soon as a
         row holds two of them.
         """
+        given = [model_kwargs.get(name) for name in ("pixel_values", "pixel_values_videos", "past_key_values")]
+        given.append(model_kwargs.get("mm_encoder_outputs") or None)  # transformers puts an empty dict there
+        if input_ids is not None and all(value is None for value in given):
+            self.model.refuse_forgotten_media(input_ids)
         if expand_size == 1:
             return input_ids, model_kwargs
         media = {**(model_kwargs.pop("mm_encoder_outputs", None) or {}), **self.model.encode_media(model_kwargs)}

@@ -75,7 +75,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             MediaError: a video cannot be read.
         """
         videos = kwargs.pop("video", None) if videos is None else videos
-        if videos is None and text is None:
+        if (videos is None and text is None) or (isinstance(text, list | tuple) and not text):
             raise ValueError("Pass at least a text, a chat or a video.")
         has_chat = _is_chat(videos) or _is_chat(text) or _is_chat_list(text)
         if has_chat and (videos is not None) + (text is not None) + (images is not None) > 1:

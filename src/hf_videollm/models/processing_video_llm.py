@@ -105,6 +105,8 @@ class VideoLlmProcessor(ProcessorMixin):
         """
         if images is None and text is None and videos is None:
             raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
+        if audio is not None and self._audio_processor is None:
+            raise ValueError(f"{type(self).__name__} cannot hear: leave the audio out.")
         if text is None:
             return
         if not all(isinstance(sample, str) for sample in text):
