@@ -1,5 +1,6 @@
 """Text and media of a batch -> model inputs; what the processors of all designs share."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -106,7 +107,8 @@ class VideoLlmProcessor(ProcessorMixin):
         if images is None and text is None and videos is None:
             raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
         if audio is not None and self._audio_processor is None:
-            raise ValueError(f"{type(self).__name__} cannot hear: leave the audio out.")
+            # Processors of transformers take every modality; silence would let the user believe that it was heard.
+            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", stacklevel=2)
         if text is None:
             return
         if not all(isinstance(sample, str) for sample in text):
