@@ -98,13 +98,7 @@ def ask(
 
       hf-videollm ask clip.mp4 "What happens?" --model ./pllava-7b --frames 16 --dtype bfloat16 --json
     """
-    options = {
-        "num_frames": frames,
-        "start": start,
-        "end": end,
-        "allowed_hosts": allow_host,
-        "on_decode_error": on_decode_error,
-    }
+    options = _video_options(frames, start, end, allow_host, on_decode_error)
     answer = _answer(video, question, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
 
@@ -140,13 +134,7 @@ def caption(
             "pass --model for real captions.",
             soft_wrap=True,
         )
-    options = {
-        "num_frames": frames,
-        "start": start,
-        "end": end,
-        "allowed_hosts": allow_host,
-        "on_decode_error": on_decode_error,
-    }
+    options = _video_options(frames, start, end, allow_host, on_decode_error)
     answer = _answer(video, prompt, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
 
@@ -288,6 +276,14 @@ def tune_alpha_command(
         console.print(report.render())
 
 
+def _video_options(
+    frames: int | None, start: float | None, end: float | None, allow_host: list[str] | None, on_decode_error: str
+) -> dict[str, Any]:
+    """The options of the video processor that were given."""
+    options = {"num_frames": frames, "start": start, "end": end, "allowed_hosts": allow_host}
+    return {name: value for name, value in options.items() if value is not None} | {"on_decode_error": on_decode_error}
+
+
 def _answer(
     video: str,
     question: str,
@@ -310,20 +306,19 @@ def _answer(
         )
     began = time.perf_counter()
     with errors.status("Watching and answering ..."):
-        chosen = {name: value for name, value in options.items() if value is not None}
         results = pipe(
             video,
             text=question,
             return_full_text=False,
             generate_kwargs={"do_sample": False, "max_new_tokens": max_new_tokens},
-            **chosen,
+            **options,
         )
     return {
         "video": video,
         "question": question,
         "answer": results[0]["generated_text"].strip(),
         "model": source,
-        "num_frames": chosen.get("num_frames", pipe.processor.video_processor.num_frames),
+        "num_frames": options.get("num_frames", pipe.processor.video_processor.num_frames),
         "seconds": round(time.perf_counter() - began, 3),
     }
 

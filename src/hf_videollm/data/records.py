@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
+
+from hf_videollm.data.atomic_file import atomic_file
 
 __all__ = [
     "ContentBlock",
@@ -208,19 +209,10 @@ def write_jsonl(records: Iterable[VideoQARecord], path: str | os.PathLike[str]) 
         RecordError: a record is invalid (its position in the iterable is named); nothing is written then.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            for row, record in enumerate(records):
-                VideoQARecord.from_dict(record.to_dict(), where=f"row {row}")
-                handle.write(json.dumps(record.to_dict(), ensure_ascii=False) + "\n")
-        # mkstemp makes the file private to its owner; a data set is meant to be shared.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        for row, record in enumerate(records):
+            VideoQARecord.from_dict(record.to_dict(), where=f"row {row}")
+            handle.write(json.dumps(record.to_dict(), ensure_ascii=False) + "\n")
     return path
 
 

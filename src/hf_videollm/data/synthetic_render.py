@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from hf_videollm.data.atomic_file import atomic_file
 from hf_videollm.data.synthetic_scene import DEFAULT_SIZE, Scene, Sprite
 
 __all__ = ["SAMPLE_RATE", "render_audio", "render_scene", "shape_coverage", "write_clip", "write_scene_mp4"]
@@ -121,17 +121,8 @@ def write_clip(
     H and W must be even, as H.264 with 4:2:0 colour demands.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    try:
-        with av.open(temporary, "w", format="mp4") as container:
-            _encode(container, frames, fps, waveform, sample_rate)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        _encode(container, frames, fps, waveform, sample_rate)
     return path
 
 

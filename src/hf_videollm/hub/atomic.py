@@ -40,13 +40,18 @@ def atomic_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) ->
             _remove_empty(made)
 
 
+def is_home_or_working_folder(folder: Path) -> bool:
+    """Whether replacing `folder` would remove what the user stands in, or owns."""
+    return folder.resolve() in (Path.home().resolve(), Path.cwd(), *Path.cwd().parents)
+
+
 def _refuse_occupied(destination: Path, overwrite: bool) -> None:
     if destination.is_file() or destination.is_symlink():
         raise FileExistsError(f"{destination} is a file or a link, not a folder: choose another destination.")
     for parent in destination.parents:
         if parent.exists() and not parent.is_dir():
             raise FileExistsError(f"{destination} lies below {parent}, which is a file: choose another destination.")
-    if destination.resolve() in (Path.home().resolve(), Path.cwd(), *Path.cwd().parents):
+    if is_home_or_working_folder(destination):
         raise FileExistsError(f"{destination} is the home or the working folder: choose a folder of its own.")
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
         raise FileExistsError(f"{destination} is not empty: choose another destination, or allow to overwrite it.")

@@ -25,7 +25,7 @@ from ..models.lora_pllava import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, 
 from ..models.media_errors import CheckpointError
 from ..models.modeling_pllava import PllavaForConditionalGeneration
 from ..models.processing_pllava import PllavaProcessor
-from .atomic import atomic_folder
+from .atomic import atomic_folder, is_home_or_working_folder
 from .convert_pllava_config import DTYPES, build_config, build_generation_config, read_source_config
 from .convert_pllava_keys import ConversionPlan, plan_conversion
 from .convert_pllava_processor import build_processor, find_tokenizer_folder
@@ -208,7 +208,7 @@ def _check_places(destination: Path, inputs: dict[str, Path | None]) -> None:
     for name, folder in inputs.items():
         if folder is not None and (folder.resolve() == target or target in folder.resolve().parents):
             raise CheckpointError(f"{destination} is, or contains, the {name} {folder}: choose another destination.")
-    if target == Path.home().resolve() or target in (Path.cwd(), *Path.cwd().parents):
+    if is_home_or_working_folder(destination):
         raise CheckpointError(f"{destination} is the home or the working folder: choose a folder of its own.")
 
 

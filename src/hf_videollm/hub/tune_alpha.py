@@ -8,7 +8,7 @@ decoded and encoded once and asked about at every alpha.
 import json
 import os
 import re
-import tempfile
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..data.atomic_file import atomic_file
 from ..data.records import VideoQARecord, read_jsonl
 from ..inference import load_pipeline
 from .stream import read_json
@@ -275,14 +276,8 @@ def save_alpha(folder: str | os.PathLike[str], alpha: float) -> None:
     config = read_json(file)
     config["lora_alpha"] = alpha
     # Whole or not at all, like everything we write.
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".config.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            handle.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        os.chmod(temporary, file.stat().st_mode)
-        os.replace(temporary, file)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with atomic_file(file, mode=stat.S_IMODE(file.stat().st_mode)) as temporary:
+        temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 __all__ = ["AlphaScore", "TuneReport", "exact_match", "normalise", "save_alpha", "tune_alpha", "tune_alpha_on_file"]

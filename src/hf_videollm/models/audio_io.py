@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from .media_errors import CorruptMedia, Deadline, MediaError, MediaLimits, NoAudioStream, UnsupportedMedia
+from .media_errors import (
+    CorruptMedia,
+    Deadline,
+    MediaError,
+    MediaLimits,
+    NoAudioStream,
+    UnsupportedMedia,
+    check_interval,
+    check_on_decode_error,
+)
 from .media_source import is_cut_short, is_frames, open_media
 from .video_pyav import best_stream, file_start, import_pyav, open_container
 
@@ -46,15 +54,10 @@ def load_audio(
     """
     if sampling_rate < 1:
         raise ValueError(f"sampling_rate={sampling_rate}: give samples per second, such as 16000.")
-    for argument, value in (("start", start), ("end", end)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{argument}={value}: give seconds since the start of the file, zero or more.")
-    if end is not None and end <= (start or 0.0):
-        raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
+    check_interval(start, end, of="file")
     if is_frames(source):
         raise UnsupportedMedia("<frames>: pictures carry no sound; pass the file that holds it.")
-    if on_decode_error not in ("raise", "truncate"):
-        raise ValueError(f'on_decode_error={on_decode_error!r} is unknown; use "raise" or "truncate".')
+    check_on_decode_error(on_decode_error)
     deadline = Deadline(limits.timeout)
     with open_media(source, limits, allowed_hosts, deadline) as handle:
         name, cut_short = handle.name, is_cut_short(handle)

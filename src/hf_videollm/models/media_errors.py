@@ -6,6 +6,7 @@ Every message is one line: the name of the source, what is wrong, what to do abo
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -121,6 +122,27 @@ class MediaLimits:
                 f"{name}: the sound is longer than the limit of {self.max_audio_seconds:g} s; "
                 "pass start/end or raise MediaLimits(max_audio_seconds=...)."
             )
+
+
+def check_num_frames(num_frames: int | None) -> None:
+    """Raises `ValueError` when no frame, or fewer, is asked for."""
+    if num_frames is not None and num_frames < 1:
+        raise ValueError(f"num_frames={num_frames}: at least one frame must be asked for.")
+
+
+def check_interval(start: float | None, end: float | None, of: str = "video") -> None:
+    """Raises `ValueError` when `start` or `end` are no seconds of the `of`, or `end` does not come after `start`."""
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}={value}: give seconds since the start of the {of}, zero or more.")
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
+
+
+def check_on_decode_error(on_decode_error: str) -> None:
+    """Raises `ValueError` when the word is neither of the two."""
+    if on_decode_error not in ("raise", "truncate"):
+        raise ValueError(f'on_decode_error={on_decode_error!r} is unknown; use "raise" or "truncate".')
 
 
 class Deadline:

@@ -11,7 +11,6 @@ truncated, damaged), `NoVideoStream`, `NoAudioStream`, `MediaTooLarge` (a budget
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +33,9 @@ from .media_errors import (
     NoVideoStream,
     UnsafeURL,
     UnsupportedMedia,
+    check_interval,
+    check_num_frames,
+    check_on_decode_error,
 )
 from .media_source import FrameList, MediaHandle, VideoSource, is_frames, open_media, source_name
 from .video_backends import available_backends, open_reader
@@ -122,7 +124,9 @@ def load_video(
         MediaError: one of its subclasses; see the module.
         ValueError: a wrong argument, among them frame numbers outside of the clip.
     """
-    _check_arguments(num_frames, start, end, on_decode_error)
+    check_num_frames(num_frames)
+    check_on_decode_error(on_decode_error)
+    check_interval(start, end)
     if num_frames is not None and num_frames > limits.max_frames:
         # Before the list of their numbers fills the memory.
         limits.check_result(source_name(source), num_frames, 1, 1)
@@ -191,18 +195,6 @@ class _Uniform:
             return list(range(total))
         # In whole numbers: (i + 1/2) * total / wanted, rounded down.
         return [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
-
-
-def _check_arguments(num_frames: int | None, start: float | None, end: float | None, on_decode_error: str) -> None:
-    if num_frames is not None and num_frames < 1:
-        raise ValueError(f"num_frames={num_frames}: at least one frame must be asked for.")
-    if on_decode_error not in ("raise", "truncate"):
-        raise ValueError(f'on_decode_error={on_decode_error!r} is unknown; use "raise" or "truncate".')
-    for name, value in (("start", start), ("end", end)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}={value}: give seconds since the start of the video, zero or more.")
-    if end is not None and end <= (start or 0.0):
-        raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
 
 
 def _read(

@@ -13,6 +13,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 from transformers.processing_utils import VideosKwargs
 from transformers.video_utils import VideoMetadata
 
+from .media_errors import check_interval, check_num_frames
 from .media_source import source_name
 from .video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
 from .video_io import MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
@@ -45,15 +46,10 @@ def check_sampling(
     Raises:
         ValueError: a number out of its range, or `end` not after `start`; the option is named.
     """
-    if num_frames is not None and num_frames < 1:
-        raise ValueError(f"num_frames={num_frames}: at least one frame must be asked for.")
+    check_num_frames(num_frames)
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps={fps}: give frames per second, more than zero.")
-    for name, value in (("start", start), ("end", end)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}={value}: give seconds since the start of the video, zero or more.")
-    if end is not None and end <= (start or 0.0):
-        raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
+    check_interval(start, end)
 
 
 def check_frame_budget(num_frames: int, limits: MediaLimits) -> None:
