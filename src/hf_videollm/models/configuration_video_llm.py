@@ -15,6 +15,16 @@ PIPELINE_ENTRY = {
 }
 
 
+def patch_grid(vision_config: Any) -> tuple[int, int]:
+    """Rows and columns of patches of one frame, from `image_size` and `patch_size` (a number or a pair each)."""
+
+    def pair(value: Any) -> tuple[int, int]:
+        return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+    (height, width), (patch_height, patch_width) = pair(vision_config.image_size), pair(vision_config.patch_size)
+    return height // patch_height, width // patch_width
+
+
 @strict
 class VideoLlmConfig(PreTrainedConfig):
     r"""
@@ -43,6 +53,8 @@ class VideoLlmConfig(PreTrainedConfig):
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
+    # What a prompt of this design can hold besides text; each needs an `<modality>_token_id`.
+    modalities: ClassVar[tuple[str, ...]] = ("image", "video")
     # Auto class -> "file.Class" of this design: what `trust_remote_code=True` loads from a saved folder.
     auto_classes: ClassVar[dict[str, str]] = {}
 
@@ -89,4 +101,4 @@ class VideoLlmConfig(PreTrainedConfig):
         return output
 
 
-__all__ = ["VideoLlmConfig"]
+__all__ = ["VideoLlmConfig", "patch_grid"]

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from .configuration_pllava import PllavaConfig, pllava_pooled_shape
+from .configuration_video_llm import patch_grid
 from .lora_pllava import AdjustableLoraMixin
 from .modeling_video_llm import MODALITIES, VideoLlmForConditionalGeneration, VideoLlmModel
 
@@ -60,16 +61,6 @@ class PllavaConnector(nn.Module):
                 "Check image_size and patch_size, and vision_feature_select_strategy (class token)."
             )
         return height, width
-
-
-def patch_grid(vision_config: Any) -> tuple[int, int]:
-    """Rows and columns of patches of one frame, from `image_size` and `patch_size` (a number or a pair each)."""
-
-    def pair(value: Any) -> tuple[int, int]:
-        return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-    (height, width), (patch_height, patch_width) = pair(vision_config.image_size), pair(vision_config.patch_size)
-    return height // patch_height, width // patch_width
 
 
 class PllavaModel(AdjustableLoraMixin, VideoLlmModel):

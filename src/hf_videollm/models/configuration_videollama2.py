@@ -1,0 +1,166 @@
+"""Configuration of VideoLLaMA2 (Cheng et al., 2024), and the one rule for the shape of its visual tokens."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_video_llm import VideoLlmConfig, patch_grid
+
+# What the names of the original stand for: blocks in each of the two RegStages, downsampling, its kernel (also its
+# stride) over (time, height, width), the padding of all three axes, and the layers of the final MLP.
+# The last two rows keep every patch and take the mean over the frames.
+CONNECTOR_TYPES: dict[str, dict[str, Any]] = {
+    "stc_connector": {"depth": 4, "downsample": "conv", "kernel_size": (2, 2, 2), "padding": 1, "mlp_depth": 2},
+    "stc_connector_v35": {"depth": 4, "downsample": "conv", "kernel_size": (2, 2, 2), "padding": 0, "mlp_depth": 2},
+    "stp_connector": {"depth": 4, "downsample": "pool", "kernel_size": (2, 2, 2), "padding": 0, "mlp_depth": 2},
+    "spatial_conv": {"depth": 0, "downsample": "conv", "kernel_size": (1, 2, 2), "padding": 1, "mlp_depth": 2},
+    "spatial_pool": {"depth": 0, "downsample": "pool", "kernel_size": (1, 2, 2), "padding": 0, "mlp_depth": 2},
+    "linear": {"depth": 0, "downsample": "mean", "kernel_size": (1, 1, 1), "padding": 0, "mlp_depth": 1},
+}
+MLP_NAME = re.compile(r"mlp([1-9]\d*)x_gelu")
+
+
+def connector_preset(name: str) -> dict[str, Any]:
+    """Fields that a connector name of the original stands for.
+
+    Raises:
+        ValueError: the name is unknown; the known ones are listed.
+    """
+    if name in CONNECTOR_TYPES:
+        return CONNECTOR_TYPES[name]
+    if match := MLP_NAME.fullmatch(name):
+        return {**CONNECTOR_TYPES["linear"], "mlp_depth": int(match[1])}
+    raise ValueError(
+        f"connector_type {name!r} is unknown: choose one of {', '.join(CONNECTOR_TYPES)} or mlp<N>x_gelu, such as "
+        "mlp2x_gelu."
+    )
+
+
+def connector_grid(
+    num_frames: int, grid: Sequence[int], downsample: str, kernel_size: Sequence[int], padding: int
+) -> tuple[int, int, int]:
+    """Shape (t, h, w) of the visual tokens of one clip; their product is the number of placeholders it needs.
+
+    Args:
+        num_frames: frames of the clip.
+        grid: rows and columns of patches of one frame.
+        downsample: `"conv"`, `"pool"` or `"mean"` (over the frames, every patch kept).
+        kernel_size: (time, height, width), also the stride.
+        padding: zeros on both ends of each of the three axes.
+
+    Raises:
+        ValueError: the clip or the frames are smaller than the kernel.
+    """
+    if num_frames < 1:
+        raise ValueError(f"A video needs at least one frame, got {num_frames}.")
+    if downsample == "mean":
+        return (1, grid[0], grid[1])
+    sizes = (num_frames, grid[0], grid[1])
+    time, height, width = (
+        (size + 2 * padding - kernel) // kernel + 1 for size, kernel in zip(sizes, kernel_size, strict=True)
+    )
+    if min(time, height, width) < 1:
+        raise ValueError(
+            f"{num_frames} frames of {grid[0]} x {grid[1]} patches are too few for a kernel of "
+            f"{'x'.join(map(str, kernel_size))} (time, height, width): sample at least {kernel_size[0]} frames."
+        )
+    return time, height, width
+
+
+@strict
+class VideoLlama2Config(VideoLlmConfig):
+    r"""
+    Configuration of a VideoLLaMA2 model. `connector_type` names a connector of the original and fills the other
+    connector fields; a field that is given as well beats the name. So every row of the paper's Table 1 can be made.
+
+    connector_type (`str`):
+        `stc_connector` (VideoLLaMA2), `stc_connector_v35` (2.1), `stp_connector`, `spatial_conv`, `spatial_pool`,
+        `mlp2x_gelu` (any number of layers) or `linear`.
+    connector_depth (`int`, *optional*):
+        Blocks in each of the two RegStages, before and after downsampling; 0 leaves them out.
+    connector_downsample (`str`, *optional*):
+        `"conv"` (Conv3d), `"pool"` (average pooling) or `"mean"` (over the frames, every patch kept).
+    connector_kernel_size (`list[int]`, *optional*):
+        (time, height, width) of the downsampling, also its stride; (1, 2, 2) is the paper's "2D".
+    connector_padding (`int`, *optional*):
+        Zeros on both ends of time, height and width before a convolution.
+    connector_mlp_depth (`int`, *optional*):
+        Linear layers behind the second RegStage, with GELU between them.
+
+    Example:
+
+    ```python
+    >>> from hf_videollm import VideoLlama2Config
+    >>> config = VideoLlama2Config(
+    ...     vision_config={"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14},
+    ...     connector_type="stc_connector", num_frames=8)
+    >>> config.num_video_tokens(8), config.num_image_tokens()
+    (845, 845)
+
+    ```"""
+
+    model_type = "videollama2"
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_videollama2.VideoLlama2Config",
+        "AutoModel": "modeling_videollama2.VideoLlama2Model",
+        "AutoModelForImageTextToText": "modeling_videollama2.VideoLlama2ForCausalLM",
+        "AutoModelForMultimodalLM": "modeling_videollama2.VideoLlama2ForCausalLM",
+        "AutoModelForCausalLM": "modeling_videollama2.VideoLlama2ForCausalLM",
+        "AutoProcessor": "processing_videollama2.VideoLlama2Processor",
+        "AutoVideoProcessor": "video_processing_videollama2.VideoLlama2VideoProcessor",
+    }
+
+    connector_type: str = "stc_connector_v35"
+    connector_depth: int | None = None
+    connector_downsample: Literal["conv", "pool", "mean"] | None = None
+    connector_kernel_size: list[int] | tuple[int, ...] | None = None
+    connector_padding: int | None = None
+    connector_mlp_depth: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        for field, value in connector_preset(self.connector_type).items():
+            if getattr(self, f"connector_{field}") is None:
+                setattr(self, f"connector_{field}", value)
+        # Lists, as JSON knows no tuples: a config equals itself after it was saved and loaded.
+        self.connector_kernel_size = list(self.connector_kernel_size or ())
+
+    def validate_architecture(self) -> None:
+        super().validate_architecture()
+        kernel_size = self.connector_kernel_size or ()
+        if len(kernel_size) != 3 or min(kernel_size) < 1:
+            raise ValueError(
+                f"connector_kernel_size must be three positive numbers (time, height, width), not {kernel_size}."
+            )
+        for field, least in (("depth", 0), ("padding", 0), ("mlp_depth", 1)):
+            if (value := getattr(self, f"connector_{field}")) < least:
+                raise ValueError(f"connector_{field} must be at least {least}, not {value}.")
+        if self.connector_padding and self.connector_downsample != "conv":
+            raise ValueError(
+                f"connector_padding {self.connector_padding} needs connector_downsample 'conv', not "
+                f"{self.connector_downsample!r}: zeros would be averaged with the features."
+            )
+
+    def connector_grid(self, num_frames: int) -> tuple[int, int, int]:
+        """Shape (t, h, w) of the visual tokens of a video of `num_frames` frames."""
+        assert self.connector_downsample and self.connector_kernel_size and self.connector_padding is not None
+        return connector_grid(
+            num_frames,
+            patch_grid(self.vision_config),
+            self.connector_downsample,
+            self.connector_kernel_size,
+            self.connector_padding,
+        )
+
+    def num_video_tokens(self, num_frames: int) -> int:
+        time, height, width = self.connector_grid(num_frames)
+        return time * height * width
+
+    def num_image_tokens(self) -> int:
+        """A still image is a video of `config.num_frames` equal frames, as in the original."""
+        return self.num_video_tokens(self.num_frames)
+
+
+__all__ = ["VideoLlama2Config", "connector_grid", "connector_preset"]

@@ -1,0 +1,57 @@
+"""Configuration of VideoLLaMA2-AV: VideoLLaMA2 with a BEATs encoder for sound."""
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_beats import BeatsConfig
+from .configuration_videollama2 import VideoLlama2Config
+
+
+@strict
+class VideoLlama2AVConfig(VideoLlama2Config):
+    r"""
+    Configuration of a VideoLLaMA2-AV model: the fields of VideoLLaMA2, and
+
+    audio_config (`dict` or `BeatsConfig`, *optional*):
+        The audio encoder.
+    audio_token_id (`int`):
+        Id of the placeholder that stands for one vector of a sound.
+    audio_projector_depth (`int`):
+        Linear layers between audio encoder and language model, with GELU between them (2 in the released model).
+    """
+
+    model_type = "videollama2_av"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        **VideoLlama2Config.sub_configs_defaults,
+        "audio_config": SubConfigSpec(config_class=BeatsConfig),
+    }
+    modalities: ClassVar[tuple[str, ...]] = ("image", "video", "audio")
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_videollama2_av.VideoLlama2AVConfig",
+        "AutoModel": "modeling_videollama2_av.VideoLlama2AVModel",
+        "AutoModelForImageTextToText": "modeling_videollama2_av.VideoLlama2AVForCausalLM",
+        "AutoModelForMultimodalLM": "modeling_videollama2_av.VideoLlama2AVForCausalLM",
+        "AutoModelForCausalLM": "modeling_videollama2_av.VideoLlama2AVForCausalLM",
+        "AutoProcessor": "processing_videollama2_av.VideoLlama2AVProcessor",
+        "AutoVideoProcessor": "video_processing_videollama2.VideoLlama2VideoProcessor",
+        "AutoFeatureExtractor": "feature_extraction_beats.BeatsFeatureExtractor",
+    }
+
+    # A dict or a `BeatsConfig`; always the latter once the config is made.
+    audio_config: Any = None
+    audio_token_id: int = 32002
+    audio_projector_depth: int = 2
+
+    def validate_architecture(self) -> None:
+        super().validate_architecture()
+        if self.audio_projector_depth < 1:
+            raise ValueError(f"audio_projector_depth must be at least 1, not {self.audio_projector_depth}.")
+
+    def num_audio_tokens(self, num_frames: int) -> int:
+        """Audio tokens, and so placeholders, of one sound of `num_frames` filter-bank frames (10 ms each)."""
+        return self.audio_config.num_audio_tokens(num_frames)
+
+
+__all__ = ["VideoLlama2AVConfig"]
