@@ -76,7 +76,7 @@ def test_training_on_prompts_whose_pixels_were_lost_is_refused(model: VideoLlmFo
     batch = CASE.make_batch([["v2"], []])
     ids = {name: batch[name] for name in ("input_ids", "attention_mask")}
     lost = copy.deepcopy(model).train()
-    with pytest.raises(ValueError, match="neither pixel_values nor pixel_values_videos"):
+    with pytest.raises(ValueError, match="neither pixels nor sounds"):
         lost(**ids, labels=ids["input_ids"])
     # Text alone is fine, and so is the whole batch.
     lost(**CASE.make_batch([[], []]))
@@ -85,7 +85,7 @@ def test_training_on_prompts_whose_pixels_were_lost_is_refused(model: VideoLlmFo
 
 def test_generating_without_the_pixels_is_refused(model: VideoLlmForConditionalGeneration) -> None:
     ids = CASE.make_batch([["v2"]])["input_ids"]
-    with pytest.raises(ValueError, match="neither pixel_values nor pixel_values_videos"):
+    with pytest.raises(ValueError, match="neither pixels nor sounds"):
         model.generate(input_ids=ids, max_new_tokens=2)
     text = CASE.make_batch([[]])
     assert model.generate(**text, max_new_tokens=2).shape[1] == text["input_ids"].shape[1] + 2

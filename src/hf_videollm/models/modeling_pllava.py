@@ -18,7 +18,7 @@ from transformers.activations import ACT2FN
 from .configuration_pllava import PllavaConfig, pllava_pooled_shape
 from .configuration_video_llm import patch_grid
 from .lora_pllava import AdjustableLoraMixin
-from .modeling_video_llm import MODALITIES, VideoLlmForConditionalGeneration, VideoLlmModel
+from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 
 
 class PllavaConnector(nn.Module):
@@ -74,11 +74,11 @@ class PllavaModel(AdjustableLoraMixin, VideoLlmModel):
         input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
         modality: str,
-        present: Collection[str] = MODALITIES,
+        present: Collection[str] | None = None,
     ) -> torch.Tensor:
         """As in the base; without images in the batch, `<image>` stands for a video, as in prompts of the original."""
         mask = super().get_placeholder_mask(input_ids, inputs_embeds, modality, present)
-        if modality == "video" and "image" not in present:
+        if modality == "video" and present is not None and "image" not in present:
             mask = mask | super().get_placeholder_mask(input_ids, inputs_embeds, "image", present)
         return mask
 

@@ -20,7 +20,6 @@ from .checkpoint_video_llm import CheckpointMixin
 from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
 
-MODALITIES = ("image", "video")
 
 
 class ForwardOptions(TypedDict, total=False):
@@ -33,18 +32,20 @@ class ForwardOptions(TypedDict, total=False):
 
 @dataclass
 class VideoLlmModelOutputWithPast(BaseModelOutputWithPast):
-    """Output of the base model; `image_hidden_states` and `video_hidden_states` are `(total_tokens, text_width)`."""
+    """Output of the base model; `<modality>_hidden_states` are `(total_tokens, text_width)`."""
 
     image_hidden_states: torch.FloatTensor | None = None
     video_hidden_states: torch.FloatTensor | None = None
+    audio_hidden_states: torch.FloatTensor | None = None
 
 
 @dataclass
 class VideoLlmCausalLMOutputWithPast(CausalLMOutputWithPast):
-    """Output of the model with a head; `image_hidden_states` and `video_hidden_states` as in the base model."""
+    """Output of the model with a head; `<modality>_hidden_states` as in the base model."""
 
     image_hidden_states: torch.FloatTensor | None = None
     video_hidden_states: torch.FloatTensor | None = None
+    audio_hidden_states: torch.FloatTensor | None = None
 
 
 class VideoLlmPreTrainedModel(CheckpointMixin, PreTrainedModel):
@@ -218,6 +219,20 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         frames = torch.cat([video[:count] for video, count in zip(pixel_values_videos, counts, strict=True)])
         return self.get_frame_features(frames, counts, **kwargs)
 
+    def get_audio_features(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Vectors of sounds; designs that hear override this.
+
+        Args:
+            input_features: `(num_sounds, max_frames, mel_bins)`, sounds of all rows in row order.
+            input_features_mask: `(num_sounds, max_frames)`, 1 for frames that belong to the sound.
+
+        Raises:
+            ValueError: the design cannot hear.
+        """
+        raise ValueError(f"{type(self).__name__} cannot hear: leave out input_features and input_features_mask.")
+
     def encode_media(self, media: dict[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
         """Take the raw media out of `media` and encode them: modality -> output of `get_<modality>_features`."""
         outputs = {}
@@ -226,6 +241,9 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         num_video_frames = media.pop("num_video_frames", None)
         if (pixel_values_videos := media.pop("pixel_values_videos", None)) is not None:
             outputs["video"] = self.get_video_features(pixel_values_videos, num_video_frames, return_dict=True)
+        input_features_mask = media.pop("input_features_mask", None)
+        if (input_features := media.pop("input_features", None)) is not None:
+            outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True)
         return outputs
 
     def get_placeholder_mask(
@@ -233,14 +251,14 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
         modality: str,
-        present: Collection[str] = MODALITIES,
+        present: Collection[str] | None = None,
     ) -> torch.Tensor:
         """Where the prompt holds placeholders of `modality`: bool, `(batch, length)`.
 
         With embeddings instead of ids, a placeholder is a position that equals the placeholder's embedding.
 
         Args:
-            present: the modalities that this batch has media of.
+            present: the modalities that this batch has media of; `None` if unknown.
         """
         token_id = getattr(self.config, f"{modality}_token_id")
         if input_ids is not None:
@@ -291,6 +309,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         pixel_values: torch.FloatTensor | None = None,
         pixel_values_videos: torch.FloatTensor | None = None,
         num_video_frames: torch.LongTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        input_features_mask: torch.LongTensor | None = None,
         mm_token_type_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
@@ -304,8 +324,10 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             pixel_values: `(num_images, 3, height, width)`.
             pixel_values_videos: `(num_videos, max_frames, 3, height, width)`.
             num_video_frames: `(num_videos,)`.
+            input_features: `(num_sounds, max_frames, mel_bins)`; only for designs that hear.
+            input_features_mask: `(num_sounds, max_frames)`.
             mm_token_type_ids: `(batch, length)`; accepted for designs that need it.
-            mm_encoder_outputs: outputs of `get_image_features` / `get_video_features`, instead of pixels.
+            mm_encoder_outputs: outputs of `get_<modality>_features`, instead of pixels and sounds.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
@@ -313,6 +335,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             "pixel_values": pixel_values,
             "pixel_values_videos": pixel_values_videos,
             "num_video_frames": num_video_frames,
+            "input_features": input_features,
+            "input_features_mask": input_features_mask,
         }
         features = {**(mm_encoder_outputs or {}), **self.encode_media(media)}
         masks = {
@@ -346,17 +370,18 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         )
 
     def refuse_forgotten_media(self, input_ids: torch.Tensor) -> None:
-        """A batch that lost its pixels would be answered, or trained on, as if the videos said nothing.
+        """A batch that lost its media would be answered, or trained on, as if the videos said nothing.
 
         Raises:
             ValueError: the prompts hold placeholders, but the batch has no media at all.
         """
-        ids = torch.tensor([self.config.image_token_id, self.config.video_token_id], device=input_ids.device)
+        modalities = self.config.modalities
+        ids = [getattr(self.config, f"{modality}_token_id") for modality in modalities]
         torch_compilable_check(
-            ~torch.isin(input_ids, ids).any(),
-            "The prompts hold image or video placeholders, but neither pixel_values nor pixel_values_videos came with "
-            "them. Pass everything the processor returns; to train, use "
-            "hf_videollm.training.collator.VideoDataCollator, which keeps it.",
+            ~torch.isin(input_ids, torch.tensor(ids, device=input_ids.device)).any(),
+            f"The prompts hold {' or '.join(modalities)} placeholders, but neither pixels nor sounds came with them. "
+            "Pass everything the processor returns (pixel_values, pixel_values_videos, input_features, ...); to train, "
+            "use hf_videollm.training.collator.VideoDataCollator, which keeps it.",
         )
 
     def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -439,6 +464,8 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
         pixel_values: torch.FloatTensor | None = None,
         pixel_values_videos: torch.FloatTensor | None = None,
         num_video_frames: torch.LongTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        input_features_mask: torch.LongTensor | None = None,
         mm_token_type_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -462,6 +489,8 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
             pixel_values=pixel_values,
             pixel_values_videos=pixel_values_videos,
             num_video_frames=num_video_frames,
+            input_features=input_features,
+            input_features_mask=input_features_mask,
             mm_token_type_ids=mm_token_type_ids,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
@@ -481,6 +510,7 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
             video_hidden_states=outputs.video_hidden_states,
+            audio_hidden_states=outputs.audio_hidden_states,
         )
 
     def _expand_inputs_for_generation(
@@ -495,7 +525,8 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
         transformers repeats every tensor along dimension 0, which pairs rows with the wrong videos as soon as a
         row holds two of them.
         """
-        given = [model_kwargs.get(name) for name in ("pixel_values", "pixel_values_videos", "past_key_values")]
+        carriers = ("pixel_values", "pixel_values_videos", "input_features", "past_key_values")
+        given = [model_kwargs.get(name) for name in carriers]
         given.append(model_kwargs.get("mm_encoder_outputs") or None)  # transformers puts an empty dict there
         if input_ids is not None and all(value is None for value in given):
             self.model.refuse_forgotten_media(input_ids)
