@@ -1,4 +1,4 @@
-"""Configuration of BEATs (Chen et al., 2023: audio pre-training with acoustic tokenizers), the ear of VideoLLaMA2-AV."""
+"""Configuration of BEATs (Chen et al., 2023: audio pre-training with acoustic tokenizers), the ear of VideoLLaMA2."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -107,8 +107,8 @@ class BeatsConfig(PreTrainedConfig):
         # Half of the buckets serve one direction, and half of these are exact before the logarithm begins.
         if self.num_buckets < 4 or self.num_buckets % 4 or self.max_distance <= self.num_buckets // 4:
             raise ValueError(
-                f"num_buckets must be a multiple of 4 and max_distance more than a quarter of it, not {self.num_buckets} "
-                f"and {self.max_distance}."
+                "num_buckets must be a multiple of 4 and max_distance more than a quarter of it, not "
+                f"{self.num_buckets} and {self.max_distance}."
             )
 
 

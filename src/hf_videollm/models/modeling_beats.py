@@ -1,0 +1,347 @@
+"""BEATs (Chen et al., 2023: audio pre-training with acoustic tokenizers): a transformer over the patches of a fbank.
+
+    fbank (B, T, 128) -> 16 x 16 patches, time first -> layer norm -> hidden size -> + convolution over positions
+    -> layer norm -> layers that share one relative position table -> (B, T // 16 * 8, hidden size)
+
+Names of the official checkpoint are kept where they could be. The others, official -> ours:
+
+    encoder.pos_conv.0.weight_g                               encoder.pos_conv.gain
+    encoder.pos_conv.0.weight_v                               encoder.pos_conv.direction
+    encoder.pos_conv.0.bias                                   encoder.pos_conv.bias
+    encoder.layers.N.self_attn.relative_attention_bias.weight encoder.relative_attention_bias.weight
+    predictor.*                                               dropped (AudioSet classes; VideoLLaMA2 never reads them)
+
+The table is one embedding that the official file lists once for each layer (equal copies) or once in all. transformers
+renames everything that begins with `.weight_g` or `.weight_v` while it loads, hence the new names of these two.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import can_return_tuple
+
+from .checkpoint_video_llm import CheckpointMixin
+from .configuration_beats import BeatsConfig
+
+
+def relative_position_buckets(relative_position: torch.Tensor, num_buckets: int, max_distance: int) -> torch.Tensor:
+    """Rows of the position table: one for each near distance, then logarithmically wider ones, for either direction.
+
+    Args:
+        relative_position: position of the key minus position of the query, any shape, int64.
+        num_buckets: rows of the table; the upper half is for keys that come after the query.
+        max_distance: from here on all distances share the last row of their half.
+    """
+    half = num_buckets // 2
+    exact = half // 2
+    distance = relative_position.abs()
+    steps = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (half - exact)
+    far = (exact + steps.to(torch.long)).clamp(max=half - 1)
+    return torch.where(distance < exact, distance, far) + (relative_position > 0) * half
+
+
+def token_mask_from_frames(frame_mask: torch.Tensor, patch_size: int, patches_in_frequency: int) -> torch.Tensor:
+    """Which tokens are heard, by the official rule, given which frames are.
+
+    The rule takes the frames of a time patch for its tokens in frequency, one after the other: with 16 frames and 8
+    tokens, token i is heard if frame 2i or 2i + 1 is. So a time patch that is padded in part loses its upper
+    frequencies. Frames behind the last whole patch count for nothing. (The official code lets them count in fbanks of
+    24 to 31 frames, where it takes three frames for a token; VideoLLaMA2 has 2998 frames always.)
+
+    Args:
+        frame_mask: (batch, frames), bool, true = heard.
+
+    Returns:
+        (batch, frames // patch_size * patches_in_frequency), bool.
+    """
+    batch, frames = frame_mask.shape
+    whole = frame_mask[:, : frames // patch_size * patch_size]
+    return whole.repeat_interleave(patches_in_frequency, dim=1).view(batch, -1, patch_size).any(dim=-1)
+
+
+class BeatsPositionalConvEmbedding(nn.Module):
+    """Grouped convolution over the positions, with one learned length for the weights of each kernel position."""
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        self.groups = config.conv_pos_groups
+        self.gain = nn.Parameter(torch.ones(1, 1, config.conv_pos_kernel))
+        self.direction = nn.Parameter(
+            torch.empty(config.hidden_size, config.hidden_size // self.groups, config.conv_pos_kernel)
+        )
+        self.bias = nn.Parameter(torch.zeros(config.hidden_size))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, hidden_size) -> the same shape."""
+        direction = self.direction.float()
+        # torch's own weight norm lacks the 1e-6, which moves the result of small weights.
+        inverse_length = torch.rsqrt(direction.square().sum(dim=(0, 1), keepdim=True) + 1e-6)
+        weight = (self.gain.float() * direction * inverse_length).to(hidden_states.dtype)
+        kernel = weight.shape[-1]
+        convolved = F.conv1d(
+            hidden_states.transpose(1, 2), weight, self.bias, padding=kernel // 2, groups=self.groups
+        ).transpose(1, 2)
+        # An even kernel gives one position too many.
+        return F.gelu(convolved[:, : hidden_states.shape[1]])
+
+
+class BeatsAttention(nn.Module):
+    """Self-attention whose relative position bias is opened and closed by gates, one for each query and head."""
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = branch_linear(config.hidden_size, config.hidden_size, config)
+        self.out_proj = branch_linear(config.hidden_size, config.hidden_size, config)
+        self.grep_linear = nn.Linear(self.head_dim, 8)
+        self.grep_a = nn.Parameter(torch.ones(1, self.num_heads, 1, 1))
+
+    def position_gate(self, query: torch.Tensor) -> torch.Tensor:
+        """(batch, heads, tokens, head_dim), projected and not scaled -> (batch, heads, tokens, 1)."""
+        first, second = self.grep_linear(query).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
+        return first * (second * self.grep_a - 1.0) + 2.0
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_bias: torch.Tensor,
+        token_mask: torch.Tensor | None,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Args:
+            hidden_states: (batch, tokens, hidden_size).
+            position_bias: (heads, tokens, tokens), before the gate.
+            token_mask: (batch, tokens), bool, true = heard.
+
+        Returns:
+            (batch, tokens, hidden_size) and, if asked for, the weights (batch, heads, tokens, tokens).
+        """
+        batch, tokens, _ = hidden_states.shape
+        query, key, value = (
+            projection(hidden_states).view(batch, tokens, self.num_heads, self.head_dim).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        bias = self.position_gate(query) * position_bias
+        if token_mask is not None:
+            # Filled in place, as this is the largest tensor of a layer. The lowest number instead of -inf: a row that
+            # is padding all over then gives numbers, not NaN.
+            bias.masked_fill_(~token_mask[:, None, None, :], torch.finfo(bias.dtype).min)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        weights = None
+        if output_attentions or self.config._attn_implementation == "eager":
+            scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_dim) + bias
+            weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+            attended = F.dropout(weights, dropout, self.training) @ value
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        output = self.out_proj(attended.transpose(1, 2).flatten(-2))
+        return output, weights if output_attentions else None
+
+
+class BeatsEncoderLayer(GradientCheckpointingLayer):
+    """Attention and feed-forward, each followed by a layer norm, the residual weighed up as in DeepNet."""
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.residual_weight = (2 * config.num_hidden_layers) ** 0.25 if config.deep_norm else 1.0
+        self.activation = ACT2FN[config.hidden_act]
+        self.self_attn = BeatsAttention(config)
+        self.self_attn_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = branch_linear(config.hidden_size, config.intermediate_size, config)
+        self.fc2 = branch_linear(config.intermediate_size, config.hidden_size, config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_bias: torch.Tensor,
+        token_mask: torch.Tensor | None,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Arguments and results as in `BeatsAttention`."""
+        config = self.config
+        attended, weights = self.self_attn(hidden_states, position_bias, token_mask, output_attentions)
+        attended = F.dropout(attended, config.hidden_dropout, self.training)
+        hidden_states = self.self_attn_layer_norm(self.residual_weight * hidden_states + attended)
+        inner = F.dropout(self.activation(self.fc1(hidden_states)), config.activation_dropout, self.training)
+        outer = F.dropout(self.fc2(inner), config.hidden_dropout, self.training)
+        return self.final_layer_norm(self.residual_weight * hidden_states + outer), weights
+
+
+class BeatsEncoder(nn.Module):
+    """Position embedding and layers; all layers share one table of relative positions."""
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pos_conv = BeatsPositionalConvEmbedding(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.relative_attention_bias = nn.Embedding(config.num_buckets, config.num_attention_heads)
+        self.layers = nn.ModuleList(BeatsEncoderLayer(config) for _ in range(config.num_hidden_layers))
+
+    def position_bias(self, tokens: int, device: torch.device) -> torch.Tensor:
+        """(heads, tokens, tokens): what the table says of key position minus query position."""
+        distances = torch.arange(1 - tokens, tokens, device=device)
+        buckets = relative_position_buckets(distances, self.config.num_buckets, self.config.max_distance)
+        by_distance = self.relative_attention_bias(buckets).T
+        # Query i begins `tokens - 1 - i` places into the row of all distances.
+        return by_distance.unfold(1, tokens, 1).flip(1)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        token_mask: torch.Tensor | None,
+        output_hidden_states: bool,
+        output_attentions: bool,
+    ) -> BaseModelOutput:
+        """
+        Args:
+            hidden_states: (batch, tokens, hidden_size).
+            token_mask: (batch, tokens), bool, true = heard.
+        """
+        dropout = self.config.hidden_dropout
+        if token_mask is not None:
+            # The convolution mixes neighbours: padding must be silent before it.
+            hidden_states = hidden_states * token_mask[..., None]
+        hidden_states = self.layer_norm(hidden_states + self.pos_conv(hidden_states))
+        hidden_states = F.dropout(hidden_states, dropout, self.training)
+        bias = self.position_bias(hidden_states.shape[1], hidden_states.device)
+        all_states, all_weights = [hidden_states], []
+        for layer in self.layers:
+            if self.training and torch.rand(()).item() < self.config.layerdrop:
+                weights = None
+            else:
+                hidden_states, weights = layer(hidden_states, bias, token_mask, output_attentions)
+            all_states.append(hidden_states)
+            all_weights.append(weights)
+        return BaseModelOutput(
+            last_hidden_state=hidden_states,
+            hidden_states=tuple(all_states) if output_hidden_states else None,
+            attentions=tuple(all_weights) if output_attentions else None,
+        )
+
+
+class BeatsModel(CheckpointMixin, PreTrainedModel):
+    """Sound as a fbank -> vectors, 8 for each 0.16 s with the usual patches."""
+
+    config: BeatsConfig
+    config_class = BeatsConfig
+    base_model_prefix = "beats"
+    main_input_name = "input_features"
+    input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("BeatsEncoderLayer",)
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__(config)
+        self.patch_embedding = nn.Conv2d(
+            1, config.patch_embedding_dim, kernel_size=config.patch_size, stride=config.patch_size, bias=False
+        )
+        self.layer_norm = nn.LayerNorm(config.patch_embedding_dim, eps=config.layer_norm_eps)
+        self.post_extract_proj = nn.Linear(config.patch_embedding_dim, config.hidden_size)
+        self.encoder = BeatsEncoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.patch_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.patch_embedding = value
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, BeatsPositionalConvEmbedding):
+            std = math.sqrt(4 / (module.gain.numel() * self.config.hidden_size))
+            init.normal_(module.direction, mean=0.0, std=std)
+            # So that the convolution starts with the weights just drawn.
+            init.copy_(module.gain, module.direction.square().sum(dim=(0, 1), keepdim=True).sqrt())
+            init.zeros_(module.bias)
+        elif isinstance(module, BeatsAttention):
+            init.ones_(module.grep_a)
+        elif hasattr(module, "deep_norm_gain"):
+            init.xavier_normal_(module.weight, gain=module.deep_norm_gain)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """
+        Args:
+            input_features: (batch, frames, num_mel_bins), Kaldi fbank as `BeatsFeatureExtractor` gives it, not
+                normalised: that is done here.
+            attention_mask: (batch, frames), 1 = heard, 0 = padding; `None` if every frame is heard. Tokens of padding
+                come out as well, with values that mean nothing; see `token_mask_from_frames` for which these are.
+            output_hidden_states: also return the input of the first layer and the output of each.
+            output_attentions: also return the attention weights (computed in full, which takes more memory).
+
+        Returns:
+            `last_hidden_state` is (batch, frames // patch_size * num_mel_bins // patch_size, hidden_size): patch by
+            patch in time, and within a time patch from low to high frequencies.
+        """
+        config = self.config
+        self._check_inputs(input_features, attention_mask)
+        # In full precision: a fbank stored in bfloat16 would be rounded a second time.
+        features = (input_features.float() - config.fbank_mean) / (2 * config.fbank_std)
+        patches = self.patch_embedding(features.to(self.patch_embedding.weight.dtype).unsqueeze(1))
+        tokens = self.post_extract_proj(self.layer_norm(patches.flatten(2).transpose(1, 2)))
+        tokens = F.dropout(tokens, config.hidden_dropout, self.training)
+        token_mask = None
+        if attention_mask is not None:
+            heard = attention_mask.to(tokens.device, torch.bool)
+            token_mask = token_mask_from_frames(heard, config.patch_size, config.num_mel_bins // config.patch_size)
+        return self.encoder(
+            tokens,
+            token_mask,
+            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            config.output_attentions if output_attentions is None else output_attentions,
+        )
+
+    def _check_inputs(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+        config = self.config
+        shape = tuple(input_features.shape)
+        if len(shape) != 3 or shape[-1] != config.num_mel_bins:
+            raise ValueError(
+                f"input_features of shape {shape}: BEATs hears (batch, frames, {config.num_mel_bins}); prepare "
+                f"the sound with BeatsFeatureExtractor(num_mel_bins={config.num_mel_bins})."
+            )
+        if shape[1] < config.patch_size:
+            raise ValueError(
+                f"input_features of {shape[1]} frames: a fbank shorter than one patch of {config.patch_size} frames "
+                "holds nothing to hear; pad the sound with silence."
+            )
+        if attention_mask is not None and tuple(attention_mask.shape) != shape[:2]:
+            raise ValueError(
+                f"attention_mask of shape {tuple(attention_mask.shape)} does not fit input_features of shape {shape}: "
+                f"give one number for each frame, {shape[:2]}."
+            )
+
+
+def branch_linear(in_features: int, out_features: int, config: BeatsConfig) -> nn.Linear:
+    """Layer of a residual branch: it starts smaller the more layers there are (DeepNet, Wang et al., 2022)."""
+    layer = nn.Linear(in_features, out_features)
+    layer.deep_norm_gain = (8 * config.num_hidden_layers) ** -0.25 if config.deep_norm else 1.0
+    return layer
+
+
+__all__ = ["BeatsModel"]
