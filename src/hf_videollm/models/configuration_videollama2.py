@@ -62,9 +62,12 @@ def connector_grid(
         (size + 2 * padding - kernel) // kernel + 1 for size, kernel in zip(sizes, kernel_size, strict=True)
     )
     if min(time, height, width) < 1:
+        mend = "use a vision tower with more patches, or a smaller connector_kernel_size"
+        if time < 1:
+            mend = f"sample at least {kernel_size[0] - 2 * padding} frames (num_frames), or repeat the ones there are"
         raise ValueError(
-            f"{num_frames} frames of {grid[0]} x {grid[1]} patches are too few for a kernel of "
-            f"{'x'.join(map(str, kernel_size))} (time, height, width): sample at least {kernel_size[0]} frames."
+            f"A clip of {num_frames} x {grid[0]} x {grid[1]} patches (time, height, width) is smaller than the "
+            f"connector's kernel of {' x '.join(map(str, kernel_size))}: {mend}."
         )
     return time, height, width
 
@@ -145,7 +148,9 @@ class VideoLlama2Config(VideoLlmConfig):
 
     def connector_grid(self, num_frames: int) -> tuple[int, int, int]:
         """Shape (t, h, w) of the visual tokens of a video of `num_frames` frames."""
-        assert self.connector_downsample and self.connector_kernel_size and self.connector_padding is not None
+        assert self.connector_downsample is not None
+        assert self.connector_kernel_size is not None
+        assert self.connector_padding is not None
         return connector_grid(
             num_frames,
             patch_grid(self.vision_config),

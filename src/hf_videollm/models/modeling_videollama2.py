@@ -1,0 +1,162 @@
+"""VideoLLaMA2 (Cheng et al., 2024). Paper section 2: spatial-temporal convolution between the tower and the LLM.
+
+    frames (T,3,H,W) -> vision tower, layer -2                  -> (T, h*w, Dv)
+                     -> RegStage on every frame                 -> (T, D, h, w)
+                     -> down-sampling over (t, h, w), SiLU      -> (t', D, h', w')
+                     -> RegStage on every new frame, then MLP   -> (t'*h'*w', D)
+
+The other connectors of the original, and the other rows of the paper's Table 1, leave out parts or pool instead of
+convolving; all of them are settings of one module.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple
+
+from .configuration_video_llm import patch_grid
+from .configuration_videollama2 import VideoLlama2Config
+from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
+from .regstage_videollama2 import RegStage
+
+
+def build_mlp(in_width: int, out_width: int, depth: int) -> nn.Sequential:
+    """`depth` linear layers with exact GELU between them."""
+    layers: list[nn.Module] = [nn.Linear(in_width, out_width)]
+    for _ in range(depth - 1):
+        layers += [nn.GELU(), nn.Linear(out_width, out_width)]
+    return nn.Sequential(*layers)
+
+
+class FrameMean(nn.Module):
+    """Mean over the frames, every patch kept."""
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        """`(N, C, T, H, W)` to `(N, C, 1, H, W)`."""
+        return volume.mean(2, keepdim=True)
+
+
+class VideoLlama2Connector(nn.Module):
+    """RegStage, down-sampling over time and space, RegStage, MLP; the configuration says which of them there are.
+
+    The first part that has weights takes the tower's width to that of the language model. (The original's connectors
+    without RegStage have no such part and only work where both widths are equal.)
+    """
+
+    def __init__(self, config: VideoLlama2Config) -> None:
+        super().__init__()
+        depth, padding, mlp_depth = config.connector_depth, config.connector_padding, config.connector_mlp_depth
+        # The configuration fills in what its connector_type stands for.
+        assert depth is not None
+        assert padding is not None
+        assert mlp_depth is not None
+        assert config.connector_kernel_size is not None
+        time, height, width = config.connector_kernel_size
+        kernel_size = (time, height, width)
+        self.connector_grid = config.connector_grid
+        self.patch_grid = patch_grid(config.vision_config)
+
+        num_layers = 1 if isinstance(config.vision_feature_layer, int) else len(config.vision_feature_layer)
+        in_width = config.vision_config.hidden_size * num_layers
+        out_width = config.text_config.hidden_size
+        self.s1 = RegStage(depth, in_width, out_width)
+        in_width = out_width if depth else in_width
+        if config.connector_downsample == "conv":
+            conv = nn.Conv3d(in_width, out_width, kernel_size, stride=kernel_size, padding=padding)
+            self.sampler: nn.Module = nn.Sequential(conv, nn.SiLU())
+            in_width = out_width
+        elif config.connector_downsample == "pool":
+            self.sampler = nn.Sequential(nn.AvgPool3d(kernel_size), nn.SiLU())
+        else:
+            self.sampler = FrameMean()
+        self.s2 = RegStage(depth, in_width, out_width)
+        self.readout = build_mlp(in_width, out_width, mlp_depth)
+
+    def forward(self, frame_features: torch.Tensor, num_frames: list[int], repeats: int = 1) -> list[torch.Tensor]:
+        """Visual tokens of each clip.
+
+        Args:
+            frame_features: `(sum(num_frames), patches, vision_width)`, patches in row-major order.
+            num_frames: frame count of each clip.
+            repeats: how often every frame follows itself: a still image is a clip of equal frames, and what is done
+                frame by frame is done once.
+
+        Returns:
+            One `(t * h * w, text_width)` tensor per clip, time-major then row then column.
+
+        Raises:
+            ValueError: a clip has too few frames, or the frames have another number of patches than configured.
+        """
+        lengths = [count * repeats for count in num_frames]
+        times = [self.connector_grid(length)[0] for length in lengths]
+        # A view: the channels stay last in memory, where the norms want them.
+        frames = frame_features.unflatten(1, self._grid(frame_features.shape[1])).permute(0, 3, 1, 2)
+        frames = self.s1(frames)
+        if repeats > 1:
+            frames = frames.repeat_interleave(repeats, 0)
+        frames = self.s2(torch.cat(self.sample(list(frames.split(lengths)))))
+        tokens = self.readout(frames.flatten(2).transpose(1, 2))
+        return [clip.flatten(0, 1) for clip in tokens.split(times)]
+
+    def sample(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Down-sample each clip `(T, C, H, W)` to `(t, C, h, w)`, clips of equal length in one call."""
+        indices_by_length: dict[int, list[int]] = {}
+        for index, clip in enumerate(clips):
+            indices_by_length.setdefault(len(clip), []).append(index)
+        sampled = list(clips)
+        for indices in indices_by_length.values():
+            volume = torch.stack([clips[index] for index in indices]).transpose(1, 2)
+            for index, clip in zip(indices, self.sampler(volume).transpose(1, 2), strict=True):
+                sampled[index] = clip
+        return sampled
+
+    def _grid(self, patches: int) -> tuple[int, int]:
+        height, width = self.patch_grid
+        if height * width != patches:
+            raise ValueError(
+                f"The vision tower gave {patches} patches a frame, but its configuration says {height} x {width}. "
+                "Check image_size and patch_size, and vision_feature_select_strategy (class token)."
+            )
+        return height, width
+
+
+class VideoLlama2Model(VideoLlmModel):
+    """VideoLLaMA2 without a head: features for retrieval, serving engines and tests."""
+
+    config_class = VideoLlama2Config
+    connector_class = VideoLlama2Connector
+    # The shortcut of a block must be where its convolutions are.
+    _no_split_modules = ("RegBlock",)
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Visual tokens of images; an image is a clip of `config.num_frames` equal frames, encoded once.
+
+        Args:
+            pixel_values: `(num_images, 3, height, width)`, images of all rows in row order.
+
+        Returns:
+            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per image.
+        """
+        outputs = self.encode_frames(pixel_values, output_hidden_states, output_attentions)
+        ones = [1] * len(pixel_values)
+        outputs.pooler_output = self.connector(outputs.last_hidden_state, ones, repeats=self.config.num_frames)
+        return outputs
+
+
+class VideoLlama2ForCausalLM(VideoLlmForConditionalGeneration):
+    """VideoLLaMA2 that answers questions on videos and images."""
+
+    config_class = VideoLlama2Config
+    model_class = VideoLlama2Model
+
+
+__all__ = ["VideoLlama2Connector", "VideoLlama2ForCausalLM", "VideoLlama2Model", "build_mlp"]

@@ -1,0 +1,83 @@
+"""RegStage: a stage of RegNetY blocks (Radosavovic et al., 2020), the spatial half of VideoLLaMA2's connector.
+
+The original takes it from timm. Here it is with torch alone, so that a checkpoint on the Hub needs nothing else; the
+names of the parameters are those of timm, with depthwise 3 x 3 convolutions and channel layer norms.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+# What the original's blocks compute with; the usual 1e-6 of channel norms moves the outputs by 6e-4.
+NORM_EPS = 1e-5
+SQUEEZE_RATIO = 0.25
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of `(N, C, H, W)`."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def convolution(in_width: int, out_width: int, kernel_size: int = 1, groups: int = 1) -> nn.Sequential:
+    """Convolution without bias that keeps height and width, then the norm that takes the part of the bias."""
+    conv = nn.Conv2d(in_width, out_width, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=ChannelNorm(out_width, NORM_EPS)))
+
+
+class SqueezeExcite(nn.Module):
+    """Weigh each channel by what a small MLP says about the channels' means over the frame."""
+
+    def __init__(self, width: int, squeezed_width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(width, squeezed_width, 1)
+        self.act = nn.SiLU()
+        self.fc2 = nn.Conv2d(squeezed_width, width, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        means = features.mean((2, 3), keepdim=True)
+        return features * self.fc2(self.act(self.fc1(means))).sigmoid()
+
+
+class RegBlock(GradientCheckpointingLayer):
+    """1 x 1 convolution, depthwise 3 x 3, squeeze and excitation, 1 x 1, and the shortcut around them."""
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__()
+        self.conv1 = convolution(in_width, out_width)
+        self.conv2 = convolution(out_width, out_width, kernel_size=3, groups=out_width)
+        # A quarter of what comes in, not of the block's own width.
+        self.se = SqueezeExcite(out_width, round(in_width * SQUEEZE_RATIO))
+        self.conv3 = convolution(out_width, out_width)
+        self.downsample = nn.Identity() if in_width == out_width else convolution(in_width, out_width)
+        self.act = nn.SiLU()
+
+    def __call__(self, features: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        # Re-entrant checkpointing gives no gradient to a block whose input needs none, as behind a frozen tower.
+        if not features.requires_grad:
+            return nn.Module.__call__(self, features, *args, **kwargs)
+        return super().__call__(features, *args, **kwargs)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`(N, in_width, H, W)` to `(N, out_width, H, W)`."""
+        hidden = self.act(self.conv1(features))
+        hidden = self.act(self.conv2(hidden))
+        hidden = self.conv3(self.se(hidden))
+        return self.act(hidden + self.downsample(features))
+
+
+class RegStage(nn.Sequential):
+    """`depth` blocks, the first of which changes the width; none at depth 0, where the widths must be equal."""
+
+    def __init__(self, depth: int, in_width: int, out_width: int) -> None:
+        widths = [in_width] + [out_width] * depth
+        super().__init__(
+            OrderedDict((f"b{i + 1}", RegBlock(widths[i], widths[i + 1])) for i in range(depth)),
+        )
+
+
+__all__ = ["RegStage"]
