@@ -196,7 +196,7 @@ def test_generate_kwargs_of_the_caller_stay_as_they_are(pipe: VideoTextToTextPip
         ((), {}, "at least"),
         (("clip.mp4",), {}, "needs a text"),
         ((["a.mp4", "b.mp4", "c.mp4"],), {"text": ["one", "two"]}, "2 entries of videos, got 3"),
-        (("clip.mp4",), {"text": [{"role": "user", "content": "hi"}]}, "holds its videos itself"),
+        (("clip.mp4",), {"text": [{"role": "user", "content": "hi"}]}, "holds its media itself"),
         (([{"video": "x.mp4"}],), {}, "Cannot make a question"),
         (({"text": "x.mp4", "text_pair": "What?"},), {}, "Cannot make a question"),
     ],

@@ -24,7 +24,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
     ```
 
     Besides the options of the image-text-to-text pipeline, a call takes every option of the model's video processor
-    (`num_frames`, `fps`, `start`, `end`, `video_backend`, ...) and `streamer`.
+    (`num_frames`, `fps`, `start`, `end`, `video_backend`, ...), those of a design that hears (`use_audio_in_video`,
+    `missing_audio`, `audio_sampling`, ...) and `streamer`.
     """
 
     def check_model_type(self, supported_models: Any) -> None:
@@ -41,9 +42,10 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         self, streamer: Any = None, generate_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         # These two words mean the pipeline's own option of that name.
-        video_options = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
+        media_options = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
+        media_options |= set(getattr(self.processor, "AUDIO_OPTIONS", ()))
         processor_kwargs = dict(kwargs.pop("processor_kwargs", None) or {})
-        processor_kwargs.update({name: kwargs.pop(name) for name in video_options & set(kwargs)})
+        processor_kwargs.update({name: kwargs.pop(name) for name in media_options & set(kwargs)})
         if processor_kwargs:
             kwargs["processor_kwargs"] = processor_kwargs
         if streamer is not None:
@@ -53,18 +55,21 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             generate_kwargs=None if generate_kwargs is None else dict(generate_kwargs), **kwargs
         )
 
-    def __call__(self, videos: Any = None, text: Any = None, *, images: Any = None, **kwargs: Any) -> Any:
+    def __call__(
+        self, videos: Any = None, text: Any = None, *, images: Any = None, audio: Any = None, **kwargs: Any
+    ) -> Any:
         """Answer one question, a list of them, or a stream.
 
         Args:
             videos: a video (path, URL of an allowed host, bytes, file, frames), several of them, a chat, a list of
-                chats, a dict `{"videos": ..., "text": ...}` (also `"video"`, `"images"`, `"image"`, `"question"`,
-                `"messages"`), a list, generator or HF Dataset of such dicts or chats. `video=` is another name.
+                chats, a dict `{"videos": ..., "text": ...}` (also `"video"`, `"images"`, `"image"`, `"audio"`,
+                `"question"`, `"messages"`), a list, generator or HF Dataset of such dicts or chats. `video=` is another name.
             text: a question (asked of all `videos` together), or a list of questions: with one entry of `videos` for
                 each, which may itself be a list, or with a single video that all of them are about. A text that holds
                 the placeholder of videos or images is taken as the whole prompt; any other is put into a user message
                 of the chat template, after the media.
             images: images for the question or, with a list of questions, one entry for each.
+            audio: sounds of their own, in the same way, for a design that hears; it hears the sound of a video anyway.
 
         Returns:
             `[{"input_text", "generated_text"}]` for one question, a list of such lists for a list, an iterator for a
@@ -78,17 +83,17 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if (videos is None and text is None) or (isinstance(text, list | tuple) and not text):
             raise ValueError("Pass at least a text, a chat or a video.")
         has_chat = _is_chat(videos) or _is_chat(text) or _is_chat_list(text)
-        if has_chat and (videos is not None) + (text is not None) + (images is not None) > 1:
-            raise ValueError("A chat holds its videos itself: pass it alone, without videos=, images= or text=.")
+        if has_chat and sum(given is not None for given in (videos, text, images, audio)) > 1:
+            raise ValueError("A chat holds its media itself: pass it alone, without videos=, images=, audio= or text=.")
         if has_chat:
             chats = text if videos is None else videos
             inputs: Any = {"messages": chats} if _is_chat(chats) else [{"messages": chat} for chat in chats]
         elif text is None:
             inputs = _as_stream(videos)
         elif isinstance(text, str):
-            inputs = {"videos": videos, "images": images, "text": text}
+            inputs = {"videos": videos, "images": images, "audio": audio, "text": text}
         else:
-            inputs = _pair(videos, images, list(text))
+            inputs = _pair({"videos": videos, "images": images, "audio": audio}, list(text))
         # Not the parent's __call__, which sorts images and texts; this one runs the samples.
         return super(ImageTextToTextPipeline, self).__call__(inputs, **kwargs)
 
@@ -109,6 +114,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
                 text=prompt,
                 videos=sample["videos"] or None,
                 images=sample["images"] or None,
+                audio=sample["audio"] or None,
                 return_tensors="pt",
                 **processor_kwargs,
                 **processing_kwargs,
@@ -135,12 +141,13 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         """The prompt as it stands, where the user wrote the placeholders or the processor has no chat template."""
         if "messages" in sample:
             return None
-        tokens = (self.processor.video_token, self.processor.image_token)
+        tokens = self.processor.all_special_multimodal_tokens
         if any(token in sample["text"] for token in tokens):
             return sample["text"]
         if getattr(self.processor, "chat_template", None) is None:
-            images = self.processor.image_token * len(sample["images"])
-            return self.processor.video_token * len(sample["videos"]) + images + sample["text"]
+            kinds = {"video": "videos", "image": "images", "audio": "audio"}
+            places = [getattr(self.processor, f"{kind}_token", "") * len(sample[key]) for kind, key in kinds.items()]
+            return "".join(places) + sample["text"]
         return None
 
     def _forward(self, model_inputs: dict[str, Any], generate_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -197,27 +204,29 @@ def _as_stream(items: Any) -> Any:
     )
 
 
-def _pair(videos: Any, images: Any, texts: list[str]) -> list[dict[str, Any]]:
-    """One sample for each text; a single video serves all texts."""
+def _pair(media: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
+    """One sample for each text; a single video, image or sound serves all texts."""
 
-    def one_for_each(media: Any, kind: str) -> list[Any]:
+    def one_for_each(kind: str, items: Any) -> list[Any]:
         # A list of pictures is one video, but several images.
-        is_single = is_single_video(media) if kind == "videos" else not isinstance(media, list | tuple)
-        if media is None or is_single:
-            return [media] * len(texts)
-        if len(media) != len(texts):
+        is_single = is_single_video(items) if kind == "videos" else not isinstance(items, list | tuple)
+        if items is None or is_single:
+            return [items] * len(texts)
+        if len(items) != len(texts):
             raise ValueError(
-                f"{len(texts)} texts need {len(texts)} entries of {kind}, got {len(media)}: pass one for each text (or "
+                f"{len(texts)} texts need {len(texts)} entries of {kind}, got {len(items)}: pass one for each text (or "
                 f"a list of {kind}), or a single text for all."
             )
-        return list(media)
+        return list(items)
 
-    entries = zip(one_for_each(videos, "videos"), one_for_each(images, "images"), texts, strict=True)
-    return [{"videos": video, "images": image, "text": text} for video, image, text in entries]
+    columns = {kind: one_for_each(kind, items) for kind, items in media.items()}
+    return [
+        {"text": text, **{kind: column[index] for kind, column in columns.items()}} for index, text in enumerate(texts)
+    ]
 
 
 def _as_sample(item: Any) -> dict[str, Any]:
-    """A dict with either `messages`, or `videos` and `images` (lists) and `text`, from any of the accepted forms.
+    """A dict with either `messages`, or `videos`, `images` and `audio` (lists) and `text`, from any accepted form.
 
     Raises:
         ValueError: the item has none of these forms.
@@ -235,7 +244,9 @@ def _as_sample(item: Any) -> dict[str, Any]:
             return {
                 "text": text,
                 "videos": [] if videos is None else flatten_videos(videos),
-                "images": [] if images is None else list(images) if isinstance(images, list | tuple) else [images],
+                "images": _as_list(images),
+                # A dict with a waveform is for the processor to read.
+                "audio": _as_list(item.get("audio")),
             }
         if _is_chat(text):
             return {"messages": text}
@@ -243,6 +254,10 @@ def _as_sample(item: Any) -> dict[str, Any]:
         f"Cannot make a question from {type(item).__name__}: pass a chat, or a dict with 'text' and 'videos', or with "
         "'messages'."
     )
+
+
+def _as_list(media: Any) -> list[Any]:
+    return [] if media is None else list(media) if isinstance(media, list | tuple) else [media]
 
 
 def _stored(video: Any) -> Any:
@@ -256,6 +271,7 @@ def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
     if "messages" not in sample:
         blocks: list[dict[str, Any]] = [{"type": "video", "video": video} for video in sample["videos"]]
         blocks += [{"type": "image", "image": image} for image in sample["images"]]
+        blocks += [{"type": "audio", "audio": sound} for sound in sample["audio"]]
         return [{"role": "user", "content": [*blocks, {"type": "text", "text": sample["text"]}]}]
     messages = [_without_none(message) for message in sample["messages"]]
     if messages[-1]["role"] == "assistant" and isinstance(messages[-1]["content"], str):

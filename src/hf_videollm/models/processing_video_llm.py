@@ -44,17 +44,23 @@ class VideoLlmProcessor(ProcessorMixin):
         chat_template: str | dict[str, str] | None = None,
         image_token: str = "<image>",
         video_token: str = "<video>",
+        **sub_processors: Any,
     ) -> None:
         """Args:
         image_token: text of the image placeholder, one token of the tokenizer.
         video_token: text of the video placeholder, one token of the tokenizer.
+        sub_processors: further processors that a design names among its own arguments, such as `feature_extractor`.
         """
         self.image_token = image_token
         self.video_token = video_token
-        self.image_token_id = _placeholder_id(tokenizer, image_token)
-        self.video_token_id = _placeholder_id(tokenizer, video_token)
+        self.image_token_id = placeholder_id(tokenizer, image_token)
+        self.video_token_id = placeholder_id(tokenizer, video_token)
         super().__init__(
-            image_processor, tokenizer, video_processor, chat_template=chat_template or self.default_chat_template
+            image_processor,
+            tokenizer,
+            video_processor,
+            chat_template=chat_template or self.default_chat_template,
+            **sub_processors,
         )
 
     @property
@@ -104,8 +110,8 @@ class VideoLlmProcessor(ProcessorMixin):
         Raises:
             ValueError: nothing was passed, or the numbers differ (both are named).
         """
-        if images is None and text is None and videos is None:
-            raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
+        if images is None and text is None and videos is None and audio is None:
+            raise ValueError(f"{type(self).__name__} needs at least one of text, images, videos and audio.")
         if audio is not None and self._audio_processor is None:
             # Processors of transformers take every modality; silence would let the user believe that it was heard.
             warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", stacklevel=2)
@@ -183,7 +189,12 @@ class VideoLlmProcessor(ProcessorMixin):
         return MultiModalData(**data)
 
 
-def _placeholder_id(tokenizer: Any, token: str) -> int | None:
+def placeholder_id(tokenizer: Any, token: str) -> int | None:
+    """Id of a placeholder; `None` without a tokenizer.
+
+    Raises:
+        ValueError: the tokenizer has no such token.
+    """
     if tokenizer is None:
         return None
     token_id = tokenizer.convert_tokens_to_ids(token)
@@ -255,4 +266,4 @@ def _fetch_image(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
         return picture.convert("RGB")
 
 
-__all__ = ["VideoLlmProcessor", "VideoLlmProcessorKwargs"]
+__all__ = ["VideoLlmProcessor", "VideoLlmProcessorKwargs", "placeholder_id"]

@@ -1,0 +1,119 @@
+"""VideoLLaMA2-AV: VideoLLaMA2 that hears (paper, section 2, audio-language branch).
+
+    sound -> fbank (frames, 128) -> BEATs -> (n, Da) -> MLP -> (n, D), in place of the `<audio>` placeholders
+
+Seeing is VideoLLaMA2's. Which sounds a prompt holds, and whether those of a video stand before or behind its visual
+tokens, is the processor's matter: here every placeholder is filled in its place, so one model serves video with sound,
+video alone, sound alone, images and text, also mixed in one batch.
+"""
+
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple
+
+from .configuration_videollama2_av import VideoLlama2AVConfig
+from .modeling_beats import BeatsModel
+from .modeling_video_llm import VideoLlmForConditionalGeneration
+from .modeling_videollama2 import VideoLlama2Model, build_mlp
+
+
+class VideoLlama2AVModel(VideoLlama2Model):
+    """VideoLLaMA2-AV without a head: features for retrieval, serving engines and tests."""
+
+    config_class = VideoLlama2AVConfig
+    input_modalities = ("image", "video", "audio", "text")
+
+    def __init__(self, config: VideoLlama2AVConfig) -> None:
+        super().__init__(config)
+        self.audio_tower = BeatsModel(config.audio_config)
+        self.audio_projector = build_mlp(
+            config.audio_config.hidden_size, config.text_config.hidden_size, config.audio_projector_depth
+        )
+        self.post_init()
+
+    @can_return_tuple
+    def get_audio_features(
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Vectors of sounds, 8 for every 160 ms (16 frames).
+
+        Args:
+            input_features: `(num_sounds, max_frames, 128)`, sounds of all rows in row order.
+            input_features_mask: `(num_sounds, max_frames)`, 1 for frames that belong to the sound, 0 behind it. All
+                frames belong to it when `None`. Silence that is to be heard as such is marked 1.
+
+        Returns:
+            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per sound; frames that do not fill
+            the last patch give none. `last_hidden_state` is `(num_sounds, max_tokens, audio_width)`.
+
+        Raises:
+            ValueError: the mask does not fit the features, or a sound is shorter than one patch.
+        """
+        lengths = self._sound_lengths(input_features, input_features_mask)
+        num_tokens = [self.config.num_audio_tokens(length) for length in lengths]
+        if min(num_tokens, default=1) < 1:
+            raise ValueError(
+                f"input_features holds sounds of {lengths} frames, but BEATs needs at least "
+                f"{self.config.audio_config.patch_size}: pad them with silence (pad_with_silence=True of the feature "
+                "extractor), or leave them out."
+            )
+        # An incomplete last patch is masked as a whole, or a sound would sound otherwise in a longer batch.
+        patch = self.config.audio_config.patch_size
+        kept = torch.tensor([length // patch * patch for length in lengths], device=input_features.device)
+        mask = torch.arange(input_features.shape[1], device=input_features.device) < kept[:, None]
+        device = self.audio_tower.device
+        # A tower on disk has no device; accelerate's hooks then bring its weights to the features.
+        device = input_features.device if device.type == "meta" else device
+        outputs = self.audio_tower(
+            input_features.to(device, self.audio_tower.dtype),
+            attention_mask=mask.to(device),
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
+        projected = self.audio_projector(outputs.last_hidden_state)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=[vectors[:count] for vectors, count in zip(projected, num_tokens, strict=True)],
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _sound_lengths(self, input_features: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
+        if input_features.ndim != 3:
+            raise ValueError(
+                f"input_features must be (sounds, frames, mel bins), not of shape {tuple(input_features.shape)}."
+            )
+        if mask is None:
+            return [input_features.shape[1]] * len(input_features)
+        if mask.shape != input_features.shape[:2]:
+            raise ValueError(
+                f"input_features_mask of shape {tuple(mask.shape)} does not fit input_features of shape "
+                f"{tuple(input_features.shape)}."
+            )
+        if (mask[:, 1:] > mask[:, :-1]).any():
+            raise ValueError("input_features_mask must be 1 up to the end of each sound and 0 behind it.")
+        return mask.sum(-1).tolist()
+
+
+class VideoLlama2AVForCausalLM(VideoLlmForConditionalGeneration):
+    """VideoLLaMA2-AV that answers questions on videos with sound, videos, sounds and images."""
+
+    config_class = VideoLlama2AVConfig
+    model_class = VideoLlama2AVModel
+    input_modalities = ("image", "video", "audio", "text")
+
+    def get_audio_features(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """See the base model."""
+        return self.model.get_audio_features(input_features, input_features_mask, **kwargs)
+
+
+__all__ = ["VideoLlama2AVForCausalLM", "VideoLlama2AVModel"]

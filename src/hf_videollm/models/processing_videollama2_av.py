@@ -1,0 +1,338 @@
+"""Processor of VideoLLaMA2-AV: what VideoLLaMA2's does, and the sound of videos and sounds of their own."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from transformers import BatchFeature
+from transformers.processing_utils import MultiModalData
+
+from .audio_inputs import as_waveform, flatten_sounds, read_once, sound_of_video
+from .audio_windows import take_clips
+from .configuration_beats import num_audio_tokens
+from .media_errors import MediaLimits
+from .processing_videollama2 import VideoLlama2Processor, VideoLlama2ProcessorKwargs
+
+MISSING_AUDIO = ("silence", "skip", "error")
+AUDIO_SAMPLING = ("clips", "contiguous")
+
+
+class VideoLlama2AVProcessorKwargs(VideoLlama2ProcessorKwargs, total=False):  # type: ignore[call-arg]
+    """Keyword arguments of VideoLLaMA2-AV's processor.
+
+    use_audio_in_video (`bool`): hear the sound of videos.
+    missing_audio (`str`): what a video without sound gets: `"silence"`, `"skip"` (no audio tokens) or `"error"`.
+    audio_sampling (`str`): `"clips"` (eight clips of two seconds, as in the original) or `"contiguous"`.
+    audio_clip_divisor (`int`): 8 spreads the clips as in the original, 7 lets the last one end with the sound.
+    max_audio_seconds (`float`): refuse to decode more sound than this from one file.
+    video_audio (`list`): the sounds of the videos, one entry for each, instead of those in their files: waveforms at
+        the feature extractor's rate, files, or `None` for no sound.
+    """
+
+    use_audio_in_video: bool | None
+    missing_audio: str | None
+    audio_sampling: str | None
+    audio_clip_divisor: int | None
+    max_audio_seconds: float | int | None
+    video_audio: Any
+    # transformers 5.20 reads it unasked.
+    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
+
+
+class VideoLlama2AVProcessor(VideoLlama2Processor):
+    """Makes model inputs for VideoLLaMA2-AV.
+
+    A `<video>` becomes the visual tokens of the video and, if its sound is used, its audio tokens behind them (before
+    them with `audio_first`). An `<audio>` is a sound of its own.
+    """
+
+    valid_processor_kwargs = VideoLlama2AVProcessorKwargs
+    # What a pipeline call may pass to this processor, besides the options of videos.
+    AUDIO_OPTIONS: ClassVar[tuple[str, ...]] = (
+        "use_audio_in_video",
+        "missing_audio",
+        "audio_sampling",
+        "audio_clip_divisor",
+        "max_audio_seconds",
+        "video_audio",
+        # Those of the feature extractor.
+        "sampling_rate",
+        "audio_window",
+        "pad_with_silence",
+        "seed",
+    )
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        video_processor: Any = None,
+        feature_extractor: Any = None,
+        chat_template: str | dict[str, str] | None = None,
+        audio_token: str = "<audio>",
+        use_audio_in_video: bool = True,
+        missing_audio: Literal["silence", "skip", "error"] = "silence",
+        audio_sampling: Literal["clips", "contiguous"] = "clips",
+        audio_clip_divisor: int = 8,
+        audio_first: bool = False,
+        audio_patch_size: int = 16,
+        **kwargs: Any,
+    ) -> None:
+        """Args:
+        audio_token: text of the placeholder of sounds, one token of the tokenizer.
+        use_audio_in_video: hear the sound of videos.
+        missing_audio: what a video without sound gets: silence (as in the original), no audio tokens, or an error.
+        audio_sampling: which part of a video's sound is heard: eight clips of two seconds spread over it, or one
+            window from its beginning (where it is longer than the feature extractor's `max_seconds`). Sounds of their
+            own are always one window.
+        audio_clip_divisor: the clips start at i * (duration - 2 s) / divisor; 8, or 7 to reach the end.
+        audio_first: audio tokens of a video before its visual tokens.
+        audio_patch_size: side of the audio encoder's patches, in frames and in mel bins.
+        kwargs: arguments of `VideoLlama2Processor`.
+        """
+        self.audio_token = audio_token
+        self.use_audio_in_video = use_audio_in_video
+        self.missing_audio = missing_audio
+        self.audio_sampling = audio_sampling
+        self.audio_clip_divisor = audio_clip_divisor
+        self.audio_first = audio_first
+        self.audio_patch_size = audio_patch_size
+        super().__init__(image_processor, tokenizer, video_processor, chat_template, **kwargs)
+
+    def __call__(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> BatchFeature:
+        """Model inputs of one prompt or a batch of them.
+
+        Args:
+            images: images of all prompts in their order.
+            text: a prompt or a list of prompts, with `<image>`, `<video>` and `<audio>` where the media belong.
+            videos: videos of all prompts in their order; their sound comes from their files, or from `video_audio`.
+            audio: sounds of the `<audio>` placeholders of all prompts in their order: files, bytes, waveforms
+                `(samples,)` or `(channels, samples)`, or dicts with `array` and `sampling_rate`.
+            kwargs: see `VideoLlama2AVProcessorKwargs`; `sampling_rate` is that of bare waveforms in `audio`, the
+                feature extractor's by default. `start` and `end` cut picture and sound alike.
+
+        Returns:
+            With sound, `input_features` `(num_sounds, max_frames, 128)` and `input_features_mask`, in prompt order.
+
+        Raises:
+            ValueError: the prompts hold more or fewer placeholders than there are media, or an option is unknown.
+            NoAudioStream: a video has no sound, and `missing_audio="error"`.
+            MediaError: a file cannot be read.
+        """
+        return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
+    def num_audio_tokens(self, num_frames: int) -> int:
+        """Placeholders of one sound of `num_frames` filter-bank frames (10 ms each)."""
+        return num_audio_tokens(num_frames, self.audio_patch_size, self.feature_extractor.num_mel_bins)
+
+    def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs: Any) -> str:
+        return self.audio_token * self.num_audio_tokens(int(audio_inputs["input_features_mask"][audio_idx].sum()))
+
+    def prepare_inputs_layout(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        """Flatten the media and read their sounds.
+
+        Returns:
+            images, text, videos, and one entry for every `<video>` and `<audio>` in prompt order: a waveform, or
+            `None` where nothing is to be heard. `None` for all when there is no sound at all.
+        """
+        images, text, videos, _ = super().prepare_inputs_layout(images, text, videos, None, **kwargs)
+        wishes = self._wishes(kwargs)
+        sounds = [self._read_sound(sound, wishes) for sound in flatten_sounds(audio)]
+        if videos is not None and wishes["use_audio_in_video"] and wishes["video_audio"] is None:
+            videos = [read_once(video, wishes["limits"], wishes["allowed_hosts"]) for video in videos]
+        tracks = self._read_tracks(videos or [], wishes)
+        ordered = [*tracks, *sounds] if text is None else self._in_prompt_order(text, tracks, sounds)
+        heard = any(sound is not None for sound in ordered)
+        return images, text, videos, ordered if heard else None
+
+    def _wishes(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of one call, the processor's own where the call says nothing.
+
+        Raises:
+            ValueError: a value that means nothing; the possible ones are listed.
+        """
+        nested = {**(kwargs.get("videos_kwargs") or {}), **(kwargs.get("audio_kwargs") or {})}
+        names = (*self.AUDIO_OPTIONS, "start", "end", "on_decode_error", "allowed_hosts")
+        wishes = {name: kwargs.get(name, nested.get(name)) for name in names}
+        for name in ("use_audio_in_video", "missing_audio", "audio_sampling", "audio_clip_divisor"):
+            wishes[name] = getattr(self, name) if wishes[name] is None else wishes[name]
+        for name, values in (("missing_audio", MISSING_AUDIO), ("audio_sampling", AUDIO_SAMPLING)):
+            if wishes[name] not in values:
+                raise ValueError(f"{name}={wishes[name]!r}: choose one of {', '.join(values)}.")
+        wishes["limits"] = MediaLimits()
+        if (seconds := wishes["max_audio_seconds"]) is not None:
+            wishes["limits"] = MediaLimits(max_audio_seconds=seconds)
+        wishes["allowed_hosts"] = tuple(wishes["allowed_hosts"] or ())
+        wishes["audio_window"] = wishes["audio_window"] or self.feature_extractor.audio_window
+        return wishes
+
+    def _reading(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
+        options = {name: wishes[name] for name in ("limits", "allowed_hosts")}
+        return {**options, "on_decode_error": wishes["on_decode_error"] or self.video_processor.on_decode_error}
+
+    def _read_sound(self, sound: Any, wishes: Mapping[str, Any]) -> np.ndarray:
+        rate = self.feature_extractor.sampling_rate
+        given_rate = wishes["sampling_rate"] or rate
+        return as_waveform(sound, given_rate, rate, self.feature_extractor, **self._reading(wishes))
+
+    def _read_tracks(self, videos: Sequence[Any], wishes: Mapping[str, Any]) -> list[np.ndarray | None]:
+        """Sound of each video, already cut to what is heard of it."""
+        if not wishes["use_audio_in_video"]:
+            return [None] * len(videos)
+        replaced = wishes["video_audio"]
+        if replaced is not None and len(replaced) != len(videos):
+            raise ValueError(f"video_audio has {len(replaced)} entries for {len(videos)} videos: pass one per video.")
+        rate = self.feature_extractor.sampling_rate
+        # Only the start of a long sound is decoded where only the start is heard.
+        seconds = self.feature_extractor.max_seconds
+        whole = wishes["audio_sampling"] == "clips" or wishes["audio_window"] != "start"
+        start, end = wishes["start"], wishes["end"]
+        reading = {**self._reading(wishes), "start": start, "end": end if whole else _earlier(end, start, seconds)}
+        tracks: list[np.ndarray | None] = []
+        for index, video in enumerate(videos):
+            if replaced is None or isinstance(replaced[index], str | bytes):
+                source = video if replaced is None else replaced[index]
+                track = sound_of_video(source, rate, wishes["missing_audio"], **reading)
+            elif replaced[index] is None:
+                track = sound_of_video([], rate, wishes["missing_audio"])
+            else:
+                track = as_waveform(replaced[index], rate, rate, self.feature_extractor)
+            if track is not None and wishes["audio_sampling"] == "clips":
+                track = take_clips(track, rate, divisor=wishes["audio_clip_divisor"])
+            tracks.append(track)
+        return tracks
+
+    def _in_prompt_order(
+        self, text: Sequence[str], tracks: Sequence[np.ndarray | None], sounds: Sequence[np.ndarray]
+    ) -> list[np.ndarray | None]:
+        num_places = sum(row.count(self.audio_token) for row in text)
+        if num_places != len(sounds):
+            raise ValueError(
+                f"The number of {self.audio_token} tokens in the prompts should be the same as the number of sounds "
+                f"passed: found {num_places} {self.audio_token} and {len(sounds)} sounds. Write {self.audio_token} "
+                f"once for each sound; the sound of a video needs none besides its {self.video_token}."
+            )
+        # A wrong number of videos is found, and explained, later.
+        of_videos, of_their_own = iter(tracks), iter(sounds)
+        return [
+            next(of_videos, None) if token == self.video_token else next(of_their_own)
+            for row in text
+            for token in self._sounding_tokens(row)
+        ]
+
+    def _sounding_tokens(self, row: str) -> list[str]:
+        return re.findall(f"{re.escape(self.video_token)}|{re.escape(self.audio_token)}", row)
+
+    def _process_audio(self, audio: Sequence[np.ndarray | None], **kwargs: Any) -> tuple[BatchFeature, list[str]]:
+        # All waveforms have the extractor's rate by now.
+        kwargs = {**kwargs, "sampling_rate": self.feature_extractor.sampling_rate}
+        heard = [sound for sound in audio if sound is not None]
+        processed = self.feature_extractor(heard, **kwargs)
+        places = iter(self.replace_audio_token(processed, index) for index in range(len(heard)))
+        return processed, ["" if sound is None else next(places) for sound in audio]
+
+    def get_text_with_replacements(
+        self,
+        text: list[str],
+        images_replacements: Sequence[str] = (),
+        videos_replacements: Sequence[str] = (),
+        audio_replacements: Sequence[str] = (),
+    ) -> tuple[list[str], list[dict[str, Any]]]:
+        """As in transformers; the audio tokens of a video stand in its own place, so that no place of theirs is
+        needed in the prompt.
+
+        Args:
+            audio_replacements: one for every `<video>` and `<audio>`, in prompt order; none when nothing is heard.
+        """
+        if not audio_replacements:
+            return super().get_text_with_replacements(text, list(images_replacements), list(videos_replacements))
+        of_videos: list[str] = []
+        of_their_own: list[str] = []
+        tokens = [token for row in text for token in self._sounding_tokens(row)]
+        for token, audio in zip(tokens, audio_replacements, strict=True):
+            if token == self.audio_token:
+                of_their_own.append(audio)
+            else:
+                video = videos_replacements[len(of_videos)]
+                of_videos.append(audio + video if self.audio_first else video + audio)
+        return super().get_text_with_replacements(text, list(images_replacements), of_videos, of_their_own)
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        *args: Any,
+        load_audio_from_video: bool | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers; sounds are read by the rules of videos (limits, allowed hosts, formats of FFmpeg).
+
+        Args:
+            load_audio_from_video: transformers' name of `use_audio_in_video`.
+
+        An empty `{"type": "audio"}` behind a video, which transformers asks for with that option, says nothing here:
+        the sound of a video needs no place of its own.
+        """
+        processor_kwargs = dict(processor_kwargs or {})
+        if load_audio_from_video is not None:
+            processor_kwargs.setdefault("use_audio_in_video", load_audio_from_video)
+        is_single = bool(conversation) and isinstance(conversation[0], Mapping)
+        conversations = [conversation] if is_single else list(conversation)
+        if kwargs.get("tokenize"):
+            wishes = self._wishes({**kwargs, **processor_kwargs})
+            read = partial(self._read_sound, wishes=wishes)
+        else:
+            read = None
+        conversations = [[_with_sounds(message, read) for message in chat] for chat in conversations]
+        return super().apply_chat_template(
+            conversations[0] if is_single else conversations, *args, processor_kwargs=processor_kwargs, **kwargs
+        )
+
+    def _get_num_multimodal_tokens(
+        self,
+        image_sizes: list | None = None,
+        video_sizes: list | None = None,
+        audio_lengths: list[int] | None = None,
+        **kwargs: Any,
+    ) -> MultiModalData:
+        """Placeholder counts for serving engines; `audio_lengths` are numbers of samples."""
+        data = super()._get_num_multimodal_tokens(image_sizes, video_sizes, **kwargs)
+        if audio_lengths is not None:
+            extractor = self.feature_extractor
+            most = int(extractor.max_seconds * extractor.sampling_rate)
+            heard = [most if extractor.pad_with_silence else min(length, most) for length in audio_lengths]
+            frames = [extractor.num_frames(length) for length in heard]
+            data = MultiModalData(**data, num_audio_tokens=[self.num_audio_tokens(count) for count in frames])
+        return data
+
+
+def _earlier(end: float | None, start: float | None, seconds: float) -> float:
+    """The end of a clip that need not be longer than `seconds`."""
+    latest = (start or 0.0) + seconds
+    return latest if end is None else min(end, latest)
+
+
+def _with_sounds(message: Mapping[str, Any], read: Callable[[Any], np.ndarray] | None) -> dict[str, Any]:
+    """A copy of a message whose sounds are waveforms; without `read` they stay as they are."""
+    content = message.get("content")
+    if not isinstance(content, list | tuple):
+        return dict(message)
+    blocks: list[Any] = []
+    for block in content:
+        if block.get("type") == "audio":
+            sources = [block[key] for key in ("audio", "url", "path") if block.get(key) is not None]
+            if not sources and blocks and blocks[-1].get("type") == "video":
+                continue
+            if read is not None:
+                block = {"type": "audio", "audio": read(sources[0])} if sources else block
+        blocks.append(block)
+    return {**message, "content": blocks}
+
+
+__all__ = ["VideoLlama2AVProcessor", "VideoLlama2AVProcessorKwargs"]
