@@ -17,6 +17,8 @@ from hf_videollm.data.synthetic import (
     COLOURS,
     DIRECTIONS,
     KINDS,
+    MIXED_KINDS,
+    QUESTION_KINDS,
     SHAPES,
     SPLIT_SEEDS,
     VIDEO_QUESTION_KINDS,
@@ -31,6 +33,7 @@ from hf_videollm.data.synthetic import (
     write_scene_mp4,
 )
 from hf_videollm.data.synthetic_render import SAMPLE_RATE, shape_coverage
+from hf_videollm.data.synthetic_scene import BEEP_SECONDS
 
 MANY = range(400)
 # Written down once: if this changes, GENERATOR_VERSION must be raised and the bundled checkpoint retrained.
@@ -73,8 +76,16 @@ def test_scenes_are_the_same_on_every_machine():
 
 def test_kinds_are_mixed_evenly():
     kinds = [make_scene(seed).kind for seed in range(600)]
-    for kind in KINDS:
+    for kind in MIXED_KINDS:
         assert 150 < kinds.count(kind) < 250
+
+
+def test_entry_scenes_leave_the_scenes_of_other_seeds_alone():
+    mixed = [make_scene(seed, entries=True) for seed in range(1000)]
+    entries = [scene for scene in mixed if scene.kind == "entry"]
+    assert 250 < len(entries) < 350
+    assert all(scene == make_scene(scene.seed) for scene in mixed if scene.kind != "entry")
+    assert all(scene == make_scene(scene.seed, "entry") for scene in entries)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +95,7 @@ def test_kinds_are_mixed_evenly():
         ({"seed": 0, "kind": "dance"}, "'dance'"),
         ({"seed": 0, "num_frames": 3}, "at least 8"),
         ({"seed": 0, "fps": 0}, "fps"),
+        ({"seed": 0, "kind": "entry", "num_frames": 8, "fps": 9}, "at least 1 s"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -119,6 +131,36 @@ def test_the_two_shapes_of_an_order_scene_take_turns():
         assert second.first_frame + len(second.centres) == scene.num_frames
 
 
+@pytest.mark.parametrize(("num_frames", "fps"), [(None, 8), (8, 8), (60, 30)])
+def test_the_beep_of_an_entry_scene_is_clearly_on_one_side_of_the_appearance(num_frames, fps):
+    for seed in MANY:
+        scene = make_scene(seed, "entry", num_frames, fps)
+        (sprite,) = scene.sprites
+        assert scene.beeps == 1
+        assert 0 < sprite.first_frame < scene.num_frames == sprite.first_frame + len(sprite.centres)
+        appearance, beep = sprite.first_frame / fps, scene.beep_times[0] * scene.duration
+        half = BEEP_SECONDS / 2
+        assert half <= beep <= scene.duration - half
+        if scene.sound_order == "before":
+            assert beep + half < appearance
+        else:
+            assert beep - half > appearance
+    assert {scene.num_frames for scene in scenes("entry")} == {24}
+
+
+def test_sound_order_needs_eye_and_ear():
+    # What always answering the more frequent side would reach, knowing only one of the two times.
+    def best_guess(times):
+        counts = {}
+        for time, scene in zip(times, entries, strict=True):
+            counts.setdefault(time, {"before": 0, "after": 0})[scene.sound_order] += 1
+        return sum(max(sides.values()) for sides in counts.values()) / len(entries)
+
+    entries = scenes("entry", range(4000))
+    assert best_guess([scene.sprites[0].first_frame for scene in entries]) < 0.56
+    assert best_guess([round(scene.beep_times[0] * 24) for scene in entries]) < 0.8
+
+
 def test_direction_is_the_trend_and_only_the_trend():
     for scene in scenes("motion"):
         centres = np.array(scene.sprites[0].centres)
@@ -152,7 +194,7 @@ def test_positions_without_their_order_do_not_tell_the_direction():
 def test_every_answer_is_possible_and_balanced():
     answers = {kind: [] for kind in synthetic.QUESTION_KINDS}
     for seed in range(1500):
-        for question in questions_for(make_scene(seed), sound=True):
+        for question in questions_for(make_scene(seed, entries=True), sound=True):
             assert question.answer in answer_vocabulary(question.kind)
             answers[question.kind].append(question.answer)
     for kind, given in answers.items():
@@ -176,6 +218,16 @@ def test_answers_describe_the_scene():
     sound = {question.kind: question.answer for question in questions_for(make_scene(3), sound=True)}
     assert sound["beeps"] == str(make_scene(3).beeps)
     assert sound["pitch"] == make_scene(3).pitch
+    for scene in scenes("entry", range(50)):
+        by_kind = {question.kind: question.answer for question in questions_for(scene, sound=True)}
+        assert by_kind == {
+            "colour": scene.sprites[0].colour,
+            "shape": scene.sprites[0].shape,
+            "sound_order": scene.sound_order,
+            "pitch": scene.pitch,
+        }
+        assert {question.kind for question in questions_for(scene)} == {"colour", "shape"}
+        assert make_scene(scene.seed).sound_order is None
 
 
 def test_order_questions_do_not_betray_their_answer():
@@ -256,8 +308,8 @@ def test_unknown_shape_and_bad_size():
 
 
 def test_sound_has_the_beeps_it_says():
-    for seed in range(20):
-        scene = make_scene(seed)
+    for seed in range(30):
+        scene = make_scene(seed, entries=True)
         waveform = render_audio(scene)
         assert waveform.dtype == np.float32
         assert len(waveform) == round(scene.duration * SAMPLE_RATE)
@@ -266,6 +318,8 @@ def test_sound_has_the_beeps_it_says():
         assert (np.diff(np.r_[0, loud.astype(int)]) == 1).sum() == scene.beeps
         peak = np.abs(np.fft.rfft(waveform)).argmax() / scene.duration
         assert (peak > 1000) == (scene.pitch == "high")
+        for time in scene.beep_times:
+            assert loud[int(time * scene.duration * SAMPLE_RATE) // window]
 
 
 # Files
@@ -330,9 +384,21 @@ def test_dataset_resumes_and_grows(tmp_path):
     stamp = first.stat().st_mtime_ns
     second.unlink()
     generate_dataset(tmp_path / "d", 4, seed=10, progress=False)
+    settings = json.loads((tmp_path / "d" / "settings.json").read_text())
+    assert "entries" not in settings  # as folders from before this option
     assert first.stat().st_mtime_ns == stamp
     assert len(list((tmp_path / "d" / "videos").iterdir())) == 4
     assert {record.metadata["seed"] for record in read_jsonl(path)} == {10, 11, 12, 13}
+
+
+def test_dataset_with_entry_scenes(tmp_path):
+    options = {"seed": 0, "sound_questions": True, "entries": True, "size": 16, "progress": False}
+    records = read_jsonl(generate_dataset(tmp_path, 12, **options))
+    asked = {record.metadata["kind"]: record for record in records}
+    assert asked["sound_order"].metadata["scene"] == "entry"
+    assert asked["sound_order"].answer == make_scene(asked["sound_order"].metadata["seed"], "entry").sound_order
+    with pytest.raises(synthetic.DatasetExistsError, match="other settings"):
+        generate_dataset(tmp_path, 12, **{**options, "entries": False})
 
 
 def test_dataset_refuses_other_settings_and_foreign_folders(tmp_path):
@@ -374,6 +440,15 @@ def test_held_out_questions_are_balanced_and_stable():
     assert len({scene.seed for scene, _ in questions}) == 100
     assert all(scene.seed in SPLIT_SEEDS["test"] for scene, _ in questions)
     assert questions == list(held_out_questions(per_kind=20))
+
+
+def test_held_out_questions_about_sound():
+    questions = list(held_out_questions(per_kind=10, sound=True))
+    kinds = [question.kind for _, question in questions]
+    assert {kind: kinds.count(kind) for kind in QUESTION_KINDS} == dict.fromkeys(QUESTION_KINDS, 10)
+    assert len({scene.seed for scene, _ in questions}) == len(questions) == 80
+    answers = [question.answer for _, question in questions if question.kind == "sound_order"]
+    assert {"before", "after"} == set(answers)
 
 
 # Command line

@@ -25,6 +25,7 @@ from hf_videollm.data.synthetic_scene import (
     DEFAULT_SIZE,
     DIRECTIONS,
     KINDS,
+    MIXED_KINDS,
     QA,
     QUESTION_KINDS,
     SHAPES,
@@ -43,6 +44,7 @@ __all__ = [
     "COLOURS",
     "DIRECTIONS",
     "KINDS",
+    "MIXED_KINDS",
     "QA",
     "QUESTION_KINDS",
     "SHAPES",
@@ -82,6 +84,7 @@ def generate_dataset(
     with_audio: bool = True,
     sound_questions: bool = False,
     details: bool = False,
+    entries: bool = False,
     progress: bool = True,
 ) -> Path:
     """Write `num_videos` clips and their questions.
@@ -99,6 +102,8 @@ def generate_dataset(
         with_audio: write the sound track.
         sound_questions: ask about the beeps too; needs `with_audio`.
         details: ask for the single properties of the shapes of order scenes too, which helps training.
+        entries: make three clips out of ten entry scenes, about which the question of sound before or after the
+            shape can be asked.
         progress: show a progress bar.
 
     Returns:
@@ -118,22 +123,21 @@ def generate_dataset(
             f"Seeds {seed} to {seed + num_videos - 1} straddle the splits {split_of(seed)!r} and "
             f"{split_of(seed + num_videos - 1)!r}; ask for fewer videos or begin at another seed."
         )
-    _claim_folder(
-        folder,
-        {
-            "generator_version": GENERATOR_VERSION,
-            "seed": seed,
-            "kind": kind,
-            "size": size,
-            "with_audio": with_audio,
-            "sound_questions": sound_questions,
-            "details": details,
-        },
-    )
+    settings = {
+        "generator_version": GENERATOR_VERSION,
+        "seed": seed,
+        "kind": kind,
+        "size": size,
+        "with_audio": with_audio,
+        "sound_questions": sound_questions,
+        "details": details,
+    }
+    # Only written where it is set: folders from before this option existed can still be enlarged.
+    _claim_folder(folder, {**settings, "entries": True} if entries else settings)
     records: list[VideoQARecord] = []
     seeds: Sequence[int] = range(seed, seed + num_videos)
     for scene_seed in track(seeds, description="Writing clips", disable=not progress):
-        scene = make_scene(scene_seed, kind)
+        scene = make_scene(scene_seed, kind, entries=entries)
         name = f"videos/{scene_seed:07d}.mp4"
         if not (folder / name).exists():
             write_scene_mp4(scene, folder / name, with_audio=with_audio, size=size)
@@ -141,18 +145,23 @@ def generate_dataset(
     return write_jsonl(records, folder / RECORDS_NAME)
 
 
-def held_out_questions(per_kind: int = 100, split: str = "test") -> Iterator[tuple[Scene, QA]]:
+def held_out_questions(per_kind: int = 100, split: str = "test", sound: bool = False) -> Iterator[tuple[Scene, QA]]:
     """Yield `per_kind` scenes with one question each for every kind of question about the picture.
 
     Always the same ones: scenes are taken by ascending seed from `split`, and every scene is asked one question
     only, so that answers to different questions are independent.
+
+    Args:
+        per_kind: questions of each kind.
+        split: a key of `SPLIT_SEEDS`.
+        sound: also every kind of question about the sound; entry scenes are then among the scenes.
     """
-    wanted = dict.fromkeys(VIDEO_QUESTION_KINDS, per_kind)
+    wanted = dict.fromkeys(QUESTION_KINDS if sound else VIDEO_QUESTION_KINDS, per_kind)
     for seed in SPLIT_SEEDS[split]:
         if not any(wanted.values()):
             return
-        scene = make_scene(seed)
-        open_questions = [question for question in questions_for(scene) if wanted[question.kind]]
+        scene = make_scene(seed, entries=sound)
+        open_questions = [question for question in questions_for(scene, sound) if wanted[question.kind]]
         if open_questions:
             question = max(open_questions, key=lambda candidate: wanted[candidate.kind])
             wanted[question.kind] -= 1
@@ -198,11 +207,14 @@ def _main(
     num_videos: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 100,
     split: Annotated[str, typer.Option(help="train, validation or test: disjoint ranges of seeds.")] = "train",
     offset: Annotated[int, typer.Option(min=0, help="Skip this many seeds of the split.")] = 0,
-    kind: Annotated[str | None, typer.Option(help="Only motion, order or count scenes.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only motion, order, count or entry scenes.")] = None,
     size: Annotated[int, typer.Option(help="Side of the square frames in pixels (even).")] = DEFAULT_SIZE,
     audio: Annotated[bool, typer.Option(help="Write the sound track.")] = True,
     sound: Annotated[bool, typer.Option(help="Ask about the beeps too.")] = False,
     details: Annotated[bool, typer.Option(help="Ask for single properties too, for training.")] = False,
+    entries: Annotated[
+        bool, typer.Option(help="Three clips in ten: a shape appears before or after a beep (entry scenes).")
+    ] = False,
 ) -> None:
     """Write synthetic clips (MP4, H.264 and AAC) with questions whose answers are known.
 
@@ -210,7 +222,7 @@ def _main(
 
       python -m hf_videollm.data.synthetic clips/ --num-videos 200
 
-      python -m hf_videollm.data.synthetic held_out/ --split test --num-videos 100 --sound
+      python -m hf_videollm.data.synthetic held_out/ --split test --num-videos 100 --sound --entries
     """
     if split not in SPLIT_SEEDS:
         raise typer.BadParameter(f"{split!r} is not one of {', '.join(SPLIT_SEEDS)}.", param_hint="--split")
@@ -227,6 +239,7 @@ def _main(
             with_audio=audio,
             sound_questions=sound,
             details=details,
+            entries=entries,
         )
     typer.echo(f"{num_videos} clips, questions in {records}")
 

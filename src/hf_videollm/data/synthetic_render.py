@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_videollm.data.atomic_file import atomic_file
-from hf_videollm.data.synthetic_scene import DEFAULT_SIZE, Scene, Sprite
+from hf_videollm.data.synthetic_scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
 
 __all__ = ["SAMPLE_RATE", "render_audio", "render_scene", "shape_coverage", "write_clip", "write_scene_mp4"]
 
 SAMPLE_RATE = 16_000
 PITCH_HZ = {"high": 1760.0, "low": 330.0}
-BEEP_SECONDS = 0.12
 # Coverage is averaged over this many sub-pixels per axis: smooth edges, so that sub-pixel motion is visible.
 SUBPIXELS = 4
 
@@ -74,7 +73,7 @@ def render_scene(scene: Scene, size: int = DEFAULT_SIZE) -> npt.NDArray[np.uint8
 
 
 def render_audio(scene: Scene, sample_rate: int = SAMPLE_RATE) -> npt.NDArray[np.float32]:
-    """Make the sound of a scene: evenly spaced beeps of one pitch.
+    """Make the sound of a scene: its beeps, all of one pitch.
 
     Returns:
         Mono waveform (samples,) in -1..1, as long as the clip.
@@ -85,8 +84,8 @@ def render_audio(scene: Scene, sample_rate: int = SAMPLE_RATE) -> npt.NDArray[np
     # A short fade at both ends avoids clicks, which would be heard as a second pitch.
     fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
     beep = (0.5 * fade * np.sin(2 * np.pi * PITCH_HZ[scene.pitch] * time)).astype(np.float32)
-    for number in range(scene.beeps):
-        start = int((number + 0.5) / scene.beeps * len(waveform) - length / 2)
+    for time_of_beep in scene.beep_times:
+        start = int(time_of_beep * len(waveform) - length / 2)
         waveform[start : start + length] += beep
     return waveform
 

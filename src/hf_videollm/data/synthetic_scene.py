@@ -1,7 +1,7 @@
 """What happens in a synthetic clip, and the questions whose answers are therefore known. Nothing is drawn here.
 
 A scene is a pure function of its seed. Positions and radii are fractions of the frame's side (0 = left or top,
-1 = right or bottom). Three kinds of scene exist:
+1 = right or bottom). Four kinds of scene exist, of which a seed draws one of the first three:
 
 motion
     One shape drifts across the frame in one of four directions and bounces on the other axis meanwhile.
@@ -11,24 +11,31 @@ order
     One shape, then another. Which of the two a question mentions first is independent of the truth.
 count
     One to five shapes, standing still.
+entry
+    An empty frame, then one shape. The sound is a single beep shortly before or after the shape appears. When the
+    shape appears says nothing about which of the two, and the place of the beep alone says little. Only made where
+    asked for, by kind or by `entries`.
 
-Every scene also has a sound track of one to four beeps, all high or all low.
+The scenes of the other kinds have a sound track of one to four beeps, evenly spaced, all high or all low.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 __all__ = [
+    "BEEP_SECONDS",
     "COLOURS",
     "DETAIL_TEMPLATES",
     "DIRECTIONS",
     "KINDS",
     "MAX_BEEPS",
     "MAX_COUNT",
+    "MIXED_KINDS",
     "PITCHES",
     "QA",
     "QUESTION_KINDS",
@@ -47,8 +54,12 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-SceneKind = Literal["motion", "order", "count"]
+SceneKind = Literal["motion", "order", "count", "entry"]
 KINDS: tuple[SceneKind, ...] = get_args(SceneKind)
+# What a seed chooses from. Entry scenes came later: among these they would have changed the scene of every seed.
+MIXED_KINDS: tuple[SceneKind, ...] = ("motion", "order", "count")
+# Part of the seeds that give an entry scene where entry scenes are mixed in.
+ENTRY_SHARE = 0.3
 
 # Chosen far apart in hue, so that H.264's halved colour resolution cannot mix them up.
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -66,9 +77,10 @@ DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up"
 PITCHES = ("high", "low")
 MAX_COUNT = 5
 MAX_BEEPS = 4
+BEEP_SECONDS = 0.12
 
 VIDEO_QUESTION_KINDS = ("colour", "shape", "direction", "order", "count")
-SOUND_QUESTION_KINDS = ("beeps", "pitch")
+SOUND_QUESTION_KINDS = ("beeps", "pitch", "sound_order")
 QUESTION_KINDS = VIDEO_QUESTION_KINDS + SOUND_QUESTION_KINDS
 QUESTION_TEMPLATES: dict[str, tuple[str, ...]] = {
     "colour": ("What colour is the shape?", "What color is the shape?", "Which colour does the shape have?"),
@@ -86,6 +98,11 @@ QUESTION_TEMPLATES: dict[str, tuple[str, ...]] = {
     "count": ("How many shapes are there?", "How many shapes can you see?", "How many shapes are shown?"),
     "beeps": ("How many beeps are there?", "How many beeps can you hear?", "How many beeps are in the sound?"),
     "pitch": ("Are the beeps high or low?", "Is the sound high or low?", "Is the pitch of the beeps high or low?"),
+    "sound_order": (
+        "Does the sound come before or after the shape appears?",
+        "Is the sound heard before or after the shape appears?",
+        "Does the beep come before or after the shape?",
+    ),
 }
 
 # Asked about order scenes in training only: each names one property of one of the two shapes, which a small model
@@ -102,6 +119,10 @@ SPLIT_SEEDS: dict[str, range] = {
 DEFAULT_SIZE = 64
 DEFAULT_FPS = 8
 MIN_FRAMES, MAX_FRAMES = 16, 24
+# Entry scenes are all of one length: when something happens is then the same as how far into the clip it happens.
+ENTRY_FRAMES = 24
+# Shortest entry scene: in less, a beep would reach over the moment at which the shape appears.
+MIN_ENTRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +164,7 @@ class Scene:
         noise: standard deviation of the background noise in grey levels; 0 means plain.
         sprites: the shapes, in order of appearance.
         direction: direction of the drift in a motion scene, else None.
-        beeps: number of beeps on the sound track.
+        beep_times: middle of each beep of the sound track, as fractions of the clip.
         pitch: "high" or "low".
     """
 
@@ -155,13 +176,25 @@ class Scene:
     noise: float
     sprites: tuple[Sprite, ...]
     direction: str | None
-    beeps: int
+    beep_times: tuple[float, ...]
     pitch: str
 
     @property
     def duration(self) -> float:
         """Length in seconds."""
         return self.num_frames / self.fps
+
+    @property
+    def beeps(self) -> int:
+        """Number of beeps."""
+        return len(self.beep_times)
+
+    @property
+    def sound_order(self) -> str | None:
+        """Whether the beep of an entry scene comes "before" or "after" its shape; None for other scenes."""
+        if self.kind != "entry":
+            return None
+        return "before" if self.beep_times[0] < self.sprites[0].first_frame / self.num_frames else "after"
 
 
 @dataclass(frozen=True)
@@ -191,14 +224,18 @@ def make_scene(
     kind: SceneKind | None = None,
     num_frames: int | None = None,
     fps: int = DEFAULT_FPS,
+    entries: bool = False,
 ) -> Scene:
     """Make up a scene; the same arguments give the same scene on every machine.
 
     Args:
         seed: any non-negative integer; see `SPLIT_SEEDS` for the ranges of the splits.
-        kind: "motion", "order" or "count"; None lets the seed choose.
-        num_frames: length of the clip, at least 8; None lets the seed choose from 16 to 24.
+        kind: "motion", "order", "count" or "entry"; None lets the seed choose from the first three.
+        num_frames: length of the clip, at least 8; None lets the seed choose from 16 to 24, or is 24 in an entry
+            scene.
         fps: frames per second.
+        entries: without `kind`, let three seeds out of ten give an entry scene; the others give what they give
+            without it.
 
     Raises:
         ValueError: an argument is out of range.
@@ -214,9 +251,19 @@ def make_scene(
     # random.Random is documented to keep its random() stream across Python versions; a text seed is hashed with
     # SHA-512, so that neighbouring seeds are unrelated.
     rng = random.Random(f"hf_videollm scene {seed}")
-    drawn_kind: SceneKind = _pick(rng, KINDS)
+    drawn_kind: SceneKind = _pick(rng, MIXED_KINDS)
+    # From a stream of its own, so that the scenes of the other seeds stay as they are.
+    if entries and random.Random(f"hf_videollm entry {seed}").random() < ENTRY_SHARE:
+        drawn_kind = "entry"
     chosen_kind = drawn_kind if kind is None else kind
     length = num_frames or MIN_FRAMES + int(rng.random() * (MAX_FRAMES - MIN_FRAMES + 1))
+    if chosen_kind == "entry":
+        length = num_frames or ENTRY_FRAMES
+        if length / fps < MIN_ENTRY_SECONDS:
+            raise ValueError(
+                f"An entry scene lasts at least {MIN_ENTRY_SECONDS:g} s, {length} frames at {fps} per second are "
+                f"{length / fps:.2f} s: raise num_frames or lower fps."
+            )
     grey = 12 + 50 * rng.random()
     background = (_level(grey + _spread(rng, 8)), _level(grey + _spread(rng, 8)), _level(grey + _spread(rng, 8)))
     noise = 0.0 if rng.random() < 0.5 else 2 + 4 * rng.random()
@@ -225,8 +272,16 @@ def make_scene(
         sprites = _motion_sprites(rng, length, direction)
     elif chosen_kind == "order":
         sprites = _order_sprites(rng, length)
+    elif chosen_kind == "entry":
+        sprites = _entry_sprites(rng, length)
     else:
         sprites = _count_sprites(rng, length)
+    beeps = 1 + int(rng.random() * MAX_BEEPS)
+    pitch = _pick(rng, PITCHES)
+    if chosen_kind == "entry":
+        beep_times = (_entry_beep(rng, sprites[0].first_frame / length, length / fps),)
+    else:
+        beep_times = tuple((number + 0.5) / beeps for number in range(beeps))
     return Scene(
         seed=seed,
         kind=chosen_kind,
@@ -236,8 +291,8 @@ def make_scene(
         noise=noise,
         sprites=sprites,
         direction=direction,
-        beeps=1 + int(rng.random() * MAX_BEEPS),
-        pitch=_pick(rng, PITCHES),
+        beep_times=beep_times,
+        pitch=pitch,
     )
 
 
@@ -246,7 +301,8 @@ def questions_for(scene: Scene, sound: bool = False, details: bool = False) -> l
 
     Args:
         scene: the scene.
-        sound: ask about the beeps too.
+        sound: ask about the beeps too: how many (not in entry scenes, where it is always one), high or low, and in
+            entry scenes whether before or after the shape.
         details: ask for colour and shape of the first and the last shape of an order scene too (kind "detail").
     """
     rng = random.Random(f"hf_videollm questions {scene.seed}")
@@ -260,10 +316,13 @@ def questions_for(scene: Scene, sound: bool = False, details: bool = False) -> l
         answers = {"colour": sprite.colour, "shape": sprite.shape, "direction": str(scene.direction)}
     elif scene.kind == "order":
         answers = {"order": scene.sprites[0].name}
+    elif scene.kind == "entry":
+        answers = {"colour": scene.sprites[0].colour, "shape": scene.sprites[0].shape}
     else:
         answers = {"count": str(len(scene.sprites))}
     if sound:
-        answers |= {"beeps": str(scene.beeps), "pitch": scene.pitch}
+        first = {"beeps": str(scene.beeps)} if scene.sound_order is None else {"sound_order": scene.sound_order}
+        answers |= {**first, "pitch": scene.pitch}
     questions = []
     for kind, answer in answers.items():
         template = _pick(rng, QUESTION_TEMPLATES[kind])
@@ -288,6 +347,7 @@ def answer_vocabulary(kind: str) -> list[str]:
         "count": [str(number) for number in range(1, MAX_COUNT + 1)],
         "beeps": [str(number) for number in range(1, MAX_BEEPS + 1)],
         "pitch": list(PITCHES),
+        "sound_order": ["before", "after"],
     }
     if kind not in answers:
         raise ValueError(f"kind {kind!r} is not one of {QUESTION_KINDS}.")
@@ -378,3 +438,25 @@ def _count_sprites(rng: random.Random, length: int) -> tuple[Sprite, ...]:
         colour, shape = _pick(rng, tuple(COLOURS)), _pick(rng, SHAPES)
         sprites.append(_sprite(rng, colour, shape, radius, 0, [centre] * length))
     return tuple(sprites)
+
+
+def _entry_sprites(rng: random.Random, length: int) -> tuple[Sprite, ...]:
+    earliest, latest = math.ceil(length / 6), length - math.ceil(length / 6)
+    first = earliest + int(rng.random() * (latest - earliest + 1))
+    colour, shape = _pick(rng, tuple(COLOURS)), _pick(rng, SHAPES)
+    radius = 0.19 + 0.06 * rng.random()
+    room = 1 - 2 * radius
+    centre = (0.5 + _spread(rng, room), 0.5 + _spread(rng, room))
+    return (_sprite(rng, colour, shape, radius, first, [centre] * (length - first)),)
+
+
+def _entry_beep(rng: random.Random, appearance: float, seconds: float) -> float:
+    """Draw the middle of the beep of an entry scene, as a fraction of the clip of that many seconds.
+
+    It lies between a tenth and a bit more than a fifth of the clip away from `appearance`. Close, because a beep that
+    could be anywhere would mostly tell by itself which side it is on.
+    """
+    before = rng.random() < 0.5
+    room = (appearance if before else 1 - appearance) - BEEP_SECONDS / 2 / seconds
+    distance = 0.1 + (min(room, 0.22) - 0.1) * rng.random()
+    return appearance - distance if before else appearance + distance
