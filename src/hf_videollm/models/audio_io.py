@@ -33,6 +33,7 @@ def load_audio(
     limits: MediaLimits = MediaLimits(),  # noqa: B008 (frozen)
     allowed_hosts: Sequence[str] = (),
     on_decode_error: Literal["raise", "truncate"] = "raise",
+    channel: Literal["mean", "first"] = "mean",
 ) -> np.ndarray:
     """Decodes the sound of a file.
 
@@ -43,9 +44,10 @@ def load_audio(
         limits: `max_bytes`, `max_audio_seconds` and `timeout` apply.
         allowed_hosts: see `load_video`.
         on_decode_error: "raise", or "truncate": warn and return the sound that comes before the damage.
+        channel: "mean" of all channels, or the "first" alone (the left one).
 
     Returns:
-        float32 (samples,), the mean of all channels, in [-1, 1]. Sample i is heard i / sampling_rate seconds after
+        float32 (samples,), in [-1, 1]. Sample i is heard i / sampling_rate seconds after
         `start`, to half a sample; where the sound begins later than the file, the gap is silence.
 
     Raises:
@@ -58,12 +60,16 @@ def load_audio(
     if is_frames(source):
         raise UnsupportedMedia("<frames>: pictures carry no sound; pass the file that holds it.")
     check_on_decode_error(on_decode_error)
+    if channel not in ("mean", "first"):
+        raise ValueError(f'channel={channel!r} is unknown; use "mean" or "first".')
     deadline = Deadline(limits.timeout)
     with open_media(source, limits, allowed_hosts, deadline) as handle:
         name, cut_short = handle.name, is_cut_short(handle)
         with open_container(handle) as container:
             stream = best_stream(container, "audio")
             if stream is None:
+                if best_stream(container, "video") is None:
+                    raise UnsupportedMedia(f"{name}: there are neither pictures nor sound in this file; use another.")
                 raise NoAudioStream(f"{name}: there is no sound in this file; use a file with sound or go without.")
             if cut_short and on_decode_error == "raise":
                 raise _damaged(name)
@@ -71,7 +77,7 @@ def load_audio(
             zero += start or 0.0
             if start:
                 _seek(container, stream, zero - _LEAD)
-            chunks = _resampled(container, stream, name, sampling_rate, zero - _LEAD, deadline)
+            chunks = _resampled(container, stream, name, sampling_rate, zero - _LEAD, deadline, channel)
             length = None if end is None else round((end - (start or 0.0)) * sampling_rate)
             wave, complete = _collect(chunks, name, sampling_rate, zero, length, limits)
     if not complete and on_decode_error == "raise":
@@ -147,7 +153,7 @@ def _seek(container: Any, stream: Any, seconds: float) -> None:
 
 
 def _resampled(
-    container: Any, stream: Any, name: str, sampling_rate: int, earliest: float, deadline: Deadline
+    container: Any, stream: Any, name: str, sampling_rate: int, earliest: float, deadline: Deadline, channel: str
 ) -> Iterator[tuple[float, np.ndarray] | None]:
     """Yields (time in seconds at which the first chunk begins, float32 mono samples), and None at damage.
 
@@ -167,18 +173,19 @@ def _resampled(
             frame_form = (frame.layout.name, frame.sample_rate, frame.format.name)
             if frame_form != form:
                 if resampler is not None:
-                    yield from _mono(origin, resampler.resample(None))
+                    yield from _mono(origin, resampler.resample(None), channel)
                 form = frame_form
                 # Channels are kept apart: FFmpeg's own downmix of floats can exceed 1.
                 resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=sampling_rate)
             frame.pts = None  # the resampler shall not fill gaps of the timestamps
-            yield from _mono(origin, resampler.resample(frame))
+            yield from _mono(origin, resampler.resample(frame), channel)
         if resampler is not None and origin is not None:
-            yield from _mono(origin, resampler.resample(None))
+            yield from _mono(origin, resampler.resample(None), channel)
     except (av.FFmpegError, OSError):
         yield None
 
 
-def _mono(time: float, frames: list[Any]) -> Iterator[tuple[float, np.ndarray]]:
+def _mono(time: float, frames: list[Any], channel: str) -> Iterator[tuple[float, np.ndarray]]:
     for frame in frames:
-        yield time, frame.to_ndarray().mean(axis=0, dtype=np.float32)
+        channels = frame.to_ndarray()
+        yield time, channels[0].copy() if channel == "first" else channels.mean(axis=0, dtype=np.float32)
