@@ -26,6 +26,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import can_return_tuple
 
 from .checkpoint_video_llm import CheckpointMixin
@@ -99,6 +100,7 @@ class BeatsAttention(nn.Module):
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__()
         self.config = config
+        self.is_causal = False  # transformers' attention functions ask
         self.num_heads = config.num_attention_heads
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -139,16 +141,41 @@ class BeatsAttention(nn.Module):
             # Filled in place, as this is the largest tensor of a layer. The lowest number instead of -inf: a row that
             # is padding all over then gives numbers, not NaN.
             bias.masked_fill_(~token_mask[:, None, None, :], torch.finfo(bias.dtype).min)
-        dropout = self.config.attention_dropout if self.training else 0.0
-        weights = None
-        if output_attentions or self.config._attn_implementation == "eager":
-            scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_dim) + bias
-            weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-            attended = F.dropout(weights, dropout, self.training) @ value
-        else:
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        output = self.out_proj(attended.transpose(1, 2).flatten(-2))
-        return output, weights if output_attentions else None
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attended, weights = (eager_attention if output_attentions else attention)(
+            self,
+            query,
+            key,
+            value,
+            bias,
+            scaling=self.head_dim**-0.5,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+        )
+        return self.out_proj(attended.flatten(-2)), weights if output_attentions else None
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    dropout: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention step by step, for its weights, in the form of transformers' attention functions.
+
+    Args:
+        query, key, value: (batch, heads, tokens, head_dim).
+        attention_mask: (batch, heads, tokens, tokens), added to the scores.
+
+    Returns:
+        (batch, tokens, heads, head_dim) and the weights (batch, heads, tokens, tokens).
+    """
+    scores = query @ key.transpose(-1, -2) * scaling + attention_mask
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    attended = F.dropout(weights, dropout, module.training) @ value
+    return attended.transpose(1, 2), weights
 
 
 class BeatsEncoderLayer(GradientCheckpointingLayer):
