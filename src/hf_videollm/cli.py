@@ -55,6 +55,13 @@ TrustRemoteCode = Annotated[
 OnDecodeError = Annotated[
     str, typer.Option(help="raise, or truncate to use the frames before the damage of a broken file.")
 ]
+Sound = Annotated[
+    bool | None,
+    typer.Option("--sound/--no-sound", help="Hear the sound of the video; what the checkpoint says by default."),
+]
+MissingAudio = Annotated[
+    str | None, typer.Option(help="What a video without sound gets: silence, skip (no audio tokens) or error.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
 
@@ -87,6 +94,8 @@ def ask(
     lora_alpha: LoraAlpha = None,
     allow_host: AllowHost = None,
     on_decode_error: OnDecodeError = "raise",
+    sound: Sound = None,
+    missing_audio: MissingAudio = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +107,7 @@ def ask(
 
       hf-videollm ask clip.mp4 "What happens?" --model ./pllava-7b --frames 16 --dtype bfloat16 --json
     """
-    options = _video_options(frames, start, end, allow_host, on_decode_error)
+    options = _video_options(frames, start, end, allow_host, on_decode_error) | _sound_options(sound, missing_audio)
     answer = _answer(video, question, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
 
@@ -117,6 +126,8 @@ def caption(
     lora_alpha: LoraAlpha = None,
     allow_host: AllowHost = None,
     on_decode_error: OnDecodeError = "raise",
+    sound: Sound = None,
+    missing_audio: MissingAudio = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -134,7 +145,7 @@ def caption(
             "pass --model for real captions.",
             soft_wrap=True,
         )
-    options = _video_options(frames, start, end, allow_host, on_decode_error)
+    options = _video_options(frames, start, end, allow_host, on_decode_error) | _sound_options(sound, missing_audio)
     answer = _answer(video, prompt, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
 
@@ -167,13 +178,16 @@ def info(
     table.add_row("frames per video", f"{facts.num_frames}")
     table.add_row("tokens per video", f"{facts.tokens_per_video:,}")
     table.add_row("tokens per image", f"{facts.tokens_per_image:,}")
+    if facts.tokens_per_sound is not None:
+        table.add_row("tokens per 30 s of sound", f"{facts.tokens_per_sound:,}")
     for name, count in facts.parameters.items():
         table.add_row(f"parameters, {name}", f"{count:,}")
     if facts.lora_alpha is not None:
         table.add_row("LoRA alpha", f"{facts.lora_alpha:g}")
     for name, size in facts.weight_bytes.items():
         table.add_row(f"weights in {name}", _size(size))
-    table.add_row("key-value cache (bfloat16, one video + 256 tokens)", _size(facts.kv_cache_bytes))
+    sound = "" if facts.tokens_per_sound is None else " with 30 s of sound"
+    table.add_row(f"key-value cache (bfloat16, one video{sound} + 256 tokens)", _size(facts.kv_cache_bytes))
     console.print(table)
 
 
@@ -284,6 +298,12 @@ def _video_options(
     return {name: value for name, value in options.items() if value is not None} | {"on_decode_error": on_decode_error}
 
 
+def _sound_options(sound: bool | None, missing_audio: str | None) -> dict[str, Any]:
+    """The options of sound that were given."""
+    options = {"use_audio_in_video": sound, "missing_audio": missing_audio}
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _answer(
     video: str,
     question: str,
@@ -295,7 +315,7 @@ def _answer(
     lora_alpha: float | None,
     trust_remote_code: bool,
 ) -> dict[str, Any]:
-    from . import default_checkpoint, load_pipeline
+    from . import NoVideoStream, default_checkpoint, load_pipeline
 
     if not question.strip():
         raise ValueError("The question is empty: say what you want to know.")
@@ -304,15 +324,19 @@ def _answer(
         pipe = load_pipeline(
             source, dtype=dtype, device=device, lora_alpha=lora_alpha, trust_remote_code=trust_remote_code
         )
+    hears = hasattr(pipe.model, "get_audio_features")
+    if not hears and (given := sorted({"use_audio_in_video", "missing_audio"} & set(options))):
+        raise ValueError(f"{source} cannot hear: leave out {' and '.join(given)}.")
     began = time.perf_counter()
+    settings = {"return_full_text": False, "generate_kwargs": {"do_sample": False, "max_new_tokens": max_new_tokens}}
     with errors.status("Watching and answering ..."):
-        results = pipe(
-            video,
-            text=question,
-            return_full_text=False,
-            generate_kwargs={"do_sample": False, "max_new_tokens": max_new_tokens},
-            **options,
-        )
+        try:
+            results = pipe(video, text=question, **settings, **options)
+        except NoVideoStream:
+            if not hears:
+                raise
+            # A file of sound alone.
+            results = pipe(audio=video, text=question, **settings, **options)
     return {
         "video": video,
         "question": question,
@@ -435,6 +459,9 @@ def _in_words_of_options(message: str) -> str:
         (r'pass on_decode_error="truncate"', "pass --on-decode-error truncate"),
         (r"allowed_hosts=[(\[][^)\]]*[)\]]", "--allow-host HOST"),
         (r"num_frames", "--frames"),
+        (r"use_audio_in_video", "--sound/--no-sound"),
+        (r"missing_audio=\S*", "--missing-audio"),
+        (r"missing_audio", "--missing-audio"),
         (r"allow to overwrite it", "pass --overwrite"),
     ):
         message = re.sub(pattern, option, message)

@@ -57,6 +57,8 @@ def _check_pair(config: Any, processor: Any) -> None:
         "video_token_id": (processor.video_token_id, config.video_token_id),
         f"tokens of {num_frames} frames": (processor.num_video_tokens(num_frames), config.num_video_tokens(num_frames)),
     }
+    if "audio" in config.modalities:
+        facts["audio_token_id"] = (getattr(processor, "audio_token_id", None), config.audio_token_id)
     for name, (found, expected) in facts.items():
         if found != expected:
             raise ValueError(

@@ -9,6 +9,8 @@ from transformers import AutoModelForImageTextToText
 
 from ..inference import load_design_config
 
+# Filter-bank frames of 25 ms, one every 10 ms.
+FRAMES_OF_30_SECONDS = 2998
 BYTES_PER_PARAMETER = {"float32": 4.0, "bfloat16": 2.0, "8-bit": 1.0, "4-bit": 0.5}
 
 
@@ -21,7 +23,8 @@ class CheckpointInfo:
         lora_alpha: strength of the LoRA adapter; `None` without one.
         weight_bytes: memory of all weights, by the precision they are loaded in (embeddings and norms included, so
             8-bit and 4-bit are lower bounds: these formats keep some layers in 16 bit).
-        kv_cache_bytes: bfloat16 key-value cache of one video and 256 tokens of text.
+        tokens_per_sound: audio tokens of 30 seconds; `None` for designs that cannot hear.
+        kv_cache_bytes: bfloat16 key-value cache of one video (and 30 seconds of sound) and 256 tokens of text.
     """
 
     source: str
@@ -29,6 +32,7 @@ class CheckpointInfo:
     num_frames: int
     tokens_per_video: int
     tokens_per_image: int
+    tokens_per_sound: int | None
     parameters: dict[str, int]
     lora_alpha: float | None
     weight_bytes: dict[str, int]
@@ -54,6 +58,8 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     tokens_per_video = config.num_video_tokens(config.num_frames)
+    hears = "audio" in config.modalities
+    tokens_per_sound = config.num_audio_tokens(FRAMES_OF_30_SECONDS) if hears else None
     parameters = count_parameters(model)
     return CheckpointInfo(
         source=source,
@@ -61,21 +67,19 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
         num_frames=config.num_frames,
         tokens_per_video=tokens_per_video,
         tokens_per_image=config.num_image_tokens(),
+        tokens_per_sound=tokens_per_sound,
         parameters=parameters,
         lora_alpha=getattr(config, "lora_alpha", None),
         weight_bytes={name: int(size * parameters["total"]) for name, size in BYTES_PER_PARAMETER.items()},
-        kv_cache_bytes=kv_cache_bytes(config.get_text_config(), tokens_per_video + text_tokens),
+        kv_cache_bytes=kv_cache_bytes(
+            config.get_text_config(), tokens_per_video + (tokens_per_sound or 0) + text_tokens
+        ),
     )
 
 
 def count_parameters(model: Any) -> dict[str, int]:
-    """Parameters of vision tower, connector, language model and head; tied weights count once."""
-    parts = {
-        "vision_tower": model.model.vision_tower,
-        "connector": model.model.connector,
-        "language_model": model.model.language_model,
-        "lm_head": model.lm_head,
-    }
+    """Parameters of towers, connector, language model and head by their names; tied weights count once."""
+    parts = {**dict(model.model.named_children()), "lm_head": model.lm_head}
     seen: set[int] = set()
     counts = {}
     for name, part in parts.items():

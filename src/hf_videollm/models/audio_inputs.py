@@ -31,7 +31,9 @@ def flatten_sounds(sounds: Any) -> list[Any]:
     return [sounds]
 
 
-def as_waveform(sound: Any, sampling_rate: int, target_rate: int, extractor: BeatsFeatureExtractor, **reading: Any) -> np.ndarray:
+def as_waveform(
+    sound: Any, sampling_rate: int, target_rate: int, extractor: BeatsFeatureExtractor, **reading: Any
+) -> np.ndarray:
     """One sound as floats `(samples,)` at `target_rate`.
 
     Args:
@@ -78,7 +80,8 @@ def sound_of_video(
     Args:
         video: see `load_video`; frames have no sound.
         sampling_rate: of the result, in Hz.
-        missing_audio: `"silence"` as long as the clip (a second where frames do not tell), `"skip"` (`None` is returned) or `"error"`.
+        missing_audio: `"silence"` as long as the clip (a second where frames do not tell), `"skip"` (`None` is
+            returned) or `"error"`.
         reading: further arguments of `load_audio`, such as `start` and `end`.
 
     Raises:

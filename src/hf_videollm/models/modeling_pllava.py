@@ -8,7 +8,6 @@ Pooling has no parameters; the LLM is adapted by LoRA, whose alpha can be lowere
 """
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import nn

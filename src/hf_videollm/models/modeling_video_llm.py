@@ -21,7 +21,6 @@ from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
 
 
-
 class ForwardOptions(TypedDict, total=False):
     """Further options of a forward, as everywhere in transformers; the language model gets them, known here or not."""
 

@@ -63,7 +63,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         Args:
             videos: a video (path, URL of an allowed host, bytes, file, frames), several of them, a chat, a list of
                 chats, a dict `{"videos": ..., "text": ...}` (also `"video"`, `"images"`, `"image"`, `"audio"`,
-                `"question"`, `"messages"`), a list, generator or HF Dataset of such dicts or chats. `video=` is another name.
+                `"question"`, `"messages"`), a list, generator or HF Dataset of such dicts or chats. `video=` is
+                another name.
             text: a question (asked of all `videos` together), or a list of questions: with one entry of `videos` for
                 each, which may itself be a list, or with a single video that all of them are about. A text that holds
                 the placeholder of videos or images is taken as the whole prompt; any other is put into a user message

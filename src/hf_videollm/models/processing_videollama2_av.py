@@ -13,6 +13,7 @@ from .audio_inputs import as_waveform, flatten_sounds, read_once, sound_of_video
 from .audio_windows import take_clips
 from .configuration_beats import num_audio_tokens
 from .media_errors import MediaLimits
+from .processing_video_llm import placeholder_id
 from .processing_videollama2 import VideoLlama2Processor, VideoLlama2ProcessorKwargs
 
 MISSING_AUDIO = ("silence", "skip", "error")
@@ -93,6 +94,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         kwargs: arguments of `VideoLlama2Processor`.
         """
         self.audio_token = audio_token
+        self.audio_token_id = placeholder_id(tokenizer, audio_token)
         self.use_audio_in_video = use_audio_in_video
         self.missing_audio = missing_audio
         self.audio_sampling = audio_sampling
