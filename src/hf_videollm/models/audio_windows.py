@@ -81,7 +81,7 @@ def window(
         A view, (..., samples).
     """
     if where not in WINDOW_POSITIONS:
-        raise ValueError(f"window={where!r}: choose one of {', '.join(WINDOW_POSITIONS)}.")
+        raise ValueError(f"audio_window={where!r}: choose one of {', '.join(WINDOW_POSITIONS)}.")
     length = int(seconds * sampling_rate)
     spare = waveform.shape[-1] - length
     if spare <= 0:

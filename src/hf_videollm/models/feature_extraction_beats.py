@@ -13,8 +13,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import AudioKwargs
 from transformers.utils import TensorType
 
-from .audio_windows import WINDOW_POSITIONS, WindowPosition
-from .audio_windows import window as cut_window
+from .audio_windows import WINDOW_POSITIONS, WindowPosition, window
 
 FRAME_SECONDS, STEP_SECONDS = 0.025, 0.01
 PREEMPHASIS = 0.97
@@ -23,11 +22,11 @@ ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon; its logarithm, -15.9
 FULL_SCALE = 2**15  # Kaldi counts in steps of 16-bit sound
 
 
-class BeatsAudioKwargs(AudioKwargs, total=False):
+class BeatsAudioKwargs(AudioKwargs, total=False):  # type: ignore[call-arg]
     """Options of one call, as in `BeatsFeatureExtractor`."""
 
     pad_with_silence: bool
-    window: WindowPosition
+    audio_window: WindowPosition
     seed: int | None
 
 
@@ -47,7 +46,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         pad_with_silence: pad sounds to `max_seconds` with zeros that are heard. If false, rows of a batch are padded
             with frames that `input_features_mask` marks with 0.
         round_to_bfloat16: round the values to what bfloat16 can hold, as the original does (they stay float32).
-        window: the part of a longer sound that is heard: "start", "center" or "random" (the original).
+        audio_window: the part of a longer sound that is heard: "start", "center" or "random" (the original).
         channel: how several channels become one: "mean", or "first" (the original, for audio files).
 
     Example:
@@ -74,7 +73,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         max_seconds: float = 30.0,
         pad_with_silence: bool = True,
         round_to_bfloat16: bool = True,
-        window: WindowPosition = "start",
+        # Not `window`: transformers leaves an attribute of that name out of the file it saves.
+        audio_window: WindowPosition = "start",
         channel: Literal["mean", "first"] = "mean",
         padding_value: float = 0.0,
         **kwargs: Any,
@@ -83,24 +83,20 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         super().__init__(sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         if channel not in ("mean", "first"):
             raise ValueError(f'channel={channel!r}: choose "mean" or "first".')
-        if window not in WINDOW_POSITIONS:
-            raise ValueError(f"window={window!r}: choose one of {', '.join(WINDOW_POSITIONS)}.")
+        if audio_window not in WINDOW_POSITIONS:
+            raise ValueError(f"audio_window={audio_window!r}: choose one of {', '.join(WINDOW_POSITIONS)}.")
         self.num_mel_bins = num_mel_bins
         self.patch_size = patch_size
         self.max_seconds = max_seconds
         self.pad_with_silence = pad_with_silence
         self.round_to_bfloat16 = round_to_bfloat16
-        self.window = window
+        self.audio_window = audio_window
         self.channel = channel
         if self.num_frames(int(max_seconds * sampling_rate)) < patch_size:
             raise ValueError(
                 f"max_seconds={max_seconds} is shorter than one patch of {patch_size} frames; give at least "
                 f"{self._patch_seconds():g} s."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        # transformers takes an attribute of this name for an array of its own, and leaves it out of the file.
-        return {**super().to_dict(), "window": self.window}
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of a sound of `num_samples` at `sampling_rate`: those that lie in it as a whole."""
@@ -117,7 +113,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | TensorType | None = None,
         *,
         pad_with_silence: bool | None = None,
-        window: WindowPosition | None = None,
+        audio_window: WindowPosition | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -129,7 +125,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate: of `audio`; `None` says that it is the extractor's. Another rate is resampled in the Fourier
                 domain as in the original, silence included.
             return_tensors: "pt" or "np" (also without).
-            pad_with_silence, window: instead of the extractor's own.
+            pad_with_silence, audio_window: instead of the extractor's own.
             seed: of the random windows; `None` draws anew at each call.
             kwargs: `padding`, `truncation`, `max_length` and the like, which a processor hands to all modalities, are
                 taken and change nothing: `max_seconds` and `pad_with_silence` rule the length.
@@ -149,10 +145,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         if rate < 1:
             raise ValueError(f"sampling_rate={sampling_rate}: give samples per second, such as 16000.")
         silence = self.pad_with_silence if pad_with_silence is None else pad_with_silence
-        where = self.window if window is None else window
+        where = self.audio_window if audio_window is None else audio_window
         generator = np.random.default_rng(seed)
         sounds = [
-            cut_window(self.as_mono(sound, f"sound {index}"), self.max_seconds, rate, where, generator)
+            window(self.to_mono(sound, f"sound {index}"), self.max_seconds, rate, where, generator)
             for index, sound in enumerate(_list_of_sounds(audio))
         ]
         features = [self._features(sound, rate, silence, index) for index, sound in enumerate(sounds)]
@@ -164,7 +160,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             mask[row, : len(feature) // self.patch_size * self.patch_size] = 1
         return BatchFeature({"input_features": input_features, "input_features_mask": mask}, tensor_type=return_tensors)
 
-    def as_mono(self, sound: Any, name: str = "the sound") -> np.ndarray:
+    def to_mono(self, sound: Any, name: str = "the sound") -> np.ndarray:
         """One channel of a sound, or the mean of all, in floats.
 
         Args:
@@ -193,19 +189,12 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"{name} holds NaN or infinity; decode the file again.")
         return wave.astype(np.float64) / scale
 
-    def resample(self, wave: np.ndarray, sampling_rate: int) -> np.ndarray:
-        """A mono sound of another rate at the extractor's: (samples,) -> (ceil(samples * own rate / rate),)."""
-        return (
-            wave
-            if sampling_rate == self.sampling_rate
-            else _resample(wave, -(-len(wave) * self.sampling_rate // sampling_rate))
-        )
-
     def _features(self, wave: np.ndarray, rate: int, silence: bool, index: int) -> np.ndarray:
         """Mono sound at `rate` -> float32 (frames, num_mel_bins)."""
         if silence:
             wave = np.pad(wave, (0, int(self.max_seconds * rate) - len(wave)))
-        wave = self.resample(wave, rate)
+        if rate != self.sampling_rate:
+            wave = resample(wave, -(-len(wave) * self.sampling_rate // rate))
         if self.num_frames(len(wave)) < self.patch_size:
             raise ValueError(
                 f"sound {index} of {len(wave) / self.sampling_rate:.3f} s is shorter than one patch "
@@ -257,7 +246,7 @@ def _mel_filters(sampling_rate: int, num_mel_bins: int, fft_length: int) -> np.n
         )
 
 
-def _resample(wave: np.ndarray, num_samples: int) -> np.ndarray:
+def resample(wave: np.ndarray, num_samples: int) -> np.ndarray:
     """Another number of samples for the same time, by cutting or extending the spectrum of the whole sound.
 
     Args:
@@ -284,4 +273,4 @@ def _list_of_sounds(audio: Any) -> Sequence[Any]:
     return [audio]
 
 
-__all__ = ["BeatsAudioKwargs", "BeatsFeatureExtractor", "kaldi_fbank"]
+__all__ = ["BeatsAudioKwargs", "BeatsFeatureExtractor", "kaldi_fbank", "resample"]

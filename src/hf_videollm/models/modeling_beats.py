@@ -288,7 +288,7 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
         return self.patch_embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.patch_embedding = value
+        self.patch_embedding = value  # type: ignore[assignment]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -367,7 +367,8 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
 def branch_linear(in_features: int, out_features: int, config: BeatsConfig) -> nn.Linear:
     """Layer of a residual branch: it starts smaller the more layers there are (DeepNet, Wang et al., 2022)."""
     layer = nn.Linear(in_features, out_features)
-    layer.deep_norm_gain = (8 * config.num_hidden_layers) ** -0.25 if config.deep_norm else 1.0
+    gain = (8 * config.num_hidden_layers) ** -0.25 if config.deep_norm else 1.0
+    layer.deep_norm_gain = gain  # type: ignore[assignment]
     return layer
 
 
