@@ -21,7 +21,6 @@ from pllava_sources import (
 )
 
 from hf_videollm import PllavaForConditionalGeneration
-from hf_videollm.hub import convert_pllava as converter
 from hf_videollm.hub.convert_pllava import convert_pllava
 from hf_videollm.models.media_errors import CheckpointError
 
@@ -315,7 +314,7 @@ def test_an_interrupt_leaves_nothing(released: Path, tmp_path: Path, error: Base
 
 def test_a_full_disk_is_seen_before_writing(released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("usage", (), {"free": 1000})
-    monkeypatch.setattr(converter.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     with pytest.raises(CheckpointError, match="has 1,000 bytes free, but the converted weights need"):
         convert_pllava(released, tmp_path / "out")
     assert siblings(tmp_path) == ["source"]

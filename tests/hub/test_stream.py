@@ -96,10 +96,21 @@ def test_every_tensor_is_asked_for_once_and_must_be_as_planned(tmp_path: Path) -
 
     write_sharded(tmp_path, plans(TENSORS), load, max_shard_size=20)
     assert sorted(asked) == sorted(TENSORS)
-    with pytest.raises(ValueError, match=r"full is \(4, 2\) .* instead of \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"full has the shape \(4, 2\) instead of \(2, 4\)"):
         write_file(tmp_path / "f", [TensorPlan("full", (2, 4), torch.float32)], TENSORS.__getitem__)
     with pytest.raises(ValueError, match="full is planned twice"):
         write_sharded(tmp_path, plans({"full": TENSORS["full"]}) * 2, TENSORS.__getitem__)
+
+
+def test_a_tensor_may_come_in_pieces(tmp_path: Path) -> None:
+    whole = torch.randn(4, 3)
+    plan = [TensorPlan("whole", (4, 3), torch.float32)]
+    write_file(tmp_path / "f", plan, lambda name: iter(whole.split(1)))
+    assert torch.equal(load_file(tmp_path / "f")["whole"], whole)
+    with pytest.raises(ValueError, match="whole has pieces of 36 bytes instead of 48"):
+        write_file(tmp_path / "f", plan, lambda name: iter(whole[:3].split(1)))
+    with pytest.raises(ValueError, match=r"whole is torch\.float16 instead of torch\.float32"):
+        write_file(tmp_path / "f", plan, lambda name: iter(whole.half().split(1)))
 
 
 def test_shards_without_index_are_read(tmp_path: Path) -> None:

@@ -5,9 +5,6 @@ Everything is checked before the first byte is written, and the folder appears c
 
 import math
 import os
-import shutil
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,27 +14,33 @@ from peft import LoraConfig
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from transformers import GenerationConfig
-from transformers.dynamic_module_utils import custom_object_save
 
 from ..models.configuration_pllava import PllavaConfig
 from ..models.lora_pllava import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
 from ..models.media_errors import CheckpointError
 from ..models.modeling_pllava import PllavaForConditionalGeneration
 from ..models.processing_pllava import PllavaProcessor
-from .atomic import atomic_folder, is_home_or_working_folder
-from .convert_pllava_config import DTYPES, build_config, build_generation_config, read_source_config
+from .atomic import atomic_folder
+from .conversion import (
+    ByteCounter,
+    Progress,
+    check_places,
+    check_space,
+    compare_bases,
+    merge_lora,
+    parse_dtype,
+    usual_dtype,
+    write_code_and_configs,
+)
+from .convert_pllava_config import build_config, build_generation_config, read_source_config
 from .convert_pllava_keys import ConversionPlan, plan_conversion
-from .convert_pllava_processor import build_processor, find_tokenizer_folder
+from .convert_pllava_processor import build_processor
 from .stream import TensorPlan, read_json, read_tensor, require_folder, scan_weights, write_file, write_sharded
+from .tokenizer_files import find_tokenizer_folder
 
 # The official demo and evaluation load with 4; training used 32 (paper, section 3.4, and the released scripts).
 DEFAULT_ALPHA, TRAINING_ALPHA = 4.0, 32
 TRAINING_DROPOUT = 0.05
-# Fields whose values are not visible in any shape: a base with other ones is probably the wrong one.
-SILENT_FIELDS = ("rope_theta", "rms_norm_eps", "num_attention_heads", "hidden_act", "rope_scaling")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,13 @@ def convert_pllava(
     base = None if base is None else Path(base)
     tokenizer = None if tokenizer is None else Path(tokenizer)
     _check_numbers(lora_alpha, merge, max_shard_size)
-    target_dtype = _parse_dtype(dtype)
+    target_dtype = parse_dtype(dtype)
     require_folder(source, "the PLLaVA checkpoint")
     if base is not None:
         require_folder(base, "the LLaVA-NeXT base")
     if tokenizer is not None:
         require_folder(tokenizer, "the tokenizer")
-    _check_places(destination, {"source": source, "base": base, "tokenizer": tokenizer})
+    check_places(destination, {"source": source, "base": base, "tokenizer": tokenizer})
 
     with atomic_folder(destination, overwrite=overwrite) as folder:
         raw = read_source_config(source)
@@ -159,7 +162,9 @@ def convert_pllava(
         config.image_token_id, config.video_token_id = result.image_token_id, result.video_token_id
         _complete_config(config, plan, lora_alpha, merge, target_dtype)
         files, size = _write_weights(folder, plan, merge, target_dtype, max_shard_size, progress)
-        _write_code_and_configs(folder, config, generation_config, result.processor)
+        write_code_and_configs(
+            folder, config, generation_config, result.processor, (PllavaForConditionalGeneration, PllavaProcessor)
+        )
     if not plan.lora:
         notes.append("the source has no LoRA: it was merged before, so its alpha cannot be changed.")
     keeps_lora = bool(plan.lora) and merge is None
@@ -193,25 +198,6 @@ def _check_numbers(lora_alpha: float, merge: float | None, max_shard_size: int) 
         raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
 
 
-def _parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    if dtype is None:
-        return None
-    parsed = DTYPES.get(str(dtype).removeprefix("torch."))
-    if parsed is None:
-        raise CheckpointError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype}.")
-    return parsed
-
-
-def _check_places(destination: Path, inputs: dict[str, Path | None]) -> None:
-    """Replacing the destination must not remove what is being read."""
-    target = destination.resolve()
-    for name, folder in inputs.items():
-        if folder is not None and (folder.resolve() == target or target in folder.resolve().parents):
-            raise CheckpointError(f"{destination} is, or contains, the {name} {folder}: choose another destination.")
-    if is_home_or_working_folder(destination):
-        raise CheckpointError(f"{destination} is the home or the working folder: choose a folder of its own.")
-
-
 def _check_options(plan: ConversionPlan, source: Path, lora_alpha: float, merge: float | None) -> None:
     if plan.lora:
         return
@@ -231,14 +217,7 @@ def _compare_base(raw: dict[str, Any], base: Path) -> list[str]:
     notes = []
     if "pooling_shape" in stored:
         notes.append(f"{file} describes a PLLaVA model: the base should be the plain LLaVA-NeXT folder.")
-    theirs, ours = stored.get("text_config"), raw.get("text_config")
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        notes += [
-            f"{name} of the language model is {theirs[name]} in {file} and {ours[name]} in the source, which counts: "
-            "is this the base that it was trained from?"
-            for name in SILENT_FIELDS
-            if name in theirs and name in ours and theirs[name] != ours[name]
-        ]
+    notes += compare_bases(stored.get("text_config"), raw.get("text_config"), file)
     return notes
 
 
@@ -252,7 +231,7 @@ def _complete_config(
 ) -> None:
     """Fill in what only the weights and the options tell."""
     config.architectures = [PllavaForConditionalGeneration.__name__]
-    config.dtype = dtype or config.dtype or _usual_dtype(plan)
+    config.dtype = dtype or config.dtype or usual_dtype(plan.weights.values())
     config.tie_word_embeddings = plan.tied
     config.text_config.tie_word_embeddings = plan.tied
     if plan.lora:
@@ -261,13 +240,6 @@ def _complete_config(
             config.lora_adapter, config.lora_alpha = ADAPTER_FOLDER, lora_alpha
         else:
             config.lora_merged_alpha = merge
-
-
-def _usual_dtype(plan: ConversionPlan) -> torch.dtype:
-    sizes: Counter[torch.dtype] = Counter()
-    for tensor in plan.weights.values():
-        sizes[tensor.dtype] += tensor.nbytes
-    return sizes.most_common(1)[0][0]
 
 
 def _write_weights(
@@ -287,21 +259,15 @@ def _write_weights(
                 adapter[f"{PEFT_PREFIX}{layer}.lora_{part}.weight"] = tensor
     adapter_plans = [TensorPlan(name, tensor.shape, dtype or tensor.dtype) for name, tensor in adapter.items()]
     total = sum(item.nbytes for item in (*plans, *adapter_plans))
-    _check_space(folder, total)
-    done = 0
-
-    def count(size: int) -> None:
-        nonlocal done
-        done += size
-        if progress is not None:
-            progress(done, total)
+    check_space(folder, total)
+    count = ByteCounter(total, progress)
 
     def load(name: str) -> torch.Tensor:
         tensor = plan.weights[name]
         pair = plan.lora.get(name.removesuffix(".weight")) if merge is not None else None
         weight = read_tensor(tensor)
         if merge is not None and pair is not None:
-            weight = _merged(weight, read_tensor(pair[0]), read_tensor(pair[1]), merge)
+            weight = merge_lora(weight, read_tensor(pair[0]), read_tensor(pair[1]), merge / pair[0].shape[0])
         return weight.to(dtype or tensor.dtype)
 
     def load_factor(name: str) -> torch.Tensor:
@@ -317,12 +283,6 @@ def _write_weights(
     return files, total
 
 
-def _merged(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, alpha: float) -> torch.Tensor:
-    """W + (alpha / r) B A, in float32 whatever the weights are kept in (float64 stays)."""
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    return torch.addmm(weight.to(wide), b.to(wide), a.to(wide), alpha=alpha / a.shape[0])
-
-
 def _adapter_config(rank: int) -> LoraConfig:
     return LoraConfig(
         r=rank,
@@ -332,30 +292,6 @@ def _adapter_config(rank: int) -> LoraConfig:
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise CheckpointError(
-            f"{folder.parent} has {free:,} bytes free, but the converted weights need {needed:,}: make room first."
-        )
-
-
-def _write_code_and_configs(
-    folder: Path, config: PllavaConfig, generation_config: GenerationConfig, processor: PllavaProcessor | None
-) -> None:
-    """Everything of a Hub folder but the weights: configurations, processor, and the code that reads them.
-
-    `save_checkpoint` leaves the same files behind, but needs the model in memory.
-    """
-    config.save_pretrained(folder)
-    generation_config.save_pretrained(folder)
-    custom_object_save(PllavaForConditionalGeneration, folder)
-    # Also without a tokenizer: it can be added later, and config.json already names the class.
-    custom_object_save(PllavaProcessor, folder)
-    if processor is not None:
-        processor.save_pretrained(folder)
 
 
 __all__ = ["ConversionReport", "convert_pllava"]

@@ -4,21 +4,19 @@ The released files are sparse: what they leave out means the defaults of transfo
 so that a later change of a default cannot change a converted checkpoint.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from ..models.configuration_pllava import PllavaConfig
 from ..models.media_errors import CheckpointError
+from .conversion import config_dtype, token_ids, tower_config
 from .stream import read_json
 
 # `model_type` and `architectures` of the released files name other models; these three fields tell PLLaVA.
 PLLAVA_FIELDS = ("pooling_shape", "num_frames", "frame_shape")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 LLAMA_DEFAULTS: dict[str, Any] = {
     "hidden_size": 4096,
@@ -59,8 +57,6 @@ DEFAULT_TOWER: dict[str, Any] = {
     "patch_size": 14,
 }
 DEFAULT_IMAGE_TOKEN = 32000
-# Not part of the architecture: a leftover of training that would make generation slow, and one that changes nothing.
-DROPPED_FIELDS = ("use_cache", "pretraining_tp")
 
 
 def read_source_config(folder: Path) -> dict[str, Any]:
@@ -131,22 +127,10 @@ def _section(raw: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
 
 
 def _tower(section: dict[str, Any], model_type: str, defaults: dict[str, Any]) -> PreTrainedConfig:
-    """Configuration of a tower from the fields that describe its architecture; everything else is left behind."""
-    model_type = section.get("model_type") or model_type
-    if model_type not in CONFIG_MAPPING:
-        raise ValueError(f"model_type {model_type!r} is unknown to transformers.")
-    config_class = CONFIG_MAPPING[model_type]
-    known = {entry.name for entry in dataclasses.fields(config_class)} | {"rope_theta", "rope_scaling"}
-    known -= {entry.name for entry in dataclasses.fields(PreTrainedConfig)} | set(DROPPED_FIELDS)
-    has_defaults = model_type in ("llama", "clip_vision_model")
-    values = dict(defaults) if has_defaults else {}
-    for name in known & section.keys():
-        # Where a default is known, null means it; elsewhere null may be a setting of its own.
-        if section[name] is not None or (name not in values and name != "rope_scaling"):
-            values[name] = section[name]
-    if model_type == "llama" and values.get("num_key_value_heads") is None:
-        values["num_key_value_heads"] = values["num_attention_heads"]
-    return config_class(**values)
+    """Configuration of a tower; the defaults count only where the file does not name another model."""
+    if (named := section.get("model_type") or model_type) != model_type:
+        return tower_config(section, named)
+    return tower_config(section, model_type, defaults)
 
 
 def _check_grid(config: PllavaConfig, frame_shape: Any, file: Path) -> None:
@@ -157,21 +141,6 @@ def _check_grid(config: PllavaConfig, frame_shape: Any, file: Path) -> None:
             f"{file}: frame_shape {frame_shape} does not fit a tower of {vision.image_size} pixels in patches of "
             f"{vision.patch_size}, which gives [{rows}, {rows}]."
         )
-
-
-def config_dtype(raw: dict[str, Any], file: Path) -> torch.dtype | None:
-    """`torch_dtype` of the file; `None` when it says nothing.
-
-    Raises:
-        CheckpointError: a type that weights are not kept in.
-    """
-    name = raw.get("torch_dtype", raw.get("dtype"))
-    if name in (None, "auto"):
-        return None
-    dtype = DTYPES.get(str(name).removeprefix("torch."))
-    if dtype is None:
-        raise CheckpointError(f"{file}: torch_dtype {name!r} is none of {', '.join(DTYPES)}.")
-    return dtype
 
 
 def _notes(raw: dict[str, Any], file: Path) -> list[str]:
@@ -198,18 +167,7 @@ def build_generation_config(source: Path, raw: dict[str, Any], config: PllavaCon
     Raises:
         CheckpointError: generation_config.json is damaged, or an id is no id.
     """
-    file = source / "generation_config.json"
-    stored = read_json(file) if file.is_file() else {}
-    text: Any = config.text_config
-    ids = {}
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = next((place[name] for place in (stored, raw) if place.get(name) is not None), getattr(text, name, None))
-        allowed = value if isinstance(value, list) and name == "eos_token_id" else [value]
-        if not all(item is None or (isinstance(item, int) and not isinstance(item, bool)) for item in allowed):
-            place = file if name in stored else source / "config.json"
-            raise CheckpointError(f"{place}: {name} {value!r} is no token id.")
-        ids[name] = value
-    return GenerationConfig(do_sample=False, **ids)
+    return GenerationConfig(do_sample=False, **token_ids(source, raw, config.text_config))
 
 
-__all__ = ["build_config", "build_generation_config", "config_dtype", "read_source_config"]
+__all__ = ["build_config", "build_generation_config", "read_source_config"]

@@ -8,16 +8,15 @@ Three kinds of checkpoint exist. They are told apart by what they hold, because 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
 
 from ..models.configuration_pllava import PllavaConfig
 from ..models.lora_pllava import LORA_TARGETS
 from ..models.media_errors import CheckpointError
 from ..models.modeling_pllava import PllavaForConditionalGeneration
+from .conversion import FLOATS, misfits, model_shapes, refuse, shape_text
 from .stream import StoredTensor, StoredWeights
 
 LANGUAGE, HEAD, TOWER, CONNECTOR = "model.language_model.", "lm_head.", "model.vision_tower.", "model.connector."
@@ -42,7 +41,6 @@ HARMLESS = re.compile(r".*(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)")
 # Separates rows of image tiles in LLaVA-NeXT; a video model has no use for it.
 NEWLINES = ("image_newline", "model.image_newline")
 LORA_TENSOR = re.compile(r"(?P<layer>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass
@@ -88,6 +86,10 @@ class Contents:
         if self.lora and is_adapted(name):
             rest = rest.removesuffix(".weight") + ".base_layer.weight"
         return prefix + rest
+
+    def describe_missing(self, name: str) -> str:
+        """That our tensor `name` is missing here, in the words of this layout."""
+        return f"{self.original_name(name)} is missing in {self.origin}"
 
 
 @dataclass(frozen=True)
@@ -185,21 +187,12 @@ def plan_conversion(config: PllavaConfig, source: StoredWeights, base: StoredWei
     if found.newline is not None:
         # PLLaVA never saves it: these are weights of LLaVA-NeXT under the configuration of PLLaVA.
         unknown = [*unknown, found.newline]
-    try:
-        expected = expected_shapes(config)
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise CheckpointError(
-            f"config.json of {source.origin} describes no model that can be built ({reason})."
-        ) from error
+    expected = expected_shapes(config, source.folder / "config.json")
     tied = "lm_head.weight" not in weights and _ties_embeddings(config)
     if tied:
         del expected["lm_head.weight"]
-    problems = _misfits(weights, expected, unknown, owner)
-    problems += _lora_misfits(found, expected) if found.lora else []
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError("; ".join(problems[:3]) + more + ".")
+    problems = misfits(weights, expected, unknown, lambda name: owner(name).describe_missing(name), "PLLaVA")
+    refuse(problems + (_lora_misfits(found, expected) if found.lora else []))
     pairs = {layer: (pair.a, pair.b) for layer, pair in found.lora.items() if pair.a is not None and pair.b is not None}
     rank = _common_rank(pairs) if pairs else None
     return ConversionPlan(kind, {name: weights[name] for name in expected}, pairs, rank, tied, notes)
@@ -231,40 +224,17 @@ def _check_base(found: Contents, base: StoredWeights | None) -> Contents:
     return contents
 
 
-def expected_shapes(config: PllavaConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors of the model; no memory is taken."""
-    with torch.device("meta"):
-        model = PllavaForConditionalGeneration(config)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def expected_shapes(config: PllavaConfig, file: Path = Path("config.json")) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors of the model; no memory is taken.
+
+    Raises:
+        CheckpointError: nothing can be built from this configuration; `file` is named.
+    """
+    return model_shapes(config, PllavaForConditionalGeneration, file)
 
 
 def _ties_embeddings(config: PllavaConfig) -> bool:
     return bool(getattr(config.text_config, "tie_word_embeddings", False))
-
-
-def _misfits(
-    weights: Mapping[str, StoredTensor],
-    expected: Mapping[str, tuple[int, ...]],
-    unknown: Iterable[StoredTensor],
-    owner: Callable[[str], Contents],
-) -> list[str]:
-    missing = [name for name in expected if name not in weights]
-    surplus = [*unknown, *(tensor for name, tensor in weights.items() if name not in expected)]
-    return [
-        *(f"{owner(name).original_name(name)} is missing in {owner(name).origin}" for name in missing),
-        *(f"{tensor.name} in {tensor.file} has no place in PLLaVA" for tensor in surplus),
-        *(
-            f"{tensor.name} in {tensor.file} has the shape {_shape(tensor.shape)} instead of {_shape(expected[name])}"
-            for name, tensor in weights.items()
-            if name in expected and tensor.shape != expected[name]
-        ),
-        *(
-            f"{tensor.name} in {tensor.file} is {str(tensor.dtype).removeprefix('torch.')}: quantized weights cannot "
-            "be converted, use the original ones"
-            for tensor in weights.values()
-            if tensor.dtype not in FLOATS
-        ),
-    ]
 
 
 def _lora_misfits(found: Contents, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -279,7 +249,7 @@ def _lora_misfits(found: Contents, expected: Mapping[str, tuple[int, ...]]) -> l
             elif len(tensor.shape) != 2 or tensor.shape[axis] != width or tensor.dtype not in FLOATS:
                 wanted = f"(rank, {width})" if part == "A" else f"({width}, rank)"
                 problems.append(
-                    f"{tensor.name} in {tensor.file} is {_shape(tensor.shape)} {tensor.dtype}, not {wanted} floats"
+                    f"{tensor.name} in {tensor.file} is {shape_text(tensor.shape)} {tensor.dtype}, not {wanted} floats"
                 )
     for layer, pair in found.lora.items():
         if f"{layer}.weight" not in expected or not is_adapted(f"{layer}.weight"):
@@ -304,10 +274,6 @@ def _common_rank(pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]) -> int:
     if first.shape[0] < 1:
         raise CheckpointError(f"{first.name} in {first.file} has rank 0: the file holds an empty LoRA.")
     return first.shape[0]
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ")"
 
 
 __all__ = ["ConversionPlan", "expected_shapes", "is_adapted", "plan_conversion", "sort_tensors"]

@@ -1,23 +1,20 @@
 """Tokenizer files of an official PLLaVA checkpoint -> `PllavaProcessor`, with placeholder ids that the model shares."""
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken
-from transformers import AutoTokenizer, CLIPImageProcessor
+from transformers import CLIPImageProcessor
 
 from ..models.configuration_pllava import PllavaConfig
 from ..models.media_errors import CheckpointError
 from ..models.processing_pllava import CHAT_TEMPLATE, PllavaProcessor
 from ..models.video_processing_pllava import PllavaVideoProcessor
 from .stream import read_json
+from .tokenizer_files import compare_eos, load_tokenizer, set_padding, with_token
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
 CHATML_MARK = "<|im_start|>"
-# Any of these files makes a folder one that a tokenizer can be loaded from.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 # What of preprocessor_config.json says how pixels are treated. Sizes follow the vision tower.
 IMAGE_FIELDS = {
     "do_resize": bool,
@@ -73,23 +70,6 @@ class ProcessorResult:
     notes: list[str] = field(default_factory=list)
 
 
-def find_tokenizer_folder(source: Path, tokenizer: Path | None, base: Path | None) -> Path | None:
-    """Folder to take the tokenizer from: the one asked for, else the checkpoint, else its base.
-
-    Raises:
-        CheckpointError: a tokenizer was asked for by folder, and there is none.
-    """
-    if tokenizer is not None:
-        if not _has_tokenizer(tokenizer):
-            raise CheckpointError(f"{tokenizer} holds no tokenizer: expected one of {', '.join(TOKENIZER_FILES)}.")
-        return tokenizer
-    return next((folder for folder in (source, base) if folder is not None and _has_tokenizer(folder)), None)
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TOKENIZER_FILES)
-
-
 def build_processor(
     config: PllavaConfig,
     tokenizer_folder: Path | None,
@@ -124,7 +104,7 @@ def build_processor(
     tokenizer = load_tokenizer(tokenizer_folder)
     tokenizer, image_id, notes = place_image_token(tokenizer, config.image_token_id, vocab_size, tokenizer_folder)
     tokenizer, video_token, video_id, video_notes = place_video_token(tokenizer, image_id, vocab_size)
-    notes += video_notes + _set_padding(tokenizer, pad_token_id) + _compare_eos(tokenizer, eos_token_id)
+    notes += video_notes + set_padding(tokenizer, pad_token_id) + compare_eos(tokenizer, eos_token_id)
     chat_template = CHATML_TEMPLATE if CHATML_MARK in tokenizer.get_vocab() else CHAT_TEMPLATE
     image_options, image_notes = _image_options(config, preprocessor_file)
     video_options = {**image_options, "num_frames": config.num_frames, "resize_mode": "pllava"}
@@ -140,24 +120,6 @@ def build_processor(
     return ProcessorResult(processor, image_id, video_id, notes + image_notes)
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder; code that the folder may carry is never run.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    try:
-        # Answers are generated in batches, which needs the ends of all prompts in one column: left padding.
-        return AutoTokenizer.from_pretrained(
-            str(folder), padding_side="left", local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # the Rust tokenizers raise plain Exception
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"The tokenizer in {folder} cannot be read ({reason}): download its files again."
-        ) from error
-
-
 def place_image_token(tokenizer: Any, config_id: int, vocab_size: int, folder: Path) -> tuple[Any, int, list[str]]:
     """Id of `<image>`: what the tokenizer gives, because that is what prompts will hold.
 
@@ -170,7 +132,7 @@ def place_image_token(tokenizer: Any, config_id: int, vocab_size: int, folder: P
     notes = []
     token_id = tokenizer.get_vocab().get(IMAGE_TOKEN)
     if token_id is None:
-        tokenizer, token_id = _with_token(tokenizer, IMAGE_TOKEN)
+        tokenizer, token_id = with_token(tokenizer, IMAGE_TOKEN)
         notes.append(f"{IMAGE_TOKEN} was added to the tokenizer of {folder} as id {token_id}.")
     if not 0 <= token_id < vocab_size:
         raise CheckpointError(
@@ -189,7 +151,7 @@ def place_video_token(tokenizer: Any, image_id: int, vocab_size: int) -> tuple[A
     """Token and id of the video placeholder: `<video>` in a free row of the vocabulary, else shared with `<image>`."""
     token_id = tokenizer.get_vocab().get(VIDEO_TOKEN)
     if token_id is None:
-        extended, token_id = _with_token(tokenizer, VIDEO_TOKEN)
+        extended, token_id = with_token(tokenizer, VIDEO_TOKEN)
         if token_id < vocab_size:
             return extended, VIDEO_TOKEN, token_id, []
     elif token_id < vocab_size:
@@ -201,36 +163,11 @@ def place_video_token(tokenizer: Any, image_id: int, vocab_size: int) -> tuple[A
     return tokenizer, IMAGE_TOKEN, image_id, [note]
 
 
-def _with_token(tokenizer: Any, token: str) -> tuple[Any, int]:
-    """A copy of the tokenizer that knows `token` as a special token, and its id."""
-    extended = copy.deepcopy(tokenizer)
-    extended.add_tokens([AddedToken(token, special=True, normalized=False)], special_tokens=True)
-    return extended, extended.convert_tokens_to_ids(token)
-
-
 def _share_placeholder(template: str) -> str:
     """The template with `<image>` for videos, too."""
     return template.replace(f"'{VIDEO_TOKEN}", f"'{IMAGE_TOKEN}").replace(
         "'<' + block['type'] + '>'", f"'{IMAGE_TOKEN}'"
     )
-
-
-def _set_padding(tokenizer: Any, pad_token_id: int | None) -> list[str]:
-    if tokenizer.pad_token_id is None:
-        pad_token = None if pad_token_id is None else tokenizer.convert_ids_to_tokens(pad_token_id)
-        tokenizer.pad_token = pad_token or tokenizer.unk_token or tokenizer.eos_token
-        return [f"the tokenizer had no padding token: {tokenizer.pad_token!r} is used."]
-    return []
-
-
-def _compare_eos(tokenizer: Any, eos_token_id: int | list[int] | None) -> list[str]:
-    ends = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
-    if eos_token_id is None or tokenizer.eos_token_id is None or tokenizer.eos_token_id in ends:
-        return []
-    return [
-        f"answers end at the token id {eos_token_id} of the checkpoint, while the tokenizer's end of text "
-        f"{tokenizer.eos_token!r} is {tokenizer.eos_token_id}."
-    ]
 
 
 def _image_options(config: PllavaConfig, preprocessor_file: Path | None) -> tuple[dict[str, Any], list[str]]:
@@ -261,4 +198,4 @@ def _checked_option(value: Any, name: str, kind: type, file: Path) -> Any:
     return value
 
 
-__all__ = ["CHATML_TEMPLATE", "ProcessorResult", "build_processor", "find_tokenizer_folder", "load_tokenizer"]
+__all__ = ["CHATML_TEMPLATE", "ProcessorResult", "build_processor"]

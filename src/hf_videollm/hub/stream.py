@@ -43,6 +43,10 @@ DTYPES = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+# Gives the tensor of a name, or its pieces one after the other: their values in this order are those of the tensor.
+Load = Callable[[str], "torch.Tensor | Iterator[torch.Tensor]"]
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """Where a tensor lies and what it is; its data stays on disk.
@@ -75,6 +79,11 @@ class StoredWeights:
     tensors: dict[str, StoredTensor]
     origin: Path
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """The checkpoint folder."""
+        return self.origin if self.origin.is_dir() else self.origin.parent
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,11 @@ def require_folder(folder: Path, what: str) -> None:
         )
 
 
+def has_safetensors(folder: Path) -> bool:
+    """Whether a folder holds weights that `scan_weights` reads, whole or damaged."""
+    return (folder / SINGLE_NAME).is_file() or (folder / INDEX_NAME).is_file() or any(folder.glob(SHARD_PATTERN))
+
+
 def scan_weights(folder: Path) -> StoredWeights:
     """Read the headers of all weight files of a folder.
 
@@ -155,7 +169,7 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None, list
     if shards and single.is_file():
         notes.append(f"{single} was left aside: the folder has shards, and they win as in the released loader.")
     if index_file.is_file():
-        index = _read_index(index_file)
+        index = read_index(index_file)
         files = [folder / name for name in sorted(set(index.values()))]
         for file in files:
             if not file.is_file():
@@ -184,14 +198,19 @@ def _no_weights(folder: Path) -> str:
     )
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path, suffix: str = ".safetensors") -> dict[str, str]:
+    """The tensor-to-file map of an index, whose files are all in its folder and end in `suffix`.
+
+    Raises:
+        CheckpointError: the index is damaged, or names something else.
+    """
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} has no 'weight_map' of tensors to files: download it again.")
     for name in weight_map.values():
         # A file of another folder is never meant, and could be anything.
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{path} names {name!r}, which is no safetensors file of this folder.")
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(suffix):
+            raise CheckpointError(f"{path} names {name!r}, which is no {suffix.lstrip('.')} file of this folder.")
     return weight_map
 
 
@@ -229,13 +248,11 @@ def read_header(file: Path) -> list[StoredTensor]:
         CheckpointError: the file is missing, truncated, damaged, or a Git LFS pointer.
     """
     try:
+        refuse_pointer(file)
         with file.open("rb") as handle:
-            if handle.read(len(LFS_MARK)) == LFS_MARK:
-                raise CheckpointError(f"{file} is a Git LFS pointer instead of the weights: run `git lfs pull` there.")
             # The library checks names, sizes and offsets against the length of the file.
             with safe_open(file, framework="pt"):
                 pass
-            handle.seek(0)
             size = int.from_bytes(handle.read(8), "little")
             header = json.loads(handle.read(size))
     except FileNotFoundError as error:
@@ -248,6 +265,13 @@ def read_header(file: Path) -> list[StoredTensor]:
     header.pop("__metadata__", None)
     tensors = [_stored(name, entry, file, 8 + size) for name, entry in header.items()]
     return sorted(tensors, key=lambda tensor: tensor.offset)
+
+
+def refuse_pointer(file: Path) -> None:
+    """Raises `CheckpointError` when Git LFS left a pointer in the place of the file."""
+    with file.open("rb") as handle:
+        if handle.read(len(LFS_MARK)) == LFS_MARK:
+            raise CheckpointError(f"{file} is a Git LFS pointer instead of the weights: run `git lfs pull` there.")
 
 
 def _stored(name: str, entry: Mapping[str, Any], file: Path, data_start: int) -> StoredTensor:
@@ -289,7 +313,7 @@ def _read_into(handle: BinaryIO, view: memoryview) -> int:
 def write_sharded(
     folder: Path,
     plans: Sequence[TensorPlan],
-    load: Callable[[str], torch.Tensor],
+    load: Load,
     max_shard_size: int = 5 * 10**9,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
@@ -297,7 +321,8 @@ def write_sharded(
 
     Args:
         plans: names, shapes and types of all tensors; they decide the shards before any data is read.
-        load: gives the tensor of a name; called once for each, shard by shard.
+        load: gives the tensor of a name, or an iterator over its pieces, so that a large tensor that is put together
+            never is in memory as a whole; called once for each, shard by shard.
         max_shard_size: bytes of one file; a tensor that is larger gets a file of its own.
         progress: called with the bytes of each tensor that was written.
 
@@ -340,7 +365,7 @@ def _split(plans: Iterable[TensorPlan], max_shard_size: int) -> Iterator[list[Te
 def write_file(
     file: Path,
     plans: Sequence[TensorPlan],
-    load: Callable[[str], torch.Tensor],
+    load: Load,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Write one safetensors file; the arguments are those of `write_sharded`."""
@@ -362,23 +387,36 @@ def write_file(
         handle.write(len(text).to_bytes(8, "little"))
         handle.write(text)
         for plan in ordered:
-            tensor = load(plan.name)
-            if tuple(tensor.shape) != plan.shape or tensor.dtype != plan.dtype:
-                raise ValueError(
-                    f"{plan.name} is {tuple(tensor.shape)} {tensor.dtype} instead of {plan.shape} {plan.dtype}."
-                )
-            handle.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            written = sum(handle.write(data) for data in _pieces(plan, load(plan.name)))
+            if written != plan.nbytes:
+                raise ValueError(f"{plan.name} has pieces of {written} bytes instead of {plan.nbytes}.")
             if progress is not None:
                 progress(plan.nbytes)
 
 
+def _pieces(plan: TensorPlan, loaded: torch.Tensor | Iterator[torch.Tensor]) -> Iterator[memoryview]:
+    """Data of a tensor, or of its pieces; a tensor that comes whole must have the planned shape."""
+    if isinstance(loaded, torch.Tensor):
+        if tuple(loaded.shape) != plan.shape:
+            raise ValueError(f"{plan.name} has the shape {tuple(loaded.shape)} instead of {plan.shape}.")
+        loaded = iter([loaded])
+    for tensor in loaded:
+        if tensor.dtype != plan.dtype:
+            raise ValueError(f"{plan.name} is {tensor.dtype} instead of {plan.dtype}.")
+        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
 __all__ = [
+    "Load",
     "StoredTensor",
     "StoredWeights",
     "TensorPlan",
+    "has_safetensors",
     "read_header",
+    "read_index",
     "read_json",
     "read_tensor",
+    "refuse_pointer",
     "require_folder",
     "scan_weights",
     "write_file",
