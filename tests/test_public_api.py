@@ -9,6 +9,9 @@ from transformers.pipelines import PIPELINE_REGISTRY
 import hf_videollm
 
 PUBLIC_NAMES = [
+    "BeatsConfig",
+    "BeatsFeatureExtractor",
+    "BeatsModel",
     "CheckpointError",
     "CorruptMedia",
     "MediaError",
@@ -25,6 +28,15 @@ PUBLIC_NAMES = [
     "PllavaVideoProcessor",
     "UnsafeURL",
     "UnsupportedMedia",
+    "VideoLlama2AVConfig",
+    "VideoLlama2AVForCausalLM",
+    "VideoLlama2AVModel",
+    "VideoLlama2AVProcessor",
+    "VideoLlama2Config",
+    "VideoLlama2ForCausalLM",
+    "VideoLlama2Model",
+    "VideoLlama2Processor",
+    "VideoLlama2VideoProcessor",
     "VideoTextToTextPipeline",
     "__version__",
     "default_checkpoint",
@@ -44,6 +56,25 @@ AUTO_MAPPINGS = {
         "AutoModelForCausalLM": "PllavaForConditionalGeneration",
         "AutoProcessor": "PllavaProcessor",
         "AutoVideoProcessor": "PllavaVideoProcessor",
+    },
+    "videollama2": {
+        "AutoConfig": "VideoLlama2Config",
+        "AutoModel": "VideoLlama2Model",
+        "AutoModelForImageTextToText": "VideoLlama2ForCausalLM",
+        "AutoModelForMultimodalLM": "VideoLlama2ForCausalLM",
+        "AutoModelForCausalLM": "VideoLlama2ForCausalLM",
+        "AutoProcessor": "VideoLlama2Processor",
+        "AutoVideoProcessor": "VideoLlama2VideoProcessor",
+    },
+    "videollama2_av": {
+        "AutoConfig": "VideoLlama2AVConfig",
+        "AutoModel": "VideoLlama2AVModel",
+        "AutoModelForImageTextToText": "VideoLlama2AVForCausalLM",
+        "AutoModelForMultimodalLM": "VideoLlama2AVForCausalLM",
+        "AutoModelForCausalLM": "VideoLlama2AVForCausalLM",
+        "AutoProcessor": "VideoLlama2AVProcessor",
+        "AutoVideoProcessor": "VideoLlama2VideoProcessor",
+        "AutoFeatureExtractor": "BeatsFeatureExtractor",
     },
 }
 
@@ -77,6 +108,11 @@ def test_auto_mappings(model_type: str) -> None:
         if name.startswith("AutoModel"):
             found = getattr(transformers, name)._model_mapping[type(config)]
             assert found.__name__ == expected[name], name
+
+
+def test_audio_encoder_is_usable_alone() -> None:
+    config = transformers.AutoConfig.for_model("beats", num_hidden_layers=1)
+    assert type(transformers.AutoModel.from_config(config)) is hf_videollm.BeatsModel
 
 
 def test_pipeline_task_is_registered_on_import() -> None:

@@ -3,7 +3,11 @@
 Importing the package registers every design with the Auto classes and the task `"video-text-to-text"`.
 """
 
+from .models.configuration_beats import BeatsConfig
 from .models.configuration_pllava import PllavaConfig
+from .models.configuration_videollama2 import VideoLlama2Config
+from .models.configuration_videollama2_av import VideoLlama2AVConfig
+from .models.feature_extraction_beats import BeatsFeatureExtractor
 from .models.media_errors import (
     CheckpointError,
     CorruptMedia,
@@ -16,11 +20,17 @@ from .models.media_errors import (
     UnsafeURL,
     UnsupportedMedia,
 )
+from .models.modeling_beats import BeatsModel
 from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
+from .models.modeling_videollama2 import VideoLlama2ForCausalLM, VideoLlama2Model
+from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama2AVModel
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.processing_pllava import PllavaProcessor
+from .models.processing_videollama2 import VideoLlama2Processor
+from .models.processing_videollama2_av import VideoLlama2AVProcessor
 from .models.video_io import MediaLimits, load_audio, load_video
 from .models.video_processing_pllava import PllavaVideoProcessor
+from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
 from .registration import register_all
 from .version import __version__
 
@@ -30,6 +40,9 @@ from .hub.checkpoint import default_checkpoint, save_checkpoint  # noqa: E402
 from .inference import load_pipeline  # noqa: E402
 
 __all__ = [
+    "BeatsConfig",
+    "BeatsFeatureExtractor",
+    "BeatsModel",
     "CheckpointError",
     "CorruptMedia",
     "MediaError",
@@ -46,6 +59,15 @@ __all__ = [
     "PllavaVideoProcessor",
     "UnsafeURL",
     "UnsupportedMedia",
+    "VideoLlama2AVConfig",
+    "VideoLlama2AVForCausalLM",
+    "VideoLlama2AVModel",
+    "VideoLlama2AVProcessor",
+    "VideoLlama2Config",
+    "VideoLlama2ForCausalLM",
+    "VideoLlama2Model",
+    "VideoLlama2Processor",
+    "VideoLlama2VideoProcessor",
     "VideoTextToTextPipeline",
     "__version__",
     "default_checkpoint",

@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -13,17 +14,34 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .models.configuration_beats import BeatsConfig
 from .models.configuration_pllava import PllavaConfig
 from .models.configuration_video_llm import PIPELINE_TASK
+from .models.configuration_videollama2 import VideoLlama2Config
+from .models.configuration_videollama2_av import VideoLlama2AVConfig
+from .models.feature_extraction_beats import BeatsFeatureExtractor
+from .models.modeling_beats import BeatsModel
 from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
+from .models.modeling_videollama2 import VideoLlama2ForCausalLM, VideoLlama2Model
+from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama2AVModel
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.processing_pllava import PllavaProcessor
+from .models.processing_videollama2 import VideoLlama2Processor
+from .models.processing_videollama2_av import VideoLlama2AVProcessor
 from .models.video_processing_pllava import PllavaVideoProcessor
+from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
 
 GENERATING_AUTO_CLASSES = (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM)
 
 
-def register_design(config: Any, model: Any, generating_model: Any, processor: Any, video_processor: Any) -> None:
+def register_design(
+    config: Any,
+    model: Any,
+    generating_model: Any,
+    processor: Any,
+    video_processor: Any,
+    feature_extractor: Any = None,
+) -> None:
     """Register one design with every Auto class, and its files to be copied next to its checkpoints.
 
     Args:
@@ -32,6 +50,7 @@ def register_design(config: Any, model: Any, generating_model: Any, processor: A
         generating_model: class with a head.
         processor: processor class.
         video_processor: video processor class.
+        feature_extractor: feature extractor class of a design that hears.
     """
     AutoConfig.register(config.model_type, config, exist_ok=True)
     AutoModel.register(config, model, exist_ok=True)
@@ -39,6 +58,8 @@ def register_design(config: Any, model: Any, generating_model: Any, processor: A
         auto_class.register(config, generating_model, exist_ok=True)
     AutoProcessor.register(config, processor, exist_ok=True)
     AutoVideoProcessor.register(config, video_processor, exist_ok=True)
+    if feature_extractor is not None:
+        AutoFeatureExtractor.register(config, feature_extractor, exist_ok=True)
 
     config.register_for_auto_class()
     model.register_for_auto_class("AutoModel")
@@ -47,9 +68,32 @@ def register_design(config: Any, model: Any, generating_model: Any, processor: A
     video_processor.register_for_auto_class()
 
 
+def register_encoder(config: Any, model: Any, feature_extractor: Any) -> None:
+    """Register an encoder that is part of a design and also of use alone, with the features it takes."""
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(config, model, exist_ok=True)
+    AutoFeatureExtractor.register(config, feature_extractor, exist_ok=True)
+
+    config.register_for_auto_class()
+    model.register_for_auto_class("AutoModel")
+    feature_extractor.register_for_auto_class()
+
+
 def register_all() -> None:
     """Register every design and the pipeline task; importing the package does this once."""
     register_design(PllavaConfig, PllavaModel, PllavaForConditionalGeneration, PllavaProcessor, PllavaVideoProcessor)
+    register_design(
+        VideoLlama2Config, VideoLlama2Model, VideoLlama2ForCausalLM, VideoLlama2Processor, VideoLlama2VideoProcessor
+    )
+    register_design(
+        VideoLlama2AVConfig,
+        VideoLlama2AVModel,
+        VideoLlama2AVForCausalLM,
+        VideoLlama2AVProcessor,
+        VideoLlama2VideoProcessor,
+        BeatsFeatureExtractor,
+    )
+    register_encoder(BeatsConfig, BeatsModel, BeatsFeatureExtractor)
     PIPELINE_REGISTRY.register_pipeline(
         PIPELINE_TASK,
         pipeline_class=VideoTextToTextPipeline,

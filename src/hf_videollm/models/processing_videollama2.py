@@ -45,6 +45,7 @@ class VideoLlama2Processor(VideoLlmProcessor):
         connector_kernel_size: tuple[int, int, int] | list[int] = (2, 2, 2),
         connector_padding: int = 0,
         image_num_frames: int = 16,
+        **sub_processors: Any,
     ) -> None:
         """Args:
         patch_grid: rows and columns of patches of one frame.
@@ -55,7 +56,9 @@ class VideoLlama2Processor(VideoLlmProcessor):
 
         `processor_options` takes the last five from a configuration.
         """
-        super().__init__(image_processor, tokenizer, video_processor, chat_template, image_token, video_token)
+        super().__init__(
+            image_processor, tokenizer, video_processor, chat_template, image_token, video_token, **sub_processors
+        )
         self.patch_grid = list(patch_grid)
         self.connector_downsample = connector_downsample
         self.connector_kernel_size = list(connector_kernel_size)

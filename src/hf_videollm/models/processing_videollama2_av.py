@@ -11,10 +11,11 @@ from transformers.processing_utils import MultiModalData
 
 from .audio_inputs import as_waveform, flatten_sounds, read_once, sound_of_video
 from .audio_windows import take_clips
+from .chat_template_videollama2 import default_chat_template
 from .configuration_beats import num_audio_tokens
 from .media_errors import MediaLimits
 from .processing_video_llm import placeholder_id
-from .processing_videollama2 import VideoLlama2Processor, VideoLlama2ProcessorKwargs
+from .processing_videollama2 import VideoLlama2Processor, VideoLlama2ProcessorKwargs, processor_options
 
 MISSING_AUDIO = ("silence", "skip", "error")
 AUDIO_SAMPLING = ("clips", "contiguous")
@@ -50,6 +51,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
     """
 
     valid_processor_kwargs = VideoLlama2AVProcessorKwargs
+    default_chat_template = default_chat_template(("image", "video", "audio"))
     # What a pipeline call may pass to this processor, besides the options of videos.
     AUDIO_OPTIONS: ClassVar[tuple[str, ...]] = (
         "use_audio_in_video",
@@ -79,7 +81,13 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         audio_clip_divisor: int = 8,
         audio_first: bool = False,
         audio_patch_size: int = 16,
-        **kwargs: Any,
+        image_token: str = "<image>",
+        video_token: str = "<video>",
+        patch_grid: tuple[int, int] | list[int] = (24, 24),
+        connector_downsample: Literal["conv", "pool", "mean"] = "conv",
+        connector_kernel_size: tuple[int, int, int] | list[int] = (2, 2, 2),
+        connector_padding: int = 0,
+        image_num_frames: int = 16,
     ) -> None:
         """Args:
         audio_token: text of the placeholder of sounds, one token of the tokenizer.
@@ -91,7 +99,8 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         audio_clip_divisor: the clips start at i * (duration - 2 s) / divisor; 8, or 7 to reach the end.
         audio_first: audio tokens of a video before its visual tokens.
         audio_patch_size: side of the audio encoder's patches, in frames and in mel bins.
-        kwargs: arguments of `VideoLlama2Processor`.
+
+        The other arguments are those of `VideoLlama2Processor`.
         """
         self.audio_token = audio_token
         self.audio_token_id = placeholder_id(tokenizer, audio_token)
@@ -101,7 +110,20 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         self.audio_clip_divisor = audio_clip_divisor
         self.audio_first = audio_first
         self.audio_patch_size = audio_patch_size
-        super().__init__(image_processor, tokenizer, video_processor, chat_template, **kwargs)
+        super().__init__(
+            image_processor,
+            tokenizer,
+            video_processor,
+            chat_template,
+            image_token,
+            video_token,
+            patch_grid,
+            connector_downsample,
+            connector_kernel_size,
+            connector_padding,
+            image_num_frames,
+            feature_extractor=feature_extractor,
+        )
 
     def __call__(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
@@ -314,6 +336,15 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         return data
 
 
+def av_processor_options(config: Any) -> dict[str, Any]:
+    """Arguments of `VideoLlama2AVProcessor` that must fit the model.
+
+    Args:
+        config: a `VideoLlama2AVConfig`.
+    """
+    return {**processor_options(config), "audio_patch_size": config.audio_config.patch_size}
+
+
 def _earlier(end: float | None, start: float | None, seconds: float) -> float:
     """The end of a clip that need not be longer than `seconds`."""
     latest = (start or 0.0) + seconds
@@ -337,4 +368,4 @@ def _with_sounds(message: Mapping[str, Any], read: Callable[[Any], np.ndarray] |
     return {**message, "content": blocks}
 
 
-__all__ = ["VideoLlama2AVProcessor", "VideoLlama2AVProcessorKwargs"]
+__all__ = ["VideoLlama2AVProcessor", "VideoLlama2AVProcessorKwargs", "av_processor_options"]
