@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from media_corpus import loudest_frequency, number_picture, sine, write_sound, w
 from hf_videollm.models.video_io import (
     CorruptMedia,
     MediaError,
+    MediaLimits,
+    MediaTooLarge,
     NoAudioStream,
     UnsupportedMedia,
     load_audio,
@@ -112,6 +115,58 @@ def test_silent_and_soundless(tmp_path: Path) -> None:
         load_audio(mute)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("a.m4a", "aac"), ("a.mp4", "h264")])
+@pytest.mark.parametrize("rate", [8000, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_first_channel_or_the_mean(tmp_path: Path, name: str, codec: str, rate: int, channels: int) -> None:
+    """In a file of sound alone and in a video, at other rates than the one asked for."""
+    sound = sine(1.5, 440, rate, channels)
+    if channels == 2:
+        sound[1] = sine(1.5, 1000, rate)[0] / 2
+    if name == "a.mp4":
+        path = write_video(tmp_path / name, 38, sound=sound, sound_rate=rate)
+    else:
+        path = write_sound(tmp_path / name, sound, rate, codec)
+    first, mean = load_audio(path, channel="first"), load_audio(path)
+    assert first.dtype == np.float32
+    assert len(first) == len(mean) == pytest.approx(24000, abs=2100)
+    spectra = [np.abs(np.fft.rfft(wave[4000:20000])) / 8000 for wave in (first, mean)]
+    # 16,000 samples: one bin for each Hz.
+    (first_440, first_1000), (mean_440, mean_1000) = [(spectrum[440], spectrum[1000]) for spectrum in spectra]
+    assert first_440 == pytest.approx(0.5, abs=0.05)
+    assert first_1000 < 0.01
+    assert mean_440 == pytest.approx(0.5 if channels == 1 else 0.25, abs=0.05)
+    assert mean_1000 == pytest.approx(0.0 if channels == 1 else 0.125, abs=0.02)
+
+
+def test_file_of_neither_pictures_nor_sound(tmp_path: Path) -> None:
+    """An MP4 whose header lists no track: no policy for videos without sound shall take it for one."""
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(content)) + kind + content
+
+    header = struct.pack(">IIIIIIH10x9i24xI", 0, 0, 0, 1000, 0, 1 << 16, 1 << 8, *np.eye(3, dtype=int).ravel(), 1)
+    path = tmp_path / "hollow.mp4"
+    path.write_bytes(box(b"ftyp", b"isom\0\0\2\0isommp41") + box(b"moov", box(b"mvhd", header)) + box(b"mdat", b""))
+    with pytest.raises(UnsupportedMedia, match=r"hollow\.mp4: there are neither pictures nor sound") as caught:
+        load_audio(path)
+    assert not isinstance(caught.value, NoAudioStream)
+
+
+def test_seconds_of_sound_are_counted_while_decoding(tmp_path: Path) -> None:
+    """Also where the header does not tell the length."""
+    path = write_sound(tmp_path / "a.wav", sine(3.0, 440), codec="pcm_s16le")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4] = struct.pack("<I", 0xFFFFFFFF)  # a stream of unknown length
+    limits = MediaLimits(max_audio_seconds=2.0)
+    for channel in ("mean", "first"):
+        for source in (path, bytes(data)):
+            with pytest.raises(MediaTooLarge, match="the sound is longer than the limit of 2 s"):
+                load_audio(source, limits=limits, channel=channel)
+        assert len(load_audio(path, limits=limits, end=1.5, channel=channel)) == 24000
+
+
 def test_wrong_arguments(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", sine(0.2, 440), codec="pcm_s16le")
     for arguments in (
@@ -120,6 +175,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         {"end": float("inf")},
         {"start": 2, "end": 1},
         {"on_decode_error": "skip"},
+        {"channel": "left"},
     ):
         with pytest.raises(ValueError, match=next(reversed(arguments))):
             load_audio(path, **arguments)
