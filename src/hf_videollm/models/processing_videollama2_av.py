@@ -332,7 +332,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             most = int(extractor.max_seconds * extractor.sampling_rate)
             heard = [most if extractor.pad_with_silence else min(length, most) for length in audio_lengths]
             frames = [extractor.num_frames(length) for length in heard]
-            data = MultiModalData(**data, num_audio_tokens=[self.num_audio_tokens(count) for count in frames])
+            data.num_audio_tokens = [self.num_audio_tokens(count) for count in frames]
         return data
 
 
