@@ -71,7 +71,7 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
         check_sampling(num_frames, fps, start, end)
         total = int(metadata.total_num_frames)
         is_clip = fps is not None or start is not None or end is not None
-        if not is_clip or not metadata.fps or not FrameClock(metadata).is_constant:
+        if not is_clip or total < 1 or not metadata.fps or not FrameClock(metadata).is_constant:
             return super().sample_frames(metadata, num_frames=num_frames, fps=fps, start=start, end=end, **kwargs)
         rate = float(metadata.fps)
         if start is not None and start * rate >= total:

@@ -1,0 +1,64 @@
+"""How VideoLLaMA2's official evaluation asks benchmarks: the text behind the placeholder, and how it generates.
+
+Every text is a fact of DAMO-NLP-SG/VideoLLaMA2 (`main` @ c0bb03a, audio sets: `audio_visual` @ 8cedfbd), kept letter by
+letter, blanks at the end included, because scores depend on it. The rest of a prompt is the chat template of the
+checkpoint (`models/chat_template_videollama2.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["GENERATION", "INSTRUCTIONS", "instruction"]
+
+# The original also passes `top_p=0.9` and `temperature=0.0`, which greedy decoding ignores.
+GENERATION: dict[str, Any] = {"do_sample": False, "max_new_tokens": 2048}
+
+_LETTER = "Answer with the option's letter from the given choices directly and only give the best option."
+_SELECT = "Select the best answer to the following multiple-choice question based on the video."
+_SUBTITLES = "This video's subtitles are listed below:\n{subtitles}\n"
+_LISTED = "Question: {question}\nOptions:\n{options}\n" + _LETTER
+
+# Benchmark -> instruction. All other sets (ActivityNet-QA, MSVD-QA, VCGBench, MUSIC-AVQA, AVSD) ask the bare question.
+INSTRUCTIONS: dict[str, str] = {
+    "egoschema": _SELECT + "\n{question}\nOptions:\n{options}\n" + _LETTER + " The best answer is: ",
+    "mvbench": _LISTED,
+    "perception_test": _LISTED,
+    "videomme": (
+        _SELECT
+        + " Respond with only the letter (A, B, C, or D) of the correct option.\n{question}\n{options}\n"
+        + _LETTER
+        + " The best answer is: "
+    ),
+    "clotho_aqa": "Question: {question}\nAnswer the question using a single word.",
+    "avssd": "Identify the event in the video.",
+}
+# Its rows bring their options with letters ("A. Apples.").
+_LETTERED = ("videomme",)
+
+
+def instruction(benchmark: str, question: str = "", options: Sequence[str] = (), subtitles: str = "") -> str:
+    r"""What the official evaluation writes behind the placeholder and its line break.
+
+    Args:
+        benchmark: key of `INSTRUCTIONS`, or any other set, which asks the bare question.
+        options: what to choose from; the function puts letters before them, but Video-MME's own have theirs.
+        subtitles: lines of the subtitles, for Video-MME.
+
+    Raises:
+        ValueError: options are missing, or there are options or subtitles that the benchmark does not ask with.
+
+    Example:
+        >>> instruction("perception_test", "Who left?", ["A man", "A dog", "Nobody"]).splitlines()[:3]
+        ['Question: Who left?', 'Options:', '(A) A man']
+    """
+    template = INSTRUCTIONS.get(benchmark, "{question}")
+    if bool(options) != ("{options}" in template):
+        raise ValueError(f"{benchmark} is asked {'without' if options else 'with'} options.")
+    if subtitles and benchmark != "videomme":
+        raise ValueError(f"{benchmark} is asked without subtitles.")
+    if benchmark not in _LETTERED:
+        options = [f"({chr(ord('A') + index)}) {option}" for index, option in enumerate(options)]
+    asked = template.format(question=question, options="\n".join(options))
+    return (_SUBTITLES.format(subtitles=subtitles) if subtitles else "") + asked
