@@ -6,16 +6,16 @@ A new design adds its cases with `DesignCase(...)`; nothing else here knows abou
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from hf_videollm.models.configuration_pllava import PllavaConfig, pllava_pooled_shape
 from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
 from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGeneration
+from hf_videollm.models.modeling_videollama2 import VideoLlama2ForCausalLM
 
 VOCAB_SIZE, PAD, IMAGE, VIDEO = 120, 0, 100, 101
 FRAME_SIZE = 16
@@ -49,6 +49,8 @@ _LLAMA_LIKE = {
 TEXT_TOWERS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **_LLAMA_LIKE},
     "qwen2": {"model_type": "qwen2", **_LLAMA_LIKE},
+    "mistral": {"model_type": "mistral", **_LLAMA_LIKE, "sliding_window": None},
+    "mixtral": {"model_type": "mixtral", **_LLAMA_LIKE, "num_local_experts": 3, "num_experts_per_tok": 2},
     # A sliding window. No soft cap on attention: the fused kernel of older releases silently leaves it out.
     "gemma2": {
         "model_type": "gemma2",
@@ -64,7 +66,7 @@ TEXT_TOWERS: dict[str, dict[str, Any]] = {
         "n_embd": 32,
         "n_layer": 2,
         "n_head": 4,
-        "n_positions": 256,
+        "n_positions": 512,
         "vocab_size": VOCAB_SIZE,
         "attn_pdrop": 0.0,
         "embd_pdrop": 0.0,
@@ -92,7 +94,7 @@ class DesignCase:
         name: shown as the test's id.
         model_class: the class with a head.
         config: keyword arguments of its configuration.
-        num_tokens: number of placeholders of a clip, from the configuration and the frame count.
+        min_frames: frames of the shortest video the design takes; shorter ones are made as long.
         sensitivity: how far other videos must move the logits; far above every tolerance.
         absolute_positions: the language model sees where a token stands, not only distances.
     """
@@ -100,9 +102,9 @@ class DesignCase:
     name: str
     model_class: type[VideoLlmForConditionalGeneration]
     config: dict[str, Any]
-    num_tokens: Callable[[Any, int], int]
+    min_frames: int = 1
     sensitivity: float = 0.3
-    absolute_positions: bool = field(default=False)
+    absolute_positions: bool = False
 
     def make_config(self, **overrides: Any) -> Any:
         return self.model_class.config_class(**{**self.config, **overrides})
@@ -126,10 +128,11 @@ class DesignCase:
         text = [_random_text(2 + index % 3, generator)]
         clips: dict[str, list[torch.Tensor]] = {"i": [], "v": []}
         for medium in media:
-            frames = random_frames(int(medium[1:] or 1), generator)
-            clips[medium[0]].append(frames)
-            token = IMAGE if medium[0] == "i" else VIDEO
-            text.append(torch.full((self.num_tokens(config, len(frames)),), token))
+            is_image = medium[0] == "i"
+            num_frames = 1 if is_image else max(int(medium[1:]), self.min_frames)
+            clips[medium[0]].append(random_frames(num_frames, generator))
+            num_tokens = config.num_image_tokens() if is_image else config.num_video_tokens(num_frames)
+            text.append(torch.full((num_tokens,), IMAGE if is_image else VIDEO))
             text.append(_random_text(1 + index % 2, generator))
         text.append(_random_text(2, generator))
         return Row(torch.cat(text), tuple(clips["v"]), tuple(clips["i"]))
@@ -149,7 +152,7 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim < 2:
-                is_scale = "norm" in name.lower() or ".ln_" in name
+                is_scale = "norm" in name.lower() or ".ln_" in name or ".bn." in name
                 parameter.copy_((1.0 if is_scale and name.endswith("weight") else 0.0) + 0.1 * noise)
             elif "embed" in name or ".wte." in name or ".wpe." in name:
                 parameter.copy_(0.5 * noise)
@@ -210,28 +213,26 @@ def repeat_rows(rows: Sequence[Row], times: int) -> list[Row]:
     return [row for row in rows for _ in range(times)]
 
 
-def _pllava_tokens(config: PllavaConfig, num_frames: int) -> int:
-    return math.prod(pllava_pooled_shape(num_frames, config.pooling_shape))
-
-
-def pllava_case(text: str, vision: str = "clip_vision_model", **overrides: Any) -> DesignCase:
-    """PLLaVA on the named towers."""
-    config = {
+def _towers(text: str, vision: str) -> dict[str, Any]:
+    """What the configurations of all designs have in common."""
+    return {
         "text_config": TEXT_TOWERS[text],
         "vision_config": VISION_TOWERS[vision],
         "vision_feature_select_strategy": "default" if vision == "clip_vision_model" else "full",
         "image_token_id": IMAGE,
         "video_token_id": VIDEO,
         "num_frames": 4,
-        "pooling_shape": [2, 2, 2],
         "vision_chunk_size": 4,
-        **overrides,
     }
+
+
+def pllava_case(text: str, vision: str = "clip_vision_model", **overrides: Any) -> DesignCase:
+    """PLLaVA on the named towers."""
+    config = {**_towers(text, vision), "pooling_shape": [2, 2, 2], **overrides}
     return DesignCase(
         name=f"pllava-{text}-{vision.split('_')[0]}" + ("-tied" if overrides.get("tie_word_embeddings") else ""),
         model_class=PllavaForConditionalGeneration,
         config=config,
-        num_tokens=_pllava_tokens,
         absolute_positions=text == "gpt2",
     )
 
@@ -241,4 +242,26 @@ PLLAVA_CASES = [
     pllava_case("qwen2", "siglip_vision_model"),
     pllava_case("gpt2"),
     pllava_case("gemma2", tie_word_embeddings=True),
+]
+
+
+def videollama2_case(connector: str, text: str, vision: str = "clip_vision_model", **overrides: Any) -> DesignCase:
+    """VideoLLaMA2 with the named connector on the named towers. Its images are videos of `num_frames` frames."""
+    config = {**_towers(text, vision), "connector_type": connector, **overrides}
+    return DesignCase(
+        name=f"{connector}-{text}-{vision.split('_')[0]}",
+        model_class=VideoLlama2ForCausalLM,
+        config=config,
+        # Without padding, the kernel of the 2.1 connectors needs two frames.
+        min_frames=2 if connector in ("stc_connector_v35", "stp_connector") else 1,
+        absolute_positions=text == "gpt2",
+    )
+
+
+VIDEOLLAMA2_CASES = [
+    videollama2_case("stc_connector", "mistral", connector_depth=1),
+    videollama2_case("stc_connector_v35", "qwen2", "siglip_vision_model"),
+    videollama2_case("stp_connector", "mixtral", connector_depth=2, num_frames=3),
+    videollama2_case("spatial_conv", "gpt2"),
+    videollama2_case("mlp2x_gelu", "gpt2"),
 ]

@@ -193,7 +193,7 @@ def beam_score(model: PreTrainedModel, row: Row, written: torch.Tensor) -> torch
 
 def check_media_expansion_is_needed(case: DesignCase) -> None:
     """Control of the beam checks: repeating every tensor row by row, as transformers does, is visibly wrong."""
-    model, rows = case.make_model(), case.make_rows([["v2", "v4"], ["v3", "v2"]])
+    model, rows = case.make_model(), case.make_rows([["v3", "v3"], ["v3", "v3"]])
     right = logits_of(model, collate(repeat_rows(rows, 2)))
     naive = {key: value.repeat_interleave(2, 0) for key, value in collate(rows).items()}
     assert_moved(logits_of(model, naive), right, case, "media repeated one by one")

@@ -5,7 +5,6 @@ names of the parameters are those of timm, with depthwise 3 x 3 convolutions and
 """
 
 from collections import OrderedDict
-from typing import Any
 
 import torch
 from torch import nn
@@ -55,12 +54,6 @@ class RegBlock(GradientCheckpointingLayer):
         self.conv3 = convolution(out_width, out_width)
         self.downsample = nn.Identity() if in_width == out_width else convolution(in_width, out_width)
         self.act = nn.SiLU()
-
-    def __call__(self, features: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        # Re-entrant checkpointing gives no gradient to a block whose input needs none, as behind a frozen tower.
-        if not features.requires_grad:
-            return nn.Module.__call__(self, features, *args, **kwargs)
-        return super().__call__(features, *args, **kwargs)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """`(N, in_width, H, W)` to `(N, out_width, H, W)`."""
