@@ -450,6 +450,23 @@ def test_eager_is_sdpa_and_gives_its_weights() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
+def test_attention_without_a_bias_gives_way_to_sdpa(attention: str) -> None:
+    """So that the language model beside it can have what it was asked to use."""
+    config = BeatsConfig(**SIZES)
+    config._attn_implementation = attention
+    model = BeatsModel(config).eval()
+    assert model.config._attn_implementation == "sdpa"
+    model.set_attn_implementation("eager")
+    eager = model(torch.ones(1, 32, 128)).last_hidden_state
+    model.set_attn_implementation(attention)
+    assert model.config._attn_implementation == "sdpa"
+    assert furthest(model(torch.ones(1, 32, 128)).last_hidden_state, eager) < TOLERANCE
+    with pytest.raises(ValueError, match="unheard_of"):
+        model.set_attn_implementation("unheard_of")
+
+
+@torch.no_grad()
 def test_half_precision() -> None:
     model = random_model()
     fbank = torch.randn(2, 64, 128) * 5 + 15

@@ -27,10 +27,12 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_beats import BeatsConfig
+
+logger = logging.get_logger(__name__)
 
 
 def relative_position_buckets(relative_position: torch.Tensor, num_buckets: int, max_distance: int) -> torch.Tensor:
@@ -289,6 +291,16 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.patch_embedding = value  # type: ignore[assignment]
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        """As in transformers, but SDPA where a whole model asks for flash or flex attention.
+
+        These do not take the learned number that BEATs adds to each pair of positions.
+        """
+        if requested_attention is not None and any(kind in requested_attention for kind in ("flash", "flex")):
+            logger.warning_once(f"BEATs has no {requested_attention}; its layers use sdpa instead.")
+            requested_attention = "sdpa"
+        return super().get_correct_attn_implementation(requested_attention, is_init_check)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
