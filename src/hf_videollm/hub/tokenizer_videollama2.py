@@ -49,10 +49,16 @@ def prepare_tokenizer(tokenizer: Any, tokens: Sequence[str] = ("<image>", "<vide
 
 
 def _begins_pieces(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts a blank of its own before text, as SentencePiece does."""
-    pre_tokenizer = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
-    # Not "always" alone: files that do not say `legacy` meant it, but are read otherwise by transformers 5.
-    return pre_tokenizer.get("type") == "Metaspace" and pre_tokenizer["prepend_scheme"] != "never"
+    """Whether the tokenizer puts a blank of its own before text, as the BPE of SentencePiece does."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    if backend["model"]["type"] != "BPE":
+        return False
+    # There are two ways to write it. Files that do not say `legacy` meant it, but transformers 5 reads them as "first".
+    pre_tokenizer = backend["pre_tokenizer"] or {}
+    if pre_tokenizer.get("type") == "Metaspace":
+        return pre_tokenizer["prepend_scheme"] != "never"
+    normalizer = backend["normalizer"] or {}
+    return any(step.get("prepend") == BLANK for step in normalizer.get("normalizers", [normalizer]))
 
 
 def _in_legacy_mode(tokenizer: Any) -> PreTrainedTokenizerFast:

@@ -102,12 +102,14 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
         resize_backend: str | None = None,
         **kwargs: Any,
     ) -> list[torch.Tensor]:
-        """Resize with PIL, as the original, or with torchvision; frames of floating point always with the latter."""
-        if resize_backend == "torchvision":
-            return super().resize_videos(videos, size=size, resample=resample)
+        """Resize with PIL, as the original, or with torchvision.
+
+        The latter always takes frames of floating point, and sizes with a longest edge.
+        """
+        can_use_pil = resize_backend == "pil" and not size.longest_edge
         return [
             resize_with_pil(video, size, resample)
-            if video.dtype == torch.uint8
+            if can_use_pil and video.dtype == torch.uint8
             else self.resize(video, size=size, resample=resample)
             for video in videos
         ]
