@@ -61,6 +61,17 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_av_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a complete tiny random VideoLLaMA2-AV checkpoint."""
+    from tiny_av_checkpoint import make_av_model, make_av_processor
+
+    from hf_videollm import save_checkpoint
+
+    folder = tmp_path_factory.mktemp("av_checkpoint") / "videollama2_av"
+    return str(save_checkpoint(make_av_model(), make_av_processor(), folder))
+
+
+@pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Three different real MP4 files of the synthetic generator."""
     from hf_videollm.data.synthetic import make_scene, write_scene_mp4

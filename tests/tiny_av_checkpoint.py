@@ -65,6 +65,7 @@ def make_av_model(seed: int = 0) -> VideoLlama2AVForCausalLM:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(4.0)
+                parameter.mul_(8.0)
+        model.model.audio_projector[-1].weight.mul_(4.0)
     model.generation_config.suppress_tokens = [*range(len(SPECIAL) + 2), model.config.audio_token_id]
     return model

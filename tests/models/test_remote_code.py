@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForImageTextToText, pipeline
 
@@ -20,8 +21,9 @@ QUESTION = "What moves?"
 ASK = """
 import json, sys
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
-from transformers import AutoModelForMultimodalLM, AutoProcessor, AutoVideoProcessor, pipeline
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForCausalLM
+from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, AutoVideoProcessor
+from transformers import pipeline
 
 folder, video, question, trust = sys.argv[1], sys.argv[2], sys.argv[3], {"trust_remote_code": True}
 if LOCAL:
@@ -45,6 +47,8 @@ with torch.no_grad():
     report["headless"] = int(model.lm_head(hidden)[0, -1].argmax()), int(model(**inputs).logits[0, -1].argmax())
 report["config"] = type(AutoConfig.from_pretrained(folder, **trust)).__module__
 report["video_processor"] = type(AutoVideoProcessor.from_pretrained(folder, **trust)).__module__
+if "input_features" in inputs:
+    report["feature_extractor"] = type(AutoFeatureExtractor.from_pretrained(folder, **trust)).__module__
 pipe = pipeline("video-text-to-text", model=folder, **trust)
 report["pipeline"] = type(pipe).__module__
 report["text"] = pipe(video, text=question, return_full_text=False, generate_kwargs=greedy)[0]["generated_text"]
@@ -89,21 +93,27 @@ def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
+@pytest.fixture(scope="module", params=["tiny_checkpoint", "tiny_av_checkpoint"])
+def checkpoint(request: pytest.FixtureRequest) -> str:
+    """A design that sees, and one that also hears."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="module")
-def remote(tiny_checkpoint: str, clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def remote(checkpoint: str, clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("remote")
     again = str(folder / "again")
-    return run_fresh(WITHOUT_PACKAGE + ASK + RESAVE, tiny_checkpoint, clips[0], QUESTION, again, cache=folder)
+    return run_fresh(WITHOUT_PACKAGE + ASK + RESAVE, checkpoint, clips[0], QUESTION, again, cache=folder)
 
 
 @pytest.fixture(scope="module")
-def local(tiny_checkpoint: str, clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def local(checkpoint: str, clips: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     code = "import hf_videollm\nLOCAL = True\n" + ASK
-    return run_fresh(code, tiny_checkpoint, clips[0], QUESTION, cache=tmp_path_factory.mktemp("local"))
+    return run_fresh(code, checkpoint, clips[0], QUESTION, cache=tmp_path_factory.mktemp("local"))
 
 
 def test_each_process_used_its_own_classes(remote: dict[str, Any], local: dict[str, Any]) -> None:
-    for part in ("config", "video_processor", "pipeline"):
+    for part in {"config", "video_processor", "pipeline", "feature_extractor"} & set(remote):
         assert remote[part].startswith("transformers_modules.")
         assert local[part].startswith("hf_videollm.models.")
 
@@ -119,9 +129,9 @@ def test_same_tokens_through_every_door(remote: dict[str, Any], local: dict[str,
     assert remote["headless"][0] == remote["headless"][1]
 
 
-def test_the_video_matters(tiny_checkpoint: str, clips: list[str]) -> None:
+def test_the_video_matters(checkpoint: str, clips: list[str]) -> None:
     """Control of the test above."""
-    pipe = pipeline("video-text-to-text", model=tiny_checkpoint)
+    pipe = pipeline("video-text-to-text", model=checkpoint)
     texts = {
         pipe(clip, text=QUESTION, return_full_text=False, do_sample=False, max_new_tokens=8)[0]["generated_text"]
         for clip in clips
@@ -156,6 +166,46 @@ def test_local_classes_win_even_with_the_flag(tiny_checkpoint: str) -> None:
     model = AutoModelForImageTextToText.from_pretrained(tiny_checkpoint, trust_remote_code=True)
     assert type(model) is hf_videollm.PllavaForConditionalGeneration
     assert not hasattr(AutoConfig.from_pretrained(tiny_checkpoint), "custom_pipelines")
+
+
+def test_what_hears_travels_too(tiny_av_checkpoint: str) -> None:
+    written = set(os.listdir(tiny_av_checkpoint))
+    config = json.loads(Path(tiny_av_checkpoint, "config.json").read_text())
+    assert set(config["auto_map"]) == set(hf_videollm.VideoLlama2AVConfig.auto_classes)
+    for reference in config["auto_map"].values():
+        assert f"{reference.split('.')[0]}.py" in written
+    for name in ("modeling_beats", "configuration_beats", "audio_io", "audio_windows", "regstage_videollama2"):
+        assert f"{name}.py" in written
+
+
+def test_audio_encoder_alone_travels(tmp_path: Path) -> None:
+    folder = tmp_path / "beats"
+    model = hf_videollm.BeatsModel(
+        hf_videollm.BeatsConfig(
+            hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=96, patch_embedding_dim=32
+        )
+    )
+    model.save_pretrained(folder)
+    hf_videollm.BeatsFeatureExtractor(pad_with_silence=False).save_pretrained(folder)
+    code = """
+import json
+import torch
+from transformers import AutoFeatureExtractor, AutoModel
+extractor = AutoFeatureExtractor.from_pretrained(sys.argv[1], trust_remote_code=True)
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+wave = torch.sin(torch.arange(16000) / 10)
+with torch.no_grad():
+    features = extractor(wave.numpy(), return_tensors="pt")
+    output = model(features["input_features"], attention_mask=features["input_features_mask"])
+report = {"module": type(model).__module__, "sum": float(output.last_hidden_state.abs().sum())}
+"""
+    report = run_fresh(WITHOUT_PACKAGE + code, str(folder), cache=tmp_path)
+    assert report["module"].startswith("transformers_modules.")
+    wave = torch.sin(torch.arange(16000) / 10)
+    features = hf_videollm.BeatsFeatureExtractor.from_pretrained(folder)(wave.numpy(), return_tensors="pt")
+    with torch.no_grad():
+        output = model.eval()(features["input_features"], attention_mask=features["input_features_mask"])
+    assert report["sum"] == pytest.approx(float(output.last_hidden_state.abs().sum()), rel=1e-5)
 
 
 def test_the_folder_holds_everything(tiny_checkpoint: str) -> None:

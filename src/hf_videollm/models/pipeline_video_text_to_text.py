@@ -108,6 +108,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
     ) -> dict[str, Any]:
         """Decode and process one sample; rows of a batch are joined in `_forward`."""
         sample = _as_sample(inputs)
+        if _holds_sound(sample) and getattr(self.processor, "audio_token", None) is None:
+            raise ValueError(f"{type(self.model).__name__} cannot hear: leave the audio out.")
         processor_kwargs = dict(processing_kwargs.pop("processor_kwargs", None) or {})
         processing_kwargs.pop("timeout", None)
         if (prompt := self._raw_prompt(sample)) is not None:
@@ -266,6 +268,13 @@ def _stored(video: Any) -> Any:
     if isinstance(video, dict):
         return video["bytes"] if video.get("bytes") is not None else video["path"]
     return [_stored(item) for item in video] if isinstance(video, list) else video
+
+
+def _holds_sound(sample: dict[str, Any]) -> bool:
+    """Whether there are sounds of their own; that of a video is the processor's matter."""
+    contents = [message["content"] for message in sample.get("messages", [])]
+    blocks = [block for content in contents if not isinstance(content, str) for block in content]
+    return bool(sample.get("audio")) or any(block.get("type") == "audio" for block in blocks)
 
 
 def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
