@@ -236,9 +236,13 @@ def make_model(name: str = "stc_connector", **options: Any) -> VideoLlama2ForCau
     return VideoLlama2ForCausalLM(make_config(name, **options))
 
 
-def test_new_weights_are_initialised() -> None:
-    """Kernels by the language model's rule, norms to one; and a fresh model writes nothing extreme."""
-    connector = make_model().model.connector
+@pytest.mark.parametrize("loaded", [False, True])
+def test_new_weights_are_initialised(loaded: bool) -> None:
+    """Kernels by the language model's rule, norms to one; also when a checkpoint that is loaded lacks them."""
+    model = make_model()
+    if loaded:
+        model = VideoLlama2ForCausalLM.from_pretrained(None, config=model.config, state_dict={}, strict=False)
+    connector = model.model.connector
     for key, parameter in connector.named_parameters():
         if key.endswith("bias"):
             assert parameter.abs().max() == 0, key

@@ -15,8 +15,8 @@ NORM_EPS = 1e-5
 SQUEEZE_RATIO = 0.25
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of `(N, C, H, W)`."""
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of `(N, C, H, W)`; named so that transformers initialises it as one."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -25,7 +25,7 @@ class ChannelNorm(nn.LayerNorm):
 def convolution(in_width: int, out_width: int, kernel_size: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution without bias that keeps height and width, then the norm that takes the part of the bias."""
     conv = nn.Conv2d(in_width, out_width, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, bn=ChannelNorm(out_width, NORM_EPS)))
+    return nn.Sequential(OrderedDict(conv=conv, bn=ChannelLayerNorm(out_width, NORM_EPS)))
 
 
 class SqueezeExcite(nn.Module):
