@@ -9,29 +9,29 @@ Steps, each resumable: write clips, train with TRL's SFTTrainer, measure on held
 from __future__ import annotations
 
 import json
-import platform
-import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import transformers
-import trl
 import typer
-from transformers.trainer_utils import get_last_checkpoint
+from checkpoint_tools import (
+    ASSETS,
+    count_parameters,
+    last_checkpoint,
+    list_recipes,
+    provenance,
+    run_stages,
+    write_asset,
+)
 
-import hf_videollm
 from hf_videollm import PllavaForConditionalGeneration
 from hf_videollm.data.synthetic import generate_dataset
-from hf_videollm.training.sft import load_recipe, run_sft
 from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
 from hf_videollm.training.tiny import build_tiny_pllava
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ("pllava_synthetic_stills", "pllava_synthetic")
-ASSET = REPOSITORY / "src" / "hf_videollm" / "assets" / "pllava-tiny"
+ASSET = ASSETS / "pllava-tiny"
 
 NOTES = """# The small PLLaVA of this package
 
@@ -58,16 +58,8 @@ def train(work: Path, num_videos: int) -> tuple[Any, Any]:
     """Write the clips, train on single frames, then on clips, and return model and processor."""
     records = generate_dataset(work / "clips", num_videos, details=True)
     model, processor = build_tiny_pllava(seed=0)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {num_videos} clips", flush=True)
-    for stage in STAGES:
-        recipe = load_recipe(stage)
-        arguments = {**recipe.arguments, "output_dir": str(work / stage)}
-        recipe = replace(recipe, records=str(records), frame_cache=str(work / "frames"), arguments=arguments)
-        started = time.time()
-        trainer = run_sft(recipe, model, processor)
-        model = trainer.model
-        print(f"{stage}: step {trainer.state.global_step}, this run took {time.time() - started:.0f} s", flush=True)
-    return model, processor
+    print(f"{count_parameters(model)} parameters, {num_videos} clips", flush=True)
+    return run_stages(STAGES, model, processor, records, work), processor
 
 
 def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
@@ -81,45 +73,16 @@ def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str =
         "questions": len(clips),
         "accuracy": accuracies(in_order),
         "direction_with_shuffled_frames": accuracies(shuffled)["direction"],
-        "command": " ".join(["python", *sys.argv]),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "trl": trl.__version__,
-        },
+        **provenance(),
     }
-
-
-def last_checkpoint(work: Path, stage: str) -> Path:
-    """Newest checkpoint that the trainer wrote in a stage."""
-    found = get_last_checkpoint(str(work / stage))
-    if found is None:
-        raise FileNotFoundError(f"{work / stage} holds no checkpoint yet.")
-    return Path(found)
-
-
-def write_asset(model: Any, processor: Any, work: Path, output: Path) -> None:
-    """Save the checkpoint and, next to it, the log of its training."""
-    hf_videollm.save_checkpoint(model, processor, output, overwrite=True)
-    if output.is_relative_to(REPOSITORY / "src"):
-        # Inside the package the code lies next door; copies would only grow old.
-        for copy in output.glob("*.py"):
-            copy.unlink()
-    (output / "model.safetensors").chmod(0o644)
-    lines = []
-    for stage in STAGES:
-        state = json.loads((last_checkpoint(work, stage) / "trainer_state.json").read_text())
-        lines += [json.dumps({"stage": stage, **entry}) for entry in state["log_history"]]
-    (output / "training_log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def describe(model: Any, result: dict[str, Any]) -> str:
     """Page that lies next to the checkpoint: what it is, how it was made, what it can do."""
     rows = [f"| {kind} | {share:.1%} |" for kind, share in result["accuracy"].items()]
     return NOTES.format(
-        parameters=f"{sum(p.numel() for p in model.parameters()):,}",
-        stages=" and ".join(f"`{stage}.yaml`" for stage in STAGES),
+        parameters=count_parameters(model),
+        stages=list_recipes(STAGES),
         rows="\n".join(rows),
         **{key: result[key] for key in ("questions", "split", "command")},
         shuffled=f"{result['direction_with_shuffled_frames']:.1%}",
@@ -143,10 +106,10 @@ def main(
     if only not in (None, "finish", "evaluate"):
         raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
     if only is None:
-        write_asset(*train(work, num_videos), work, output)
+        write_asset(*train(work, num_videos), STAGES, work, output)
     elif only == "finish":
         trained = PllavaForConditionalGeneration.from_pretrained(last_checkpoint(work, STAGES[-1]))
-        write_asset(trained, build_tiny_pllava()[1], work, output)
+        write_asset(trained, build_tiny_pllava()[1], STAGES, work, output)
     # Measured as users will have it: loaded from the files.
     model = transformers.AutoModelForImageTextToText.from_pretrained(output)
     processor = transformers.AutoProcessor.from_pretrained(output)

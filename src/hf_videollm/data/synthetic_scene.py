@@ -278,10 +278,9 @@ def make_scene(
         sprites = _count_sprites(rng, length)
     beeps = 1 + int(rng.random() * MAX_BEEPS)
     pitch = _pick(rng, PITCHES)
+    beep_times = [(number + 0.5) / beeps for number in range(beeps)]
     if chosen_kind == "entry":
-        beep_times = (_entry_beep(rng, sprites[0].first_frame / length, length / fps),)
-    else:
-        beep_times = tuple((number + 0.5) / beeps for number in range(beeps))
+        beep_times = [_entry_beep(rng, sprites[0].first_frame / length, length / fps)]
     return Scene(
         seed=seed,
         kind=chosen_kind,
@@ -291,7 +290,7 @@ def make_scene(
         noise=noise,
         sprites=sprites,
         direction=direction,
-        beep_times=beep_times,
+        beep_times=tuple(beep_times),
         pitch=pitch,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 
 from hf_videollm.data.records import drop_none
@@ -30,12 +31,16 @@ class VideoDataCollator:
         processor: processor of the model.
         frames: path -> sampled, resized and cropped frames (T, 3, H, W) uint8, e.g. a `FrameCache`; None decodes
             the files for every batch.
+        sounds: path -> waveform (samples,) at the processor's sampling rate, or None for a clip without sound, e.g.
+            an `AudioCache`: the sound of videos, handed to the processor as `video_audio`, and sounds of their own.
+            None leaves the sound to the processor, which finds none in frames from a cache.
         max_length: refuse rows with more tokens than this; None allows any length.
         processor_kwargs: passed on to the processor, e.g. `{"num_frames": 4}`.
     """
 
     processor: Any
     frames: Mapping[str, torch.Tensor] | None = None
+    sounds: Mapping[str, np.ndarray | None] | None = None
     max_length: int | None = None
     processor_kwargs: Mapping[str, Any] | None = None
 
@@ -61,7 +66,7 @@ class VideoDataCollator:
             return_dict=True,
             return_tensors="pt",
             return_assistant_tokens_mask=True,
-            processor_kwargs={"padding": True, **self._media_kwargs(), **(self.processor_kwargs or {})},
+            processor_kwargs={"padding": True, **self._media_kwargs(rows), **(self.processor_kwargs or {})},
         )
         answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
         batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
@@ -86,19 +91,28 @@ class VideoDataCollator:
     def _conversation(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         # Also a copy: apply_chat_template writes into the messages it is given.
         messages = drop_none(row["messages"])
-        if self.frames is not None:
-            for message in messages:
-                if isinstance(message["content"], list):
-                    message["content"] = [self._with_frames(block) for block in message["content"]]
+        for message in messages:
+            if isinstance(message["content"], list):
+                message["content"] = [self._from_caches(block) for block in message["content"]]
         return messages
 
-    def _with_frames(self, block: Mapping[str, Any]) -> Mapping[str, Any]:
-        if block["type"] != "video" or self.frames is None:
-            return block
-        return {"type": "video", "video": self.frames[block["path"]]}
+    def _from_caches(self, block: Mapping[str, Any]) -> Mapping[str, Any]:
+        if block["type"] == "video" and self.frames is not None:
+            return {"type": "video", "video": self.frames[block["path"]]}
+        # A sound without a name is that of the video before it.
+        if block["type"] == "audio" and self.sounds is not None and "path" in block:
+            sound = self.sounds[block["path"]]
+            return block if sound is None else {"type": "audio", "audio": sound}
+        return block
 
-    def _media_kwargs(self) -> dict[str, Any]:
-        return CACHED_FRAMES_KWARGS if self.frames is not None else {}
+    def _media_kwargs(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        options: dict[str, Any] = dict(CACHED_FRAMES_KWARGS) if self.frames is not None else {}
+        if self.sounds is not None and _videos(rows):
+            # One entry per video, in reading order through the whole batch.
+            # What a file without sound gets is the processor's matter, so that one is named instead.
+            sounds = ((path, self.sounds[path]) for path in _videos(rows))
+            options["video_audio"] = [path if sound is None else sound for path, sound in sounds]
+        return options
 
     def _check(self, rows: Sequence[Mapping[str, Any]], batch: Mapping[str, torch.Tensor]) -> None:
         lengths = batch["attention_mask"].sum(-1).tolist()
@@ -112,6 +126,15 @@ class VideoDataCollator:
                     f"{name} has {length} tokens, more than max_length {self.max_length}. Rows are never cut, because "
                     "that would cut media tokens: use fewer frames, or drop the row."
                 )
+
+
+def _videos(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    blocks = (block for row in rows for message in row["messages"] for block in _blocks(message["content"]))
+    return [block["path"] for block in blocks if block["type"] == "video"]
+
+
+def _blocks(content: Any) -> list[Mapping[str, Any]]:
+    return content if isinstance(content, list) else []
 
 
 def _count_repeats(words: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
-__all__ = ["FrameCache", "StillFrames"]
+__all__ = ["CLIPS_AHEAD", "DECODERS", "FrameCache", "StillFrames", "cache_signature"]
 
 DECODERS = 4
 UNRELATED_OPTIONS = ("processor_class", "auto_map")
@@ -69,7 +69,9 @@ class FrameCache(Mapping[str, torch.Tensor]):
             raise ValueError("There are no videos to cache.")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"frames-{_signature(unique, video_processor)}.npy"
+        # Saving a processor adds notes to it that change no pixel.
+        options = {name: value for name, value in video_processor.to_dict().items() if name not in UNRELATED_OPTIONS}
+        target = folder / f"frames-{cache_signature(unique, options)}.npy"
         if not target.exists():
             _decode_all(unique, video_processor, target, progress)
         return cls(np.load(target, mmap_mode="r"), {path: row for row, path in enumerate(unique)})
@@ -98,10 +100,9 @@ class StillFrames(Mapping[str, torch.Tensor]):
         return len(self._frames)
 
 
-def _signature(paths: list[str], video_processor: Any) -> str:
+def cache_signature(paths: list[str], options: Mapping[str, Any]) -> str:
+    """Name for what decoding these files with these options gives; changes when a file or an option does."""
     facts = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
-    # Saving a processor adds notes to it that change no pixel.
-    options = {name: value for name, value in video_processor.to_dict().items() if name not in UNRELATED_OPTIONS}
     settings = json.dumps([options, facts], sort_keys=True, default=str)
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 

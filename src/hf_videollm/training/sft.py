@@ -7,10 +7,11 @@ A recipe:
 
     model: path or Hub id            # may also be given on the command line
     records: clips/records.jsonl     # canonical records; questions of one clip can be merged into one conversation
-    frame_cache: runs/frames         # optional: decode every clip once
+    frame_cache: runs/frames         # optional: decode every clip once, its sound too if the design can hear
     merge_turns: true                # optional: ask all questions about a clip in one conversation
     kinds: [colour, shape]           # optional: only records whose metadata name one of these kinds
     still_frames: true               # optional: show one random frame of each clip (image stage); needs frame_cache
+    sound_only: true                 # optional: let the model hear the clips without seeing them (audio stage)
     trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
     lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig
     arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
@@ -37,7 +38,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
-from hf_videollm.data.records import Message, VideoQARecord, read_jsonl
+from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl
+from hf_videollm.training.audio_cache import AudioCache
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache, StillFrames
 
@@ -81,6 +83,7 @@ class Recipe:
     merge_turns: bool = False
     kinds: list[str] | None = None
     still_frames: bool = False
+    sound_only: bool = False
     trainable: list[str] | None = None
     lora: dict[str, Any] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -162,13 +165,18 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     if recipe.trainable is not None:
         freeze_all_but(model, recipe.trainable)
     frames = _open_frames(recipe, processor)
+    sounds = _open_sounds(recipe, processor)
     # Only what the collator reads: free-form metadata would not fit one Arrow schema.
     rows = Dataset.from_list([{"id": record.id, "messages": record.messages} for record in records])
     return SFTTrainer(
         model=model,
         args=SFTConfig(**_arguments(recipe)),
         train_dataset=rows,
-        data_collator=VideoDataCollator(processor, frames=frames),
+        data_collator=VideoDataCollator(
+            processor,
+            frames=frames,
+            sounds=sounds,
+        ),
         processing_class=processor,
         peft_config=_lora_config(recipe.lora),
     )
@@ -205,18 +213,48 @@ def _read_records(recipe: Recipe) -> list[VideoQARecord]:
         records = [record for record in records if record.metadata.get("kind") in recipe.kinds]
         if not records:
             raise RecipeError(f"No record of {recipe.records} has metadata with a kind out of {recipe.kinds}.")
+    if recipe.sound_only:
+        records = [_blindfolded(record) for record in records]
     return merge_turns(records) if recipe.merge_turns else records
 
 
+def _blindfolded(record: VideoQARecord) -> VideoQARecord:
+    """The record with the sound of each video in place of the video."""
+    messages: list[Message] = [
+        {"role": message["role"], "content": [_as_sound(block) for block in message["content"]]}
+        for message in record.messages
+    ]
+    return replace(record, messages=messages)
+
+
+def _as_sound(block: ContentBlock) -> ContentBlock:
+    sound = block.copy()
+    if block["type"] == "video":
+        sound["type"] = "audio"
+    return sound
+
+
 def _open_frames(recipe: Recipe, processor: Any) -> Mapping[str, torch.Tensor] | None:
-    if recipe.frame_cache is None:
+    if recipe.frame_cache is None or recipe.sound_only:
         if recipe.still_frames:
             raise RecipeError("still_frames takes frames out of a cache: name a folder in frame_cache.")
         return None
-    # Clips of all records, so that stages which use different kinds of questions share one cache.
-    paths = (path for record in read_jsonl(str(recipe.records)) for path in record.media("video"))
-    cache = FrameCache.build(paths, processor.video_processor, recipe.frame_cache)
+    cache = FrameCache.build(_all_clips(recipe), processor.video_processor, recipe.frame_cache)
     return StillFrames(cache) if recipe.still_frames else cache
+
+
+def _open_sounds(recipe: Recipe, processor: Any) -> AudioCache | None:
+    hears = getattr(processor, "feature_extractor", None) is not None
+    if recipe.sound_only and not hears:
+        raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
+    if recipe.frame_cache is None or not hears:
+        return None
+    return AudioCache.build(_all_clips(recipe), processor.feature_extractor.sampling_rate, recipe.frame_cache)
+
+
+def _all_clips(recipe: Recipe) -> list[str]:
+    # Of all records, so that stages which use different kinds of questions share one cache.
+    return [path for record in read_jsonl(str(recipe.records)) for path in record.media("video")]
 
 
 def _join(group: list[VideoQARecord], rng: random.Random) -> VideoQARecord:

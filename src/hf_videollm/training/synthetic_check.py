@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,14 @@ class Answer:
         return self.text.strip().lower() == self.clip.question.answer
 
 
-def held_out_clips(folder: Path, per_kind: int = 100, split: str = "test", kinds: Sequence[str] | None = None) -> list:
+def held_out_clips(
+    folder: Path,
+    per_kind: int = 100,
+    split: str = "test",
+    kinds: Sequence[str] | None = None,
+    sound: bool = False,
+    with_audio: bool = True,
+) -> list[Clip]:
     """Write the clips of the held-out questions as MP4 files (those that are missing) and list them.
 
     Args:
@@ -46,11 +53,13 @@ def held_out_clips(folder: Path, per_kind: int = 100, split: str = "test", kinds
         per_kind: number of questions of each kind.
         split: "validation" for decisions during development, "test" for the reported numbers.
         kinds: only questions of these kinds.
+        sound: ask about the sound too.
+        with_audio: write the sound track; without it, the same clips and questions in silent files.
     """
     clips = []
-    for scene, question in held_out_questions(per_kind, split):
+    for scene, question in held_out_questions(per_kind, split, sound):
         if kinds is None or question.kind in kinds:
-            clips.append(Clip(_written(scene, folder), question))
+            clips.append(Clip(_written(scene, folder, with_audio), question))
     return clips
 
 
@@ -62,6 +71,7 @@ def answer_questions(
     batch_size: int = 25,
     shuffle_seed: int | None = None,
     progress: bool = True,
+    processor_kwargs: Mapping[str, Any] | None = None,
 ) -> list[Answer]:
     """Ask the model every question.
 
@@ -72,6 +82,7 @@ def answer_questions(
         batch_size: clips per call of `generate`.
         shuffle_seed: shuffle the sampled frames of every clip first, to see what depends on their order.
         progress: show a progress bar.
+        processor_kwargs: passed on to the processor, e.g. `{"use_audio_in_video": False}`.
     """
     model.eval()
     rng = random.Random(shuffle_seed)
@@ -86,7 +97,7 @@ def answer_questions(
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs={"padding": True, "padding_side": "left"},
+            processor_kwargs={"padding": True, "padding_side": "left", **(processor_kwargs or {})},
         ).to(model.device)
         if shuffle_seed is not None:
             inputs["pixel_values_videos"] = _shuffle_frames(inputs["pixel_values_videos"], rng)
@@ -104,9 +115,10 @@ def accuracies(answers: Sequence[Answer]) -> dict[str, float]:
     return {kind: sum(right) / len(right) for kind, right in sorted(by_kind.items())}
 
 
-def _written(scene: Scene, folder: Path) -> Path:
-    path = Path(folder) / f"{scene.seed:07d}.mp4"
-    return path if path.exists() else write_scene_mp4(scene, path)
+def _written(scene: Scene, folder: Path, with_audio: bool) -> Path:
+    # The kind too: with questions about sound, a seed may give another scene than without.
+    path = Path(folder) / f"{scene.seed:07d}-{scene.kind}{'' if with_audio else '-silent'}.mp4"
+    return path if path.exists() else write_scene_mp4(scene, path, with_audio)
 
 
 def _conversation(clip: Clip) -> list[dict[str, Any]]:

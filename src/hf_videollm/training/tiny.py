@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,35 +12,52 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import CLIPImageProcessor, GenerationConfig, PreTrainedTokenizerFast
 
-from hf_videollm.data.synthetic_scene import DETAIL_TEMPLATES, QUESTION_TEMPLATES, answer_vocabulary
+from hf_videollm.data.synthetic_scene import (
+    DETAIL_TEMPLATES,
+    QUESTION_TEMPLATES,
+    VIDEO_QUESTION_KINDS,
+    answer_vocabulary,
+)
 from hf_videollm.models.configuration_pllava import PllavaConfig
 from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
 from hf_videollm.models.processing_pllava import PllavaProcessor
 from hf_videollm.models.video_processing_pllava import PllavaVideoProcessor
 
-__all__ = ["build_tiny_pllava", "build_tokenizer", "vocabulary"]
+__all__ = ["build_tiny_pllava", "build_tokenizer", "vocabulary", "words_of"]
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>")
+# Not the kinds that came later: ids of tokens are rows of trained weights.
+KINDS_OF_QUESTIONS = (*VIDEO_QUESTION_KINDS, "beeps", "pitch")
 # Words of the chat template.
 TEMPLATE_WORDS = ("user", "assistant", ":")
 
 
 def vocabulary() -> list[str]:
-    """Every token of the small model: special tokens, then the words of all questions and answers by alphabet."""
+    """Every token of the small model: special tokens, then the words of its questions and answers by alphabet."""
     words = set(TEMPLATE_WORDS)
-    for kind, templates in QUESTION_TEMPLATES.items():
-        for template in templates:
-            words.update(_words(template.format(a="", b="")))
-        for answer in answer_vocabulary(kind):
-            words.update(_words(answer))
+    for kind in KINDS_OF_QUESTIONS:
+        words |= words_of(kind)
     for template in DETAIL_TEMPLATES:
         words.update(word for place in ("first", "last") for word in _words(template.format(property="", place=place)))
     return [*SPECIAL_TOKENS, *sorted(words)]
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per lower-cased word or punctuation mark. Pads on the left, as generation needs."""
-    ids = {word: number for number, word in enumerate(vocabulary())}
+def words_of(kind: str) -> set[str]:
+    """Words of all questions and answers of one kind."""
+    texts = [template.format(a="", b="") for template in QUESTION_TEMPLATES[kind]] + answer_vocabulary(kind)
+    return {word for text in texts for word in _words(text)}
+
+
+def build_tokenizer(
+    words: Sequence[str] | None = None, placeholders: Sequence[str] = ("<image>", "<video>")
+) -> PreTrainedTokenizerFast:
+    """One token per lower-cased word or punctuation mark. Pads on the left, as generation needs.
+
+    Args:
+        words: every token in the order of its id; `vocabulary()` by default.
+        placeholders: which of them stand for media.
+    """
+    ids = {word: number for number, word in enumerate(vocabulary() if words is None else words)}
     tokenizer = Tokenizer(WordLevel(ids, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -52,7 +70,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token="</s>",
         unk_token="<unk>",
         pad_token="<pad>",
-        additional_special_tokens=["<image>", "<video>"],
+        additional_special_tokens=list(placeholders),
         padding_side="left",
         model_max_length=1024,
     )

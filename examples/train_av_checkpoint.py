@@ -1,0 +1,150 @@
+"""Make the small VideoLLaMA2-AV of the package, which sees and hears, and measure what it answers.
+
+    python examples/train_av_checkpoint.py                 # an hour on one shared CPU core, two threads are no faster
+    python examples/train_av_checkpoint.py --only evaluate # measure the shipped one again
+
+Steps, each resumable: write clips, take over the eyes and the words of the small PLLaVA, train with TRL's SFTTrainer,
+measure on held-out clips, save.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import transformers
+import typer
+from checkpoint_tools import (
+    ASSETS,
+    count_parameters,
+    last_checkpoint,
+    list_recipes,
+    provenance,
+    run_stages,
+    write_asset,
+)
+
+import hf_videollm
+from hf_videollm.data.records import read_jsonl, write_jsonl
+from hf_videollm.data.synthetic import generate_dataset
+from hf_videollm.data.synthetic_scene import SOUND_QUESTION_KINDS, answer_vocabulary
+from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
+from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
+from hf_videollm.training.tiny_av import build_tiny_videollama2_av, take_over_weights
+
+STAGES = ("videollama2_av_synthetic_sound", "videollama2_av_synthetic")
+ASSET = ASSETS / "videollama2-av-tiny"
+# Kinds of questions that need the order of the frames.
+TIME_KINDS = ("direction", "order", "sound_order")
+
+NOTES = """# The small VideoLLaMA2-AV of this package
+
+{parameters} parameters. It knows synthetic clips of coloured shapes and beeps and nothing else: it is here so that
+sound can be tried offline, and so that a test can see a model learn to hear.
+
+Made by `python examples/train_av_checkpoint.py` in two stages, recipes {stages} in
+`hf_videollm/training/recipes` (steps, learning rates and seeds stand there): sound alone first, then clips with sound,
+both with TRL's SFTTrainer, without LoRA. Vision tower and language model start with the weights of `pllava-tiny`, which
+was trained on clips of the same kind without sound; the tower stays as it is. Connector, audio encoder, its projector
+and the words that `pllava-tiny` does not know start from random weights, seed 0. Training clips have the seeds 0 to
+9999, those from 9000 on without a sound track. Losses and learning rates of every logged step are in
+`training_log.jsonl`.
+
+Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
+MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Numbers, command and library
+versions are in `accuracy.json`; the command was `{command}`.
+
+- silent files: the same clips written without a sound track, which the processor replaces by silence;
+- not heard: the files with sound, `use_audio_in_video=False`, so that the model gets no audio tokens at all;
+- frames shuffled: with sound, the sampled frames in random order;
+- chance: one out of the number of possible answers.
+
+| question | with sound | silent files | not heard | frames shuffled | chance |
+|---|---|---|---|---|---|
+{rows}
+"""
+
+
+def train(work: Path, num_videos: int) -> tuple[Any, Any]:
+    """Write the clips, a tenth of them silent, train in two stages, and return model and processor."""
+    num_silent = num_videos // 10
+    heard = generate_dataset(work / "sound", num_videos - num_silent, sound_questions=True, details=True, entries=True)
+    silent = generate_dataset(work / "silent", num_silent, seed=num_videos - num_silent, with_audio=False, details=True)
+    records = write_jsonl([*read_jsonl(heard), *read_jsonl(silent)], work / "records.jsonl")
+    model, processor = build_tiny_videollama2_av(seed=0)
+    take_over_weights(model, hf_videollm.default_checkpoint())
+    print(f"{count_parameters(model)} parameters, {num_videos} clips", flush=True)
+    return run_stages(STAGES, model, processor, records, work), processor
+
+
+def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
+    """Measure with sound, without it in two ways, and with the frames shuffled."""
+    folder = work / f"held_out_{split}"
+    clips = held_out_clips(folder, per_kind, split, sound=True)
+    silent = held_out_clips(folder, per_kind, split, sound=True, with_audio=False)
+    unheard = {"use_audio_in_video": False}
+    timed = [clip for clip in clips if clip.question.kind in TIME_KINDS]
+    return {
+        "split": split,
+        "questions": len(clips),
+        "accuracy": accuracies(answer_questions(model, processor, clips)),
+        "silent_files": accuracies(answer_questions(model, processor, silent)),
+        "not_heard": accuracies(answer_questions(model, processor, clips, processor_kwargs=unheard)),
+        "frames_shuffled": accuracies(answer_questions(model, processor, timed, shuffle_seed=0)),
+        **provenance(),
+    }
+
+
+def describe(model: Any, result: dict[str, Any]) -> str:
+    """Page that lies next to the checkpoint: what it is, how it was made, what it can do."""
+    rows = []
+    for kind in result["accuracy"]:
+        shares = [result[name].get(kind) for name in ("accuracy", "silent_files", "not_heard", "frames_shuffled")]
+        cells = ["" if share is None else f"{share:.1%}" for share in shares]
+        # An order question names two shapes.
+        choices = 2 if kind == "order" else len(answer_vocabulary(kind))
+        name = f"{kind} (sound)" if kind in SOUND_QUESTION_KINDS else kind
+        rows.append(f"| {' | '.join([name, *cells, f'{1 / choices:.0%}'])} |")
+    return NOTES.format(
+        parameters=count_parameters(model),
+        stages=list_recipes(STAGES),
+        rows="\n".join(rows),
+        **{key: result[key] for key in ("questions", "split", "command")},
+    )
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = Path("runs/av"),
+    num_videos: Annotated[int, typer.Option(help="Training clips, a tenth of them silent.")] = 10_000,
+    per_kind: Annotated[int, typer.Option(help="Held-out questions of each kind.")] = 100,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder of the finished checkpoint.")] = ASSET,
+    split: Annotated[str, typer.Option(help="Clips to measure on: test, or validation for decisions.")] = "test",
+    only: Annotated[
+        str | None,
+        typer.Option(help="`finish`: save and measure the last training checkpoint; `evaluate`: measure --output."),
+    ] = None,
+) -> None:
+    """Train and measure the small VideoLLaMA2-AV."""
+    torch.set_num_threads(threads)
+    if only not in (None, "finish", "evaluate"):
+        raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
+    if only is None:
+        write_asset(*train(work, num_videos), STAGES, work, output)
+    elif only == "finish":
+        trained = VideoLlama2AVForCausalLM.from_pretrained(last_checkpoint(work, STAGES[-1]))
+        write_asset(trained, build_tiny_videollama2_av()[1], STAGES, work, output)
+    # Measured as users will have it: loaded from the files.
+    model = transformers.AutoModelForImageTextToText.from_pretrained(output)
+    processor = transformers.AutoProcessor.from_pretrained(output)
+    result = evaluate(model, processor, work, per_kind, split)
+    print(describe(model, result))
+    if only != "evaluate":  # measuring again is for the screen; the record is of the training
+        (output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        (output / "TRAINING.md").write_text(describe(model, result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

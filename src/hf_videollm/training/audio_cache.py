@@ -1,0 +1,114 @@
+"""Decoded sound on disk, next to the frames of `frame_cache`: training hears a clip without decoding it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import track
+
+from hf_videollm.models.audio_io import load_audio
+from hf_videollm.models.media_errors import NoAudioStream
+from hf_videollm.training.frame_cache import CLIPS_AHEAD, DECODERS, cache_signature
+
+__all__ = ["AudioCache"]
+
+Waveform = npt.NDArray[np.float32]
+
+
+class AudioCache(Mapping[str, Waveform | None]):
+    """Path of a file -> its sound, float32 (samples,) in -1..1, or None if it has none.
+
+    All sounds lie one behind the other in one memory-mapped file, so a pool larger than memory works too.
+    """
+
+    def __init__(self, samples: Waveform, ends: npt.NDArray[np.int64], rows: Mapping[str, int]) -> None:
+        """Args:
+        samples: (all samples,) float32.
+        ends: (files,) where each sound ends in `samples`; it begins where the one before it ends.
+        rows: path -> index of `ends`.
+        """
+        self._samples = samples
+        self._ends = ends
+        self._rows = rows
+
+    def __getitem__(self, path: str) -> Waveform | None:
+        row = self._rows[path]
+        start = int(self._ends[row - 1]) if row else 0
+        # A copy: a batch must not hang on the mapped file.
+        sound = np.array(self._samples[start : self._ends[row]])
+        return sound if len(sound) else None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @classmethod
+    def build(
+        cls, paths: Iterable[str], sampling_rate: int, folder: str | os.PathLike[str], progress: bool = True
+    ) -> AudioCache:
+        """Decode the sound of every file once, or open the result of an earlier call.
+
+        An earlier result is used if files (name, size, time of change) and sampling rate are the same.
+
+        Args:
+            paths: files; repeated names are decoded once.
+            sampling_rate: of the waveforms, in Hz.
+            folder: where the cache lies; nothing half-written is ever seen under its final name.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: no files.
+            MediaError: a file cannot be decoded.
+        """
+        unique = list(dict.fromkeys(paths))
+        if not unique:
+            raise ValueError("There are no files whose sound could be cached.")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"sound-{cache_signature(unique, {'sampling_rate': sampling_rate})}"
+        # The table appears first: where the samples are, the table is too.
+        samples, ends = folder / f"{name}.f32", folder / f"{name}.ends.npy"
+        if not samples.exists():
+            _decode_all(unique, sampling_rate, samples, ends, progress)
+        # An empty file cannot be mapped: all files are silent then.
+        mapped = np.memmap(samples, dtype=np.float32, mode="r") if samples.stat().st_size else np.zeros(0, np.float32)
+        return cls(mapped, np.load(ends), {path: row for row, path in enumerate(unique)})
+
+
+def _decode_all(paths: list[str], sampling_rate: int, samples: Path, ends: Path, progress: bool) -> None:
+    temporary = samples.with_name(f".{samples.name}.{os.getpid()}.tmp")
+    temporary_ends = ends.with_name(f".{os.getpid()}.tmp.{ends.name}")
+    try:
+        lengths = []
+        with temporary.open("wb") as handle:
+            sounds = _decode_ahead(paths, sampling_rate)
+            for sound in track(sounds, "Decoding sound", total=len(paths), disable=not progress):
+                handle.write(sound.tobytes())
+                lengths.append(len(sound))
+        np.save(temporary_ends, np.cumsum(lengths, dtype=np.int64))
+        os.replace(temporary_ends, ends)
+        os.replace(temporary, samples)
+    finally:
+        temporary.unlink(missing_ok=True)
+        temporary_ends.unlink(missing_ok=True)
+
+
+def _decode_ahead(paths: list[str], sampling_rate: int) -> Iterator[Waveform]:
+    """Yield the sounds in order; a few files are decoded side by side."""
+    with ThreadPoolExecutor(max_workers=DECODERS) as pool:
+        for start in range(0, len(paths), CLIPS_AHEAD):
+            yield from pool.map(lambda path: _decode(path, sampling_rate), paths[start : start + CLIPS_AHEAD])
+
+
+def _decode(path: str, sampling_rate: int) -> Waveform:
+    try:
+        return load_audio(path, sampling_rate=sampling_rate)
+    except NoAudioStream:
+        return np.zeros(0, np.float32)

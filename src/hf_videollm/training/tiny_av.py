@@ -1,0 +1,171 @@
+"""The small VideoLLaMA2-AV of the package, which starts with the eyes and the words of the small PLLaVA."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPImageProcessor, GenerationConfig
+
+from hf_videollm.models.configuration_videollama2_av import VideoLlama2AVConfig
+from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor
+from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
+from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
+from hf_videollm.models.processing_pllava import CHAT_TEMPLATE
+from hf_videollm.models.processing_videollama2 import processor_options
+from hf_videollm.models.processing_videollama2_av import VideoLlama2AVProcessor
+from hf_videollm.models.video_processing_videollama2 import VideoLlama2VideoProcessor
+from hf_videollm.training.tiny import build_tokenizer, vocabulary, words_of
+
+__all__ = ["av_chat_template", "av_vocabulary", "build_tiny_videollama2_av", "take_over_weights"]
+
+# The clips last two to three seconds; more would only be more tokens than the language model has seen.
+MAX_SECONDS = 10.0
+
+
+def av_vocabulary() -> list[str]:
+    """Every token of the small model: those of the small PLLaVA with their ids, then the new ones."""
+    known = vocabulary()
+    return [*known, "<audio>", *sorted(words_of("sound_order") - set(known))]
+
+
+def av_chat_template() -> str:
+    """The layout in which the small PLLaVA learned to talk, with sounds among the media."""
+    return CHAT_TEMPLATE.replace("['text', 'video', 'image']", "['text', 'video', 'image', 'audio']")
+
+
+def build_tiny_videollama2_av(
+    seed: int = 0,
+    num_frames: int = 8,
+    image_size: int = 64,
+    patch_size: int = 8,
+    vision_width: int = 96,
+    vision_layers: int = 3,
+    text_width: int = 128,
+    text_layers: int = 4,
+    audio_width: int = 64,
+    audio_layers: int = 2,
+) -> tuple[VideoLlama2AVForCausalLM, VideoLlama2AVProcessor]:
+    """Make the untrained small model and its processor.
+
+    The connector is that of VideoLLaMA2.1 with RegStages of one block instead of four.
+
+    Args:
+        seed: seed of the initial weights; the global random state is left as it was.
+        num_frames: frames sampled from a video.
+        image_size: side of the frames the model sees, in pixels.
+        patch_size: side of a patch in pixels.
+        vision_width: width of the vision tower; heads are 32 wide.
+        vision_layers: layers of the vision tower, all of which are used.
+        text_width: width of the language model; heads are 32 wide.
+        text_layers: layers of the language model.
+        audio_width: width of the audio encoder; heads are 32 wide.
+        audio_layers: layers of the audio encoder.
+    """
+    words = av_vocabulary()
+    placeholders = ["<image>", "<video>", "<audio>"]
+    tokenizer = build_tokenizer(words, placeholders)
+    special: dict[str, Any] = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    config = VideoLlama2AVConfig(
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": vision_width,
+            "intermediate_size": 3 * vision_width,
+            "num_hidden_layers": vision_layers,
+            "num_attention_heads": vision_width // 32,
+            "image_size": image_size,
+            "patch_size": patch_size,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": text_width,
+            "intermediate_size": 11 * text_width // 4,
+            "num_hidden_layers": text_layers,
+            "num_attention_heads": text_width // 32,
+            "num_key_value_heads": text_width // 32,
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": True,
+            **special,
+        },
+        audio_config={
+            "patch_embedding_dim": 3 * audio_width // 4,
+            "hidden_size": audio_width,
+            "num_hidden_layers": audio_layers,
+            "num_attention_heads": audio_width // 32,
+            "intermediate_size": 2 * audio_width,
+            # Two seconds: 32 tokens are four patches in time.
+            "conv_pos_kernel": 32,
+            "conv_pos_groups": 16,
+            "num_buckets": 160,
+            "max_distance": 200,
+            "layerdrop": 0.0,
+            # The usual 0.02 suits widths of 768 and more; with it, nothing is heard for a thousand steps.
+            "initializer_range": audio_width**-0.5,
+        },
+        **{f"{token[1:-1]}_token_id": words.index(token) for token in placeholders},
+        num_frames=num_frames,
+        connector_type="stc_connector_v35",
+        connector_depth=1,
+        vision_feature_layer=-1,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = VideoLlama2AVForCausalLM(config)
+        for layer in (*model.model.audio_projector, *model.model.connector.readout):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_normal_(layer.weight)
+    model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
+    sizes: dict[str, Any] = {
+        "size": {"shortest_edge": image_size},
+        "crop_size": {"height": image_size, "width": image_size},
+    }
+    processor = VideoLlama2AVProcessor(
+        image_processor=CLIPImageProcessor(**sizes),
+        tokenizer=tokenizer,
+        video_processor=VideoLlama2VideoProcessor(num_frames=num_frames, **sizes),
+        feature_extractor=BeatsFeatureExtractor(max_seconds=MAX_SECONDS, pad_with_silence=False),
+        chat_template=av_chat_template(),
+        audio_sampling="contiguous",
+        **processor_options(config),
+    )
+    return model, processor
+
+
+@torch.no_grad()
+def take_over_weights(model: VideoLlama2AVForCausalLM, source: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """Give vision tower and language model the weights of the small PLLaVA; words it does not know keep their own.
+
+    Args:
+        model: from `build_tiny_videollama2_av`, changed in place.
+        source: folder of the checkpoint.
+
+    Returns:
+        Names of the parameters: "taken" from the source, in part ("partly"), and "new".
+
+    Raises:
+        ValueError: the checkpoint has other sizes.
+    """
+    found = PllavaForConditionalGeneration.from_pretrained(source).state_dict()
+    sorted_names: dict[str, list[str]] = {"taken": [], "partly": [], "new": []}
+    for name, weight in model.state_dict().items():
+        if name not in found or "connector" in name:
+            sorted_names["new"].append(name)
+            continue
+        rows = len(found[name])
+        is_vocabulary = "embed_tokens" in name or "lm_head" in name
+        if found[name].shape != (weight[:rows] if is_vocabulary else weight).shape:
+            raise ValueError(
+                f"{name} has the shape {tuple(weight.shape)}, in the checkpoint {tuple(found[name].shape)}: "
+                "build the model with the sizes of the checkpoint."
+            )
+        weight[:rows] = found[name]
+        sorted_names["partly" if rows < len(weight) else "taken"].append(name)
+    return sorted_names
