@@ -194,7 +194,7 @@ def info(
 @convert_app.callback(invoke_without_command=True)
 def convert(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        raise ValueError("Say which design to convert: hf-videollm convert pllava SRC DST (--help tells more).")
+        raise ValueError("Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, or beats (--help).")
 
 
 @convert_app.command("pllava")
@@ -239,6 +239,80 @@ def convert_pllava_command(
             overwrite=overwrite,
             progress=progress.report,
         )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        console.print(report.render())
+
+
+@convert_app.command("videollama2")
+def convert_videollama2_command(
+    src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    base: Annotated[
+        Path | None, typer.Option(help="What a LoRA, or a checkpoint of projectors only, was trained from.")
+    ] = None,
+    vision: Annotated[Path | None, typer.Option(help="CLIP or SigLIP folder or file, where SRC has no tower.")] = None,
+    vision_config: Annotated[
+        Path | None, typer.Option(help="JSON file that describes a vision tower of unknown name.")
+    ] = None,
+    audio_tower: Annotated[
+        Path | None, typer.Option(help="BEATs .pt or audio_tower.bin, where an audio-visual SRC has none.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes of one output file.")] = 5 * 10**9,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert VideoLLaMA2, 2.1 or 2.1-AV: whole checkpoints, "Base" ones (mm_projector.bin), and LoRA (merged).
+
+    Examples:
+
+      hf-videollm convert videollama2 ./VideoLLaMA2.1-7B-AV ./videollama2-av
+
+      hf-videollm convert videollama2 ./7B-Base ./out --base ./Mistral-7B-Instruct-v0.2 --vision ./clip-large-336
+    """
+    from .hub.convert_videollama2 import convert_videollama2
+
+    with ByteProgress("Converting") as progress:
+        report = convert_videollama2(
+            src,
+            dst,
+            base=base,
+            vision=vision,
+            vision_config=vision_config,
+            audio_tower=audio_tower,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress.report,
+        )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        console.print(report.render())
+
+
+@convert_app.command("beats")
+def convert_beats_command(
+    src: Annotated[Path, typer.Argument(help="Microsoft's .pt, or an audio_tower.bin.", metavar="FILE")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a BEATs audio encoder to a folder that BeatsModel and AutoModel load.
+
+    Examples:
+
+      hf-videollm convert beats ./BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt ./beats
+    """
+    from .hub.convert_videollama2_beats import convert_beats
+
+    with ByteProgress("Converting") as progress:
+        report = convert_beats(src, dst, dtype=dtype, overwrite=overwrite, progress=progress.report)
     if as_json:
         _print_json(report.to_dict())
     else:

@@ -1,0 +1,245 @@
+"""Official VideoLLaMA2 checkpoints -> folders that `from_pretrained` loads, streamed tensor by tensor.
+
+Everything is checked before the first weight is written, and the folder appears complete or not at all.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..models.configuration_videollama2 import VideoLlama2Config
+from ..models.media_errors import CheckpointError
+from ..models.modeling_videollama2 import VideoLlama2ForCausalLM
+from ..models.modeling_videollama2_av import VideoLlama2AVForCausalLM
+from ..models.processing_videollama2 import VideoLlama2Processor
+from ..models.processing_videollama2_av import VideoLlama2AVProcessor
+from .atomic import atomic_folder
+from .conversion import (
+    ByteCounter,
+    Progress,
+    check_places,
+    check_space,
+    compare_bases,
+    merge_lora,
+    model_shapes,
+    parse_dtype,
+    usual_dtype,
+    write_code_and_configs,
+)
+from .convert_videollama2_beats import beats_config
+from .convert_videollama2_config import build_config, build_vision_config, can_hear, language_model, read_source_config
+from .convert_videollama2_keys import ConversionPlan, plan_conversion
+from .convert_videollama2_processor import build_generation_config, build_processor
+from .convert_videollama2_source import Inputs, Sources, collect_sources
+from .stream import StoredTensor, TensorPlan, read_json, read_tensor, require_folder, write_sharded
+from .tokenizer_files import find_tokenizer_folder
+
+
+@dataclass(frozen=True)
+class VideoLlama2Report:
+    """What a conversion did.
+
+    Attributes:
+        kind: what the source was: `"complete"`, `"projector"` (the "Base" form: projectors only) or `"lora"`.
+        design: `model_type` of the converted checkpoint.
+        origins: part of the model -> where its weights came from.
+        parameters: number of values of the model.
+        weight_bytes: size of the written weights.
+        dtype: precision that the configuration loads the model in.
+        lora_scale: factor that the LoRA was merged with; `None` without one.
+        token_ids: modality -> id of its placeholder.
+        has_processor: whether tokenizer and processor files were written.
+        notes: what the user should know, in sentences.
+    """
+
+    source: str
+    destination: str
+    kind: str
+    design: str
+    origins: dict[str, str]
+    parameters: int
+    weight_bytes: int
+    weight_files: list[str]
+    dtype: str
+    lora_scale: float | None
+    token_ids: dict[str, int]
+    has_processor: bool
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def render(self) -> Group:
+        """A table and the notes, for a rich console."""
+        table = Table(show_header=False, box=None)
+        table.add_row("converted", Text(f"{self.source} ({self.kind} checkpoint)"))
+        table.add_row("written to", Text(self.destination))
+        table.add_row("design", self.design)
+        for part, origin in self.origins.items():
+            table.add_row(part, Text(origin))
+        table.add_row("parameters", f"{self.parameters:,}")
+        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
+        if self.lora_scale is not None:
+            table.add_row("LoRA", f"merged with the factor {self.lora_scale:g}")
+        ids = ", ".join(f"{modality} {token_id}" for modality, token_id in self.token_ids.items())
+        table.add_row("placeholder ids", ids)
+        table.add_row("processor", "written" if self.has_processor else "NOT written: no tokenizer")
+        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+
+
+def convert_videollama2(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    vision: str | os.PathLike[str] | None = None,
+    vision_config: str | os.PathLike[str] | None = None,
+    audio_tower: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    dtype: str | torch.dtype | None = None,
+    max_shard_size: int = 5 * 10**9,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> VideoLlama2Report:
+    """Convert an official VideoLLaMA2 or VideoLLaMA2-AV checkpoint; its kind is told by what it holds.
+
+    A LoRA is merged into the weights, one at a time. Pickles are read in a process of their own.
+
+    Args:
+        source: folder with config.json and all weights, or what training wrote beside a base: mm_projector.bin,
+            mm_projector_a.bin, audio_tower.bin, or a LoRA with non_lora_trainables.bin.
+        destination: folder to write; must not exist, or be empty, unless `overwrite`.
+        base: folder of the language model, or of the VideoLLaMA2 checkpoint, that a partial checkpoint was trained
+            from; by default the local folder that config.json names, if there is one.
+        vision: folder or weight file of the CLIP or SigLIP, where the checkpoint does not hold it.
+        vision_config: JSON file that describes the vision tower, where its name is unknown.
+        audio_tower: BEATs file of an AV checkpoint that does not hold it.
+        tokenizer: folder of the tokenizer, where neither the source nor the base has the right one.
+        dtype: cast all weights (`"float32"`, `"float16"`, `"bfloat16"`); kept as they are stored by default.
+        max_shard_size: bytes of one weight file.
+        overwrite: replace a destination that holds something.
+        progress: called with (bytes written, bytes to write).
+
+    Returns:
+        What was found and written.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, a tensor does not fit, or an option has no meaning for this
+            checkpoint; file, tensor and mend are named.
+        FileExistsError: the destination holds something and `overwrite` is not set.
+    """
+    target_dtype = parse_dtype(dtype)
+    if max_shard_size < 1:
+        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
+    destination = Path(destination)
+    inputs = Inputs(Path(source), *map(_optional_path, (base, vision, vision_config, audio_tower, tokenizer)))
+    require_folder(inputs.source, "the VideoLLaMA2 checkpoint")
+    if inputs.base is not None:
+        require_folder(inputs.base, "the base")
+    if inputs.tokenizer is not None:
+        require_folder(inputs.tokenizer, "the tokenizer")
+    check_places(destination, asdict(inputs))
+
+    with (
+        atomic_folder(destination, overwrite=overwrite) as folder,
+        tempfile.TemporaryDirectory(dir=folder, prefix="pickles.") as workspace,
+    ):
+        file = inputs.source / "config.json"
+        raw = read_source_config(inputs.source)
+        sources = collect_sources(inputs, raw, Path(workspace))
+        # Made for what is missing, too, so that it can be named.
+        ear = beats_config(sources.ear, sources.ear_settings) if can_hear(raw) and sources.ear is not None else None
+        config, notes = build_config(raw, file, build_vision_config(raw, inputs.vision_config, inputs.vision), ear)
+        model_class: Any = VideoLlama2ForCausalLM if ear is None else VideoLlama2AVForCausalLM
+        processor_class: Any = VideoLlama2Processor if ear is None else VideoLlama2AVProcessor
+        expected = model_shapes(config, model_class, file)
+        is_tied = bool(getattr(config.text_config, "tie_word_embeddings", False))
+        plan = plan_conversion(expected, sources.places, sources.lora_scale, is_tied)
+        result = build_processor(
+            config, language_model(raw), find_tokenizer_folder(inputs.source, inputs.tokenizer, sources.base)
+        )
+        generation_config, generation_notes = build_generation_config(inputs.source, raw, config, result.tokenizer)
+        notes += sources.notes + _compare_base(raw, sources) + result.notes + generation_notes
+        _complete_config(config, plan, result.token_ids, target_dtype, model_class)
+        files, size = _write_weights(folder, plan, target_dtype, max_shard_size, progress)
+        write_code_and_configs(folder, config, generation_config, result.processor, (model_class, processor_class))
+    return VideoLlama2Report(
+        source=str(source),
+        destination=str(destination),
+        kind=sources.kind,
+        design=config.model_type,
+        origins={part: str(place.origin) for part, place in plan.owners.items()},
+        parameters=sum(math.prod(shape) for shape in plan.shapes.values()),
+        weight_bytes=size,
+        weight_files=[file.name for file in files],
+        dtype=str(config.dtype).removeprefix("torch."),
+        lora_scale=sources.lora_scale,
+        token_ids=result.token_ids,
+        has_processor=result.processor is not None,
+        notes=notes,
+    )
+
+
+def _optional_path(path: str | os.PathLike[str] | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _compare_base(raw: dict[str, Any], sources: Sources) -> list[str]:
+    """Notes on facts of the base that contradict the source."""
+    if sources.base is None or not (file := sources.base / "config.json").is_file():
+        return []
+    return compare_bases(read_json(file), raw, file)
+
+
+def _complete_config(
+    config: VideoLlama2Config,
+    plan: ConversionPlan,
+    token_ids: dict[str, int],
+    dtype: torch.dtype | None,
+    model_class: type,
+) -> None:
+    """Fill in what only the weights, the tokenizer and the options tell."""
+    for modality, token_id in token_ids.items():
+        setattr(config, f"{modality}_token_id", token_id)
+    config.architectures = [model_class.__name__]
+    config.dtype = dtype or config.dtype or usual_dtype(plan.tensors)
+    config.tie_word_embeddings = plan.tied
+    config.text_config.tie_word_embeddings = plan.tied
+
+
+def _write_weights(
+    folder: Path, plan: ConversionPlan, dtype: torch.dtype | None, max_shard_size: int, progress: Progress | None
+) -> tuple[list[Path], int]:
+    """Write the model; files and their total size in bytes."""
+    types = {name: dtype or pieces[0].dtype for name, pieces in plan.pieces.items()}
+    plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
+    total = sum(item.nbytes for item in plans)
+    check_space(folder, total)
+
+    def load(name: str) -> Iterator[torch.Tensor]:
+        for piece in plan.pieces[name]:
+            yield _merged(piece, plan).to(types[name])
+
+    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
+
+
+def _merged(stored: StoredTensor, plan: ConversionPlan) -> torch.Tensor:
+    """A tensor with what a LoRA adds to it."""
+    weight = read_tensor(stored)
+    factors = plan.lora.get(stored)
+    if factors is None:
+        return weight
+    return merge_lora(weight, read_tensor(factors.a), read_tensor(factors.b), factors.scale).to(weight.dtype)
+
+
+__all__ = ["VideoLlama2Report", "convert_videollama2"]

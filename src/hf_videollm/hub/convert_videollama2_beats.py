@@ -1,0 +1,214 @@
+"""Microsoft's BEATs checkpoints and the audio towers of VideoLLaMA2-AV -> `BeatsModel`."""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..models.configuration_beats import BeatsConfig
+from ..models.feature_extraction_beats import BeatsFeatureExtractor
+from ..models.media_errors import CheckpointError
+from ..models.modeling_beats import BeatsModel
+from .atomic import atomic_folder
+from .conversion import (
+    ByteCounter,
+    Progress,
+    check_places,
+    check_space,
+    misfits,
+    model_shapes,
+    parse_dtype,
+    refuse,
+    usual_dtype,
+    write_code_and_configs,
+)
+from .convert_videollama2_keys import EAR, SHARED_TABLE, Contents, check_copies, sort_beats
+from .pickle_reader import read_weight_file
+from .stream import StoredTensor, TensorPlan, read_tensor, write_sharded
+
+LAYER = re.compile(re.escape(EAR) + r"encoder\.layers\.(\d+)\..+")
+# Settings of Microsoft's file -> ours: first those that the tensors show as well, then those that only it knows.
+VISIBLE_SETTINGS = {
+    "input_patch_size": "patch_size",
+    "embed_dim": "patch_embedding_dim",
+    "encoder_embed_dim": "hidden_size",
+    "encoder_layers": "num_hidden_layers",
+    "encoder_attention_heads": "num_attention_heads",
+    "encoder_ffn_embed_dim": "intermediate_size",
+    "conv_pos": "conv_pos_kernel",
+    "conv_pos_groups": "conv_pos_groups",
+    "num_buckets": "num_buckets",
+}
+HIDDEN_SETTINGS = {
+    "activation_fn": "hidden_act",
+    "max_distance": "max_distance",
+    "deep_norm": "deep_norm",
+    "dropout": "hidden_dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout",
+    "encoder_layerdrop": "layerdrop",
+}
+# What our model is; a checkpoint that says otherwise is another one.
+FIXED_SETTINGS = {
+    "layer_norm_first": False,
+    "conv_bias": False,
+    "relative_position_embedding": True,
+    "gru_rel_pos": True,
+}
+
+
+@dataclass(frozen=True)
+class BeatsReport:
+    """What a conversion did."""
+
+    source: str
+    destination: str
+    parameters: int
+    weight_bytes: int
+    weight_files: list[str]
+    dtype: str
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def render(self) -> Group:
+        """A table and the notes, for a rich console."""
+        table = Table(show_header=False, box=None)
+        table.add_row("converted", Text(f"{self.source} (BEATs)"))
+        table.add_row("written to", Text(self.destination))
+        table.add_row("parameters", f"{self.parameters:,}")
+        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
+        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+
+
+def beats_config(contents: Contents, settings: Mapping[str, Any]) -> BeatsConfig:
+    """Configuration of a BEATs encoder: sizes from its tensors, the rest from the settings beside them.
+
+    Args:
+        contents: tensors under the names of our whole model.
+        settings: `cfg` of Microsoft's file; empty where there is none.
+
+    Raises:
+        CheckpointError: a tensor that tells a size is missing, the settings contradict the tensors, or they describe
+            another kind of BEATs.
+    """
+    sizes = {name: tensor.shape for name, tensor in contents.weights.items() if name.startswith(EAR)}
+
+    def size(name: str, axis: int, dimensions: int) -> int:
+        shape = sizes.get(EAR + name)
+        if shape is None or len(shape) != dimensions:
+            found = "is missing" if shape is None else f"has the shape {shape}"
+            raise CheckpointError(f"{contents.official(EAR + name)} {found} in {contents.origin}: this is no BEATs.")
+        return shape[axis]
+
+    hidden_size = size("post_extract_proj.weight", 0, 2)
+    fields: dict[str, Any] = {
+        "patch_size": size("patch_embedding.weight", 3, 4),
+        "patch_embedding_dim": size("patch_embedding.weight", 0, 4),
+        "hidden_size": hidden_size,
+        "num_hidden_layers": 1 + max((int(match[1]) for name in sizes if (match := LAYER.fullmatch(name))), default=-1),
+        "num_attention_heads": size(SHARED_TABLE.removeprefix(EAR), 1, 2),
+        "intermediate_size": size("encoder.layers.0.fc1.weight", 0, 2),
+        "conv_pos_kernel": size("encoder.pos_conv.direction", 2, 3),
+        "conv_pos_groups": hidden_size // max(size("encoder.pos_conv.direction", 1, 3), 1),
+        "num_buckets": size(SHARED_TABLE.removeprefix(EAR), 0, 2),
+    }
+    for name, ours in VISIBLE_SETTINGS.items():
+        if name in settings and settings[name] != fields[ours]:
+            raise CheckpointError(
+                f"{contents.origin} says {name} {settings[name]}, but its tensors say {fields[ours]}: get it again."
+            )
+    for name, value in FIXED_SETTINGS.items():
+        if name in settings and settings[name] != value:
+            raise CheckpointError(f"{contents.origin} has {name} {settings[name]}; only BEATs with {value} is known.")
+    fields |= {ours: settings[name] for name, ours in HIDDEN_SETTINGS.items() if name in settings}
+    try:
+        config = BeatsConfig(**fields)
+        config.validate()
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{contents.origin} cannot be converted: {' '.join(str(error).split())}") from error
+    return config
+
+
+def convert_beats(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    dtype: str | torch.dtype | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> BeatsReport:
+    """Convert one BEATs file to a folder that `BeatsModel.from_pretrained` and `AutoModel` load.
+
+    Args:
+        source: Microsoft's .pt, an audio_tower.bin of VideoLLaMA2-AV, or either as safetensors.
+        destination: folder to write; must not exist, or be empty, unless `overwrite`.
+        dtype: cast all weights; kept as they are stored by default.
+        overwrite: replace a destination that holds something.
+        progress: called with (bytes written, bytes to write).
+
+    Raises:
+        CheckpointError: the file is no BEATs, is damaged, or is a pickle that asks for more than tensors.
+        FileExistsError: the destination holds something and `overwrite` is not set.
+    """
+    source, destination = Path(source), Path(destination)
+    target_dtype = parse_dtype(dtype)
+    check_places(destination, {"source": source})
+    with (
+        atomic_folder(destination, overwrite=overwrite) as folder,
+        tempfile.TemporaryDirectory(dir=folder, prefix="pickles.") as workspace,
+    ):
+        stored = read_weight_file(source, Path(workspace))
+        contents = sort_beats(stored.tensors, source)
+        config = beats_config(contents, stored.settings)
+        weights = contents.part("audio tower")
+        expected = {EAR + name: shape for name, shape in model_shapes(config, BeatsModel, source).items()}
+        strangers = [tensor for name, tensor in contents.weights.items() if name not in weights]
+        refuse(
+            misfits(
+                weights,
+                expected,
+                [*contents.unknown, *strangers],
+                lambda name: f"{contents.official(name)} is missing in {source}",
+                "BEATs",
+            )
+        )
+        check_copies(contents)
+        config.architectures = [BeatsModel.__name__]
+        config.dtype = target_dtype or usual_dtype(weights.values())
+        ours: dict[str, StoredTensor] = {name.removeprefix(EAR): weights[name] for name in expected}
+        plans = [TensorPlan(name, tensor.shape, target_dtype or tensor.dtype) for name, tensor in ours.items()]
+        total = sum(plan.nbytes for plan in plans)
+        check_space(folder, total)
+
+        def load(name: str) -> torch.Tensor:
+            return read_tensor(ours[name]).to(target_dtype or ours[name].dtype)
+
+        files = write_sharded(folder, plans, load, progress=ByteCounter(total, progress))
+        write_code_and_configs(folder, config, None, None, (BeatsModel,))
+        BeatsFeatureExtractor(num_mel_bins=config.num_mel_bins, patch_size=config.patch_size).save_pretrained(folder)
+    return BeatsReport(
+        source=str(source),
+        destination=str(destination),
+        parameters=sum(tensor.nbytes // tensor.dtype.itemsize for tensor in ours.values()),
+        weight_bytes=total,
+        weight_files=[file.name for file in files],
+        dtype=str(config.dtype).removeprefix("torch."),
+        notes=[f"{len(contents.dropped)} tensors of the AudioSet classifier were left behind."]
+        if contents.dropped
+        else [],
+    )
+
+
+__all__ = ["BeatsReport", "beats_config", "convert_beats"]

@@ -1,0 +1,350 @@
+"""Which tensor of an official VideoLLaMA2 checkpoint becomes which tensor of ours.
+
+A model is put together from up to four places: the checkpoint, the base it was trained from, a vision tower, a BEATs
+file. Each part of the model comes from the first place that has it, and comes from there as a whole.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..models.media_errors import CheckpointError
+from .conversion import FLOATS, misfits, refuse, shape_text
+from .stream import StoredTensor, read_tensor
+
+LANGUAGE, HEAD, TOWER, CONNECTOR = "model.language_model.", "lm_head.", "model.vision_tower.", "model.connector."
+EAR, EAR_PROJECTOR = "model.audio_tower.", "model.audio_projector."
+# What may come from different places, by the beginnings of our names.
+PARTS: dict[str, tuple[str, ...]] = {
+    "language model": (LANGUAGE, HEAD),
+    "vision tower": (TOWER,),
+    "connector": (CONNECTOR,),
+    "audio tower": (EAR,),
+    "audio projector": (EAR_PROJECTOR,),
+}
+# Official prefix -> ours; the first that fits counts. The dots tell mm_projector from mm_projector_a.
+PREFIXES = (
+    ("model.vision_tower.vision_tower.vision_model.", TOWER),
+    ("model.vision_tower.vision_tower.", TOWER),
+    ("model.mm_projector_a.", EAR_PROJECTOR),
+    ("model.mm_projector.", CONNECTOR),
+    ("model.audio_tower.", EAR),
+    ("lm_head.", HEAD),
+    ("model.", LANGUAGE),
+)
+# Further differences, each a pattern of what follows our prefix. An MLP of the original has no name of its own, and a
+# single linear layer no number.
+RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
+    CONNECTOR: ((r"(weight|bias)", r"readout.0.\1"), (r"(\d+)\.(weight|bias)", r"readout.\1.\2")),
+    EAR_PROJECTOR: ((r"(weight|bias)", r"0.\1"),),
+    LANGUAGE: ((r"(layers\.\d+)\.block_sparse_moe\.(.+)", r"\1.mlp.\2"),),
+    EAR: (
+        (r"encoder\.pos_conv\.0\.weight_g", "encoder.pos_conv.gain"),
+        (r"encoder\.pos_conv\.0\.weight_v", "encoder.pos_conv.direction"),
+        (r"encoder\.pos_conv\.0\.bias", "encoder.pos_conv.bias"),
+        (r"encoder\.layers\.\d+\.self_attn\.relative_attention_bias\.weight", "encoder.relative_attention_bias.weight"),
+    ),
+}
+# One table that all layers share; official files list it once, or once for each layer.
+SHARED_TABLE = EAR + "encoder.relative_attention_bias.weight"
+# Knowingly left behind: buffers that are computed from the configuration, and the AudioSet classes of BEATs, which
+# VideoLLaMA2 never asks for.
+DROPPED = re.compile(r".*(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)|model\.audio_tower\.predictor\..+")
+# Of a whole CLIP or SigLIP, all but what sees.
+VISION_PREFIX = "vision_model."
+VISION_NAMES = ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.", "head.")
+NOT_VISION = re.compile(r"(text_model\.|text_projection\.|visual_projection\.|logit_scale|logit_bias).*")
+LORA_TENSOR = re.compile(r"(?P<layer>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
+# transformers 5 keeps the experts of Mixtral in two tensors; gate (w1) and up (w3) of one expert follow each other.
+FUSED_EXPERTS = re.compile(r"(?P<stem>.+\.mlp\.experts)\.(?P<kind>gate_up_proj|down_proj)")
+
+
+@dataclass
+class LoraPair:
+    """The two factors of one adapted layer: A is (rank, in), B is (out, rank)."""
+
+    a: StoredTensor | None = None
+    b: StoredTensor | None = None
+
+
+@dataclass
+class Contents:
+    """What one place holds, in our names.
+
+    Attributes:
+        origin: what to name when a tensor is missing.
+        weights: our name -> stored tensor.
+        lora: our name of the adapted layer -> its factors.
+        copies: further copies of the table that BEATs' layers share.
+        dropped: tensors that are knowingly left behind.
+        unknown: tensors without a place in the model.
+        official: our name -> the name that this place uses.
+    """
+
+    origin: Path
+    weights: dict[str, StoredTensor] = field(default_factory=dict)
+    lora: dict[str, LoraPair] = field(default_factory=dict)
+    copies: list[StoredTensor] = field(default_factory=list)
+    dropped: list[StoredTensor] = field(default_factory=list)
+    unknown: list[StoredTensor] = field(default_factory=list)
+    official: Callable[[str], str] = lambda name: official_name(name)
+
+    def part(self, part: str) -> dict[str, StoredTensor]:
+        """The tensors of one part of the model."""
+        return {name: tensor for name, tensor in self.weights.items() if name.startswith(PARTS[part])}
+
+
+@dataclass(frozen=True)
+class LoraFactors:
+    """What is added to a weight: scale * B A."""
+
+    a: StoredTensor
+    b: StoredTensor
+    scale: float
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """Where every tensor of the converted checkpoint comes from.
+
+    Attributes:
+        shapes: our name -> shape.
+        pieces: our name -> the stored tensors that it is made of, one after the other.
+        lora: stored tensor -> what is added to it.
+        tied: the head shares the embedding and has no tensor of its own.
+        owners: part of the model -> the place that it comes from.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    pieces: dict[str, list[StoredTensor]]
+    lora: dict[StoredTensor, LoraFactors]
+    tied: bool
+    owners: dict[str, Contents]
+
+    @property
+    def tensors(self) -> list[StoredTensor]:
+        """All stored tensors that are read."""
+        return [tensor for pieces in self.pieces.values() for tensor in pieces]
+
+
+def our_name(name: str) -> str | None:
+    """Our name of an official tensor; `None` if it has none."""
+    name = name.removeprefix("base_model.model.")
+    if name.startswith(("model.model.", "model.lm_head.")):
+        name = name.removeprefix("model.")
+    prefix, ours = next(((old, new) for old, new in PREFIXES if name.startswith(old)), ("", ""))
+    if not ours:
+        return None
+    rest = name.removeprefix(prefix)
+    for pattern, replacement in RENAMES.get(ours, ()):
+        if (match := re.fullmatch(pattern, rest)) is not None:
+            return ours + match.expand(replacement)
+    return ours + rest
+
+
+def official_name(name: str) -> str:
+    """How official checkpoints call our tensor `name`."""
+    ours = next(prefix for prefixes in PARTS.values() for prefix in prefixes if name.startswith(prefix))
+    official = next(old for old, new in PREFIXES if new == ours)
+    rest = name.removeprefix(ours)
+    if ours == LANGUAGE and ".mlp.experts." in name:
+        rest = rest.replace(".mlp.", ".block_sparse_moe.")
+    if ours == EAR:
+        rest = rest.replace("pos_conv.", "pos_conv.0.").replace(".gain", ".weight_g").replace(".direction", ".weight_v")
+        rest = rest.replace("encoder.relative", "encoder.layers.0.self_attn.relative")
+    return official + rest
+
+
+def sort_tensors(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
+    """Give every tensor of an official checkpoint, or of a plain language model, its name in our model.
+
+    Raises:
+        CheckpointError: two tensors are meant for the same place, or the names are ours already.
+    """
+    contents = Contents(origin)
+    if any(name.startswith((LANGUAGE, CONNECTOR)) for name in tensors):
+        raise CheckpointError(f"{origin} is already converted, or belongs to another design: load it as it is.")
+    for name, tensor in tensors.items():
+        target = our_name(name)
+        if DROPPED.fullmatch(name):
+            contents.dropped.append(tensor)
+        elif target is None:
+            contents.unknown.append(tensor)
+        elif (match := LORA_TENSOR.fullmatch(target)) is not None:
+            pair = contents.lora.setdefault(match["layer"], LoraPair())
+            setattr(pair, match["part"].lower(), tensor)
+        elif target not in contents.weights:
+            contents.weights[target] = tensor
+        elif target == SHARED_TABLE:
+            contents.copies.append(tensor)
+        else:
+            twin = contents.weights[target]
+            raise CheckpointError(
+                f"{twin.name} in {twin.file} and {name} in {tensor.file} are both meant for {target}: "
+                "the folder mixes two checkpoints."
+            )
+    return contents
+
+
+def sort_vision(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
+    """The vision tower of a CLIP or SigLIP checkpoint, whole or the tower alone, with `vision_model.` or without."""
+    has_prefix = any(name.startswith(VISION_PREFIX) for name in tensors)
+    prefix = VISION_PREFIX if has_prefix else ""
+    contents = Contents(origin, official=lambda name: prefix + name.removeprefix(TOWER))
+    for name, tensor in tensors.items():
+        if NOT_VISION.fullmatch(name) or DROPPED.fullmatch("." + name):
+            contents.dropped.append(tensor)
+        elif name.startswith(VISION_PREFIX if has_prefix else VISION_NAMES):
+            contents.weights[TOWER + name.removeprefix(prefix)] = tensor
+        else:
+            contents.unknown.append(tensor)
+    return contents
+
+
+def sort_beats(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
+    """A BEATs file: Microsoft's without prefix, or an `audio_tower.bin` of training with the prefix of the model."""
+    prefixed = {name if name.startswith(EAR) else EAR + name: tensor for name, tensor in tensors.items()}
+    if len(prefixed) < len(tensors):
+        raise CheckpointError(f"{origin} holds BEATs twice, with the prefix {EAR} and without: remove one of them.")
+    contents = sort_tensors(prefixed, origin)
+    has_prefix = any(name.startswith(EAR) for name in tensors)
+    contents.official = lambda name: official_name(name) if has_prefix else official_name(name).removeprefix(EAR)
+    return contents
+
+
+def choose(places: Sequence[Contents]) -> tuple[dict[str, StoredTensor], dict[str, Contents]]:
+    """The tensors of the model, and the place that each part comes from.
+
+    Only the language model may be mixed: a LoRA checkpoint carries the few layers that were trained as a whole.
+    """
+    owners = {part: next((place for place in places if is_owner(place, part)), None) for part in PARTS}
+    weights: dict[str, StoredTensor] = {}
+    for part, owner in owners.items():
+        if owner is not None:
+            weights |= owner.part(part)
+    for place in reversed(places):
+        if place.lora:
+            weights |= place.part("language model")
+    return weights, {part: owner for part, owner in owners.items() if owner is not None}
+
+
+def is_owner(place: Contents, part: str) -> bool:
+    """Whether a place has this part of the model; single layers beside a LoRA are no language model."""
+    return bool(place.part(part)) and not (place.lora and part == "language model")
+
+
+def plan_conversion(
+    expected: Mapping[str, tuple[int, ...]],
+    places: Sequence[Contents],
+    lora_scale: float | None = None,
+    is_tied: bool = False,
+) -> ConversionPlan:
+    """Find the place of every tensor and check that none is missing, left over, or of another shape.
+
+    Args:
+        expected: our name -> shape, of the whole model.
+        places: where tensors are looked for, the checkpoint itself first.
+        lora_scale: factor of the product of the LoRA's factors.
+        is_tied: the configuration shares embedding and head.
+
+    Raises:
+        CheckpointError: something does not fit; the tensor and its file are named.
+    """
+    weights, owners = choose(places)
+    shapes = dict(expected)
+    tied = is_tied and "lm_head.weight" not in weights
+    if tied:
+        del shapes["lm_head.weight"]
+    piece_names, piece_shapes = split_experts(shapes, weights)
+
+    def describe_missing(name: str) -> str:
+        part = next(part for part, prefixes in PARTS.items() if name.startswith(prefixes))
+        owner = owners.get(part, places[0])
+        return f"{owner.official(name)} is missing in {owner.origin}"
+
+    # A plain base or a vision tower has parts that nobody asked for; what has no place at all is an error everywhere.
+    unknown = [tensor for place in places for tensor in place.unknown]
+    pairs = {layer: pair for place in places for layer, pair in place.lora.items()}
+    problems = misfits(weights, piece_shapes, unknown, describe_missing, "VideoLLaMA2")
+    refuse(problems + _lora_misfits(pairs, piece_shapes, places[0].origin))
+    for owner in {id(owner): owner for owner in owners.values()}.values():
+        check_copies(owner)
+    lora = {
+        weights[f"{layer}.weight"]: LoraFactors(pair.a, pair.b, lora_scale)
+        for layer, pair in pairs.items()
+        if pair.a is not None and pair.b is not None and lora_scale is not None
+    }
+    pieces = {name: [weights[piece] for piece in piece_names[name]] for name in shapes}
+    return ConversionPlan(shapes, pieces, lora, tied, owners)
+
+
+def split_experts(
+    expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, StoredTensor]
+) -> tuple[dict[str, list[str]], dict[str, tuple[int, ...]]]:
+    """The pieces of every tensor (one, itself, unless its experts are stored apart), and the shapes of all pieces."""
+    names: dict[str, list[str]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in expected.items():
+        match = FUSED_EXPERTS.fullmatch(name)
+        if match is None or name in weights:
+            names[name], shapes[name] = [name], shape
+            continue
+        experts, rows, columns = shape
+        kinds = ("w1", "w3") if match["kind"] == "gate_up_proj" else ("w2",)
+        names[name] = [f"{match['stem']}.{expert}.{kind}.weight" for expert in range(experts) for kind in kinds]
+        shapes |= dict.fromkeys(names[name], (rows // len(kinds), columns))
+    return names, shapes
+
+
+def check_copies(contents: Contents) -> None:
+    """All copies of the shared table must be equal.
+
+    Raises:
+        CheckpointError: they are not; the first two are named.
+    """
+    if not contents.copies:
+        return
+    first = contents.weights[SHARED_TABLE]
+    table = read_tensor(first)
+    for copy in contents.copies:
+        if not torch.equal(read_tensor(copy), table):
+            raise CheckpointError(
+                f"{first.name} in {first.file} and {copy.name} in {copy.file} differ, but all layers of BEATs share "
+                "one table: this is another model, or a damaged file."
+            )
+
+
+def _lora_misfits(pairs: Mapping[str, LoraPair], shapes: Mapping[str, tuple[int, ...]], origin: Path) -> list[str]:
+    problems = []
+    for layer, pair in pairs.items():
+        shape = shapes.get(f"{layer}.weight", ())
+        factors = {"A": pair.a, "B": pair.b}
+        for part, tensor in factors.items():
+            if tensor is None:
+                problems.append(f"the factor {part} of the LoRA of {official_name(layer)} is missing in {origin}")
+        if pair.a is None or pair.b is None:
+            continue
+        if len(shape) != 2 or pair.a.dtype not in FLOATS or pair.b.dtype not in FLOATS:
+            problems.append(f"{pair.a.name} in {pair.a.file} has no linear layer to adapt in VideoLLaMA2")
+        elif pair.a.shape != (pair.a.shape[0], shape[1]) or pair.b.shape != (shape[0], pair.a.shape[0]):
+            problems.append(
+                f"{pair.a.name} in {pair.a.file} is {shape_text(pair.a.shape)} and its B {shape_text(pair.b.shape)}, "
+                f"not (rank, {shape[1]}) and ({shape[0]}, rank)"
+            )
+    return problems
+
+
+__all__ = [
+    "PARTS",
+    "Contents",
+    "ConversionPlan",
+    "check_copies",
+    "choose",
+    "plan_conversion",
+    "sort_beats",
+    "sort_tensors",
+    "sort_vision",
+]
