@@ -28,17 +28,18 @@ except ImportError:
     timm = None
 
 
-def seconds(function: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of a call, after one call to warm up."""
-    function()
-    synchronize()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        function()
-        synchronize()
-        times.append(time.perf_counter() - began)
-    return median(times)
+def seconds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median wall time of each, after one call to warm up; by turns, so that a busy machine slows all alike."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            synchronize()
+            began = time.perf_counter()
+            function()
+            synchronize()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return {name: median(values) for name, values in times.items()}
 
 
 def synchronize() -> None:
@@ -94,7 +95,9 @@ class TimmConnector(nn.Module):
         return self.readout(frames.transpose(1, 2).flatten(2).transpose(1, 2))
 
 
-def bench_clips(connector: VideoLlama2Connector, peer: nn.Module | None, lengths: list[int], repeats: int) -> Any:
+def bench_clips(
+    connector: VideoLlama2Connector, peer: nn.Module | None, lengths: list[int], repeats: int
+) -> dict[str, float]:
     """Features of several clips to tokens: ours in one call, clip by clip, and timm's blocks, in seconds."""
     weight = next(connector.parameters())
     patches, width = connector.patch_grid[0] * connector.patch_grid[1], connector.s1[0].conv1.conv.in_channels
@@ -103,10 +106,7 @@ def bench_clips(connector: VideoLlama2Connector, peer: nn.Module | None, lengths
     def clip_by_clip() -> list[torch.Tensor]:
         return [connector(clip, [len(clip)])[0] for clip in features.split(lengths)]
 
-    times = {
-        "clip_by_clip": seconds(clip_by_clip, repeats),
-        "ours": seconds(lambda: connector(features, lengths), repeats),
-    }
+    functions = {"clip_by_clip": clip_by_clip, "ours": lambda: connector(features, lengths)}
     if peer is not None:
 
         def timm_blocks() -> list[torch.Tensor]:
@@ -117,8 +117,8 @@ def bench_clips(connector: VideoLlama2Connector, peer: nn.Module | None, lengths
         for found, expected in zip(connector(features, lengths), timm_blocks(), strict=True):
             tolerance = {"atol": 2e-4, "rtol": 1e-4} if weight.dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
             torch.testing.assert_close(found, expected.reshape(found.shape), **tolerance)
-        times["timm"] = seconds(timm_blocks, repeats)
-    return times
+        functions["timm"] = timm_blocks
+    return seconds(functions, repeats)
 
 
 def bench_images(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
@@ -126,10 +126,11 @@ def bench_images(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
     size, weight = model.config.vision_config.image_size, next(model.parameters())
     images = torch.randn(4, 3, size, size).to(weight)
     videos = images.unsqueeze(1).repeat_interleave(model.config.num_frames, 1)
-    return {
-        "as_videos": seconds(lambda: model.get_video_features(videos), repeats),
-        "once": seconds(lambda: model.get_image_features(images), repeats),
+    functions = {
+        "as_videos": lambda: model.get_video_features(videos),
+        "once": lambda: model.get_image_features(images),
     }
+    return seconds(functions, repeats)
 
 
 def bench_training(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
@@ -143,10 +144,12 @@ def bench_training(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
         connector.zero_grad()
         connector(features, [16])[0].square().mean().backward()
 
-    times = {"kept": seconds(step, repeats)}
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    times["computed_again"] = seconds(step, repeats)
-    model.gradient_checkpointing_disable()
+    def step_with_checkpointing() -> None:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        step()
+        model.gradient_checkpointing_disable()
+
+    times = seconds({"kept": step, "computed_again": step_with_checkpointing}, repeats)
     connector.eval()
     return times
 
@@ -166,7 +169,7 @@ def main(
     grid: Annotated[int, typer.Option(help="Rows and columns of patches.")] = 14,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 9,
 ) -> None:
     """Measure VideoLLaMA2's connector beside its peers; ratios within one run are what counts.
 
