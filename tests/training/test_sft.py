@@ -120,12 +120,16 @@ def test_lora(records, tmp_path):
 # Recipes
 
 
-@pytest.mark.parametrize("name", ["pllava_synthetic", "pllava_synthetic_stills"])
+@pytest.mark.parametrize(
+    "name",
+    ["pllava_synthetic", "pllava_synthetic_stills", "videollama2_av_synthetic", "videollama2_av_synthetic_sound"],
+)
 def test_shipped_recipes_load(name):
     recipe = load_recipe(name)
     assert recipe.lora is None
     assert recipe.merge_turns
     assert recipe.still_frames == name.endswith("stills")
+    assert recipe.sound_only == name.endswith("sound")
 
 
 @pytest.mark.parametrize(
