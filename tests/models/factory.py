@@ -16,10 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
 from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGeneration
 from hf_videollm.models.modeling_videollama2 import VideoLlama2ForCausalLM
+from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 
-VOCAB_SIZE, PAD, IMAGE, VIDEO = 120, 0, 100, 101
+VOCAB_SIZE, PAD, IMAGE, VIDEO, AUDIO = 120, 0, 100, 101, 102
 FRAME_SIZE = 16
-TOKEN_TYPES = {"image": 1, "video": 2}
+MEL_BINS = 128
+TOKEN_TYPES = {IMAGE: 1, VIDEO: 2, AUDIO: 3}
 Specs = Sequence[Sequence[str]]
 
 VISION_TOWERS: dict[str, dict[str, Any]] = {
@@ -84,6 +86,11 @@ class Row:
     ids: torch.Tensor
     videos: tuple[torch.Tensor, ...] = ()
     images: tuple[torch.Tensor, ...] = ()
+    sounds: tuple[torch.Tensor, ...] = ()
+
+    @property
+    def has_media(self) -> bool:
+        return bool(self.videos or self.images or self.sounds)
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ class DesignCase:
         min_frames: frames of the shortest video the design takes; shorter ones are made as long.
         sensitivity: how far other videos must move the logits; far above every tolerance.
         absolute_positions: the language model sees where a token stands, not only distances.
+        hears: videos of an even number of frames have sound, and every image has a sound of its own.
     """
 
     name: str
@@ -105,6 +113,7 @@ class DesignCase:
     min_frames: int = 1
     sensitivity: float = 0.3
     absolute_positions: bool = False
+    hears: bool = False
 
     def make_config(self, **overrides: Any) -> Any:
         return self.model_class.config_class(**{**self.config, **overrides})
@@ -114,7 +123,7 @@ class DesignCase:
         model = self.model_class(self.make_config(**overrides))
         randomise(model, seed)
         # Ids that stand for media, or for padding, are nothing a prompt would ask a model to write.
-        model.generation_config.suppress_tokens = [PAD, IMAGE, VIDEO]
+        model.generation_config.suppress_tokens = [PAD, IMAGE, VIDEO, AUDIO]
         model.generation_config.pad_token_id = PAD
         return model.eval()
 
@@ -127,15 +136,20 @@ class DesignCase:
         config = self.make_config()
         text = [_random_text(2 + index % 3, generator)]
         clips: dict[str, list[torch.Tensor]] = {"i": [], "v": []}
+        sounds: list[torch.Tensor] = []
         for medium in media:
             is_image = medium[0] == "i"
             num_frames = 1 if is_image else max(int(medium[1:]), self.min_frames)
             clips[medium[0]].append(random_frames(num_frames, generator))
             num_tokens = config.num_image_tokens() if is_image else config.num_video_tokens(num_frames)
             text.append(torch.full((num_tokens,), IMAGE if is_image else VIDEO))
+            if self.hears and (is_image or num_frames % 2 == 0):
+                # Of unequal lengths, the last patch incomplete.
+                sounds.append(random_sound(37 + 16 * num_frames, generator))
+                text.append(torch.full((config.num_audio_tokens(len(sounds[-1])),), AUDIO))
             text.append(_random_text(1 + index % 2, generator))
         text.append(_random_text(2, generator))
-        return Row(torch.cat(text), tuple(clips["v"]), tuple(clips["i"]))
+        return Row(torch.cat(text), tuple(clips["v"]), tuple(clips["i"]), tuple(sounds))
 
     def make_batch(self, specs: Specs, seed: int = 0, padding_side: str = "right") -> dict[str, torch.Tensor]:
         """Model inputs of the prompts that `specs` describes."""
@@ -166,6 +180,12 @@ def random_frames(num_frames: int, generator: torch.Generator) -> torch.Tensor:
     return colour + torch.randn((num_frames, 3, FRAME_SIZE, FRAME_SIZE), generator=generator)
 
 
+def random_sound(num_frames: int, generator: torch.Generator) -> torch.Tensor:
+    """Filter-bank frames `(T, 128)` of one sound, with a spectrum of its own, at the level BEATs expects."""
+    spectrum = torch.randn((1, MEL_BINS), generator=generator)
+    return 15 + 6 * (spectrum + torch.randn((num_frames, MEL_BINS), generator=generator))
+
+
 def _random_text(length: int, generator: torch.Generator) -> torch.Tensor:
     return torch.randint(3, IMAGE, (length,), generator=generator)
 
@@ -174,7 +194,8 @@ def collate(rows: Sequence[Row], padding_side: str = "right", garbage: float = f
     """Pad and stack prompts.
 
     Args:
-        garbage: value of the padded frames. A NaN that is used anywhere spoils every logit it reaches.
+        garbage: value of the padded frames, of videos and of sounds. A NaN that is used anywhere spoils every logit
+            it reaches.
     """
     lengths = torch.tensor([len(row.ids) for row in rows])
     input_ids = pad_sequence([row.ids for row in rows], True, PAD, padding_side)
@@ -186,9 +207,11 @@ def collate(rows: Sequence[Row], padding_side: str = "right", garbage: float = f
         batch["num_video_frames"] = torch.tensor([len(video) for video in videos])
     if images := [image for row in rows for image in row.images]:
         batch["pixel_values"] = torch.cat(images)
-    batch["mm_token_type_ids"] = sum(
-        (input_ids == token).long() * TOKEN_TYPES[name] for name, token in (("image", IMAGE), ("video", VIDEO))
-    )
+    if sounds := [sound for row in rows for sound in row.sounds]:
+        batch["input_features"] = pad_sequence(sounds, True, garbage)
+        ones = [torch.ones(len(sound), dtype=torch.long) for sound in sounds]
+        batch["input_features_mask"] = pad_sequence(ones, True, 0)
+    batch["mm_token_type_ids"] = sum((input_ids == token).long() * kind for token, kind in TOKEN_TYPES.items())
     return batch
 
 
@@ -205,7 +228,8 @@ def with_other_media(rows: Sequence[Row], seed: int = 1234) -> list[Row]:
     def redraw(clips: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(random_frames(len(clip), generator) for clip in clips)
 
-    return [replace(row, videos=redraw(row.videos), images=redraw(row.images)) for row in rows]
+    others = [replace(row, videos=redraw(row.videos), images=redraw(row.images)) for row in rows]
+    return [replace(row, sounds=tuple(random_sound(len(sound), generator) for sound in row.sounds)) for row in others]
 
 
 def repeat_rows(rows: Sequence[Row], times: int) -> list[Row]:
@@ -264,4 +288,31 @@ VIDEOLLAMA2_CASES = [
     videollama2_case("stp_connector", "mixtral", connector_depth=2, num_frames=3),
     videollama2_case("spatial_conv", "gpt2"),
     videollama2_case("mlp2x_gelu", "gpt2"),
+]
+
+
+# No layer is dropped at random: tests compare runs.
+BEATS: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_embedding_dim": 16,
+    "conv_pos_kernel": 8,
+    "conv_pos_groups": 4,
+    "layerdrop": 0.0,
+}
+
+
+def videollama2_av_case(text: str, vision: str = "clip_vision_model") -> DesignCase:
+    """VideoLLaMA2-AV on the named towers: videos with and without sound, and sounds of their own."""
+    case = videollama2_case("stc_connector_v35", text, vision, connector_depth=1)
+    config = {**case.config, "audio_config": BEATS, "audio_token_id": AUDIO}
+    name = case.name.replace("stc_connector_v35", "av")
+    return replace(case, name=name, model_class=VideoLlama2AVForCausalLM, config=config, hears=True)
+
+
+VIDEOLLAMA2_AV_CASES = [
+    videollama2_av_case("qwen2"),
+    videollama2_av_case("gpt2", "siglip_vision_model"),
 ]

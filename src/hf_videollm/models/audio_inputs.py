@@ -107,6 +107,14 @@ def _clip_seconds(video: Any, start: float | None = None, end: float | None = No
     return max(0.0, min(duration, end or duration) - (start or 0.0))
 
 
+def in_16_bits(wave: np.ndarray) -> np.ndarray:
+    """A waveform rounded to the steps of 16-bit sound, in which the original gets the sound of videos from FFmpeg.
+
+    It cannot be heard, but where a mel bin is empty the logarithm makes much of it.
+    """
+    return (np.round(wave * 2**15) / 2**15).astype(np.float32)
+
+
 def read_once(source: Any, limits: MediaLimits, allowed_hosts: Sequence[str]) -> Any:
     """The source in a form that can be read twice, for its pictures and for its sound, without a second download."""
     is_address = isinstance(source, str) and source.startswith(("http://", "https://"))
@@ -124,4 +132,4 @@ def _is_list_of_numbers(sounds: Any) -> bool:
     return isinstance(sounds, list | tuple) and bool(sounds) and isinstance(sounds[0], int | float)
 
 
-__all__ = ["as_waveform", "flatten_sounds", "read_once", "sound_of_video"]
+__all__ = ["as_waveform", "flatten_sounds", "in_16_bits", "read_once", "sound_of_video"]

@@ -245,7 +245,7 @@ class BeatsEncoder(nn.Module):
         dropout = self.config.hidden_dropout
         if token_mask is not None:
             # The convolution mixes neighbours: padding must be silent before it.
-            hidden_states = hidden_states * token_mask[..., None]
+            hidden_states = hidden_states.masked_fill(~token_mask[..., None], 0.0)
         hidden_states = self.layer_norm(hidden_states + self.pos_conv(hidden_states))
         hidden_states = F.dropout(hidden_states, dropout, self.training)
         bias = self.position_bias(hidden_states.shape[1], hidden_states.device)

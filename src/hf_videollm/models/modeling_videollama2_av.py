@@ -68,11 +68,13 @@ class VideoLlama2AVModel(VideoLlama2Model):
         patch = self.config.audio_config.patch_size
         kept = torch.tensor([length // patch * patch for length in lengths], device=input_features.device)
         mask = torch.arange(input_features.shape[1], device=input_features.device) < kept[:, None]
+        # What lies behind a sound must not matter, not even to gradients.
+        heard = input_features.masked_fill(~mask[..., None], 0.0)
         device = self.audio_tower.device
         # A tower on disk has no device; accelerate's hooks then bring its weights to the features.
-        device = input_features.device if device.type == "meta" else device
+        device = heard.device if device.type == "meta" else device
         outputs = self.audio_tower(
-            input_features.to(device, self.audio_tower.dtype),
+            heard.to(device, self.audio_tower.dtype),
             attention_mask=mask.to(device),
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import BatchFeature
 from transformers.processing_utils import MultiModalData
 
-from .audio_inputs import as_waveform, flatten_sounds, read_once, sound_of_video
+from .audio_inputs import as_waveform, flatten_sounds, in_16_bits, read_once, sound_of_video
 from .audio_windows import take_clips
 from .chat_template_videollama2 import default_chat_template
 from .configuration_beats import num_audio_tokens
@@ -229,7 +229,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
                 track = as_waveform(replaced[index], rate, rate, self.feature_extractor)
             if track is not None and wishes["audio_sampling"] == "clips":
                 track = take_clips(track, rate, divisor=wishes["audio_clip_divisor"])
-            tracks.append(track)
+            tracks.append(None if track is None else in_16_bits(track))
         return tracks
 
     def _in_prompt_order(
