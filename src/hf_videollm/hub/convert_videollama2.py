@@ -37,7 +37,7 @@ from .conversion import (
 )
 from .convert_videollama2_beats import beats_config
 from .convert_videollama2_config import build_config, build_vision_config, can_hear, language_model, read_source_config
-from .convert_videollama2_keys import ConversionPlan, plan_conversion
+from .convert_videollama2_keys import ConversionPlan, check_copies, plan_conversion
 from .convert_videollama2_processor import build_generation_config, build_processor
 from .convert_videollama2_source import Inputs, Sources, collect_sources
 from .stream import StoredTensor, TensorPlan, read_json, read_tensor, require_folder, write_sharded
@@ -157,14 +157,15 @@ def convert_videollama2(
         file = inputs.source / "config.json"
         raw = read_source_config(inputs.source)
         sources = collect_sources(inputs, raw, Path(workspace))
-        # Made for what is missing, too, so that it can be named.
-        ear = beats_config(sources.ear, sources.ear_settings) if can_hear(raw) and sources.ear is not None else None
+        ear = beats_config(sources.ear, sources.ear_settings) if sources.ear is not None and can_hear(raw) else None
         config, notes = build_config(raw, file, build_vision_config(raw, inputs.vision_config, inputs.vision), ear)
         model_class: Any = VideoLlama2ForCausalLM if ear is None else VideoLlama2AVForCausalLM
         processor_class: Any = VideoLlama2Processor if ear is None else VideoLlama2AVProcessor
         expected = model_shapes(config, model_class, file)
         is_tied = bool(getattr(config.text_config, "tie_word_embeddings", False))
         plan = plan_conversion(expected, sources.places, sources.lora_scale, is_tied)
+        if ear is not None:
+            check_copies(plan.owners["audio tower"])
         result = build_processor(
             config, language_model(raw), find_tokenizer_folder(inputs.source, inputs.tokenizer, sources.base)
         )

@@ -270,8 +270,6 @@ def plan_conversion(
     pairs = {layer: pair for place in places for layer, pair in place.lora.items()}
     problems = misfits(weights, piece_shapes, unknown, describe_missing, "VideoLLaMA2")
     refuse(problems + _lora_misfits(pairs, piece_shapes, places[0].origin))
-    for owner in {id(owner): owner for owner in owners.values()}.values():
-        check_copies(owner)
     lora = {
         weights[f"{layer}.weight"]: LoraFactors(pair.a, pair.b, lora_scale)
         for layer, pair in pairs.items()
