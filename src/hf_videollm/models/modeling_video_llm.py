@@ -85,7 +85,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.connector = type(self).connector_class(config)
         self.language_model = AutoModel.from_config(config.text_config)
-        self.freeze_unused_vision_layers()
+        self.skip_unused_vision_layers()
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -94,8 +94,12 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
 
-    def freeze_unused_vision_layers(self) -> None:
-        """Freeze the tower's parts behind the chosen feature layer: they never get a gradient (DDP would complain)."""
+    def skip_unused_vision_layers(self) -> None:
+        """Freeze the tower's parts behind the chosen feature layer: they never get a gradient (DDP would complain).
+
+        The pooling head of SigLIP is not even run: on disk it would fail, as torch's attention reads its weights past
+        accelerate's hooks.
+        """
         layers = vision_layers(self.vision_tower)
         selected = self.config.vision_feature_layer
         indices = [selected] if isinstance(selected, int) else list(selected)
@@ -109,6 +113,9 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         last_used = max(index % num_states for index in indices)
         for layer in layers[last_used:]:
             layer.requires_grad_(False)
+        for module in self.vision_tower.modules():
+            if hasattr(module, "use_head"):
+                module.use_head = False
         for name in ("post_layernorm", "layernorm", "head", "pooler"):
             if isinstance(module := getattr(self.vision_tower, name, None), nn.Module):
                 module.requires_grad_(False)
