@@ -29,7 +29,7 @@ _ABORTS = (typer.Abort,)
 
 console = Console()
 errors = Console(stderr=True)
-BAD_INPUT = 2
+BAD_INPUT, INTERRUPTED = 2, 130
 CAPTION_PROMPT = "Describe the video in details."
 
 Model = Annotated[
@@ -484,9 +484,11 @@ def main(arguments: list[str] | None = None) -> None:
         _quieten()
     try:
         code = app(args=arguments, prog_name="hf-videollm", standalone_mode=False)
+        if code == INTERRUPTED:  # typer makes a quiet exit code of Ctrl-C
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, *_ABORTS):
         print("Stopped; nothing half-written is left behind.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if debug:
             raise

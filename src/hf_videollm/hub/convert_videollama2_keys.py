@@ -263,7 +263,10 @@ def plan_conversion(
     def describe_missing(name: str) -> str:
         part = next(part for part, prefixes in PARTS.items() if name.startswith(prefixes))
         owner = owners.get(part, places[0])
-        return f"{owner.official(name)} is missing in {owner.origin}"
+        words = f"{owner.official(name)} is missing in {owner.origin}"
+        # Only connectors that are more than an MLP give it a name.
+        has_readout = any(".readout." in tensor.name for tensor in owner.part(part).values())
+        return words if has_readout else words.replace(".readout.", ".")
 
     # A plain base or a vision tower has parts that nobody asked for; what has no place at all is an error everywhere.
     unknown = [tensor for place in places for tensor in place.unknown]

@@ -147,7 +147,7 @@ def lora_scale(file: Path) -> float:
     for name in FOREIGN_LORA:
         if settings.get(name):
             raise CheckpointError(
-                f"{file}: {name} {settings[name]!r} cannot be converted; merge the adapter with peft."
+                f"{file}: {name}={settings[name]!r} cannot be converted: merge the adapter with peft."
             )
     if settings.get("bias", "none") != "none":
         raise CheckpointError(f"{file}: bias={settings['bias']!r} cannot be converted: merge the adapter with peft.")
