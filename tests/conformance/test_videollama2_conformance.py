@@ -22,7 +22,6 @@ class VideoLlama2ModelTest(ModelConformance, unittest.TestCase):
     options: ClassVar = {"connector_type": "stc_connector_v35", "connector_depth": 1}
     # 4 frames of 4 x 4 patches, halved three times; an image is 4 equal frames.
     image_tokens, video_tokens = 8, 8
-    skips: ClassVar = {"test_get_audio_features_*": "VideoLLaMA2 takes no sound; VideoLLaMA2-AV does"}
 
 
 class VideoLlama2ProcessorTest(ProcessorConformance, unittest.TestCase):

@@ -52,7 +52,7 @@ class VideoLlmPreTrainedModel(CheckpointMixin, PreTrainedModel):
 
     config: VideoLlmConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "video", "text")
+    input_modalities: tuple[str, ...] = ("image", "video", "text")
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -225,22 +225,12 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         frames = torch.cat([video[:count] for video, count in zip(pixel_values_videos, counts, strict=True)])
         return self.get_frame_features(frames, counts, **kwargs)
 
-    def get_audio_features(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None, **kwargs: Any
-    ) -> BaseModelOutputWithPooling:
-        """Vectors of sounds; designs that hear override this.
-
-        Args:
-            input_features: `(num_sounds, max_frames, mel_bins)`, sounds of all rows in row order.
-            input_features_mask: `(num_sounds, max_frames)`, 1 for frames that belong to the sound.
+    def encode_media(self, media: dict[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
+        """Take the raw media out of `media` and encode them: modality -> output of `get_<modality>_features`.
 
         Raises:
-            ValueError: the design cannot hear.
+            ValueError: there are sounds, and the design cannot hear.
         """
-        raise ValueError(f"{type(self).__name__} cannot hear: leave out input_features and input_features_mask.")
-
-    def encode_media(self, media: dict[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
-        """Take the raw media out of `media` and encode them: modality -> output of `get_<modality>_features`."""
         outputs = {}
         if (pixel_values := media.pop("pixel_values", None)) is not None:
             outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
@@ -249,6 +239,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             outputs["video"] = self.get_video_features(pixel_values_videos, num_video_frames, return_dict=True)
         input_features_mask = media.pop("input_features_mask", None)
         if (input_features := media.pop("input_features", None)) is not None:
+            if "audio" not in self.config.modalities:
+                raise ValueError(f"{type(self).__name__} cannot hear: leave out input_features.")
             outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True)
         return outputs
 
