@@ -27,7 +27,9 @@ NUM_FRAMES = 4
 IMAGE_SIZE = 16
 SIZES = {"size": {"shortest_edge": IMAGE_SIZE}, "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE}}
 # Low ids, because the mixin also tries a smaller vocabulary.
-PAD_TOKEN_ID, IMAGE_TOKEN_ID, VIDEO_TOKEN_ID, FIRST_TEXT_ID = 0, 3, 4, 5
+PAD_TOKEN_ID, IMAGE_TOKEN_ID, VIDEO_TOKEN_ID, AUDIO_TOKEN_ID, FIRST_TEXT_ID = 0, 3, 4, 5, 6
+# Filter-bank frames of a sound, and its vectors: two patches in time, eight in frequency.
+SOUND_FRAMES, AUDIO_TOKENS = 32, 16
 VISION_CONFIG = {
     "model_type": "clip_vision_model",
     "hidden_size": 32,
@@ -111,7 +113,8 @@ class TinyInputs:
         self.options = options
         self.image_tokens = image_tokens
         self.video_tokens = video_tokens
-        self.seq_length = image_tokens + video_tokens + 6
+        self.hears = "audio" in config_class.modalities
+        self.seq_length = image_tokens + video_tokens + (AUDIO_TOKENS if self.hears else 0) + 6
 
     def get_config(self) -> Any:
         return self.config_class(
@@ -128,7 +131,16 @@ class TinyInputs:
         text[:, 1 : 1 + self.image_tokens] = IMAGE_TOKEN_ID
         text[:, 2 + self.image_tokens : 2 + self.image_tokens + self.video_tokens] = VIDEO_TOKEN_ID
         frame = (3, IMAGE_SIZE, IMAGE_SIZE)
+        sounds = {}
+        if self.hears:
+            start = 3 + self.image_tokens + self.video_tokens
+            text[:, start : start + AUDIO_TOKENS] = AUDIO_TOKEN_ID
+            sounds = {
+                "input_features": 15 + 6 * torch.randn(self.batch_size, SOUND_FRAMES, 128),
+                "input_features_mask": torch.ones(self.batch_size, SOUND_FRAMES, dtype=torch.long),
+            }
         return self.get_config(), {
+            **sounds,
             "input_ids": text,
             "attention_mask": torch.ones_like(text),
             "pixel_values": torch.rand(self.batch_size, *frame),
@@ -175,7 +187,8 @@ class ModelConformance(SkipTable, ModelTesterMixin, GenerationTesterMixin):
 
     def test_config(self) -> None:
         # Without the towers' configurations, which are saved longer than they were given.
-        arguments = {"num_frames": NUM_FRAMES, "image_token_id": IMAGE_TOKEN_ID, **self.options}
+        options = {name: value for name, value in self.options.items() if not name.endswith("_config")}
+        arguments = {"num_frames": NUM_FRAMES, "image_token_id": IMAGE_TOKEN_ID, **options}
         ConfigTester(self, self.config_class, has_text_modality=False, **arguments).run_common_tests()
 
 
@@ -334,7 +347,7 @@ class TinyVideos:
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One token per printable character, besides the special tokens."""
-    special = ["<pad>", "<s>", "</s>", "<image>", "<video>", "<unk>"]
+    special = ["<pad>", "<s>", "</s>", "<image>", "<video>", "<audio>", "<unk>"]
     characters = ["\n", *map(chr, range(32, 127))]
     tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate([*special, *characters])}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -346,5 +359,5 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         eos_token="</s>",
         unk_token="<unk>",
         pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>", "video_token": "<video>"},
+        extra_special_tokens={"image_token": "<image>", "video_token": "<video>", "audio_token": "<audio>"},
     )

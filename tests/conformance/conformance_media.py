@@ -13,12 +13,19 @@ from PIL import Image
 NUM_FRAMES = {"tiny_video_320x240.mp4": 11}
 FRAMES_PER_SECOND = 30
 WIDTH, HEIGHT = 320, 240
+SAMPLING_RATE, SECONDS = 16000, 2
 
 
 def url_to_local_path(url: str) -> str:
     """Path of a file of our own that has the name and kind of the one at `url`; other addresses are returned as is."""
     name = Path(urlparse(url).path).name
-    writer = {".mp4": _write_video, ".png": _write_image, ".jpg": _write_image}.get(Path(name).suffix)
+    writer = {
+        ".mp4": _write_video,
+        ".png": _write_image,
+        ".jpg": _write_image,
+        ".mp3": _write_sound,
+        ".wav": _write_sound,
+    }.get(Path(name).suffix)
     if writer is None:
         return url
     file = CACHE / "media" / name
@@ -49,3 +56,20 @@ def _write_video(file: Path) -> None:
         for step in range(num_frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(_picture(step), format="rgb24")))
         container.mux(stream.encode())
+        _write_track(container, "aac")
+
+
+def _write_sound(file: Path) -> None:
+    with av.open(str(file), "w") as container:
+        _write_track(container, "libmp3lame" if file.suffix == ".mp3" else "pcm_s16le")
+
+
+def _write_track(container: av.container.OutputContainer, codec: str) -> None:
+    """A tone that rises."""
+    time = np.arange(SECONDS * SAMPLING_RATE) / SAMPLING_RATE
+    tone = (0.5 * np.sin(2 * np.pi * (300 + 200 * time) * time) * 2**15).astype(np.int16)
+    stream = container.add_stream(codec, rate=SAMPLING_RATE, layout="mono")
+    frame = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+    frame.sample_rate, frame.time_base, frame.pts = SAMPLING_RATE, Fraction(1, SAMPLING_RATE), 0
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode())

@@ -22,6 +22,7 @@ ACCEPTED_SKIPS = {
     r"test requires (the kernels library|deepspeed)": "needs a library that we neither use nor support",
     r"test is slow": "for GPUs as well, besides being slow: Flash Attention, SDPA's flash kernel, compiled training",
     r"test requires Torchcodec": "for torchcodec; test_apply_chat_template_with_videos does the same without",
+    r"test requires librosa": "for librosa; test_apply_chat_template_with_audio does the same without",
     r"not an encoder-decoder": "for encoder-decoder models",
     r"no sparse experts|output_router_logits|grouped_mm": "for mixtures of experts",
     r"_keep_in_fp32_modules": "for models that keep modules in float32 whatever the dtype",
