@@ -54,6 +54,8 @@ def test_tensors_arrive_unchanged(tmp_path: Path, workspace: Path, new_format: b
         read = read_tensor(found.tensors[name])
         assert read.dtype == tensor.dtype
         assert torch.equal(read, tensor)
+        # Messages name the file that the user knows.
+        assert found.tensors[name].place == tmp_path / "w.bin"
     # Nothing that is written is a pickle.
     assert {path.suffix for path in workspace.rglob("*") if path.is_file()} == {".safetensors", ".json"}
 
@@ -152,6 +154,13 @@ def test_the_child_is_bounded(tmp_path: Path) -> None:
     assert "memory" in run.stderr
 
 
+def test_a_full_disk_is_seen_before_copying(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(TENSORS, tmp_path / "w.bin")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("usage", (), {"free": 10}))
+    with pytest.raises(CheckpointError, match=r"w\.bin is copied to the disk .* has 10 bytes free"):
+        read_weight_file(tmp_path / "w.bin", workspace)
+
+
 def test_a_child_that_hangs_is_ended(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(TENSORS, tmp_path / "w.bin")
     monkeypatch.setattr(pickle_reader, "BASE_SECONDS", 0.01)
@@ -163,7 +172,7 @@ def test_a_child_that_dies_is_told(tmp_path: Path, workspace: Path, monkeypatch:
     (tmp_path / "dies.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setattr(pickle_reader, "CHILD", tmp_path / "dies.py")
     torch.save(TENSORS, tmp_path / "w.bin")
-    with pytest.raises(CheckpointError, match=r"w\.bin cannot be read: .*\(SIGKILL\)"):
+    with pytest.raises(CheckpointError, match=r"w\.bin cannot be read: .*\(Killed\)"):
         read_weight_file(tmp_path / "w.bin", workspace)
 
 

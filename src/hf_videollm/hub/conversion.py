@@ -201,15 +201,15 @@ def misfits(
     surplus = [*unknown, *(tensor for name, tensor in weights.items() if name not in expected)]
     return [
         *(f"{describe_missing(name)}" for name in expected if name not in weights),
-        *(f"{tensor.name} in {tensor.file} has no place in {design}" for tensor in surplus),
+        *(f"{tensor.name} in {tensor.place} has no place in {design}" for tensor in surplus),
         *(
-            f"{tensor.name} in {tensor.file} has the shape {shape_text(tensor.shape)} instead of "
+            f"{tensor.name} in {tensor.place} has the shape {shape_text(tensor.shape)} instead of "
             f"{shape_text(expected[name])}"
             for name, tensor in weights.items()
             if name in expected and tensor.shape != expected[name]
         ),
         *(
-            f"{tensor.name} in {tensor.file} is {str(tensor.dtype).removeprefix('torch.')}: quantized weights cannot "
+            f"{tensor.name} in {tensor.place} is {str(tensor.dtype).removeprefix('torch.')}: quantized weights cannot "
             "be converted, use the original ones"
             for tensor in weights.values()
             if tensor.dtype not in FLOATS

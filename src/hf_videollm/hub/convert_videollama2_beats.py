@@ -205,9 +205,7 @@ def convert_beats(
         weight_bytes=total,
         weight_files=[file.name for file in files],
         dtype=str(config.dtype).removeprefix("torch."),
-        notes=[f"{len(contents.dropped)} tensors of the AudioSet classifier were left behind."]
-        if contents.dropped
-        else [],
+        notes=["the classifier of AudioSet was left behind."] if contents.dropped else [],
     )
 
 

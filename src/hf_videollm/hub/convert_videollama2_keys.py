@@ -183,7 +183,7 @@ def sort_tensors(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
         else:
             twin = contents.weights[target]
             raise CheckpointError(
-                f"{twin.name} in {twin.file} and {name} in {tensor.file} are both meant for {target}: "
+                f"{twin.name} in {twin.place} and {name} in {tensor.place} are both meant for {target}: "
                 "the folder mixes two checkpoints."
             )
     return contents
@@ -313,7 +313,7 @@ def check_copies(contents: Contents) -> None:
     for copy in contents.copies:
         if not torch.equal(read_tensor(copy), table):
             raise CheckpointError(
-                f"{first.name} in {first.file} and {copy.name} in {copy.file} differ, but all layers of BEATs share "
+                f"{first.name} in {first.place} and {copy.name} in {copy.place} differ, but all layers of BEATs share "
                 "one table: this is another model, or a damaged file."
             )
 
@@ -329,10 +329,10 @@ def _lora_misfits(pairs: Mapping[str, LoraPair], shapes: Mapping[str, tuple[int,
         if pair.a is None or pair.b is None:
             continue
         if len(shape) != 2 or pair.a.dtype not in FLOATS or pair.b.dtype not in FLOATS:
-            problems.append(f"{pair.a.name} in {pair.a.file} has no linear layer to adapt in VideoLLaMA2")
+            problems.append(f"{pair.a.name} in {pair.a.place} has no linear layer to adapt in VideoLLaMA2")
         elif pair.a.shape != (pair.a.shape[0], shape[1]) or pair.b.shape != (shape[0], pair.a.shape[0]):
             problems.append(
-                f"{pair.a.name} in {pair.a.file} is {shape_text(pair.a.shape)} and its B {shape_text(pair.b.shape)}, "
+                f"{pair.a.name} in {pair.a.place} is {shape_text(pair.a.shape)} and its B {shape_text(pair.b.shape)}, "
                 f"not (rank, {shape[1]}) and ({shape[0]}, rank)"
             )
     return problems

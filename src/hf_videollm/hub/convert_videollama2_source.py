@@ -164,7 +164,8 @@ def _add_base(sources: Sources, inputs: Inputs, raw: dict[str, Any], workspace: 
                 f"{inputs.source} holds a whole model, so the base {inputs.base} would not be used: leave it out."
             )
         return
-    named = raw.get("_name_or_path") or ""
+    named = raw.get("_name_or_path")
+    named = named if isinstance(named, str) else ""
     folder = inputs.base
     if folder is None and named and (local := Path(named)).is_dir() and local.resolve() != inputs.source.resolve():
         folder = local

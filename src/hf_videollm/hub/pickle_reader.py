@@ -5,11 +5,12 @@ all the same, this happens in a process with little memory and time, whose only 
 """
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ class WeightFile:
         settings: what a BEATs checkpoint says of itself beside its tensors.
     """
 
-    file: Path
     tensors: dict[str, StoredTensor]
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -63,12 +63,19 @@ def read_weight_file(file: Path, workspace: Path) -> WeightFile:
     if not file.is_file():
         raise CheckpointError(f"{file} is missing, or no file: pass the path of a file of weights.")
     if file.suffix == ".safetensors":
-        return WeightFile(file, {tensor.name: tensor for tensor in read_header(file)})
+        return WeightFile({tensor.name: tensor for tensor in read_header(file)})
     refuse_pointer(file)
+    size, free = file.stat().st_size, shutil.disk_usage(workspace).free
+    if free < size:
+        raise CheckpointError(
+            f"{file} is copied to the disk of the destination, which has {free:,} bytes free instead of {size:,}: make "
+            "room first."
+        )
     folder = Path(tempfile.mkdtemp(prefix="pickle.", dir=workspace))
     _run_child(file, folder)
-    tensors = {tensor.name: tensor for part in sorted(folder.glob("*.safetensors")) for tensor in read_header(part)}
-    return WeightFile(file, tensors, read_json(folder / "settings.json"))
+    copies = [tensor for part in sorted(folder.glob("*.safetensors")) for tensor in read_header(part)]
+    tensors = {tensor.name: replace(tensor, copied_from=file) for tensor in copies}
+    return WeightFile(tensors, read_json(folder / "settings.json"))
 
 
 def _run_child(file: Path, folder: Path) -> None:
@@ -82,8 +89,8 @@ def _run_child(file: Path, folder: Path) -> None:
     if done.returncode == 0:
         return
     if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        raise CheckpointError(f"{file} cannot be read: the process that reads it was stopped ({name}). Get it again.")
+        name = signal.strsignal(-done.returncode)
+        raise CheckpointError(f"{file} cannot be read: the process that reads it was ended ({name}). Get it again.")
     words = done.stdout.decode(errors="replace").strip()
     if foreign := FOREIGN_OBJECT.search(words):
         raise CheckpointError(

@@ -53,6 +53,7 @@ class StoredTensor:
 
     Attributes:
         offset: first byte of the data, from the beginning of the file.
+        copied_from: the file that the user knows, where `file` is only a copy of it.
     """
 
     name: str
@@ -60,6 +61,12 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: torch.dtype
     offset: int = 0
+    copied_from: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """The file to name in messages."""
+        return self.copied_from or self.file
 
     @property
     def nbytes(self) -> int:
