@@ -1,6 +1,7 @@
 """Fixtures of the whole suite: no network, fixed seeds, one thread, and reference tensors when they are at hand."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before transformers is imported anywhere: tests must not reach for the Hub.
@@ -81,3 +82,17 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for seed, path in enumerate(paths):
         write_scene_mp4(make_scene(seed), path)
     return paths
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command of the command line: exit code, stdout and stderr."""
+    from hf_videollm.cli import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run

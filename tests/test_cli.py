@@ -10,19 +10,6 @@ import pytest
 from hf_videollm.cli import main
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    captured = capsys.readouterr()
-    return int(stop.value.code or 0), captured.out, captured.err
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Any:
-    return lambda *arguments: run(capsys, *arguments)
-
-
 def test_ask_prints_the_answer_alone(cli: Any, tiny_checkpoint: str, clips: list[str]) -> None:
     arguments = ("ask", clips[0], "What moves?", "--model", tiny_checkpoint, "--max-new-tokens", "6")
     code, out, _ = cli(*arguments)

@@ -1,6 +1,8 @@
 """One call from a checkpoint to a pipeline that answers questions."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,14 +89,32 @@ def load_design_config(source: str, **kwargs: Any) -> VideoLlmConfig:
     try:
         config = AutoConfig.from_pretrained(source, **kwargs)
     except (OSError, ValueError) as error:
+        if advice := _advice_for_official(source):
+            raise CheckpointError(f"{source} {advice}") from error
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{source} is no checkpoint that can be read ({reason.rstrip('.')}). Give a folder with config.json, or a "
             "Hub id."
         ) from error
     if not isinstance(config, VideoLlmConfig) and not kwargs.get("trust_remote_code"):
-        raise CheckpointError(
-            f"{source} is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. An official "
-            "PLLaVA checkpoint is converted with: hf-videollm convert pllava SRC DST"
+        advice = _advice_for_official(source) or (
+            f"is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. An official PLLaVA "
+            "checkpoint is converted with: hf-videollm convert pllava SRC DST"
         )
+        raise CheckpointError(f"{source} {advice}")
     return config
+
+
+def _advice_for_official(source: str) -> str | None:
+    """What to do with a folder in the layout of an original code base; `None` for any other."""
+    try:
+        content = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    model_type = str(content.get("model_type") if isinstance(content, dict) else None)
+    if model_type.startswith("videollama2") and "mm_vision_tower" in content:
+        return (
+            f"is an official VideoLLaMA2 checkpoint ({model_type!r}). Convert it first: "
+            "hf-videollm convert videollama2 SRC DST"
+        )
+    return None
