@@ -1,8 +1,6 @@
 """Microsoft's BEATs file, and the audio towers of VideoLLaMA2-AV, become folders that load alone."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModel
 
+from hf_videollm.cli import main
 from hf_videollm.hub.convert_videollama2_beats import beats_config, convert_beats
 from hf_videollm.hub.convert_videollama2_keys import sort_beats
 from hf_videollm.hub.stream import read_header
@@ -127,12 +126,15 @@ def test_tensors_that_do_not_fit_are_named(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["beats.safetensors"]
 
 
-def test_the_command(state: dict[str, torch.Tensor], settings: dict[str, Any], tmp_path: Path) -> None:
-    torch.save({"cfg": settings, "model": state}, tmp_path / "beats.pt")
-    command = [sys.executable, "-m", "hf_videollm.cli", "convert", "beats"]
-    run = subprocess.run([*command, tmp_path / "beats.pt", tmp_path / "out", "--json"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["parameters"] > 0
-    run = subprocess.run([*command, tmp_path / "nothing.pt", tmp_path / "again"], capture_output=True, text=True)
-    assert run.returncode == 2
-    assert "nothing.pt is missing" in run.stderr
+def test_the_command(state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file(state, tmp_path / "beats.safetensors")
+    for name, code in (("beats.safetensors", 0), ("nothing.pt", 2)):
+        with pytest.raises(SystemExit) as stop:
+            main(["convert", "beats", str(tmp_path / name), str(tmp_path / "out"), "--json", "--overwrite"])
+        assert stop.value.code == code
+        output = capsys.readouterr()
+        if code == 0:
+            assert json.loads(output.out)["parameters"] > 0
+        else:
+            assert "nothing.pt is missing" in output.err
+            assert len(output.err.splitlines()) == 1

@@ -32,6 +32,7 @@ from videollama2_sources import (
     write_weights,
 )
 
+from hf_videollm.cli import main
 from hf_videollm.hub.convert_videollama2 import convert_videollama2
 from hf_videollm.models.media_errors import CheckpointError
 
@@ -439,26 +440,23 @@ def test_a_full_destination_is_kept_unless_asked(source: Path, tmp_path: Path, t
 # The command line
 
 
-def command(*arguments: Any) -> list[str]:
-    return [sys.executable, "-m", "hf_videollm.cli", "convert", *map(str, arguments)]
-
-
-def test_the_command_converts_and_reports(goldens: Path, tmp_path: Path) -> None:
+def test_the_command_converts_and_reports(goldens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lm = goldens / "videollama2" / "lm"
     source = golden_source(lm, "qwen2", tmp_path / "source")
-    options = ["--vision-config", lm / "qwen2" / "vision_config.json", "--json"]
-    run = subprocess.run(
-        command("videollama2", source, tmp_path / "out", *options), capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
+    command = ["convert", "videollama2", str(source)]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, str(tmp_path / "out"), "--vision-config", str(lm / "qwen2" / "vision_config.json"), "--json"])
+    output = capsys.readouterr()
+    assert stop.value.code == 0
+    report = json.loads(output.out)
     assert (report["design"], report["kind"], report["has_processor"]) == ("videollama2", "complete", True)
-    run = subprocess.run(
-        command("videollama2", source, tmp_path / "again"), capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 2
-    assert run.stderr.startswith("error: The vision tower 'siglip-tiny'")
-    assert len(run.stderr.splitlines()) == 1
+    assert "Converting" in output.err
+    with pytest.raises(SystemExit) as stop:
+        main([*command, str(tmp_path / "again")])
+    output = capsys.readouterr()
+    assert stop.value.code == 2
+    assert output.err.startswith("error: The vision tower 'siglip-tiny'")
+    assert len(output.err.splitlines()) == 1
     assert siblings(tmp_path) == ["out", "source"]
 
 
