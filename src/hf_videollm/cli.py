@@ -33,7 +33,12 @@ BAD_INPUT, INTERRUPTED = 2, 130
 CAPTION_PROMPT = "Describe the video in details."
 
 Model = Annotated[
-    str | None, typer.Option("--model", "-m", help="Folder or Hub id; the small bundled model when left out.")
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Folder, Hub id or bundled model (pllava-tiny, videollama2-av-tiny); pllava-tiny by default.",
+    ),
 ]
 Frames = Annotated[
     int | None, typer.Option("--frames", min=1, help="Frames to sample; the checkpoint's own number by default.")
@@ -165,10 +170,9 @@ def info(
 
       hf-videollm info --json
     """
-    from . import default_checkpoint
     from .hub.info import describe_checkpoint
 
-    facts = describe_checkpoint(path_or_id or default_checkpoint())
+    facts = describe_checkpoint(_find_checkpoint(path_or_id))
     if as_json:
         _print_json(facts.to_dict())
         return
@@ -378,6 +382,16 @@ def _sound_options(sound: bool | None, missing_audio: str | None) -> dict[str, A
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _find_checkpoint(name: str | None) -> str:
+    """A folder or Hub id; the name of a bundled checkpoint is its folder, unless there is one of that name here."""
+    from .hub.checkpoint import bundled_checkpoints, default_checkpoint
+
+    if name is None:
+        return default_checkpoint()
+    bundled = bundled_checkpoints()
+    return str(bundled[name]) if name in bundled and not Path(name).exists() else name
+
+
 def _answer(
     video: str,
     question: str,
@@ -389,11 +403,11 @@ def _answer(
     lora_alpha: float | None,
     trust_remote_code: bool,
 ) -> dict[str, Any]:
-    from . import NoVideoStream, default_checkpoint, load_pipeline
+    from . import NoVideoStream, load_pipeline
 
     if not question.strip():
         raise ValueError("The question is empty: say what you want to know.")
-    source = model or default_checkpoint()
+    source = _find_checkpoint(model)
     with errors.status("Loading the model ..."):
         pipe = load_pipeline(
             source, dtype=dtype, device=device, lora_alpha=lora_alpha, trust_remote_code=trust_remote_code

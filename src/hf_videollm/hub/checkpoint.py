@@ -67,15 +67,28 @@ def _check_pair(config: Any, processor: Any) -> None:
             )
 
 
-def default_checkpoint() -> str:
-    """Folder of the small trained PLLaVA that comes with the package; it knows the synthetic clips and nothing else.
+def bundled_checkpoints() -> dict[str, Path]:
+    """The small trained checkpoints that come with the package, by name."""
+    assets = Path(str(files("hf_videollm") / "assets"))
+    return {path.parent.name: path.parent for path in sorted(assets.glob("*/config.json"))}
+
+
+def default_checkpoint(name: str = DEFAULT_CHECKPOINT) -> str:
+    """Folder of a small trained checkpoint that comes with the package; it knows the synthetic clips and nothing else.
+
+    Args:
+        name: `"pllava-tiny"`, or `"videollama2-av-tiny"`, which also hears.
 
     Raises:
-        FileNotFoundError: this installation was built without it.
+        FileNotFoundError: there is no such checkpoint in this installation; those there are are named.
     """
-    folder = Path(str(files("hf_videollm") / "assets" / DEFAULT_CHECKPOINT))
-    if not (folder / "config.json").is_file():
+    there = bundled_checkpoints()
+    if name not in there:
         raise FileNotFoundError(
-            f"{folder} is missing: reinstall the package, or train the checkpoint again as examples/ describes."
+            f"There is no bundled checkpoint {name!r}; this installation has {', '.join(there) or 'none'}. Reinstall "
+            "the package, or train the checkpoint again as examples/ describes."
         )
-    return str(folder)
+    return str(there[name])
+
+
+__all__ = ["bundled_checkpoints", "default_checkpoint", "save_checkpoint"]
