@@ -68,6 +68,20 @@ def test_every_form_gives_the_golden_features(
     assert not [path for path in tmp_path.rglob("*") if "pickle" in path.name]
 
 
+def test_the_folder_is_what_the_library_writes(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_file(state, tmp_path / "beats.safetensors")
+    convert_beats(tmp_path / "beats.safetensors", tmp_path / "out")
+    BeatsModel.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "again")
+    AutoFeatureExtractor.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "again")
+    names = [sorted(path.name for path in (tmp_path / folder).iterdir()) for folder in ("out", "again")]
+    assert names[0] == names[1]
+    for name in ("config.json", "preprocessor_config.json"):
+        assert json.loads((tmp_path / "out" / name).read_text()) == json.loads((tmp_path / "again" / name).read_text())
+    # Without the package, this is how the classes are found.
+    auto_map = json.loads((tmp_path / "out" / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModel"] == "modeling_beats.BeatsModel"
+
+
 def test_settings_that_no_tensor_shows_are_read(
     state: dict[str, torch.Tensor], settings: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -253,7 +253,7 @@ class ByteCounter:
 def write_code_and_configs(
     folder: Path,
     config: Any,
-    generation_config: GenerationConfig | None,
+    generation_config: GenerationConfig,
     processor: Any,
     classes: Sequence[type],
 ) -> None:
@@ -266,8 +266,7 @@ def write_code_and_configs(
         classes: model and processor, whose code travels.
     """
     config.save_pretrained(folder)
-    if generation_config is not None:
-        generation_config.save_pretrained(folder)
+    generation_config.save_pretrained(folder)
     for travelling in classes:
         custom_object_save(travelling, folder)
     if processor is not None:

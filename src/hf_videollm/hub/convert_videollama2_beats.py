@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+from transformers.dynamic_module_utils import custom_object_save
 
 from ..models.configuration_beats import BeatsConfig
 from ..models.feature_extraction_beats import BeatsFeatureExtractor
@@ -29,7 +30,6 @@ from .conversion import (
     parse_dtype,
     refuse,
     usual_dtype,
-    write_code_and_configs,
 )
 from .convert_videollama2_keys import EAR, SHARED_TABLE, Contents, check_copies, sort_beats
 from .pickle_reader import read_weight_file
@@ -196,7 +196,10 @@ def convert_beats(
             return read_tensor(ours[name]).to(target_dtype or ours[name].dtype)
 
         files = write_sharded(folder, plans, load, progress=ByteCounter(total, progress))
-        write_code_and_configs(folder, config, None, None, (BeatsModel,))
+        with torch.device("meta"):
+            # An instance, as the class alone would not be named in config.json.
+            custom_object_save(BeatsModel(config), folder, config=config)
+        config.save_pretrained(folder)
         BeatsFeatureExtractor(num_mel_bins=config.num_mel_bins, patch_size=config.patch_size).save_pretrained(folder)
     return BeatsReport(
         source=str(source),
