@@ -152,6 +152,13 @@ class TestVideoWithoutSound:
         with pytest.raises(NoAudioStream, match=r"silent\.mp4: .*missing_audio"):
             ask(processor, videos=silent, missing_audio="error")
 
+    def test_sound_that_ends_before_the_clip_begins(self, processor: VideoLlama2AVProcessor, folder: Path) -> None:
+        path = str(write_video(folder / "early.mp4", 50, sound=sine(0.5, 500)))
+        batch = ask(processor, videos=path, start=1.0)
+        assert counts(processor, batch)[0]["audio"] == tokens_of(1.0)
+        with pytest.raises(NoAudioStream, match=r"early\.mp4: there is no sound after start=1"):
+            ask(processor, videos=path, start=1.0, missing_audio="error")
+
     def test_frames_have_no_sound(self, processor: VideoLlama2AVProcessor) -> None:
         frames = np.zeros((4, 32, 32, 3), np.uint8)
         assert counts(processor, ask(processor, videos=frames))[0]["audio"] == tokens_of(1.0)
@@ -289,7 +296,7 @@ def test_batch_of_all_kinds_equals_its_rows(
 def test_replaced_sound_of_a_video(processor: VideoLlama2AVProcessor, video: str, sound: str, silent: str) -> None:
     """`video_audio`: a waveform, a file, or `None` for no sound, instead of the file's own track."""
     wave = load_audio(sound)
-    for replacement in (wave, sound):
+    for replacement in (wave, sound, Path(sound), {"array": wave, "sampling_rate": RATE}):
         batch = ask(processor, videos=silent, video_audio=[replacement])
         expected = processor.feature_extractor(wave, return_tensors="pt")["input_features"]
         torch.testing.assert_close(batch["input_features"], expected)

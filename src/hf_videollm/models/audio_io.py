@@ -11,7 +11,6 @@ import numpy as np
 from .media_errors import (
     CorruptMedia,
     Deadline,
-    MediaError,
     MediaLimits,
     NoAudioStream,
     UnsupportedMedia,
@@ -84,7 +83,7 @@ def load_audio(
         raise _damaged(name)
     if len(wave) == 0:
         if start and complete:
-            raise MediaError(f"{name}: there is no sound after start={start:g} s; choose an earlier start.")
+            raise NoAudioStream(f"{name}: there is no sound after start={start:g} s; choose an earlier start.")
         raise CorruptMedia(f"{name}: the sound cannot be decoded; download or export the file again.")
     if cut_short or not complete:
         warnings.warn(f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned.", stacklevel=2)

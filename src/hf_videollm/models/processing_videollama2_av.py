@@ -219,14 +219,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         start, end = wishes["start"], wishes["end"]
         reading = {**self._reading(wishes), "start": start, "end": end if whole else _earlier(end, start, seconds)}
         tracks: list[np.ndarray | None] = []
-        for index, video in enumerate(videos):
-            if replaced is None or isinstance(replaced[index], str | bytes):
-                source = video if replaced is None else replaced[index]
-                track = sound_of_video(source, rate, wishes["missing_audio"], **reading)
-            elif replaced[index] is None:
-                track = sound_of_video([], rate, wishes["missing_audio"])
+        for source in videos if replaced is None else replaced:
+            if replaced is not None and (isinstance(source, dict) or hasattr(source, "__array__")):
+                track: np.ndarray | None = as_waveform(source, rate, rate, self.feature_extractor)
             else:
-                track = as_waveform(replaced[index], rate, rate, self.feature_extractor)
+                track = sound_of_video([] if source is None else source, rate, wishes["missing_audio"], **reading)
             if track is not None and wishes["audio_sampling"] == "clips":
                 track = take_clips(track, rate, divisor=wishes["audio_clip_divisor"])
             tracks.append(None if track is None else in_16_bits(track))
