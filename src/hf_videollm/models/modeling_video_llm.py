@@ -77,6 +77,10 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
     """Vision tower, connector and language model without a head."""
 
     connector_class: ClassVar[Callable[..., nn.Module]]
+    # Options of `get_image_features` and `get_video_features` that a call of the model, or `generate`, also takes.
+    media_options: ClassVar[tuple[str, ...]] = ()
+    # The mend, where prompt and media disagree.
+    placeholder_hint: ClassVar[str] = "Make the prompt with the processor of this checkpoint."
     # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
@@ -148,7 +152,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         features, hidden_states, attentions = [], [], []
         for chunk in frames.split(chunk_size):
             outputs = self.vision_tower(pixel_values=chunk, output_hidden_states=True, return_dict=True, **options)
-            features.append(self._select_features(outputs.hidden_states))
+            features.append(self._select_features(outputs))
             hidden_states.append(outputs.hidden_states)
             attentions.append(outputs.attentions)
         return BaseModelOutputWithPooling(
@@ -157,10 +161,14 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             attentions=_concatenate_layers(attentions) if attentions[0] else None,
         )
 
-    def _select_features(self, hidden_states: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        layers = self.config.vision_feature_layer
-        chosen = hidden_states[layers] if isinstance(layers, int) else torch.cat([hidden_states[i] for i in layers], -1)
+    def _select_features(self, outputs: Any) -> torch.Tensor:
+        chosen = self.choose_layers(outputs)
         return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen
+
+    def choose_layers(self, outputs: Any) -> torch.Tensor:
+        """The chosen layer(s) of a tower's outputs, `(frames, tokens, width)`, class token included."""
+        layers, states = self.config.vision_feature_layer, outputs.hidden_states
+        return states[layers] if isinstance(layers, int) else torch.cat([states[i] for i in layers], -1)
 
     def get_frame_features(
         self,
@@ -228,15 +236,20 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
     def encode_media(self, media: dict[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
         """Take the raw media out of `media` and encode them: modality -> output of `get_<modality>_features`.
 
+        The design's options for media (`media_options`) are taken out too, also where there is nothing to encode.
+
         Raises:
             ValueError: there are sounds, and the design cannot hear.
         """
         outputs = {}
+        options = {name: media.pop(name, None) for name in self.media_options}
         if (pixel_values := media.pop("pixel_values", None)) is not None:
-            outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
+            outputs["image"] = self.get_image_features(pixel_values, return_dict=True, **options)
         num_video_frames = media.pop("num_video_frames", None)
         if (pixel_values_videos := media.pop("pixel_values_videos", None)) is not None:
-            outputs["video"] = self.get_video_features(pixel_values_videos, num_video_frames, return_dict=True)
+            outputs["video"] = self.get_video_features(
+                pixel_values_videos, num_video_frames, return_dict=True, **options
+            )
         input_features_mask = media.pop("input_features_mask", None)
         if (input_features := media.pop("input_features", None)) is not None:
             if "audio" not in self.config.modalities:
@@ -280,7 +293,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             lambda: (
                 f"The prompt holds {int(num_placeholders)} {modality} placeholders (token id "
                 f"{getattr(self.config, f'{modality}_token_id')}), but the {modality}s give {features.shape[0]} "
-                "vectors. Make the prompt with the processor of this checkpoint."
+                f"vectors. {self.placeholder_hint}"
             ),
         )
         # A row ends where a medium ends; otherwise one would be shared between two prompts.
@@ -290,8 +303,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             torch.isin(row_ends, media_ends).all(),
             lambda: (
                 f"The rows hold {mask.sum(-1).tolist()} {modality} placeholders, but the {modality}s give "
-                f"{[len(vectors) for vectors in media]} vectors, which do not fill them row by row. Make the prompts "
-                "with the processor of this checkpoint."
+                f"{[len(vectors) for vectors in media]} vectors, which do not fill them row by row. "
+                f"{self.placeholder_hint}"
             ),
         )
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds))
@@ -326,6 +339,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             input_features_mask: `(num_sounds, max_frames)`.
             mm_token_type_ids: `(batch, length)`; accepted for designs that need it.
             mm_encoder_outputs: outputs of `get_<modality>_features`, instead of pixels and sounds.
+            kwargs: options of the language model, and those of the design for its media (`media_options`).
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
@@ -335,6 +349,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             "num_video_frames": num_video_frames,
             "input_features": input_features,
             "input_features_mask": input_features_mask,
+            **{name: kwargs.pop(name, None) for name in self.media_options},  # type: ignore[misc]
         }
         features = {**(mm_encoder_outputs or {}), **self.encode_media(media)}
         masks = {

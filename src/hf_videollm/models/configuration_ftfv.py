@@ -1,0 +1,141 @@
+"""Configuration of FTFV (Chen et al., 2024: fewer tokens and fewer videos), and the rule for tokens of a frame."""
+
+import math
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_qwen_vl_vision import QwenVLVisionConfig
+from .configuration_video_llm import VideoLlmConfig
+
+# Towers of transformers whose first token is a patch already.
+TOWERS_WITHOUT_CLASS_TOKEN = (QwenVLVisionConfig.model_type, "siglip_vision_model", "siglip2_vision_model")
+
+
+def tokens_per_frame(wanted: int | None, default: int, num_queries: int) -> int:
+    """K, the tokens that the sampler leaves of one frame (paper, Eq. 2).
+
+    Args:
+        wanted: what a call asks for; `None` if it asks for nothing.
+        default: what the checkpoint was set to.
+        num_queries: N, the tokens there are to choose from.
+
+    Raises:
+        ValueError: K is no whole number from 1 to N.
+    """
+    kept = default if wanted is None else wanted
+    if not isinstance(kept, int) or isinstance(kept, bool) or not 1 <= kept <= num_queries:
+        raise ValueError(
+            f"num_tokens_per_frame must be a whole number from 1 to {num_queries} (num_queries, the tokens a frame "
+            f"has), not {kept!r}."
+        )
+    return kept
+
+
+@strict
+class FtfvConfig(VideoLlmConfig):
+    r"""
+    Configuration of an FTFV model. The defaults are those of the paper, the vision tower is Qwen-VL's.
+
+    num_queries (`int`):
+        N, learned queries of the cross-attention, and so tokens of a frame before sampling; a square number, because
+        the queries have places on a grid.
+    num_tokens_per_frame (`int`):
+        K, tokens that the sampler leaves of each frame of a video, from 1 to N. It is no property of the weights: it
+        can be changed when a checkpoint is loaded, and in every call.
+    adapter_width (`int`):
+        C, width of the cross-attention.
+    adapter_num_heads (`int`):
+        Heads of the cross-attention.
+    sampler_order (`str`):
+        `"score"` gives the tokens of a frame from the highest attention peak to the lowest, as Eq. 2 writes it;
+        `"query"` leaves them in the order of their queries.
+    attention_score_reduction (`str`):
+        How the attention weights of the heads become one: `"mean"` or `"max"`.
+    sample_images (`bool`):
+        Sample the tokens of images as well; in the paper images keep all of theirs.
+    vision_feature_layer (`int` or `list[int]`):
+        As in the base; -1 is what the tower gives out (`last_hidden_state`), its closing norm included if it has one.
+    vision_feature_select_strategy (`str`, *optional*):
+        As in the base; by default `"full"` for Qwen-VL's tower and SigLIP, which have no class token, and `"default"`
+        for all others.
+
+    Example:
+
+    ```python
+    >>> from hf_videollm import FtfvConfig
+    >>> config = FtfvConfig(num_tokens_per_frame=64)
+    >>> config.num_video_tokens(8), config.num_video_tokens(8, num_tokens_per_frame=16), config.num_image_tokens()
+    (512, 128, 256)
+
+    ```"""
+
+    model_type = "ftfv"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        **VideoLlmConfig.sub_configs_defaults,
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type=QwenVLVisionConfig.model_type),
+    }
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_ftfv.FtfvConfig",
+        "AutoModel": "modeling_ftfv.FtfvModel",
+        "AutoModelForImageTextToText": "modeling_ftfv.FtfvForConditionalGeneration",
+        "AutoModelForMultimodalLM": "modeling_ftfv.FtfvForConditionalGeneration",
+        "AutoModelForCausalLM": "modeling_ftfv.FtfvForConditionalGeneration",
+        "AutoProcessor": "processing_ftfv.FtfvProcessor",
+        "AutoVideoProcessor": "video_processing_ftfv.FtfvVideoProcessor",
+    }
+
+    num_frames: int = 8
+    num_queries: int = 256
+    num_tokens_per_frame: int = 128
+    adapter_width: int = 4096
+    adapter_num_heads: int = 32
+    sampler_order: Literal["score", "query"] = "score"
+    attention_score_reduction: Literal["mean", "max"] = "mean"
+    sample_images: bool = False
+    vision_feature_layer: int | list[int] = -1
+    vision_feature_select_strategy: Literal["default", "full"] | None = None  # type: ignore[assignment]
+    # A frame of 448 pixels has 1024 patches, and the states of all layers are kept while a chunk is encoded.
+    vision_chunk_size: int | None = 8
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.vision_feature_select_strategy is None:
+            has_class_token = self.vision_config.model_type not in TOWERS_WITHOUT_CLASS_TOKEN
+            self.vision_feature_select_strategy = "default" if has_class_token else "full"
+
+    def num_video_tokens(self, num_frames: int, num_tokens_per_frame: int | None = None) -> int:
+        """T x K."""
+        if num_frames < 1:
+            raise ValueError(f"A video needs at least one frame, got {num_frames}.")
+        return num_frames * self.kept_tokens(num_tokens_per_frame)
+
+    def num_image_tokens(self, num_tokens_per_frame: int | None = None) -> int:
+        """N, or K with `sample_images`."""
+        return self.kept_tokens(num_tokens_per_frame) if self.sample_images else self.num_queries
+
+    def kept_tokens(self, num_tokens_per_frame: int | None = None) -> int:
+        """K: what a call asks for, or else what the checkpoint says. See `tokens_per_frame` for the errors."""
+        return tokens_per_frame(num_tokens_per_frame, self.num_tokens_per_frame, self.num_queries)
+
+    def validate_architecture(self) -> None:
+        super().validate_architecture()
+        if self.num_queries < 1 or math.isqrt(self.num_queries) ** 2 != self.num_queries:
+            raise ValueError(
+                f"num_queries must be a square number, as queries have places on a grid, not {self.num_queries}."
+            )
+        self.kept_tokens()
+        if self.adapter_num_heads < 1 or self.adapter_width % self.adapter_num_heads:
+            raise ValueError(
+                f"adapter_width ({self.adapter_width}) must be a multiple of adapter_num_heads "
+                f"({self.adapter_num_heads})."
+            )
+        if self.adapter_width < 4 or self.adapter_width % 4:
+            raise ValueError(
+                f"adapter_width must be a multiple of 4 (sine and cosine of row and column), not {self.adapter_width}."
+            )
+
+
+__all__ = ["FtfvConfig", "tokens_per_frame"]

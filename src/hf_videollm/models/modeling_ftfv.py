@@ -1,0 +1,315 @@
+"""FTFV (Chen et al., 2024: fewer tokens and fewer videos). Paper section 3: sample the tokens of every frame.
+
+    frames (T,3,H,W) -> vision tower                                  -> (T, M, D)
+                     -> + temporal code of the frame (videos only)
+                     -> cross-attention with N learned queries, Eq. 1 -> (T, N, C) and the attention weights
+                     -> the K queries with the highest peaks, Eq. 2   -> (T * K, language width)
+
+The cross-attention is that of Qwen-VL. Names of its checkpoints (`transformer.visual.`) -> ours: `attn_pool.X` is
+`connector.X`, `ln_post` and `proj` are `connector.ln_post` and `connector.proj`. The sampler has no parameters, so K
+can be another one in every call.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import maybe_autocast
+
+from .configuration_ftfv import FtfvConfig
+from .modeling_qwen_vl_vision import resize_positions
+from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
+
+# Attention weights that are held at a time, in numbers: 256 MiB of float32, 8 frames of the paper's size.
+MAX_WEIGHTS_AT_A_TIME = 2**26
+
+
+def sine_positions(side: int, width: int) -> torch.Tensor:
+    """Fixed code of the places on a square grid, as in Qwen-VL.
+
+    The first half of the channels codes the column, the second half the row, each as all sines, then all cosines, of
+    the number times 10000^(-i / (width / 4)).
+
+    Args:
+        side: rows, and columns.
+        width: a multiple of 4.
+
+    Returns:
+        `(side * side, width)` float32, row-major.
+    """
+    quarter = width // 4
+    frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies
+    code = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    columns = code[None].expand(side, side, -1)
+    rows = code[:, None].expand(side, side, -1)
+    return torch.cat([columns, rows], dim=-1).flatten(0, 1).float()
+
+
+def attention_peaks(weights: torch.Tensor, reduction: str) -> torch.Tensor:
+    """r of Eq. 2: the highest attention weight of every query, of heads taken together.
+
+    Args:
+        weights: `(frames, heads, queries, patches)`, softmax weights in float32.
+        reduction: `"mean"` of the heads, Eq. 1 as torch's attention returns it, or their `"max"`.
+
+    Returns:
+        `(frames, queries)`.
+    """
+    return weights.mean(1).amax(-1) if reduction == "mean" else weights.amax((1, 3))
+
+
+def choose_queries(peaks: torch.Tensor, num_kept: int, order: str) -> torch.Tensor:
+    """idx of Eq. 2: the queries with the highest peaks in each frame; of equal ones the first.
+
+    Args:
+        peaks: `(frames, queries)`.
+        num_kept: K.
+        order: `"score"`, highest peak first, or `"query"`, as the queries stand.
+
+    Returns:
+        `(frames, K)` int64.
+    """
+    # Not topk, which leaves it to the kernel which of two equal numbers it takes.
+    chosen = peaks.sort(dim=-1, descending=True, stable=True).indices[:, :num_kept]
+    return chosen if order == "score" else chosen.sort(dim=-1).values
+
+
+class FtfvCrossAttention(GradientCheckpointingLayer):
+    """Attention of the queries to the patches of each frame, with its weights; parameters as in torch's own module.
+
+    The maximum in Eq. 2 needs the weights, which no fused kernel gives, so they are computed step by step.
+    """
+
+    def __init__(self, config: FtfvConfig) -> None:
+        super().__init__()
+        width = config.adapter_width
+        self.config = config
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        num_kept: int | None = None,
+    ) -> torch.Tensor:
+        """
+        Args:
+            query: `(queries, width)`, the same for all frames.
+            key, value: `(frames, patches, width)`.
+            num_kept: leave so many queries of each frame, by their peaks (Eq. 2); all of them, in their order, when
+                `None`.
+
+        Returns:
+            `(frames, kept queries, width)`.
+        """
+        weights_q, weights_k, weights_v = self.in_proj_weight.chunk(3)
+        bias_q, bias_k, bias_v = self.in_proj_bias.chunk(3)
+        heads = self._split(F.linear(query, weights_q, bias_q).unsqueeze(0))
+        keys, values = self._split(F.linear(key, weights_k, bias_k)), self._split(F.linear(value, weights_v, bias_v))
+        num_weights = self.config.adapter_num_heads * query.shape[0] * key.shape[1]
+        chunk_size = max(1, MAX_WEIGHTS_AT_A_TIME // num_weights)
+        attended = [
+            self._attend(heads, key_chunk, value_chunk, num_kept)
+            for key_chunk, value_chunk in zip(keys.split(chunk_size), values.split(chunk_size), strict=True)
+        ]
+        # Every token by itself, so those that were not kept need not come here.
+        return self.out_proj(torch.cat(attended))
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_kept: int | None
+    ) -> torch.Tensor:
+        # In float32, also under autocast: bfloat16 has about 145 numbers for 256 peaks.
+        with maybe_autocast(device_type=query.device.type, enabled=False):
+            scores = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
+            weights = scores.softmax(-1)
+        attended = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(-2)
+        if num_kept is None:
+            return attended
+        peaks = attention_peaks(weights.detach(), self.config.attention_score_reduction)
+        chosen = choose_queries(peaks, num_kept, self.config.sampler_order)
+        return attended.gather(1, chosen.unsqueeze(-1).expand(-1, -1, attended.shape[-1]))
+
+    def _split(self, projected: torch.Tensor) -> torch.Tensor:
+        """`(batch, length, width)` to `(batch, heads, length, width / heads)`."""
+        return projected.unflatten(-1, (self.config.adapter_num_heads, -1)).transpose(1, 2)
+
+
+class FtfvConnector(nn.Module):
+    """Temporal code, cross-attention and weighted token sampler; the last two are shared by images and frames."""
+
+    def __init__(self, config: FtfvConfig) -> None:
+        super().__init__()
+        self.config = config
+        num_layers = 1 if isinstance(config.vision_feature_layer, int) else len(config.vision_feature_layer)
+        in_width = config.vision_config.hidden_size * num_layers
+        width = config.adapter_width
+        self.query = nn.Parameter(torch.empty(config.num_queries, width))
+        # Part of Qwen-VL's checkpoints, and never trained.
+        self.pos_embed = nn.Parameter(torch.empty(config.num_queries, width), requires_grad=False)
+        self.kv_proj = nn.Linear(in_width, width, bias=False)
+        self.ln_q = nn.LayerNorm(width, eps=1e-6)
+        self.ln_kv = nn.LayerNorm(width, eps=1e-6)
+        self.attn = FtfvCrossAttention(config)
+        self.ln_post = nn.LayerNorm(width, eps=1e-6)
+        self.proj = nn.Parameter(torch.empty(width, config.text_config.hidden_size))
+        self.temporal_embedding = nn.Parameter(torch.empty(config.num_frames, 1, in_width))
+
+    def forward(
+        self,
+        frame_features: torch.Tensor,
+        num_frames: list[int],
+        num_tokens_per_frame: int | None = None,
+        is_video: bool = True,
+    ) -> list[torch.Tensor]:
+        """Visual tokens of each clip.
+
+        Args:
+            frame_features: `(sum(num_frames), patches, vision_width)`, patches in row-major order of a square.
+            num_frames: frame count of each clip.
+            num_tokens_per_frame: K; that of the configuration when `None`.
+            is_video: clips are videos, with temporal code and sampling. Images have no temporal code, and are sampled
+                only if the configuration says `sample_images`.
+
+        Returns:
+            One `(frames * tokens, text_width)` tensor per clip, frames in their order.
+
+        Raises:
+            ValueError: K is out of range, or the patches of a frame do not make a square.
+        """
+        num_kept = self.config.kept_tokens(num_tokens_per_frame)
+        if is_video:
+            codes = torch.cat([self.temporal_code(count) for count in num_frames])
+            frame_features = frame_features + codes.to(frame_features.dtype)
+        pos_embed = self.pos_embed.detach()
+        query = self.ln_q(self.query) + pos_embed
+        patches = self.ln_kv(self.kv_proj(frame_features))
+        key = patches + resize_positions(pos_embed, patches.shape[1])
+        is_sampled = is_video or self.config.sample_images
+        tokens = self.attn(query, key, patches, num_kept if is_sampled else None)
+        projected = self.ln_post(tokens) @ self.proj
+        return [clip.flatten(0, 1) for clip in projected.split(num_frames)]
+
+    def temporal_code(self, num_frames: int) -> torch.Tensor:
+        """E (section 3.2) for a clip of `num_frames` frames: `(num_frames, 1, vision_width)`.
+
+        Clips of another length than that of the training get E interpolated over time, its ends at their ends.
+        """
+        if num_frames == len(self.temporal_embedding):
+            return self.temporal_embedding
+        code = self.temporal_embedding.float().permute(1, 2, 0)
+        resized = F.interpolate(code, size=num_frames, mode="linear", align_corners=True)
+        return resized.permute(2, 0, 1).to(self.temporal_embedding.dtype)
+
+
+class FtfvModel(VideoLlmModel):
+    """FTFV without a head: features for retrieval, serving engines and tests."""
+
+    config_class = FtfvConfig
+    connector_class = FtfvConnector
+    media_options = ("num_tokens_per_frame",)
+    placeholder_hint: ClassVar[str] = (
+        "Make the prompt with the processor of this checkpoint, and give both the same num_tokens_per_frame."
+    )
+    _no_split_modules = ("FtfvCrossAttention",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FtfvConnector):
+            init.trunc_normal_(module.query, std=0.02)
+            init.copy_(module.pos_embed, sine_positions(math.isqrt(len(module.query)), module.query.shape[-1]))
+            init.normal_(module.proj, std=len(module.proj) ** -0.5)
+            init.normal_(module.temporal_embedding, std=0.02)
+        elif isinstance(module, FtfvCrossAttention):
+            init.trunc_normal_(module.in_proj_weight, std=0.02)
+            init.zeros_(module.in_proj_bias)
+
+    def skip_unused_vision_layers(self) -> None:
+        """As in the base, but a closing norm that the tower's output goes through is used, if the output is."""
+        super().skip_unused_vision_layers()
+        # CLIP's stands before its pooled output alone.
+        if self.config.vision_feature_layer == -1 and self.config.vision_config.model_type != "clip_vision_model":
+            for name in ("post_layernorm", "layernorm"):
+                if isinstance(module := getattr(self.vision_tower, name, None), nn.Module):
+                    module.requires_grad_(True)
+
+    def choose_layers(self, outputs: Any) -> torch.Tensor:
+        """As in the base; the last layer is `last_hidden_state`, in some towers of transformers behind a norm."""
+        return outputs.last_hidden_state if self.config.vision_feature_layer == -1 else super().choose_layers(outputs)
+
+    def get_frame_features(
+        self,
+        frames: torch.Tensor,
+        num_frames: list[int],
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        num_tokens_per_frame: int | None = None,
+        is_video: bool = True,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """As in the base; for the last two options see `FtfvConnector`."""
+        outputs = self.encode_frames(frames, output_hidden_states, output_attentions)
+        outputs.pooler_output = self.connector(outputs.last_hidden_state, num_frames, num_tokens_per_frame, is_video)
+        return outputs
+
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values: torch.Tensor, num_tokens_per_frame: int | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Visual tokens of images: all N of each, without temporal code.
+
+        Args:
+            pixel_values: `(num_images, 3, height, width)`, images of all rows in row order.
+            num_tokens_per_frame: K, which counts for images only with `sample_images` in the configuration.
+
+        Returns:
+            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per image.
+        """
+        options = {**kwargs, "num_tokens_per_frame": num_tokens_per_frame, "is_video": False}
+        return self.get_frame_features(pixel_values, [1] * len(pixel_values), **options)
+
+    # The option is named, because `generate` hands over what it finds named here.
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        num_video_frames: torch.Tensor | None = None,
+        num_tokens_per_frame: int | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """As in the base.
+
+        Args:
+            num_tokens_per_frame: K for all videos of this call; that of the configuration when `None`.
+        """
+        options = {**kwargs, "num_tokens_per_frame": num_tokens_per_frame}
+        return super().get_video_features(pixel_values_videos, num_video_frames, **options)
+
+
+class FtfvForConditionalGeneration(VideoLlmForConditionalGeneration):
+    """FTFV that answers questions on videos and images.
+
+    `num_tokens_per_frame=K` in a call of the model, of `generate` or of `get_video_features` is the number of tokens
+    for each frame of this call's videos; the processor must be told the same.
+    """
+
+    config_class = FtfvConfig
+    model_class = FtfvModel
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, num_tokens_per_frame: int | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As in transformers. The option is named, because `generate` refuses what is named nowhere."""
+        return super().prepare_inputs_for_generation(input_ids, num_tokens_per_frame=num_tokens_per_frame, **kwargs)
+
+
+__all__ = ["FtfvConnector", "FtfvForConditionalGeneration", "FtfvModel"]
