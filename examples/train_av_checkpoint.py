@@ -27,17 +27,23 @@ from checkpoint_tools import (
 )
 
 import hf_videollm
-from hf_videollm.data.records import read_jsonl, write_jsonl
+from hf_videollm.data.records import VideoQARecord, read_jsonl, write_jsonl
 from hf_videollm.data.synthetic import generate_dataset
 from hf_videollm.data.synthetic_scene import SOUND_QUESTION_KINDS, answer_vocabulary
 from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
+from hf_videollm.training.sft import without_picture
 from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
 from hf_videollm.training.tiny_av import build_tiny_videollama2_av, take_over_weights
 
 STAGES = ("videollama2_av_synthetic_sound", "videollama2_av_synthetic")
 ASSET = ASSETS / "videollama2-av-tiny"
+# Training clips, by seed: with picture and sound, with picture alone, and with sound alone.
+SEEN_AND_HEARD, SEEN, HEARD = range(9_000), range(9_000, 12_000), range(12_000, 13_000)
 # Kinds of questions that need the order of the frames.
 TIME_KINDS = ("direction", "order", "sound_order")
+
+# Columns of the table.
+MEASUREMENTS = ("accuracy", "silent_files", "not_heard", "sound_alone", "frames_shuffled")
 
 NOTES = """# The small VideoLLaMA2-AV of this package
 
@@ -49,8 +55,8 @@ Made by `python examples/train_av_checkpoint.py` in two stages, recipes {stages}
 both with TRL's SFTTrainer, without LoRA. Vision tower and language model start with the weights of `pllava-tiny`, which
 was trained on clips of the same kind without sound; the tower stays as it is. Connector, audio encoder, its projector
 and the words that `pllava-tiny` does not know start from random weights, seed 0. Training clips have the seeds 0 to
-9999, those from 9000 on without a sound track. Losses and learning rates of every logged step are in
-`training_log.jsonl`.
+12999: 9,000 with sound, 3,000 written without a sound track, and the sound alone of 1,000. Losses and learning rates of
+every logged step are in `training_log.jsonl`.
 
 Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
 MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Numbers, command and library
@@ -58,33 +64,49 @@ versions are in `accuracy.json`; the command was `{command}`.
 
 - silent files: the same clips written without a sound track, which the processor replaces by silence;
 - not heard: the files with sound, `use_audio_in_video=False`, so that the model gets no audio tokens at all;
+- sound alone: the sound of the files as `{"type": "audio"}`, without the picture;
 - frames shuffled: with sound, the sampled frames in random order;
 - chance: one out of the number of possible answers.
 
-| question | with sound | silent files | not heard | frames shuffled | chance |
-|---|---|---|---|---|---|
+| question | with sound | silent files | not heard | sound alone | frames shuffled | chance |
+|---|---|---|---|---|---|---|
 {rows}
 """
 
 
-def train(work: Path, num_videos: int) -> tuple[Any, Any]:
-    """Write the clips, a tenth of them silent, train in two stages, and return model and processor."""
-    num_silent = num_videos // 10
-    heard = generate_dataset(work / "sound", num_videos - num_silent, sound_questions=True, details=True, entries=True)
-    silent = generate_dataset(work / "silent", num_silent, seed=num_videos - num_silent, with_audio=False, details=True)
-    records = write_jsonl([*read_jsonl(heard), *read_jsonl(silent)], work / "records.jsonl")
+def training_records(work: Path) -> list[VideoQARecord]:
+    """Write the training clips and return the questions about them."""
+
+    def questions(name: str, seeds: range, **options: Any) -> list[VideoQARecord]:
+        return read_jsonl(generate_dataset(work / name, len(seeds), seed=seeds.start, **options))
+
+    return [
+        *questions("sound", SEEN_AND_HEARD, sound_questions=True, details=True, entries=True),
+        *questions("silent", SEEN, with_audio=False, details=True),
+        *(
+            without_picture(record)
+            for record in questions("sound_only", HEARD, sound_questions=True)
+            if record.metadata["kind"] in SOUND_QUESTION_KINDS
+        ),
+    ]
+
+
+def train(work: Path) -> tuple[Any, Any]:
+    """Write the clips, train in two stages, and return model and processor."""
+    records = write_jsonl(training_records(work), work / "records.jsonl")
     model, processor = build_tiny_videollama2_av(seed=0)
     take_over_weights(model, hf_videollm.default_checkpoint())
-    print(f"{count_parameters(model)} parameters, {num_videos} clips", flush=True)
+    print(f"{count_parameters(model)} parameters", flush=True)
     return run_stages(STAGES, model, processor, records, work), processor
 
 
 def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
-    """Measure with sound, without it in two ways, and with the frames shuffled."""
+    """Measure with sound, without it in two ways, without the picture, and with the frames shuffled."""
     folder = work / f"held_out_{split}"
     clips = held_out_clips(folder, per_kind, split, sound=True)
     silent = held_out_clips(folder, per_kind, split, sound=True, with_audio=False)
     unheard = {"use_audio_in_video": False}
+    sounding = [clip for clip in clips if clip.question.kind in ("beeps", "pitch")]
     timed = [clip for clip in clips if clip.question.kind in TIME_KINDS]
     return {
         "split": split,
@@ -92,6 +114,7 @@ def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str =
         "accuracy": accuracies(answer_questions(model, processor, clips)),
         "silent_files": accuracies(answer_questions(model, processor, silent)),
         "not_heard": accuracies(answer_questions(model, processor, clips, processor_kwargs=unheard)),
+        "sound_alone": accuracies(answer_questions(model, processor, sounding, medium="audio")),
         "frames_shuffled": accuracies(answer_questions(model, processor, timed, shuffle_seed=0)),
         **provenance(),
     }
@@ -101,7 +124,7 @@ def describe(model: Any, result: dict[str, Any]) -> str:
     """Page that lies next to the checkpoint: what it is, how it was made, what it can do."""
     rows = []
     for kind in result["accuracy"]:
-        shares = [result[name].get(kind) for name in ("accuracy", "silent_files", "not_heard", "frames_shuffled")]
+        shares = [result[name].get(kind) for name in MEASUREMENTS]
         cells = ["" if share is None else f"{share:.1%}" for share in shares]
         # An order question names two shapes.
         choices = 2 if kind == "order" else len(answer_vocabulary(kind))
@@ -117,7 +140,6 @@ def describe(model: Any, result: dict[str, Any]) -> str:
 
 def main(
     work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = Path("runs/av"),
-    num_videos: Annotated[int, typer.Option(help="Training clips, a tenth of them silent.")] = 10_000,
     per_kind: Annotated[int, typer.Option(help="Held-out questions of each kind.")] = 100,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     output: Annotated[Path, typer.Option(help="Folder of the finished checkpoint.")] = ASSET,
@@ -132,7 +154,7 @@ def main(
     if only not in (None, "finish", "evaluate"):
         raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
     if only is None:
-        write_asset(*train(work, num_videos), STAGES, work, output)
+        write_asset(*train(work), STAGES, work, output)
     elif only == "finish":
         trained = VideoLlama2AVForCausalLM.from_pretrained(last_checkpoint(work, STAGES[-1]))
         write_asset(trained, build_tiny_videollama2_av()[1], STAGES, work, output)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from hf_videollm.data.records import make_record, read_jsonl
+from hf_videollm.data.records import make_record, read_jsonl, write_jsonl
 from hf_videollm.data.synthetic import generate_dataset, make_scene, write_scene_mp4
 from hf_videollm.models.audio_io import load_audio
 from hf_videollm.training.audio_cache import AudioCache
 from hf_videollm.training.collator import IGNORE_INDEX, VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache
-from hf_videollm.training.sft import Recipe, RecipeError, make_trainer, run_sft
+from hf_videollm.training.sft import Recipe, RecipeError, make_trainer, merge_turns, run_sft, without_picture
 from hf_videollm.training.tiny import build_tiny_pllava, build_tokenizer, vocabulary
 from hf_videollm.training.tiny_av import av_vocabulary, build_tiny_videollama2_av, take_over_weights
 
@@ -124,6 +124,18 @@ def test_sounds_of_their_own_come_from_the_cache(processor, clips, tmp_path):
     assert not (decoded["input_ids"] == processor.video_token_id).any()
 
 
+def test_one_of_several_options_is_drawn_for_each_batch(processor, clips):
+    options = {"missing_audio": ["silence", "skip"]}
+
+    def heard(seed):
+        collator = VideoDataCollator(processor, vary=options, seed=seed)
+        return ["input_features" in collator([row(clips[2])]) for _ in range(12)]
+
+    drawn = heard(0)
+    assert 2 < sum(drawn) < 10
+    assert drawn == heard(0) != heard(1)
+
+
 def test_labels_are_the_answers_only(processor, clips):
     batch = VideoDataCollator(processor)([row(clips[0])])
     learned = batch["labels"][0][batch["labels"][0] != IGNORE_INDEX].tolist()
@@ -157,6 +169,30 @@ def test_audio_stage_hears_without_seeing(records, tmp_path):
             assert torch.equal(value, before[name]), name
     with pytest.raises(RecipeError, match="PllavaProcessor cannot hear"):
         make_trainer(recipe, *build_tiny_pllava(num_frames=4, image_size=32, pooling_shape=(2, 2, 2)))
+
+
+def test_questions_about_a_sound_alone_are_not_joined_with_those_about_its_clip(clips):
+    seen = make_record("seen", clips[0], [("What colour is the shape?", "red")])
+    heard = [without_picture(make_record(f"heard{i}", clips[0], [("High or low?", "high")])) for i in range(2)]
+    assert (heard[0].media("audio"), heard[0].media("video")) == ([clips[0]], [])
+    joined = merge_turns([seen, *heard])
+    assert [record.media("video") for record in joined] == [[clips[0]], []]
+    assert [len(record.messages) for record in joined] == [2, 4]
+
+
+def test_pictures_silence_and_sounds_alone_train_in_one_batch(clips, tmp_path):
+    model, processor = build_tiny_videollama2_av(**SMALL)
+    records = [make_record(f"r{i}", clip, [("Is the sound high or low?", "low")]) for i, clip in enumerate(clips)]
+    records.append(without_picture(records.pop(1)))
+    write_jsonl(records, tmp_path / "r.jsonl")
+    recipe = recipe_for(str(tmp_path / "r.jsonl"), tmp_path, per_device_train_batch_size=3, max_steps=1)
+    trainer = make_trainer(replace(recipe, vary={"missing_audio": ["skip"]}), model, processor)
+    batch = next(iter(trainer.get_train_dataloader()))
+    has_picture = (batch["input_ids"] == processor.video_token_id).any(-1)
+    has_sound = (batch["input_ids"] == processor.audio_token_id).any(-1)
+    kinds = sorted(zip(has_picture.tolist(), has_sound.tolist(), strict=True))
+    assert kinds == [(False, True), (True, False), (True, True)]
+    trainer.train()
 
 
 def test_a_design_without_ears_trains_on_the_same_clips(records, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -36,6 +37,9 @@ class VideoDataCollator:
             None leaves the sound to the processor, which finds none in frames from a cache.
         max_length: refuse rows with more tokens than this; None allows any length.
         processor_kwargs: passed on to the processor, e.g. `{"num_frames": 4}`.
+        vary: options of the processor, of whose values one is drawn for each batch, so that the model learns to live
+            with all of them, e.g. `{"missing_audio": ["silence", "skip"]}`.
+        seed: decides what is drawn.
     """
 
     processor: Any
@@ -43,6 +47,11 @@ class VideoDataCollator:
     sounds: Mapping[str, np.ndarray | None] | None = None
     max_length: int | None = None
     processor_kwargs: Mapping[str, Any] | None = None
+    vary: Mapping[str, Sequence[Any]] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._rng = random.Random(self.seed)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make one batch.
@@ -66,7 +75,12 @@ class VideoDataCollator:
             return_dict=True,
             return_tensors="pt",
             return_assistant_tokens_mask=True,
-            processor_kwargs={"padding": True, **self._media_kwargs(rows), **(self.processor_kwargs or {})},
+            processor_kwargs={
+                "padding": True,
+                **self._media_kwargs(rows),
+                **(self.processor_kwargs or {}),
+                **{name: self._rng.choice(values) for name, values in (self.vary or {}).items()},
+            },
         )
         answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
         batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)

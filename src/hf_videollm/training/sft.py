@@ -12,6 +12,7 @@ A recipe:
     kinds: [colour, shape]           # optional: only records whose metadata name one of these kinds
     still_frames: true               # optional: show one random frame of each clip (image stage); needs frame_cache
     sound_only: true                 # optional: let the model hear the clips without seeing them (audio stage)
+    vary: {missing_audio: [silence, skip]}   # optional: options of the processor, one value drawn for each batch
     trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
     lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig
     arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
@@ -52,6 +53,7 @@ __all__ = [
     "merge_turns",
     "run_sft",
     "show_sample",
+    "without_picture",
 ]
 
 # What our media batches need from TRL: no tokenisation of its own, no column dropping, no truncation.
@@ -84,6 +86,7 @@ class Recipe:
     kinds: list[str] | None = None
     still_frames: bool = False
     sound_only: bool = False
+    vary: dict[str, list[Any]] | None = None
     trainable: list[str] | None = None
     lora: dict[str, Any] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -117,10 +120,10 @@ def merge_turns(records: Iterable[VideoQARecord], seed: int = 0) -> list[VideoQA
     One pass through the vision tower then teaches several answers. Only records of one question and answer each can
     be joined; a record with a longer conversation stays as it is.
     """
-    groups: dict[tuple[str, ...], list[VideoQARecord]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[VideoQARecord]] = defaultdict(list)
     for record in records:
         single = [message["role"] for message in record.messages] == ["user", "assistant"]
-        media = tuple(path for kind in ("video", "image", "audio") for path in record.media(kind))
+        media = tuple((kind, path) for kind in ("video", "image", "audio") for path in record.media(kind))
         groups[media if single and media else ("", record.id)].append(record)
     rng = random.Random(seed)
     return [_join(group, rng) for group in groups.values()]
@@ -176,6 +179,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
             processor,
             frames=frames,
             sounds=sounds,
+            vary=recipe.vary,
         ),
         processing_class=processor,
         peft_config=_lora_config(recipe.lora),
@@ -214,11 +218,11 @@ def _read_records(recipe: Recipe) -> list[VideoQARecord]:
         if not records:
             raise RecipeError(f"No record of {recipe.records} has metadata with a kind out of {recipe.kinds}.")
     if recipe.sound_only:
-        records = [_blindfolded(record) for record in records]
+        records = [without_picture(record) for record in records]
     return merge_turns(records) if recipe.merge_turns else records
 
 
-def _blindfolded(record: VideoQARecord) -> VideoQARecord:
+def without_picture(record: VideoQARecord) -> VideoQARecord:
     """The record with the sound of each video in place of the video."""
     messages: list[Message] = [
         {"role": message["role"], "content": [_as_sound(block) for block in message["content"]]}
@@ -249,12 +253,13 @@ def _open_sounds(recipe: Recipe, processor: Any) -> AudioCache | None:
         raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
     if recipe.frame_cache is None or not hears:
         return None
-    return AudioCache.build(_all_clips(recipe), processor.feature_extractor.sampling_rate, recipe.frame_cache)
+    return AudioCache.build(_all_clips(recipe, "audio"), processor.feature_extractor.sampling_rate, recipe.frame_cache)
 
 
-def _all_clips(recipe: Recipe) -> list[str]:
+def _all_clips(recipe: Recipe, *more: str) -> list[str]:
     # Of all records, so that stages which use different kinds of questions share one cache.
-    return [path for record in read_jsonl(str(recipe.records)) for path in record.media("video")]
+    records = read_jsonl(str(recipe.records))
+    return [path for kind in ("video", *more) for record in records for path in record.media(kind)]
 
 
 def _join(group: list[VideoQARecord], rng: random.Random) -> VideoQARecord:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.progress import track
@@ -72,6 +72,7 @@ def answer_questions(
     shuffle_seed: int | None = None,
     progress: bool = True,
     processor_kwargs: Mapping[str, Any] | None = None,
+    medium: Literal["video", "audio"] = "video",
 ) -> list[Answer]:
     """Ask the model every question.
 
@@ -83,6 +84,7 @@ def answer_questions(
         shuffle_seed: shuffle the sampled frames of every clip first, to see what depends on their order.
         progress: show a progress bar.
         processor_kwargs: passed on to the processor, e.g. `{"use_audio_in_video": False}`.
+        medium: show the clips, or let their sound alone be heard.
     """
     model.eval()
     rng = random.Random(shuffle_seed)
@@ -90,7 +92,7 @@ def answer_questions(
     starts = range(0, len(clips), batch_size)
     for start in track(starts, description="Asking", disable=not progress):
         batch_clips = clips[start : start + batch_size]
-        conversations = [_conversation(clip) for clip in batch_clips]
+        conversations = [_conversation(clip, medium) for clip in batch_clips]
         inputs = processor.apply_chat_template(
             conversations,
             add_generation_prompt=True,
@@ -121,8 +123,8 @@ def _written(scene: Scene, folder: Path, with_audio: bool) -> Path:
     return path if path.exists() else write_scene_mp4(scene, path, with_audio)
 
 
-def _conversation(clip: Clip) -> list[dict[str, Any]]:
-    content = [{"type": "video", "path": str(clip.path)}, {"type": "text", "text": clip.question.question}]
+def _conversation(clip: Clip, medium: str) -> list[dict[str, Any]]:
+    content = [{"type": medium, "path": str(clip.path)}, {"type": "text", "text": clip.question.question}]
     return [{"role": "user", "content": content}]
 
 

@@ -119,8 +119,8 @@ def build_tiny_videollama2_av(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = VideoLlama2AVForCausalLM(config)
-        for layer in (*model.model.audio_projector, *model.model.connector.readout):
-            if isinstance(layer, nn.Linear):
+        for name, layer in model.named_modules():
+            if isinstance(layer, nn.Linear) and ("audio_projector" in name or "connector.readout" in name):
                 nn.init.xavier_normal_(layer.weight)
     model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
     sizes: dict[str, Any] = {
