@@ -119,9 +119,10 @@ def build_tiny_videollama2_av(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = VideoLlama2AVForCausalLM(config)
-        for name, layer in model.named_modules():
-            if isinstance(layer, nn.Linear) and ("audio_projector" in name or "connector.readout" in name):
-                nn.init.xavier_normal_(layer.weight)
+        for part in ("model.audio_projector", "model.connector.readout"):
+            for layer in model.get_submodule(part).modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_normal_(layer.weight)
     model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
     sizes: dict[str, Any] = {
         "size": {"shortest_edge": image_size},
