@@ -451,12 +451,9 @@ def test_audio_artefacts_of_training_make_a_model_that_hears(lm: Path, tmp_path:
     base = golden_source(lm, "qwen2", tmp_path / "base")
     extra = load_file(lm / "qwen2_av" / "audio_extra_weights.safetensors")
     source = write_config(tmp_path / "source", json.loads((lm / "qwen2_av" / "config.json").read_text()))
-    parts = {
-        prefix: {n: t for n, t in extra.items() if n.startswith(prefix)}
-        for prefix in ("model.audio_tower.", "model.mm_")
-    }
-    torch.save(parts["model.mm_"], source / "mm_projector_a.bin")
-    torch.save(parts["model.audio_tower."], source / "audio_tower.bin")
+    audio = {name: tensor for name, tensor in extra.items() if name.startswith("model.audio_tower.")}
+    torch.save(audio, source / "audio_tower.bin")
+    torch.save({name: tensor for name, tensor in extra.items() if name not in audio}, source / "mm_projector_a.bin")
     report = convert_videollama2(source, tmp_path / "out", base=base, vision_config=description)
     assert_same(loaded_weights(tmp_path / "out"), loaded_weights(tmp_path / "whole" / "out"))
     assert report.design == "videollama2_av"
@@ -468,7 +465,7 @@ def test_audio_artefacts_of_training_make_a_model_that_hears(lm: Path, tmp_path:
     assert "audio_tower.bin was left aside" in " ".join(report.notes)
     # Without the tower, Microsoft's file stands in.
     (source / "audio_tower.bin").unlink()
-    state = {name.removeprefix("model.audio_tower."): tensor for name, tensor in tower.items()}
+    state = {name.removeprefix("model.audio_tower."): tensor for name, tensor in audio.items()}
     torch.save({"cfg": {"encoder_layers": 2, "max_distance": 700}, "model": state}, tmp_path / "beats.pt")
     convert_videollama2(
         source, tmp_path / "third", base=base, vision_config=description, audio_tower=tmp_path / "beats.pt"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPImageProcessor, GenerationConfig, SiglipImageProcessor
+from transformers import CLIPImageProcessor, GenerationConfig, PreTrainedConfig, SiglipImageProcessor
 
 from ..models.chat_template_videollama2 import (
     MISTRAL_BODY,
@@ -60,7 +60,9 @@ def build_processor(config: VideoLlama2Config, language: str, tokenizer_folder: 
         ids = {modality: vocab_size + number for number, modality in enumerate(modalities)}
         note = "no tokenizer found: processor files not written; pass --tokenizer FOLDER."
         return ProcessorResult(None, ids, notes=[note])
-    loaded = load_tokenizer(tokenizer_folder)
+    # The class is that of the tokenizer's own file: by their model_type transformers knows no official checkpoint, and
+    # takes another tokenizer for plain Mistral.
+    loaded = load_tokenizer(tokenizer_folder, PreTrainedConfig())
     if len(loaded) > vocab_size:
         raise CheckpointError(
             f"The tokenizer in {tokenizer_folder} has {len(loaded)} tokens, the model only {vocab_size}: pass the "

@@ -30,8 +30,11 @@ def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, config: Any = None) -> Any:
     """The tokenizer of a folder; code that the folder may carry is never run.
+
+    Args:
+        config: counts instead of the folder's config.json, where transformers does not know what that describes.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -39,7 +42,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         # Answers are generated in batches, which needs the ends of all prompts in one column: left padding.
         return AutoTokenizer.from_pretrained(
-            str(folder), padding_side="left", local_files_only=True, trust_remote_code=False
+            str(folder), config=config, padding_side="left", local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # the Rust tokenizers raise plain Exception
         reason = " ".join(str(error).split())[:200]
