@@ -1,0 +1,136 @@
+"""Processor of FTFV: prompts for Vicuna, K placeholders for each frame of a video, N for an image."""
+
+from typing import Any
+
+from transformers.image_utils import make_flat_list_of_images
+from transformers.processing_utils import ImagesKwargs
+
+from .configuration_ftfv import tokens_per_frame
+from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
+from .video_processing_ftfv import FtfvVideoProcessorKwargs
+
+# "USER: <video>\nquestion ASSISTANT: answer</s>": the layout of conversations that Vicuna was trained on. The paper does
+# not show a prompt, so this much is a decision: no system message unless the conversation has one, media where they
+# stand among the text, a line break behind each run of them, the frames of a video without anything between them.
+# The generation tags mark what a model is trained on; an answer begins with the blank behind "ASSISTANT:".
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- set role = message['role'] -%}"
+    "{%- if role not in ['system', 'user', 'assistant'] -%}"
+    "{{ raise_exception('Roles are system, user and assistant, not ' + role + '.') }}"
+    "{%- endif -%}"
+    "{%- set chat = namespace(text='') -%}"
+    "{%- if message['content'] is string -%}{%- set chat.text = message['content'] -%}"
+    "{%- else -%}"
+    "{%- for block in message['content'] -%}"
+    "{%- if block['type'] == 'text' -%}{%- set chat.text = chat.text + block['text'] -%}"
+    "{%- elif role == 'user' and block['type'] in ['image', 'video'] -%}"
+    "{%- set is_end = loop.last or loop.nextitem['type'] == 'text' -%}"
+    "{%- set chat.text = chat.text + '<' + block['type'] + '>' + ('\\n' if is_end else '') -%}"
+    "{%- else -%}"
+    "{{ raise_exception('A ' + role + ' message cannot hold ' + block['type'] + '.') }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+    "{%- if role == 'assistant' -%}"
+    "{{ 'ASSISTANT:' }}{%- generation -%}{{ ' ' + chat.text + eos_token }}{%- endgeneration -%}"
+    "{%- elif role == 'user' -%}{{ 'USER: ' + chat.text + ' ' }}"
+    "{%- elif chat.text -%}{{ chat.text + ' ' }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
+)
+
+
+class FtfvImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
+    """Options of the image processor.
+
+    num_tokens_per_frame (`int`): K, placeholders of an image where the checkpoint samples images too.
+    """
+
+    num_tokens_per_frame: int | None
+
+
+class FtfvProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
+    """Keyword arguments of FTFV's processor."""
+
+    images_kwargs: FtfvImagesKwargs
+    videos_kwargs: FtfvVideoProcessorKwargs
+    # transformers 5.20 reads it unasked.
+    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
+
+
+class FtfvProcessor(VideoLlmProcessor):
+    """Makes model inputs for FTFV.
+
+    A call takes `num_tokens_per_frame=K` besides the options of all designs; the model must be given the same K.
+
+    Images need an image processor that resizes as the video processor does: `CLIPImageProcessor(size={"height": 448,
+    "width": 448}, do_center_crop=False)` for Qwen-VL's tower.
+    """
+
+    valid_processor_kwargs = FtfvProcessorKwargs
+    default_chat_template = CHAT_TEMPLATE
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        video_processor: Any = None,
+        chat_template: str | dict[str, str] | None = None,
+        image_token: str = "<image>",
+        video_token: str = "<video>",
+        num_queries: int = 256,
+        num_tokens_per_frame: int = 128,
+        sample_images: bool = False,
+    ) -> None:
+        """Args:
+        num_queries: N of the model, placeholders of an image.
+        num_tokens_per_frame: K, placeholders of each frame of a video where a call does not say.
+        sample_images: images have K placeholders as well.
+
+        `processor_options` takes the last three from a configuration.
+
+        Raises:
+            ValueError: K is no whole number from 1 to N.
+        """
+        tokens_per_frame(None, num_tokens_per_frame, num_queries)
+        super().__init__(image_processor, tokenizer, video_processor, chat_template, image_token, video_token)
+        self.num_queries = num_queries
+        self.num_tokens_per_frame = num_tokens_per_frame
+        self.sample_images = sample_images
+
+    def num_image_tokens(self, num_tokens_per_frame: int | None = None) -> int:
+        """N, or K with `sample_images`; the same rule as in the model."""
+        kept = tokens_per_frame(num_tokens_per_frame, self.num_tokens_per_frame, self.num_queries)
+        return kept if self.sample_images else self.num_queries
+
+    def num_video_tokens(self, num_frames: int, num_tokens_per_frame: int | None = None) -> int:
+        """T x K, the same rule as in the model."""
+        return num_frames * tokens_per_frame(num_tokens_per_frame, self.num_tokens_per_frame, self.num_queries)
+
+    def replace_video_token(
+        self, video_inputs: dict, video_idx: int, num_tokens_per_frame: int | None = None, **kwargs: Any
+    ) -> str:
+        num_frames = int(video_inputs["num_video_frames"][video_idx])
+        return self.video_token * self.num_video_tokens(num_frames, num_tokens_per_frame)
+
+    def _process_images(
+        self, images: Any, num_tokens_per_frame: int | None = None, **kwargs: Any
+    ) -> tuple[Any, list[str]]:
+        # The base method hands all options to the image processor, which does not know this one.
+        processed = self.image_processor(images, **kwargs)
+        placeholders = self.image_token * self.num_image_tokens(num_tokens_per_frame)
+        return processed, [placeholders] * len(make_flat_list_of_images(images))
+
+
+def processor_options(config: Any) -> dict[str, Any]:
+    """Arguments of `FtfvProcessor` that must fit the model.
+
+    Args:
+        config: an `FtfvConfig`.
+    """
+    return {name: getattr(config, name) for name in ("num_queries", "num_tokens_per_frame", "sample_images")}
+
+
+__all__ = ["FtfvProcessor", "FtfvProcessorKwargs", "processor_options"]
