@@ -14,6 +14,11 @@ PUBLIC_NAMES = [
     "BeatsModel",
     "CheckpointError",
     "CorruptMedia",
+    "FtfvConfig",
+    "FtfvForConditionalGeneration",
+    "FtfvModel",
+    "FtfvProcessor",
+    "FtfvVideoProcessor",
     "MediaError",
     "MediaLimits",
     "MediaNotFound",
@@ -26,6 +31,8 @@ PUBLIC_NAMES = [
     "PllavaModel",
     "PllavaProcessor",
     "PllavaVideoProcessor",
+    "QwenVLVisionConfig",
+    "QwenVLVisionModel",
     "UnsafeURL",
     "UnsupportedMedia",
     "VideoLlama2AVConfig",
@@ -76,6 +83,15 @@ AUTO_MAPPINGS = {
         "AutoVideoProcessor": "VideoLlama2VideoProcessor",
         "AutoFeatureExtractor": "BeatsFeatureExtractor",
     },
+    "ftfv": {
+        "AutoConfig": "FtfvConfig",
+        "AutoModel": "FtfvModel",
+        "AutoModelForImageTextToText": "FtfvForConditionalGeneration",
+        "AutoModelForMultimodalLM": "FtfvForConditionalGeneration",
+        "AutoModelForCausalLM": "FtfvForConditionalGeneration",
+        "AutoProcessor": "FtfvProcessor",
+        "AutoVideoProcessor": "FtfvVideoProcessor",
+    },
 }
 
 
@@ -113,6 +129,13 @@ def test_auto_mappings(model_type: str) -> None:
 def test_audio_encoder_is_usable_alone() -> None:
     config = transformers.AutoConfig.for_model("beats", num_hidden_layers=1)
     assert type(transformers.AutoModel.from_config(config)) is hf_videollm.BeatsModel
+
+
+def test_vision_tower_of_qwen_vl_is_usable_alone() -> None:
+    config = transformers.AutoConfig.for_model(
+        "qwen_vl_vision", num_hidden_layers=1, hidden_size=16, intermediate_size=16, num_attention_heads=2
+    )
+    assert type(transformers.AutoModel.from_config(config)) is hf_videollm.QwenVLVisionModel
 
 
 def test_pipeline_task_is_registered_on_import() -> None:

@@ -4,7 +4,9 @@ Importing the package registers every design with the Auto classes and the task 
 """
 
 from .models.configuration_beats import BeatsConfig
+from .models.configuration_ftfv import FtfvConfig
 from .models.configuration_pllava import PllavaConfig
+from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
 from .models.configuration_videollama2 import VideoLlama2Config
 from .models.configuration_videollama2_av import VideoLlama2AVConfig
 from .models.feature_extraction_beats import BeatsFeatureExtractor
@@ -21,14 +23,18 @@ from .models.media_errors import (
     UnsupportedMedia,
 )
 from .models.modeling_beats import BeatsModel
+from .models.modeling_ftfv import FtfvForConditionalGeneration, FtfvModel
 from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
+from .models.modeling_qwen_vl_vision import QwenVLVisionModel
 from .models.modeling_videollama2 import VideoLlama2ForCausalLM, VideoLlama2Model
 from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama2AVModel
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
+from .models.processing_ftfv import FtfvProcessor
 from .models.processing_pllava import PllavaProcessor
 from .models.processing_videollama2 import VideoLlama2Processor
 from .models.processing_videollama2_av import VideoLlama2AVProcessor
 from .models.video_io import MediaLimits, load_audio, load_video
+from .models.video_processing_ftfv import FtfvVideoProcessor
 from .models.video_processing_pllava import PllavaVideoProcessor
 from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
 from .registration import register_all
@@ -45,6 +51,11 @@ __all__ = [
     "BeatsModel",
     "CheckpointError",
     "CorruptMedia",
+    "FtfvConfig",
+    "FtfvForConditionalGeneration",
+    "FtfvModel",
+    "FtfvProcessor",
+    "FtfvVideoProcessor",
     "MediaError",
     "MediaLimits",
     "MediaNotFound",
@@ -57,6 +68,8 @@ __all__ = [
     "PllavaModel",
     "PllavaProcessor",
     "PllavaVideoProcessor",
+    "QwenVLVisionConfig",
+    "QwenVLVisionModel",
     "UnsafeURL",
     "UnsupportedMedia",
     "VideoLlama2AVConfig",

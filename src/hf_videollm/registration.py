@@ -15,19 +15,25 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .models.configuration_beats import BeatsConfig
+from .models.configuration_ftfv import FtfvConfig
 from .models.configuration_pllava import PllavaConfig
+from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
 from .models.configuration_video_llm import PIPELINE_TASK
 from .models.configuration_videollama2 import VideoLlama2Config
 from .models.configuration_videollama2_av import VideoLlama2AVConfig
 from .models.feature_extraction_beats import BeatsFeatureExtractor
 from .models.modeling_beats import BeatsModel
+from .models.modeling_ftfv import FtfvForConditionalGeneration, FtfvModel
 from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
+from .models.modeling_qwen_vl_vision import QwenVLVisionModel
 from .models.modeling_videollama2 import VideoLlama2ForCausalLM, VideoLlama2Model
 from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama2AVModel
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
+from .models.processing_ftfv import FtfvProcessor
 from .models.processing_pllava import PllavaProcessor
 from .models.processing_videollama2 import VideoLlama2Processor
 from .models.processing_videollama2_av import VideoLlama2AVProcessor
+from .models.video_processing_ftfv import FtfvVideoProcessor
 from .models.video_processing_pllava import PllavaVideoProcessor
 from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
 
@@ -68,15 +74,15 @@ def register_design(
     video_processor.register_for_auto_class()
 
 
-def register_encoder(config: Any, model: Any, feature_extractor: Any) -> None:
-    """Register an encoder that is part of a design and also of use alone, with the features it takes."""
+def register_encoder(config: Any, model: Any, feature_extractor: Any = None) -> None:
+    """Register an encoder that is part of a design and also of use alone, with the features it takes if it hears."""
     AutoConfig.register(config.model_type, config, exist_ok=True)
     AutoModel.register(config, model, exist_ok=True)
-    AutoFeatureExtractor.register(config, feature_extractor, exist_ok=True)
-
     config.register_for_auto_class()
     model.register_for_auto_class("AutoModel")
-    feature_extractor.register_for_auto_class()
+    if feature_extractor is not None:
+        AutoFeatureExtractor.register(config, feature_extractor, exist_ok=True)
+        feature_extractor.register_for_auto_class()
 
 
 def register_all() -> None:
@@ -93,7 +99,9 @@ def register_all() -> None:
         VideoLlama2VideoProcessor,
         BeatsFeatureExtractor,
     )
+    register_design(FtfvConfig, FtfvModel, FtfvForConditionalGeneration, FtfvProcessor, FtfvVideoProcessor)
     register_encoder(BeatsConfig, BeatsModel, BeatsFeatureExtractor)
+    register_encoder(QwenVLVisionConfig, QwenVLVisionModel)
     PIPELINE_REGISTRY.register_pipeline(
         PIPELINE_TASK,
         pipeline_class=VideoTextToTextPipeline,
