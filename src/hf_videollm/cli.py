@@ -1,4 +1,4 @@
-"""The command line: `hf-videollm ask | caption | info | convert | tune-alpha`."""
+"""The command line: `hf-videollm ask | caption | info | flops | convert | tune-alpha`."""
 
 import json
 import re
@@ -82,7 +82,7 @@ def root(
 
         print(__version__)
     elif context.invoked_subcommand is None:
-        raise ValueError("Say what to do: ask, caption, info, convert or tune-alpha (hf-videollm --help).")
+        raise ValueError("Say what to do: ask, caption, info, flops, convert or tune-alpha (hf-videollm --help).")
 
 
 @app.command()
@@ -193,6 +193,46 @@ def info(
     sound = "" if facts.tokens_per_sound is None else " with 30 s of sound"
     table.add_row(f"key-value cache (bfloat16, one video{sound} + 256 tokens)", _size(facts.kv_cache_bytes))
     console.print(table)
+
+
+@app.command()
+def flops(
+    path_or_id: Annotated[str | None, typer.Argument(help="Folder or Hub id, unless --design is given.")] = None,
+    design: Annotated[
+        str | None, typer.Option(help="ftfv, pllava, videollama2, videollama2.1 or videollama2_av, as in its paper.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of the video; as configured by default.")] = None,
+    text_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt beside the media.")] = 48,
+    tokens_per_frame: Annotated[
+        int | None, typer.Option(min=1, help="Kept tokens per frame (FTFV); a table of several by default.")
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(min=0, help="Rank of an unmerged LoRA on all projections; ftfv's preset has 128.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the operations of one video and its key-value cache, without weights.
+
+    Examples:
+
+      hf-videollm flops --design ftfv
+
+      hf-videollm flops ./pllava-7b --frames 32 --text-tokens 256 --json
+    """
+    from .hub.flops import describe_flops
+
+    report = describe_flops(
+        path_or_id,
+        design=design,
+        num_frames=frames,
+        text_tokens=text_tokens,
+        tokens_per_frame=tokens_per_frame,
+        lora_rank=lora_rank,
+    )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        console.print(report.render())
 
 
 @convert_app.callback(invoke_without_command=True)
@@ -549,6 +589,7 @@ def _in_words_of_options(message: str) -> str:
         (r'pass on_decode_error="truncate"', "pass --on-decode-error truncate"),
         (r"allowed_hosts=[(\[][^)\]]*[)\]]", "--allow-host HOST"),
         (r"num_frames", "--frames"),
+        (r"\b(num_)?tokens_per_frame", "--tokens-per-frame"),
         (r"use_audio_in_video", "--sound/--no-sound"),
         (r"missing_audio=\S*", "--missing-audio"),
         (r"missing_audio", "--missing-audio"),

@@ -1,0 +1,262 @@
+"""What one video costs a design: operations of every part and the key-value cache, without any weights.
+
+The modules themselves are run on the meta device, so that what is counted is what would be computed. Two counts stand
+side by side: weight layers alone, which is what papers usually publish, and all products with those of attention.
+"""
+
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageTextToText
+
+from ..inference import load_design_config
+from ..models.configuration_video_llm import VideoLlmConfig
+from .flops_counter import Flops, measure
+from .flops_presets import find_preset
+from .flops_report import FlopsReport, TokensRow
+from .info import FRAMES_OF_30_SECONDS, kv_cache_bytes
+
+# FTFV's Table 5 (its text length is inferred, as its LoRA is).
+DEFAULT_TEXT_TOKENS = 48
+# The linear layers of a LLaMA-like block, which a LoRA "on all projections" adapts.
+LORA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def describe_flops(
+    checkpoint: str | os.PathLike[str] | None = None,
+    *,
+    design: str | None = None,
+    num_frames: int | None = None,
+    text_tokens: int = DEFAULT_TEXT_TOKENS,
+    tokens_per_frame: int | None = None,
+    lora_rank: int | None = None,
+) -> FlopsReport:
+    """Count for a checkpoint, of which only the configuration is read, or for a design at the size of its paper.
+
+    Args:
+        checkpoint: folder or Hub id.
+        design: name of a preset (`flops_presets.PRESETS`), instead of a checkpoint.
+        num_frames: frames of the video; as configured by default.
+        text_tokens: tokens of the prompt beside the media.
+        tokens_per_frame: kept tokens per frame (FTFV). Without it the configured number, and a table of others.
+        lora_rank: rank of an unmerged LoRA; by default none, or the one in the preset.
+
+    Raises:
+        ValueError: both or none of checkpoint and design are given, or a number is out of range.
+        CheckpointError: it is not a checkpoint of one of the designs.
+    """
+    if (checkpoint is None) == (design is None):
+        raise ValueError("Give either a checkpoint or a design (--design ftfv), and not both.")
+    published: Mapping[int, float] = {}
+    if design is None:
+        assert checkpoint is not None
+        source = os.fspath(checkpoint)
+        config = load_design_config(source)
+    else:
+        preset = find_preset(design)
+        source, config = preset.description, preset.config()
+        lora_rank = preset.lora_rank if lora_rank is None else lora_rank
+        if num_frames in (None, config.num_frames) and text_tokens == DEFAULT_TEXT_TOKENS:
+            published = preset.published if lora_rank == preset.lora_rank else {}
+    sweep: Sequence[int] = ()
+    if tokens_per_frame is None and (queries := getattr(config, "num_queries", None)) is not None:
+        sweep = sorted(published or {queries, queries // 2 or 1, queries // 4 or 1, queries // 8 or 1, 1})
+    return count_flops(
+        config,
+        source=source,
+        num_frames=num_frames,
+        text_tokens=text_tokens,
+        tokens_per_frame=tokens_per_frame,
+        lora_rank=lora_rank or 0,
+        sweep=sweep,
+        published=published,
+    )
+
+
+def count_flops(
+    config: VideoLlmConfig,
+    *,
+    source: str | None = None,
+    num_frames: int | None = None,
+    text_tokens: int = DEFAULT_TEXT_TOKENS,
+    tokens_per_frame: int | None = None,
+    lora_rank: int = 0,
+    sweep: Sequence[int] = (),
+    published: Mapping[int, float] | None = None,
+) -> FlopsReport:
+    """Count what a model of this configuration computes for one video, 30 seconds of sound if it hears, and a prompt.
+
+    Args:
+        config: of any design.
+        source: what to call it in the report; its `model_type` by default.
+        num_frames: frames of the video; the configuration's own number by default.
+        text_tokens: tokens of the prompt beside the media.
+        tokens_per_frame: kept tokens per frame, for designs that choose some; the configuration's by default.
+        lora_rank: rank of an unmerged LoRA on all projections of the language model.
+        sweep: further numbers of kept tokens per frame to count the forward pass for.
+        published: kept tokens per frame -> TFLOPs of the paper, to stand beside the sweep.
+
+    Raises:
+        ValueError: a number is out of range, or the model cannot be counted without weights.
+    """
+    num_frames = config.num_frames if num_frames is None else num_frames
+    for name, value, least in (
+        ("num_frames", num_frames, 1),
+        ("text_tokens", text_tokens, 1),
+        ("lora_rank", lora_rank, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}.")
+    configured = getattr(config, "num_tokens_per_frame", None)
+    if configured is None and tokens_per_frame is not None:
+        raise ValueError(f"tokens_per_frame has no meaning for {config.model_type}, which keeps all its tokens.")
+    kept = configured if tokens_per_frame is None else tokens_per_frame
+    meter = _Meter(config, num_frames, text_tokens, lora_rank)
+    parts, tokens = meter.forward_pass(kept)
+    rows = []
+    for other in sweep:
+        row_parts, row_tokens = (parts, tokens) if other == kept else meter.forward_pass(other)
+        cache = meter.cache_bytes(row_tokens + text_tokens)
+        rows.append(TokensRow(other, row_tokens, _sum(row_parts), cache, (published or {}).get(other)))
+    return FlopsReport(
+        source=config.model_type if source is None else source,
+        design=config.model_type,
+        num_frames=num_frames,
+        text_tokens=text_tokens,
+        media_tokens=tokens,
+        tokens_per_frame=kept,
+        lora_rank=lora_rank,
+        parts=parts,
+        total=_sum(parts),
+        decoded_token=meter.decoded_token(tokens + text_tokens),
+        kv_cache_bytes=meter.cache_bytes(tokens + text_tokens),
+        kv_cache_bytes_per_token=meter.cache_bytes(1),
+        by_tokens_per_frame=rows,
+        notes=meter.notes,
+    )
+
+
+def lora_flops_per_token(language_model: nn.Module, rank: int) -> int:
+    """Operations that unmerged LoRA factors of the seven projections of every block add for one token.
+
+    Raises:
+        ValueError: the language model has no layers of these names.
+    """
+    adapted = [
+        module
+        for name, module in language_model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in LORA_LAYERS
+    ]
+    if rank and not adapted:
+        raise ValueError(f"{type(language_model).__name__} has none of the layers {', '.join(LORA_LAYERS)} to adapt.")
+    return sum(2 * rank * (module.in_features + module.out_features) for module in adapted)
+
+
+def _sum(parts: Mapping[str, Flops]) -> Flops:
+    return sum(parts.values(), Flops())
+
+
+class _Meter:
+    """A model on the meta device, and what its parts cost for one video."""
+
+    def __init__(self, config: VideoLlmConfig, num_frames: int, text_tokens: int, lora_rank: int) -> None:
+        self.config, self.num_frames, self.text_tokens = config, num_frames, text_tokens
+        with torch.device("meta"):
+            # Eager attention shows its products, which are the same in every kernel.
+            self.model: Any = AutoModelForImageTextToText.from_config(
+                copy.deepcopy(config), attn_implementation="eager", dtype=torch.bfloat16
+            ).eval()
+        self.lora_rank = lora_rank
+        self.lora = lora_flops_per_token(self.model.model.language_model, lora_rank)
+        self.notes = [
+            "Weight layers: 2 x multiply-adds of linear layers and convolutions. All products: attention as well, "
+            "without the half that a causal kernel saves. The head is counted at every position."
+        ]
+        if hasattr(config, "num_tokens_per_frame"):
+            self.notes.append(
+                "Weight layers of the connector, as in FTFV's Table 5: the whole adapter for every frame. All its "
+                "products are those that are computed: queries are projected once, and only those that are kept."
+            )
+        self.tower, outputs = self._measure(lambda: self.model.model.encode_frames(self._frames()))
+        self.features = outputs.last_hidden_state
+        self.whole_adapter: int | None = None
+        self.sound, self.sound_tokens = self._hear() if "audio" in config.modalities else ({}, 0)
+
+    def forward_pass(self, kept: int | None) -> tuple[dict[str, Flops], int]:
+        """Parts of one pass over media and prompt, and the number of media tokens.
+
+        Args:
+            kept: tokens per frame, for designs that choose some.
+        """
+        connector, tokens = self._connect(kept)
+        tokens += self.sound_tokens
+        length = tokens + self.text_tokens
+        language, outputs = self._measure(lambda: self._read(length))
+        head, _ = self._measure(lambda: self.model.lm_head(outputs.last_hidden_state))
+        parts = {"vision tower": self.tower, "connector": connector, **self.sound, "language model": language}
+        if self.lora:
+            parts[f"LoRA of rank {self.lora_rank}, unmerged"] = Flops(self.lora * length, self.lora * length)
+        return {**parts, "head": head}, tokens
+
+    def decoded_token(self, length: int) -> Flops:
+        """One token after `length` others."""
+        cache = self._read(length).past_key_values
+        language, outputs = self._measure(lambda: self._read(1, cache))
+        head, _ = self._measure(lambda: self.model.lm_head(outputs.last_hidden_state))
+        return language + head + Flops(self.lora, self.lora)
+
+    def cache_bytes(self, tokens: int) -> int:
+        """Size of the bfloat16 key-value cache."""
+        return kv_cache_bytes(self.config.get_text_config(), tokens)
+
+    def _measure(self, run: Callable[[], Any]) -> tuple[Flops, Any]:
+        try:
+            return measure(self.model, run)
+        except NotImplementedError as error:
+            # What depends on values, such as the choice of experts, has none on the meta device.
+            raise ValueError(
+                f"A {self.config.model_type} of {self.config.vision_config.model_type} and "
+                f"{self.config.text_config.model_type} cannot be counted without weights: "
+                f"{' '.join(str(error).split())[:120]}"
+            ) from error
+
+    def _read(self, length: int, cache: Any = None) -> Any:
+        """The language model over `length` embeddings."""
+        width = self.config.get_text_config().hidden_size
+        embeddings = torch.empty(1, length, width, device="meta", dtype=torch.bfloat16)
+        with torch.no_grad():
+            return self.model.model.language_model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+
+    def _frames(self) -> torch.Tensor:
+        size = self.config.vision_config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return torch.empty(self.num_frames, 3, height, width, device="meta", dtype=torch.bfloat16)
+
+    def _connect(self, kept: int | None) -> tuple[Flops, int]:
+        """The connector, and the tokens of the video."""
+        connector = self.model.model.connector
+        if kept is None:
+            flops, clips = self._measure(lambda: connector(self.features, [self.num_frames]))
+            return flops, len(clips[0])
+        flops, clips = self._measure(lambda: connector(self.features, [self.num_frames], num_tokens_per_frame=kept))
+        # The weight layers of every K are those of the whole adapter for each frame (see the notes).
+        if self.whole_adapter is None:
+            every = self.config.num_queries
+            frame, _ = self._measure(lambda: connector(self.features[:1], [1], num_tokens_per_frame=every))
+            self.whole_adapter = frame.weights * self.num_frames
+        return Flops(self.whole_adapter, flops.total), len(clips[0])
+
+    def _hear(self) -> tuple[dict[str, Flops], int]:
+        """Parts that hear 30 seconds of sound, and its tokens."""
+        sound = torch.empty(1, FRAMES_OF_30_SECONDS, self.config.audio_config.num_mel_bins, device="meta")
+        whole, outputs = self._measure(lambda: self.model.get_audio_features(sound, return_dict=True))
+        projector, _ = self._measure(lambda: self.model.model.audio_projector(outputs.last_hidden_state))
+        self.notes.append("The sound lasts 30 seconds.")
+        return {"audio tower": whole - projector, "audio projector": projector}, sum(map(len, outputs.pooler_output))
+
+
+__all__ = ["count_flops", "describe_flops", "lora_flops_per_token"]

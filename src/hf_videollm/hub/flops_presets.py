@@ -1,0 +1,116 @@
+"""The designs at the sizes of their papers, for counts that need no checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..models.configuration_ftfv import FtfvConfig
+from ..models.configuration_pllava import PllavaConfig
+from ..models.configuration_video_llm import VideoLlmConfig
+from ..models.configuration_videollama2 import VideoLlama2Config
+from ..models.configuration_videollama2_av import VideoLlama2AVConfig
+from .convert_videollama2_config import KNOWN_TOWERS
+
+CLIP_LARGE = KNOWN_TOWERS["clip-vit-large-patch14-336"]
+SIGLIP = KNOWN_TOWERS["siglip-so400m-patch14-384"]
+VICUNA_7B = {
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
+MISTRAL_7B = {
+    "model_type": "mistral",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "sliding_window": None,
+}
+QWEN2_7B = {
+    "model_type": "qwen2",
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A design at the size of a paper.
+
+    Attributes:
+        description: towers and language model.
+        lora_rank: of an unmerged LoRA on all projections, where the paper's own count has one.
+        published: kept tokens per frame -> TFLOPs that the paper gives.
+    """
+
+    description: str
+    config_class: type[VideoLlmConfig]
+    fields: Mapping[str, Any]
+    lora_rank: int = 0
+    published: Mapping[int, float] = field(default_factory=dict)
+
+    def config(self) -> VideoLlmConfig:
+        """A fresh configuration."""
+        # A configuration takes the dicts that it is made of apart.
+        return self.config_class(**{name: _copy(value) for name, value in self.fields.items()})
+
+
+def _copy(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+PRESETS: dict[str, Preset] = {
+    "pllava": Preset(
+        "PLLaVA 7B: CLIP-L/14-336, Vicuna 7B (vocabulary of LLaVA-NeXT)",
+        PllavaConfig,
+        {"vision_config": CLIP_LARGE, "text_config": {**VICUNA_7B, "vocab_size": 32064}},
+    ),
+    "videollama2": Preset(
+        "VideoLLaMA2 7B-16F: CLIP-L/14-336, STC, Mistral 7B",
+        VideoLlama2Config,
+        {"vision_config": CLIP_LARGE, "text_config": MISTRAL_7B, "connector_type": "stc_connector"},
+    ),
+    "videollama2.1": Preset(
+        "VideoLLaMA2.1 7B-16F: SigLIP-so400m/14-384, STC v35, Qwen2 7B",
+        VideoLlama2Config,
+        {"vision_config": SIGLIP, "text_config": QWEN2_7B, "vision_feature_select_strategy": "full"},
+    ),
+    "videollama2_av": Preset(
+        "VideoLLaMA2.1 7B-AV: SigLIP-so400m/14-384, STC v35, BEATs, Qwen2 7B",
+        VideoLlama2AVConfig,
+        {"vision_config": SIGLIP, "text_config": QWEN2_7B, "vision_feature_select_strategy": "full"},
+    ),
+    # Table 5 of the paper. That its language model carries a LoRA of rank 128 on all projections is inferred from
+    # these numbers: 13.85 GFLOP for each further token are those of LLaMA-7B with its head, and of such factors.
+    "ftfv": Preset(
+        "FTFV 7B: OpenCLIP ViT-bigG of Qwen-VL (448 px), 256 queries, Vicuna 7B with a LoRA of rank 128",
+        FtfvConfig,
+        {"vision_config": {"model_type": "qwen_vl_vision"}, "text_config": VICUNA_7B},
+        lora_rank=128,
+        published={4: 32.14, 16: 33.47, 32: 35.24, 64: 38.79, 128: 45.88, 256: 60.07},
+    ),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of a name.
+
+    Raises:
+        ValueError: there is none; the known ones are listed.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"design {name!r} is unknown: choose one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+__all__ = ["PRESETS", "Preset", "find_preset"]

@@ -1,0 +1,113 @@
+"""What a count of operations says, as JSON and as tables."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from .flops_counter import Flops
+
+TERA, GIGA = 10**12, 10**9
+
+
+@dataclass(frozen=True)
+class TokensRow:
+    """Cost of one choice of kept tokens per frame (FTFV).
+
+    Attributes:
+        media_tokens: of the whole video.
+        total: of one forward pass.
+        kv_cache_bytes: bfloat16 key-value cache of prompt and video.
+        published: TFLOPs that the paper gives; `None` where it gives none.
+    """
+
+    tokens_per_frame: int
+    media_tokens: int
+    total: Flops
+    kv_cache_bytes: int
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class FlopsReport:
+    """Cost of one video with one prompt.
+
+    Attributes:
+        source: name of the preset, or checkpoint.
+        media_tokens: tokens of the video and, for designs that hear, of 30 seconds of sound.
+        tokens_per_frame: kept tokens per frame, for designs that choose some.
+        lora_rank: rank of an unmerged LoRA on all projections of the language model; 0 for none.
+        parts: part -> operations of one forward pass over media and prompt, the head at every position.
+        decoded_token: operations of the first token after the prompt.
+        kv_cache_bytes: bfloat16 key-value cache of media and prompt.
+        kv_cache_bytes_per_token: how much it grows with every token.
+        by_tokens_per_frame: the same forward pass with other numbers of kept tokens.
+        notes: what the counts mean, in sentences.
+    """
+
+    source: str
+    design: str
+    num_frames: int
+    text_tokens: int
+    media_tokens: int
+    tokens_per_frame: int | None
+    lora_rank: int
+    parts: dict[str, Flops]
+    total: Flops
+    decoded_token: Flops
+    kv_cache_bytes: int
+    kv_cache_bytes_per_token: int
+    by_tokens_per_frame: list[TokensRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def render(self) -> Group:
+        """Tables and notes, for a rich console."""
+        kept = "" if self.tokens_per_frame is None else f", {self.tokens_per_frame} tokens kept of each"
+        head = Text(
+            f"{self.source}: {self.num_frames} frames{kept}; {self.media_tokens:,} media + {self.text_tokens:,} text "
+            "tokens"
+        )
+        parts = _table("TFLOPs", "weight layers", "all products")
+        for name, flops in {**self.parts, "total": self.total}.items():
+            parts.add_row(name, f"{flops.weights / TERA:.3f}", f"{flops.total / TERA:.3f}")
+        further = Table(show_header=False, box=None)
+        token = self.decoded_token
+        further.add_row(
+            "one decoded token",
+            f"{token.weights / GIGA:.2f} GFLOPs in weight layers, {token.total / GIGA:.2f} in all products",
+        )
+        further.add_row(
+            "key-value cache (bfloat16)",
+            f"{self.kv_cache_bytes:,} bytes, {self.kv_cache_bytes_per_token:,} for each further token",
+        )
+        tables: list[Table | Text] = [head, parts, further]
+        if self.by_tokens_per_frame:
+            tables.append(self._render_sweep())
+        return Group(*tables, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+
+    def _render_sweep(self) -> Table:
+        is_published = any(row.published is not None for row in self.by_tokens_per_frame)
+        columns = ["weight layers", "all products", "cache bytes", *(["paper"] if is_published else [])]
+        table = _table("kept per frame (TFLOPs)", *columns)
+        for row in self.by_tokens_per_frame:
+            cells = [f"{row.total.weights / TERA:.2f}", f"{row.total.total / TERA:.2f}", f"{row.kv_cache_bytes:,}"]
+            paper = [] if row.published is None else [f"{row.published:.2f}"]
+            table.add_row(str(row.tokens_per_frame), *cells, *paper)
+        return table
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None)
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+__all__ = ["FlopsReport", "TokensRow"]
