@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
 from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
 from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGeneration
 from hf_videollm.models.modeling_videollama2 import VideoLlama2ForCausalLM
@@ -315,4 +316,39 @@ def videollama2_av_case(text: str, vision: str = "clip_vision_model") -> DesignC
 VIDEOLLAMA2_AV_CASES = [
     videollama2_av_case("qwen2"),
     videollama2_av_case("gpt2", "siglip_vision_model"),
+]
+
+
+# The positions of a grid of 2 x 2, resized to the 4 x 4 patches of a frame.
+QWEN_VL_VISION: dict[str, Any] = {
+    **VISION_TOWERS["clip_vision_model"],
+    "model_type": "qwen_vl_vision",
+    "position_grid_size": 2,
+}
+
+
+def ftfv_case(text: str, vision: str = "qwen_vl_vision", **overrides: Any) -> DesignCase:
+    """FTFV on the named towers: 4 of 9 tokens of a frame, all of an image."""
+    config = {
+        **_towers(text, "clip_vision_model"),
+        "vision_config": QWEN_VL_VISION if vision == "qwen_vl_vision" else VISION_TOWERS[vision],
+        "vision_feature_select_strategy": None,
+        "num_queries": 9,
+        "num_tokens_per_frame": 4,
+        "adapter_width": 24,
+        "adapter_num_heads": 2,
+        **overrides,
+    }
+    return DesignCase(
+        name=f"ftfv-{text}-{vision.removesuffix('_vision_model').removesuffix('_vision')}",
+        model_class=FtfvForConditionalGeneration,
+        config=config,
+        absolute_positions=text == "gpt2",
+    )
+
+
+FTFV_CASES = [
+    ftfv_case("llama"),
+    ftfv_case("qwen2", "siglip_vision_model", sampler_order="query"),
+    ftfv_case("gpt2", "clip_vision_model", attention_score_reduction="max"),
 ]

@@ -220,7 +220,8 @@ class FtfvModel(VideoLlmModel):
     placeholder_hint: ClassVar[str] = (
         "Make the prompt with the processor of this checkpoint, and give both the same num_tokens_per_frame."
     )
-    _no_split_modules = ("FtfvCrossAttention",)
+    # It has parameters of its own beside those of its parts.
+    _no_split_modules = ("FtfvConnector",)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -306,10 +307,16 @@ class FtfvForConditionalGeneration(VideoLlmForConditionalGeneration):
     model_class = FtfvModel
 
     def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, num_tokens_per_frame: int | None = None, **kwargs: Any
+        self,
+        input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+        num_tokens_per_frame: int | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers. The option is named, because `generate` refuses what is named nowhere."""
-        return super().prepare_inputs_for_generation(input_ids, num_tokens_per_frame=num_tokens_per_frame, **kwargs)
+        """As in transformers, whose `generate` takes no options but those it finds named here or in the forward."""
+        return super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, num_tokens_per_frame=num_tokens_per_frame, **kwargs
+        )
 
 
 __all__ = ["FtfvConnector", "FtfvForConditionalGeneration", "FtfvModel"]

@@ -9,8 +9,8 @@ from .configuration_ftfv import tokens_per_frame
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
 from .video_processing_ftfv import FtfvVideoProcessorKwargs
 
-# "USER: <video>\nquestion ASSISTANT: answer</s>": the layout of conversations that Vicuna was trained on. The paper does
-# not show a prompt, so this much is a decision: no system message unless the conversation has one, media where they
+# "USER: <video>\nquestion ASSISTANT: answer</s>": the layout of conversations that Vicuna was trained on. The paper has
+# no prompt to copy, so this much is a decision: no system message unless the conversation has one, media where they
 # stand among the text, a line break behind each run of them, the frames of a video without anything between them.
 # The generation tags mark what a model is trained on; an answer begins with the blank behind "ASSISTANT:".
 CHAT_TEMPLATE = (
