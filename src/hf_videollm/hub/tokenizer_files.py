@@ -1,6 +1,7 @@
 """Tokenizer files of official checkpoints: where they are, and reading them without running code."""
 
 import copy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,14 @@ def load_tokenizer(folder: Path, config: Any = None) -> Any:
         config: counts instead of the folder's config.json, where transformers does not know what that describes.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: it cannot be read, or only with a library that is not installed.
     """
+    only_sentencepiece = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if only_sentencepiece and not _can_read_sentencepiece():
+        raise CheckpointError(
+            f"{folder} has its tokenizer as tokenizer.model, which sentencepiece and protobuf read: "
+            'pip install "hf-videollm[sentencepiece]"'
+        )
     try:
         # Answers are generated in batches, which needs the ends of all prompts in one column: left padding.
         return AutoTokenizer.from_pretrained(
@@ -49,6 +56,10 @@ def load_tokenizer(folder: Path, config: Any = None) -> Any:
         raise CheckpointError(
             f"The tokenizer in {folder} cannot be read ({reason}): download its files again."
         ) from error
+
+
+def _can_read_sentencepiece() -> bool:
+    return find_spec("sentencepiece") is not None and find_spec("google.protobuf") is not None
 
 
 def with_token(tokenizer: Any, token: str) -> tuple[Any, int]:
