@@ -59,7 +59,8 @@ def load_tokenizer(folder: Path, config: Any = None) -> Any:
 
 
 def _can_read_sentencepiece() -> bool:
-    return find_spec("sentencepiece") is not None and find_spec("google.protobuf") is not None
+    # Of google.protobuf the parent first: looking for a part of what is not there is an error.
+    return all(find_spec(name) is not None for name in ("sentencepiece", "google", "google.protobuf"))
 
 
 def with_token(tokenizer: Any, token: str) -> tuple[Any, int]:
