@@ -25,6 +25,21 @@ def patch_grid(vision_config: Any) -> tuple[int, int]:
     return height // patch_height, width // patch_width
 
 
+def check_patch_grid(grid: tuple[int, int], num_patches: int) -> tuple[int, int]:
+    """The grid, if a frame has as many patches.
+
+    Raises:
+        ValueError: the vision tower gave another number.
+    """
+    height, width = grid
+    if height * width != num_patches:
+        raise ValueError(
+            f"The vision tower gave {num_patches} patches a frame, but its configuration says {height} x {width}. "
+            "Check image_size and patch_size, and vision_feature_select_strategy (class token)."
+        )
+    return grid
+
+
 @strict
 class VideoLlmConfig(PreTrainedConfig):
     r"""
@@ -101,4 +116,4 @@ class VideoLlmConfig(PreTrainedConfig):
         return output
 
 
-__all__ = ["VideoLlmConfig", "patch_grid"]
+__all__ = ["VideoLlmConfig", "check_patch_grid", "patch_grid"]

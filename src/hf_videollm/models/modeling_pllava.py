@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from .configuration_pllava import PllavaConfig, pllava_pooled_shape
-from .configuration_video_llm import patch_grid
+from .configuration_video_llm import check_patch_grid, patch_grid
 from .lora_pllava import AdjustableLoraMixin
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 
@@ -48,18 +48,9 @@ class PllavaConnector(nn.Module):
     def pool(self, clip: torch.Tensor) -> torch.Tensor:
         """Pool one clip `(T, patches, D)` to `(t * h * w, D)`; shapes that do not divide, or up-sample, are fine."""
         time, patches, width = clip.shape
-        volume = clip.permute(2, 0, 1).reshape(1, width, time, *self._grid(patches))
+        volume = clip.permute(2, 0, 1).reshape(1, width, time, *check_patch_grid(self.patch_grid, patches))
         pooled = F.adaptive_avg_pool3d(volume, pllava_pooled_shape(time, self.pooling_shape))
         return pooled.flatten(2).squeeze(0).transpose(0, 1)
-
-    def _grid(self, patches: int) -> tuple[int, int]:
-        height, width = self.patch_grid
-        if height * width != patches:
-            raise ValueError(
-                f"The vision tower gave {patches} patches a frame, but its configuration says {height} x {width}. "
-                "Check image_size and patch_size, and vision_feature_select_strategy (class token)."
-            )
-        return height, width
 
 
 class PllavaModel(AdjustableLoraMixin, VideoLlmModel):

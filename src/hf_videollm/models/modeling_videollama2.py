@@ -16,7 +16,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from .configuration_video_llm import patch_grid
+from .configuration_video_llm import check_patch_grid, patch_grid
 from .configuration_videollama2 import VideoLlama2Config
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 from .regstage_videollama2 import RegStage
@@ -92,7 +92,9 @@ class VideoLlama2Connector(nn.Module):
         lengths = [count * repeats for count in num_frames]
         times = [self.connector_grid(length)[0] for length in lengths]
         # A view: the channels stay last in memory, where the norms want them.
-        frames = frame_features.unflatten(1, self._grid(frame_features.shape[1])).permute(0, 3, 1, 2)
+        frames = frame_features.unflatten(1, check_patch_grid(self.patch_grid, frame_features.shape[1])).permute(
+            0, 3, 1, 2
+        )
         frames = self.s1(frames)
         if repeats > 1:
             frames = frames.repeat_interleave(repeats, 0)
@@ -111,15 +113,6 @@ class VideoLlama2Connector(nn.Module):
             for index, clip in zip(indices, self.sampler(volume).transpose(1, 2), strict=True):
                 sampled[index] = clip
         return sampled
-
-    def _grid(self, patches: int) -> tuple[int, int]:
-        height, width = self.patch_grid
-        if height * width != patches:
-            raise ValueError(
-                f"The vision tower gave {patches} patches a frame, but its configuration says {height} x {width}. "
-                "Check image_size and patch_size, and vision_feature_select_strategy (class token)."
-            )
-        return height, width
 
 
 class VideoLlama2Model(VideoLlmModel):
