@@ -238,7 +238,9 @@ def flops(
 @convert_app.callback(invoke_without_command=True)
 def convert(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        raise ValueError("Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, or beats (--help).")
+        raise ValueError(
+            "Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, ftfv, beats (--help)."
+        )
 
 
 @convert_app.command("pllava")
@@ -328,6 +330,48 @@ def convert_videollama2_command(
             vision_config=vision_config,
             audio_tower=audio_tower,
             tokenizer=tokenizer,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress.report,
+        )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        console.print(report.render())
+
+
+@convert_app.command("ftfv")
+def convert_ftfv_command(
+    qwen_vl: Annotated[Path, typer.Argument(help="Folder of Qwen-VL, for its vision module.", metavar="QWEN_VL")],
+    language_model: Annotated[Path, typer.Argument(help="Folder of a causal language model.", metavar="LLM")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a video.")] = 8,
+    tokens_per_frame: Annotated[int, typer.Option(min=1, help="Tokens kept of each; can be changed later.")] = 128,
+    seed: Annotated[int, typer.Option(help="Of the temporal code, which no source has.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes of one output file.")] = 5 * 10**9,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put an FTFV checkpoint together, ready for training: Qwen-VL's vision module and a language model.
+
+    Examples:
+
+      hf-videollm convert ftfv ./Qwen-VL ./vicuna-7b-v1.5 ./ftfv-start --dtype bfloat16
+    """
+    from .hub.convert_ftfv import convert_ftfv
+
+    with ByteProgress("Converting") as progress:
+        report = convert_ftfv(
+            qwen_vl,
+            language_model,
+            dst,
+            tokenizer=tokenizer,
+            num_frames=frames,
+            num_tokens_per_frame=tokens_per_frame,
+            seed=seed,
             dtype=dtype,
             max_shard_size=max_shard_size,
             overwrite=overwrite,

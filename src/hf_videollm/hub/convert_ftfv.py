@@ -1,0 +1,222 @@
+"""The vision module of Qwen-VL and a causal language model -> one FTFV checkpoint, ready for training.
+
+There is no released FTFV: the paper starts from these two, and so does whoever trains it. Everything is checked before
+the first weight is written, tensors pass through memory one by one, and the folder appears complete or not at all.
+"""
+
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..models.configuration_ftfv import FtfvConfig
+from ..models.media_errors import CheckpointError
+from ..models.modeling_ftfv import FtfvForConditionalGeneration
+from ..models.processing_ftfv import FtfvProcessor
+from .atomic import atomic_folder
+from .conversion import (
+    ByteCounter,
+    Progress,
+    check_places,
+    check_space,
+    model_shapes,
+    parse_dtype,
+    usual_dtype,
+    write_code_and_configs,
+)
+from .convert_ftfv_keys import TEMPORAL, ConversionPlan, plan_conversion, take_part
+from .convert_ftfv_processor import build_generation_config, build_processor
+from .convert_ftfv_sources import build_config, read_language, read_visual
+from .stream import TensorPlan, read_tensor, require_folder, write_sharded
+from .tokenizer_files import find_tokenizer_folder
+
+TEMPORAL_STD = 0.02
+
+
+@dataclass(frozen=True)
+class FtfvReport:
+    """What a conversion did.
+
+    Attributes:
+        left_aside: tensors of the Qwen-VL checkpoint that are not of its vision module.
+        parameters: number of values of the model.
+        weight_bytes: size of the written weights.
+        dtype: precision that the configuration loads the model in.
+        seed: of the temporal code, the only part that no source has.
+        token_ids: modality -> id of its placeholder.
+        has_processor: whether tokenizer and processor files were written.
+        notes: what the user should know, in sentences.
+    """
+
+    qwen_vl: str
+    language_model: str
+    destination: str
+    left_aside: int
+    parameters: int
+    weight_bytes: int
+    weight_files: list[str]
+    dtype: str
+    seed: int
+    token_ids: dict[str, int]
+    has_processor: bool
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def render(self) -> Group:
+        """A table and the notes, for a rich console."""
+        table = Table(show_header=False, box=None)
+        table.add_row("vision tower, adapter", Text(self.qwen_vl))
+        table.add_row("language model", Text(self.language_model))
+        table.add_row("temporal code", f"random, N(0, {TEMPORAL_STD}), seed {self.seed}")
+        table.add_row("written to", Text(self.destination))
+        table.add_row("left aside", f"{self.left_aside} tensors of Qwen-VL's own language model")
+        table.add_row("parameters", f"{self.parameters:,}")
+        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
+        ids = ", ".join(f"{modality} {token_id}" for modality, token_id in self.token_ids.items())
+        table.add_row("placeholder ids", ids)
+        table.add_row("processor", "written" if self.has_processor else "NOT written: no tokenizer")
+        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+
+
+def convert_ftfv(
+    qwen_vl: str | os.PathLike[str],
+    language_model: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    tokenizer: str | os.PathLike[str] | None = None,
+    num_frames: int = 8,
+    num_tokens_per_frame: int = 128,
+    seed: int = 0,
+    dtype: str | torch.dtype | None = None,
+    max_shard_size: int = 5 * 10**9,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> FtfvReport:
+    """Put an FTFV checkpoint together that is ready for training (its temporal code is random, and nothing is tuned).
+
+    Args:
+        qwen_vl: folder of a Qwen-VL checkpoint; its vision module is taken, its language model left aside.
+        language_model: folder of a causal language model as wide as the module's vectors, such as Vicuna 7B.
+        destination: folder to write; must not exist, or be empty, unless `overwrite`.
+        tokenizer: folder of the tokenizer, where the language model's has none.
+        num_frames: frames of a video, each with its temporal code.
+        num_tokens_per_frame: K, tokens that the sampler leaves of each; can be changed later.
+        seed: of the temporal code, which starts as N(0, 0.02).
+        dtype: cast all weights (`"float32"`, `"float16"`, `"bfloat16"`); kept as they are stored by default.
+        max_shard_size: bytes of one weight file.
+        overwrite: replace a destination that holds something.
+        progress: called with (bytes written, bytes to write).
+
+    Returns:
+        What was found and written.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor does not fit; file, tensor and mend are named.
+        FileExistsError: the destination holds something and `overwrite` is not set.
+    """
+    target_dtype = parse_dtype(dtype)
+    if max_shard_size < 1:
+        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
+    source, language_folder, destination = Path(qwen_vl), Path(language_model), Path(destination)
+    tokenizer_folder = None if tokenizer is None else Path(tokenizer)
+    require_folder(source, "the Qwen-VL checkpoint")
+    require_folder(language_folder, "the language model")
+    if tokenizer_folder is not None:
+        require_folder(tokenizer_folder, "the tokenizer")
+    inputs = {"Qwen-VL checkpoint": source, "language model": language_folder, "tokenizer": tokenizer_folder}
+    check_places(destination, inputs)
+
+    with (
+        atomic_folder(destination, overwrite=overwrite) as folder,
+        tempfile.TemporaryDirectory(dir=folder, prefix="pickles.") as workspace,
+    ):
+        visual = read_visual(source, Path(workspace))
+        language = read_language(language_folder, Path(workspace))
+        config = build_config(source, language.config, num_frames=num_frames, num_tokens_per_frame=num_tokens_per_frame)
+        expected = model_shapes(config, FtfvForConditionalGeneration, source / "config.json")
+        is_tied = bool(getattr(config.text_config, "tie_word_embeddings", False))
+        plan = plan_conversion(expected, visual.weights, language.weights, language.prefix, is_tied)
+        result = build_processor(config, find_tokenizer_folder(language_folder, tokenizer_folder, None))
+        generation_config, generation_notes = build_generation_config(
+            language_folder, language.raw, config.text_config, result.processor and result.processor.tokenizer
+        )
+        notes = visual.weights.notes + language.notes + result.notes + generation_notes
+        notes += _complete_config(config, plan, result.token_ids, target_dtype)
+        files, size = _write_weights(folder, plan, config, target_dtype, seed, max_shard_size, progress)
+        classes = (FtfvForConditionalGeneration, FtfvProcessor)
+        write_code_and_configs(folder, config, generation_config, result.processor, classes)
+    return FtfvReport(
+        qwen_vl=str(qwen_vl),
+        language_model=str(language_model),
+        destination=str(destination),
+        left_aside=visual.left_aside,
+        parameters=sum(math.prod(shape) for shape in plan.shapes.values()),
+        weight_bytes=size,
+        weight_files=[file.name for file in files],
+        dtype=str(config.dtype).removeprefix("torch."),
+        seed=seed,
+        token_ids=result.token_ids,
+        has_processor=result.processor is not None,
+        notes=notes,
+    )
+
+
+def _complete_config(
+    config: FtfvConfig, plan: ConversionPlan, token_ids: dict[str, int], dtype: torch.dtype | None
+) -> list[str]:
+    """Fill in what only the weights, the tokenizer and the options tell; a note where the sources differ in type."""
+    for modality, token_id in token_ids.items():
+        setattr(config, f"{modality}_token_id", token_id)
+    stored = [source.tensor for source in plan.sources.values()]
+    config.architectures = [FtfvForConditionalGeneration.__name__]
+    config.dtype = dtype or usual_dtype(stored)
+    config.tie_word_embeddings = plan.tied
+    config.text_config.tie_word_embeddings = plan.tied
+    types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in stored})
+    if dtype is not None or len(types) == 1:
+        return []
+    loaded = str(config.dtype).removeprefix("torch.")
+    return [f"the weights are stored as {' and '.join(types)} and load as {loaded}: --dtype bfloat16 makes them one."]
+
+
+def _write_weights(
+    folder: Path,
+    plan: ConversionPlan,
+    config: FtfvConfig,
+    dtype: torch.dtype | None,
+    seed: int,
+    max_shard_size: int,
+    progress: Progress | None,
+) -> tuple[list[Path], int]:
+    """Write the model; files and their total size in bytes."""
+    types = {name: dtype or source.tensor.dtype for name, source in plan.sources.items()}
+    # The code is added to what the adapter reads, so it is kept like its weights.
+    types[TEMPORAL] = types["model.connector.kv_proj.weight"]
+    plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
+    total = sum(item.nbytes for item in plans)
+    check_space(folder, total)
+
+    def load(name: str) -> torch.Tensor:
+        if name == TEMPORAL:
+            code = torch.randn(plan.shapes[name], generator=torch.Generator().manual_seed(seed))
+            return (TEMPORAL_STD * code).to(types[name])
+        source = plan.sources[name]
+        values = read_tensor(source.tensor)
+        if source.part is not None:
+            values = take_part(values, source.part, config.vision_config.num_attention_heads)
+        return values.to(types[name])
+
+    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
+
+
+__all__ = ["FtfvReport", "convert_ftfv"]

@@ -1,0 +1,174 @@
+"""Reading the two sources of an FTFV checkpoint: the vision module of a Qwen-VL folder, and a causal language model."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+from ..models.configuration_ftfv import FtfvConfig
+from ..models.configuration_qwen_vl_vision import QwenVLVisionConfig
+from ..models.configuration_video_llm import VideoLlmConfig
+from ..models.media_errors import CheckpointError
+from .convert_ftfv_keys import VISUAL
+from .pickle_reader import PICKLE_INDEX, read_weight_file, scan_any_weights
+from .stream import StoredTensor, StoredWeights, has_safetensors, read_index, read_json
+
+# Fixed in Qwen-VL's code: positions of a frame of 224 pixels, and the width of a head of the adapter.
+POSITION_GRID, ADAPTER_HEAD_WIDTH, DEFAULT_QUERIES = 16, 128, 256
+VISUAL_FIELDS = ("width", "layers", "heads", "mlp_ratio", "image_size", "patch_size", "output_dim")
+
+
+@dataclass(frozen=True)
+class Visual:
+    """The vision module of a Qwen-VL folder.
+
+    Attributes:
+        weights: its tensors and no others.
+        left_aside: number of the other tensors of the folder, which are those of Qwen-VL's language model.
+    """
+
+    weights: StoredWeights
+    left_aside: int
+
+
+@dataclass(frozen=True)
+class Language:
+    """A causal language model.
+
+    Attributes:
+        config: as transformers reads it.
+        raw: content of its config.json.
+        prefix: what the names of its tensors begin with, the head excepted.
+    """
+
+    config: Any
+    raw: dict[str, Any]
+    weights: StoredWeights
+    prefix: str
+    notes: list[str] = field(default_factory=list)
+
+
+def read_visual(folder: Path, workspace: Path) -> Visual:
+    """Headers of the vision module.
+
+    Of pickled shards with an index, only those that hold parts of the vision module are opened (or need be there).
+
+    Args:
+        folder: a Qwen-VL checkpoint.
+        workspace: folder for copies of pickles, which must live until the weights are written.
+
+    Raises:
+        CheckpointError: there are no weights, or none of a vision module; a file is missing or damaged.
+    """
+    notes: list[str] = []
+    tensors: dict[str, StoredTensor]
+    if not has_safetensors(folder) and (folder / PICKLE_INDEX).is_file():
+        index = read_index(folder / PICKLE_INDEX, ".bin")
+        files = sorted({file for name, file in index.items() if name.startswith(VISUAL)})
+        tensors = {}
+        for file in files:
+            tensors |= read_weight_file(folder / file, workspace).tensors
+        origin, names = folder / PICKLE_INDEX, set(index) | set(tensors)
+        notes.append(f"{', '.join(files)}: pickles, read in a process of their own.")
+    else:
+        weights = scan_any_weights(folder, workspace)
+        if weights is None:
+            raise CheckpointError(f"{folder} has no weights: download the Qwen-VL checkpoint again with all its files.")
+        tensors, origin, names = weights.tensors, weights.origin, set(weights.tensors)
+        notes += weights.notes
+    visual = {name: tensor for name, tensor in tensors.items() if name.startswith(VISUAL)}
+    if not visual:
+        found = ", ".join(sorted(names)[:2]) or "nothing"
+        raise CheckpointError(
+            f"{origin} has no tensors that begin with {VISUAL} (found {found}, ...): pass the folder of a Qwen-VL or "
+            "Qwen-VL-Chat checkpoint. Qwen2-VL and later ones have another vision module."
+        )
+    return Visual(StoredWeights(visual, origin, notes), len(names) - len(visual))
+
+
+def read_language(folder: Path, workspace: Path) -> Language:
+    """Configuration and headers of the language model; code that the folder may carry is never run.
+
+    Raises:
+        CheckpointError: it is no causal language model of transformers, or a file is missing or damaged.
+    """
+    file = folder / "config.json"
+    raw = read_json(file)
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file} describes no model that transformers knows ({reason}).") from error
+    is_plain = config.get_text_config() is config and not isinstance(config, VideoLlmConfig)
+    if not is_plain or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise CheckpointError(
+            f"{file} describes a {config.model_type!r}, which is no causal language model: pass the folder of one "
+            "(Vicuna 7B in the paper)."
+        )
+    weights = scan_any_weights(folder, workspace)
+    if weights is None:
+        raise CheckpointError(f"{folder} has no weights: download the language model again with all its files.")
+    # Not of the model, but of the file: it loads in the type that the whole checkpoint says, and generates with cache.
+    config.dtype, config.use_cache, config.architectures = None, True, None
+    prefix = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].base_model_prefix + "."
+    return Language(config, raw, weights, prefix, list(weights.notes))
+
+
+def build_config(folder: Path, language: Any, **options: Any) -> FtfvConfig:
+    """Configuration of FTFV from the `visual` section of Qwen-VL's config.json.
+
+    Args:
+        folder: the Qwen-VL checkpoint.
+        language: configuration of the language model.
+        options: further fields of `FtfvConfig`.
+
+    Raises:
+        CheckpointError: the section is missing or impossible, or the language model has another width than the vectors
+            that the adapter gives.
+    """
+    file = folder / "config.json"
+    section = read_json(file).get("visual")
+    if not isinstance(section, dict):
+        raise CheckpointError(
+            f"{file} has no section 'visual': pass the folder of a Qwen-VL or Qwen-VL-Chat checkpoint with its "
+            "config.json."
+        )
+    for name in VISUAL_FIELDS:
+        value = section.get(name)
+        kinds = (int, float) if name == "mlp_ratio" else int
+        if not isinstance(value, kinds) or isinstance(value, bool) or not value > 0 or not math.isfinite(value):
+            raise CheckpointError(f"{file}: visual.{name} must be a positive number, not {value!r}.")
+    width, out_width = section["width"], section["output_dim"]
+    if language.hidden_size != out_width:
+        raise CheckpointError(
+            f"The language model is {language.hidden_size} wide, but the vision module in {folder} gives vectors of "
+            f"{out_width}: choose a language model of that width, such as Vicuna 7B for Qwen-VL."
+        )
+    try:
+        config = FtfvConfig(
+            vision_config=QwenVLVisionConfig(
+                hidden_size=width,
+                intermediate_size=int(width * section["mlp_ratio"]),
+                num_hidden_layers=section["layers"],
+                num_attention_heads=section["heads"],
+                image_size=section["image_size"],
+                patch_size=section["patch_size"],
+                position_grid_size=POSITION_GRID,
+            ),
+            text_config=language,
+            num_queries=section.get("n_queries", DEFAULT_QUERIES),
+            adapter_width=out_width,
+            adapter_num_heads=out_width // ADAPTER_HEAD_WIDTH,
+            **options,
+        )
+        config.validate()
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{file} and these options describe no FTFV: {reason}") from error
+    return config
+
+
+__all__ = ["Language", "Visual", "build_config", "read_language", "read_visual"]
