@@ -1,0 +1,231 @@
+"""Make the small FTFV of the package, and measure what it answers with more and fewer tokens of each frame.
+
+    python examples/train_ftfv_checkpoint.py                 # about half an hour on one shared CPU core
+    python examples/train_ftfv_checkpoint.py --only evaluate # measure the shipped one again, and print the table
+
+Steps, each resumable: write clips and single frames of them, take over the eyes and the words of the small PLLaVA,
+train with TRL's SFTTrainer on the frames, then on the clips, measure on held-out clips, save.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import transformers
+import typer
+from checkpoint_tools import (
+    ASSETS,
+    count_parameters,
+    last_checkpoint,
+    list_recipes,
+    provenance,
+    run_stages,
+    write_asset,
+)
+from PIL import Image
+
+import hf_videollm
+from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl, write_jsonl
+from hf_videollm.data.synthetic import generate_dataset
+from hf_videollm.data.synthetic_scene import VIDEO_QUESTION_KINDS, answer_vocabulary
+from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
+from hf_videollm.training.frame_cache import FrameCache
+from hf_videollm.training.sft import load_recipe, run_sft
+from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
+from hf_videollm.training.tiny_av import take_over_weights
+from hf_videollm.training.tiny_ftfv import build_tiny_ftfv, generate_with
+
+STILLS_STAGE, CLIPS_STAGE = "ftfv_synthetic_stills", "ftfv_synthetic"
+STAGES = (STILLS_STAGE, CLIPS_STAGE)
+ASSET = ASSETS / "ftfv-tiny"
+# Questions that one frame answers.
+STILL_KINDS = ("colour", "shape", "count")
+STILLS_PER_CLIP = 2
+TABLE_HEAD = "| K | tokens of a clip | {kinds} | all |\n|---|---|{rules}---|"
+
+NOTES = """# The small FTFV of this package
+
+{parameters} parameters. It knows synthetic clips of coloured shapes and nothing else: it is here so that the number of
+tokens of a frame can be tried offline, and so that a test can see what is lost with fewer.
+
+Made by `python examples/train_ftfv_checkpoint.py` in two stages, recipes {stages} in
+`hf_videollm/training/recipes` (steps, learning rates and seeds stand there): single frames as images first, which keep
+all N = {num_queries} tokens, then clips of {num_frames} frames with K = N/4 = {kept} tokens a frame, both with TRL's
+SFTTrainer, without LoRA. Vision tower and language model start with the weights of `pllava-tiny`, which was trained on
+clips of the same kind; they are trained further. The adapter and the temporal code start from random weights, seed 0.
+Training clips have the seeds 0 to {last_seed}, with {stills} frames of each clip as images. Losses and learning rates
+of every logged step are in `training_log.jsonl`.
+
+Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
+MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Always the same weights:
+`num_tokens_per_frame=K` is given to the processor and to `generate`. Training knew K = {kept} alone. Numbers, command
+and library versions are in `accuracy.json`; the command was `{command}`.
+
+{table}
+
+Chance is {chance}.
+
+Questions of direction with the frames in random order, K = {kept}: {shuffled} right.
+"""
+
+
+def write_stills(clips: Path, processor: Any, work: Path) -> Path:
+    """Write frames of the clips as PNG files, and the questions that one frame answers, asked about each.
+
+    Args:
+        clips: questions about the clips.
+        processor: its video processor says which frames there are.
+        work: folder for the frames.
+
+    Returns:
+        Path of the questions.
+    """
+    records = read_jsonl(clips)
+    frames = FrameCache.build(
+        [path for record in records for path in record.media()], processor.video_processor, work / "frames"
+    )
+    rng = random.Random(0)
+    folder = work / "stills"
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen: dict[str, list[Path]] = {}
+    stills = []
+    for record in records:
+        if record.metadata["kind"] not in STILL_KINDS:
+            continue
+        (video,) = record.media()
+        if video not in chosen:
+            chosen[video] = _write_frames(frames[video], folder / Path(video).stem, rng)
+        stills += [_about_still(record, path) for path in chosen[video]]
+    return write_jsonl(stills, work / "stills.jsonl")
+
+
+def _write_frames(frames: torch.Tensor, stem: Path, rng: random.Random) -> list[Path]:
+    """Write frames (T, 3, H, W) uint8, drawn without repetition; those that exist are kept."""
+    paths = []
+    for number in sorted(rng.sample(range(len(frames)), STILLS_PER_CLIP)):
+        path = stem.with_name(f"{stem.name}-{number}.png")
+        if not path.exists():
+            Image.fromarray(frames[number].permute(1, 2, 0).numpy()).save(path)
+        paths.append(path)
+    return paths
+
+
+def _about_still(record: VideoQARecord, path: Path) -> VideoQARecord:
+    """The record with an image in place of its video."""
+
+    def with_image(block: ContentBlock) -> ContentBlock:
+        return {"type": "image", "path": str(path.resolve())} if block["type"] == "video" else block
+
+    messages: list[Message] = [
+        {"role": message["role"], "content": [with_image(block) for block in message["content"]]}
+        for message in record.messages
+    ]
+    return replace(record, id=f"{record.id}-{path.stem}", messages=messages)
+
+
+def train(work: Path, num_videos: int) -> tuple[Any, Any]:
+    """Write the clips, train on single frames, then on clips, and return model and processor."""
+    clips = generate_dataset(work / "clips", num_videos, details=True)
+    model: Any
+    model, processor = build_tiny_ftfv(seed=0)
+    take_over_weights(model, hf_videollm.default_checkpoint())
+    print(f"{count_parameters(model)} parameters, {num_videos} clips", flush=True)
+    # Images are read from their files, so this stage has no cache of frames.
+    stills = load_recipe(STILLS_STAGE)
+    arguments = {**stills.arguments, "output_dir": str(work / STILLS_STAGE)}
+    records = write_stills(clips, processor, work)
+    model = run_sft(replace(stills, records=str(records), arguments=arguments), model, processor).model
+    return run_stages([CLIPS_STAGE], model, processor, clips, work), processor
+
+
+def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
+    """Measure with N, N/2, N/4, N/8 tokens of each frame and with one, and with the frames shuffled."""
+    clips = held_out_clips(work / f"held_out_{split}", per_kind, split)
+    num_queries, num_frames = model.config.num_queries, model.config.num_frames
+    by_tokens = {}
+    for kept in (num_queries, num_queries // 2, num_queries // 4, num_queries // 8, 1):
+        options = {"num_tokens_per_frame": kept}
+        with generate_with(model, **options):
+            by_tokens[str(kept)] = accuracies(answer_questions(model, processor, clips, processor_kwargs=options))
+    moving = [clip for clip in clips if clip.question.kind == "direction"]
+    shuffled = answer_questions(model, processor, moving, shuffle_seed=0)
+    return {
+        "split": split,
+        "questions": len(clips),
+        "num_queries": num_queries,
+        "num_frames": num_frames,
+        "num_tokens_per_frame": model.config.num_tokens_per_frame,
+        "accuracy": by_tokens,
+        "direction_with_shuffled_frames": accuracies(shuffled)["direction"],
+        **provenance(),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Accuracy against K in Markdown; all kinds weigh the same in the last column."""
+    kinds = list(result["accuracy"][str(result["num_queries"])])
+    rows = [TABLE_HEAD.format(kinds=" | ".join(kinds), rules="---|" * len(kinds))]
+    for kept, measured in result["accuracy"].items():
+        shares = [*measured.values(), sum(measured.values()) / len(measured)]
+        trained = " (trained)" if int(kept) == result["num_tokens_per_frame"] else ""
+        cells = [f"{kept}{trained}", str(int(kept) * result["num_frames"]), *(f"{share:.1%}" for share in shares)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
+    """Page that lies next to the checkpoint: what it is, how it was made, what it can do."""
+    # An order question names two shapes.
+    choices = {kind: 2 if kind == "order" else len(answer_vocabulary(kind)) for kind in VIDEO_QUESTION_KINDS}
+    return NOTES.format(
+        parameters=count_parameters(model),
+        stages=list_recipes(STAGES),
+        kept=result["num_tokens_per_frame"],
+        last_seed=num_videos - 1,
+        stills=STILLS_PER_CLIP,
+        table=table(result),
+        chance=", ".join(f"{1 / number:.0%} ({kind})" for kind, number in choices.items()),
+        shuffled=f"{result['direction_with_shuffled_frames']:.1%}",
+        **{key: result[key] for key in ("questions", "split", "command", "num_queries", "num_frames")},
+    )
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = Path("runs/ftfv"),
+    num_videos: Annotated[int, typer.Option(help="Training clips.")] = 9_000,
+    per_kind: Annotated[int, typer.Option(help="Held-out questions of each kind.")] = 100,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder of the finished checkpoint.")] = ASSET,
+    split: Annotated[str, typer.Option(help="Clips to measure on: test, or validation for decisions.")] = "test",
+    only: Annotated[
+        str | None,
+        typer.Option(help="`finish`: save and measure the last training checkpoint; `evaluate`: measure --output."),
+    ] = None,
+) -> None:
+    """Train and measure the small FTFV."""
+    torch.set_num_threads(threads)
+    if only not in (None, "finish", "evaluate"):
+        raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
+    if only is None:
+        write_asset(*train(work, num_videos), STAGES, work, output)
+    elif only == "finish":
+        trained = FtfvForConditionalGeneration.from_pretrained(last_checkpoint(work, CLIPS_STAGE))
+        write_asset(trained, build_tiny_ftfv()[1], STAGES, work, output)
+    # Measured as users will have it: loaded from the files.
+    model = transformers.AutoModelForImageTextToText.from_pretrained(output)
+    processor = transformers.AutoProcessor.from_pretrained(output)
+    result = evaluate(model, processor, work, per_kind, split)
+    page = describe(model, result, num_videos)
+    print(page)
+    if only != "evaluate":  # measuring again is for the screen; the record is of the training
+        (output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        (output / "TRAINING.md").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,131 @@
+"""The small FTFV of the package, which starts with the eyes and the words of the small PLLaVA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPImageProcessor, GenerationConfig
+
+from hf_videollm.models.configuration_ftfv import FtfvConfig
+from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
+from hf_videollm.models.processing_ftfv import FtfvProcessor, processor_options
+from hf_videollm.models.video_processing_ftfv import FtfvVideoProcessor
+from hf_videollm.training.tiny import build_tokenizer
+
+__all__ = ["build_tiny_ftfv", "generate_with"]
+
+
+def build_tiny_ftfv(
+    seed: int = 0,
+    num_frames: int = 8,
+    image_size: int = 64,
+    patch_size: int = 8,
+    num_queries: int = 16,
+    num_tokens_per_frame: int = 4,
+    vision_width: int = 96,
+    vision_layers: int = 3,
+    text_width: int = 128,
+    text_layers: int = 4,
+    adapter_width: int = 128,
+) -> tuple[FtfvForConditionalGeneration, FtfvProcessor]:
+    """Make the untrained small model and its processor. Vocabulary and sizes are those of the small PLLaVA.
+
+    Args:
+        seed: seed of the initial weights; the global random state is left as it was.
+        num_frames: frames sampled from a video.
+        image_size: side of the frames the model sees, in pixels.
+        patch_size: side of a patch in pixels.
+        num_queries: N, tokens of an image, and of a frame before the sampler; a square number.
+        num_tokens_per_frame: K, tokens that the sampler leaves of each frame of a video.
+        vision_width: width of the vision tower; heads are 32 wide.
+        vision_layers: layers of the vision tower, all of which are used.
+        text_width: width of the language model; heads are 32 wide.
+        text_layers: layers of the language model.
+        adapter_width: width of the cross-attention; heads are 32 wide.
+    """
+    tokenizer = build_tokenizer()
+    special: dict[str, Any] = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    config = FtfvConfig(
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": vision_width,
+            "intermediate_size": 3 * vision_width,
+            "num_hidden_layers": vision_layers,
+            "num_attention_heads": vision_width // 32,
+            "image_size": image_size,
+            "patch_size": patch_size,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": text_width,
+            "intermediate_size": 11 * text_width // 4,
+            "num_hidden_layers": text_layers,
+            "num_attention_heads": text_width // 32,
+            "num_key_value_heads": text_width // 32,
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": True,
+            **special,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
+        num_frames=num_frames,
+        num_queries=num_queries,
+        num_tokens_per_frame=num_tokens_per_frame,
+        adapter_width=adapter_width,
+        adapter_num_heads=adapter_width // 32,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = FtfvForConditionalGeneration(config)
+        _start_adapter(model.model.connector)
+    model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
+    sizes: dict[str, Any] = {"size": {"height": image_size, "width": image_size}, "do_center_crop": False}
+    processor = FtfvProcessor(
+        image_processor=CLIPImageProcessor(**sizes),
+        tokenizer=tokenizer,
+        video_processor=FtfvVideoProcessor(num_frames=num_frames, **sizes),
+        **processor_options(config),
+    )
+    return model, processor
+
+
+@contextmanager
+def generate_with(model: Any, **options: Any) -> Iterator[None]:
+    """Add options to every call of the model's `generate`, e.g. `num_tokens_per_frame=2`, for a time.
+
+    Args:
+        model: a model of this package with a head; its weights and configuration stay as they are.
+        options: keyword arguments of `generate`.
+    """
+    model.generate = partial(type(model).generate, model, **options)
+    try:
+        yield
+    finally:
+        # What the class has comes to light again.
+        del model.generate
+
+
+def _start_adapter(connector: nn.Module) -> None:
+    """Draw the weights of the adapter so that a layer keeps the size of what goes through it.
+
+    The usual 0.02 suits widths of 2,000 and more. Here it would make all attention weights equal, so that the sampler
+    had nothing to choose by, and the loss would not move for a thousand steps.
+    """
+    for name, weight in connector.named_parameters():
+        # The queries go through a norm first; the temporal code is added to states, not multiplied with them.
+        is_projection = weight.dim() == 2 and name not in ("query", "pos_embed")
+        if is_projection:
+            # `proj` is multiplied from the right.
+            fan_in = weight.shape[0] if name == "proj" else weight.shape[1]
+            nn.init.normal_(weight, std=fan_in**-0.5)
