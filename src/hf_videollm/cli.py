@@ -207,7 +207,7 @@ def flops(
         int | None, typer.Option(min=1, help="Kept tokens per frame (FTFV); a table of several by default.")
     ] = None,
     lora_rank: Annotated[
-        int | None, typer.Option(min=0, help="Rank of an unmerged LoRA on all projections; ftfv's preset has 128.")
+        int | None, typer.Option(min=0, help="Rank of an unmerged LoRA on all layers; ftfv's preset has 128.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -22,8 +22,6 @@ from .info import FRAMES_OF_30_SECONDS, kv_cache_bytes
 
 # FTFV's Table 5 (its text length is inferred, as its LoRA is).
 DEFAULT_TEXT_TOKENS = 48
-# The linear layers of a LLaMA-like block, which a LoRA "on all projections" adapts.
-LORA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def describe_flops(
@@ -96,7 +94,7 @@ def count_flops(
         num_frames: frames of the video; the configuration's own number by default.
         text_tokens: tokens of the prompt beside the media.
         tokens_per_frame: kept tokens per frame, for designs that choose some; the configuration's by default.
-        lora_rank: rank of an unmerged LoRA on all projections of the language model.
+        lora_rank: rank of an unmerged LoRA on all linear layers of the language model.
         sweep: further numbers of kept tokens per frame to count the forward pass for.
         published: kept tokens per frame -> TFLOPs of the paper, to stand beside the sweep.
 
@@ -141,18 +139,14 @@ def count_flops(
 
 
 def lora_flops_per_token(language_model: nn.Module, rank: int) -> int:
-    """Operations that unmerged LoRA factors of the seven projections of every block add for one token.
+    """Operations that unmerged LoRA factors of every linear layer add for one token (in a LLaMA, seven a block).
 
     Raises:
-        ValueError: the language model has no layers of these names.
+        ValueError: the language model has no linear layers.
     """
-    adapted = [
-        module
-        for name, module in language_model.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in LORA_LAYERS
-    ]
+    adapted = [module for module in language_model.modules() if isinstance(module, nn.Linear)]
     if rank and not adapted:
-        raise ValueError(f"{type(language_model).__name__} has none of the layers {', '.join(LORA_LAYERS)} to adapt.")
+        raise ValueError(f"{type(language_model).__name__} has no linear layers that a LoRA could adapt (lora_rank).")
     return sum(2 * rank * (module.in_features + module.out_features) for module in adapted)
 
 

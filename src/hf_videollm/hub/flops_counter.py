@@ -16,6 +16,17 @@ COPIES = (aten.clone, aten._to_copy)
 CONVOLUTIONS = (aten.convolution, aten._convolution)
 
 
+def grouped_mm_flops(
+    rows: torch.Tensor, weights: torch.Tensor, *args: Any, out_val: torch.Tensor, **kwargs: Any
+) -> int:
+    """Every row of a mixture of experts meets one of the matrices; torch's own counter passes over it."""
+    return 2 * out_val.numel() * rows.shape[-1]
+
+
+# Older releases of torch have no such product.
+RULES = {**flop_registry, **({aten._grouped_mm: grouped_mm_flops} if hasattr(aten, "_grouped_mm") else {})}
+
+
 @dataclass(frozen=True)
 class Flops:
     """Operations, two for each multiply-add.
@@ -37,7 +48,7 @@ class Flops:
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts the products that run inside of `with counter:`, by the rules that torch keeps for its own counter.
+    """Counts the products that run inside of `with counter:`, by the rules of torch's own counter and one more.
 
     Works without gradients, on the meta device as well, where a model of any size takes neither memory nor time.
     Sums, norms, softmax and interpolation are not products and are left out, as in torch's counter.
@@ -56,8 +67,8 @@ class FlopCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         packet = func._overloadpacket
-        if packet in flop_registry:
-            count = flop_registry[packet](*args, **kwargs, out_val=result)
+        if packet in RULES:
+            count = RULES[packet](*args, **kwargs, out_val=result)
             is_weight = packet in CONVOLUTIONS or any(map(self._is_weight, args))
             self.flops += Flops(weights=count if is_weight else 0, total=count)
         elif packet in COPIES and self._is_weight(args[0]):

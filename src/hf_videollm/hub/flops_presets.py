@@ -49,7 +49,7 @@ class Preset:
 
     Attributes:
         description: towers and language model.
-        lora_rank: of an unmerged LoRA on all projections, where the paper's own count has one.
+        lora_rank: of an unmerged LoRA on all linear layers, where the paper's own count has one.
         published: kept tokens per frame -> TFLOPs that the paper gives.
     """
 

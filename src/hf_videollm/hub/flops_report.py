@@ -38,7 +38,7 @@ class FlopsReport:
         source: name of the preset, or checkpoint.
         media_tokens: tokens of the video and, for designs that hear, of 30 seconds of sound.
         tokens_per_frame: kept tokens per frame, for designs that choose some.
-        lora_rank: rank of an unmerged LoRA on all projections of the language model; 0 for none.
+        lora_rank: rank of an unmerged LoRA on all linear layers of the language model; 0 for none.
         parts: part -> operations of one forward pass over media and prompt, the head at every position.
         decoded_token: operations of the first token after the prompt.
         kv_cache_bytes: bfloat16 key-value cache of media and prompt.
