@@ -13,6 +13,7 @@ from ftfv_sources import (
     VISUAL,
     llama_tensors,
     qwen_vl_tensors,
+    visual_shapes,
     visual_tensors,
     write_llama,
     write_qwen_vl,
@@ -30,7 +31,12 @@ from transformers import (
 )
 
 from hf_videollm import save_checkpoint
+from hf_videollm.hub.conversion import model_shapes
 from hf_videollm.hub.convert_ftfv import convert_ftfv
+from hf_videollm.hub.convert_ftfv_keys import plan_conversion
+from hf_videollm.hub.flops_presets import find_preset
+from hf_videollm.hub.stream import StoredTensor, StoredWeights
+from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
 
 TOLERANCE = 2e-5
 K = 5
@@ -219,6 +225,30 @@ def test_pickled_shards_without_vision_keys_need_not_be_there(tmp_path: Path, ll
     index_file.write_text(json.dumps(index))
     _, report = convert(qwen_vl, llama)
     assert report.left_aside == 5
+
+
+def test_the_names_of_the_released_checkpoint() -> None:
+    """At real sizes: the 594 tensors and 1,935,610,624 values of the table in the specification, each used once."""
+    config = find_preset("ftfv").config()
+    shapes = model_shapes(config, FtfvForConditionalGeneration, Path("config.json"))
+    real = {"width": 1664, "layers": 48, "heads": 16, "mlp_ratio": 4.9231, "patch_size": 14, "output_dim": 4096}
+    official = visual_shapes({**real, "n_queries": 256})
+    assert len(official) == 594
+    assert sum(map(math.prod, official.values())) == 1_935_610_624
+
+    def stored(shapes: dict[str, tuple[int, ...]]) -> StoredWeights:
+        tensors = {name: StoredTensor(name, Path("x"), shape, torch.bfloat16) for name, shape in shapes.items()}
+        return StoredWeights(tensors, Path("x"))
+
+    vicuna = {
+        name.replace("model.language_model.", "model."): shape
+        for name, shape in shapes.items()
+        if name.startswith(("model.language_model.", "lm_head."))
+    }
+    plan = plan_conversion(shapes, stored(official), stored(vicuna), "model.")
+    used = [source.tensor.name for source in plan.sources.values() if source.part in (None, 0)]
+    assert sorted(used) == sorted([*official, *vicuna])
+    assert shapes.keys() - plan.sources.keys() == {"model.connector.temporal_embedding"}
 
 
 # What else is written
