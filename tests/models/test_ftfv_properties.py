@@ -4,6 +4,7 @@ Property 8, Table 5, is a matter of counting and is tested with the counter (`hu
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -395,7 +396,7 @@ def with_kept(case: DesignCase, num_kept: int) -> DesignCase:
 
 
 @pytest.mark.parametrize("num_kept", [1, 2, QUERIES])
-def test_k_of_a_call_is_that_of_a_checkpoint_loaded_with_it(num_kept: int, tmp_path: Any) -> None:
+def test_k_of_a_call_is_that_of_a_checkpoint_loaded_with_it(num_kept: int, tmp_path: Path) -> None:
     model = CASE.make_model()
     model.save_pretrained(tmp_path)
     loaded = FtfvForConditionalGeneration.from_pretrained(tmp_path, num_tokens_per_frame=num_kept).eval()
@@ -416,6 +417,12 @@ def test_k_of_a_call_is_that_of_a_checkpoint_loaded_with_it(num_kept: int, tmp_p
         expected = loaded.generate(**batch, **settings, **search)
         assert torch.equal(found.sequences, expected.sequences)
         torch.testing.assert_close(found.logits, expected.logits)
+
+
+def test_k_out_of_range_is_an_error_when_a_checkpoint_is_loaded(tmp_path: Path) -> None:
+    CASE.make_model().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"whole number from 1 to 9 .*, not 10"):
+        FtfvForConditionalGeneration.from_pretrained(tmp_path, num_tokens_per_frame=10)
 
 
 def test_k_of_the_configuration_can_be_changed_on_a_live_model() -> None:
@@ -447,8 +454,9 @@ def test_k_out_of_range_is_one_clear_error(num_kept: Any, num_beams: int) -> Non
 
 def test_placeholders_and_k_that_disagree_are_an_error() -> None:
     model, batch = CASE.make_model(), CASE.make_batch([["v2"]])
-    for call, options in ((model, {}), (model.generate, {"max_new_tokens": 2})):
-        with pytest.raises(ValueError, match=r"8 video placeholders .* give 6 vectors.*same num_tokens_per_frame"):
+    beams = {"max_new_tokens": 2, "num_beams": 2}
+    for call, options in ((model, {}), (model.generate, {"max_new_tokens": 2}), (model.generate, beams)):
+        with pytest.raises(ValueError, match=r"8 (video )?placeholders.* give 6 vectors.*same num_tokens_per_frame"):
             call(**batch, num_tokens_per_frame=3, **options)
 
 

@@ -7,7 +7,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 
 def repeat_media_per_row(
-    output: BaseModelOutputWithPooling, placeholders_per_row: list[int], times: int
+    output: BaseModelOutputWithPooling, placeholders_per_row: list[int], times: int, hint: str = ""
 ) -> BaseModelOutputWithPooling:
     """Repeat each row's group of media: rows [a b] [c] become [a b] [a b] [c] [c] for `times` = 2.
 
@@ -15,6 +15,7 @@ def repeat_media_per_row(
         output: `pooler_output` holds one `(num_tokens, width)` tensor per medium, rows one after the other.
         placeholders_per_row: placeholders of this modality in each row; they tell which media a row owns.
         times: how often each row is repeated.
+        hint: what to do where prompts and media disagree, for the error.
 
     Raises:
         ValueError: the media cannot be dealt out to the rows because the numbers disagree.
@@ -25,8 +26,7 @@ def repeat_media_per_row(
     num_placeholders, num_vectors = sum(placeholders_per_row), sum(len(vectors) for vectors in media)
     if num_placeholders != num_vectors:
         raise ValueError(
-            f"The prompts hold {num_placeholders} placeholders, but the media give {num_vectors} vectors. "
-            "Make the prompts with the processor of this checkpoint."
+            f"The prompts hold {num_placeholders} placeholders, but the media give {num_vectors} vectors. {hint}"
         )
     groups: list[list[torch.Tensor]] = [[] for _ in ends]
     row = 0
@@ -36,8 +36,7 @@ def repeat_media_per_row(
         if end - len(vectors) < ends[row] - placeholders_per_row[row]:
             raise ValueError(
                 f"The prompts hold {placeholders_per_row} placeholders, which the media of "
-                f"{[len(vectors) for vectors in media]} vectors cannot fill row by row: one would be cut in two. "
-                "Make the prompts with the processor of this checkpoint."
+                f"{[len(vectors) for vectors in media]} vectors cannot fill row by row: one would be cut in two. {hint}"
             )
         groups[row].append(vectors)
     return BaseModelOutputWithPooling(pooler_output=[vectors for group in groups for vectors in group * times])

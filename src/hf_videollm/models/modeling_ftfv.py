@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -23,7 +24,7 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_ftfv import FtfvConfig
-from .modeling_qwen_vl_vision import resize_positions
+from .modeling_qwen_vl_vision import QwenVLVisionModel, resize_positions
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 
 # Attention weights that are held at a time, in numbers: 256 MiB of float32, 8 frames of the paper's size.
@@ -222,6 +223,14 @@ class FtfvModel(VideoLlmModel):
     )
     # It has parameters of its own beside those of its parts.
     _no_split_modules = ("FtfvConnector",)
+
+    def __init__(self, config: FtfvConfig) -> None:
+        # What `from_pretrained` is given besides a checkpoint is written into the configuration without a check.
+        config.kept_tokens()
+        if config.vision_config.model_type == QwenVLVisionModel.config_class.model_type:
+            # As remote code, configuration and model are loaded apart, each with a configuration class of its own.
+            AutoModel.register(type(config.vision_config), QwenVLVisionModel, exist_ok=True)
+        super().__init__(config)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -239,8 +239,5 @@ class QwenVLVisionModel(CheckpointMixin, PreTrainedModel):
                 f"{self.config.image_size} (size of the image and video processor)."
             )
 
-
-# Keyed by the class, so that a model can hold this tower by its configuration, also where this file travels alone.
-AutoModel.register(QwenVLVisionConfig, QwenVLVisionModel, exist_ok=True)
 
 __all__ = ["QwenVLVisionModel", "resize_positions"]

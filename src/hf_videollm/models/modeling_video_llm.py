@@ -557,7 +557,9 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )
         model_kwargs["mm_encoder_outputs"] = {
-            modality: repeat_media_per_row(output, placeholders[modality].tolist(), expand_size)
+            modality: repeat_media_per_row(
+                output, placeholders[modality].tolist(), expand_size, self.model.placeholder_hint
+            )
             for modality, output in media.items()
         }
         return input_ids, model_kwargs
