@@ -1,6 +1,5 @@
 """The command line: `hf-videollm ask | caption | info | flops | convert | tune-alpha`."""
 
-import json
 import re
 import signal
 import sys
@@ -9,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from .cli_convert import convert_app
+from .cli_output import AsJson, console, errors, print_json, print_report
 
 app = typer.Typer(
     name="hf-videollm",
@@ -21,14 +21,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-convert_app = typer.Typer(help="Convert official checkpoints to safetensors folders that from_pretrained loads.")
 app.add_typer(convert_app, name="convert")
 
 # Newer typer carries its own click, so its exceptions are found through typer.
 _ABORTS = (typer.Abort,)
 
-console = Console()
-errors = Console(stderr=True)
 BAD_INPUT, INTERRUPTED = 2, 130
 CAPTION_PROMPT = "Describe the video in details."
 
@@ -67,8 +64,6 @@ Sound = Annotated[
 MissingAudio = Annotated[
     str | None, typer.Option(help="What a video without sound gets: silence, skip (no audio tokens) or error.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -174,7 +169,7 @@ def info(
 
     facts = describe_checkpoint(_find_checkpoint(path_or_id))
     if as_json:
-        _print_json(facts.to_dict())
+        print_json(facts.to_dict())
         return
     table = Table(show_header=False, box=None)
     table.add_row("checkpoint", facts.source)
@@ -229,182 +224,7 @@ def flops(
         tokens_per_frame=tokens_per_frame,
         lora_rank=lora_rank,
     )
-    if as_json:
-        _print_json(report.to_dict())
-    else:
-        console.print(report.render())
-
-
-@convert_app.callback(invoke_without_command=True)
-def convert(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        raise ValueError(
-            "Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, ftfv, beats (--help)."
-        )
-
-
-@convert_app.command("pllava")
-def convert_pllava_command(
-    src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
-    base: Annotated[
-        Path | None, typer.Option(help="LLaVA-NeXT folder, for checkpoints that hold LoRA and projector only.")
-    ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
-    lora_alpha: Annotated[float, typer.Option(min=0, help="Alpha that the LoRA is loaded with by default.")] = 4.0,
-    merge: Annotated[
-        float | None, typer.Option(min=0, metavar="ALPHA", help="Bake the LoRA into the weights at this alpha.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
-    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes of one output file.")] = 5 * 10**9,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Convert a released PLLaVA checkpoint, a partial LoRA checkpoint plus its base, or a merged one.
-
-    Examples:
-
-      hf-videollm convert pllava ./ermu2001-pllava-7b ./pllava-7b
-
-      hf-videollm convert pllava ./my-lora ./my-pllava --base ./llava-v1.6-vicuna-7b-hf
-
-      hf-videollm convert pllava ./ermu2001-pllava-7b ./pllava-7b-alpha4 --merge 4
-    """
-    from .hub.convert_pllava import convert_pllava
-
-    with ByteProgress("Converting") as progress:
-        report = convert_pllava(
-            src,
-            dst,
-            base=base,
-            tokenizer=tokenizer,
-            lora_alpha=lora_alpha,
-            merge=merge,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
-            overwrite=overwrite,
-            progress=progress.report,
-        )
-    if as_json:
-        _print_json(report.to_dict())
-    else:
-        console.print(report.render())
-
-
-@convert_app.command("videollama2")
-def convert_videollama2_command(
-    src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
-    base: Annotated[
-        Path | None, typer.Option(help="What a LoRA, or a checkpoint of projectors only, was trained from.")
-    ] = None,
-    vision: Annotated[Path | None, typer.Option(help="CLIP or SigLIP folder or file, where SRC has no tower.")] = None,
-    vision_config: Annotated[
-        Path | None, typer.Option(help="JSON file that describes a vision tower of unknown name.")
-    ] = None,
-    audio_tower: Annotated[
-        Path | None, typer.Option(help="BEATs .pt or audio_tower.bin, where an audio-visual SRC has none.")
-    ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
-    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes of one output file.")] = 5 * 10**9,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Convert VideoLLaMA2, 2.1 or 2.1-AV: whole checkpoints, "Base" ones (mm_projector.bin), and LoRA (merged).
-
-    Examples:
-
-      hf-videollm convert videollama2 ./VideoLLaMA2.1-7B-AV ./videollama2-av
-
-      hf-videollm convert videollama2 ./7B-Base ./out --base ./Mistral-7B-Instruct-v0.2 --vision ./clip-large-336
-    """
-    from .hub.convert_videollama2 import convert_videollama2
-
-    with ByteProgress("Converting") as progress:
-        report = convert_videollama2(
-            src,
-            dst,
-            base=base,
-            vision=vision,
-            vision_config=vision_config,
-            audio_tower=audio_tower,
-            tokenizer=tokenizer,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
-            overwrite=overwrite,
-            progress=progress.report,
-        )
-    if as_json:
-        _print_json(report.to_dict())
-    else:
-        console.print(report.render())
-
-
-@convert_app.command("ftfv")
-def convert_ftfv_command(
-    qwen_vl: Annotated[Path, typer.Argument(help="Folder of Qwen-VL, for its vision module.", metavar="QWEN_VL")],
-    language_model: Annotated[Path, typer.Argument(help="Folder of a causal language model.", metavar="LLM")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of a video.")] = 8,
-    tokens_per_frame: Annotated[int, typer.Option(min=1, help="Tokens kept of each; can be changed later.")] = 128,
-    seed: Annotated[int, typer.Option(help="Of the temporal code, which no source has.")] = 0,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
-    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes of one output file.")] = 5 * 10**9,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Put an FTFV checkpoint together, ready for training: Qwen-VL's vision module and a language model.
-
-    Examples:
-
-      hf-videollm convert ftfv ./Qwen-VL ./vicuna-7b-v1.5 ./ftfv-start --dtype bfloat16
-    """
-    from .hub.convert_ftfv import convert_ftfv
-
-    with ByteProgress("Converting") as progress:
-        report = convert_ftfv(
-            qwen_vl,
-            language_model,
-            dst,
-            tokenizer=tokenizer,
-            num_frames=frames,
-            num_tokens_per_frame=tokens_per_frame,
-            seed=seed,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
-            overwrite=overwrite,
-            progress=progress.report,
-        )
-    if as_json:
-        _print_json(report.to_dict())
-    else:
-        console.print(report.render())
-
-
-@convert_app.command("beats")
-def convert_beats_command(
-    src: Annotated[Path, typer.Argument(help="Microsoft's .pt, or an audio_tower.bin.", metavar="FILE")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Convert a BEATs audio encoder to a folder that BeatsModel and AutoModel load.
-
-    Examples:
-
-      hf-videollm convert beats ./BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt ./beats
-    """
-    from .hub.convert_videollama2_beats import convert_beats
-
-    with ByteProgress("Converting") as progress:
-        report = convert_beats(src, dst, dtype=dtype, overwrite=overwrite, progress=progress.report)
-    if as_json:
-        _print_json(report.to_dict())
-    else:
-        console.print(report.render())
+    print_report(report, as_json)
 
 
 @app.command("tune-alpha")
@@ -446,10 +266,7 @@ def tune_alpha_command(
         save=save,
         progress=not as_json,
     )
-    if as_json:
-        _print_json(report.to_dict())
-    else:
-        console.print(report.render())
+    print_report(report, as_json)
 
 
 def _video_options(
@@ -521,14 +338,10 @@ def _answer(
 
 def _print_answer(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         # Plain print: an answer may hold brackets, which rich would take for markup.
         print(answer["answer"])
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def _numbers(text: str) -> list[float]:
@@ -545,28 +358,6 @@ def _size(num_bytes: int) -> str:
     units = ("B", "kB", "MB", "GB", "TB")
     power = min((len(str(num_bytes)) - 1) // 3, len(units) - 1)
     return f"{num_bytes / 1000**power:.3g} {units[power]}"
-
-
-class ByteProgress:
-    """A progress bar in bytes, on stderr so that stdout stays clean."""
-
-    def __init__(self, title: str) -> None:
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=errors
-        )
-        self.task = self.bar.add_task(title, total=None)
-
-    def __enter__(self) -> "ByteProgress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar.live.is_started:
-            self.bar.stop()
-
-    def report(self, done: int, total: int) -> None:
-        """Show that `done` of `total` bytes are written; the bar appears with the first of them."""
-        self.bar.start()
-        self.bar.update(self.task, completed=done, total=total)
 
 
 def main(arguments: list[str] | None = None) -> None:

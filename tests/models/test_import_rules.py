@@ -33,8 +33,10 @@ RANKS = {
     "training": 2,
     "evaluation": 2,
     "hub": 2,
-    "cli": 3,
-    "__init__": 3,
+    "cli_output": 2,
+    "cli_convert": 3,
+    "cli": 4,
+    "__init__": 4,
 }
 
 

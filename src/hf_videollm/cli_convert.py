@@ -1,0 +1,173 @@
+"""`hf-videollm convert ...`: one command for each kind of official checkpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_output import AsJson, ByteProgress, print_report
+
+convert_app = typer.Typer(help="Convert official checkpoints to safetensors folders that from_pretrained loads.")
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
+MaxShardSize = Annotated[int, typer.Option(min=1, help="Bytes of one output file.")]
+
+
+@convert_app.callback(invoke_without_command=True)
+def convert(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        raise ValueError(
+            "Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, ftfv, beats (--help)."
+        )
+
+
+@convert_app.command("pllava")
+def convert_pllava_command(
+    src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    base: Annotated[
+        Path | None, typer.Option(help="LLaVA-NeXT folder, for checkpoints that hold LoRA and projector only.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
+    lora_alpha: Annotated[float, typer.Option(min=0, help="Alpha that the LoRA is loaded with by default.")] = 4.0,
+    merge: Annotated[
+        float | None, typer.Option(min=0, metavar="ALPHA", help="Bake the LoRA into the weights at this alpha.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    max_shard_size: MaxShardSize = 5 * 10**9,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a released PLLaVA checkpoint, a partial LoRA checkpoint plus its base, or a merged one.
+
+    Examples:
+
+      hf-videollm convert pllava ./ermu2001-pllava-7b ./pllava-7b
+
+      hf-videollm convert pllava ./my-lora ./my-pllava --base ./llava-v1.6-vicuna-7b-hf
+
+      hf-videollm convert pllava ./ermu2001-pllava-7b ./pllava-7b-alpha4 --merge 4
+    """
+    from .hub.convert_pllava import convert_pllava
+
+    with ByteProgress("Converting") as progress:
+        report = convert_pllava(
+            src,
+            dst,
+            base=base,
+            tokenizer=tokenizer,
+            lora_alpha=lora_alpha,
+            merge=merge,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress.report,
+        )
+    print_report(report, as_json)
+
+
+@convert_app.command("videollama2")
+def convert_videollama2_command(
+    src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    base: Annotated[
+        Path | None, typer.Option(help="What a LoRA, or a checkpoint of projectors only, was trained from.")
+    ] = None,
+    vision: Annotated[Path | None, typer.Option(help="CLIP or SigLIP folder or file, where SRC has no tower.")] = None,
+    vision_config: Annotated[
+        Path | None, typer.Option(help="JSON file that describes a vision tower of unknown name.")
+    ] = None,
+    audio_tower: Annotated[
+        Path | None, typer.Option(help="BEATs .pt or audio_tower.bin, where an audio-visual SRC has none.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    max_shard_size: MaxShardSize = 5 * 10**9,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert VideoLLaMA2, 2.1 or 2.1-AV: whole checkpoints, "Base" ones (mm_projector.bin), and LoRA (merged).
+
+    Examples:
+
+      hf-videollm convert videollama2 ./VideoLLaMA2.1-7B-AV ./videollama2-av
+
+      hf-videollm convert videollama2 ./7B-Base ./out --base ./Mistral-7B-Instruct-v0.2 --vision ./clip-large-336
+    """
+    from .hub.convert_videollama2 import convert_videollama2
+
+    with ByteProgress("Converting") as progress:
+        report = convert_videollama2(
+            src,
+            dst,
+            base=base,
+            vision=vision,
+            vision_config=vision_config,
+            audio_tower=audio_tower,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress.report,
+        )
+    print_report(report, as_json)
+
+
+@convert_app.command("ftfv")
+def convert_ftfv_command(
+    qwen_vl: Annotated[Path, typer.Argument(help="Folder of Qwen-VL, for its vision module.", metavar="QWEN_VL")],
+    language_model: Annotated[Path, typer.Argument(help="Folder of a causal language model.", metavar="LLM")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a video.")] = 8,
+    tokens_per_frame: Annotated[int, typer.Option(min=1, help="Tokens kept of each; can be changed later.")] = 128,
+    seed: Annotated[int, typer.Option(help="Of the temporal code, which no source has.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    max_shard_size: MaxShardSize = 5 * 10**9,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put an FTFV checkpoint together, ready for training: Qwen-VL's vision module and a language model.
+
+    Examples:
+
+      hf-videollm convert ftfv ./Qwen-VL ./vicuna-7b-v1.5 ./ftfv-start --dtype bfloat16
+    """
+    from .hub.convert_ftfv import convert_ftfv
+
+    with ByteProgress("Converting") as progress:
+        report = convert_ftfv(
+            qwen_vl,
+            language_model,
+            dst,
+            tokenizer=tokenizer,
+            num_frames=frames,
+            num_tokens_per_frame=tokens_per_frame,
+            seed=seed,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress.report,
+        )
+    print_report(report, as_json)
+
+
+@convert_app.command("beats")
+def convert_beats_command(
+    src: Annotated[Path, typer.Argument(help="Microsoft's .pt, or an audio_tower.bin.", metavar="FILE")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a BEATs audio encoder to a folder that BeatsModel and AutoModel load.
+
+    Examples:
+
+      hf-videollm convert beats ./BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt ./beats
+    """
+    from .hub.convert_videollama2_beats import convert_beats
+
+    with ByteProgress("Converting") as progress:
+        report = convert_beats(src, dst, dtype=dtype, overwrite=overwrite, progress=progress.report)
+    print_report(report, as_json)
