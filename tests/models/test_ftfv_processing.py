@@ -110,7 +110,7 @@ def test_unknown_resize_is_an_error() -> None:
         FtfvVideoProcessor(**SIZE)(make_video(), resize_backend="cv2")
 
 
-def test_processor_gives_what_the_tower_refuses_not_to_take() -> None:
+def test_frames_that_are_not_square_are_refused_by_the_tower() -> None:
     """A processor of another shape than a square: the tower names the mend."""
     batch = make_processor()(
         text="<video>", videos=make_video(), size={"height": SIDE, "width": 20}, return_tensors="pt"
