@@ -243,11 +243,9 @@ def test_generation_and_pipeline_with_another_k() -> None:
     chat = [user({"type": "video", "video": video}, "What?")]
     kept = {"num_tokens_per_frame": 2}
 
-    def answer(model: Any, processor: Any, **generate_kwargs: Any) -> str:
+    def answer(model: Any, processor: Any, **kwargs: Any) -> str:
         pipe = pipeline("video-text-to-text", model=model, processor=processor)
-        options = {"generate_kwargs": {**greedy, **generate_kwargs}, "return_full_text": False}
-        if generate_kwargs:
-            options["processor_kwargs"] = dict(kept)
+        options = {"generate_kwargs": greedy, "return_full_text": False, **kwargs}
         return pipe(video, text="What?", **options)[0]["generated_text"]
 
     model = make_model()

@@ -25,7 +25,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     Besides the options of the image-text-to-text pipeline, a call takes every option of the model's video processor
     (`num_frames`, `fps`, `start`, `end`, `video_backend`, ...), those of a design that hears (`use_audio_in_video`,
-    `missing_audio`, `audio_sampling`, ...) and `streamer`.
+    `missing_audio`, `audio_sampling`, ...) and `streamer`. `num_tokens_per_frame` of FTFV reaches processor and model.
     """
 
     def check_model_type(self, supported_models: Any) -> None:
@@ -48,6 +48,10 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         processor_kwargs.update({name: kwargs.pop(name) for name in media_options & set(kwargs)})
         if processor_kwargs:
             kwargs["processor_kwargs"] = processor_kwargs
+        # Options that decide the number of placeholders: prompt and model must agree on them.
+        shared = set(getattr(self.model.base_model, "media_options", ())) & set(processor_kwargs)
+        if shared:
+            generate_kwargs = {**(generate_kwargs or {}), **{name: processor_kwargs[name] for name in shared}}
         if streamer is not None:
             generate_kwargs = {**(generate_kwargs or {}), "streamer": streamer}
         # A copy, because transformers writes into the caller's dict.
