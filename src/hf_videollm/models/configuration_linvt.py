@@ -1,0 +1,110 @@
+"""Configuration of LinVT (Gao et al., 2024: Linear Video Tokenizer), the module between an image-LLM and its videos."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .linvt_pooling import num_windows
+
+
+@strict
+class LinVTModuleConfig(PreTrainedConfig):
+    r"""
+    Configuration of the LinVT module alone. Its width is that of the language model it stands before. The defaults are
+    those of the paper, section 6, where it names them.
+
+    num_layers (`int`):
+        L, layers of the scoring trunk (SVR), and as many of the token aggregation (TTA).
+    num_attention_heads (`int`):
+        Heads of all attention but the aggregation itself, which has one by its nature.
+    num_selected_tokens (`int`):
+        k, the tokens of highest score that are kept of a whole video.
+    num_queries (`list[int]`):
+        Queries of each scale, and so its share of the tokens that the language model gets.
+    pool_windows (`list[int]`):
+        Tokens averaged into one at each scale, the finest first.
+    overlapping_windows (`bool`):
+        Windows start half a window apart (at least one token); else each starts where the one before ends.
+    variant (`str`):
+        Where the scales are made and read (paper, Figure 3). `"multi_c"`: pooled tokens, each scale with its own
+        queries. `"multi_b"`: all queries read the tokens of all scales together. `"multi_a"`: the queries of the first
+        scale read the k tokens, and their outputs are pooled. `"single_a"`: no scales, all queries read the k tokens.
+    time_code (`str`):
+        `"sinusoidal"` tells the scorer and the keys of the attention when each frame was; `"none"` is the paper to the
+        letter, in which the order of frames hardly counts.
+    layer_norm_eps (`float`):
+        Of all norms.
+    initializer_range (`float`):
+        Standard deviation of the queries, and of linear weights where a model initialises them.
+    scorer_chunk_tokens (`int`, *optional*):
+        Tokens that run through a layer of the trunk at a time, to bound memory; `None` runs all at once.
+
+    Example:
+
+    ```python
+    >>> from hf_videollm.models.configuration_linvt import LinVTModuleConfig
+    >>> LinVTModuleConfig().num_output_tokens
+    112
+
+    ```"""
+
+    model_type = "linvt_module"
+
+    num_layers: int = 4
+    num_attention_heads: int = 8
+    num_selected_tokens: int = 2048
+    num_queries: list[int] | tuple[int, ...] = (64, 32, 16)
+    pool_windows: list[int] | tuple[int, ...] = (1, 2, 4)
+    overlapping_windows: bool = False
+    variant: Literal["multi_c", "multi_b", "multi_a", "single_a"] = "multi_c"
+    time_code: Literal["sinusoidal", "none"] = "sinusoidal"
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+    scorer_chunk_tokens: int | None = 16384
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        # As they come back from JSON.
+        self.num_queries, self.pool_windows = list(self.num_queries), list(self.pool_windows)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """n, the tokens of one video, however long it is."""
+        return sum(self.num_queries)
+
+    @property
+    def query_groups(self) -> list[int]:
+        """Learned queries that look at each other and at the same tokens: how many in each group."""
+        groups = {"multi_c": self.num_queries, "multi_a": self.num_queries[:1]}
+        return list(groups.get(self.variant, [self.num_output_tokens]))
+
+    def windows(self) -> list[tuple[int, int]]:
+        """Window and stride of each scale, in tokens."""
+        return [(window, max(1, window // 2) if self.overlapping_windows else window) for window in self.pool_windows]
+
+    def validate_architecture(self) -> None:
+        """Checked by transformers when a config is made and when it is saved."""
+        for name in ("num_layers", "num_attention_heads", "num_selected_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.scorer_chunk_tokens is not None and self.scorer_chunk_tokens < 1:
+            raise ValueError(f"scorer_chunk_tokens must be at least 1 or None, not {self.scorer_chunk_tokens}.")
+        for name in ("num_queries", "pool_windows"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} must name at least one scale, each at least 1, not {getattr(self, name)}.")
+        if len(self.num_queries) != len(self.pool_windows):
+            raise ValueError(
+                f"num_queries {list(self.num_queries)} and pool_windows {list(self.pool_windows)} must be of equal "
+                "length, one entry per scale."
+            )
+        if self.variant == "multi_a":
+            pooled = [num_windows(self.num_queries[0], *scale) for scale in self.windows()]
+            if pooled != list(self.num_queries):
+                raise ValueError(
+                    f'variant="multi_a" pools {self.num_queries[0]} outputs with windows {list(self.pool_windows)} to '
+                    f"{pooled}, not to num_queries {list(self.num_queries)}: set num_queries={pooled}."
+                )
+
+
+__all__ = ["LinVTModuleConfig"]
