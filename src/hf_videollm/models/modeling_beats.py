@@ -31,6 +31,7 @@ from transformers.utils import can_return_tuple, logging
 
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_beats import BeatsConfig
+from .eager_attention import eager_attention
 
 logger = logging.get_logger(__name__)
 
@@ -154,30 +155,6 @@ class BeatsAttention(nn.Module):
             dropout=self.config.attention_dropout if self.training else 0.0,
         )
         return self.out_proj(attended.flatten(-2)), weights if output_attentions else None
-
-
-def eager_attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor,
-    scaling: float,
-    dropout: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention step by step, for its weights, in the form of transformers' attention functions.
-
-    Args:
-        query, key, value: (batch, heads, tokens, head_dim).
-        attention_mask: (batch, heads, tokens, tokens), added to the scores.
-
-    Returns:
-        (batch, tokens, heads, head_dim) and the weights (batch, heads, tokens, tokens).
-    """
-    scores = query @ key.transpose(-1, -2) * scaling + attention_mask
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    attended = F.dropout(weights, dropout, module.training) @ value
-    return attended.transpose(1, 2), weights
 
 
 class BeatsEncoderLayer(GradientCheckpointingLayer):

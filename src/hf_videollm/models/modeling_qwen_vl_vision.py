@@ -32,6 +32,7 @@ from transformers.utils import can_return_tuple
 
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_qwen_vl_vision import QwenVLVisionConfig
+from .eager_attention import eager_attention
 
 
 def resize_positions(positions: torch.Tensor, num_positions: int) -> torch.Tensor:
@@ -93,29 +94,6 @@ class QwenVLVisionAttention(nn.Module):
             dropout=self.config.attention_dropout if self.training else 0.0,
         )
         return self.out_proj(attended.flatten(-2)), weights if output_attentions else None
-
-
-def eager_attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: None,
-    scaling: float,
-    dropout: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention step by step, for its weights, in the form of transformers' attention functions; without a mask.
-
-    Args:
-        query, key, value: `(batch, heads, patches, head_dim)`.
-
-    Returns:
-        `(batch, patches, heads, head_dim)` and the weights `(batch, heads, patches, patches)`.
-    """
-    scores = query @ key.transpose(-1, -2) * scaling
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    attended = F.dropout(weights, dropout, module.training) @ value
-    return attended.transpose(1, 2), weights
 
 
 class QwenVLVisionMLP(nn.Module):
