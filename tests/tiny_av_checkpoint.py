@@ -29,6 +29,7 @@ def make_av_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of the tiny PLLaVA, and `<audio>`."""
     tokenizer = make_tokenizer()
     tokenizer.add_tokens(["<audio>"], special_tokens=True)
+    tokenizer.padding_side = "left"  # as converted checkpoints have it; the feature extractor pads on the right
     return tokenizer
 
 

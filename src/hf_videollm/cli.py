@@ -426,7 +426,7 @@ def _in_words_of_options(message: str) -> str:
         (r"num_frames", "--frames"),
         (r"\b(num_)?tokens_per_frame", "--tokens-per-frame"),
         (r"use_audio_in_video", "--sound/--no-sound"),
-        (r"missing_audio=\S*", "--missing-audio"),
+        (r"missing_audio=[\"']?(\w+)[\"']?", r"--missing-audio \1"),
         (r"missing_audio", "--missing-audio"),
         (r"allow to overwrite it", "pass --overwrite"),
     ):

@@ -620,3 +620,16 @@ def test_wrong_inputs(shape: tuple[int, ...], mask: tuple[int, ...] | None, mess
 def test_wrong_configurations(changes: dict[str, int], message: str) -> None:
     with pytest.raises(StrictDataclassError, match=message):
         BeatsConfig(**{**SIZES, **changes})
+
+
+def test_the_extractors_own_mask_is_heard() -> None:
+    """`model(**extractor(...))`: the mask has the extractor's name there."""
+    model = random_model()
+    features = torch.randn(2, 64, 128)
+    mask = (torch.arange(64) < torch.tensor([[64], [32]])).long()
+    with torch.no_grad():
+        named = model(features, attention_mask=mask).last_hidden_state
+        assert torch.equal(model(input_features=features, input_features_mask=mask).last_hidden_state, named)
+        assert not torch.equal(model(features).last_hidden_state, named)
+    with pytest.raises(ValueError, match="two names of one thing"):
+        model(features, attention_mask=mask, input_features_mask=mask)

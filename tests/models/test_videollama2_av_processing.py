@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from media_corpus import sine, write_sound, write_video
 from PIL import Image
 from tiny_av_checkpoint import VIDEO_TOKENS, make_av_config, make_av_processor
 
-from hf_videollm import MediaTooLarge, NoAudioStream, NoVideoStream, VideoLlama2AVProcessor
+from hf_videollm import MediaTooLarge, NoAudioStream, NoVideoStream, VideoLlama2AVConfig, VideoLlama2AVProcessor
 from hf_videollm.models.audio_inputs import in_16_bits
 from hf_videollm.models.audio_windows import take_clips
 from hf_videollm.models.video_io import load_audio
@@ -237,9 +238,84 @@ class TestSoundsOfTheirOwn:
         with pytest.raises(ValueError, match="found 1 <audio> and 0 sounds"):
             processor(text="<audio>")
 
-    def test_shorter_than_a_patch(self, processor: VideoLlama2AVProcessor) -> None:
+    def test_shorter_than_a_patch(self, processor: VideoLlama2AVProcessor, video: str) -> None:
         with pytest.raises(ValueError, match="shorter than one patch"):
             processor(text="<audio>", audio=np.zeros(1000, np.float32))
+        with pytest.raises(ValueError, match=r"tone\.mp4: 0\.050 s of sound are shorter than one patch"):
+            ask(processor, videos=video, end=0.05)
+
+    def test_start_and_end_cut_every_form(self, processor: VideoLlama2AVProcessor, sound: str) -> None:
+        wave = load_audio(sound)[4000:12000]
+        expected = processor.feature_extractor(wave, return_tensors="pt")["input_features"]
+        chat = [{"role": "user", "content": [{"type": "audio", "path": sound}, {"type": "text", "text": "What?"}]}]
+        cut = {"start": 0.25, "end": 0.75}
+        options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "processor_kwargs": dict(cut)}
+        for batch in (
+            processor(text="<audio>", audio=load_audio(sound), return_tensors="pt", **cut),
+            processor(text="<audio>", audio=sound, return_tensors="pt", **cut),
+            processor.apply_chat_template(chat, **options),
+        ):
+            found = batch["input_features"]
+            # Decoded from the start and cut, or decoded from there: equal but for the edges.
+            assert found.shape == expected.shape
+            torch.testing.assert_close(found[:, 4:-4], expected[:, 4:-4], atol=0.5, rtol=0)
+
+    def test_only_what_is_heard_of_a_long_sound_is_decoded(self, folder: Path) -> None:
+        path = str(write_sound(folder / "hour.wav", sine(40.0, 300, rate=RATE), rate=RATE, codec="pcm_s16le"))
+        options = {"audio": path, "max_audio_seconds": 35, "return_tensors": "pt"}
+        assert make_av_processor()(text="<audio>", **options)["input_features"].shape[1] == 2998
+        with pytest.raises(MediaTooLarge, match="raise max_audio_seconds"):
+            make_av_processor()(text="<audio>", audio_window="center", **options)
+
+    def test_rate_of_bare_waveforms_in_a_chat(self, processor: VideoLlama2AVProcessor) -> None:
+        chat = [{"role": "user", "content": [{"type": "audio", "audio": sine(1.0, 500)[0]}]}]
+        options = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+        batch = processor.apply_chat_template(chat, processor_kwargs={"sampling_rate": 44100}, **options)
+        assert counts(processor, batch)[0]["audio"] == tokens_of(1.0)
+
+    def test_first_channel_on_request(self, folder: Path) -> None:
+        """The original's way with files of sound."""
+        left, right = sine(1.0, 300, rate=RATE), sine(1.0, 3000, rate=RATE)
+        both = np.concatenate([left, right])
+        path = str(write_sound(folder / "sides.wav", both, rate=RATE, codec="pcm_s16le"))
+        processor = make_av_processor()
+        processor.feature_extractor.channel = "first"
+        expected = processor.feature_extractor(load_audio(path, channel="first"), return_tensors="pt")
+        for form in (path, load_audio(path, channel="first")):
+            batch = processor(text="<audio>", audio=form, return_tensors="pt")
+            torch.testing.assert_close(batch["input_features"], expected["input_features"])
+        assert processor.feature_extractor(both)["input_features"].shape == expected["input_features"].shape
+
+    @pytest.mark.parametrize(
+        ("audio", "options", "message"),
+        [
+            (np.zeros((16000, 2), np.float32), {}, "looks like .samples, channels.: transpose"),
+            (np.full(16000, 1000.0), {}, "floats lie in"),
+            (np.full(16000, 7), {}, "integers of 16 or 32 bits"),
+            ({"array": [0.0] * 16000}, {}, "add its 'sampling_rate'"),
+            ((16000, np.zeros(16000)), {}, "pair of rate and samples"),
+            (np.zeros(16000), {"sampling_rate": 0}, "sampling_rate=0: give"),
+            (np.zeros(16000), {"sampling_rate": -5}, "sampling_rate=-5: give"),
+            (np.zeros(16000), {"sampling_rate": "44100"}, "sampling_rate='44100': give"),
+            (np.zeros(16000), {"audio_clip_divisor": 7.5}, "audio_clip_divisor=7.5: give 8"),
+            (np.zeros(16000), {"max_audio_seconds": -1}, "max_audio_seconds=-1: give seconds"),
+            (np.zeros(16000), {"start": "1"}, "start='1': give seconds"),
+            (np.zeros(16000), {"start": 2.0}, "no sound after start=2"),
+        ],
+    )
+    def test_wrong_sounds_and_options(
+        self, processor: VideoLlama2AVProcessor, audio: Any, options: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises((ValueError, TypeError), match=message) as caught:
+            processor(text="<audio>", audio=audio, **options)
+        assert "\n" not in str(caught.value)
+
+    def test_lists_of_any_numbers(self, processor: VideoLlama2AVProcessor, sound: str) -> None:
+        wave = load_audio(sound)
+        expected = processor(text="<audio>", audio=wave, return_tensors="pt")["input_features"]
+        for form in (list(wave), {"array": wave.tolist(), "sampling_rate": RATE}):
+            batch = processor(text="<audio>", audio=form, return_tensors="pt")
+            torch.testing.assert_close(batch["input_features"], expected)
 
     def test_no_sound_at_all(self, processor: VideoLlama2AVProcessor) -> None:
         with pytest.raises(ValueError, match="is empty"):
@@ -386,6 +462,28 @@ def test_saved_and_loaded(tmp_path: Path, video: str) -> None:
     before, after = ask(processor, videos=video), ask(loaded, videos=video)
     for key in before:
         torch.testing.assert_close(before[key], after[key])
+
+
+@pytest.mark.parametrize(
+    "options", [{"missing_audio": "x"}, {"audio_sampling": "x"}, {"audio_clip_divisor": 0}, {"audio_patch_size": 0}]
+)
+def test_options_are_checked_when_a_processor_is_made(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        make_av_processor(**options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"audio_config": {"model_type": "whisper"}}, "'whisper', but the audio encoder of this design is BEATs"),
+        ({"audio_token_id": 32001}, "audio_token_id 32001 is also that of images or videos"),
+        ({"audio_projector_depth": 0}, "audio_projector_depth must be at least 1"),
+    ],
+)
+def test_configuration_is_checked(change: dict[str, Any], message: str) -> None:
+    # Those of `validate_architecture` come wrapped, with the message in the second line.
+    with pytest.raises((ValueError, StrictDataclassClassValidationError), match=message):
+        VideoLlama2AVConfig(**change)
 
 
 def test_counts_for_serving_engines(processor: VideoLlama2AVProcessor) -> None:

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 
 from .audio_io import load_audio
 from .feature_extraction_beats import BeatsFeatureExtractor, resample
-from .media_errors import Deadline, MediaLimits, NoAudioStream, UnsupportedMedia
+from .media_errors import Deadline, MediaLimits, NoAudioStream, UnsupportedMedia, check_interval
 from .media_source import is_frames, open_media
 from .video_io import probe_video
 
@@ -24,23 +25,32 @@ def flatten_sounds(sounds: Any) -> list[Any]:
     """
     if sounds is None:
         return []
-    if _is_list_of_numbers(sounds):
-        return [np.asarray(sounds, dtype=np.float32)]
+    if isinstance(sounds, tuple) and len(sounds) == 2 and sum(map(_is_number, sounds)) == 1:
+        raise UnsupportedMedia(
+            "Cannot read a sound from a pair of rate and samples: pass {'array': samples, 'sampling_rate': rate}."
+        )
+    if isinstance(sounds, list | tuple) and sounds and all(map(_is_number, sounds)):
+        return [np.asarray(sounds)]
     if isinstance(sounds, list | tuple):
         return [sound for item in sounds for sound in flatten_sounds(item)]
     return [sounds]
 
 
 def as_waveform(
-    sound: Any, sampling_rate: int, target_rate: int, extractor: BeatsFeatureExtractor, **reading: Any
+    sound: Any,
+    sampling_rate: int,
+    extractor: BeatsFeatureExtractor,
+    start: float | None = None,
+    end: float | None = None,
+    **reading: Any,
 ) -> np.ndarray:
-    """One sound as floats `(samples,)` at `target_rate`.
+    """One sound as floats `(samples,)` at the extractor's rate.
 
     Args:
         sound: see `flatten_sounds`.
         sampling_rate: rate of a bare array, in Hz.
-        target_rate: rate of the result, in Hz.
         extractor: feature extractor, which knows how several channels become one.
+        start, end: seconds since the beginning of the sound.
         reading: further arguments of `load_audio`.
 
     Raises:
@@ -49,7 +59,9 @@ def as_waveform(
     """
     if isinstance(sound, dict):
         if sound.get("array") is not None:
-            sound, sampling_rate = sound["array"], int(sound["sampling_rate"])
+            if sound.get("sampling_rate") is None:
+                raise UnsupportedMedia("Cannot read a sound from a dict with 'array' alone: add its 'sampling_rate'.")
+            sound, sampling_rate = np.asarray(sound["array"]), sound["sampling_rate"]
         elif sound.get("bytes") is not None:
             sound = sound["bytes"]
         elif sound.get("path") is not None:
@@ -59,20 +71,38 @@ def as_waveform(
                 f"Cannot read a sound from a dict with {sorted(sound)}: it needs 'array' and 'sampling_rate', 'bytes' "
                 "or 'path'."
             )
+    rate = extractor.sampling_rate
     if isinstance(sound, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(sound, "read"):
-        return load_audio(sound, sampling_rate=target_rate, **reading)
+        return load_audio(sound, sampling_rate=rate, start=start, end=end, channel=extractor.channel, **reading)
     if not hasattr(sound, "__array__"):
         raise UnsupportedMedia(
             f"Cannot read a sound from {type(sound).__name__}: pass a path, bytes, a file or a waveform."
         )
+    given_rate = check_sampling_rate(sampling_rate)
+    check_interval(start, end, of="sound")
     wave = extractor.to_mono(sound)
-    return wave if sampling_rate == target_rate else resample(wave, -(-len(wave) * target_rate // sampling_rate))
+    wave = wave[round((start or 0.0) * given_rate) : None if end is None else round(end * given_rate)]
+    if not len(wave):
+        raise NoAudioStream(f"<samples>: there is no sound after start={start} s; choose an earlier start.")
+    return wave if given_rate == rate else resample(wave, -(-len(wave) * rate // given_rate))
+
+
+def check_sampling_rate(sampling_rate: Any) -> int:
+    """The rate as a whole number.
+
+    Raises:
+        ValueError: it is none, or not positive.
+    """
+    if not _is_number(sampling_rate) or sampling_rate < 1 or sampling_rate != int(sampling_rate):
+        raise ValueError(f"sampling_rate={sampling_rate!r}: give samples per second, such as 16000.")
+    return int(sampling_rate)
 
 
 def sound_of_video(
     video: Any,
     sampling_rate: int,
     missing_audio: Literal["silence", "skip", "error"],
+    channel: Literal["mean", "first"] = "mean",
     **reading: Any,
 ) -> np.ndarray | None:
     """Sound track of a video, or what the policy puts in its place.
@@ -82,6 +112,7 @@ def sound_of_video(
         sampling_rate: of the result, in Hz.
         missing_audio: `"silence"` as long as the clip (a second where frames do not tell), `"skip"` (`None` is
             returned) or `"error"`.
+        channel: how several channels become one.
         reading: further arguments of `load_audio`, such as `start` and `end`.
 
     Raises:
@@ -91,10 +122,12 @@ def sound_of_video(
     try:
         if is_frames(video):
             raise NoAudioStream("<frames>: pictures carry no sound; pass the file that holds it.")
-        return load_audio(video, sampling_rate=sampling_rate, **reading)
+        return load_audio(video, sampling_rate=sampling_rate, channel=channel, **reading)
     except NoAudioStream as error:
         if missing_audio == "error":
-            raise NoAudioStream(f'{error} missing_audio="silence" or "skip" goes on without sound.') from error
+            raise NoAudioStream(
+                f'{error} Or use missing_audio="silence" or missing_audio="skip", to go on without sound.'
+            ) from error
         if missing_audio == "skip":
             return None
     seconds = UNKNOWN_SECONDS if is_frames(video) else _clip_seconds(video, **reading)
@@ -128,8 +161,8 @@ def read_once(source: Any, limits: MediaLimits, allowed_hosts: Sequence[str]) ->
         return stream.read()
 
 
-def _is_list_of_numbers(sounds: Any) -> bool:
-    return isinstance(sounds, list | tuple) and bool(sounds) and isinstance(sounds[0], int | float)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
-__all__ = ["as_waveform", "flatten_sounds", "in_16_bits", "read_once", "sound_of_video"]
+__all__ = ["as_waveform", "check_sampling_rate", "flatten_sounds", "in_16_bits", "read_once", "sound_of_video"]

@@ -44,8 +44,20 @@ class VideoLlama2AVConfig(VideoLlama2Config):
     audio_token_id: int = 32002
     audio_projector_depth: int = 2
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        if isinstance(self.audio_config, dict) and self.audio_config.get("model_type", "beats") != "beats":
+            raise ValueError(
+                f"audio_config is of model_type {self.audio_config['model_type']!r}, but the audio encoder of this "
+                "design is BEATs: leave model_type out, or 'beats'."
+            )
+        super().__post_init__(**kwargs)
+
     def validate_architecture(self) -> None:
         super().validate_architecture()
+        if self.audio_token_id in (self.image_token_id, self.video_token_id):
+            raise ValueError(
+                f"audio_token_id {self.audio_token_id} is also that of images or videos: sounds need one of their own."
+            )
         if self.audio_projector_depth < 1:
             raise ValueError(f"audio_projector_depth must be at least 1, not {self.audio_projector_depth}.")
 

@@ -19,6 +19,8 @@ FRAME_SECONDS, STEP_SECONDS = 0.025, 0.01
 PREEMPHASIS = 0.97
 LOWEST_FREQUENCY = 20.0
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon; its logarithm, -15.94, is what silence sounds like
+MOST_CHANNELS = 64
+LOUDEST = 16.0  # a sound may overdrive, but not like 16-bit numbers that were made floats
 FULL_SCALE = 2**15  # Kaldi counts in steps of 16-bit sound
 
 
@@ -81,6 +83,11 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
     ) -> None:
         kwargs["feature_size"] = num_mel_bins  # also in saved files, under transformers' name
         super().__init__(sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        if sampling_rate < 1 or num_mel_bins < 1 or patch_size < 1:
+            raise ValueError(
+                f"sampling_rate={sampling_rate}, num_mel_bins={num_mel_bins} and patch_size={patch_size} must be "
+                "positive."
+            )
         if channel not in ("mean", "first"):
             raise ValueError(f'channel={channel!r}: choose "mean" or "first".')
         if audio_window not in WINDOW_POSITIONS:
@@ -174,11 +181,15 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             sound = sound.detach().cpu()
             sound = (sound.float() if sound.is_floating_point() else sound).numpy()
         wave = np.asarray(sound)
-        if wave.dtype.kind not in "if":
-            raise TypeError(f"{name} of type {wave.dtype}: give floats in [-1, 1] or signed integers.")
+        if wave.dtype.kind not in "if" or wave.dtype == np.int64:
+            raise TypeError(f"{name} of type {wave.dtype}: give floats in [-1, 1] or integers of 16 or 32 bits.")
         if wave.ndim not in (1, 2):
             raise ValueError(
                 f"{name} of shape {wave.shape}: give (samples,) or (channels, samples), and several sounds as a list."
+            )
+        if wave.ndim == 2 and len(wave) > MOST_CHANNELS:
+            raise ValueError(
+                f"{name} of shape {wave.shape} looks like (samples, channels): transpose it to (channels, samples)."
             )
         if wave.size == 0:
             raise ValueError(f"{name} is empty; leave it out or give silence.")
@@ -187,6 +198,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             wave = wave.mean(axis=0, dtype=np.float64) if self.channel == "mean" else wave[0]
         if not np.isfinite(wave).all():
             raise ValueError(f"{name} holds NaN or infinity; decode the file again.")
+        if scale == 1 and (loudest := np.abs(wave).max()) > LOUDEST:
+            raise ValueError(
+                f"{name} reaches {loudest:g}, but floats lie in [-1, 1]: divide by the range of the integers."
+            )
         return wave.astype(np.float64) / scale
 
     def _features(self, wave: np.ndarray, rate: int, silence: bool, index: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from numbers import Real
 
 
 class MediaError(ValueError):
@@ -120,7 +121,7 @@ class MediaLimits:
         if seconds > self.max_audio_seconds:
             raise MediaTooLarge(
                 f"{name}: the sound is longer than the limit of {self.max_audio_seconds:g} s; "
-                "pass start/end or raise MediaLimits(max_audio_seconds=...)."
+                "pass start/end or raise max_audio_seconds."
             )
 
 
@@ -133,8 +134,8 @@ def check_num_frames(num_frames: int | None) -> None:
 def check_interval(start: float | None, end: float | None, of: str = "video") -> None:
     """Raises `ValueError` when `start` or `end` are no seconds of the `of`, or `end` does not come after `start`."""
     for name, value in (("start", start), ("end", end)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}={value}: give seconds since the start of the {of}, zero or more.")
+        if value is not None and not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}={value!r}: give seconds since the start of the {of}, zero or more.")
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
 

@@ -300,6 +300,8 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        *,
+        input_features_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
         """
@@ -310,12 +312,19 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
                 come out as well, with values that mean nothing; see `token_mask_from_frames` for which these are.
             output_hidden_states: also return the input of the first layer and the output of each.
             output_attentions: also return the attention weights (computed in full, which takes more memory).
+            input_features_mask: `attention_mask` under the name the feature extractor gives it.
+
+        Raises:
+            ValueError: features and mask do not fit, a fbank is shorter than a patch, or the mask came twice.
 
         Returns:
             `last_hidden_state` is (batch, frames // patch_size * num_mel_bins // patch_size, hidden_size): patch by
             patch in time, and within a time patch from low to high frequencies.
         """
         config = self.config
+        if attention_mask is not None and input_features_mask is not None:
+            raise ValueError("attention_mask and input_features_mask are two names of one thing: pass one of them.")
+        attention_mask = input_features_mask if attention_mask is None else attention_mask
         self._check_inputs(input_features, attention_mask)
         # In full precision: a fbank stored in bfloat16 would be rounded a second time.
         features = (input_features.float() - config.fbank_mean) / (2 * config.fbank_std)

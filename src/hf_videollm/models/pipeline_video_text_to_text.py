@@ -28,6 +28,11 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
     `missing_audio`, `audio_sampling`, ...) and `streamer`. `num_tokens_per_frame` of FTFV reaches processor and model.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The processor pads sounds. The parent would pad them too, and on the side of the prompts.
+        self.feature_extractor = None
+
     def check_model_type(self, supported_models: Any) -> None:
         """Any model that encodes videos is welcome; the mapping of the image task does not decide here.
 

@@ -9,11 +9,12 @@ import numpy as np
 from transformers import BatchFeature
 from transformers.processing_utils import MultiModalData
 
-from .audio_inputs import as_waveform, flatten_sounds, in_16_bits, read_once, sound_of_video
+from .audio_inputs import as_waveform, check_sampling_rate, flatten_sounds, in_16_bits, read_once, sound_of_video
 from .audio_windows import take_clips
 from .chat_template_videollama2 import default_chat_template
 from .configuration_beats import num_audio_tokens
-from .media_errors import MediaLimits
+from .media_errors import MediaLimits, check_interval
+from .media_source import source_name
 from .processing_video_llm import placeholder_id
 from .processing_videollama2 import VideoLlama2Processor, VideoLlama2ProcessorKwargs, processor_options
 
@@ -101,7 +102,13 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         audio_patch_size: side of the audio encoder's patches, in frames and in mel bins.
 
         The other arguments are those of `VideoLlama2Processor`.
+
+        Raises:
+            ValueError: a value that means nothing; the possible ones are named.
         """
+        _check_options(missing_audio, audio_sampling, audio_clip_divisor, None)
+        if audio_patch_size < 1:
+            raise ValueError(f"audio_patch_size={audio_patch_size}: give the side of the encoder's patches, as 16.")
         self.audio_token = audio_token
         self.audio_token_id = placeholder_id(tokenizer, audio_token)
         self.use_audio_in_video = use_audio_in_video
@@ -143,7 +150,8 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             With sound, `input_features` `(num_sounds, max_frames, 128)` and `input_features_mask`, in prompt order.
 
         Raises:
-            ValueError: the prompts hold more or fewer placeholders than there are media, or an option is unknown.
+            ValueError: the prompts hold more or fewer placeholders than there are media, or an option has a value
+                that means nothing.
             NoAudioStream: a video has no sound, and `missing_audio="error"`.
             MediaError: a file cannot be read.
         """
@@ -186,11 +194,14 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         wishes = {name: kwargs.get(name, nested.get(name)) for name in names}
         for name in ("use_audio_in_video", "missing_audio", "audio_sampling", "audio_clip_divisor"):
             wishes[name] = getattr(self, name) if wishes[name] is None else wishes[name]
-        for name, values in (("missing_audio", MISSING_AUDIO), ("audio_sampling", AUDIO_SAMPLING)):
-            if wishes[name] not in values:
-                raise ValueError(f"{name}={wishes[name]!r}: choose one of {', '.join(values)}.")
+        seconds = wishes["max_audio_seconds"]
+        _check_options(wishes["missing_audio"], wishes["audio_sampling"], wishes["audio_clip_divisor"], seconds)
+        check_interval(wishes["start"], wishes["end"])
+        for name in ("pad_with_silence", "sampling_rate"):
+            wishes[name] = getattr(self.feature_extractor, name) if wishes[name] is None else wishes[name]
+        wishes["sampling_rate"] = check_sampling_rate(wishes["sampling_rate"])
         wishes["limits"] = MediaLimits()
-        if (seconds := wishes["max_audio_seconds"]) is not None:
+        if seconds is not None:
             wishes["limits"] = MediaLimits(max_audio_seconds=seconds)
         wishes["allowed_hosts"] = tuple(wishes["allowed_hosts"] or ())
         wishes["audio_window"] = wishes["audio_window"] or self.feature_extractor.audio_window
@@ -201,9 +212,10 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         return {**options, "on_decode_error": wishes["on_decode_error"] or self.video_processor.on_decode_error}
 
     def _read_sound(self, sound: Any, wishes: Mapping[str, Any]) -> np.ndarray:
-        rate = self.feature_extractor.sampling_rate
-        given_rate = wishes["sampling_rate"] or rate
-        return as_waveform(sound, given_rate, rate, self.feature_extractor, **self._reading(wishes))
+        """A sound of its own; always one window."""
+        cut = self._cut(wishes, whole=wishes["audio_window"] != "start")
+        wave = as_waveform(sound, wishes["sampling_rate"], self.feature_extractor, **cut, **self._reading(wishes))
+        return self._checked(wave, sound, wishes)
 
     def _read_tracks(self, videos: Sequence[Any], wishes: Mapping[str, Any]) -> list[np.ndarray | None]:
         """Sound of each video, already cut to what is heard of it."""
@@ -212,22 +224,35 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         replaced = wishes["video_audio"]
         if replaced is not None and len(replaced) != len(videos):
             raise ValueError(f"video_audio has {len(replaced)} entries for {len(videos)} videos: pass one per video.")
+        in_clips = wishes["audio_sampling"] == "clips"
         rate = self.feature_extractor.sampling_rate
-        # Only the start of a long sound is decoded where only the start is heard.
-        seconds = self.feature_extractor.max_seconds
-        whole = wishes["audio_sampling"] == "clips" or wishes["audio_window"] != "start"
-        start, end = wishes["start"], wishes["end"]
-        reading = {**self._reading(wishes), "start": start, "end": end if whole else _earlier(end, start, seconds)}
+        reading = {**self._reading(wishes), **self._cut(wishes, whole=in_clips or wishes["audio_window"] != "start")}
         tracks: list[np.ndarray | None] = []
         for source in videos if replaced is None else replaced:
             if replaced is not None and (isinstance(source, dict) or hasattr(source, "__array__")):
-                track: np.ndarray | None = as_waveform(source, rate, rate, self.feature_extractor)
+                track: np.ndarray | None = as_waveform(source, rate, self.feature_extractor, **reading)
             else:
-                track = sound_of_video([] if source is None else source, rate, wishes["missing_audio"], **reading)
-            if track is not None and wishes["audio_sampling"] == "clips":
-                track = take_clips(track, rate, divisor=wishes["audio_clip_divisor"])
-            tracks.append(None if track is None else in_16_bits(track))
+                options = {**reading, "channel": self.feature_extractor.channel}
+                track = sound_of_video([] if source is None else source, rate, wishes["missing_audio"], **options)
+            if track is not None:
+                track = take_clips(track, rate, divisor=wishes["audio_clip_divisor"]) if in_clips else track
+                track = self._checked(in_16_bits(track), source, wishes)
+            tracks.append(track)
         return tracks
+
+    def _cut(self, wishes: Mapping[str, Any], whole: bool) -> dict[str, float | None]:
+        """Which part of a file to decode: where only the start is heard, no more than that of a long sound."""
+        start, end = wishes["start"], wishes["end"]
+        return {"start": start, "end": end if whole else _earlier(end, start, self.feature_extractor.max_seconds)}
+
+    def _checked(self, wave: np.ndarray, source: Any, wishes: Mapping[str, Any]) -> np.ndarray:
+        """Here, where the name of the file is known, instead of in the feature extractor."""
+        if not wishes["pad_with_silence"] and self.feature_extractor.num_frames(len(wave)) < self.audio_patch_size:
+            raise ValueError(
+                f"{source_name(source)}: {len(wave) / self.feature_extractor.sampling_rate:.3f} s of sound are shorter "
+                "than one patch of the audio encoder; take more of it, or pad_with_silence=True."
+            )
+        return wave
 
     def _in_prompt_order(
         self, text: Sequence[str], tracks: Sequence[np.ndarray | None], sounds: Sequence[np.ndarray]
@@ -307,7 +332,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         conversations = [conversation] if is_single else list(conversation)
         if kwargs.get("tokenize"):
             wishes = self._wishes({**kwargs, **processor_kwargs})
+            cut = self._cut(wishes, whole=wishes["audio_window"] != "start")
+            # What this leaves is at the extractor's rate, and cut at its beginning when it is processed.
+            wishes.update(start=None, end=cut["end"], audio_window="whole")
             read = partial(self._read_sound, wishes=wishes)
+            processor_kwargs = _at_rate(self.feature_extractor.sampling_rate, processor_kwargs)
         else:
             read = None
         conversations = [[_with_sounds(message, read) for message in chat] for chat in conversations]
@@ -342,10 +371,33 @@ def av_processor_options(config: Any) -> dict[str, Any]:
     return {**processor_options(config), "audio_patch_size": config.audio_config.patch_size}
 
 
+def _check_options(missing_audio: Any, audio_sampling: Any, audio_clip_divisor: Any, max_audio_seconds: Any) -> None:
+    for name, value, values in (
+        ("missing_audio", missing_audio, MISSING_AUDIO),
+        ("audio_sampling", audio_sampling, AUDIO_SAMPLING),
+    ):
+        if value not in values:
+            raise ValueError(f"{name}={value!r}: choose one of {', '.join(values)}.")
+    if not isinstance(audio_clip_divisor, int) or audio_clip_divisor < 1:
+        raise ValueError(f"audio_clip_divisor={audio_clip_divisor!r}: give 8, as the original, or 7 to reach the end.")
+    if max_audio_seconds is not None and not (isinstance(max_audio_seconds, int | float) and max_audio_seconds > 0):
+        raise ValueError(f"max_audio_seconds={max_audio_seconds!r}: give seconds, more than zero.")
+
+
 def _earlier(end: float | None, start: float | None, seconds: float) -> float:
     """The end of a clip that need not be longer than `seconds`."""
     latest = (start or 0.0) + seconds
     return latest if end is None else min(end, latest)
+
+
+def _at_rate(sampling_rate: int, processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with this rate where they named one."""
+    changed = dict(processor_kwargs)
+    if "sampling_rate" in changed:
+        changed["sampling_rate"] = sampling_rate
+    if "sampling_rate" in (changed.get("audio_kwargs") or {}):
+        changed["audio_kwargs"] = {**changed["audio_kwargs"], "sampling_rate": sampling_rate}
+    return changed
 
 
 def _with_sounds(message: Mapping[str, Any], read: Callable[[Any], np.ndarray] | None) -> dict[str, Any]:

@@ -162,7 +162,8 @@ class PyAVReader:
         self._stream = best_stream(self._container, "video")
         if self._stream is None:
             raise NoVideoStream(
-                f"{self._name}: there is no video in this file; pass it to load_audio, or another file."
+                f"{self._name}: there is no video in this file; pass another, or, to a model that hears, pass it as "
+                "audio=."
             )
         context = self._stream.codec_context
         self._limits.check_picture(self._name, context.width, context.height)
