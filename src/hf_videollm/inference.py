@@ -90,18 +90,17 @@ def load_design_config(source: str, **kwargs: Any) -> VideoLlmConfig:
         config = AutoConfig.from_pretrained(source, **kwargs)
     except (OSError, ValueError) as error:
         if advice := _advice_for_official(source):
-            raise CheckpointError(f"{source} {advice}") from error
+            raise CheckpointError(f"{source} is an unconverted checkpoint. {advice}") from error
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{source} is no checkpoint that can be read ({reason.rstrip('.')}). Give a folder with config.json, or a "
             "Hub id."
         ) from error
     if not isinstance(config, VideoLlmConfig) and not kwargs.get("trust_remote_code"):
-        advice = _advice_for_official(source) or (
-            f"is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. An official PLLaVA "
-            "checkpoint is converted with: hf-videollm convert pllava SRC DST"
+        advice = _advice_for_official(source) or "hf-videollm convert --help tells what can be converted."
+        raise CheckpointError(
+            f"{source} is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. {advice}"
         )
-        raise CheckpointError(f"{source} {advice}")
     return config
 
 
@@ -113,8 +112,9 @@ def _advice_for_official(source: str) -> str | None:
         return None
     model_type = str(content.get("model_type") if isinstance(content, dict) else None)
     if model_type.startswith("videollama2") and "mm_vision_tower" in content:
-        return (
-            f"is an official VideoLLaMA2 checkpoint ({model_type!r}). Convert it first: "
-            "hf-videollm convert videollama2 SRC DST"
-        )
+        return "An official VideoLLaMA2 checkpoint is converted with: hf-videollm convert videollama2 SRC DST"
+    if model_type.startswith("llava"):
+        return "An official PLLaVA checkpoint is converted with: hf-videollm convert pllava SRC DST"
+    if "visual" in content and model_type == "qwen":
+        return "Qwen-VL's vision module becomes part of an FTFV with: hf-videollm convert ftfv SRC LLM DST"
     return None

@@ -172,6 +172,7 @@ def convert_videollama2(
         generation_config, generation_notes = build_generation_config(inputs.source, raw, config, result.tokenizer)
         notes += sources.notes + _compare_base(raw, sources) + result.notes + generation_notes
         _complete_config(config, plan, result.token_ids, target_dtype, model_class)
+        notes += _compare_dtypes(config, plan, target_dtype)
         files, size = _write_weights(folder, plan, target_dtype, max_shard_size, progress)
         write_code_and_configs(folder, config, generation_config, result.processor, (model_class, processor_class))
     return VideoLlama2Report(
@@ -200,6 +201,17 @@ def _compare_base(raw: dict[str, Any], sources: Sources) -> list[str]:
     if sources.base is None or not (file := sources.base / "config.json").is_file():
         return []
     return compare_bases(read_json(file), raw, file)
+
+
+def _compare_dtypes(config: VideoLlama2Config, plan: ConversionPlan, dtype: torch.dtype | None) -> list[str]:
+    """A note when the parts of a checkpoint are kept in different precisions, and stay so."""
+    names = sorted(
+        {str(tensor.dtype).removeprefix("torch.") for tensor in plan.tensors if tensor.dtype.is_floating_point}
+    )
+    if dtype is not None or len(names) < 2:
+        return []
+    loaded = str(config.dtype).removeprefix("torch.")
+    return [f"the parts are kept in {' and '.join(names)}, loaded in {loaded}: a dtype makes the files alike."]
 
 
 def _complete_config(
