@@ -374,6 +374,7 @@ def test_a_base_checkpoint_is_completed(tmp_path: Path, tower: Path, vision_layo
     assert report.kind == "projector"
     assert set(report.origins) == {"language model", "vision tower", "connector"}
     assert report.origins["language model"].startswith(str(base))
+    assert any("kept in float16 and float32, loaded in float32" in note for note in report.notes)
     AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
 
 
