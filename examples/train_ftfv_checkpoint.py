@@ -4,7 +4,8 @@
     python examples/train_ftfv_checkpoint.py --only evaluate # measure the shipped one again, and print the table
 
 Steps, each resumable: write clips and single frames of them, take over the eyes and the words of the small PLLaVA,
-train with TRL's SFTTrainer on the frames, then on the clips, measure on held-out clips, save.
+train with TRL's SFTTrainer on the frames, on questions of direction about the clips, then on all questions, measure on
+held-out clips, save.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from checkpoint_tools import (
     ASSETS,
     count_parameters,
     last_checkpoint,
-    list_recipes,
     provenance,
     run_stages,
     write_asset,
@@ -40,8 +40,7 @@ from hf_videollm.training.synthetic_check import accuracies, answer_questions, h
 from hf_videollm.training.tiny_av import take_over_weights
 from hf_videollm.training.tiny_ftfv import build_tiny_ftfv, generate_with
 
-STILLS_STAGE, CLIPS_STAGE = "ftfv_synthetic_stills", "ftfv_synthetic"
-STAGES = (STILLS_STAGE, CLIPS_STAGE)
+STAGES = ("ftfv_synthetic_stills", "ftfv_synthetic_motion", "ftfv_synthetic")
 ASSET = ASSETS / "ftfv-tiny"
 # Questions that one frame answers.
 STILL_KINDS = ("colour", "shape", "count")
@@ -53,13 +52,17 @@ NOTES = """# The small FTFV of this package
 {parameters} parameters. It knows synthetic clips of coloured shapes and nothing else: it is here so that the number of
 tokens of a frame can be tried offline, and so that a test can see what is lost with fewer.
 
-Made by `python examples/train_ftfv_checkpoint.py` in two stages, recipes {stages} in
-`hf_videollm/training/recipes` (steps, learning rates and seeds stand there): single frames as images first, which keep
-all N = {num_queries} tokens, then clips of {num_frames} frames with K = N/4 = {kept} tokens a frame, both with TRL's
-SFTTrainer, without LoRA. Vision tower and language model start with the weights of `pllava-tiny`, which was trained on
-clips of the same kind; they are trained further. The adapter and the temporal code start from random weights, seed 0.
-Training clips have the seeds 0 to {last_seed}, with {stills} frames of each clip as images. Losses and learning rates
-of every logged step are in `training_log.jsonl`.
+Made by `python examples/train_ftfv_checkpoint.py` in three stages with TRL's SFTTrainer, without LoRA; steps, learning
+rates and seeds stand in the recipes in `hf_videollm/training/recipes`:
+
+1. `{stages[0]}.yaml`: single frames as images, which keep all N = {num_queries} tokens;
+2. `{stages[1]}.yaml`: clips of {num_frames} frames, K = N/4 = {kept} tokens a frame, questions of direction alone;
+3. `{stages[2]}.yaml`: the same with all questions.
+
+Vision tower and language model start with the weights of `pllava-tiny`, which was trained on clips of the same kind,
+and are trained further, the tower in the first stage only. The adapter and the temporal code start from random weights,
+seed 0. Training clips have the seeds 0 to {last_seed}; the images of the first stage are {stills} frames of each clip
+of moving shapes or of several. Losses and learning rates of every logged step are in `training_log.jsonl`.
 
 Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
 MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Always the same weights:
@@ -129,18 +132,18 @@ def _about_still(record: VideoQARecord, path: Path) -> VideoQARecord:
 
 
 def train(work: Path, num_videos: int) -> tuple[Any, Any]:
-    """Write the clips, train on single frames, then on clips, and return model and processor."""
+    """Write the clips, train on single frames, on motion, then on everything, and return model and processor."""
     clips = generate_dataset(work / "clips", num_videos, details=True)
     model: Any
     model, processor = build_tiny_ftfv(seed=0)
     take_over_weights(model, hf_videollm.default_checkpoint())
     print(f"{count_parameters(model)} parameters, {num_videos} clips", flush=True)
     # Images are read from their files, so this stage has no cache of frames.
-    stills = load_recipe(STILLS_STAGE)
-    arguments = {**stills.arguments, "output_dir": str(work / STILLS_STAGE)}
+    stills = load_recipe(STAGES[0])
+    arguments = {**stills.arguments, "output_dir": str(work / STAGES[0])}
     records = write_stills(clips, processor, work)
     model = run_sft(replace(stills, records=str(records), arguments=arguments), model, processor).model
-    return run_stages([CLIPS_STAGE], model, processor, clips, work), processor
+    return run_stages(STAGES[1:], model, processor, clips, work), processor
 
 
 def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
@@ -184,7 +187,7 @@ def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
     choices = {kind: 2 if kind == "order" else len(answer_vocabulary(kind)) for kind in VIDEO_QUESTION_KINDS}
     return NOTES.format(
         parameters=count_parameters(model),
-        stages=list_recipes(STAGES),
+        stages=STAGES,
         kept=result["num_tokens_per_frame"],
         last_seed=num_videos - 1,
         stills=STILLS_PER_CLIP,
@@ -214,7 +217,7 @@ def main(
     if only is None:
         write_asset(*train(work, num_videos), STAGES, work, output)
     elif only == "finish":
-        trained = FtfvForConditionalGeneration.from_pretrained(last_checkpoint(work, CLIPS_STAGE))
+        trained = FtfvForConditionalGeneration.from_pretrained(last_checkpoint(work, STAGES[-1]))
         write_asset(trained, build_tiny_ftfv()[1], STAGES, work, output)
     # Measured as users will have it: loaded from the files.
     model = transformers.AutoModelForImageTextToText.from_pretrained(output)

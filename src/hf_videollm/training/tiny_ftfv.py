@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPImageProcessor, GenerationConfig
 
 from hf_videollm.models.configuration_ftfv import FtfvConfig
-from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
+from hf_videollm.models.modeling_ftfv import FtfvConnector, FtfvForConditionalGeneration
 from hf_videollm.models.processing_ftfv import FtfvProcessor, processor_options
 from hf_videollm.models.video_processing_ftfv import FtfvVideoProcessor
 from hf_videollm.training.tiny import build_tokenizer
@@ -116,16 +116,17 @@ def generate_with(model: Any, **options: Any) -> Iterator[None]:
         del model.generate
 
 
-def _start_adapter(connector: nn.Module) -> None:
+def _start_adapter(connector: FtfvConnector) -> None:
     """Draw the weights of the adapter so that a layer keeps the size of what goes through it.
 
     The usual 0.02 suits widths of 2,000 and more. Here it would make all attention weights equal, so that the sampler
     had nothing to choose by, and the loss would not move for a thousand steps.
     """
     for name, weight in connector.named_parameters():
-        # The queries go through a norm first; the temporal code is added to states, not multiplied with them.
-        is_projection = weight.dim() == 2 and name not in ("query", "pos_embed")
-        if is_projection:
+        # The queries go through a norm first.
+        if weight.dim() == 2 and name not in ("query", "pos_embed"):
             # `proj` is multiplied from the right.
             fan_in = weight.shape[0] if name == "proj" else weight.shape[1]
             nn.init.normal_(weight, std=fan_in**-0.5)
+    # Added to states of the taken over tower, whose spread is 5: with 0.02 all frames are one to the adapter.
+    nn.init.normal_(connector.temporal_embedding, std=2.0)
