@@ -65,7 +65,7 @@ versions are in `accuracy.json`; the command was `{command}`.
 
 - silent files: the same clips written without a sound track, which the processor replaces by silence;
 - not heard: the files with sound, `use_audio_in_video=False`, so that the model gets no audio tokens at all;
-- sound alone: the sound of the files as `{"type": "audio"}`, without the picture (the time of the beep alone lets one
+- sound alone: the sound of the files as `{{"type": "audio"}}`, without the picture (the time of the beep alone lets one
   guess three quarters of the answers to `sound_order`);
 - frames shuffled: with sound, the sampled frames in random order;
 - chance: one out of the number of possible answers.
