@@ -397,6 +397,13 @@ def test_bfloat16_gives_what_float32_gives_to_its_precision() -> None:
     torch.testing.assert_close(output.float(), mixed, atol=1e-6, rtol=2**-8, msg="rounded once, at the end")
 
 
+def test_scores_of_a_bfloat16_model_are_fine_enough_to_choose_by() -> None:
+    """Rounded to bfloat16 half of them would be equal to another, and equal scores go to the earlier frame."""
+    scores = make_module(num_layers=1).bfloat16().select(make_tokens(1, 20, 50).bfloat16()).scores
+    assert scores.dtype == torch.float32
+    assert len(scores.bfloat16().unique()) < 700 < 900 < len(scores.unique())
+
+
 def test_autocast_keeps_scores_and_weights_in_float32() -> None:
     module = make_module(num_selected_tokens=64)
     video, question = make_tokens(1, 4, 5), make_tokens(1, 3, seed=1)

@@ -155,6 +155,20 @@ def test_property_5_padding_changes_nothing(case: Case) -> None:
     assert (matrix[1:, :, columns:] == 0).all()
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["video", "text", "times"])
+def test_property_5_what_is_no_number_stays_in_the_padding(name: str, variant: str) -> None:
+    frame_mask, text_mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    times = torch.arange(8.0).unflatten(0, (2, 4))
+    text = make_tokens(2, 3, seed=1)
+    case = Case(make_module(variant=variant), make_tokens(2, 4, 5), frame_mask, text, text_mask, times)
+    output, _ = case.run()
+    padding = (text_mask if name == "text" else frame_mask) == 0
+    getattr(case, name)[padding] = float("nan")
+    assert getattr(case, name).isnan().any()
+    assert torch.equal(case.run()[0], output)
+
+
 def test_property_5_padding_in_front() -> None:
     """A batch padded on the left, without times: frames are numbered from the first that is one."""
     module, video, text = make_module(spread=0.7), make_tokens(1, 3, 5), make_tokens(1, 4, seed=1)
