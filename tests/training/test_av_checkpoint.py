@@ -43,7 +43,9 @@ def test_recorded_numbers_reach_the_targets():
     check_targets(recorded["accuracy"], QUESTION_KINDS)
     check_targets(recorded["silent_files"], VIDEO_QUESTION_KINDS)
     check_deaf(recorded["silent_files"])
+    check_targets(recorded["not_heard"], VIDEO_QUESTION_KINDS)
     check_deaf(recorded["not_heard"])
+    check_targets(recorded["sound_alone"], ["beeps", "pitch"])
     assert recorded["frames_shuffled"]["direction"] <= MAX_SHUFFLED_DIRECTION
 
 
@@ -84,6 +86,12 @@ def test_silent_files_leave_the_eyes_open(loaded, tmp_path):
 def test_sound_that_is_not_used_is_not_heard(loaded, tmp_path):
     clips = held_out_clips(tmp_path, kinds=SOUND_QUESTION_KINDS, sound=True)
     check_deaf(accuracies(answer_questions(*loaded, clips, processor_kwargs={"use_audio_in_video": False})))
+
+
+@pytest.mark.slow
+def test_sound_alone_is_heard(loaded, tmp_path):
+    clips = held_out_clips(tmp_path, kinds=["beeps", "pitch"], sound=True)
+    check_targets(accuracies(answer_questions(*loaded, clips, medium="audio")), ["beeps", "pitch"])
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from hf_videollm.data.synthetic import QA, Scene, held_out_questions, write_scene_mp4
 
-__all__ = ["Answer", "accuracies", "answer_questions", "held_out_clips"]
+__all__ = ["Answer", "Clip", "accuracies", "answer_questions", "held_out_clips"]
 
 
 @dataclass(frozen=True)
