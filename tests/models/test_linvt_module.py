@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_videollm.models.configuration_linvt import LinVTModuleConfig
+from hf_videollm.models.configuration_linvt import LinVTModuleConfig, num_windows
 from hf_videollm.models.linvt_attention import LinVTAttention
 from hf_videollm.models.linvt_module import LinVTModule, choose_tokens, sinusoidal_code
-from hf_videollm.models.linvt_pooling import num_windows, pool_tokens, spread_weights, window_sizes
+from hf_videollm.models.linvt_pooling import pool_tokens, spread_weights, window_sizes
 
 WIDTH = 16
 VARIANTS = ("multi_c", "multi_b", "multi_a", "single_a")

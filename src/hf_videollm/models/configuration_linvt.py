@@ -5,7 +5,10 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .linvt_pooling import num_windows
+
+def num_windows(length: int, window: int, stride: int) -> int:
+    """Windows that cover `length` tokens, the last one ragged perhaps: ceil((length - window) / stride) + 1, or 1."""
+    return max(0, -((window - length) // stride)) + 1
 
 
 @strict
@@ -107,4 +110,4 @@ class LinVTModuleConfig(PreTrainedConfig):
                 )
 
 
-__all__ = ["LinVTModuleConfig"]
+__all__ = ["LinVTModuleConfig", "num_windows"]

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from transformers.utils.generic import maybe_autocast
 
-from .configuration_linvt import LinVTModuleConfig
+from .configuration_linvt import LinVTModuleConfig, num_windows
 from .linvt_aggregator import LinVTAggregator
-from .linvt_pooling import PooledTokens, num_windows, pool_tokens, spread_weights, window_sizes
+from .linvt_pooling import PooledTokens, pool_tokens, spread_weights, window_sizes
 from .linvt_scorer import LinVTScorer
 
 

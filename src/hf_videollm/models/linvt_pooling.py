@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from .configuration_linvt import num_windows
+
 
 class PooledTokens(NamedTuple):
     """One scale.
@@ -22,11 +24,6 @@ class PooledTokens(NamedTuple):
     tokens: torch.Tensor
     keys: torch.Tensor
     mask: torch.Tensor
-
-
-def num_windows(length: int, window: int, stride: int) -> int:
-    """Windows that cover `length` tokens, the last one ragged perhaps: ceil((length - window) / stride) + 1, or 1."""
-    return max(0, -((window - length) // stride)) + 1
 
 
 def window_sizes(mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
@@ -93,4 +90,4 @@ def _padded(tokens: torch.Tensor, window: int, stride: int) -> torch.Tensor:
     return F.pad(tokens, (0, 0, 0, _padded_length(length, window, stride) - length))
 
 
-__all__ = ["PooledTokens", "num_windows", "pool_tokens", "spread_weights", "window_sizes"]
+__all__ = ["PooledTokens", "pool_tokens", "spread_weights", "window_sizes"]
