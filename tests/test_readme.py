@@ -26,6 +26,24 @@ def test_python_example_runs_as_printed(tmp_path: Path) -> None:
     assert result.stdout.strip() == make_scene(2_000_000, kind="motion").direction
 
 
+def test_sound_example_runs_as_printed(tmp_path: Path) -> None:
+    """Behind the first example, whose clip it hears."""
+    from hf_videollm.data.synthetic import make_scene
+
+    examples = re.findall(r"(?:In Python|sounds of their own):\n\n```python\n(.*?)```", README, re.DOTALL)
+    assert len(examples) == 2
+    result = subprocess.run(
+        [sys.executable, "-c", "".join(examples)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.split()[-1] == str(make_scene(2_000_000, kind="motion").beeps)
+
+
 @pytest.mark.parametrize(
     "target", sorted(set(re.findall(r"^([a-z-]+):.*##", (REPOSITORY / "Makefile").read_text(), re.M)))
 )
