@@ -28,12 +28,12 @@ class LinVTAttention(nn.Module):
         Returns:
             `(batch, length, hidden_size)`.
         """
-        heads = [
+        queries, keys, values = (
             projection(states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection, states in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
-        ]
+        )
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        attended = F.scaled_dot_product_attention(*heads, attn_mask=mask)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         return self.o_proj(attended.transpose(1, 2).flatten(-2))
 
 
