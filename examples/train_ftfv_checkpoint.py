@@ -1,6 +1,6 @@
 """Make the small FTFV of the package, and measure what it answers with more and fewer tokens of each frame.
 
-    python examples/train_ftfv_checkpoint.py                 # about half an hour on one shared CPU core
+    python examples/train_ftfv_checkpoint.py                 # about half an hour on two shared CPU cores
     python examples/train_ftfv_checkpoint.py --only evaluate # measure the shipped one again, and print the table
 
 Steps, each resumable: write clips and single frames of them, take over the eyes and the words of the small PLLaVA,
@@ -28,11 +28,11 @@ from checkpoint_tools import (
     write_asset,
 )
 from PIL import Image
+from train_av_checkpoint import one_answer
 
 import hf_videollm
 from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl, write_jsonl
 from hf_videollm.data.synthetic import generate_dataset
-from hf_videollm.data.synthetic_scene import VIDEO_QUESTION_KINDS, answer_vocabulary
 from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
 from hf_videollm.training.frame_cache import FrameCache
 from hf_videollm.training.sft import load_recipe, run_sft
@@ -71,7 +71,8 @@ and library versions are in `accuracy.json`; the command was `{command}`.
 
 {table}
 
-Chance is {chance}.
+The last row is what always giving the most frequent answer to these questions would reach (to `order`, the first shape
+that the question names).
 
 Questions of direction with the frames in random order, K = {kept}: {shuffled} right.
 """
@@ -164,6 +165,7 @@ def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str =
         "num_frames": num_frames,
         "num_tokens_per_frame": model.config.num_tokens_per_frame,
         "accuracy": by_tokens,
+        "one_answer": {kind: one_answer(kind, clips) for kind in by_tokens[str(num_queries)]},
         "direction_with_shuffled_frames": accuracies(shuffled)["direction"],
         **provenance(),
     }
@@ -171,20 +173,22 @@ def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str =
 
 def table(result: dict[str, Any]) -> str:
     """Accuracy against K in Markdown; all kinds weigh the same in the last column."""
+
+    def row(name: str, tokens: str, measured: dict[str, float]) -> str:
+        shares = [*measured.values(), sum(measured.values()) / len(measured)]
+        return f"| {' | '.join([name, tokens, *(f'{share:.1%}' for share in shares)])} |"
+
     kinds = list(result["accuracy"][str(result["num_queries"])])
     rows = [TABLE_HEAD.format(kinds=" | ".join(kinds), rules="---|" * len(kinds))]
     for kept, measured in result["accuracy"].items():
-        shares = [*measured.values(), sum(measured.values()) / len(measured)]
         trained = " (trained)" if int(kept) == result["num_tokens_per_frame"] else ""
-        cells = [f"{kept}{trained}", str(int(kept) * result["num_frames"]), *(f"{share:.1%}" for share in shares)]
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(row(f"{kept}{trained}", str(int(kept) * result["num_frames"]), measured))
+    rows.append(row("one answer", "", result["one_answer"]))
     return "\n".join(rows)
 
 
 def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
     """Page that lies next to the checkpoint: what it is, how it was made, what it can do."""
-    # An order question names two shapes.
-    choices = {kind: 2 if kind == "order" else len(answer_vocabulary(kind)) for kind in VIDEO_QUESTION_KINDS}
     return NOTES.format(
         parameters=count_parameters(model),
         stages=STAGES,
@@ -192,7 +196,6 @@ def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
         last_seed=num_videos - 1,
         stills=STILLS_PER_CLIP,
         table=table(result),
-        chance=", ".join(f"{1 / number:.0%} ({kind})" for kind, number in choices.items()),
         shuffled=f"{result['direction_with_shuffled_frames']:.1%}",
         **{key: result[key] for key in ("questions", "split", "command", "num_queries", "num_frames")},
     )

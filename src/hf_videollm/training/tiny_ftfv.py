@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPImageProcessor, GenerationConfig
 
 from hf_videollm.models.configuration_ftfv import FtfvConfig
-from hf_videollm.models.modeling_ftfv import FtfvConnector, FtfvForConditionalGeneration
+from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
 from hf_videollm.models.processing_ftfv import FtfvProcessor, processor_options
 from hf_videollm.models.video_processing_ftfv import FtfvVideoProcessor
 from hf_videollm.training.tiny import build_tokenizer
@@ -116,7 +116,7 @@ def generate_with(model: Any, **options: Any) -> Iterator[None]:
         del model.generate
 
 
-def _start_adapter(connector: FtfvConnector) -> None:
+def _start_adapter(connector: Any) -> None:
     """Draw the weights of the adapter so that a layer keeps the size of what goes through it.
 
     The usual 0.02 suits widths of 2,000 and more. Here it would make all attention weights equal, so that the sampler
