@@ -34,7 +34,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Folder, Hub id or bundled model (pllava-tiny, videollama2-av-tiny); pllava-tiny by default.",
+        help="Folder, Hub id or bundled model (pllava-tiny, videollama2-av-tiny, ftfv-tiny); the first by default.",
     ),
 ]
 Frames = Annotated[

@@ -77,7 +77,7 @@ def default_checkpoint(name: str = DEFAULT_CHECKPOINT) -> str:
     """Folder of a small trained checkpoint that comes with the package; it knows the synthetic clips and nothing else.
 
     Args:
-        name: `"pllava-tiny"`, or `"videollama2-av-tiny"`, which also hears.
+        name: `"pllava-tiny"`, `"videollama2-av-tiny"`, which also hears, or `"ftfv-tiny"`.
 
     Raises:
         FileNotFoundError: there is no such checkpoint in this installation; those there are are named.
