@@ -13,6 +13,7 @@ from .audio_inputs import as_waveform, check_sampling_rate, flatten_sounds, in_1
 from .audio_windows import take_clips
 from .chat_template_videollama2 import default_chat_template
 from .configuration_beats import num_audio_tokens
+from .feature_extraction_beats import BeatsAudioKwargs
 from .media_errors import MediaLimits, check_interval
 from .media_source import source_name
 from .processing_video_llm import placeholder_id
@@ -22,8 +23,8 @@ MISSING_AUDIO = ("silence", "skip", "error")
 AUDIO_SAMPLING = ("clips", "contiguous")
 
 
-class VideoLlama2AVProcessorKwargs(VideoLlama2ProcessorKwargs, total=False):  # type: ignore[call-arg]
-    """Keyword arguments of VideoLLaMA2-AV's processor.
+class VideoLlama2AVAudioKwargs(BeatsAudioKwargs, total=False):  # type: ignore[call-arg]
+    """Options of sound, besides those of the feature extractor.
 
     use_audio_in_video (`bool`): hear the sound of videos.
     missing_audio (`str`): what a video without sound gets: `"silence"`, `"skip"` (no audio tokens) or `"error"`.
@@ -40,6 +41,13 @@ class VideoLlama2AVProcessorKwargs(VideoLlama2ProcessorKwargs, total=False):  # 
     audio_clip_divisor: int | None
     max_audio_seconds: float | int | None
     video_audio: Any
+
+
+class VideoLlama2AVProcessorKwargs(VideoLlama2ProcessorKwargs, total=False):  # type: ignore[call-arg]
+    """Keyword arguments of VideoLLaMA2-AV's processor."""
+
+    # transformers 5.20 knows no options but those of a modality.
+    audio_kwargs: VideoLlama2AVAudioKwargs
     # transformers 5.20 reads it unasked.
     _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
@@ -143,7 +151,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             videos: videos of all prompts in their order; their sound comes from their files, or from `video_audio`.
             audio: sounds of the `<audio>` placeholders of all prompts in their order: files, bytes, waveforms
                 `(samples,)` or `(channels, samples)`, or dicts with `array` and `sampling_rate`.
-            kwargs: see `VideoLlama2AVProcessorKwargs`; `sampling_rate` is that of bare waveforms in `audio`, the
+            kwargs: see `VideoLlama2AVAudioKwargs`; `sampling_rate` is that of bare waveforms in `audio`, the
                 feature extractor's by default. `start` and `end` cut picture and sound alike.
 
         Returns:
@@ -276,8 +284,10 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         return re.findall(f"{re.escape(self.video_token)}|{re.escape(self.audio_token)}", row)
 
     def _process_audio(self, audio: Sequence[np.ndarray | None], **kwargs: Any) -> tuple[BatchFeature, list[str]]:
-        # All waveforms have the extractor's rate by now.
-        kwargs = {**kwargs, "sampling_rate": self.feature_extractor.sampling_rate}
+        # What is the extractor's own; all waveforms have its rate by now.
+        own = BeatsAudioKwargs.__annotations__
+        kwargs = {name: value for name, value in kwargs.items() if name in own}
+        kwargs["sampling_rate"] = self.feature_extractor.sampling_rate
         heard = [sound for sound in audio if sound is not None]
         processed = self.feature_extractor(heard, **kwargs)
         places = iter(self.replace_audio_token(processed, index) for index in range(len(heard)))
@@ -417,4 +427,4 @@ def _with_sounds(message: Mapping[str, Any], read: Callable[[Any], np.ndarray] |
     return {**message, "content": blocks}
 
 
-__all__ = ["VideoLlama2AVProcessor", "VideoLlama2AVProcessorKwargs", "av_processor_options"]
+__all__ = ["VideoLlama2AVAudioKwargs", "VideoLlama2AVProcessor", "VideoLlama2AVProcessorKwargs", "av_processor_options"]
