@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 import hf_videollm
 from hf_videollm.training.sft import load_recipe, run_sft
+from hf_videollm.training.synthetic_check import Clip
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ASSETS = REPOSITORY / "src" / "hf_videollm" / "assets"
@@ -91,3 +93,11 @@ def provenance() -> dict[str, Any]:
 def list_recipes(stages: Sequence[str]) -> str:
     """Names of the files of recipes, in words."""
     return " and ".join(f"`{stage}.yaml`" for stage in stages)
+
+
+def one_answer(kind: str, clips: Sequence[Clip]) -> float:
+    """Share of right answers of who always says the same: for order questions, the shape that is named first."""
+    asked = [clip.question for clip in clips if clip.question.kind == kind]
+    if kind == "order":
+        return sum(f"first, the {question.answer} or" in question.question for question in asked) / len(asked)
+    return max(Counter(question.answer for question in asked).values()) / len(asked)

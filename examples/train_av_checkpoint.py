@@ -10,8 +10,6 @@ measure on held-out clips, save.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +21,7 @@ from checkpoint_tools import (
     count_parameters,
     last_checkpoint,
     list_recipes,
+    one_answer,
     provenance,
     run_stages,
     write_asset,
@@ -34,8 +33,9 @@ from hf_videollm.data.synthetic import generate_dataset
 from hf_videollm.data.synthetic_scene import QUESTION_KINDS, SOUND_QUESTION_KINDS
 from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 from hf_videollm.training.sft import without_picture
-from hf_videollm.training.synthetic_check import Clip, accuracies, answer_questions, held_out_clips
-from hf_videollm.training.tiny_av import build_tiny_videollama2_av, take_over_weights
+from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
+from hf_videollm.training.tiny import take_over_weights
+from hf_videollm.training.tiny_av import build_tiny_videollama2_av
 
 STAGES = ("videollama2_av_synthetic_sound", "videollama2_av_synthetic")
 ASSET = ASSETS / "videollama2-av-tiny"
@@ -124,14 +124,6 @@ def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str =
         "one_answer": {kind: one_answer(kind, clips) for kind in QUESTION_KINDS},
         **provenance(),
     }
-
-
-def one_answer(kind: str, clips: Sequence[Clip]) -> float:
-    """Share of right answers of who always says the same: for order questions, the shape that is named first."""
-    asked = [clip.question for clip in clips if clip.question.kind == kind]
-    if kind == "order":
-        return sum(f"first, the {question.answer} or" in question.question for question in asked) / len(asked)
-    return max(Counter(question.answer for question in asked).values()) / len(asked)
 
 
 def describe(model: Any, result: dict[str, Any]) -> str:

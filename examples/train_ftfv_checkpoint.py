@@ -23,12 +23,12 @@ from checkpoint_tools import (
     ASSETS,
     count_parameters,
     last_checkpoint,
+    one_answer,
     provenance,
     run_stages,
     write_asset,
 )
 from PIL import Image
-from train_av_checkpoint import one_answer
 
 import hf_videollm
 from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl, write_jsonl
@@ -37,7 +37,7 @@ from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
 from hf_videollm.training.frame_cache import FrameCache
 from hf_videollm.training.sft import load_recipe, run_sft
 from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
-from hf_videollm.training.tiny_av import take_over_weights
+from hf_videollm.training.tiny import take_over_weights
 from hf_videollm.training.tiny_ftfv import build_tiny_ftfv, generate_with
 
 STAGES = ("ftfv_synthetic_stills", "ftfv_synthetic_motion", "ftfv_synthetic")

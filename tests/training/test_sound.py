@@ -13,8 +13,8 @@ from hf_videollm.training.audio_cache import AudioCache
 from hf_videollm.training.collator import IGNORE_INDEX, VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache
 from hf_videollm.training.sft import Recipe, RecipeError, make_trainer, merge_turns, run_sft, without_picture
-from hf_videollm.training.tiny import build_tiny_pllava, build_tokenizer, vocabulary
-from hf_videollm.training.tiny_av import av_vocabulary, build_tiny_videollama2_av, take_over_weights
+from hf_videollm.training.tiny import build_tiny_pllava, build_tokenizer, take_over_weights, vocabulary
+from hf_videollm.training.tiny_av import av_vocabulary, build_tiny_videollama2_av
 
 SMALL = {"num_frames": 4, "image_size": 32, "vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1}
 SMALL |= {"audio_width": 32, "audio_layers": 1}

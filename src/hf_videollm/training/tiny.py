@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +21,11 @@ from hf_videollm.data.synthetic_scene import (
 )
 from hf_videollm.models.configuration_pllava import PllavaConfig
 from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
+from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGeneration
 from hf_videollm.models.processing_pllava import PllavaProcessor
 from hf_videollm.models.video_processing_pllava import PllavaVideoProcessor
 
-__all__ = ["build_tiny_pllava", "build_tokenizer", "vocabulary", "words_of"]
+__all__ = ["build_tiny_pllava", "build_tokenizer", "take_over_weights", "tiny_towers", "vocabulary", "words_of"]
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>")
 # Not the kinds that came later: ids of tokens are rows of trained weights.
@@ -76,6 +78,49 @@ def build_tokenizer(
     )
 
 
+def tiny_towers(
+    tokenizer: PreTrainedTokenizerFast,
+    image_size: int,
+    patch_size: int,
+    vision_width: int,
+    vision_layers: int,
+    text_width: int,
+    text_layers: int,
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Eyes and words of all small models: the same, so that one can start with what another has learnt.
+
+    Returns:
+        `vision_config` and `text_config`; and the special tokens, for the generation configuration. Heads are 32 wide.
+    """
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    vision_config = {
+        "model_type": "clip_vision_model",
+        "hidden_size": vision_width,
+        "intermediate_size": 3 * vision_width,
+        "num_hidden_layers": vision_layers,
+        "num_attention_heads": vision_width // 32,
+        "image_size": image_size,
+        "patch_size": patch_size,
+    }
+    text_config = {
+        "model_type": "llama",
+        "vocab_size": len(tokenizer),
+        "hidden_size": text_width,
+        "intermediate_size": 11 * text_width // 4,
+        "num_hidden_layers": text_layers,
+        "num_attention_heads": text_width // 32,
+        "num_key_value_heads": text_width // 32,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+        **special,
+    }
+    return {"vision_config": vision_config, "text_config": text_config}, special
+
+
 def build_tiny_pllava(
     seed: int = 0,
     num_frames: int = 8,
@@ -102,33 +147,11 @@ def build_tiny_pllava(
         text_layers: layers of the language model.
     """
     tokenizer = build_tokenizer()
-    special: dict[str, Any] = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    towers, special = tiny_towers(
+        tokenizer, image_size, patch_size, vision_width, vision_layers, text_width, text_layers
+    )
     config = PllavaConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            "hidden_size": vision_width,
-            "intermediate_size": 3 * vision_width,
-            "num_hidden_layers": vision_layers,
-            "num_attention_heads": vision_width // 32,
-            "image_size": image_size,
-            "patch_size": patch_size,
-        },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": text_width,
-            "intermediate_size": 11 * text_width // 4,
-            "num_hidden_layers": text_layers,
-            "num_attention_heads": text_width // 32,
-            "num_key_value_heads": text_width // 32,
-            "max_position_embeddings": 1024,
-            "tie_word_embeddings": True,
-            **special,
-        },
+        **towers,
         image_token_id=SPECIAL_TOKENS.index("<image>"),
         video_token_id=SPECIAL_TOKENS.index("<video>"),
         num_frames=num_frames,
@@ -152,6 +175,38 @@ def build_tiny_pllava(
         pooling_shape=list(pooling_shape),
     )
     return model, processor
+
+
+@torch.no_grad()
+def take_over_weights(model: VideoLlmForConditionalGeneration, source: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """Give vision tower and language model the weights of the small PLLaVA; words it does not know keep their own.
+
+    Args:
+        model: one of the small models, changed in place.
+        source: folder of the checkpoint.
+
+    Returns:
+        Names of the parameters: "taken" from the source, in part ("partly"), and "new".
+
+    Raises:
+        ValueError: the checkpoint has other sizes.
+    """
+    found = PllavaForConditionalGeneration.from_pretrained(source).state_dict()
+    sorted_names: dict[str, list[str]] = {"taken": [], "partly": [], "new": []}
+    for name, weight in model.state_dict().items():
+        if name not in found or "connector" in name:
+            sorted_names["new"].append(name)
+            continue
+        rows = len(found[name])
+        is_vocabulary = "embed_tokens" in name or "lm_head" in name
+        if found[name].shape != (weight[:rows] if is_vocabulary else weight).shape:
+            raise ValueError(
+                f"{name} has the shape {tuple(weight.shape)}, in the checkpoint {tuple(found[name].shape)}: "
+                "build the model with the sizes of the checkpoint."
+            )
+        weight[:rows] = found[name]
+        sorted_names["partly" if rows < len(weight) else "taken"].append(name)
+    return sorted_names
 
 
 def _start_with_positions(vision_tower: Any, side: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -11,15 +10,14 @@ from transformers import CLIPImageProcessor, GenerationConfig
 
 from hf_videollm.models.configuration_videollama2_av import VideoLlama2AVConfig
 from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor
-from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
 from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 from hf_videollm.models.processing_pllava import CHAT_TEMPLATE
 from hf_videollm.models.processing_videollama2 import processor_options
 from hf_videollm.models.processing_videollama2_av import VideoLlama2AVProcessor
 from hf_videollm.models.video_processing_videollama2 import VideoLlama2VideoProcessor
-from hf_videollm.training.tiny import build_tokenizer, vocabulary, words_of
+from hf_videollm.training.tiny import build_tokenizer, tiny_towers, vocabulary, words_of
 
-__all__ = ["av_chat_template", "av_vocabulary", "build_tiny_videollama2_av", "take_over_weights"]
+__all__ = ["av_chat_template", "av_vocabulary", "build_tiny_videollama2_av"]
 
 # The clips last two to three seconds; more would only be more tokens than the language model has seen.
 MAX_SECONDS = 10.0
@@ -67,33 +65,11 @@ def build_tiny_videollama2_av(
     words = av_vocabulary()
     placeholders = ["<image>", "<video>", "<audio>"]
     tokenizer = build_tokenizer(words, placeholders)
-    special: dict[str, Any] = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    towers, special = tiny_towers(
+        tokenizer, image_size, patch_size, vision_width, vision_layers, text_width, text_layers
+    )
     config = VideoLlama2AVConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            "hidden_size": vision_width,
-            "intermediate_size": 3 * vision_width,
-            "num_hidden_layers": vision_layers,
-            "num_attention_heads": vision_width // 32,
-            "image_size": image_size,
-            "patch_size": patch_size,
-        },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": text_width,
-            "intermediate_size": 11 * text_width // 4,
-            "num_hidden_layers": text_layers,
-            "num_attention_heads": text_width // 32,
-            "num_key_value_heads": text_width // 32,
-            "max_position_embeddings": 1024,
-            "tie_word_embeddings": True,
-            **special,
-        },
+        **towers,
         audio_config={
             "patch_embedding_dim": 3 * audio_width // 4,
             "hidden_size": audio_width,
@@ -138,35 +114,3 @@ def build_tiny_videollama2_av(
         **processor_options(config),
     )
     return model, processor
-
-
-@torch.no_grad()
-def take_over_weights(model: VideoLlama2AVForCausalLM, source: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Give vision tower and language model the weights of the small PLLaVA; words it does not know keep their own.
-
-    Args:
-        model: from `build_tiny_videollama2_av`, changed in place.
-        source: folder of the checkpoint.
-
-    Returns:
-        Names of the parameters: "taken" from the source, in part ("partly"), and "new".
-
-    Raises:
-        ValueError: the checkpoint has other sizes.
-    """
-    found = PllavaForConditionalGeneration.from_pretrained(source).state_dict()
-    sorted_names: dict[str, list[str]] = {"taken": [], "partly": [], "new": []}
-    for name, weight in model.state_dict().items():
-        if name not in found or "connector" in name:
-            sorted_names["new"].append(name)
-            continue
-        rows = len(found[name])
-        is_vocabulary = "embed_tokens" in name or "lm_head" in name
-        if found[name].shape != (weight[:rows] if is_vocabulary else weight).shape:
-            raise ValueError(
-                f"{name} has the shape {tuple(weight.shape)}, in the checkpoint {tuple(found[name].shape)}: "
-                "build the model with the sizes of the checkpoint."
-            )
-        weight[:rows] = found[name]
-        sorted_names["partly" if rows < len(weight) else "taken"].append(name)
-    return sorted_names

@@ -15,7 +15,7 @@ from hf_videollm.models.configuration_ftfv import FtfvConfig
 from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
 from hf_videollm.models.processing_ftfv import FtfvProcessor, processor_options
 from hf_videollm.models.video_processing_ftfv import FtfvVideoProcessor
-from hf_videollm.training.tiny import build_tokenizer
+from hf_videollm.training.tiny import build_tokenizer, tiny_towers
 
 __all__ = ["build_tiny_ftfv", "generate_with"]
 
@@ -49,33 +49,11 @@ def build_tiny_ftfv(
         adapter_width: width of the cross-attention; heads are 32 wide.
     """
     tokenizer = build_tokenizer()
-    special: dict[str, Any] = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    towers, special = tiny_towers(
+        tokenizer, image_size, patch_size, vision_width, vision_layers, text_width, text_layers
+    )
     config = FtfvConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            "hidden_size": vision_width,
-            "intermediate_size": 3 * vision_width,
-            "num_hidden_layers": vision_layers,
-            "num_attention_heads": vision_width // 32,
-            "image_size": image_size,
-            "patch_size": patch_size,
-        },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": text_width,
-            "intermediate_size": 11 * text_width // 4,
-            "num_hidden_layers": text_layers,
-            "num_attention_heads": text_width // 32,
-            "num_key_value_heads": text_width // 32,
-            "max_position_embeddings": 1024,
-            "tie_word_embeddings": True,
-            **special,
-        },
+        **towers,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
         num_frames=num_frames,
