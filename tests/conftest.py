@@ -73,6 +73,16 @@ def tiny_av_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_ftfv_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a complete tiny random FTFV checkpoint, with a vision tower of ours inside."""
+    from tiny_ftfv_checkpoint import make_model, make_processor
+
+    from hf_videollm import save_checkpoint
+
+    return str(save_checkpoint(make_model(), make_processor(), tmp_path_factory.mktemp("ftfv_checkpoint") / "ftfv"))
+
+
+@pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Three different real MP4 files of the synthetic generator."""
     from hf_videollm.data.synthetic import make_scene, write_scene_mp4

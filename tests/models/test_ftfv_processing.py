@@ -6,54 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factory import QWEN_VL_VISION, TEXT_TOWERS, randomise
 from PIL import Image
-from tiny_checkpoint import CHARACTERS, SPECIAL, make_tokenizer
-from transformers import AutoProcessor, CLIPImageProcessor, CLIPImageProcessorPil, pipeline
+from tiny_ftfv_checkpoint import IMAGE, KEPT, NUM_FRAMES, QUERIES, SIDE, SIZE, VIDEO, make_model, make_processor
+from transformers import AutoProcessor, CLIPImageProcessorPil, pipeline
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.video_utils import VideoMetadata
 
-from hf_videollm import FtfvConfig, FtfvForConditionalGeneration, FtfvProcessor, FtfvVideoProcessor
+from hf_videollm import FtfvProcessor, FtfvVideoProcessor
 from hf_videollm.models.processing_ftfv import processor_options
 
-IMAGE, VIDEO = SPECIAL.index("<image>"), SPECIAL.index("<video>")
-SIDE, NUM_FRAMES, QUERIES, KEPT = 16, 4, 9, 4
-SIZE = {"size": {"height": SIDE, "width": SIDE}}
 # One level of 255, divided by the smallest deviation.
 ONE_LEVEL = 1 / 255 / 0.26 + 1e-3
-
-
-def make_processor(**options: Any) -> FtfvProcessor:
-    return FtfvProcessor(
-        image_processor=CLIPImageProcessor(**SIZE, do_center_crop=False),
-        tokenizer=make_tokenizer(),
-        video_processor=FtfvVideoProcessor(**SIZE, num_frames=NUM_FRAMES),
-        **{"num_queries": QUERIES, "num_tokens_per_frame": KEPT, **options},
-    )
-
-
-def make_model(**options: Any) -> FtfvForConditionalGeneration:
-    """A model for the processor's tokenizer."""
-    text = {**TEXT_TOWERS["llama"], "vocab_size": len(SPECIAL) + len(CHARACTERS)}
-    config = FtfvConfig(
-        **{
-            "vision_config": QWEN_VL_VISION,
-            "text_config": text,
-            "image_token_id": IMAGE,
-            "video_token_id": VIDEO,
-            "num_frames": NUM_FRAMES,
-            "num_queries": QUERIES,
-            "num_tokens_per_frame": KEPT,
-            "adapter_width": 24,
-            "adapter_num_heads": 2,
-            **options,
-        }
-    )
-    model = FtfvForConditionalGeneration(config).eval()
-    randomise(model, seed=3)
-    model.generation_config.suppress_tokens = list(range(len(SPECIAL) + 2))
-    model.generation_config.pad_token_id = 0
-    return model
 
 
 def make_video(num_frames: int = 9, height: int = 40, width: int = 60) -> np.ndarray:

@@ -93,9 +93,9 @@ def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-@pytest.fixture(scope="module", params=["tiny_checkpoint", "tiny_av_checkpoint"])
+@pytest.fixture(scope="module", params=["tiny_checkpoint", "tiny_av_checkpoint", "tiny_ftfv_checkpoint"])
 def checkpoint(request: pytest.FixtureRequest) -> str:
-    """A design that sees, and one that also hears."""
+    """A design that sees, one that also hears, and one with a vision tower of ours."""
     return request.getfixturevalue(request.param)
 
 
