@@ -1,9 +1,10 @@
-"""Configuration of LinVT (Gao et al., 2024: Linear Video Tokenizer), the module between an image-LLM and its videos."""
+"""Configurations of LinVT (Gao et al., 2024: Linear Video Tokenizer): the module, and an image-LLM with it."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
 
 
 def num_windows(length: int, window: int, stride: int) -> int:
@@ -110,4 +111,72 @@ class LinVTModuleConfig(PreTrainedConfig):
                 )
 
 
-__all__ = ["LinVTModuleConfig", "num_windows"]
+@strict
+class LinVTConfig(PreTrainedConfig):
+    r"""
+    An image-LLM of transformers with LinVT.
+
+    backbone_config (`dict` or `PreTrainedConfig`, *optional*):
+        The whole configuration of the image-LLM, its tower and its language model inside; LLaVA by default.
+    linvt_config (`dict` or `LinVTModuleConfig`, *optional*):
+        The LinVT module.
+    image_token_id (`int`, *optional*):
+        Placeholder of the image-LLM for one vector of an image; what the image-LLM says by default.
+    video_token_id (`int`, *optional*):
+        Placeholder for one vector of a video. By default the image-LLM's own, and where it has none that of images;
+        `mm_token_type_ids` (2 for videos) then tell them apart.
+    num_frames (`int`):
+        Frames that the processor samples of a video.
+    tie_word_embeddings (`bool`):
+        The head is the embedding; as in the image-LLM.
+
+    Example:
+
+    ```python
+    >>> from hf_videollm.models.configuration_linvt import LinVTConfig
+    >>> LinVTConfig(backbone_config={"model_type": "internvl"}).num_video_tokens(64)
+    112
+
+    ```"""
+
+    model_type = "linvt"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="llava"),
+        "linvt_config": SubConfigSpec(config_class=LinVTModuleConfig),
+    }
+
+    # A dict or a `PreTrainedConfig`; always the latter once the config is made.
+    backbone_config: Any = None
+    linvt_config: Any = None
+    image_token_id: int | None = None
+    video_token_id: int | None = None
+    num_frames: int = 16
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.image_token_id is None:
+            self.image_token_id = getattr(self.backbone_config, "image_token_id", None)
+        if self.video_token_id is None:
+            self.video_token_id = getattr(self.backbone_config, "video_token_id", None) or self.image_token_id
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """That of the language model inside the image-LLM: `generate` makes its cache by it."""
+        return self.backbone_config.get_text_config(decoder=decoder, encoder=encoder)
+
+    def num_video_tokens(self, num_frames: int) -> int:
+        """Placeholders of one video, however many frames it has."""
+        return self.linvt_config.num_output_tokens
+
+    def validate_architecture(self) -> None:
+        """Checked by transformers when a config is made and when it is saved."""
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, not {self.num_frames}.")
+        if self.image_token_id is None or self.video_token_id is None:
+            raise ValueError(
+                f"{type(self.backbone_config).__name__} names no placeholder of images (image_token_id): pass "
+                "image_token_id and video_token_id."
+            )
+
+
+__all__ = ["LinVTConfig", "LinVTModuleConfig", "num_windows"]

@@ -1,0 +1,231 @@
+"""Tiny random image-LLMs of transformers, their image processors, and prompts for them."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from hf_videollm.models.configuration_linvt import LinVTConfig
+from hf_videollm.models.linvt_backbones import encode_images, frame_inputs
+from hf_videollm.models.modeling_linvt import LinVTForCausalLM
+
+PAD, IMAGE, VIDEO, VOCAB_SIZE = 0, 90, 91, 100
+MODULE = {
+    "num_layers": 1,
+    "num_attention_heads": 2,
+    "num_selected_tokens": 12,
+    "num_queries": [4, 2, 1],
+    "initializer_range": 0.5,
+}
+TEXT: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCAB_SIZE,
+    "max_position_embeddings": 512,
+    "pad_token_id": PAD,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+    "initializer_range": 0.2,
+}
+VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+    "initializer_range": 0.2,
+}
+SIGLIP = {"model_type": "siglip_vision_model", **VISION}
+CLIP = {"model_type": "clip_vision_model", **VISION}
+QWEN = {**TEXT, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}}
+QWEN_VISION = {"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2, "initializer_range": 0.2}
+SQUARE = {"height": 56, "width": 56}
+EDGES = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
+IDS = {"image_token_id": IMAGE}
+BOTH = {**IDS, "video_token_id": VIDEO}
+LFM = {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_multiple_of": 8}
+
+# Name -> model type, configuration, image processor and its options.
+CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
+    "llava_siglip_phi": (
+        "llava",
+        {
+            "vision_config": SIGLIP,
+            "text_config": {"model_type": "phi", **TEXT},
+            **IDS,
+            "vision_feature_select_strategy": "full",
+        },
+        "SiglipImageProcessor",
+        {"size": SQUARE},
+    ),
+    "llava_clip_llama": (
+        "llava",
+        {"vision_config": CLIP, "text_config": {"model_type": "llama", **TEXT}, **IDS},
+        "CLIPImageProcessor",
+        {"size": {"shortest_edge": 56}, "crop_size": SQUARE},
+    ),
+    "llava_onevision": (
+        "llava_onevision",
+        {
+            "vision_config": SIGLIP,
+            "text_config": {"model_type": "qwen2", **TEXT},
+            **BOTH,
+            "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]],
+        },
+        "LlavaOnevisionImageProcessor",
+        {"size": SQUARE, "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]]},
+    ),
+    "internvl": (
+        "internvl",
+        {
+            "vision_config": {
+                "model_type": "internvl_vision",
+                **VISION,
+                "image_size": [56, 56],
+                "patch_size": [14, 14],
+                "layer_scale_init_value": 1.0,
+            },
+            "text_config": {"model_type": "qwen2", **TEXT},
+            **IDS,
+        },
+        "GotOcr2ImageProcessor",
+        {"size": SQUARE},
+    ),
+    "qwen2_vl": (
+        "qwen2_vl",
+        {
+            "vision_config": {**QWEN_VISION, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2},
+            "text_config": QWEN,
+            **BOTH,
+        },
+        "Qwen2VLImageProcessor",
+        {"size": EDGES},
+    ),
+    "qwen2_5_vl": (
+        "qwen2_5_vl",
+        {
+            "vision_config": {
+                **QWEN_VISION,
+                "hidden_size": 32,
+                "out_hidden_size": 32,
+                "intermediate_size": 48,
+                "window_size": 56,
+                "fullatt_block_indexes": [1],
+            },
+            "text_config": QWEN,
+            **BOTH,
+        },
+        "Qwen2VLImageProcessor",
+        {"size": EDGES},
+    ),
+    "aya_vision": (
+        "aya_vision",
+        {
+            "vision_config": SIGLIP,
+            "text_config": {"model_type": "cohere2", **TEXT},
+            **IDS,
+            "adapter_layer_norm_eps": 1e-6,
+            "vision_feature_select_strategy": "full",
+        },
+        "GotOcr2ImageProcessor",
+        {"size": SQUARE},
+    ),
+    "mistral3": (
+        "mistral3",
+        {
+            "vision_config": {"model_type": "pixtral", **VISION, "head_dim": 16},
+            "text_config": {"model_type": "mistral", **TEXT},
+            **IDS,
+            "vision_feature_layer": -1,
+        },
+        "PixtralImageProcessor",
+        {"size": {"longest_edge": 56}, "patch_size": 28},
+    ),
+    "idefics3": (
+        "idefics3",
+        {"vision_config": VISION, "text_config": {"model_type": "llama", **TEXT}, **IDS, "scale_factor": 2},
+        "Idefics3ImageProcessor",
+        {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 56}},
+    ),
+    "smolvlm": (
+        "smolvlm",
+        {"vision_config": VISION, "text_config": {"model_type": "llama", **TEXT}, **IDS, "scale_factor": 2},
+        "SmolVLMImageProcessor",
+        {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 56}},
+    ),
+}
+
+
+def make_image_llm(name: str) -> Any:
+    """A tiny random image-LLM."""
+    model_type, options, _, _ = CASES[name]
+    torch.manual_seed(0)
+    return AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type, **options)).eval()
+
+
+def make_linvt(name: str, **options: Any) -> LinVTForCausalLM:
+    """The same image-LLM with a random LinVT."""
+    image_llm = make_image_llm(name)
+    config = LinVTConfig(backbone_config=image_llm.config, linvt_config={**MODULE, **options})
+    torch.manual_seed(1)
+    model = LinVTForCausalLM(config).eval()
+    model.model.backbone.load_state_dict(image_llm.model.state_dict())
+    model.lm_head.load_state_dict(image_llm.lm_head.state_dict())
+    return model
+
+
+def make_processor(name: str) -> Any:
+    """The image processor that fits the tiny image-LLM."""
+    _, _, processor, options = CASES[name]
+    return getattr(transformers, processor)(**options)
+
+
+def make_frames(count: int, seed: int = 0) -> list[np.ndarray]:
+    """Random frames of one video."""
+    return list(np.random.default_rng(seed).integers(0, 256, (count, 56, 56, 3), dtype=np.uint8))
+
+
+def image_media(name: str, base: torch.nn.Module, images: Sequence[np.ndarray]) -> tuple[dict[str, Any], list[int]]:
+    """What the base model's forward takes for images that stand in one prompt, and the placeholders of each."""
+    named = frame_inputs(make_processor(name), CASES[name][0], [images])
+    del named["num_video_frames"]
+    media = {key.removesuffix("_videos"): value for key, value in named.items()}
+    accepted = inspect.signature(type(base).forward).parameters
+    with torch.no_grad():
+        lengths = [len(part) for part in encode_images(base, media)]
+    return {key: value for key, value in media.items() if key in accepted}, lengths
+
+
+def prompt(linvt: LinVTForCausalLM, rows: Sequence[Sequence[Any]]) -> dict[str, torch.Tensor]:
+    """Left-padded prompts. A row is of ids, `"v"` for a video, and `("i", n)` for an image of n tokens."""
+    ids, types = [], []
+    for row in rows:
+        parts = []
+        for part in row:
+            if part == "v":
+                parts += [(linvt.config.video_token_id, 2)] * linvt.config.num_video_tokens(1)
+            elif isinstance(part, tuple):
+                parts += [(linvt.config.image_token_id, 1)] * part[1]
+            else:
+                parts.append((part, 0))
+        ids.append([token for token, _ in parts])
+        types.append([kind for _, kind in parts])
+    length = max(map(len, ids))
+    return {
+        "input_ids": torch.tensor([[PAD] * (length - len(row)) + row for row in ids]),
+        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in ids]),
+        "mm_token_type_ids": torch.tensor([[0] * (length - len(row)) + row for row in types]),
+    }
+
+
+def videos(name: str, clips: Sequence[Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:
+    """Videos as the model takes them."""
+    return frame_inputs(make_processor(name), CASES[name][0], clips)

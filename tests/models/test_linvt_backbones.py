@@ -1,0 +1,192 @@
+"""LinVT before image-LLMs of transformers: what each family must do alike."""
+
+from itertools import chain
+
+import pytest
+import torch
+from linvt_cases import (
+    CASES,
+    IMAGE,
+    VIDEO,
+    image_media,
+    make_frames,
+    make_image_llm,
+    make_linvt,
+    make_processor,
+    prompt,
+    videos,
+)
+from transformers import AutoConfig, AutoModel
+
+from hf_videollm.models.configuration_linvt import LinVTConfig
+from hf_videollm.models.linvt_backbones import check_backbone, encode_frames, frame_inputs
+from hf_videollm.models.modeling_linvt import LinVTModel
+
+FAMILIES = pytest.mark.parametrize("name", CASES)
+TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
+
+
+def step_logits(model, inputs, **options):
+    """Scores of each generated token, `(rows, steps, vocabulary)`, and the tokens; none of them a placeholder."""
+    options = {"output_logits": True, "return_dict_in_generate": True, "suppress_tokens": [IMAGE, VIDEO], **options}
+    outputs = model.generate(**inputs, max_new_tokens=4, do_sample=False, **options)
+    return torch.stack(outputs.logits, 1), outputs.sequences
+
+
+@FAMILIES
+@torch.no_grad()
+def test_images_bypass_linvt_bitwise(name):
+    image_llm, model = make_image_llm(name), make_linvt(name)
+    media, lengths = image_media(name, image_llm.model, make_frames(2))
+    batch = prompt(model, [[5, ("i", lengths[0]), 7, ("i", lengths[1]), 8, 9], [3, 4]])
+    given = dict(batch)
+    if not name.startswith("qwen"):
+        del given["mm_token_type_ids"]
+    expected = image_llm(**given, **media).logits
+    assert torch.equal(model(**batch, **media).logits, expected)
+    media["pixel_values"] = media["pixel_values"].flip(0) * 0.5
+    assert not torch.allclose(model(**batch, **media).logits, expected, atol=1e-3), "the images must count"
+
+
+@FAMILIES
+@torch.no_grad()
+def test_generate_with_images_is_that_of_the_backbone(name):
+    image_llm, model = make_image_llm(name), make_linvt(name)
+    media, lengths = image_media(name, image_llm.model, make_frames(2))
+    batch = prompt(model, [[5, ("i", lengths[0]), 7, ("i", lengths[1]), 8, 9], [3, 4]])
+    given = dict(batch)
+    if not name.startswith("qwen"):
+        del given["mm_token_type_ids"]
+    expected, tokens = step_logits(image_llm, {**given, **media})
+    found, sequences = step_logits(model, {**batch, **media})
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert torch.equal(sequences, tokens)
+
+
+@FAMILIES
+@torch.no_grad()
+def test_features_are_per_frame(name):
+    model = make_linvt(name).model
+    media = videos(name, [make_frames(3), make_frames(2, seed=1)])
+    counts = media.pop("num_video_frames").tolist()
+    plain = {key.removesuffix("_videos"): value for key, value in media.items()}
+    first, second = encode_frames(model.backbone, plain, counts)
+    assert first.ndim == 3
+    assert (len(first), len(second)) == (3, 2)
+    assert first.shape[1:] == second.shape[1:]
+    # Frame by frame, each beside a dark one, so that none is cut up as a single image would be.
+    for number, frame in enumerate(make_frames(3)):
+        alone = videos(name, [[frame, frame * 0]])
+        del alone["num_video_frames"]
+        features = encode_frames(model.backbone, {k.removesuffix("_videos"): v for k, v in alone.items()}, [2])
+        torch.testing.assert_close(features[0][0], first[number], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(first[0], first[1], atol=1e-2)
+
+
+@FAMILIES
+@torch.no_grad()
+def test_rows_with_videos_equal_themselves_alone(name):
+    """Different numbers of videos, frames and words; left padding; a text row; and a question per row."""
+    model = make_linvt(name)
+    rows = [[5, "v", 6], [3, "v", 4, 5, "v", 8, 9, 7], [11, 12]]
+    clips = [[make_frames(3)], [make_frames(2, seed=1), make_frames(5, seed=2)], []]
+    questions = torch.tensor([[6, 0, 0], [4, 5, 8], [0, 0, 0]])
+    asked = {"question_input_ids": questions, "question_attention_mask": (questions > 0).long()}
+    batch = {**prompt(model, rows), **videos(name, list(chain(*clips))), **asked}
+    together, _ = step_logits(model, batch)
+    forward = model(**batch).logits
+    for number, (row, clip) in enumerate(zip(rows, clips, strict=True)):
+        own = {key: value[number : number + 1] for key, value in asked.items()} if clip else {}
+        single = {**prompt(model, [row]), **(videos(name, clip) if clip else {}), **own}
+        alone, _ = step_logits(model, single)
+        torch.testing.assert_close(together[number], alone[0], atol=2e-5, rtol=0)
+        length = single["input_ids"].shape[1]
+        torch.testing.assert_close(forward[number, -length:], model(**single).logits[0], atol=2e-5, rtol=0)
+    swapped = {**batch, **videos(name, [make_frames(3, seed=7), *clips[1]])}
+    moved, _ = step_logits(model, swapped)
+    assert (moved[0, 0] - together[0, 0]).abs().max() > 1e-2, "the videos must count"
+
+
+@FAMILIES
+@pytest.mark.parametrize("cache", ["none", "static"])
+@torch.no_grad()
+def test_caches_change_nothing(name, cache):
+    model = make_linvt(name)
+    base = model.model.backbone
+    media, lengths = image_media(name, base, make_frames(2, seed=3))
+    images = [("i", lengths[0]), 4, ("i", lengths[1])]
+    batch = {**prompt(model, [[5, "v", 6, 9], [3, *images, 4, 5, "v", 8]]), **media}
+    batch |= videos(name, [make_frames(3), make_frames(2, seed=1)])
+    cached, tokens = step_logits(model, batch)
+    if cache == "static":
+        found, sequences = step_logits(model, batch, cache_implementation="static", disable_compile=True)
+        torch.testing.assert_close(found, cached, atol=2e-5, rtol=0)
+        assert torch.equal(sequences, tokens)
+        return
+    # One forward over the whole, generated tokens and all.
+    added = tokens.shape[1] - batch["input_ids"].shape[1]
+    batch["input_ids"] = tokens
+    batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones(2, added, dtype=torch.long)], 1)
+    batch["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros(2, added, dtype=torch.long)], 1)
+    whole = model(**batch).logits[:, -added - 1 : -1]
+    torch.testing.assert_close(cached, whole, atol=2e-5, rtol=0)
+
+
+@FAMILIES
+@torch.no_grad()
+def test_beams_and_copies_equal_duplication_by_hand(name):
+    model = make_linvt(name)
+    rows, clips = [[5, "v", 6, "v", 9], [3, "v", 8]], [make_frames(3), make_frames(2, seed=1), make_frames(4, seed=2)]
+    batch = {**prompt(model, rows), **videos(name, clips)}
+    first, _ = step_logits(model, batch, num_beams=3)
+    twice = {**prompt(model, [rows[0]] * 3 + [rows[1]] * 3), **videos(name, clips[:2] * 3 + clips[2:] * 3)}
+    expected = model(**twice).logits[:, -1]
+    torch.testing.assert_close(first[:, 0], expected, atol=2e-5, rtol=0)
+    together = model.generate(**batch, num_beams=3, max_new_tokens=4, do_sample=False)
+    for number, (row, own) in enumerate(zip(rows, (clips[:2], clips[2:]), strict=True)):
+        alone = model.generate(
+            **prompt(model, [row]), **videos(name, own), num_beams=3, max_new_tokens=4, do_sample=False
+        )
+        assert torch.equal(together[number, -4:], alone[0, -4:])
+
+
+def test_tiles_are_refused():
+    name = "internvl"
+    model, frames = make_linvt(name).model, make_frames(2)
+    wide = [frame[:28] for frame in frames]
+    processor = make_processor(name)
+    tiled = processor(wide, return_tensors="pt", crop_to_patches=True)
+    with pytest.raises(ValueError, match=r"InternVLModel.get_image_features gave 6 results for 2 frames: switch tiles"):
+        encode_frames(model.backbone, dict(tiled), [2])
+
+
+def test_frames_in_one_prompt_are_refused():
+    model = make_linvt("idefics3").model
+    flat = make_processor("idefics3")(make_frames(3), return_tensors="pt", do_image_splitting=False)
+    with pytest.raises(ValueError, match=r"Idefics3Model.get_image_features gave"):
+        encode_frames(model.backbone, dict(flat), [3])
+
+
+def test_frames_of_different_size_are_refused():
+    model = make_linvt("qwen2_vl").model
+    frames = [make_frames(1)[0], make_frames(1)[0][:28]]
+    media = frame_inputs(make_processor("qwen2_vl"), "qwen2_vl", [frames])
+    with pytest.raises(ValueError, match=r"Qwen2VLModel.get_image_features gave \[2, 4\] tokens for frames of video 0"):
+        encode_frames(model.backbone, {k.removesuffix("_videos"): v for k, v in media.items()}, [2])
+
+
+def test_backbones_that_would_be_wrong_are_refused_with_the_reason():
+    with pytest.raises(ValueError, match="LlamaModel has no get_image_features"):
+        check_backbone(AutoModel.from_config(AutoConfig.for_model("llama", **TINY)))
+    vision = {"model_type": "siglip_vision_model", **TINY, "image_size": 28, "patch_size": 14}
+    text = {"model_type": "gemma3_text", **TINY, "head_dim": 8, "num_key_value_heads": 1}
+    config = AutoConfig.for_model("gemma3", vision_config=vision, text_config=text, mm_tokens_per_image=4)
+    with pytest.raises(
+        ValueError, match=r"LinVT does not support Gemma3Model yet: its masks let the tokens of an image"
+    ):
+        LinVTModel(LinVTConfig(backbone_config=config, linvt_config={"num_attention_heads": 2}))
+    # A family that nobody has looked at, and that types its tokens.
+    base = AutoModel.from_config(config)
+    base.config.model_type = "unknown"
+    with pytest.raises(ValueError, match=r"its forward wants .*token_type_ids"):
+        check_backbone(base)
