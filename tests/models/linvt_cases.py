@@ -51,7 +51,6 @@ SQUARE = {"height": 56, "width": 56}
 EDGES = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
 IDS = {"image_token_id": IMAGE}
 BOTH = {**IDS, "video_token_id": VIDEO}
-LFM = {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_multiple_of": 8}
 
 # Name -> model type, configuration, image processor and its options.
 CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
@@ -161,6 +160,72 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "SmolVLMImageProcessor",
         {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 56}},
     ),
+    "lfm2_vl": (
+        "lfm2_vl",
+        {
+            "vision_config": {
+                "model_type": "siglip2_vision_model",
+                **{key: value for key, value in VISION.items() if key != "image_size"},
+                "num_patches": 16,
+            },
+            "text_config": {
+                "model_type": "lfm2",
+                **TEXT,
+                "layer_types": ["conv", "full_attention"],
+                "conv_L_cache": 3,
+                "block_multiple_of": 8,
+            },
+            **IDS,
+            "downsample_factor": 2,
+        },
+        "Lfm2VlImageProcessor",
+        {"tile_size": 56, "encoder_patch_size": 14, "min_image_tokens": 1, "max_image_tokens": 4},
+    ),
+    "video_llama_3": (
+        "video_llama_3",
+        {
+            "vision_config": {**VISION, "model_type": "video_llama_3_vision"},
+            "text_config": {"model_type": "qwen2", **TEXT},
+            **BOTH,
+        },
+        "VideoLlama3ImageProcessor",
+        {"size": EDGES, "merge_size": 1},
+    ),
+    "glm4v": (
+        "glm4v",
+        {
+            "vision_config": {
+                **QWEN_VISION,
+                "hidden_size": 32,
+                "out_hidden_size": 32,
+                "intermediate_size": 48,
+                "image_size": 56,
+            },
+            "text_config": {**QWEN, "rope_parameters": {**QWEN["rope_parameters"], "partial_rotary_factor": 1.0}},
+            **BOTH,
+        },
+        "Glm4vImageProcessor",
+        {"size": {"shortest_edge": 28 * 28, "longest_edge": 2 * 56 * 56}},
+    ),
+    "janus": (
+        "janus",
+        {
+            "vision_config": {**VISION, "projection_dim": 32, "num_image_tokens": 16, "depth": 2},
+            "text_config": {"model_type": "llama", **TEXT},
+            **IDS,
+            "vq_config": {
+                "embed_dim": 8,
+                "num_embeddings": 16,
+                "base_channels": 32,
+                "num_res_blocks": 1,
+                "channel_multiplier": [1, 1],
+                "projection_dim": 32,
+                "image_token_embed_dim": 32,
+            },
+        },
+        "JanusImageProcessor",
+        {"size": SQUARE, "min_size": 14},
+    ),
 }
 
 
@@ -169,6 +234,12 @@ def make_image_llm(name: str) -> Any:
     model_type, options, _, _ = CASES[name]
     torch.manual_seed(0)
     return AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type, **options)).eval()
+
+
+def without_foreign(image_llm: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inputs that the image-LLM itself takes: most know no token types."""
+    accepted = inspect.signature(type(image_llm).forward).parameters
+    return {key: value for key, value in batch.items() if key in accepted}
 
 
 def make_linvt(name: str, **options: Any) -> LinVTForCausalLM:

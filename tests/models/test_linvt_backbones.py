@@ -15,6 +15,7 @@ from linvt_cases import (
     make_processor,
     prompt,
     videos,
+    without_foreign,
 )
 from transformers import AutoConfig, AutoModel
 
@@ -39,9 +40,7 @@ def test_images_bypass_linvt_bitwise(name):
     image_llm, model = make_image_llm(name), make_linvt(name)
     media, lengths = image_media(name, image_llm.model, make_frames(2))
     batch = prompt(model, [[5, ("i", lengths[0]), 7, ("i", lengths[1]), 8, 9], [3, 4]])
-    given = dict(batch)
-    if not name.startswith("qwen"):
-        del given["mm_token_type_ids"]
+    given = without_foreign(image_llm, batch)
     expected = image_llm(**given, **media).logits
     assert torch.equal(model(**batch, **media).logits, expected)
     media["pixel_values"] = media["pixel_values"].flip(0) * 0.5
@@ -54,9 +53,7 @@ def test_generate_with_images_is_that_of_the_backbone(name):
     image_llm, model = make_image_llm(name), make_linvt(name)
     media, lengths = image_media(name, image_llm.model, make_frames(2))
     batch = prompt(model, [[5, ("i", lengths[0]), 7, ("i", lengths[1]), 8, 9], [3, 4]])
-    given = dict(batch)
-    if not name.startswith("qwen"):
-        del given["mm_token_type_ids"]
+    given = without_foreign(image_llm, batch)
     expected, tokens = step_logits(image_llm, {**given, **media})
     found, sequences = step_logits(model, {**batch, **media})
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
