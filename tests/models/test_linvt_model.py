@@ -6,6 +6,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from linvt_cases import CASES, IMAGE, MODULE, VIDEO, make_frames, make_image_llm, make_linvt, prompt, videos
+from safetensors.torch import load_file
 
 from hf_videollm.models.configuration_linvt import LinVTConfig
 from hf_videollm.models.media_errors import CheckpointError
@@ -95,6 +96,35 @@ def test_gradients_reach_scorer_queries_and_aggregator():
     assert all(p.grad is None for n, p in model.named_parameters() if ".linvt." not in n)
 
 
+@pytest.mark.parametrize("name", [NAME, "qwen2_vl", "internvl"])
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_gradient_checkpointing_changes_no_gradient(name, use_reentrant):
+    gradients = []
+    for is_checkpointed in (False, True):
+        model = make_linvt(name).train()
+        model.requires_grad_(False)
+        model.model.linvt.requires_grad_(True)
+        if is_checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+        batch = make_batch(model, name)
+        labels = batch["input_ids"].masked_fill(batch["mm_token_type_ids"] > 0, -100)
+        model(**batch, labels=labels, question_input_ids=torch.tensor([[7, 8], [9, 6]])).loss.backward()
+        gradients.append({key: p.grad for key, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for key, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_a_video_of_one_frame(name):
+    model = make_linvt(name)
+    text = prompt(model, [[5, "v", 6]])
+    first, second = (model(**text, **videos(name, [make_frames(1, seed=seed)])).logits for seed in (0, 1))
+    assert first.isfinite().all()
+    assert (first - second).abs().max() > 1e-2
+
+
 def test_loss_is_that_of_the_logits():
     model = make_linvt(NAME)
     batch = make_batch(model)
@@ -163,6 +193,39 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
     model.save_pretrained(tmp_path / "broken")
     with pytest.raises(CheckpointError, match="missing"):
         LinVTForCausalLM.from_pretrained(tmp_path / "broken")
+
+
+@pytest.mark.parametrize("name", [NAME, "qwen2_vl"])
+@torch.no_grad()
+def test_an_adapter_alone(name, tmp_path):
+    make_image_llm(name).save_pretrained(tmp_path / "image")
+    model = LinVTForCausalLM.from_image_llm(tmp_path / "image", linvt_config=MODULE)
+    model.save_pretrained(tmp_path / "adapter", adapter_only=True)
+    written = load_file(tmp_path / "adapter" / "model.safetensors")
+    assert sum(map(torch.numel, written.values())) == sum(p.numel() for p in model.model.linvt.parameters())
+    assert model.config.backbone_name == str(tmp_path / "image")
+    loaded = LinVTForCausalLM.from_adapter(tmp_path / "adapter")
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    batch = make_batch(model, name)
+    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, atol=1e-5, rtol=0)
+    # As a whole model it is refused, and so is a whole model as an adapter.
+    with pytest.raises(CheckpointError, match="missing"):
+        LinVTForCausalLM.from_pretrained(tmp_path / "adapter")
+    model.save_pretrained(tmp_path / "whole")
+    with pytest.raises(CheckpointError, match="is no LinVT alone, or not for"):
+        LinVTForCausalLM.from_adapter(tmp_path / "whole")
+    (tmp_path / "image").rename(tmp_path / "moved")
+    moved = LinVTForCausalLM.from_adapter(tmp_path / "adapter", image_llm=tmp_path / "moved")
+    assert all(torch.equal(value, moved.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_an_adapter_without_a_name_of_its_image_llm(tmp_path):
+    model = make_linvt(NAME)
+    with pytest.raises(ValueError, match=r"An adapter needs its image-LLM: set config\.backbone_name"):
+        model.save_pretrained(tmp_path, adapter_only=True)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="does not say which image-LLM it belongs to: pass image_llm"):
+        LinVTForCausalLM.from_adapter(tmp_path)
 
 
 @torch.no_grad()

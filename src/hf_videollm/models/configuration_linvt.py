@@ -127,6 +127,10 @@ class LinVTConfig(PreTrainedConfig):
         `mm_token_type_ids` (2 for videos) then tell them apart.
     num_frames (`int`):
         Frames that the processor samples of a video.
+    backbone_name (`str`, *optional*):
+        Path or Hub id that the image-LLM came from; needed where LinVT is saved alone.
+    backbone_revision (`str`, *optional*):
+        Its branch, tag or commit.
     tie_word_embeddings (`bool`):
         The head is the embedding; as in the image-LLM.
 
@@ -151,6 +155,8 @@ class LinVTConfig(PreTrainedConfig):
     image_token_id: int | None = None
     video_token_id: int | None = None
     num_frames: int = 16
+    backbone_name: str | None = None
+    backbone_revision: str | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -11,10 +11,11 @@ import os
 from typing import Any, ClassVar, Self, Unpack
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel, AutoModelForImageTextToText, Cache, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple, torch_compilable_check
+from transformers.utils import cached_file, can_return_tuple, torch_compilable_check
 
 from .configuration_linvt import LinVTConfig, LinVTModuleConfig
 from .linvt_aggregator import LinVTAggregator
@@ -28,10 +29,13 @@ from .linvt_backbones import (
 )
 from .linvt_module import LinVTModule, LinVTSelection
 from .linvt_scorer import LinVTScoreHead
+from .media_errors import CheckpointError
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 
 # Inputs of a prompt that nothing but its embeddings depends on. What ends in `_videos` belongs to the frames.
 VIDEO_INPUTS = ("num_video_frames", "video_selections", "question_input_ids", "question_attention_mask")
+
+ADAPTER_PREFIX = "model.linvt."
 
 
 class LinVTPreTrainedModel(VideoLlmPreTrainedModel):
@@ -353,6 +357,8 @@ class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
             image_token_id=image_token_id,
             video_token_id=video_token_id,
             num_frames=num_frames,
+            backbone_name=str(pretrained_model_name_or_path),
+            backbone_revision=kwargs.get("revision"),
             tie_word_embeddings=head.weight is base.get_input_embeddings().weight,
             dtype=image_llm.dtype,
         )
@@ -365,6 +371,65 @@ class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
         model.model.linvt = linvt.to(device=head.weight.device, dtype=image_llm.dtype)
         model.generation_config = image_llm.generation_config
         return model.eval()
+
+    @classmethod
+    def from_adapter(
+        cls, adapter: str | os.PathLike[str], image_llm: str | os.PathLike[str] | None = None, **kwargs: Any
+    ) -> Self:
+        """Load what `save_pretrained(adapter_only=True)` wrote, before the image-LLM that it was trained with.
+
+        Args:
+            adapter: folder or Hub id of the adapter.
+            image_llm: path or Hub id of the image-LLM, if it is no longer where the adapter says.
+            kwargs: options of `AutoModelForImageTextToText.from_pretrained`; those of the Hub also find the adapter.
+
+        Raises:
+            CheckpointError: the adapter names no image-LLM, or belongs to another one.
+        """
+        hub = {name: kwargs[name] for name in ("token", "cache_dir", "local_files_only") if name in kwargs}
+        config = LinVTConfig.from_pretrained(adapter, **hub)
+        source = image_llm or config.backbone_name
+        if source is None:
+            raise CheckpointError(f"{adapter} does not say which image-LLM it belongs to: pass image_llm.")
+        if image_llm is None and config.backbone_revision is not None:
+            kwargs.setdefault("revision", config.backbone_revision)
+        tensors = load_file(str(cached_file(adapter, "model.safetensors", **hub)))
+        model = cls.from_image_llm(
+            source,
+            linvt_config=config.linvt_config,
+            image_token_id=config.image_token_id,
+            video_token_id=config.video_token_id,
+            num_frames=config.num_frames,
+            **kwargs,
+        )
+        try:
+            model.model.linvt.load_state_dict(
+                {name.removeprefix(ADAPTER_PREFIX): tensor for name, tensor in tensors.items()}
+            )
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{adapter} is no LinVT alone, or not for {source}: load whole models with from_pretrained, and "
+                "adapters with the image-LLM that they were saved with."
+            ) from error
+        return model
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, adapter_only: bool = False, **kwargs: Any
+    ) -> None:
+        """As in transformers.
+
+        Args:
+            adapter_only: write LinVT alone, for `from_adapter`, and the name of the image-LLM instead of its weights.
+
+        Raises:
+            ValueError: the image-LLM was not loaded from anywhere.
+        """
+        if adapter_only:
+            if self.config.backbone_name is None:
+                raise ValueError("An adapter needs its image-LLM: set config.backbone_name to its path or Hub id.")
+            states = kwargs.get("state_dict") or self.state_dict()
+            kwargs["state_dict"] = {name: value for name, value in states.items() if name.startswith(ADAPTER_PREFIX)}
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()
