@@ -170,3 +170,21 @@ def test_version(cli: Any) -> None:
     import hf_videollm
 
     assert cli("--version")[1].strip() == hf_videollm.__version__
+
+
+def test_tokens_of_a_frame(cli: Any, tiny_ftfv_checkpoint: str, tiny_checkpoint: str, clips: list[str]) -> None:
+    question = ("ask", clips[0], "What moves?", "--max-new-tokens", "6", "--tokens-per-frame")
+    code, out, error = cli(*question, "2", "--model", tiny_ftfv_checkpoint)
+    assert (code, len(out.splitlines())) == (0, 1), error
+    code, _, error = cli(*question, "10", "--model", tiny_ftfv_checkpoint)
+    assert code == 2
+    assert "Traceback" not in error
+    code, _, error = cli(*question, "2", "--model", tiny_checkpoint)
+    assert code == 2
+    assert "leave out --tokens-per-frame" in error
+
+
+def test_flops_of_a_bundled_checkpoint(cli: Any) -> None:
+    code, out, _ = cli("flops", "ftfv-tiny", "--json")
+    assert code == 0
+    assert json.loads(out)

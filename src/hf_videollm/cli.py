@@ -57,6 +57,10 @@ TrustRemoteCode = Annotated[
 OnDecodeError = Annotated[
     str, typer.Option(help="raise, or truncate to use the frames before the damage of a broken file.")
 ]
+TokensPerFrame = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens of each frame that are kept (FTFV); what it was trained with by default."),
+]
 Sound = Annotated[
     bool | None,
     typer.Option("--sound/--no-sound", help="Hear the sound of the video; what the checkpoint says by default."),
@@ -86,6 +90,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
     model: Model = None,
     frames: Frames = None,
+    tokens_per_frame: TokensPerFrame = None,
     start: Start = None,
     end: End = None,
     dtype: Dtype = "auto",
@@ -107,7 +112,9 @@ def ask(
 
       hf-videollm ask clip.mp4 "What happens?" --model ./pllava-7b --frames 16 --dtype bfloat16 --json
     """
-    options = _video_options(frames, start, end, allow_host, on_decode_error) | _sound_options(sound, missing_audio)
+    options = _video_options(frames, start, end, allow_host, on_decode_error) | _design_options(
+        sound, missing_audio, tokens_per_frame
+    )
     answer = _answer(video, question, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
 
@@ -118,6 +125,7 @@ def caption(
     model: Model = None,
     prompt: Annotated[str, typer.Option(help="The instruction.")] = CAPTION_PROMPT,
     frames: Frames = None,
+    tokens_per_frame: TokensPerFrame = None,
     start: Start = None,
     end: End = None,
     dtype: Dtype = "auto",
@@ -145,7 +153,9 @@ def caption(
             "pass --model for real captions.",
             soft_wrap=True,
         )
-    options = _video_options(frames, start, end, allow_host, on_decode_error) | _sound_options(sound, missing_audio)
+    options = _video_options(frames, start, end, allow_host, on_decode_error) | _design_options(
+        sound, missing_audio, tokens_per_frame
+    )
     answer = _answer(video, prompt, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
 
@@ -217,7 +227,7 @@ def flops(
     from .hub.flops import describe_flops
 
     report = describe_flops(
-        path_or_id,
+        None if path_or_id is None else _find_checkpoint(path_or_id),
         design=design,
         num_frames=frames,
         text_tokens=text_tokens,
@@ -277,9 +287,13 @@ def _video_options(
     return {name: value for name, value in options.items() if value is not None} | {"on_decode_error": on_decode_error}
 
 
-def _sound_options(sound: bool | None, missing_audio: str | None) -> dict[str, Any]:
-    """The options of sound that were given."""
-    options = {"use_audio_in_video": sound, "missing_audio": missing_audio}
+def _design_options(sound: bool | None, missing_audio: str | None, tokens_per_frame: int | None) -> dict[str, Any]:
+    """Options that only some designs have, as far as they were given."""
+    options = {
+        "use_audio_in_video": sound,
+        "missing_audio": missing_audio,
+        "num_tokens_per_frame": tokens_per_frame,
+    }
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -316,6 +330,8 @@ def _answer(
     hears = hasattr(pipe.model, "get_audio_features")
     if not hears and (given := sorted({"use_audio_in_video", "missing_audio"} & set(options))):
         raise ValueError(f"{source} cannot hear: leave out {' and '.join(given)}.")
+    if "num_tokens_per_frame" in set(options) - set(getattr(pipe.model.base_model, "media_options", ())):
+        raise ValueError(f"{source} cannot choose the tokens of a frame: leave out num_tokens_per_frame.")
     began = time.perf_counter()
     settings = {"return_full_text": False, "generate_kwargs": {"do_sample": False, "max_new_tokens": max_new_tokens}}
     with errors.status("Watching and answering ..."):
@@ -423,6 +439,7 @@ def _in_words_of_options(message: str) -> str:
     for pattern, option in (
         (r'pass on_decode_error="truncate"', "pass --on-decode-error truncate"),
         (r"allowed_hosts=[(\[][^)\]]*[)\]]", "--allow-host HOST"),
+        (r"num_tokens_per_frame", "--tokens-per-frame"),
         (r"num_frames", "--frames"),
         (r"\b(num_)?tokens_per_frame", "--tokens-per-frame"),
         (r"use_audio_in_video", "--sound/--no-sound"),

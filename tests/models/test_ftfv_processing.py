@@ -14,6 +14,7 @@ from transformers.video_utils import VideoMetadata
 
 from hf_videollm import FtfvProcessor, FtfvVideoProcessor
 from hf_videollm.models.processing_ftfv import processor_options
+from hf_videollm.training.collator import VideoDataCollator
 
 # One level of 255, divided by the smallest deviation.
 ONE_LEVEL = 1 / 255 / 0.26 + 1e-3
@@ -243,3 +244,32 @@ def test_rows_of_the_processor_are_collated_with_their_k() -> None:
         together = model(**batch, num_tokens_per_frame=2).logits[:, -1]
         alone = [model(**row, num_tokens_per_frame=2).logits[0, -1] for row in rows]
     torch.testing.assert_close(together, torch.stack(alone), atol=5e-5, rtol=0)
+
+
+def test_serving_engines_are_told_the_tokens_of_a_call() -> None:
+    processor = make_processor()
+    sizes = {"image_sizes": [(40, 60)], "video_sizes": [(NUM_FRAMES, 40, 60)]}
+    assert processor._get_num_multimodal_tokens(**sizes).num_video_tokens == [NUM_FRAMES * KEPT]
+    data = processor._get_num_multimodal_tokens(**sizes, num_tokens_per_frame=2)
+    assert (data.num_image_tokens, data.num_video_tokens) == ([QUERIES], [NUM_FRAMES * 2])
+
+
+def test_training_with_another_k_tells_the_model() -> None:
+    """The collator's batch goes to the model as it is, K included, whichever is drawn."""
+    processor, model = make_processor(), make_model()
+    row = {
+        "id": "1",
+        "messages": [
+            user({"type": "video", "video": make_video()}, "What?"),
+            {"role": "assistant", "content": [{"type": "text", "text": "a dog"}]},
+        ],
+    }
+    collator = VideoDataCollator(processor, vary={"num_tokens_per_frame": [1, 2, KEPT]})
+    seen = set()
+    for _ in range(8):
+        batch = collator([row])
+        seen.add(batch["num_tokens_per_frame"])
+        assert placeholders(batch)[1] == NUM_FRAMES * batch["num_tokens_per_frame"]
+        assert torch.isfinite(model(**batch).loss)
+    assert len(seen) > 1
+    assert "num_tokens_per_frame" not in VideoDataCollator(processor)([row])

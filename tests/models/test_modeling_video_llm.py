@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from factory import IMAGE, PLLAVA_CASES, TEXT_TOWERS, VIDEO, DesignCase, Row, collate, pllava_case, with_other_media
+from factory import (
+    IMAGE,
+    PLLAVA_CASES,
+    TEXT_TOWERS,
+    VIDEO,
+    VISION_TOWERS,
+    DesignCase,
+    Row,
+    collate,
+    pllava_case,
+    with_other_media,
+)
 from invariants import assert_moved, assert_same, generate, logits_of, media_of
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -422,3 +433,20 @@ def test_sharded_checkpoint_is_read_back(tmp_path: Path) -> None:
     assert torch.equal(
         logits_of(PllavaForConditionalGeneration.from_pretrained(tmp_path), batch), logits_of(model, batch)
     )
+
+
+@pytest.mark.parametrize("size", [(8, 32), (16, 24), (32, 32)])
+def test_frames_of_a_wrong_size_are_refused(size: tuple[int, int]) -> None:
+    """(8, 32) has as many patches as (16, 16): SigLIP alone would put them in wrong places."""
+    model = pllava_case("llama", "siglip_vision_model").make_model()
+    with pytest.raises(
+        ValueError, match=f"{size[0]} x {size[1]} pixels do not fit the vision tower, which takes 16 x 16"
+    ):
+        model.get_video_features(torch.randn(1, 2, 3, *size))
+
+
+@pytest.mark.parametrize("vision", VISION_TOWERS)
+def test_frames_of_one_channel_are_refused(vision: str) -> None:
+    model = pllava_case("llama", vision).make_model()
+    with pytest.raises(ValueError, match=r"Frames must be \(frames, 3, height, width\), not of shape"):
+        model.get_video_features(torch.randn(1, 2, 1, 16, 16))

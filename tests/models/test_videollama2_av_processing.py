@@ -73,7 +73,7 @@ def ask(processor: VideoLlama2AVProcessor, **inputs: Any) -> Any:
 
 
 def test_sound_of_a_video_follows_its_frames(processor: VideoLlama2AVProcessor, video: str) -> None:
-    batch = ask(processor, videos=video)
+    batch = ask(processor, videos=video, return_mm_token_type_ids=True)
     # AAC may add a few milliseconds, never a patch.
     num_audio = tokens_of(SECONDS)
     assert counts(processor, batch) == [{"image": 0, "video": VIDEO_TOKENS, "audio": num_audio}]
@@ -86,7 +86,9 @@ def test_sound_of_a_video_follows_its_frames(processor: VideoLlama2AVProcessor, 
 
 
 def test_audio_first(video: str) -> None:
-    types = ask(make_av_processor(audio_first=True), videos=video)["mm_token_type_ids"][0]
+    types = ask(make_av_processor(audio_first=True), videos=video, return_mm_token_type_ids=True)["mm_token_type_ids"][
+        0
+    ]
     assert types[types > 0].tolist() == [3] * tokens_of(SECONDS) + [2] * VIDEO_TOKENS
 
 

@@ -19,6 +19,7 @@ from transformers.utils import can_return_tuple, torch_compilable_check
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
+from .vision_tower_video_llm import check_frames, concatenate_layers, vision_layers
 
 
 class ForwardOptions(TypedDict, total=False):
@@ -140,6 +141,7 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             `last_hidden_state` is `(num_frames, tokens, vision_width)`, class token dropped when the
             strategy is `"default"`.
         """
+        check_frames(frames, self.config.vision_config)
         chunk_size = self.config.vision_chunk_size or max(len(frames), 1)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -157,8 +159,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             attentions.append(outputs.attentions)
         return BaseModelOutputWithPooling(
             last_hidden_state=torch.cat(features),
-            hidden_states=_concatenate_layers(hidden_states) if output_hidden_states else None,
-            attentions=_concatenate_layers(attentions) if attentions[0] else None,
+            hidden_states=concatenate_layers(hidden_states) if output_hidden_states else None,
+            attentions=concatenate_layers(attentions) if attentions[0] else None,
         )
 
     def _select_features(self, outputs: Any) -> torch.Tensor:
@@ -563,24 +565,6 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
             for modality, output in media.items()
         }
         return input_ids, model_kwargs
-
-
-def vision_layers(vision_tower: Any) -> nn.ModuleList:
-    """The transformer layers of a vision tower of transformers, wherever the family keeps them.
-
-    Raises:
-        ValueError: no list of layers was found.
-    """
-    num_layers = vision_tower.config.num_hidden_layers
-    for module in vision_tower.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
-            return module
-    raise ValueError(f"No list of {num_layers} layers found in the vision tower {type(vision_tower).__name__}.")
-
-
-def _concatenate_layers(chunks: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
-    """Join per-chunk tuples of per-layer tensors along the frames."""
-    return tuple(torch.cat(layer) for layer in zip(*chunks, strict=True))
 
 
 __all__ = [

@@ -1,9 +1,9 @@
 """Processor of FTFV: prompts for Vicuna, K placeholders for each frame of a video, N for an image."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers.image_utils import make_flat_list_of_images
-from transformers.processing_utils import ImagesKwargs
+from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from .configuration_ftfv import tokens_per_frame
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
@@ -72,6 +72,9 @@ class FtfvProcessor(VideoLlmProcessor):
     valid_processor_kwargs = FtfvProcessorKwargs
     default_chat_template = CHAT_TEMPLATE
 
+    # Options of a call that the model must be given as well.
+    MODEL_OPTIONS: ClassVar[tuple[str, ...]] = ("num_tokens_per_frame",)
+
     def __init__(
         self,
         image_processor: Any = None,
@@ -122,6 +125,21 @@ class FtfvProcessor(VideoLlmProcessor):
         processed = self.image_processor(images, **kwargs)
         placeholders = self.image_token * self.num_image_tokens(num_tokens_per_frame)
         return processed, [placeholders] * len(make_flat_list_of_images(images))
+
+    def _get_num_multimodal_tokens(
+        self,
+        image_sizes: list | None = None,
+        video_sizes: list | None = None,
+        num_tokens_per_frame: int | None = None,
+        **kwargs: Any,
+    ) -> MultiModalData:
+        """As in the base, for the K of a call."""
+        data = super()._get_num_multimodal_tokens(image_sizes, video_sizes, **kwargs)
+        if image_sizes is not None:
+            data.num_image_tokens = [self.num_image_tokens(num_tokens_per_frame)] * len(image_sizes)
+        if video_sizes is not None:
+            data.num_video_tokens = [self.num_video_tokens(int(size[0]), num_tokens_per_frame) for size in video_sizes]
+        return data
 
 
 def processor_options(config: Any) -> dict[str, Any]:

@@ -57,7 +57,8 @@ class VideoDataCollator:
         """Make one batch.
 
         Returns:
-            The processor's outputs plus `labels` (batch, length), `IGNORE_INDEX` outside the answers.
+            The processor's outputs plus `labels` (batch, length), `IGNORE_INDEX` outside the answers, and options
+            that the model must be told too (`num_tokens_per_frame` of FTFV).
 
         Raises:
             ValueError: a row has nothing to learn, is longer than `max_length`, or the template marks no answers.
@@ -69,23 +70,26 @@ class VideoDataCollator:
                 "so it is unknown what to train on. Add the tags to the template of the processor."
             )
         conversations = [self._conversation(row) for row in rows]
+        options = {
+            "padding": True,
+            **self._media_kwargs(rows),
+            **(self.processor_kwargs or {}),
+            **{name: self._rng.choice(values) for name, values in (self.vary or {}).items()},
+        }
         batch = self.processor.apply_chat_template(
             conversations,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
             return_assistant_tokens_mask=True,
-            processor_kwargs={
-                "padding": True,
-                **self._media_kwargs(rows),
-                **(self.processor_kwargs or {}),
-                **{name: self._rng.choice(values) for name, values in (self.vary or {}).items()},
-            },
+            processor_kwargs=dict(options),
         )
+        # What decides the number of placeholders, the model must know as well.
+        shared = {name: options[name] for name in getattr(self.processor, "MODEL_OPTIONS", ()) if name in options}
         answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
         batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
         self._check(rows, batch)
-        return dict(batch)
+        return {**batch, **shared}
 
     def describe(self, row: Mapping[str, Any]) -> str:
         """Show what the model is trained on for one row: the prompt, and in [brackets] what it must predict.
