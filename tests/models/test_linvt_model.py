@@ -5,7 +5,18 @@ import copy
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from linvt_cases import CASES, IMAGE, MODULE, VIDEO, make_frames, make_image_llm, make_linvt, prompt, videos
+from linvt_cases import (
+    CASES,
+    IMAGE,
+    MODULE,
+    VIDEO,
+    image_media,
+    make_frames,
+    make_image_llm,
+    make_linvt,
+    prompt,
+    videos,
+)
 from safetensors.torch import load_file
 
 from hf_videollm.models.configuration_linvt import LinVTConfig
@@ -297,6 +308,26 @@ def test_training_without_the_frames_is_refused():
     model = make_linvt(NAME).train()
     with pytest.raises(ValueError, match="but no frames came with them"):
         model(**prompt(model, [[5, "v", 6]]))
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "glm4v"])
+@torch.no_grad()
+def test_earlier_images_leave_nothing_behind(name):
+    """M-RoPE families remember the shift of the last prompt's images, row by row."""
+    model = make_linvt(name)
+    clip = {**prompt(model, [[5, "v", 6]]), **videos(name, [make_frames(3)])}
+    embeds = model.get_input_embeddings()(torch.tensor([[5, 6, 7]]))
+
+    def run():
+        words = model(inputs_embeds=embeds)
+        generated = model.generate(**clip, max_new_tokens=3, do_sample=False)
+        return words.logits, model(**clip).logits, generated
+
+    fresh = run()
+    media, lengths = image_media(name, model.model.backbone, make_frames(2))
+    model(**prompt(model, [[5, ("i", lengths[0]), 7], [3, ("i", lengths[1]), 4, 8]]), **media)
+    for found, expected in zip(run(), fresh, strict=True):
+        assert torch.equal(found, expected)
 
 
 @torch.no_grad()

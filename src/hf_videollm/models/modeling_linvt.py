@@ -267,6 +267,10 @@ class LinVTModel(LinVTPreTrainedModel):
                 others["mm_token_type_ids"] = mm_token_type_ids
         if position_ids is None and past_key_values is not None and past_key_values.get_seq_length() > 0:
             position_ids = self._continued_positions(attention_mask, past_key_values, inputs)
+        elif position_ids is None and inputs_embeds is not None and has_spatial_positions(self.backbone):
+            # Else it would add what it remembers of the prompt before (rope_deltas).
+            mask = attention_mask if attention_mask is not None else torch.ones_like(inputs_embeds[..., 0])
+            position_ids = text_positions(mask, inputs_embeds.shape[1])
         return self.backbone(
             **inputs,
             attention_mask=attention_mask,
