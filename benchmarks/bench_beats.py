@@ -3,8 +3,6 @@
 python benchmarks/bench_beats.py --help
 """
 
-import json
-import platform
 import time
 import warnings
 from collections.abc import Callable
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 import transformers
 import typer
+from bench_tools import record, with_ratios
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
 from hf_videollm.models.configuration_beats import BeatsConfig
@@ -111,14 +110,6 @@ def bench_silence(layers: int, repeats: int) -> dict[str, float]:
     return seconds({"with_silence": lambda: hear(True), "own_length": lambda: hear(False)}, repeats)
 
 
-def with_ratios(times: dict[str, float], reference: str) -> dict[str, dict[str, float]]:
-    """Seconds, and times the reference."""
-    return {
-        name: {"seconds": round(value, 4), f"times_{reference}": round(value / times[reference], 3)}
-        for name, value in times.items()
-    }
-
-
 def main(
     out: Annotated[Path | None, typer.Option(help="JSON file to write; the screen only by default.")] = None,
     machine: Annotated[str, typer.Option(help="Name of the machine, for the record.")] = "not named",
@@ -139,18 +130,7 @@ def main(
             f"encoder_30s_{layers}_layers": with_ratios(bench_encoder(layers, repeats), "transformers_wavlm"),
             f"sound_of_5s_{layers}_layers": with_ratios(bench_silence(layers, repeats), "with_silence"),
         }
-    record = {
-        "machine": machine,
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__},
-        "results": results,
-    }
-    text = json.dumps(record, indent=2)
-    print(text)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n", encoding="utf-8")
+    record(results, out, machine, versions={"numpy": np.__version__})
 
 
 if __name__ == "__main__":

@@ -3,43 +3,20 @@
 python benchmarks/bench_linvt.py --help
 """
 
-import json
-import platform
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 import torch
-import transformers
 import typer
+from bench_tools import record, seconds_by_turns, with_ratios
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_videollm.models.configuration_linvt import LinVTModuleConfig
 from hf_videollm.models.linvt_attention import LinVTAttention
 from hf_videollm.models.linvt_module import LinVTModule
-
-
-def seconds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median wall time of each, after one call to warm up; by turns, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(repeats + 1):
-        for name, function in functions.items():
-            synchronize()
-            began = time.perf_counter()
-            function()
-            synchronize()
-            if turn:
-                times[name].append(time.perf_counter() - began)
-    return {name: median(values) for name, values in times.items()}
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 class TorchScorer(nn.Module):
@@ -99,7 +76,7 @@ def bench_scoring(module: LinVTModule, video: torch.Tensor, repeats: int) -> dic
         return module.svr(video)
 
     eighth = video.shape[1] * video.shape[2] // 8
-    times = seconds(
+    times = seconds_by_turns(
         {"torch": lambda: peer(video), "ours": lambda: in_chunks(None), "ours_in_8_chunks": lambda: in_chunks(eighth)},
         repeats,
     )
@@ -110,7 +87,7 @@ def bench_scoring(module: LinVTModule, video: torch.Tensor, repeats: int) -> dic
 def bench_questions(module: LinVTModule, video: torch.Tensor, question: torch.Tensor, repeats: int) -> dict[str, float]:
     """A question on a new video, and another one on a video that was scored already."""
     selection = module.select(video)
-    return seconds(
+    return seconds_by_turns(
         {
             "new_video": lambda: module(video, text_embeddings=question),
             "further_question": lambda: module.aggregate(selection, question),
@@ -127,7 +104,7 @@ def bench_variants(module: LinVTModule, video: torch.Tensor, question: torch.Ten
         other = LinVTModule(module.hidden_size, config).eval().to(video)
         selection = other.select(video)
         functions[variant] = lambda other=other, selection=selection: other.aggregate(selection, question)
-    return seconds(functions, repeats)
+    return seconds_by_turns(functions, repeats)
 
 
 def bench_training(
@@ -163,17 +140,9 @@ def bench_training(
             loss = forward(checkpointing)
         sizes[name] = sum(size for pointer, size in kept.items() if pointer not in weights) / 2**20
         del loss
-    times = seconds({name: partial(step, checkpointing) for name, checkpointing in ways.items()}, repeats)
+    times = seconds_by_turns({name: partial(step, checkpointing) for name, checkpointing in ways.items()}, repeats)
     model.eval()
     return {name: {"seconds": round(times[name], 4), "mib_for_backward": round(sizes[name], 1)} for name in ways}
-
-
-def with_ratios(times: dict[str, float], reference: str) -> dict[str, dict[str, float]]:
-    """Seconds, and times the reference."""
-    return {
-        name: {"seconds": round(value, 4), f"times_{reference}": round(value / times[reference], 3)}
-        for name, value in times.items()
-    }
 
 
 def main(
@@ -210,20 +179,8 @@ def main(
         "aggregation_of_variants": with_ratios(variants, "multi_c"),
         "training_step": bench_training(module, video, question, repeats),
     }
-    record = {
-        "machine": machine,
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "sizes": {"width": width, "frames": frames, "positions": positions, "selected": selected, "dtype": dtype},
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "results": results,
-    }
-    text = json.dumps(record, indent=2)
-    print(text)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n", encoding="utf-8")
+    sizes = {"width": width, "frames": frames, "positions": positions, "selected": selected, "dtype": dtype}
+    record(results, out, machine, {"device": device, "sizes": sizes})
 
 
 if __name__ == "__main__":

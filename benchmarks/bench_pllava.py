@@ -3,8 +3,6 @@
 python benchmarks/bench_pllava.py --help
 """
 
-import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 import transformers
 import typer
+from bench_tools import record, with_ratios
 
 from hf_videollm import PllavaConfig, PllavaForConditionalGeneration, PllavaVideoProcessor
 
@@ -120,14 +119,6 @@ def bench_chunks(model: PllavaForConditionalGeneration, repeats: int) -> dict[st
     return result
 
 
-def with_ratios(times: dict[str, float], reference: str) -> dict[str, dict[str, float]]:
-    """Seconds, and times the reference."""
-    return {
-        name: {"seconds": round(value, 4), f"times_{reference}": round(value / times[reference], 3)}
-        for name, value in times.items()
-    }
-
-
 def main(
     out: Annotated[Path | None, typer.Option(help="JSON file to write; the screen only by default.")] = None,
     machine: Annotated[str, typer.Option(help="Name of the machine, for the record.")] = "not named",
@@ -151,18 +142,7 @@ def main(
             "beams_4": with_ratios(bench_beams(model, 4, repeats), "encode_once"),
             "vision_chunks": with_ratios(bench_chunks(model, repeats), "chunks_of_32"),
         }
-    record = {
-        "machine": machine,
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "results": results,
-    }
-    text = json.dumps(record, indent=2)
-    print(text)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n", encoding="utf-8")
+    record(results, out, machine)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,13 @@
 python benchmarks/bench_videollama2.py --help
 """
 
-import json
-import platform
-import time
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-import transformers
 import typer
+from bench_tools import record, seconds_by_turns, with_ratios
 from torch import nn
 
 from hf_videollm import VideoLlama2Config, VideoLlama2Model
@@ -26,25 +21,6 @@ try:
     from timm.models.regnet import RegStage
 except ImportError:
     timm = None
-
-
-def seconds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median wall time of each, after one call to warm up; by turns, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(repeats + 1):
-        for name, function in functions.items():
-            synchronize()
-            began = time.perf_counter()
-            function()
-            synchronize()
-            if turn:
-                times[name].append(time.perf_counter() - began)
-    return {name: median(values) for name, values in times.items()}
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def make_config(width: int, grid: int) -> VideoLlama2Config:
@@ -118,7 +94,7 @@ def bench_clips(
             tolerance = {"atol": 2e-4, "rtol": 1e-4} if weight.dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
             torch.testing.assert_close(found, expected.reshape(found.shape), **tolerance)
         functions["timm"] = timm_blocks
-    return seconds(functions, repeats)
+    return seconds_by_turns(functions, repeats)
 
 
 def bench_images(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
@@ -130,7 +106,7 @@ def bench_images(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
         "as_videos": lambda: model.get_video_features(videos),
         "once": lambda: model.get_image_features(images),
     }
-    return seconds(functions, repeats)
+    return seconds_by_turns(functions, repeats)
 
 
 def bench_training(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
@@ -149,17 +125,9 @@ def bench_training(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
         step()
         model.gradient_checkpointing_disable()
 
-    times = seconds({"kept": step, "computed_again": step_with_checkpointing}, repeats)
+    times = seconds_by_turns({"kept": step, "computed_again": step_with_checkpointing}, repeats)
     connector.eval()
     return times
-
-
-def with_ratios(times: dict[str, float], reference: str) -> dict[str, dict[str, float]]:
-    """Seconds, and times the reference."""
-    return {
-        name: {"seconds": round(value, 4), f"times_{reference}": round(value / times[reference], 3)}
-        for name, value in times.items()
-    }
 
 
 def main(
@@ -199,24 +167,8 @@ def main(
         "four_images": with_ratios(images, "as_videos"),
         "training_step": with_ratios(bench_training(model, repeats), "kept"),
     }
-    record = {
-        "machine": machine,
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "sizes": {"width": width, "grid": grid, "dtype": dtype},
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "timm": None if timm is None else timm.__version__,
-        },
-        "results": results,
-    }
-    text = json.dumps(record, indent=2)
-    print(text)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n", encoding="utf-8")
+    facts = {"device": device, "sizes": {"width": width, "grid": grid, "dtype": dtype}}
+    record(results, out, machine, facts, {"timm": None if timm is None else timm.__version__})
 
 
 if __name__ == "__main__":
