@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 import trl
+import typer
 from transformers.trainer_utils import get_last_checkpoint
 
 import hf_videollm
@@ -101,3 +102,48 @@ def one_answer(kind: str, clips: Sequence[Clip]) -> float:
     if kind == "order":
         return sum(f"first, the {question.answer} or" in question.question for question in asked) / len(asked)
     return max(Counter(question.answer for question in asked).values()) / len(asked)
+
+
+def make_or_measure(
+    only: str | None,
+    output: Path,
+    work: Path,
+    stages: Sequence[str],
+    train: Callable[[], tuple[Any, Any]],
+    restore: Callable[[Path], tuple[Any, Any]],
+    evaluate: Callable[[Any, Any], dict[str, Any]],
+    describe: Callable[[Any, dict[str, Any]], str],
+    show: Callable[[str, dict[str, Any]], str] = lambda page, result: page,
+) -> None:
+    """Train, save and measure a checkpoint, or only the later of these.
+
+    Args:
+        only: `"finish"` saves and measures the last training checkpoint, `"evaluate"` measures `output`; `None` does
+            all.
+        output: folder of the finished checkpoint.
+        work: folder of the training checkpoints.
+        stages: names of the recipes.
+        train: gives the trained model and its processor.
+        restore: the same from a training checkpoint.
+        evaluate: measures a model with its processor.
+        describe: the page that lies next to the checkpoint.
+        show: what of page and result goes to the screen.
+
+    Raises:
+        typer.BadParameter: `only` is none of these.
+    """
+    if only not in (None, "finish", "evaluate"):
+        raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
+    if only is None:
+        write_asset(*train(), stages, work, output)
+    elif only == "finish":
+        write_asset(*restore(last_checkpoint(work, stages[-1])), stages, work, output)
+    # Measured as users will have it: loaded from the files.
+    model = transformers.AutoModelForImageTextToText.from_pretrained(output)
+    processor = transformers.AutoProcessor.from_pretrained(output)
+    result = evaluate(model, processor)
+    page = describe(model, result)
+    print(show(page, result))
+    if only != "evaluate":  # measuring again is for the screen; the record is of the training
+        (output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        (output / "TRAINING.md").write_text(page, encoding="utf-8")

@@ -9,22 +9,19 @@ measure on held-out clips, save.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import transformers
 import typer
 from checkpoint_tools import (
     ASSETS,
     count_parameters,
-    last_checkpoint,
     list_recipes,
+    make_or_measure,
     one_answer,
     provenance,
     run_stages,
-    write_asset,
 )
 
 import hf_videollm
@@ -155,21 +152,16 @@ def main(
 ) -> None:
     """Train and measure the small VideoLLaMA2-AV."""
     torch.set_num_threads(threads)
-    if only not in (None, "finish", "evaluate"):
-        raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
-    if only is None:
-        write_asset(*train(work), STAGES, work, output)
-    elif only == "finish":
-        trained = VideoLlama2AVForCausalLM.from_pretrained(last_checkpoint(work, STAGES[-1]))
-        write_asset(trained, build_tiny_videollama2_av()[1], STAGES, work, output)
-    # Measured as users will have it: loaded from the files.
-    model = transformers.AutoModelForImageTextToText.from_pretrained(output)
-    processor = transformers.AutoProcessor.from_pretrained(output)
-    result = evaluate(model, processor, work, per_kind, split)
-    print(describe(model, result))
-    if only != "evaluate":  # measuring again is for the screen; the record is of the training
-        (output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        (output / "TRAINING.md").write_text(describe(model, result), encoding="utf-8")
+    make_or_measure(
+        only,
+        output,
+        work,
+        STAGES,
+        lambda: train(work),
+        lambda checkpoint: (VideoLlama2AVForCausalLM.from_pretrained(checkpoint), build_tiny_videollama2_av()[1]),
+        lambda model, processor: evaluate(model, processor, work, per_kind, split),
+        describe,
+    )
 
 
 if __name__ == "__main__":

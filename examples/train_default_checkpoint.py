@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import transformers
 import typer
 from checkpoint_tools import (
     ASSETS,
     count_parameters,
-    last_checkpoint,
     list_recipes,
+    make_or_measure,
     provenance,
     run_stages,
-    write_asset,
 )
 
 from hf_videollm import PllavaForConditionalGeneration
@@ -103,21 +101,17 @@ def main(
 ) -> None:
     """Train and measure the default checkpoint of the package."""
     torch.set_num_threads(threads)
-    if only not in (None, "finish", "evaluate"):
-        raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
-    if only is None:
-        write_asset(*train(work, num_videos), STAGES, work, output)
-    elif only == "finish":
-        trained = PllavaForConditionalGeneration.from_pretrained(last_checkpoint(work, STAGES[-1]))
-        write_asset(trained, build_tiny_pllava()[1], STAGES, work, output)
-    # Measured as users will have it: loaded from the files.
-    model = transformers.AutoModelForImageTextToText.from_pretrained(output)
-    processor = transformers.AutoProcessor.from_pretrained(output)
-    result = evaluate(model, processor, work, per_kind, split)
-    print(json.dumps(result, indent=2))
-    if only != "evaluate":  # measuring again is for the screen; the record is of the training
-        (output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        (output / "TRAINING.md").write_text(describe(model, result), encoding="utf-8")
+    make_or_measure(
+        only,
+        output,
+        work,
+        STAGES,
+        lambda: train(work, num_videos),
+        lambda checkpoint: (PllavaForConditionalGeneration.from_pretrained(checkpoint), build_tiny_pllava()[1]),
+        lambda model, processor: evaluate(model, processor, work, per_kind, split),
+        describe,
+        lambda page, result: json.dumps(result, indent=2),
+    )
 
 
 if __name__ == "__main__":
