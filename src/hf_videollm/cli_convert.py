@@ -1,7 +1,8 @@
 """`hf-videollm convert ...`: one command for each kind of official checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,20 +51,19 @@ def convert_pllava_command(
     """
     from .hub.convert_pllava import convert_pllava
 
-    with ByteProgress("Converting") as progress:
-        report = convert_pllava(
-            src,
-            dst,
-            base=base,
-            tokenizer=tokenizer,
-            lora_alpha=lora_alpha,
-            merge=merge,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
-            overwrite=overwrite,
-            progress=progress.report,
-        )
-    print_report(report, as_json)
+    _run(
+        convert_pllava,
+        as_json,
+        src,
+        dst,
+        base=base,
+        tokenizer=tokenizer,
+        lora_alpha=lora_alpha,
+        merge=merge,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        overwrite=overwrite,
+    )
 
 
 @convert_app.command("videollama2")
@@ -96,21 +96,20 @@ def convert_videollama2_command(
     """
     from .hub.convert_videollama2 import convert_videollama2
 
-    with ByteProgress("Converting") as progress:
-        report = convert_videollama2(
-            src,
-            dst,
-            base=base,
-            vision=vision,
-            vision_config=vision_config,
-            audio_tower=audio_tower,
-            tokenizer=tokenizer,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
-            overwrite=overwrite,
-            progress=progress.report,
-        )
-    print_report(report, as_json)
+    _run(
+        convert_videollama2,
+        as_json,
+        src,
+        dst,
+        base=base,
+        vision=vision,
+        vision_config=vision_config,
+        audio_tower=audio_tower,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        overwrite=overwrite,
+    )
 
 
 @convert_app.command("ftfv")
@@ -135,21 +134,20 @@ def convert_ftfv_command(
     """
     from .hub.convert_ftfv import convert_ftfv
 
-    with ByteProgress("Converting") as progress:
-        report = convert_ftfv(
-            qwen_vl,
-            language_model,
-            dst,
-            tokenizer=tokenizer,
-            num_frames=frames,
-            num_tokens_per_frame=tokens_per_frame,
-            seed=seed,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
-            overwrite=overwrite,
-            progress=progress.report,
-        )
-    print_report(report, as_json)
+    _run(
+        convert_ftfv,
+        as_json,
+        qwen_vl,
+        language_model,
+        dst,
+        tokenizer=tokenizer,
+        num_frames=frames,
+        num_tokens_per_frame=tokens_per_frame,
+        seed=seed,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        overwrite=overwrite,
+    )
 
 
 @convert_app.command("beats")
@@ -168,6 +166,11 @@ def convert_beats_command(
     """
     from .hub.convert_videollama2_beats import convert_beats
 
+    _run(convert_beats, as_json, src, dst, dtype=dtype, overwrite=overwrite)
+
+
+def _run(convert: Callable[..., Any], as_json: bool, *places: Path, **options: Any) -> None:
+    """Convert under a progress bar and print the report."""
     with ByteProgress("Converting") as progress:
-        report = convert_beats(src, dst, dtype=dtype, overwrite=overwrite, progress=progress.report)
+        report = convert(*places, progress=progress.report, **options)
     print_report(report, as_json)
