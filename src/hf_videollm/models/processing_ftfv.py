@@ -5,41 +5,10 @@ from typing import Any, ClassVar
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs, MultiModalData
 
+from .chat_template_vicuna import CHAT_TEMPLATE
 from .configuration_ftfv import tokens_per_frame
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
 from .video_processing_ftfv import FtfvVideoProcessorKwargs
-
-# "USER: <video>\nquestion ASSISTANT: answer</s>": the layout of conversations that Vicuna was trained on. The paper has
-# no prompt to copy, so this much is a decision: no system message unless the conversation has one, media where they
-# stand among the text, a line break behind each run of them, the frames of a video without anything between them.
-# The generation tags mark what a model is trained on; an answer begins with the blank behind "ASSISTANT:".
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- set role = message['role'] -%}"
-    "{%- if role not in ['system', 'user', 'assistant'] -%}"
-    "{{ raise_exception('Roles are system, user and assistant, not ' + role + '.') }}"
-    "{%- endif -%}"
-    "{%- set chat = namespace(text='') -%}"
-    "{%- if message['content'] is string -%}{%- set chat.text = message['content'] -%}"
-    "{%- else -%}"
-    "{%- for block in message['content'] -%}"
-    "{%- if block['type'] == 'text' -%}{%- set chat.text = chat.text + block['text'] -%}"
-    "{%- elif role == 'user' and block['type'] in ['image', 'video'] -%}"
-    "{%- set is_end = loop.last or loop.nextitem['type'] == 'text' -%}"
-    "{%- set chat.text = chat.text + '<' + block['type'] + '>' + ('\\n' if is_end else '') -%}"
-    "{%- else -%}"
-    "{{ raise_exception('A ' + role + ' message cannot hold ' + block['type'] + '.') }}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- endif -%}"
-    "{%- if role == 'assistant' -%}"
-    "{{ 'ASSISTANT:' }}{%- generation -%}{{ ' ' + chat.text + eos_token }}{%- endgeneration -%}"
-    "{%- elif role == 'user' -%}{{ 'USER: ' + chat.text + ' ' }}"
-    "{%- elif chat.text -%}{{ chat.text + ' ' }}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
-)
 
 
 class FtfvImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]

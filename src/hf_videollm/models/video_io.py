@@ -14,7 +14,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from transformers.video_utils import VideoMetadata
@@ -62,6 +62,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+FrameFn: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 class ClipMetadata(VideoMetadata):
@@ -94,6 +95,7 @@ def load_video(
     limits: MediaLimits = MediaLimits(),  # noqa: B008 (frozen)
     allowed_hosts: Sequence[str] = (),
     on_decode_error: Literal["raise", "truncate"] = "raise",
+    frame_fn: FrameFn | None = None,
 ) -> tuple[np.ndarray, VideoMetadata]:
     """Frames of a video, all of them or those asked for.
 
@@ -113,6 +115,8 @@ def load_video(
         allowed_hosts: hosts that may be downloaded from; none by default. A host whose name leads to a private
             address is refused unless the address itself is listed.
         on_decode_error: "raise", or "truncate": warn and return the wanted frames that come before the damage.
+        frame_fn: applied to each frame, uint8 (H, W, 3), as it is decoded, e.g. to make it smaller: an hour of frames
+            then never lies in memory at full size. It must give all frames one size.
 
     Returns:
         frames: uint8 (T, H, W, 3), RGB, rotated as shown, in the order of the wanted numbers.
@@ -132,22 +136,22 @@ def load_video(
         limits.check_result(source_name(source), num_frames, 1, 1)
     sampler = sample_indices_fn or _Uniform(num_frames)
     if is_frames(source):
-        return _load_frames(source, sampler, start, end, limits)
+        return _load_frames(source, sampler, start, end, limits, frame_fn)
     deadline = Deadline(limits.timeout)
     with _opened(source, backend, limits, allowed_hosts, deadline, on_decode_error == "truncate") as (handle, reader):
         try:
-            return _read(reader, handle.name, sampler, start, end, limits)
+            return _read(reader, handle.name, sampler, start, end, limits, frame_fn)
         except FrameCountChanged:
             # The stream holds fewer pictures than packets; now that they are counted, sample again.
             logger.info("%s: recounted %d frames", handle.name, len(reader.clip))
-            return _read(reader, handle.name, sampler, start, end, limits)
+            return _read(reader, handle.name, sampler, start, end, limits, frame_fn)
         except CorruptMedia:
             if reader.backend == "pyav" or "pyav" not in available_backends():
                 raise
         # The other decoder stumbled; PyAV either manages or says what is wrong.
         second = open_reader(handle, "pyav", limits, deadline, on_decode_error == "truncate")
         try:
-            return _read(second, handle.name, sampler, start, end, limits)
+            return _read(second, handle.name, sampler, start, end, limits, frame_fn)
         finally:
             second.close()
 
@@ -204,6 +208,7 @@ def _read(
     start: float | None,
     end: float | None,
     limits: MediaLimits,
+    frame_fn: FrameFn | None,
 ) -> tuple[np.ndarray, VideoMetadata]:
     """One round: sample, decode the distinct frames in file order, put them in the sampler's order."""
     clip = reader.clip
@@ -217,14 +222,19 @@ def _read(
         view.duration = _shown_until(clip, last) - float(clip.timestamps[first])
     indices = [first + i for i in _asked_for(sampler, view, name)]
     distinct = sorted(set(indices))
-    limits.check_result(name, len(indices), clip.width, clip.height)
+    # The size that `frame_fn` gives is known with the first frame only.
+    limits.check_result(name, len(indices), *((clip.width, clip.height) if frame_fn is None else (1, 1)))
 
     row_of = {index: row for row, index in enumerate(distinct)}
-    pictures = np.empty((len(distinct), clip.height, clip.width, 3), dtype=np.uint8)
+    pictures = np.empty((0,), dtype=np.uint8)
     readable = len(clip)
     decoded = 0
     try:
         for index, picture in reader.frames(distinct):
+            picture = picture if frame_fn is None else frame_fn(picture)
+            if not decoded:
+                limits.check_result(name, len(indices), picture.shape[1], picture.shape[0])
+                pictures = np.empty((len(distinct), *picture.shape), dtype=np.uint8)
             pictures[row_of[index]] = picture
             decoded += 1
     except DecodingStopped as stop:
@@ -298,16 +308,25 @@ def _frame_metadata(frames: FrameList) -> VideoMetadata:
 
 
 def _load_frames(
-    source: Any, sampler: Callable[..., Any], start: float | None, end: float | None, limits: MediaLimits
+    source: Any,
+    sampler: Callable[..., Any],
+    start: float | None,
+    end: float | None,
+    limits: MediaLimits,
+    frame_fn: FrameFn | None,
 ) -> tuple[np.ndarray, VideoMetadata]:
     frames = FrameList(source, limits)
     if start is not None or end is not None:
         raise ValueError(f"{frames.name}: pictures have no times, so start and end mean nothing; slice the list.")
     metadata = _frame_metadata(frames)
     indices = _asked_for(sampler, metadata, frames.name)
-    limits.check_result(frames.name, len(indices), frames.width, frames.height)
-    pictures = np.empty((len(indices), frames.height, frames.width, 3), dtype=np.uint8)
+    limits.check_result(frames.name, len(indices), *((frames.width, frames.height) if frame_fn is None else (1, 1)))
+    pictures = np.empty((0,), dtype=np.uint8)
     for row, index in enumerate(indices):
-        pictures[row] = frames[index]
+        picture = frames[index] if frame_fn is None else frame_fn(frames[index])
+        if row == 0:
+            limits.check_result(frames.name, len(indices), picture.shape[1], picture.shape[0])
+            pictures = np.empty((len(indices), *picture.shape), dtype=np.uint8)
+        pictures[row] = picture
     metadata.frames_indices = indices
     return pictures, metadata

@@ -16,7 +16,7 @@ from transformers.video_utils import VideoMetadata
 from .media_errors import check_interval, check_num_frames
 from .media_source import source_name
 from .video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
-from .video_io import MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
+from .video_io import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
 
 
 class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -62,6 +62,19 @@ def check_frame_budget(num_frames: int, limits: MediaLimits) -> None:
         raise MediaTooLarge(
             f"{num_frames:,} frames were asked for and the limit is {limits.max_frames:,}: lower num_frames or fps, or "
             "raise max_frames."
+        )
+
+
+def check_one_size(sizes: set[tuple[int, ...]]) -> None:
+    """Refuse a batch whose videos come out in several sizes (channels, height, width).
+
+    Raises:
+        ValueError: they are named.
+    """
+    if len(sizes) > 1:
+        raise ValueError(
+            f"The videos of a batch must come out in one size, but these have (channels, height, width) {sorted(sizes)}"
+            ": leave do_resize and do_center_crop on, or process the videos one by one."
         )
 
 
@@ -156,12 +169,20 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         last = total - 1 if end is None else max(first, min(clock.frame_at(end), total - 1))
         if fps is None:
             return self.sample_range(first, last, num_frames or self.num_frames)
-        wanted = max(1, round((clock.seconds(last + 1) - clock.seconds(first)) * fps))
-        check_frame_budget(wanted, MediaLimits())
+        wanted = self.bound_frames(max(1, round((clock.seconds(last + 1) - clock.seconds(first)) * fps)), **kwargs)
         if clock.is_constant:
             return self.sample_range(first, last, wanted)
         edges = np.linspace(clock.seconds(first), clock.seconds(last + 1), wanted + 1)
         return np.array([clock.frame_shown_at(time) for time in (edges[:-1] + edges[1:]) / 2], dtype=np.int64)
+
+    def bound_frames(self, wanted: int, **kwargs: Any) -> int:
+        """How many frames to take where `fps` asks for `wanted` of them. A design with a bound of its own lowers it.
+
+        Raises:
+            MediaTooLarge: more than any call may ask for.
+        """
+        check_frame_budget(wanted, MediaLimits())
+        return wanted
 
     def sample_range(self, first: int, last: int, num_frames: int) -> np.ndarray:
         """Rule of the design: `num_frames` indices from `first` to `last`, both inclusive. Centres of equal parts."""
@@ -224,12 +245,21 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
                 # By the call alone: a downloaded processor_config.json must not open the network.
                 allowed_hosts=tuple(kwargs.get("allowed_hosts") or ()),
                 on_decode_error=self._option("on_decode_error", kwargs),
+                frame_fn=self.frame_fn(**kwargs),
             )
         except MediaError:
             raise
         except ValueError as error:
             raise ValueError(f"{source_name(source)}: {error}") from error
         return torch.from_numpy(loaded).permute(0, 3, 1, 2), metadata
+
+    def frame_fn(self, **kwargs: Any) -> FrameFn | None:
+        """What is done to each frame, uint8 (H, W, 3), as it is decoded; `None` for nothing. For long videos.
+
+        Args:
+            kwargs: options of the call.
+        """
+        return None
 
     def _option(self, name: str, kwargs: dict[str, Any]) -> Any:
         value = kwargs.get(name)
@@ -281,12 +311,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
             self.rescale_and_normalize(video, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
             for video in videos
         ]
-        sizes = sorted({tuple(video.shape[1:]) for video in videos})
-        if len(sizes) > 1:
-            raise ValueError(
-                f"The videos of a batch must come out in one size, but these have (channels, height, width) {sizes}: "
-                "leave do_resize and do_center_crop on, or process the videos one by one."
-            )
+        check_one_size({tuple(video.shape[1:]) for video in videos})
         counts = torch.tensor([len(video) for video in videos])
         pixel_values = pad_sequence(videos, batch_first=True)
         return BatchFeature(
@@ -294,4 +319,10 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         )
 
 
-__all__ = ["FrameClock", "VideoLlmVideoProcessor", "VideoLlmVideoProcessorKwargs"]
+__all__ = [
+    "FrameClock",
+    "VideoLlmVideoProcessor",
+    "VideoLlmVideoProcessorKwargs",
+    "check_frame_budget",
+    "check_one_size",
+]
