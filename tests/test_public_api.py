@@ -45,6 +45,10 @@ PUBLIC_NAMES = [
     "VideoLlama2Processor",
     "VideoLlama2VideoProcessor",
     "VideoTextToTextPipeline",
+    "XgenMMConfig",
+    "XgenMMForConditionalGeneration",
+    "XgenMMModel",
+    "XgenMMProcessor",
     "__version__",
     "default_checkpoint",
     "load_audio",
@@ -91,6 +95,14 @@ AUTO_MAPPINGS = {
         "AutoModelForCausalLM": "FtfvForConditionalGeneration",
         "AutoProcessor": "FtfvProcessor",
         "AutoVideoProcessor": "FtfvVideoProcessor",
+    },
+    "xgen_mm": {
+        "AutoConfig": "XgenMMConfig",
+        "AutoModel": "XgenMMModel",
+        "AutoModelForImageTextToText": "XgenMMForConditionalGeneration",
+        "AutoModelForMultimodalLM": "XgenMMForConditionalGeneration",
+        "AutoModelForCausalLM": "XgenMMForConditionalGeneration",
+        "AutoProcessor": "XgenMMProcessor",
     },
 }
 

@@ -9,6 +9,7 @@ from .models.configuration_pllava import PllavaConfig
 from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
 from .models.configuration_videollama2 import VideoLlama2Config
 from .models.configuration_videollama2_av import VideoLlama2AVConfig
+from .models.configuration_xgen_mm import XgenMMConfig
 from .models.feature_extraction_beats import BeatsFeatureExtractor
 from .models.media_errors import (
     CheckpointError,
@@ -28,11 +29,13 @@ from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
 from .models.modeling_qwen_vl_vision import QwenVLVisionModel
 from .models.modeling_videollama2 import VideoLlama2ForCausalLM, VideoLlama2Model
 from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama2AVModel
+from .models.modeling_xgen_mm import XgenMMForConditionalGeneration, XgenMMModel
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.processing_ftfv import FtfvProcessor
 from .models.processing_pllava import PllavaProcessor
 from .models.processing_videollama2 import VideoLlama2Processor
 from .models.processing_videollama2_av import VideoLlama2AVProcessor
+from .models.processing_xgen_mm import XgenMMProcessor
 from .models.video_io import MediaLimits, load_audio, load_video
 from .models.video_processing_ftfv import FtfvVideoProcessor
 from .models.video_processing_pllava import PllavaVideoProcessor
@@ -82,6 +85,10 @@ __all__ = [
     "VideoLlama2Processor",
     "VideoLlama2VideoProcessor",
     "VideoTextToTextPipeline",
+    "XgenMMConfig",
+    "XgenMMForConditionalGeneration",
+    "XgenMMModel",
+    "XgenMMProcessor",
     "__version__",
     "default_checkpoint",
     "load_audio",

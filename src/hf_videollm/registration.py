@@ -21,6 +21,7 @@ from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
 from .models.configuration_video_llm import PIPELINE_TASK
 from .models.configuration_videollama2 import VideoLlama2Config
 from .models.configuration_videollama2_av import VideoLlama2AVConfig
+from .models.configuration_xgen_mm import XgenMMConfig
 from .models.feature_extraction_beats import BeatsFeatureExtractor
 from .models.modeling_beats import BeatsModel
 from .models.modeling_ftfv import FtfvForConditionalGeneration, FtfvModel
@@ -28,11 +29,13 @@ from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
 from .models.modeling_qwen_vl_vision import QwenVLVisionModel
 from .models.modeling_videollama2 import VideoLlama2ForCausalLM, VideoLlama2Model
 from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama2AVModel
+from .models.modeling_xgen_mm import XgenMMForConditionalGeneration, XgenMMModel
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.processing_ftfv import FtfvProcessor
 from .models.processing_pllava import PllavaProcessor
 from .models.processing_videollama2 import VideoLlama2Processor
 from .models.processing_videollama2_av import VideoLlama2AVProcessor
+from .models.processing_xgen_mm import XgenMMProcessor
 from .models.video_processing_ftfv import FtfvVideoProcessor
 from .models.video_processing_pllava import PllavaVideoProcessor
 from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
@@ -45,7 +48,7 @@ def register_design(
     model: Any,
     generating_model: Any,
     processor: Any,
-    video_processor: Any,
+    video_processor: Any = None,
     feature_extractor: Any = None,
 ) -> None:
     """Register one design with every Auto class, and its files to be copied next to its checkpoints.
@@ -55,7 +58,7 @@ def register_design(
         model: class without a head.
         generating_model: class with a head.
         processor: processor class.
-        video_processor: video processor class.
+        video_processor: video processor class; none for an image-LLM.
         feature_extractor: feature extractor class of a design that hears.
     """
     AutoConfig.register(config.model_type, config, exist_ok=True)
@@ -63,7 +66,9 @@ def register_design(
     for auto_class in GENERATING_AUTO_CLASSES:
         auto_class.register(config, generating_model, exist_ok=True)
     AutoProcessor.register(config, processor, exist_ok=True)
-    AutoVideoProcessor.register(config, video_processor, exist_ok=True)
+    if video_processor is not None:
+        AutoVideoProcessor.register(config, video_processor, exist_ok=True)
+        video_processor.register_for_auto_class()
     if feature_extractor is not None:
         AutoFeatureExtractor.register(config, feature_extractor, exist_ok=True)
 
@@ -71,7 +76,6 @@ def register_design(
     model.register_for_auto_class("AutoModel")
     generating_model.register_for_auto_class("AutoModelForImageTextToText")
     processor.register_for_auto_class()
-    video_processor.register_for_auto_class()
 
 
 def register_encoder(config: Any, model: Any, feature_extractor: Any = None) -> None:
@@ -100,6 +104,7 @@ def register_all() -> None:
         BeatsFeatureExtractor,
     )
     register_design(FtfvConfig, FtfvModel, FtfvForConditionalGeneration, FtfvProcessor, FtfvVideoProcessor)
+    register_design(XgenMMConfig, XgenMMModel, XgenMMForConditionalGeneration, XgenMMProcessor)
     register_encoder(BeatsConfig, BeatsModel, BeatsFeatureExtractor)
     register_encoder(QwenVLVisionConfig, QwenVLVisionModel)
     PIPELINE_REGISTRY.register_pipeline(

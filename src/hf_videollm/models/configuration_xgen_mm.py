@@ -1,0 +1,105 @@
+"""Configuration of XGen-MM, also called BLIP-3 (Xue et al., 2024): an image-LLM that transformers does not have."""
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+@strict
+class XgenMMConfig(PreTrainedConfig):
+    r"""
+    SigLIP, a perceiver resampler and Phi-3, for images alone. The defaults are those of the released v1.5 checkpoints
+    (4.36 billion parameters, the head of SigLIP included, which nothing reads and which is left out here).
+
+    vision_config (`dict` or `PreTrainedConfig`, *optional*):
+        Vision tower; SigLIP so400m for 384 pixels by default.
+    text_config (`dict` or `PreTrainedConfig`, *optional*):
+        Language model; Phi-3-mini by default, with three more tokens (`<image>`, `<image placeholder>`,
+        `<|endofchunk|>`).
+    image_token_id (`int`):
+        Placeholder of one vector of an image.
+    num_query_tokens (`int`):
+        Vectors of an image. There is one view of each image, at the size of the tower: the cutting up of large images
+        (any-res) that the released checkpoints also know is left out.
+    resampler_num_layers (`int`):
+        Layers of the resampler.
+    resampler_num_heads (`int`):
+        Heads of its attention.
+    resampler_head_dim (`int`):
+        Width of one head; all heads together need not be as wide as the tower.
+    resampler_mlp_ratio (`int`):
+        Width of its MLPs, in widths of the tower.
+    lm_head_bias (`bool`):
+        The head adds a bias, as the released one does.
+
+    Example:
+
+    ```python
+    >>> from hf_videollm.models.configuration_xgen_mm import XgenMMConfig
+    >>> config = XgenMMConfig()
+    >>> config.num_query_tokens, config.vision_config.image_size, config.text_config.hidden_size
+    (128, 384, 3072)
+
+    ```"""
+
+    model_type = "xgen_mm"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "vision_config": SubConfigSpec(
+            config_class=AutoConfig,
+            model_type="siglip_vision_model",
+            init_kwargs={
+                "hidden_size": 1152,
+                "intermediate_size": 4304,
+                "num_hidden_layers": 27,
+                "num_attention_heads": 16,
+                "image_size": 384,
+                "patch_size": 14,
+                "vision_use_head": False,
+            },
+        ),
+        "text_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="phi3", init_kwargs={"vocab_size": 32015, "sliding_window": 2047}
+        ),
+    }
+    # Auto class -> "file.Class": what `trust_remote_code=True` loads from a saved folder.
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_xgen_mm.XgenMMConfig",
+        "AutoModel": "modeling_xgen_mm.XgenMMModel",
+        "AutoModelForImageTextToText": "modeling_xgen_mm.XgenMMForConditionalGeneration",
+        "AutoModelForMultimodalLM": "modeling_xgen_mm.XgenMMForConditionalGeneration",
+        "AutoModelForCausalLM": "modeling_xgen_mm.XgenMMForConditionalGeneration",
+        "AutoProcessor": "processing_xgen_mm.XgenMMProcessor",
+    }
+
+    # A dict or a `PreTrainedConfig`; always the latter once the config is made.
+    vision_config: Any = None
+    text_config: Any = None
+    image_token_id: int = 32012
+    num_query_tokens: int = 128
+    resampler_num_layers: int = 6
+    resampler_num_heads: int = 16
+    resampler_head_dim: int = 96
+    resampler_mlp_ratio: int = 4
+    lm_head_bias: bool = True
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        saved_auto_map = kwargs.pop("auto_map", None) or {}
+        super().__post_init__(**kwargs)
+        self.auto_map = {**self.auto_classes, **saved_auto_map}
+
+    def validate_architecture(self) -> None:
+        """Checked by transformers when a config is made and when it is saved."""
+        for name in ("num_query_tokens", "resampler_num_layers", "resampler_num_heads", "resampler_head_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.resampler_mlp_ratio < 1:
+            raise ValueError(f"resampler_mlp_ratio must be at least 1, not {self.resampler_mlp_ratio}.")
+
+
+# Here and not at the package's import: this file also travels with checkpoints, where nobody else would register it.
+AutoConfig.register(XgenMMConfig.model_type, XgenMMConfig, exist_ok=True)
+
+__all__ = ["XgenMMConfig"]

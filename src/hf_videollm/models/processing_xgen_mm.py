@@ -1,0 +1,93 @@
+"""Processor of XGen-MM: the prompts that its instruction tuning was done with, 128 placeholders for each image."""
+
+from typing import Any, ClassVar
+
+from transformers import ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessingKwargs
+
+from .processing_video_llm import placeholder_id
+
+# The layout of the public training code (salesforce/LAVIS, branch xgen-mm, `open_flamingo/train/sft_data_utils.py`):
+# Phi-3's, with this system message where a conversation has none, and a line break behind each image. The generation
+# tags mark what a model is trained on. The "base" checkpoints never saw it: theirs is `<image>` and the bare text.
+CHAT_TEMPLATE = (
+    "{%- if not messages or messages[0]['role'] != 'system' -%}"
+    "{{ '<|system|>\\nA chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user\\'s questions.<|end|>\\n' }}"
+    "{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{%- set role = message['role'] -%}"
+    "{%- if role not in ['system', 'user', 'assistant'] -%}"
+    "{{ raise_exception('Roles are system, user and assistant, not ' + role + '.') }}"
+    "{%- endif -%}"
+    "{%- set chat = namespace(text='') -%}"
+    "{%- if message['content'] is string -%}{%- set chat.text = message['content'] -%}"
+    "{%- else -%}"
+    "{%- for block in message['content'] -%}"
+    "{%- if block['type'] == 'text' -%}{%- set chat.text = chat.text + block['text'] -%}"
+    "{%- elif role == 'user' and block['type'] == 'image' -%}{%- set chat.text = chat.text + '<image>\\n' -%}"
+    "{%- else -%}"
+    "{{ raise_exception('A ' + role + ' message cannot hold ' + block['type'] + '.') }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+    "{{ '<|' + role + '|>\\n' }}"
+    "{%- if role == 'assistant' -%}"
+    "{%- generation -%}{{ chat.text + '<|end|>\\n' }}{%- endgeneration -%}"
+    "{%- else -%}{{ chat.text + '<|end|>\\n' }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|assistant|>\\n' }}{%- endif -%}"
+)
+
+
+class XgenMMProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
+    """Keyword arguments of XGen-MM's processor."""
+
+    # transformers 5.20 reads it unasked.
+    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
+
+
+class XgenMMProcessor(ProcessorMixin):
+    """Image processor and tokenizer in one.
+
+    The image processor is `SiglipImageProcessor(size={"height": 384, "width": 384})`, which squeezes every image into
+    one square, as the released checkpoints do for their one view of a whole image.
+    """
+
+    valid_processor_kwargs = XgenMMProcessorKwargs
+    default_chat_template: ClassVar[str] = CHAT_TEMPLATE
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | dict[str, str] | None = None,
+        image_token: str = "<image>",
+        num_query_tokens: int = 128,
+    ) -> None:
+        """Args:
+        image_token: text of the image placeholder, one token of the tokenizer.
+        num_query_tokens: vectors of an image, as in the configuration of the model.
+        """
+        self.image_token = image_token
+        self.image_token_id = placeholder_id(tokenizer, image_token)
+        self.num_query_tokens = num_query_tokens
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or self.default_chat_template)
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        return self.image_token * self.num_query_tokens
+
+    def _get_num_multimodal_tokens(self, image_sizes: list | None = None, **kwargs: Any) -> MultiModalData:
+        """Placeholder counts for serving engines, which ask before they have pixels.
+
+        Args:
+            image_sizes: (height, width) of each image.
+        """
+        if image_sizes is None:
+            return MultiModalData()
+        count = len(image_sizes)
+        return MultiModalData(num_image_tokens=[self.num_query_tokens] * count, num_image_patches=[1] * count)
+
+
+__all__ = ["XgenMMProcessor"]
