@@ -319,7 +319,9 @@ class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = LinVTModel(config)
         text_config = config.get_text_config()
-        self.lm_head: nn.Module = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        # XGen-MM's head is the only one with a bias.
+        has_bias = getattr(config.backbone_config, "lm_head_bias", False)
+        self.lm_head: nn.Module = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=has_bias)
         embedding = self.model.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
@@ -350,7 +352,8 @@ class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
         """
         image_llm = AutoModelForImageTextToText.from_pretrained(pretrained_model_name_or_path, **kwargs)
         base, head = getattr(image_llm, "model", None), image_llm.get_output_embeddings()
-        if not isinstance(base, nn.Module) or type(head) is not nn.Linear or head.bias is not None:
+        has_bias = getattr(image_llm.config, "lm_head_bias", False)
+        if not isinstance(base, nn.Module) or type(head) is not nn.Linear or (head.bias is not None) != has_bias:
             raise ValueError(
                 f"{type(image_llm).__name__} is not a base model with a linear head without bias, as LinVT expects."
             )
