@@ -366,7 +366,7 @@ class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
             num_frames=num_frames,
             backbone_name=str(pretrained_model_name_or_path),
             backbone_revision=kwargs.get("revision"),
-            tie_word_embeddings=head.weight is base.get_input_embeddings().weight,
+            tie_word_embeddings=head.weight is image_llm.get_input_embeddings().weight,
             dtype=image_llm.dtype,
         )
         # The weights exist already: on this device they take no room.
