@@ -5,12 +5,14 @@ Importing the package registers every design with the Auto classes and the task 
 
 from .models.configuration_beats import BeatsConfig
 from .models.configuration_ftfv import FtfvConfig
+from .models.configuration_linvt import LinVTConfig, LinVTModuleConfig
 from .models.configuration_pllava import PllavaConfig
 from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
 from .models.configuration_videollama2 import VideoLlama2Config
 from .models.configuration_videollama2_av import VideoLlama2AVConfig
 from .models.configuration_xgen_mm import XgenMMConfig
 from .models.feature_extraction_beats import BeatsFeatureExtractor
+from .models.linvt_module import LinVTModule
 from .models.media_errors import (
     CheckpointError,
     CorruptMedia,
@@ -25,6 +27,7 @@ from .models.media_errors import (
 )
 from .models.modeling_beats import BeatsModel
 from .models.modeling_ftfv import FtfvForConditionalGeneration, FtfvModel
+from .models.modeling_linvt import LinVTForCausalLM, LinVTModel
 from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
 from .models.modeling_qwen_vl_vision import QwenVLVisionModel
 from .models.modeling_videollama2 import VideoLlama2ForCausalLM, VideoLlama2Model
@@ -32,12 +35,14 @@ from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama
 from .models.modeling_xgen_mm import XgenMMForConditionalGeneration, XgenMMModel
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.processing_ftfv import FtfvProcessor
+from .models.processing_linvt import LinVTProcessor
 from .models.processing_pllava import PllavaProcessor
 from .models.processing_videollama2 import VideoLlama2Processor
 from .models.processing_videollama2_av import VideoLlama2AVProcessor
 from .models.processing_xgen_mm import XgenMMProcessor
 from .models.video_io import MediaLimits, load_audio, load_video
 from .models.video_processing_ftfv import FtfvVideoProcessor
+from .models.video_processing_linvt import LinVTVideoProcessor
 from .models.video_processing_pllava import PllavaVideoProcessor
 from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
 from .registration import register_all
@@ -59,6 +64,13 @@ __all__ = [
     "FtfvModel",
     "FtfvProcessor",
     "FtfvVideoProcessor",
+    "LinVTConfig",
+    "LinVTForCausalLM",
+    "LinVTModel",
+    "LinVTModule",
+    "LinVTModuleConfig",
+    "LinVTProcessor",
+    "LinVTVideoProcessor",
     "MediaError",
     "MediaLimits",
     "MediaNotFound",

@@ -6,6 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .configuration_video_llm import PublishedConfig
+
 
 def num_windows(length: int, window: int, stride: int) -> int:
     """Windows that cover `length` tokens, the last one ragged perhaps: ceil((length - window) / stride) + 1, or 1."""
@@ -112,7 +114,7 @@ class LinVTModuleConfig(PreTrainedConfig):
 
 
 @strict
-class LinVTConfig(PreTrainedConfig):
+class LinVTConfig(PublishedConfig):
     r"""
     An image-LLM of transformers with LinVT.
 
@@ -127,6 +129,11 @@ class LinVTConfig(PreTrainedConfig):
         `mm_token_type_ids` (2 for videos) then tell them apart.
     num_frames (`int`):
         Frames that the processor samples of a video.
+    vision_chunk_size (`int`, *optional*):
+        Frames that run through the vision tower at a time; `None` runs all at once.
+    mix_deepstack (`bool`):
+        Where the tower also feeds deeper layers of the language model (Qwen3-VL), feed them the same mixtures: of each
+        level, by the map M that mixes the tokens themselves. Else a video feeds the first layer alone.
     backbone_name (`str`, *optional*):
         Path or Hub id that the image-LLM came from; needed where LinVT is saved alone.
     backbone_revision (`str`, *optional*):
@@ -148,6 +155,15 @@ class LinVTConfig(PreTrainedConfig):
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="llava"),
         "linvt_config": SubConfigSpec(config_class=LinVTModuleConfig),
     }
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_linvt.LinVTConfig",
+        "AutoModel": "modeling_linvt.LinVTModel",
+        "AutoModelForImageTextToText": "modeling_linvt.LinVTForCausalLM",
+        "AutoModelForMultimodalLM": "modeling_linvt.LinVTForCausalLM",
+        "AutoModelForCausalLM": "modeling_linvt.LinVTForCausalLM",
+        "AutoProcessor": "processing_linvt.LinVTProcessor",
+        "AutoVideoProcessor": "video_processing_linvt.LinVTVideoProcessor",
+    }
 
     # A dict or a `PreTrainedConfig`; always the latter once the config is made.
     backbone_config: Any = None
@@ -155,6 +171,8 @@ class LinVTConfig(PreTrainedConfig):
     image_token_id: int | None = None
     video_token_id: int | None = None
     num_frames: int = 16
+    vision_chunk_size: int | None = 64
+    mix_deepstack: bool = True
     backbone_name: str | None = None
     backbone_revision: str | None = None
     tie_word_embeddings: bool = False
@@ -178,6 +196,8 @@ class LinVTConfig(PreTrainedConfig):
         """Checked by transformers when a config is made and when it is saved."""
         if self.num_frames < 1:
             raise ValueError(f"num_frames must be at least 1, not {self.num_frames}.")
+        if self.vision_chunk_size is not None and self.vision_chunk_size < 1:
+            raise ValueError(f"vision_chunk_size must be at least 1 or None, not {self.vision_chunk_size}.")
         if self.image_token_id is None or self.video_token_id is None:
             raise ValueError(
                 f"{type(self.backbone_config).__name__} names no placeholder of images (image_token_id): pass "

@@ -40,8 +40,33 @@ def check_patch_grid(grid: tuple[int, int], num_patches: int) -> tuple[int, int]
     return grid
 
 
+class PublishedConfig(PreTrainedConfig):
+    """What every configuration of ours writes into a Hub folder, so that its code and its pipeline are found."""
+
+    # What a prompt of this design can hold besides text; each needs an `<modality>_token_id`.
+    modalities: ClassVar[tuple[str, ...]] = ("image", "video")
+    # Auto class -> "file.Class" of this design: what `trust_remote_code=True` loads from a saved folder.
+    auto_classes: ClassVar[dict[str, str]] = {}
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # `pipeline()` asks for trust as soon as it sees `custom_pipelines` on a config. A config of the installed
+        # package has no need of it: the task is registered on import. `to_dict` writes the entry all the same.
+        saved_pipelines = kwargs.pop("custom_pipelines", None)
+        saved_auto_map = kwargs.pop("auto_map", None) or {}
+        super().__post_init__(**kwargs)
+        self.auto_map = {**self.auto_classes, **saved_auto_map}
+        if type(self).__module__.startswith("transformers_modules"):
+            # `pipeline()` changes the entry in place, hence a copy of our own.
+            self.custom_pipelines = copy.deepcopy(saved_pipelines or {PIPELINE_TASK: PIPELINE_ENTRY})
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        output["custom_pipelines"] = {PIPELINE_TASK: copy.deepcopy(PIPELINE_ENTRY)}
+        return output
+
+
 @strict
-class VideoLlmConfig(PreTrainedConfig):
+class VideoLlmConfig(PublishedConfig):
     r"""
     A vision tower, a connector and a language model.
 
@@ -68,10 +93,6 @@ class VideoLlmConfig(PreTrainedConfig):
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
-    # What a prompt of this design can hold besides text; each needs an `<modality>_token_id`.
-    modalities: ClassVar[tuple[str, ...]] = ("image", "video")
-    # Auto class -> "file.Class" of this design: what `trust_remote_code=True` loads from a saved folder.
-    auto_classes: ClassVar[dict[str, str]] = {}
 
     # A dict or a `PreTrainedConfig`; always the latter once the config is made.
     vision_config: Any = None
@@ -83,17 +104,6 @@ class VideoLlmConfig(PreTrainedConfig):
     vision_feature_select_strategy: Literal["default", "full"] = "default"
     vision_chunk_size: int | None = 64
     tie_word_embeddings: bool = False
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        # `pipeline()` asks for trust as soon as it sees `custom_pipelines` on a config. A config of the installed
-        # package has no need of it: the task is registered on import. `to_dict` writes the entry all the same.
-        saved_pipelines = kwargs.pop("custom_pipelines", None)
-        saved_auto_map = kwargs.pop("auto_map", None) or {}
-        super().__post_init__(**kwargs)
-        self.auto_map = {**self.auto_classes, **saved_auto_map}
-        if type(self).__module__.startswith("transformers_modules"):
-            # `pipeline()` changes the entry in place, hence a copy of our own.
-            self.custom_pipelines = copy.deepcopy(saved_pipelines or {PIPELINE_TASK: PIPELINE_ENTRY})
 
     def validate_architecture(self) -> None:
         """Checked by transformers when a config is made and when it is saved."""
@@ -110,10 +120,5 @@ class VideoLlmConfig(PreTrainedConfig):
         """Visual tokens of one image: a video of one frame, unless a design treats images in another way."""
         return self.num_video_tokens(1)
 
-    def to_dict(self) -> dict[str, Any]:
-        output = super().to_dict()
-        output["custom_pipelines"] = {PIPELINE_TASK: copy.deepcopy(PIPELINE_ENTRY)}
-        return output
 
-
-__all__ = ["VideoLlmConfig", "check_patch_grid", "patch_grid"]
+__all__ = ["PublishedConfig", "VideoLlmConfig", "check_patch_grid", "patch_grid"]

@@ -243,12 +243,12 @@ def _check_rows(rows: Sequence[str], token: str, per_row: list[int] | None, kind
 def _flat_images(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
     """Images without the empty places of prompts that have none; `None` when nothing is left."""
     if not isinstance(images, list | tuple):
-        return None if images is None else _fetch_image(images, allowed_hosts)
+        return None if images is None else fetch_image(images, allowed_hosts)
     flat = [_flat_images(image, allowed_hosts) for image in images]
     return [image for image in flat if image is not None] or None
 
 
-def _fetch_image(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
+def fetch_image(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
     """Download an image by the rules of videos, before transformers would fetch any address; others stay as they are.
 
     Raises:
@@ -266,4 +266,4 @@ def _fetch_image(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
         return picture.convert("RGB")
 
 
-__all__ = ["VideoLlmProcessor", "VideoLlmProcessorKwargs", "placeholder_id"]
+__all__ = ["VideoLlmProcessor", "VideoLlmProcessorKwargs", "fetch_image", "placeholder_id"]

@@ -1,0 +1,664 @@
+"""Processor of LinVT: the image-LLM's own processor, and videos.
+
+Prompts and images are the business of the image-LLM's processor. Where a prompt has a video, this processor writes the
+placeholders of its vectors, and beside the prompt it gives the user's question, which LinVT reads with the video.
+"""
+
+import copy
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoConfig, AutoProcessor, BatchFeature, ProcessorMixin
+from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessingKwargs
+
+from .configuration_linvt import LinVTConfig
+from .linvt_backbones import frame_inputs
+from .processing_video_llm import fetch_image
+from .video_inputs import flatten_videos, is_single_video, media_per_row
+from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs
+
+# Stand for a video while the image-LLM's processor works on the prompt: characters that Unicode keeps free of use.
+MARK, MORE_MARK = "\ufdd0", "\ufdd1"
+MARKED = re.compile(f"{MARK}{MORE_MARK}*")
+# Options that a call means for videos, unless they stand in `images_kwargs`.
+VIDEO_OPTIONS = set(LinVTVideoProcessorKwargs.__annotations__) - set(ImagesKwargs.__annotations__)
+
+
+class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
+    """Keyword arguments of LinVT's processor, besides those of the image-LLM's."""
+
+    videos_kwargs: LinVTVideoProcessorKwargs
+    # transformers 5.20 reads it unasked.
+    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
+
+
+@dataclass(frozen=True)
+class ChatMedia:
+    """What a chat template does not write into a prompt.
+
+    Args:
+        kinds: for each prompt, what its image placeholders stand for in their order: `"image"` or `"video"`.
+        videos: those of each prompt.
+        questions: one for each prompt, or `None`.
+    """
+
+    kinds: list[list[str]]
+    videos: list[list[Any]]
+    questions: list[str | None]
+
+
+class LinVTProcessor(ProcessorMixin):
+    """Makes model inputs for LinVT before any image-LLM.
+
+    ```python
+    >>> processor = LinVTProcessor.from_image_llm("llava-hf/llava-interleave-qwen-0.5b-hf")   # doctest: +SKIP
+    >>> chat = [{"role": "user", "content": [{"type": "video", "path": "clip.mp4"},           # doctest: +SKIP
+    ...                                      {"type": "text", "text": "What happens?"}]}]
+    >>> inputs = processor.apply_chat_template(chat, tokenize=True, return_dict=True,         # doctest: +SKIP
+    ...                                        add_generation_prompt=True, return_tensors="pt")
+
+    ```
+
+    A chat template writes a video as it writes an image. In a prompt of your own, `processor.video_token` stands where
+    the video belongs, and `questions` says what is asked.
+    """
+
+    valid_processor_kwargs = LinVTProcessorKwargs
+    # Tensors as long as the prompt; all others belong to media, or to questions.
+    PROMPT_KEYS: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
+    # What a pipeline call may pass to this processor, besides the options of videos.
+    PROMPT_OPTIONS: ClassVar[tuple[str, ...]] = ("questions", "recondition")
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        video_processor: Any = None,
+        image_llm_processor: Any = None,
+        chat_template: str | dict[str, str] | None = None,
+        image_llm_type: str = "llava",
+        video_token_id: int | None = None,
+        num_tokens_per_video: int = 112,
+        recondition: bool = False,
+    ) -> None:
+        """Args:
+        image_processor: that of the image-LLM.
+        tokenizer: that of the image-LLM.
+        video_processor: a `LinVTVideoProcessor`.
+        image_llm_processor: the processor of the image-LLM, or the dict of its options.
+        chat_template: that of the image-LLM, if `None`.
+        image_llm_type: `model_type` of the image-LLM.
+        video_token_id: id of the placeholder of videos; by default that of images.
+        num_tokens_per_video: placeholders of a video, `linvt_config.num_output_tokens` of the model.
+        recondition: the question that videos are read for is the last one of a conversation, instead of the first.
+
+        Raises:
+            ValueError: no processor of an image-LLM; or a placeholder that the tokenizer cannot write.
+        """
+        if not isinstance(image_llm_processor, ProcessorMixin):
+            image_llm_processor = make_image_llm_processor(image_llm_processor, image_processor, tokenizer)
+        self.image_llm_processor = image_llm_processor
+        super().__init__(
+            image_processor,
+            tokenizer,
+            video_processor,
+            chat_template=chat_template or image_llm_processor.chat_template,
+        )
+        self.image_llm_type = image_llm_type
+        self.num_tokens_per_video = num_tokens_per_video
+        self.recondition = recondition
+        self.image_token = image_llm_processor.image_token
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = self.image_token_id if video_token_id is None else video_token_id
+        self._placeholder = tokenizer.convert_ids_to_tokens(self.video_token_id)
+        if self._placeholder is None or tokenizer.convert_tokens_to_ids(self._placeholder) != self.video_token_id:
+            raise ValueError(
+                f"The tokenizer has no token of id {self.video_token_id}, the placeholder of videos: leave "
+                "video_token_id out for that of images, or add a token and name its id."
+            )
+        # How a prompt says that a video is here. Where images have the same placeholder, in other words.
+        shared = self.video_token_id == self.image_token_id
+        self.video_token = ("<video>" if self.image_token != "<video>" else "<clip>") if shared else self._placeholder
+
+    @classmethod
+    def from_image_llm(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        linvt_config: Any = None,
+        image_token_id: int | None = None,
+        video_token_id: int | None = None,
+        num_frames: int = 16,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """The processor for what `LinVTForCausalLM.from_image_llm` makes of the same checkpoint and arguments.
+
+        Args:
+            pretrained_model_name_or_path: checkpoint of an image-LLM with its processor.
+            linvt_config: the module, a `LinVTModuleConfig` or its dict; that of the paper if `None`.
+            image_token_id: see `LinVTConfig`.
+            video_token_id: see `LinVTConfig`.
+            num_frames: sampled of a video, where a call does not say.
+            chat_template: instead of the image-LLM's own.
+            kwargs: options of `AutoProcessor.from_pretrained`.
+
+        Raises:
+            ValueError: the checkpoint has no processor for images and text.
+        """
+        inner = AutoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
+        backbone = AutoConfig.from_pretrained(
+            pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
+        )
+        config = LinVTConfig(
+            backbone_config=backbone,
+            linvt_config=linvt_config,
+            image_token_id=image_token_id,
+            video_token_id=video_token_id,
+            num_frames=num_frames,
+        )
+        return cls.from_image_llm_processor(inner, config, chat_template)
+
+    @classmethod
+    def from_image_llm_processor(cls, image_llm_processor: Any, config: Any, chat_template: str | None = None) -> Self:
+        """The processor for a model of this configuration.
+
+        Args:
+            image_llm_processor: the processor of the image-LLM.
+            config: a `LinVTConfig`.
+            chat_template: instead of the image-LLM's own.
+
+        Raises:
+            ValueError: the processor is none for images and text, or belongs to another image-LLM.
+        """
+        name = type(image_llm_processor).__name__
+        if not hasattr(image_llm_processor, "image_processor") or not hasattr(image_llm_processor, "image_token"):
+            raise ValueError(
+                f"{name} is no processor for images and text: save that of the image-LLM beside its weights."
+            )
+        processor = cls(
+            image_llm_processor.image_processor,
+            image_llm_processor.tokenizer,
+            LinVTVideoProcessor(num_frames=config.num_frames),
+            image_llm_processor,
+            chat_template=chat_template,
+            image_llm_type=config.backbone_config.model_type,
+            video_token_id=config.video_token_id,
+            num_tokens_per_video=config.linvt_config.num_output_tokens,
+        )
+        if processor.image_token_id != config.image_token_id:
+            raise ValueError(
+                f"{name} writes {processor.image_token} (id {processor.image_token_id}) for images, but the image-LLM "
+                f"reads id {config.image_token_id}: take the processor that belongs to it, or pass image_token_id."
+            )
+        return processor
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Keys of a batch with text, images and videos."""
+        own = ["mm_token_type_ids", "num_video_frames", "question_input_ids", "question_attention_mask"]
+        frames = [f"{name}_videos" for name in self.image_processor.model_input_names]
+        return list(dict.fromkeys([*self.image_llm_processor.model_input_names, *frames, *own]))
+
+    def num_video_tokens(self, num_frames: int) -> int:
+        """Placeholders of one video, however many frames it has."""
+        return self.num_tokens_per_video
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: Any = None,
+        videos: Any = None,
+        audio: Any = None,
+        questions: Any = None,
+        recondition: bool | None = None,
+        chat: ChatMedia | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Model inputs of one prompt or a batch of them.
+
+        Args:
+            images: as the image-LLM's processor takes them.
+            text: a prompt or a list of prompts, with the image-LLM's placeholder for each image and `video_token` for
+                each video.
+            videos: videos of all prompts in their order; see `video_io.load_video` for what a video may be.
+            audio: none of the image-LLMs hears.
+            questions: what is asked of the videos: one string for each prompt, `None` where nothing is. Prompts do not
+                tell: with videos and without questions LinVT reads the videos for no question in particular, which is
+                not what it does in a chat. A warning says so; `questions=[None]` says that it is meant.
+            recondition: used by `apply_chat_template`, which finds the question.
+            chat: from `apply_chat_template`.
+            kwargs: options of the image-LLM's processor, and those of `LinVTVideoProcessorKwargs`. What both know (as
+                `do_resize`) is for images, unless it stands in `videos_kwargs`.
+
+        Returns:
+            Without videos, exactly what the image-LLM's processor gives. With videos also `mm_token_type_ids` (2 for
+            videos), what the image processor gives for all frames, each name with `_videos` behind it,
+            `num_video_frames` `(videos,)` int64, and `question_input_ids` and `question_attention_mask` `(prompts,
+            longest question)`, padded on the right.
+
+        Raises:
+            ValueError: the prompts hold more or fewer placeholders than there are media; options that mean nothing.
+            MediaError: a video cannot be read; the message names it.
+        """
+        if audio is not None:
+            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", stacklevel=2)
+        if images is None and text is None and videos is None and chat is None:
+            raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
+        video_options = {**(kwargs.pop("videos_kwargs", None) or {})}
+        video_options.update({name: kwargs.pop(name) for name in VIDEO_OPTIONS & set(kwargs)})
+        hosts = tuple(video_options.get("allowed_hosts") or ())
+        images = _fetched(images, hosts)
+        if chat is not None:
+            videos = chat.videos
+        sources = [] if videos is None else flatten_videos(videos)
+        rows = None if text is None else [text] if isinstance(text, str) else list(text)
+        if rows is not None:
+            rows = self._marked_rows(rows, videos, len(sources), None if chat is None else chat.kinds)
+        if not sources:
+            return self.image_llm_processor(images=images, text=rows if isinstance(text, list) else text, **kwargs)
+
+        frames, metadata = self._frames(sources, video_options)
+        outputs = self._prompts(images, rows, kwargs)
+        ids = outputs.get("input_ids")
+        if ids is not None:
+            found = questions if questions is not None or chat is None else chat.questions
+            outputs.update(self._question_inputs(found, len(rows or ()), ids))
+        outputs.update(frames)
+        if video_options.get("return_metadata"):
+            outputs["video_metadata"] = metadata
+        return BatchFeature(outputs)
+
+    def _marked_rows(self, rows: list[str], videos: Any, num_videos: int, kinds: list[list[str]] | None) -> list[str]:
+        """The prompts with marks where videos are, each as long as what it stands for, so that places stay right.
+
+        Raises:
+            ValueError: not as many places as media.
+        """
+        token = self.video_token if kinds is None else self.image_token
+        marked = []
+        for index, row in enumerate(rows):
+            if MARK in row or MORE_MARK in row:
+                raise ValueError(f"Prompt {index} holds the noncharacter U+FDD0 or U+FDD1: remove it.")
+            parts = row.split(token)
+            if kinds is not None and len(parts) - 1 != len(kinds[index]):
+                raise ValueError(
+                    f"The chat template wrote {len(parts) - 1} {token} for {len(kinds[index])} images and videos of "
+                    f"conversation {index}: pass a chat_template that writes one for each."
+                )
+            mark = MARK + MORE_MARK * (len(token) - 1)
+            are_videos = [True] * (len(parts) - 1) if kinds is None else [kind == "video" for kind in kinds[index]]
+            joints = [mark if is_video else token for is_video in are_videos]
+            marked.append("".join(part + joint for part, joint in zip(parts, [*joints, ""], strict=True)))
+        places = [len(MARKED.findall(row)) for row in marked]
+        per_row = None if videos is None else media_per_row(videos, len(rows), is_single_video, _count_videos)
+        if sum(places) != num_videos or (per_row is not None and per_row != places):
+            raise ValueError(
+                f"The prompts hold {places} places of videos, but {per_row or num_videos} videos were passed: write "
+                f"{self.video_token} once for each video, where it belongs in the text."
+            )
+        return marked
+
+    def _frames(self, sources: list[Any], options: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[Any]]:
+        """What the image processor makes of the frames, and what is known of the videos."""
+        options = {name: value for name, value in options.items() if name not in ("return_tensors", "return_metadata")}
+        clips = self.video_processor.read_frames(sources, **options)
+        frames = frame_inputs(self.image_processor, self.image_llm_type, [list(clip) for clip, _ in clips])
+        return frames, [metadata for _, metadata in clips]
+
+    def _prompts(self, images: Any, rows: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What the image-LLM's processor gives for marked prompts and their images, with the types of tokens."""
+        if rows is None:
+            return {} if images is None else dict(self.image_llm_processor(images=images, **kwargs))
+        wants_offsets = kwargs.pop("return_text_replacement_offsets", None)
+        writer = PlaceholderWriter(self.image_llm_processor, self._placeholder, self.num_tokens_per_video)
+        outputs = dict(writer.processor(images=images, text=rows, **kwargs))
+        for offsets in writer.offsets:
+            for entry in offsets:
+                if entry["type"] == "video":
+                    entry["text"] = self.video_token
+        outputs["mm_token_type_ids"] = self._token_types(outputs, writer.offsets)
+        if wants_offsets:
+            outputs["text_replacement_offsets"] = writer.offsets
+        return outputs
+
+    def _token_types(self, outputs: dict[str, Any], offsets: list[list[dict[str, Any]]]) -> Any:
+        """2 for videos; else as the image-LLM's processor says, or by placeholders (1 for images) where it says nothing.
+
+        Raises:
+            ValueError: placeholders were cut off.
+        """
+        ids = outputs["input_ids"]
+        known = outputs.get("mm_token_type_ids")
+        types = []
+        for index, row in enumerate(ids):
+            row = np.asarray(row)
+            kinds = (row == self.image_token_id).astype(np.int64) if known is None else np.array(known[index])
+            # Placeholders in the order of the prompt, some of images if these have the same.
+            expected = [
+                2 if entry["type"] == "video" else 0
+                for entry in offsets[index]
+                for _ in range(entry["replacement"].count(self._placeholder))
+            ]
+            places = np.flatnonzero(row == self.video_token_id)
+            if len(places) != len(expected):
+                raise ValueError(
+                    f"Prompt {index} should hold {len(expected)} placeholders and holds {len(places)}: leave "
+                    "truncation off, or raise max_length."
+                )
+            kinds[places[np.array(expected, dtype=np.int64) == 2]] = 2
+            types.append(kinds)
+        return _like(ids, types)
+
+    def _question_inputs(self, questions: Any, num_rows: int, ids: Any) -> dict[str, Any]:
+        """Ids and mask of the questions, as tensors or lists as the prompts are."""
+        if questions is None:
+            warnings.warn(
+                "LinVT reads videos for a question, and was given none: pass questions=[...], one for each prompt, or "
+                "use apply_chat_template, which finds it. questions=[None] says that there is none.",
+                stacklevel=3,
+            )
+            questions = [None] * num_rows
+        questions = [questions] if isinstance(questions, str) else list(questions)
+        if len(questions) != num_rows:
+            raise ValueError(f"{len(questions)} questions for {num_rows} prompts: pass one for each.")
+        rows = [
+            self.tokenizer(question, add_special_tokens=False)["input_ids"] if question else []
+            for question in questions
+        ]
+        length = max(1, *map(len, rows))
+        padding = self.tokenizer.pad_token_id or 0
+        return {
+            "question_input_ids": _like(ids, [np.array(row + [padding] * (length - len(row))) for row in rows]),
+            "question_attention_mask": _like(
+                ids, [np.array([1] * len(row) + [0] * (length - len(row))) for row in rows]
+            ),
+        }
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        *args: Any,
+        tokenize: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers. The template sees an image where a video is, and so writes it like one.
+
+        The question that videos are read for is the text of the first message of the user that has any, and with
+        `recondition=True` of the last: with the first, what was computed for a conversation stays right when it goes
+        on. `questions` in `processor_kwargs` says it instead.
+        """
+        is_single = bool(conversation) and isinstance(conversation[0], Mapping)
+        conversations = [conversation] if is_single else list(conversation)
+        processor_kwargs = dict(processor_kwargs or {})
+        recondition = kwargs.pop("recondition", None)
+        recondition = processor_kwargs.pop("recondition", None) if recondition is None else recondition
+        recondition = self.recondition if recondition is None else recondition
+        shown = [[_with_images(message) for message in chat] for chat in conversations]
+        chat = ChatMedia(
+            [_kinds(chat) for chat in conversations],
+            [_videos(chat) for chat in conversations],
+            [question_of(chat, recondition) for chat in conversations],
+        )
+        rendering = {**kwargs, "tokenize": tokenize}
+        if tokenize:
+            processor_kwargs["chat"] = chat
+            rendering["processor_kwargs"] = processor_kwargs
+        prompts = super().apply_chat_template(shown[0] if is_single else shown, *args, **rendering)
+        if tokenize:
+            return prompts
+        rows = [prompts] if is_single else prompts
+        count = sum(kinds.count("video") for kinds in chat.kinds)
+        marked = self._marked_rows(rows, None, count, chat.kinds)
+        written = [MARKED.sub(lambda _: self.video_token, row) for row in marked]
+        return written[0] if is_single else written
+
+    def collate(self, rows: Sequence[BatchFeature], padding_side: str | None = None) -> BatchFeature:
+        """Join outputs of the processor (`return_tensors="pt"`) into one batch.
+
+        Args:
+            rows: each of any number of prompts, with any media.
+            padding_side: where shorter prompts are padded: `"left"` to generate, `"right"` to train; the tokenizer's
+                own side when `None`.
+
+        Returns:
+            `input_ids` first; prompts padded along their length, media joined along their first dimension and padded
+            at the end of the others, as the image processors of transformers do.
+        """
+        side = padding_side or self.tokenizer.padding_side
+        keys = list(dict.fromkeys(key for row in rows for key in row))
+        has_videos = "num_video_frames" in keys
+        rows = [self._completed(row) for row in rows] if has_videos else rows
+        batch = {}
+        for key in sorted(dict.fromkeys(key for row in rows for key in row), key=lambda name: name != "input_ids"):
+            tensors = [row[key] for row in rows if key in row]
+            value = -100 if key == "labels" else (self.tokenizer.pad_token_id or 0) if key.endswith("input_ids") else 0
+            batch[key] = _join_padded(tensors, value, side if key in self.PROMPT_KEYS else "right")
+        return BatchFeature(batch)
+
+    def _completed(self, row: BatchFeature) -> dict[str, Any]:
+        """Outputs without videos, for a batch that has some."""
+        ids = row["input_ids"]
+        none = ids.new_zeros((len(ids), 1))
+        return {
+            "mm_token_type_ids": (ids == self.image_token_id).long(),
+            "question_input_ids": none,
+            "question_attention_mask": none,
+            **row,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        # The image processor stands in a place of its own, and the chat template in a file.
+        inner = self.image_llm_processor.to_dict()
+        shared = ("image_processor", "tokenizer", "chat_template", "auto_map")
+        output["image_llm_processor"] = {name: value for name, value in inner.items() if name not in shared}
+        return output
+
+    def post_process_image_text_to_text(self, *args: Any, **kwargs: Any) -> list[str]:
+        """As the image-LLM's processor."""
+        return self.image_llm_processor.post_process_image_text_to_text(*args, **kwargs)
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: list | None = None, video_sizes: list | None = None, **kwargs: Any
+    ) -> MultiModalData:
+        """Placeholder counts for serving engines; of images, as the image-LLM's processor counts them."""
+        data = MultiModalData()
+        if image_sizes is not None:
+            data = self.image_llm_processor._get_num_multimodal_tokens(image_sizes, **kwargs)
+        if video_sizes is not None:
+            data.num_video_tokens = [self.num_tokens_per_video] * len(video_sizes)
+        return data
+
+
+class PlaceholderWriter:
+    """Lets a processor of an image-LLM write placeholders of videos where prompts are marked.
+
+    `processor` is a copy of it that does so at the moment when it writes those of images; Idefics3's, which has no such
+    moment without images, when it hands the text to its tokenizer.
+    """
+
+    def __init__(self, processor: Any, placeholder: str, count: int) -> None:
+        """Args:
+        processor: that of the image-LLM.
+        placeholder: text of one vector of a video.
+        count: vectors of a video.
+        """
+        self.replacement = placeholder * count
+        # For each prompt, what was written where, as in `ProcessorMixin.get_text_with_replacements`.
+        self.offsets: list[list[dict[str, Any]]] = []
+        self._original = processor
+        self.processor = copy.copy(processor)
+        self.processor.get_text_with_replacements = self.write_all
+        self.processor.tokenizer = _TokenizerBehind(self, processor.tokenizer)
+
+    def write_all(self, text: list[str], *args: Any, **kwargs: Any) -> tuple[list[str], list[list[dict[str, Any]]]]:
+        """In place of the image-LLM's own method, which it calls."""
+        marked = list(text)
+        _, offsets = self._original.get_text_with_replacements(text, *args, **kwargs)
+        return self.write_videos(marked, offsets), self.offsets
+
+    def write_videos(self, marked: list[str], offsets: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+        """The prompts with all placeholders.
+
+        Args:
+            marked: without those of images.
+            offsets: of images.
+        """
+        texts, self.offsets = [], []
+        for index, row in enumerate(marked):
+            images = [dict(entry) for entry in offsets[index]] if offsets else []
+            videos = [
+                {"type": "video", "span": match.span(), "text": match.group(), "replacement": self.replacement}
+                for match in MARKED.finditer(row)
+            ]
+            entries = sorted([*images, *videos], key=lambda entry: entry["span"])
+            parts, position, length = [], 0, 0
+            for entry in entries:
+                start, end = entry["span"]
+                parts += [row[position:start], entry["replacement"]]
+                length += start - position
+                entry["new_span"] = (length, length + len(entry["replacement"]))
+                position, length = end, length + len(entry["replacement"])
+            texts.append("".join([*parts, row[position:]]))
+            self.offsets.append(entries)
+        return texts
+
+
+class _TokenizerBehind:
+    """A tokenizer that is given no marks."""
+
+    def __init__(self, writer: PlaceholderWriter, tokenizer: Any) -> None:
+        self._writer = writer
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text: list[str], **kwargs: Any) -> Any:
+        if not self._writer.offsets:
+            text = self._writer.write_videos(text, [])
+        return self._tokenizer(text, **kwargs)
+
+
+def make_image_llm_processor(options: Any, image_processor: Any, tokenizer: Any) -> Any:
+    """The processor of an image-LLM from what `LinVTProcessor.save_pretrained` wrote of it.
+
+    Args:
+        options: its `to_dict()`, without image processor and tokenizer.
+        image_processor: of the image-LLM.
+        tokenizer: of the image-LLM.
+
+    Raises:
+        ValueError: no options, or a class that transformers does not have.
+    """
+    if not isinstance(options, Mapping) or "processor_class" not in options:
+        raise ValueError(
+            "LinVTProcessor needs the processor of its image-LLM: use LinVTProcessor.from_image_llm, or pass "
+            "image_llm_processor."
+        )
+    arguments = {name: value for name, value in options.items() if name != "processor_class"}
+    processor_class = _class_of_transformers(options["processor_class"])
+    parts = {"image_processor": image_processor, "tokenizer": tokenizer}
+    for name in processor_class.get_attributes():
+        if name in arguments:
+            part = dict(arguments.pop(name))
+            parts[name] = _class_of_transformers(part.pop(f"{name}_type")).from_dict(part)
+    return processor_class(**parts, **arguments)
+
+
+def question_of(chat: Sequence[Mapping[str, Any]], last: bool = False) -> str | None:
+    """What the user asks in a conversation: the text of the first, or the last, message of theirs that has any."""
+    texts = [_text_of(message) for message in chat if message["role"] == "user"]
+    asked = [text for text in texts if text]
+    return asked[-1 if last else 0] if asked else None
+
+
+def _text_of(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content.strip()
+    return "\n".join(block["text"] for block in content or [] if block.get("type") == "text").strip()
+
+
+def _blocks(chat: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    contents = [message.get("content") for message in chat]
+    return [block for content in contents if isinstance(content, list | tuple) for block in content]
+
+
+def _kinds(chat: Sequence[Mapping[str, Any]]) -> list[str]:
+    kinds = {"image": "image", "image_url": "image", "video": "video"}
+    return [kinds[block["type"]] for block in _blocks(chat) if block.get("type") in kinds]
+
+
+def _videos(chat: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """What the video blocks name; a block that names nothing is missed where videos are counted."""
+    blocks = [block for block in _blocks(chat) if block.get("type") == "video"]
+    sources = [[block[key] for key in ("video", "url", "path") if block.get(key) is not None] for block in blocks]
+    return [named[0] for named in sources if named]
+
+
+def _with_images(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a message with an image, without a picture, in place of each video."""
+    content = message.get("content")
+    if not isinstance(content, list | tuple):
+        return dict(message)
+    blocks = [{"type": "image"} if block.get("type") == "video" else block for block in content]
+    return {**message, "content": blocks}
+
+
+def _class_of_transformers(name: str) -> Any:
+    if not hasattr(transformers, name):
+        raise ValueError(f"transformers {transformers.__version__} has no {name}, part of the image-LLM's processor.")
+    return getattr(transformers, name)
+
+
+def _fetched(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
+    """The same images, nested as they were, those at an address downloaded by the rules of videos."""
+    if isinstance(images, list | tuple):
+        return [_fetched(image, allowed_hosts) for image in images]
+    return fetch_image(images, allowed_hosts)
+
+
+def _count_videos(videos: Any) -> int:
+    return len(flatten_videos(videos))
+
+
+def _like(ids: Any, rows: list[np.ndarray]) -> Any:
+    """Rows as a tensor, an array or lists, as the ids of the prompts are."""
+    if isinstance(ids, torch.Tensor):
+        return torch.from_numpy(np.stack(rows)).to(ids)
+    return np.stack(rows) if isinstance(ids, np.ndarray) else [row.tolist() for row in rows]
+
+
+def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Tensor:
+    """Concatenate along dimension 0 after padding the other dimensions to the longest."""
+    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    padded = []
+    for tensor in tensors:
+        whole = tensor.new_full((len(tensor), *shape), value)
+        place = tuple(
+            slice(full - size, None) if side == "left" else slice(size)
+            for full, size in zip(shape, tensor.shape[1:], strict=True)
+        )
+        whole[(slice(None), *place)] = tensor
+        padded.append(whole)
+    return torch.cat(padded)
+
+
+__all__ = [
+    "ChatMedia",
+    "LinVTProcessor",
+    "LinVTProcessorKwargs",
+    "PlaceholderWriter",
+    "make_image_llm_processor",
+    "question_of",
+]
