@@ -9,12 +9,14 @@ A recipe:
     records: clips/records.jsonl     # canonical records; questions of one clip can be merged into one conversation
     frame_cache: runs/frames         # optional: decode every clip once, its sound too if the design can hear
     merge_turns: true                # optional: ask all questions about a clip in one conversation
+    split_rounds: true               # optional: every answer of a conversation in a sample that ends with it
     kinds: [colour, shape]           # optional: only records whose metadata name one of these kinds
     still_frames: true               # optional: show one random frame of each clip (image stage); needs frame_cache
     sound_only: true                 # optional: let the model hear the clips without seeing them (audio stage)
     vary: {missing_audio: [silence, skip]}   # optional: options of the processor, one value drawn for each batch
     trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
     lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig
+    learning_rates: {connector: 2.0e-5}       # optional: pattern of names -> its own rate instead of learning_rate
     arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
 """
 
@@ -43,6 +45,7 @@ from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_
 from hf_videollm.training.audio_cache import AudioCache
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache, StillFrames
+from hf_videollm.training.learning_rates import PartwiseSFTTrainer
 
 __all__ = [
     "Recipe",
@@ -53,6 +56,7 @@ __all__ = [
     "merge_turns",
     "run_sft",
     "show_sample",
+    "split_rounds",
     "without_picture",
 ]
 
@@ -83,12 +87,14 @@ class Recipe:
     records: str | None = None
     frame_cache: str | None = None
     merge_turns: bool = False
+    split_rounds: bool = False
     kinds: list[str] | None = None
     still_frames: bool = False
     sound_only: bool = False
     vary: dict[str, list[Any]] | None = None
     trainable: list[str] | None = None
     lora: dict[str, Any] | None = None
+    learning_rates: dict[str, float] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -129,6 +135,20 @@ def merge_turns(records: Iterable[VideoQARecord], seed: int = 0) -> list[VideoQA
     return [_join(group, rng) for group in groups.values()]
 
 
+def split_rounds(records: Iterable[VideoQARecord]) -> list[VideoQARecord]:
+    """One record for every answer, with all rounds before it; the way of designs that learn the last answer only.
+
+    IVA's paper trains so (Eq. 5): its query tokens stand before one answer of a conversation.
+    """
+    return [
+        VideoQARecord(f"{record.id}#{number + 1}", record.messages[: end + 1], dict(record.metadata))
+        for record in records
+        for number, end in enumerate(
+            position for position, message in enumerate(record.messages) if message["role"] == "assistant"
+        )
+    ]
+
+
 def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """Train only the parameters whose name contains a match of one of the regular expressions.
 
@@ -161,6 +181,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     Raises:
         RecipeError: a needed field is missing.
         RecordError: the records are invalid.
+        ValueError: a pattern of `learning_rates` matches nothing that is trained.
     """
     records = _read_records(recipe)
     if model is None or processor is None:
@@ -171,7 +192,8 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     sounds = _open_sounds(recipe, processor)
     # Only what the collator reads: free-form metadata would not fit one Arrow schema.
     rows = Dataset.from_list([{"id": record.id, "messages": record.messages} for record in records])
-    return SFTTrainer(
+    return PartwiseSFTTrainer(
+        learning_rates=recipe.learning_rates,
         model=model,
         args=SFTConfig(**_arguments(recipe)),
         train_dataset=rows,
@@ -219,7 +241,8 @@ def _read_records(recipe: Recipe) -> list[VideoQARecord]:
             raise RecipeError(f"No record of {recipe.records} has metadata with a kind out of {recipe.kinds}.")
     if recipe.sound_only:
         records = [without_picture(record) for record in records]
-    return merge_turns(records) if recipe.merge_turns else records
+    records = merge_turns(records) if recipe.merge_turns else records
+    return split_rounds(records) if recipe.split_rounds else records
 
 
 def without_picture(record: VideoQARecord) -> VideoQARecord:

@@ -1,0 +1,57 @@
+"""TRL's `SFTTrainer` with a learning rate of its own for each part of the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+
+__all__ = ["PartwiseSFTTrainer", "learning_rate_of"]
+
+
+class PartwiseSFTTrainer(SFTTrainer):
+    """Parameters whose name contains a match of a pattern have the learning rate of that pattern.
+
+    The schedule multiplies all rates alike; parameters that no pattern matches have the rate of the arguments.
+    """
+
+    def __init__(self, *args: Any, learning_rates: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+        """Args:
+        learning_rates: regular expression -> learning rate; the first that matches a name counts.
+
+        Raises:
+            ValueError: a pattern matches no trainable parameter.
+        """
+        super().__init__(*args, **kwargs)
+        self.learning_rates = dict(learning_rates or {})
+        trainable = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        for pattern in self.learning_rates:
+            if not any(re.search(pattern, name) for name in trainable):
+                raise ValueError(f"learning_rates: the pattern {pattern!r} matches no parameter that is trained.")
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """As in transformers, its groups of parameters divided further by learning rate."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if is_new and self.learning_rates:
+            names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+            for group in list(optimizer.param_groups):
+                by_rate: dict[float, list[torch.Tensor]] = {}
+                for parameter in group["params"]:
+                    rate = learning_rate_of(names.get(id(parameter), ""), self.learning_rates, group["lr"])
+                    by_rate.setdefault(rate, []).append(parameter)
+                rest = group["lr"]
+                group["params"] = by_rate.pop(rest, [])
+                for rate, parameters in by_rate.items():
+                    optimizer.add_param_group({**group, "params": parameters, "lr": rate})
+            # An empty group would be saved and could not be told from others when training resumes.
+            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
+
+def learning_rate_of(name: str, learning_rates: Mapping[str, float], rest: float) -> float:
+    """The rate of the first pattern found in a parameter's name; `rest` if there is none."""
+    return next((rate for pattern, rate in learning_rates.items() if re.search(pattern, name)), rest)
