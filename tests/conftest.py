@@ -83,6 +83,25 @@ def tiny_ftfv_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_image_llm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tiny random LLaVA with its processor."""
+    from tiny_linvt import write_llava
+
+    return write_llava(tmp_path_factory.mktemp("image_llm") / "llava")
+
+
+@pytest.fixture(scope="session")
+def tiny_linvt_checkpoint(tiny_image_llm: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a complete tiny random LinVT checkpoint before that LLaVA."""
+    from tiny_linvt import make_linvt
+
+    from hf_videollm import save_checkpoint
+
+    model, processor = make_linvt(tiny_image_llm)
+    return str(save_checkpoint(model, processor, tmp_path_factory.mktemp("linvt_checkpoint") / "linvt"))
+
+
+@pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Three different real MP4 files of the synthetic generator."""
     from hf_videollm.data.synthetic import make_scene, write_scene_mp4

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
 
-from .models.configuration_video_llm import PIPELINE_TASK, VideoLlmConfig
+from .models.configuration_video_llm import PIPELINE_TASK, PublishedConfig
 from .models.media_errors import CheckpointError
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 
@@ -79,7 +79,7 @@ def check_source(source: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"{text}: no such folder. Give a checkpoint folder or a Hub id such as org/name.")
 
 
-def load_design_config(source: str, **kwargs: Any) -> VideoLlmConfig:
+def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
     """Configuration of a checkpoint of one of our designs.
 
     Raises:
@@ -96,7 +96,7 @@ def load_design_config(source: str, **kwargs: Any) -> VideoLlmConfig:
             f"{source} is no checkpoint that can be read ({reason.rstrip('.')}). Give a folder with config.json, or a "
             "Hub id."
         ) from error
-    if not isinstance(config, VideoLlmConfig) and not kwargs.get("trust_remote_code"):
+    if not isinstance(config, PublishedConfig) and not kwargs.get("trust_remote_code"):
         advice = _advice_for_official(source) or "hf-videollm convert --help tells what can be converted."
         raise CheckpointError(
             f"{source} is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. {advice}"

@@ -93,9 +93,11 @@ def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-@pytest.fixture(scope="module", params=["tiny_checkpoint", "tiny_av_checkpoint", "tiny_ftfv_checkpoint"])
+@pytest.fixture(
+    scope="module", params=["tiny_checkpoint", "tiny_av_checkpoint", "tiny_ftfv_checkpoint", "tiny_linvt_checkpoint"]
+)
 def checkpoint(request: pytest.FixtureRequest) -> str:
-    """A design that sees, one that also hears, and one with a vision tower of ours."""
+    """A design that sees, one that also hears, one with a vision tower of ours, and one around a whole image-LLM."""
     return request.getfixturevalue(request.param)
 
 

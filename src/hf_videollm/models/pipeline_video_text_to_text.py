@@ -25,7 +25,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     Besides the options of the image-text-to-text pipeline, a call takes every option of the model's video processor
     (`num_frames`, `fps`, `start`, `end`, `video_backend`, ...), those of a design that hears (`use_audio_in_video`,
-    `missing_audio`, `audio_sampling`, ...) and `streamer`. `num_tokens_per_frame` of FTFV reaches processor and model.
+    `missing_audio`, `audio_sampling`, ...), those of a design that reads videos for a question (`questions`,
+    `recondition`) and `streamer`. `num_tokens_per_frame` of FTFV reaches processor and model.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -48,7 +49,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         # These two words mean the pipeline's own option of that name.
         media_options = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
-        media_options |= set(getattr(self.processor, "AUDIO_OPTIONS", ()))
+        for names in ("AUDIO_OPTIONS", "PROMPT_OPTIONS"):
+            media_options |= set(getattr(self.processor, names, ()))
         processor_kwargs = dict(kwargs.pop("processor_kwargs", None) or {})
         processor_kwargs.update({name: kwargs.pop(name) for name in media_options & set(kwargs)})
         if processor_kwargs:
@@ -122,6 +124,9 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         processor_kwargs = dict(processing_kwargs.pop("processor_kwargs", None) or {})
         processing_kwargs.pop("timeout", None)
         if (prompt := self._raw_prompt(sample)) is not None:
+            if prompt != sample["text"] and "questions" in getattr(self.processor, "PROMPT_OPTIONS", ()):
+                # The text is the question alone; where it is a whole prompt, nobody knows which part of it asks.
+                processor_kwargs.setdefault("questions", [sample["text"]])
             row = self.processor(
                 text=prompt,
                 videos=sample["videos"] or None,
@@ -147,7 +152,10 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
                 **processing_kwargs,
             )
             shown = Chat(messages) if "messages" in sample else sample["text"]
-        return {"row": row.to(dtype=self.dtype), "text": shown}
+        exact = {name: row[name] for name in getattr(self.processor, "EXACT_KEYS", ()) if name in row}
+        row = row.to(dtype=self.dtype)
+        row.update(exact)
+        return {"row": row, "text": shown}
 
     def _raw_prompt(self, sample: dict[str, Any]) -> str | None:
         """The prompt as it stands, where the user wrote the placeholders or the processor has no chat template."""

@@ -73,6 +73,8 @@ class LinVTProcessor(ProcessorMixin):
     valid_processor_kwargs = LinVTProcessorKwargs
     # Tensors as long as the prompt; all others belong to media, or to questions.
     PROMPT_KEYS: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
+    # Tensors whose numbers a lower precision would spoil.
+    EXACT_KEYS: ClassVar[tuple[str, ...]] = ("video_frame_times",)
     # What a pipeline call may pass to this processor, besides the options of videos.
     PROMPT_OPTIONS: ClassVar[tuple[str, ...]] = ("questions", "recondition")
 
@@ -330,7 +332,7 @@ class LinVTProcessor(ProcessorMixin):
         return outputs
 
     def _token_types(self, outputs: dict[str, Any], offsets: list[list[dict[str, Any]]]) -> Any:
-        """2 for videos; else as the image-LLM's processor says, or by placeholders (1 for images) where it says nothing.
+        """2 for videos; else what the image-LLM's processor says, or 1 for placeholders of images where it says nothing.
 
         Raises:
             ValueError: placeholders were cut off.

@@ -76,6 +76,9 @@ class VideoDataCollator:
             **(self.processor_kwargs or {}),
             **{name: self._rng.choice(values) for name, values in (self.vary or {}).items()},
         }
+        if self.frames is not None:
+            # For videos only: images come as they are.
+            options["videos_kwargs"] = {**(options.get("videos_kwargs") or {}), **CACHED_FRAMES_KWARGS}
         batch = self.processor.apply_chat_template(
             conversations,
             tokenize=True,
@@ -124,7 +127,7 @@ class VideoDataCollator:
         return block
 
     def _media_kwargs(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        options: dict[str, Any] = dict(CACHED_FRAMES_KWARGS) if self.frames is not None else {}
+        options: dict[str, Any] = {}
         if self.sounds is not None and _videos(rows):
             # One entry per video, in reading order through the whole batch.
             # What a file without sound gets is the processor's matter, so that one is named instead.
