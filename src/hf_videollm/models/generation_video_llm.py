@@ -2,7 +2,6 @@
 
 from itertools import accumulate
 
-import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 
@@ -12,7 +11,8 @@ def repeat_media_per_row(
     """Repeat each row's group of media: rows [a b] [c] become [a b] [a b] [c] [c] for `times` = 2.
 
     Args:
-        output: `pooler_output` holds one `(num_tokens, width)` tensor per medium, rows one after the other.
+        output: `pooler_output` holds one `(num_tokens, width)` tensor per medium, rows one after the other; so does
+            `frames`, if there is one, whatever its entries are.
         placeholders_per_row: placeholders of this modality in each row; they tell which media a row owns.
         times: how often each row is repeated.
         hint: what to do where prompts and media disagree, for the error.
@@ -28,9 +28,9 @@ def repeat_media_per_row(
         raise ValueError(
             f"The prompts hold {num_placeholders} placeholders, but the media give {num_vectors} vectors. {hint}"
         )
-    groups: list[list[torch.Tensor]] = [[] for _ in ends]
+    groups: list[list[int]] = [[] for _ in ends]
     row = 0
-    for vectors, end in zip(media, filled, strict=True):
+    for index, (vectors, end) in enumerate(zip(media, filled, strict=True)):
         while end > ends[row]:
             row += 1
         if end - len(vectors) < ends[row] - placeholders_per_row[row]:
@@ -38,8 +38,13 @@ def repeat_media_per_row(
                 f"The prompts hold {placeholders_per_row} placeholders, which the media of "
                 f"{[len(vectors) for vectors in media]} vectors cannot fill row by row: one would be cut in two. {hint}"
             )
-        groups[row].append(vectors)
-    return BaseModelOutputWithPooling(pooler_output=[vectors for group in groups for vectors in group * times])
+        groups[row].append(index)
+    order = [index for group in groups for index in group * times]
+    repeated = BaseModelOutputWithPooling(pooler_output=[media[index] for index in order])
+    if (frames := getattr(output, "frames", None)) is None:
+        return repeated
+    # What the language model looks at besides its visual tokens.
+    return type(output)(pooler_output=repeated.pooler_output, frames=[frames[index] for index in order])
 
 
 __all__ = ["repeat_media_per_row"]

@@ -5,7 +5,7 @@ A design adds a connector: a module that is called with the tower's features of 
 `(num_tokens, text_width)` per clip. Everything left and right of it is here, once.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar, TypedDict, Unpack
@@ -145,15 +145,8 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         chunk_size = self.config.vision_chunk_size or max(len(frames), 1)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
-        options = {"output_attentions": True} if output_attentions else {}
-        device = self.vision_tower.device
-        # A tower on disk has no device; accelerate's hooks then bring its weights to the frames.
-        frames = frames.to(frames.device if device.type == "meta" else device, self.vision_tower.dtype)
         features, hidden_states, attentions = [], [], []
-        for chunk in frames.split(chunk_size):
-            outputs = self.vision_tower(pixel_values=chunk, output_hidden_states=True, return_dict=True, **options)
+        for outputs in self.run_vision_tower(frames.split(chunk_size), output_attentions):
             features.append(self._select_features(outputs))
             hidden_states.append(outputs.hidden_states)
             attentions.append(outputs.attentions)
@@ -162,6 +155,24 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             hidden_states=concatenate_layers(hidden_states) if output_hidden_states else None,
             attentions=concatenate_layers(attentions) if attentions[0] else None,
         )
+
+    def run_vision_tower(
+        self, chunks: Iterable[torch.Tensor], output_attentions: bool | None = None
+    ) -> Iterator[BaseModelOutputWithPooling]:
+        """Outputs of the tower, with the hidden states of all its layers, one for each of `chunks`.
+
+        Args:
+            chunks: `(frames of the chunk, 3, height, width)` each, normalised.
+            output_attentions: see `encode_frames`.
+        """
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        options = {"output_attentions": True} if output_attentions else {}
+        device = self.vision_tower.device
+        for chunk in chunks:
+            # A tower on disk has no device; accelerate's hooks then bring its weights to the frames.
+            frames = chunk.to(chunk.device if device.type == "meta" else device, self.vision_tower.dtype)
+            yield self.vision_tower(pixel_values=frames, output_hidden_states=True, return_dict=True, **options)
 
     def _select_features(self, outputs: Any) -> torch.Tensor:
         chosen = self.choose_layers(outputs)
@@ -219,21 +230,29 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         Raises:
             ValueError: the frame counts do not fit the pixel tensor.
         """
+        clips = self.split_videos(pixel_values_videos, num_video_frames)
+        # All frames valid: no copy.
+        frames = pixel_values_videos.flatten(0, 1) if num_video_frames is None else torch.cat(clips)
+        return self.get_frame_features(frames, [len(clip) for clip in clips], **kwargs)
+
+    def split_videos(
+        self, pixel_values_videos: torch.Tensor, num_video_frames: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """The valid frames of each video, `(frames, 3, height, width)`, as views. See `get_video_features`."""
         if pixel_values_videos.ndim != 5:
             raise ValueError(
                 "pixel_values_videos must be (videos, frames, channels, height, width), not of shape "
                 f"{tuple(pixel_values_videos.shape)}."
             )
-        num_videos, max_frames = pixel_values_videos.shape[:2]
         if num_video_frames is None:
-            return self.get_frame_features(pixel_values_videos.flatten(0, 1), [max_frames] * num_videos, **kwargs)
+            return list(pixel_values_videos)
+        num_videos, max_frames = pixel_values_videos.shape[:2]
         counts = num_video_frames.tolist()
         if len(counts) != num_videos or not all(1 <= count <= max_frames for count in counts):
             raise ValueError(
                 f"num_video_frames {counts} does not fit {num_videos} videos of at most {max_frames} frames."
             )
-        frames = torch.cat([video[:count] for video, count in zip(pixel_values_videos, counts, strict=True)])
-        return self.get_frame_features(frames, counts, **kwargs)
+        return [video[:count] for video, count in zip(pixel_values_videos, counts, strict=True)]
 
     def encode_media(self, media: dict[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
         """Take the raw media out of `media` and encode them: modality -> output of `get_<modality>_features`.
@@ -368,8 +387,11 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             merged = self.merge_features(merged, masks[modality], output.pooler_output, modality)
             hidden_states[f"{modality}_hidden_states"] = torch.cat(list(output.pooler_output))
 
-        outputs = self.language_model(
-            inputs_embeds=merged,
+        outputs = self.run_language_model(
+            merged,
+            (input_ids, None if input_ids is not None else inputs_embeds),
+            features,
+            masks,
             attention_mask=attention_mask,
             position_ids=self._position_ids(attention_mask, position_ids, merged.shape[1]),
             past_key_values=past_key_values,
@@ -383,6 +405,26 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             attentions=outputs.attentions,
             **hidden_states,
         )
+
+    def run_language_model(
+        self,
+        inputs_embeds: torch.Tensor,
+        prompt: tuple[torch.Tensor | None, torch.Tensor | None],
+        features: dict[str, BaseModelOutputWithPooling],
+        masks: dict[str, torch.Tensor],
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """The language model over the finished embeddings; for designs that do more to it than to feed it.
+
+        Args:
+            inputs_embeds: `(batch, length, text_width)`, visual tokens in their places.
+            prompt: ids or embeddings that the forward was given, the other one `None`.
+            features: modality -> output of `get_<modality>_features`.
+            masks: modality -> where its placeholders are, bool, `(batch, length)`.
+            kwargs: further arguments of the language model.
+        """
+        outputs: BaseModelOutputWithPast = self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+        return outputs
 
     def refuse_forgotten_media(self, input_ids: torch.Tensor) -> None:
         """A batch that lost its media would be answered, or trained on, as if the videos said nothing.

@@ -1,0 +1,194 @@
+"""The interactive visual adapter (IVA, paper section 3.3): dynamic query tokens look at selected frames in detail.
+
+Eq. 3 and 4 project every patch of every frame. Here none is ever projected: both softmaxes sum to 1, so a mixture of
+projections is the projection of the mixture, and a product with a projected key is the product of the query, projected
+back, with the key itself. At the paper's size that is 36 times less work, and the patch features are only read.
+
+    A = softmax over frames of ((W_k' q) . g_n + q . b_k) / tau     q = W_q x + b_q
+    F = sum_n A_n f_n                                               S = Trans(F)
+    a = softmax over patches of q' . (W_2 Trans(F_p) + b_2)         q' = W_1 x + b_1, projected back likewise
+    c = W_3 Trans(sum_p a_p F_p) + b_3
+    x <- MLP(c) + c
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_iva import IvaConfig
+from .iva_frames import FrameBank
+
+
+def scaled_linear(in_features: int, out_features: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
+    """A linear map whose initial weights have the standard deviation `gain` / sqrt(inputs) at any width.
+
+    Outputs are then as large as inputs, where the usual 0.02, right for a width of about 1024, lets a narrow adapter
+    fade away. The note on the module is read by `IvaModel`, which initialises.
+    """
+    linear = nn.Linear(in_features, out_features, bias=bias)
+    linear.initial_std = gain * in_features**-0.5
+    return linear
+
+
+class IvaProjection(nn.Module):
+    """A linear map of keys that can also be applied to the queries instead: u . (W y + b) = (u W) . y + u . b."""
+
+    def __init__(self, in_features: int, out_features: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.initial_std = gain * in_features**-0.5
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features))
+
+    # One entrance for both, because libraries that move weights (accelerate) wait at `forward`.
+    def forward(
+        self, vectors: torch.Tensor, of_queries: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """W y + b of `(..., in_features)`; `of_queries`: u W and u . b of `(..., out_features)`."""
+        if of_queries:
+            return vectors @ self.weight, (vectors @ self.bias).unsqueeze(-1)
+        return F.linear(vectors, self.weight, self.bias)
+
+
+class IvaSelector(nn.Module):
+    """Eq. 3: every query mixes the frames of its prompt, by their global features, into one frame of its own."""
+
+    def __init__(self, config: IvaConfig) -> None:
+        super().__init__()
+        self.temperature = config.selector_temperature
+        self.frames_per_chunk = config.frames_per_chunk
+        width = config.adapter_hidden_size
+        # The products are not scaled: with these they start at a variance of 1 (0.004 at the paper's width).
+        gain = (self.temperature * width**-0.5) ** 0.5
+        self.query = scaled_linear(width, width, gain)
+        self.key = IvaProjection(config.vision_width, width, gain)
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        visible: torch.Tensor,
+        global_features: torch.Tensor,
+        chunk_rows: torch.Tensor,
+        *chunks: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            queries: x, `(batch, queries, adapter_width)`.
+            visible: bool, `(batch, queries, frames)`: the frames that each query may look at.
+            global_features: g of the frames of all rows, `(frames, vision_width)`.
+            chunk_rows: `(chunks,)`, the row that each chunk belongs to.
+            chunks: f, `(frames of the chunk, patches, vision_width)` each; together all frames in their order.
+
+        Returns:
+            F, `(batch, queries, patches, vision_width)`, and A, `(batch, queries, frames)`.
+        """
+        projected, offset = self.key(self.query(queries), of_queries=True)
+        logits = (projected @ global_features.T + offset).to(torch.promote_types(queries.dtype, torch.float32))
+        # Not -inf: a query without frames, of a prompt without video, would become NaN.
+        hidden = torch.finfo(logits.dtype).min
+        weights = (logits / self.temperature).masked_fill(~visible, hidden).softmax(-1)
+        # Summed up in float32: half precision would lose what the thousandth chunk adds.
+        mixed = weights.new_zeros((*queries.shape[:2], *chunks[0].shape[1:]))
+        start = 0
+        for row, chunk in zip(chunk_rows.split(1), chunks, strict=True):
+            for part in chunk.split(self.frames_per_chunk or len(chunk)):
+                share = weights.index_select(0, row)[0, :, start : start + len(part)]
+                features = part.to(queries.device)
+                added = share.to(features.dtype) @ features.flatten(1)
+                mixed.index_add_(0, row, added.to(mixed.dtype).unflatten(1, features.shape[1:]).unsqueeze(0))
+                start += len(part)
+        return mixed.to(queries.dtype), weights
+
+
+class IvaInteractor(nn.Module):
+    """Eq. 4: every query looks at the patches of its mixed frame."""
+
+    def __init__(self, config: IvaConfig) -> None:
+        super().__init__()
+        width = config.adapter_hidden_size
+        self.scale = width**-0.5 if config.scale_interactor else 1.0
+        self.query = scaled_linear(width, width)
+        self.key = IvaProjection(width, width)
+        self.value = scaled_linear(width, width)
+        self.mlp = nn.Sequential(scaled_linear(width, 4 * width), nn.GELU(), scaled_linear(4 * width, width))
+
+    def forward(self, queries: torch.Tensor, mixed: torch.Tensor, trans: IvaProjection) -> torch.Tensor:
+        """
+        Args:
+            queries: x, `(batch, queries, adapter_width)`.
+            mixed: F of the selector.
+            trans: the map from vision features to the adapter's width.
+
+        Returns:
+            MLP(c) + c, of the shape of x.
+        """
+        projected, offset = self.key(self.query(queries), of_queries=True)
+        projected, trans_offset = trans(projected, of_queries=True)
+        logits = ((mixed @ projected.unsqueeze(-1)).squeeze(-1) + offset + trans_offset) * self.scale
+        weights = logits.softmax(-1, dtype=torch.promote_types(queries.dtype, torch.float32)).to(mixed.dtype)
+        seen = self.value(trans((weights.unsqueeze(-2) @ mixed).squeeze(-2)))
+        output: torch.Tensor = self.mlp(seen) + seen
+        return output
+
+
+class IvaAdapterLayer(GradientCheckpointingLayer):
+    """One pair of selector and interactor."""
+
+    def __init__(self, config: IvaConfig) -> None:
+        super().__init__()
+        self.has_residual = config.adapter_residual
+        self.selector = IvaSelector(config)
+        self.trans = IvaProjection(config.vision_width, config.adapter_hidden_size)
+        self.interactor = IvaInteractor(config)
+
+    # Tensors one by one: under reentrant checkpointing, only those get gradients.
+    def forward(
+        self,
+        queries: torch.Tensor,
+        visible: torch.Tensor,
+        global_features: torch.Tensor,
+        chunk_rows: torch.Tensor,
+        *chunks: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Arguments of `IvaSelector`; the new x and A."""
+        mixed, weights = self.selector(queries, visible, global_features, chunk_rows, *chunks)
+        output = self.interactor(queries, mixed, self.trans)
+        return queries + output if self.has_residual else output, weights
+
+
+class IvaAdapter(nn.Module):
+    """What the hidden states of the query tokens are changed by; the same at all insertion points."""
+
+    def __init__(self, config: IvaConfig) -> None:
+        super().__init__()
+        text_width, width = config.text_config.hidden_size, config.adapter_hidden_size
+        self.norm = nn.LayerNorm(text_width)
+        self.input = scaled_linear(text_width, width, bias=False)
+        self.layers = nn.ModuleList([IvaAdapterLayer(config) for _ in range(config.num_adapter_layers)])
+        # Zero, so that at first the language model is exactly what it was.
+        self.output = scaled_linear(width, text_width, gain=0.0, bias=False)
+
+    def forward(
+        self, hidden_states: torch.Tensor, visible: torch.Tensor, frames: FrameBank
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """
+        Args:
+            hidden_states: h at the query positions, `(batch, queries, text_width)`.
+            visible: bool, `(batch, queries, frames)`: the frames that each query may look at.
+            frames: the frames of all rows.
+
+        Returns:
+            What is to be added to h, and A of every pair, `(batch, queries, frames)`.
+        """
+        states = self.input(self.norm(hidden_states.to(self.norm.weight.dtype)))
+        device = states.device
+        visible, chunk_rows = visible.to(device), frames.chunk_rows.to(device)
+        global_features = frames.global_features.to(states)
+        selections = []
+        for layer in self.layers:
+            states, weights = layer(states, visible, global_features, chunk_rows, *frames.chunks)
+            selections.append(weights)
+        return self.output(states), selections
+
+
+__all__ = ["IvaAdapter", "IvaAdapterLayer", "IvaInteractor", "IvaProjection", "IvaSelector", "scaled_linear"]

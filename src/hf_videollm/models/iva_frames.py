@@ -1,0 +1,192 @@
+"""What IVA's adapter looks at: the frames of the media of a batch, and which prompt they belong to."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .configuration_iva import IvaConfig
+
+
+# No containers and no tensors to the libraries, which would send what is in them to every layer's device.
+class MediumFrames:
+    """Features of the frames of one video or image.
+
+    Attributes:
+        global_features: g, `(frames, vision_width)`.
+        chunks: f, one or several `(frames of the chunk, patches, vision_width)`; together all frames in their order.
+    """
+
+    __slots__ = ("chunks", "global_features")
+
+    def __init__(self, global_features: torch.Tensor, chunks: Sequence[torch.Tensor]) -> None:
+        self.global_features = global_features
+        self.chunks = list(chunks)
+
+
+class IvaVideoState:
+    """The frames of media whose visual tokens are on a cache, for further questions on it.
+
+    Attributes:
+        media: one entry per video or image.
+        rows: int64, `(media,)`, the row of the batch that each belongs to.
+    """
+
+    __slots__ = ("media", "rows")
+
+    def __init__(self, media: Sequence[MediumFrames], rows: torch.Tensor) -> None:
+        self.media = list(media)
+        self.rows = rows
+
+    def repeat(self, times: int) -> "IvaVideoState":
+        """The state for a batch whose every row is repeated, as for beams."""
+        rows = self.rows.repeat_interleave(times) * times + torch.arange(times).repeat(len(self.rows)).to(self.rows)
+        return IvaVideoState([medium for medium in self.media for _ in range(times)], rows)
+
+
+@dataclass
+class IvaMediaOutput(BaseModelOutputWithPooling):
+    """Output of `get_image_features` and `get_video_features`.
+
+    Attributes:
+        pooler_output: the visual tokens, one `(num_tokens, text_width)` tensor per medium.
+        frames: what the adapter looks at, one `MediumFrames` per medium; `None` without adapter.
+    """
+
+    frames: list[Any] | None = None
+
+
+class FrameBank:
+    """The frames of all rows of a batch, as the adapter takes them.
+
+    Attributes:
+        global_features: `(frames, vision_width)`.
+        rows: int64, `(frames,)`, the row of the batch that each frame belongs to.
+        columns: int64, `(frames,)`, where in the prompt its medium ends; -1 if that is on the cache.
+        chunks: patch features, `(frames of the chunk, patches, vision_width)` each, all frames in the same order.
+        chunk_rows: int64, `(chunks,)`.
+    """
+
+    __slots__ = ("chunk_rows", "chunks", "columns", "global_features", "rows")
+
+    def __init__(self, media: Sequence[MediumFrames], rows: torch.Tensor, columns: torch.Tensor) -> None:
+        counts = [len(medium.global_features) for medium in media]
+        self.global_features = torch.cat([medium.global_features for medium in media])
+        self.rows = repeat_each(rows, counts)
+        self.columns = repeat_each(columns, counts)
+        self.chunks = [chunk for medium in media for chunk in medium.chunks]
+        self.chunk_rows = repeat_each(rows, [len(medium.chunks) for medium in media])
+        num_patches = sorted({chunk.shape[1] for chunk in self.chunks})
+        if len(num_patches) > 1:
+            raise ValueError(
+                f"The frames of one batch have {num_patches} patches: videos and images must be of one size."
+            )
+
+
+def repeat_each(values: torch.Tensor, times: Sequence[int]) -> torch.Tensor:
+    """Every value as often as `times` says, which are Python numbers, so that the shape is known without looking."""
+    return torch.cat([value.expand(count) for value, count in zip(values.split(1), times, strict=True)])
+
+
+def split_into_media(chunks: Iterable[torch.Tensor], num_frames: Sequence[int]) -> list[list[torch.Tensor]]:
+    """Deal chunks of frames, which know nothing of media, out to media of `num_frames` frames; views, no copies."""
+    media: list[list[torch.Tensor]] = [[]]
+    left = list(num_frames)
+    for chunk in chunks:
+        while len(chunk):
+            if not left[0]:
+                left.pop(0)
+                media.append([])
+            media[-1].append(chunk[: left[0]])
+            chunk = chunk[left[0] :]
+            left[0] -= len(media[-1][-1])
+    return media
+
+
+def join_in_chunks(clips: Sequence[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
+    """The frames of clips, `size` at a time, whichever clips they are of; copied only where clips meet."""
+    held: list[torch.Tensor] = []
+    room = size
+    for clip in clips:
+        while len(clip):
+            held.append(clip[:room])
+            clip = clip[room:]
+            room -= len(held[-1])
+            if not room:
+                yield torch.cat(held) if len(held) > 1 else held[0]
+                held, room = [], size
+    if held:
+        yield torch.cat(held) if len(held) > 1 else held[0]
+
+
+def check_class_token(num_tokens: int, frames: torch.Tensor, config: IvaConfig) -> None:
+    """Refuse a tower whose first token is not what the configuration says.
+
+    Args:
+        num_tokens: tokens that the tower gave for a frame.
+        frames: `(frames, 3, height, width)`, some frames.
+
+    Raises:
+        ValueError: a class token is missing, or is there against expectation.
+    """
+    if (size := getattr(config.vision_config, "patch_size", None)) is None:
+        return
+    height, width = (size, size) if isinstance(size, int) else size
+    num_patches = (frames.shape[-2] // height) * (frames.shape[-1] // width)
+    name = config.vision_config.model_type
+    if config.vision_feature_select_strategy == "default" and num_tokens == num_patches:
+        raise ValueError(
+            f"{name} gave {num_tokens} tokens for {num_patches} patches: it has no class token. Set "
+            "vision_feature_select_strategy='full' (the global feature of a frame is then the mean of its patches)."
+        )
+    if config.vision_feature_select_strategy == "full" and num_tokens == num_patches + 1:
+        raise ValueError(
+            f"{name} gave {num_tokens} tokens for {num_patches} patches: it has a class token. Set "
+            "vision_feature_select_strategy='default' (it is then the global feature of its frame)."
+        )
+
+
+def place_media(mask: torch.Tensor, num_tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column of the last placeholder of each medium, found without waiting for the device.
+
+    Args:
+        mask: bool, `(batch, length)`: the placeholders, which the media fill in their order.
+        num_tokens: placeholders of each medium.
+    """
+    ends = torch.tensor(list(num_tokens), device=mask.device).cumsum(0)
+    last = torch.searchsorted(mask.flatten().long().cumsum(0), ends)
+    return last // mask.shape[1], last % mask.shape[1]
+
+
+def media_of_state(value: Any) -> list[MediumFrames]:
+    """The media of what may be passed as `video_state`.
+
+    Raises:
+        TypeError: it is nothing that `get_video_features` or `make_video_state` returns.
+    """
+    if isinstance(value, IvaVideoState):
+        return value.media
+    # An output of the library is a mapping as well.
+    if getattr(value, "frames", None) is not None:
+        return list(value.frames)
+    if isinstance(value, Mapping) and "pooler_output" not in value:
+        return [medium for output in value.values() for medium in media_of_state(output)]
+    raise TypeError(
+        "video_state must be what get_video_features or get_image_features of a model with adapter returns, a dict of "
+        f"such outputs, or what make_video_state returns, not {type(value).__name__}."
+    )
+
+
+__all__ = [
+    "FrameBank",
+    "IvaMediaOutput",
+    "IvaVideoState",
+    "MediumFrames",
+    "check_class_token",
+    "join_in_chunks",
+    "media_of_state",
+    "place_media",
+    "split_into_media",
+]

@@ -1,0 +1,547 @@
+"""IVA (Interactive Visual Adapter, 2024): two tokens per frame, and an adapter through which the LLM looks closer.
+
+    frames -> vision tower -> g (class token), f (patches)
+    g, f   -> connector    -> two tokens of each frame, at the placeholders of the prompt
+    prompt -> language model; before some of its layers, the hidden states of the query tokens at the end of the prompt
+              are changed by the adapter, which looks at g and f of the prompt's frames
+
+The adapter is called by forward pre-hooks on the decoder layers. They are functions of the module, without a state, so
+that a model can be copied, pickled, compiled and split over devices; what a call is about comes to them as a keyword
+argument that the decoders of transformers hand on to their layers.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import Cache
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple, torch_compilable_check
+
+from .configuration_iva import IvaConfig
+from .iva_adapter import IvaAdapter, IvaProjection
+from .iva_connector import IvaConnector
+from .iva_frames import (
+    FrameBank,
+    IvaMediaOutput,
+    IvaVideoState,
+    MediumFrames,
+    check_class_token,
+    join_in_chunks,
+    media_of_state,
+    place_media,
+    split_into_media,
+)
+from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
+from .vision_tower_video_llm import check_frames, concatenate_layers
+
+CONTEXT = "iva_context"
+
+
+class AdapterContext:
+    """What the hooks on the decoder layers need in one call of the language model.
+
+    An object that is no container and no tensor: accelerate moves everything it can look into to every layer's device.
+
+    Attributes:
+        adapter: the adapter, as the model holds it at the time of the call (PEFT may have wrapped it).
+        columns: int64, `(batch, queries)`, where the query tokens stand.
+        valid: bool, `(batch, queries)`: rows without query tokens have none.
+        visible: bool, `(batch, queries, frames)`.
+        frames: the frames of all rows.
+        num_calls: how often the adapter has been called.
+        selections: the attention over frames, a list with one tensor per pair for each call; `None` to forget it.
+    """
+
+    __slots__ = ("adapter", "columns", "frames", "num_calls", "selections", "valid", "visible")
+
+    def __init__(
+        self,
+        adapter: nn.Module,
+        columns: torch.Tensor,
+        valid: torch.Tensor,
+        visible: torch.Tensor,
+        frames: FrameBank,
+    ) -> None:
+        self.adapter = adapter
+        self.columns = columns
+        self.valid = valid
+        self.visible = visible
+        self.frames = frames
+        self.num_calls = 0
+        self.selections: list[list[torch.Tensor]] | None = None
+
+
+def call_adapter(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Forward pre-hook of a decoder layer: change the hidden states of the query tokens."""
+    if CONTEXT not in kwargs:
+        return None
+    context = kwargs[CONTEXT]
+    others = {name: value for name, value in kwargs.items() if name != CONTEXT}
+    hidden_states = args[0] if args else others.pop("hidden_states")
+    columns = context.columns.to(hidden_states.device).unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1])
+    queries = hidden_states.gather(1, columns)
+    change, selections = context.adapter(queries, context.visible, context.frames)
+    context.num_calls += 1
+    if context.selections is not None:
+        context.selections.append(selections)
+    # This runs before accelerate brings a layer's inputs together.
+    change = change.to(queries).masked_fill(~context.valid.to(queries.device).unsqueeze(-1), 0.0)
+    return (hidden_states.scatter(1, columns, queries + change), *args[1:]), others
+
+
+def drop_context(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Forward pre-hook of the other layers, whose attention kernels need not know of it."""
+    return (args, {name: value for name, value in kwargs.items() if name != CONTEXT}) if CONTEXT in kwargs else None
+
+
+def decoder_layers(language_model: nn.Module, num_layers: int) -> nn.ModuleList:
+    """The layers of a language model of transformers, wherever the family keeps them.
+
+    Raises:
+        ValueError: no list of so many layers was found.
+    """
+    for module in language_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
+            return module
+    raise ValueError(
+        f"IVA found no list of {num_layers} decoder layers in {type(language_model).__name__}: use a LLaMA-like "
+        "language model, or num_insertions=0 for the model without IVA."
+    )
+
+
+class IvaQueryTokens(nn.Module):
+    """The dynamic query tokens: M learned vectors."""
+
+    def __init__(self, config: IvaConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.num_query_tokens, config.text_config.hidden_size))
+
+    def forward(self, inputs_embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Put them at the positions of `mask`, bool `(batch, length)`, block by block in each row."""
+        index = (mask.long().cumsum(-1) - 1).clamp(min=0) % len(self.weight)
+        vectors = nn.functional.embedding(index.to(self.weight.device), self.weight)
+        return torch.where(mask.unsqueeze(-1), vectors.to(inputs_embeds), inputs_embeds)
+
+
+class IvaModel(VideoLlmModel):
+    """IVA without a head: features for retrieval, serving engines and tests."""
+
+    config_class = IvaConfig
+    connector_class = IvaConnector
+    connector: IvaConnector
+    placeholder_hint: ClassVar[str] = (
+        "Make the prompt with the processor of this checkpoint: two placeholders per frame, query tokens at the end."
+    )
+    # It hands its own map to its interactor.
+    _no_split_modules = ("IvaAdapterLayer",)
+
+    def __init__(self, config: IvaConfig) -> None:
+        # What `from_pretrained` is given besides a checkpoint is written into the configuration without a check.
+        config.validate_architecture()
+        super().__init__(config)
+        if config.num_insertions:
+            self.query_tokens = IvaQueryTokens(config)
+            self.adapter = IvaAdapter(config)
+            layers = decoder_layers(self.language_model, config.text_config.num_hidden_layers)
+            for index, layer in enumerate(layers):
+                hook = call_adapter if index in config.insertion_layers else drop_context
+                layer.register_forward_pre_hook(hook, with_kwargs=True)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, IvaQueryTokens):
+            init.normal_(module.weight, std=0.02)
+        elif (std := getattr(module, "initial_std", None)) is not None:
+            init.normal_(module.weight, std=std)
+        if isinstance(module, IvaProjection):
+            init.zeros_(module.bias)
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> IvaMediaOutput:
+        """Visual tokens of images, videos of one frame, and what the adapter looks at.
+
+        Args:
+            pixel_values: `(num_images, 3, height, width)`, images of all rows in row order.
+
+        Returns:
+            See `encode_clips`.
+        """
+        images = list(pixel_values.split(1))
+        return self.encode_clips(images, self.config.image_temporal_token, output_hidden_states, output_attentions)
+
+    @can_return_tuple
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        num_video_frames: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> IvaMediaOutput:
+        """Visual tokens of videos, and what the adapter looks at.
+
+        Args:
+            pixel_values_videos, num_video_frames: as in the base.
+
+        Returns:
+            See `encode_clips`.
+        """
+        videos = self.split_videos(pixel_values_videos, num_video_frames)
+        return self.encode_clips(videos, True, output_hidden_states, output_attentions)
+
+    def encode_clips(
+        self,
+        clips: Sequence[torch.Tensor],
+        with_temporal: bool = True,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> IvaMediaOutput:
+        """Encode the frames of clips, `config.vision_chunk_size` at a time.
+
+        Args:
+            clips: `(frames, 3, height, width)` each, normalised.
+            with_temporal: give the temporal tokens, too.
+            output_hidden_states, output_attentions: as in `encode_frames` of the base.
+
+        Returns:
+            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per clip. `frames`, with an adapter, is
+            a list of what it looks at: the features of the tower, in the chunks in which they came.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        num_frames = [len(clip) for clip in clips]
+        hidden_states: list[tuple[torch.Tensor, ...]] = []
+        attentions: list[tuple[torch.Tensor, ...]] = []
+
+        def tokens_of_chunks() -> Iterable[torch.Tensor]:
+            chunks = join_in_chunks(clips, self.config.vision_chunk_size or sum(num_frames))
+            for clip in clips:
+                check_frames(clip, self.config.vision_config)
+            for outputs in self.run_vision_tower(chunks, output_attentions):
+                if output_hidden_states:
+                    hidden_states.append(outputs.hidden_states)
+                if outputs.attentions:
+                    attentions.append(outputs.attentions)
+                tokens = self.choose_layers(outputs)
+                check_class_token(tokens.shape[1], clips[0], self.config)
+                yield tokens
+
+        output = self.encode_features(tokens_of_chunks(), num_frames, with_temporal)
+        if hidden_states:
+            output.hidden_states = concatenate_layers(hidden_states)
+        if attentions:
+            output.attentions = concatenate_layers(attentions)
+        return output
+
+    def encode_features(
+        self, chunks: Iterable[torch.Tensor], num_frames: list[int], with_temporal: bool = True
+    ) -> IvaMediaOutput:
+        """Visual tokens, and what the adapter looks at, from features of the vision tower.
+
+        Args:
+            chunks: `(frames of the chunk, tokens, vision_width)` each, features of the chosen layer(s), with the class
+                token in front unless `vision_feature_select_strategy` is `"full"`; together all frames of all clips.
+            num_frames: frame count of each clip.
+            with_temporal: give the temporal tokens, too.
+
+        Returns:
+            See `encode_clips`.
+        """
+        stay = sum(num_frames) <= self.config.max_frames_on_device
+        global_chunks, pooled_chunks, patch_chunks = [], [], []
+        for tokens in chunks:
+            global_features, patches = self._split_features(tokens)
+            global_chunks.append(global_features)
+            if with_temporal:
+                pooled_chunks.append(self.connector.pooling(patches))
+            patch_chunks.append(patches if stay else patches.to("cpu"))
+        global_features = torch.cat(global_chunks)
+        pooled = torch.cat(pooled_chunks) if with_temporal else global_features
+        output = IvaMediaOutput(pooler_output=self.connector(global_features, pooled, num_frames, with_temporal))
+        if self.config.num_insertions:
+            output.frames = [
+                MediumFrames(features, parts)
+                for features, parts in zip(
+                    global_features.split(num_frames), split_into_media(patch_chunks, num_frames), strict=True
+                )
+            ]
+        return output
+
+    def _split_features(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """g and f of some frames. Not views of the tower's output, which would be kept alive beside them."""
+        if self.config.vision_feature_select_strategy == "full":
+            return tokens.mean(1), tokens
+        return tokens[:, 0].clone(), tokens[:, 1:].contiguous()
+
+    def make_video_state(
+        self,
+        outputs: Any,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> IvaVideoState:
+        """What further questions on a cached prompt need: which row of the batch each video belongs to.
+
+        Args:
+            outputs: output of `get_video_features`, or a dict modality -> output of `get_<modality>_features`.
+            input_ids, inputs_embeds: the prompts that hold the placeholders of these media; not needed for a batch of
+                one prompt.
+
+        Raises:
+            ValueError: there are several prompts, and they do not hold the placeholders of the media.
+        """
+        media = media_of_state(outputs)
+        if isinstance(outputs, IvaVideoState):
+            return outputs
+        device = media[0].global_features.device
+        batch_size = len(input_ids) if inputs_embeds is None else len(inputs_embeds)  # type: ignore[arg-type]
+        if batch_size == 1:
+            return IvaVideoState(media, torch.zeros(len(media), dtype=torch.long, device=device))
+        by_modality = {"video": outputs} if isinstance(outputs, IvaMediaOutput) else dict(outputs)
+        rows = []
+        for modality, output in by_modality.items():
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, modality, by_modality)
+            num_tokens = [len(vectors) for vectors in output.pooler_output]
+            if int(mask.sum()) != sum(num_tokens):
+                raise ValueError(
+                    f"The {batch_size} prompts hold {int(mask.sum())} {modality} placeholders, but video_state has "
+                    f"{modality}s of {sum(num_tokens)}: make it once with make_video_state(outputs, input_ids), from "
+                    "the prompts that hold them, and pass that."
+                )
+            rows.append(place_media(mask, num_tokens)[0].to(device))
+        return IvaVideoState(media, torch.cat(rows))
+
+    def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
+        is_query = input_ids == self.config.query_token_id
+        return super()._embeddable_ids(input_ids, {**masks, "query": is_query} if self.config.num_insertions else masks)
+
+    def run_language_model(
+        self,
+        inputs_embeds: torch.Tensor,
+        prompt: tuple[torch.Tensor | None, torch.Tensor | None],
+        features: dict[str, BaseModelOutputWithPooling],
+        masks: dict[str, torch.Tensor],
+        video_state: Any = None,
+        record: list[AdapterContext] | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """As in the base, with query tokens in their places and the adapter between the layers.
+
+        Args:
+            video_state: frames of media whose visual tokens are on the cache; see `IvaForConditionalGeneration`.
+            record: a list to which the context of this call is added, with the attention over frames.
+
+        Raises:
+            ValueError: media, query tokens and the language model do not fit each other.
+        """
+        queries = self.get_placeholder_mask(*prompt, "query")
+        if not self.config.num_insertions:
+            torch_compilable_check(
+                ~queries.any(),
+                "The prompts hold query tokens, but num_insertions is 0: make them with this model's own processor.",
+            )
+            return super().run_language_model(inputs_embeds, prompt, features, masks, **kwargs)
+        media, rows, columns = self._gather_media(features, masks, video_state, queries)
+        self._check_queries(queries, masks)
+        if not media or (not features and not torch.compiler.is_compiling() and not queries.any()):
+            torch_compilable_check(
+                ~queries.any(),
+                "The prompts hold query tokens, but there is no video or image for them to look at. If it is on the "
+                "cache, pass video_state.",
+            )
+            return super().run_language_model(inputs_embeds, prompt, features, masks, **kwargs)
+        inputs_embeds = self.query_tokens(inputs_embeds, queries)
+        context = self._make_context(queries, FrameBank(media, rows, columns))
+        if record is not None:
+            context.selections = []
+            record.append(context)
+        kwargs[CONTEXT] = context
+        outputs = super().run_language_model(inputs_embeds, prompt, features, masks, **kwargs)
+        expected = len(self.config.insertion_layers)
+        if context.num_calls != expected:
+            raise ValueError(
+                f"{type(self.language_model).__name__} called the adapter {context.num_calls} times instead of "
+                f"{expected}: it does not hand keyword arguments on to its layers. Use a LLaMA-like language model "
+                "(llama, qwen2, qwen3, mistral, gemma2, phi3, ...), or num_insertions=0 for the model without IVA."
+            )
+        return outputs
+
+    def _gather_media(
+        self,
+        features: dict[str, BaseModelOutputWithPooling],
+        masks: dict[str, torch.Tensor],
+        video_state: Any,
+        queries: torch.Tensor,
+    ) -> tuple[list[MediumFrames], torch.Tensor, torch.Tensor]:
+        """The media of this call and those of the cache, with the row of each and the column where it ends."""
+        media: list[MediumFrames] = []
+        rows, columns = [queries.new_zeros(0, dtype=torch.long)], [queries.new_zeros(0, dtype=torch.long)]
+        if video_state is not None:
+            state = self.make_video_state(video_state, queries)
+            media += state.media
+            rows.append(state.rows.to(queries.device))
+            columns.append(torch.full_like(rows[-1], -1))
+        for modality, output in features.items():
+            if getattr(output, "frames", None) is None:
+                raise ValueError(
+                    f"mm_encoder_outputs['{modality}'] lacks the frames that the adapter looks at: pass the output of "
+                    f"get_{modality}_features of this model."
+                )
+            media += output.frames
+            row, column = place_media(masks[modality], [len(vectors) for vectors in output.pooler_output])
+            rows.append(row)
+            columns.append(column)
+        return media, torch.cat(rows), torch.cat(columns)
+
+    def _check_queries(self, queries: torch.Tensor, masks: dict[str, torch.Tensor]) -> None:
+        num_queries = self.config.num_query_tokens
+        counts = queries.sum(-1)
+        torch_compilable_check(
+            (counts % num_queries == 0).all(),
+            lambda: (
+                f"The rows hold {counts.tolist()} query tokens (token id {self.config.query_token_id}), which are not "
+                f"blocks of num_query_tokens = {num_queries}. {self.placeholder_hint}"
+            ),
+        )
+        for modality, mask in masks.items():
+            torch_compilable_check(
+                (~mask.any(-1) | queries.any(-1)).all(),
+                lambda modality=modality, mask=mask: (
+                    f"Prompts {(mask.any(-1) & ~queries.any(-1)).nonzero().flatten().tolist()} hold {modality}s, but "
+                    f"no query tokens (token id {self.config.query_token_id}). {self.placeholder_hint}"
+                ),
+            )
+
+    def _make_context(self, queries: torch.Tensor, frames: FrameBank) -> AdapterContext:
+        counts = queries.sum(-1)
+        if torch.compiler.is_compiling() and self.config.query_placement == "last":
+            # Known without looking, so that the graph stays whole.
+            width = self.config.num_query_tokens
+            torch_compilable_check((counts <= width).all(), "query_placement is 'last': one block of query tokens.")
+        else:
+            width = int(counts.max())
+        # Query tokens first, in their order; rows that have fewer are filled up with others.
+        columns = queries.long().argsort(dim=-1, descending=True, stable=True)[:, :width]
+        valid = queries.gather(1, columns)
+        rows = torch.arange(len(queries), device=queries.device)
+        is_own = frames.rows == rows[:, None, None]
+        visible = is_own & (frames.columns < columns.unsqueeze(-1))
+        torch_compilable_check(
+            (visible.any(-1) | ~valid).all(),
+            lambda: (
+                f"Prompts {(~visible.any(-1) & valid).any(-1).nonzero().flatten().tolist()} hold query tokens with no "
+                "video or image before them. If it is on the cache, pass video_state."
+            ),
+        )
+        return AdapterContext(self.adapter, columns, valid, visible, frames)
+
+    @torch.no_grad()
+    def get_frame_attentions(self, **inputs: Any) -> list[torch.Tensor]:
+        """A of Eq. 3: how much each query token looks at each frame, for pictures of what the model found.
+
+        Args:
+            inputs: those of a forward.
+
+        Returns:
+            One `(insertion points, pairs, queries, frames)` float32 tensor per row, its frames those of the row's
+            images and then of its videos (those of `video_state` come first). Without media, there are 0 of both.
+
+        Raises:
+            ValueError: the model has no adapter.
+        """
+        if not self.config.num_insertions:
+            raise ValueError("num_insertions is 0: there is no adapter that could look at frames.")
+        record: list[AdapterContext] = []
+        last_hidden_state = self(**inputs, record=record).last_hidden_state
+        if not record:
+            empty = last_hidden_state.new_zeros(
+                len(self.config.insertion_layers), self.config.num_adapter_layers, 0, 0, dtype=torch.float32
+            )
+            return [empty] * len(last_hidden_state)
+        context = record[0]
+        weights = torch.stack([torch.stack(pairs) for pairs in context.selections or []]).float()
+        return [weights[:, :, row, valid][..., context.frames.rows == row] for row, valid in enumerate(context.valid)]
+
+
+class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
+    """IVA that answers questions on videos and images.
+
+    A prompt holds its media, the question, the header of the answer, and then the query tokens. For a second question
+    on a cached prompt, cut the cache back with `crop_to_queries`, and pass `video_state`, the output of
+    `get_video_features`: the visual tokens are on the cache, but the adapter looks at the frames again.
+    """
+
+    config_class = IvaConfig
+    model_class = IvaModel
+
+    # The argument is named, because `generate` takes none but those it finds named here or in the forward.
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        video_state: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in transformers; the adapter has no part in the steps behind the prompt."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if is_first_iteration and video_state is not None:
+            inputs["video_state"] = video_state
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.LongTensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
+        """As in the base; here is the whole prompt, and so what tells the rows of `video_state`."""
+        video_state = model_kwargs.pop("video_state", None)
+        if video_state is not None:
+            inputs_embeds = model_kwargs.get("inputs_embeds")
+            video_state = self.model.make_video_state(video_state, input_ids, inputs_embeds).repeat(expand_size)
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        return input_ids, {**model_kwargs, **({} if video_state is None else {"video_state": video_state})}
+
+    def crop_to_queries(self, past_key_values: Cache, input_ids: torch.Tensor) -> int:
+        """Cut the cache of a conversation back to before its query tokens, which stand before the next answer instead.
+
+        Args:
+            past_key_values: the cache; it is changed.
+            input_ids: `(batch, length)`, the prompts it was made from.
+
+        Returns:
+            Positions that are left: the cache goes with the first so many ids of the next prompts, which are these
+            without query tokens, the answer, and the next question with query tokens.
+
+        Raises:
+            ValueError: there are no query tokens, or they do not stand at the same place in all rows.
+        """
+        queries = input_ids == self.config.query_token_id
+        first = set(queries.int().argmax(-1).tolist())
+        if not queries.any(-1).all() or len(first) > 1:
+            raise ValueError(
+                "Each prompt of the batch must hold query tokens, and in the same columns (padding on the left), to "
+                "cut their cache at one place."
+            )
+        length: int = first.pop()
+        past_key_values.crop(length)
+        return length
+
+
+__all__ = ["IvaForConditionalGeneration", "IvaModel", "IvaQueryTokens", "decoder_layers"]
