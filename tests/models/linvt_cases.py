@@ -271,7 +271,7 @@ def image_media(name: str, base: torch.nn.Module, images: Sequence[np.ndarray]) 
     media = {key.removesuffix("_videos"): value for key, value in named.items()}
     accepted = inspect.signature(type(base).forward).parameters
     with torch.no_grad():
-        lengths = [len(part) for part in encode_images(base, media)]
+        lengths = [len(part) for part in encode_images(base, media).tokens]
     return {key: value for key, value in media.items() if key in accepted}, lengths
 
 

@@ -147,7 +147,7 @@ def test_loss_is_that_of_the_logits():
     summed = model(**batch, labels=labels, num_items_in_batch=torch.tensor(100)).loss
     torch.testing.assert_close(summed * 100, expected * (labels[:, 1:] != -100).sum())
     kept = model(**batch, logits_to_keep=1).logits
-    torch.testing.assert_close(kept, outputs.logits[:, -1:], atol=1e-6, rtol=0)
+    torch.testing.assert_close(kept, outputs.logits[:, -1:], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -344,5 +344,5 @@ def test_positions_behind_a_cache():
     spatial = make_linvt("qwen2_vl")
     batch = make_batch(spatial, "qwen2_vl")
     cache = spatial(**batch, use_cache=True).past_key_values
-    with pytest.raises(ValueError, match="Qwen2VLModel cannot know the positions behind a cache: pass position_ids"):
+    with pytest.raises(ValueError, match=r"Qwen2VLModel cannot know the positions behind a cache.*: pass position_ids"):
         spatial(input_ids=token, attention_mask=mask, past_key_values=cache)

@@ -2,13 +2,15 @@
 
 All that LinVT asks of one is its base model: `get_image_features` for the frames, `get_input_embeddings`, and a forward
 from `inputs_embeds` with positions. The families differ in how their image processor wants frames (`frame_inputs`), in
-the form in which features come out (`encode_images`), and in positions (`prompt_positions`).
+the form in which features come out (`encode_images`), in positions (`prompt_positions`), and in what their masks want
+to know of the tokens (`TYPE_RULES`). `docs/linvt_backbones.md` lists what was tried.
 """
 
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -30,7 +32,11 @@ class FrameCall:
 FRAME_CALLS: dict[str, FrameCall] = {
     "internvl": FrameCall(options={"crop_to_patches": False}),
     "aya_vision": FrameCall(options={"crop_to_patches": False}),
+    "ovis2": FrameCall(options={"crop_to_patches": False}),
+    "gemma3": FrameCall(options={"do_pan_and_scan": False}),
     "perception_lm": FrameCall(options={"vision_input_type": "vanilla"}),
+    # A view of the whole and one crop at least: `frame_inputs` takes the view, as the family does with its own videos.
+    "molmo2": FrameCall(options={"max_crops": 1}),
     # Several images of one prompt are not cut up; a single one is, so that a video of one frame has more tokens.
     "llava_onevision": FrameCall("videos"),
     # A flat list would be one prompt, and its features would come back without borders between the frames.
@@ -39,16 +45,39 @@ FRAME_CALLS: dict[str, FrameCall] = {
     "lfm2_vl": FrameCall(options={"do_image_splitting": False}),
 }
 
+
+@dataclass(frozen=True)
+class TypeRule:
+    """What the masks of a family must be told of every token.
+
+    Args:
+        argument: its name in the forward of the base model.
+        meaning: `"media"`, 1 for tokens of images, which see each other in both directions: so do those of a video.
+            `"prefix"`, 0 for the prompt, which sees itself in both directions, and 1 for the answer.
+    """
+
+    argument: Literal["token_type_ids", "mm_token_type_ids"]
+    meaning: Literal["media", "prefix"]
+
+
+TYPE_RULES: dict[str, TypeRule] = {
+    "gemma3": TypeRule("token_type_ids", "media"),
+    "molmo2": TypeRule("mm_token_type_ids", "media"),
+    "paligemma": TypeRule("token_type_ids", "prefix"),
+}
+
+# Features are added to the embedding of the placeholder, instead of taking its place.
+ADDED_FEATURES = frozenset({"molmo2"})
+
+# The head bounds its logits, if the configuration of the language model says by how much.
+CAPPED_LOGITS = frozenset({"paligemma"})
+
 # Model type -> what LinVT would do wrong.
 REFUSED: dict[str, str] = {
-    "molmo2": "it adds image features to placeholder embeddings, types them in its masks, and cuts every image up",
-    "gemma3": "its masks let the tokens of an image see each other",
-    "paligemma": "its masks let the prompt see itself in both directions",
-    "gemma3n": "its layers read further embeddings of the ids",
-    "qwen3_vl": "its tower also feeds deeper layers of the language model (deepstack)",
-    "qwen3_vl_moe": "its tower also feeds deeper layers of the language model (deepstack)",
-    "ovis2": "it writes visual indicator tokens beside the features of an image",
+    "gemma3n": "every layer of its language model also reads embeddings of the ids, and a video has none",
 }
+
+EXAMPLES = "llava, llava_onevision, internvl, qwen2_vl, ..."
 
 
 def check_backbone(base: Any) -> None:
@@ -64,25 +93,38 @@ def check_backbone(base: Any) -> None:
     if not hasattr(base, "get_image_features"):
         raise ValueError(
             f"{name} has no get_image_features, so LinVT cannot get the tokens of frames: take an image-LLM that has "
-            "one (llava, llava_onevision, internvl, qwen2_vl, ...)."
+            f"one ({EXAMPLES})."
         )
     reason = REFUSED.get(model_type)
     accepted = inspect.signature(base.forward).parameters
-    if reason is None and not has_spatial_positions(base):
-        typed = {"token_type_ids", "mm_token_type_ids"} & accepted.keys()
-        reason = f"its forward wants {', '.join(sorted(typed))}, of which LinVT knows no rule" if typed else None
+    typed = {"token_type_ids", "mm_token_type_ids"} & accepted.keys()
+    if reason is None and typed and model_type not in TYPE_RULES and not has_spatial_positions(base):
+        reason = f"its forward wants {', '.join(sorted(typed))}, of which LinVT knows no rule"
     if reason is None and "inputs_embeds" not in accepted:
         reason = "its forward takes no inputs_embeds"
+    if reason is None and _feeds_deeper_layers(base) and not has_deepstack(base):
+        reason = "its tower also feeds deeper layers of the language model, in a way that LinVT does not know"
     if reason is not None:
-        raise ValueError(
-            f"LinVT does not support {name} yet: {reason}. Take another image-LLM (llava, llava_onevision, internvl, "
-            "qwen2_vl, ...)."
-        )
+        raise ValueError(f"LinVT does not support {name} yet: {reason}. Take another image-LLM ({EXAMPLES}).")
 
 
 def has_spatial_positions(base: Any) -> bool:
     """Whether tokens have a time, a height and a width (M-RoPE, as in Qwen2-VL) instead of one position."""
     return hasattr(base, "get_rope_index")
+
+
+def has_deepstack(base: Any) -> bool:
+    """Whether the tower also feeds deeper layers of the language model, by the arguments of Qwen3-VL."""
+    return {"visual_pos_masks", "deepstack_visual_embeds"} <= _language_arguments(base)
+
+
+def _feeds_deeper_layers(base: Any) -> bool:
+    return any("deepstack" in name for name in _language_arguments(base))
+
+
+def _language_arguments(base: Any) -> set[str]:
+    language_model = getattr(base, "language_model", None)
+    return set() if language_model is None else set(inspect.signature(language_model.forward).parameters)
 
 
 def frame_inputs(image_processor: Any, model_type: str, videos: Sequence[Sequence[Any]]) -> dict[str, torch.Tensor]:
@@ -103,66 +145,221 @@ def frame_inputs(image_processor: Any, model_type: str, videos: Sequence[Sequenc
     else:
         images = [[frame] if call.layout == "frames" else frame for video in videos for frame in video]
     outputs = image_processor(images, return_tensors="pt", **call.options)
+    outputs = _whole_views(outputs) if "image_token_pooling" in outputs else outputs
     named = {f"{name}_videos": value for name, value in outputs.items()}
     return {**named, "num_video_frames": torch.tensor([len(video) for video in videos])}
 
 
-def encode_images(base: Any, media: dict[str, Any]) -> list[torch.Tensor]:
-    """Visual tokens as the language model is fed them, whatever form the family gives them.
+def _whole_views(outputs: Any) -> dict[str, torch.Tensor]:
+    """Of what Molmo2's image processor gives, the view of each whole image, which stands before its crops."""
+    crops, grids, patches = outputs["image_num_crops"], outputs["image_grids"], outputs["pixel_values"].shape[1]
+    rows, kept = _pooled_tokens(grids), grids[:, 0] * grids[:, 1]
+    first_crops, first_rows = crops.cumsum(0) - crops, rows.cumsum(0) - rows
+    pooling = []
+    for number, (crop, row, count) in enumerate(
+        zip(first_crops.tolist(), first_rows.tolist(), kept.tolist(), strict=True)
+    ):
+        pooling.append(_shift_patches(outputs["image_token_pooling"][row : row + count], (number - crop) * patches))
+    return {
+        "pixel_values": outputs["pixel_values"][first_crops],
+        "image_token_pooling": torch.cat(pooling),
+        "image_grids": torch.cat([grids[:, :2], torch.zeros_like(grids[:, 2:])], dim=1),
+        "image_num_crops": torch.ones_like(crops),
+    }
+
+
+def _pooled_tokens(grids: torch.Tensor) -> torch.Tensor:
+    """Tokens of each image of Molmo2: those of the whole view, and those of the crops."""
+    return grids[:, 0] * grids[:, 1] + grids[:, 2] * grids[:, 3]
+
+
+def _shift_patches(indices: torch.Tensor, offset: int) -> torch.Tensor:
+    """Numbers of patches, counted from another one; -1 stays, which is none."""
+    return torch.where(indices >= 0, indices + offset, indices)
+
+
+class VisualFeatures(NamedTuple):
+    """Visual tokens of images, `(tokens, hidden_size)` each, or of videos, `(frames, tokens, hidden_size)` each.
+
+    Args:
+        tokens: as the language model is fed them.
+        deepstack: what its deeper layers are fed for the same tokens, one more axis of levels before the last;
+            `None` in families without.
+    """
+
+    tokens: list[torch.Tensor]
+    deepstack: list[torch.Tensor] | None = None
+
+
+def encode_images(base: Any, media: dict[str, Any]) -> VisualFeatures:
+    """Visual tokens of images, whatever form the family gives them.
 
     Args:
         base: the base model of the image-LLM.
-        media: what its image processor gave; what `get_image_features` does not take is left aside.
+        media: what its image processor gave; what `get_image_features` does not take is left aside. Grids may begin
+            with those of earlier images.
 
     Returns:
-        One `(tokens, hidden_size)` tensor per image. Where tiles or prompts count as images, per tile or prompt.
+        One entry per image. Where tiles or prompts count as images, per tile or prompt.
     """
     accepted = inspect.signature(base.get_image_features).parameters
     given = {name: value for name, value in media.items() if name in accepted and value is not None}
-    features = base.get_image_features(**given, return_dict=True).pooler_output
-    return [part.flatten(0, -2) for part in features]
+    if "image_grid_thw" in given:
+        grids, patches = given["image_grid_thw"], len(given["pixel_values"])
+        # Grids of a whole conversation, whose last images alone are new.
+        counted = grids.prod(-1).flip(0).cumsum(0).tolist()
+        if counted and counted[-1] > patches and patches in counted:
+            given["image_grid_thw"] = grids[-1 - counted.index(patches) :]
+    outputs = base.get_image_features(**given, return_dict=True)
+    tokens = [part.flatten(0, -2) for part in outputs.pooler_output]
+    levels = getattr(outputs, "deepstack_features", None)
+    if not levels or not has_deepstack(base):
+        return VisualFeatures(tokens)
+    return VisualFeatures(tokens, [torch.stack(parts, dim=1) for parts in zip(*levels, strict=True)])
 
 
-def encode_frames(base: Any, media: dict[str, Any], num_frames: Sequence[int]) -> list[torch.Tensor]:
+def encode_frames(
+    base: Any, media: dict[str, Any], num_frames: Sequence[int], chunk_size: int | None = None
+) -> VisualFeatures:
     """Visual tokens of videos.
 
     Args:
         base: the base model of the image-LLM.
         media: what its image processor gave for all frames of all videos, one after the other.
         num_frames: frames of each video.
+        chunk_size: frames that run through the tower at a time; all if `None`.
 
     Returns:
-        One `(frames, tokens, hidden_size)` tensor per video.
+        One entry per video.
 
     Raises:
         ValueError: not one result per frame, or frames of a video differ in their number of tokens.
     """
-    features = encode_images(base, media)
+    chunks = [encode_images(base, chunk) for chunk in split_frames(media, num_frames, chunk_size)]
+    features = [part for chunk in chunks for part in chunk.tokens]
+    levels = [part for chunk in chunks for part in chunk.deepstack or []]
     if len(features) != sum(num_frames):
         raise ValueError(
             f"{type(base).__name__}.get_image_features gave {len(features)} results for {sum(num_frames)} frames: "
             "switch tiles off in its image processor and keep the frames apart, as linvt_backbones.frame_inputs does."
         )
-    videos = []
-    for number, start in enumerate(torch.tensor([0, *num_frames]).cumsum(0).tolist()[:-1]):
-        frames = features[start : start + num_frames[number]]
-        lengths = sorted({len(frame) for frame in frames})
+    ends = torch.tensor([0, *num_frames]).cumsum(0).tolist()
+    for number, (start, end) in enumerate(pairwise(ends)):
+        lengths = sorted({len(frame) for frame in features[start:end]})
         if len(lengths) > 1:
             raise ValueError(
                 f"{type(base).__name__}.get_image_features gave {lengths} tokens for frames of video {number}: all "
                 "frames of a video must be of one size."
             )
-        videos.append(torch.stack(frames))
-    return videos
+    per_video = [slice(start, end) for start, end in pairwise(ends)]
+    tokens = [torch.stack(features[part]) for part in per_video]
+    return VisualFeatures(tokens, [torch.stack(levels[part]) for part in per_video] if levels else None)
 
 
-def text_positions(attention_mask: torch.Tensor, length: int) -> torch.Tensor:
+def split_frames(
+    media: dict[str, Any], num_frames: Sequence[int], chunk_size: int | None = None
+) -> list[dict[str, Any]]:
+    """Inputs of some frames at a time, so that a tower need not take all frames at once.
+
+    Args:
+        media, num_frames, chunk_size: see `encode_frames`.
+
+    Returns:
+        The inputs of one chunk each. All in one where they have no more frames than that, or where it cannot be seen
+        which rows belong to which frame.
+    """
+    media = {name: value for name, value in media.items() if value is not None}
+    total = sum(num_frames)
+    rows = {name: _rows_per_frame(name, media, total) for name in media if name != "batch_num_images"}
+    if chunk_size is None or chunk_size >= total or any(counts is None for counts in rows.values()):
+        return [media]
+    ends = {name: [0, *torch.as_tensor(counts).cumsum(0).tolist()] for name, counts in rows.items()}
+    # What LLaVA-OneVision does with a frame depends on how many its video has.
+    lengths = list(num_frames) if "batch_num_images" in media else [total]
+    chunks, start = [], 0
+    for length in lengths:
+        for first in range(start, start + length, chunk_size):
+            last = min(first + chunk_size, start + length)
+            chunk = {name: value[ends[name][first] : ends[name][last]] for name, value in media.items() if name in ends}
+            if "batch_num_images" in media:
+                chunk["batch_num_images"] = torch.tensor([1 if length == 1 else max(2, last - first)])
+            if "image_token_pooling" in chunk:
+                patches = ends["pixel_values"][first] * media["pixel_values"].shape[1]
+                chunk["image_token_pooling"] = _shift_patches(chunk["image_token_pooling"], -patches)
+            chunks.append(chunk)
+        start += length
+    return chunks
+
+
+def _rows_per_frame(name: str, media: dict[str, Any], num_frames: int) -> torch.Tensor | None:
+    """How many rows of an input belong to each frame; `None` if that cannot be seen."""
+    counts = {"pixel_values": media.get("image_num_crops")}
+    if "image_grids" in media:
+        counts["image_token_pooling"] = _pooled_tokens(media["image_grids"])
+    elif "image_grid_thw" in media:
+        counts["pixel_values"] = media["image_grid_thw"].prod(-1)
+    own = counts.get(name)
+    own = torch.ones(num_frames, dtype=torch.long) if own is None else own
+    return own if len(own) == num_frames and int(own.sum()) == len(media[name]) else None
+
+
+def special_embeddings(base: Any, input_ids: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
+    """Embeddings of ids that are no words but belong to an image; those of Ovis2, which stand around each.
+
+    Args:
+        base: the base model of the image-LLM.
+        input_ids: `(batch, length)`.
+        embeds: `(batch, length, width)`, of the words.
+
+    Returns:
+        As `embeds`.
+    """
+    if base.config.model_type != "ovis2":
+        return embeds
+    ids = torch.as_tensor(base.config.visual_indicator_token_ids, device=input_ids.device)
+    table = base.visual_embeddings_table
+    vectors = table(torch.arange(base.visual_vocab_size - len(ids), base.visual_vocab_size, device=input_ids.device))
+    matches = input_ids.unsqueeze(-1) == ids
+    return torch.where(matches.any(-1, keepdim=True), vectors.to(embeds)[matches.int().argmax(-1)], embeds)
+
+
+def token_types(
+    base: Any, media_mask: torch.Tensor, given: torch.Tensor | None, num_cached: int = 0
+) -> dict[str, torch.Tensor]:
+    """What the masks of the family are told of the tokens, under its own name; nothing in most families.
+
+    Args:
+        base: the base model of the image-LLM.
+        media_mask: `(batch, length)` bool, placeholders of images and videos.
+        given: `(batch, length)`, what came with the prompt under that name.
+        num_cached: tokens before these, whose keys are in the cache.
+    """
+    rule = TYPE_RULES.get(base.config.model_type)
+    if rule is None:
+        return {}
+    if rule.meaning == "media":
+        types = media_mask.long()
+    elif given is not None:
+        types = given
+    else:
+        types = torch.zeros_like(media_mask, dtype=torch.long)
+    # Masks look them up by the place among all keys.
+    return {rule.argument: torch.nn.functional.pad(types, (num_cached, 0))}
+
+
+def first_position(base: Any) -> int:
+    """Where the positions of the family begin."""
+    return 1 if base.config.model_type == "paligemma" else 0
+
+
+def text_positions(attention_mask: torch.Tensor, length: int, first: int = 0) -> torch.Tensor:
     """Positions of the last `length` tokens, which count no padding: `(batch, length)`.
 
     Args:
         attention_mask: `(batch, all tokens so far)`.
+        first: position of the first token.
     """
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:] + first
 
 
 def prompt_positions(
@@ -184,7 +381,7 @@ def prompt_positions(
     Returns:
         `(batch, length)`; `(4, batch, length)` where positions are spatial, the first row as if they were not.
     """
-    positions = text_positions(attention_mask, input_ids.shape[1])
+    positions = text_positions(attention_mask, input_ids.shape[1], first_position(base))
     if not has_spatial_positions(base):
         return positions
     # Not from the model's own state (rope_deltas), which belongs to whatever prompt was run before.
@@ -198,14 +395,24 @@ def prompt_positions(
 
 
 __all__ = [
+    "ADDED_FEATURES",
+    "CAPPED_LOGITS",
     "FRAME_CALLS",
     "REFUSED",
+    "TYPE_RULES",
     "FrameCall",
+    "TypeRule",
+    "VisualFeatures",
     "check_backbone",
     "encode_frames",
     "encode_images",
+    "first_position",
     "frame_inputs",
+    "has_deepstack",
     "has_spatial_positions",
     "prompt_positions",
+    "special_embeddings",
+    "split_frames",
     "text_positions",
+    "token_types",
 ]

@@ -7,6 +7,7 @@ What comes out is M V: V are the tokens that came in, and M has rows of numbers 
 M depends on tokens and question in a way that is not linear, so the language model sees mixtures of what it knows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +31,8 @@ class LinVTSelection:
         indices: `(batch, k)` int64, where they stood: frame times N plus position.
         scores: `(batch, T, N)` float32, of all tokens; minus infinity in padded frames.
         frame_codes: `(batch, T, hidden_size)` float32, time code of the frames; `None` without one.
+        deepstack: `(batch, k, levels, hidden_size)`, what the tower feeds deeper layers of the language model for these
+            tokens, 0 where there is no token; `None` where it feeds none.
     """
 
     tokens: torch.Tensor
@@ -37,6 +40,7 @@ class LinVTSelection:
     indices: torch.Tensor
     scores: torch.Tensor
     frame_codes: torch.Tensor | None
+    deepstack: torch.Tensor | None = None
 
     def take(self, rows: torch.Tensor) -> "LinVTSelection":
         """These rows, which may repeat: one for each of several questions on a video, say.
@@ -44,9 +48,31 @@ class LinVTSelection:
         Args:
             rows: `(new_batch,)` int64.
         """
-        taken = {name: getattr(self, name).index_select(0, rows) for name in ("tokens", "mask", "indices", "scores")}
-        codes = None if self.frame_codes is None else self.frame_codes.index_select(0, rows)
-        return replace(self, **taken, frame_codes=codes)
+        held = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: value.index_select(0, rows) for name, value in held.items()})
+
+
+def join_selections(selections: Sequence[LinVTSelection]) -> LinVTSelection:
+    """Selections of videos as one batch, the shorter ones padded.
+
+    Args:
+        selections: of one module, from videos with equally many tokens per frame.
+
+    Returns:
+        A batch of all their rows.
+    """
+    joined = {}
+    for name, value in vars(selections[0]).items():
+        if value is None:
+            continue
+        parts = [getattr(selection, name) for selection in selections]
+        length = max(part.shape[1] for part in parts)
+        filling = float("-inf") if name == "scores" else 0
+        padded = [part.new_full((len(part), length, *part.shape[2:]), filling) for part in parts]
+        for target, part in zip(padded, parts, strict=True):
+            target[:, : part.shape[1]] = part
+        joined[name] = torch.cat(padded)
+    return replace(selections[0], **joined)
 
 
 def sinusoidal_code(times: torch.Tensor, width: int) -> torch.Tensor:
@@ -298,4 +324,4 @@ class LinVTModule(nn.Module):
         return mask.bool()
 
 
-__all__ = ["LinVTModule", "LinVTSelection", "choose_tokens", "sinusoidal_code"]
+__all__ = ["LinVTModule", "LinVTSelection", "choose_tokens", "join_selections", "sinusoidal_code"]

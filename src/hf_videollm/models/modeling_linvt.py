@@ -7,35 +7,51 @@ Prompts without videos go through the image-LLM as they came: LinVT has no part 
 """
 
 import inspect
-import os
-from typing import Any, ClassVar, Self, Unpack
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Unpack
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModel, AutoModelForImageTextToText, Cache, GenerationMixin
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModel, Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.utils import cached_file, can_return_tuple, torch_compilable_check
+from transformers.utils import can_return_tuple, torch_compilable_check
 
-from .configuration_linvt import LinVTConfig, LinVTModuleConfig
+from .checkpoint_linvt import LinVTCheckpointMixin
+from .configuration_linvt import LinVTConfig
+from .generation_linvt import LinVTGenerationMixin, has_videos, split_media
 from .linvt_aggregator import LinVTAggregator
 from .linvt_backbones import (
+    ADDED_FEATURES,
+    CAPPED_LOGITS,
+    TYPE_RULES,
+    VisualFeatures,
     check_backbone,
     encode_frames,
     encode_images,
+    first_position,
     has_spatial_positions,
     prompt_positions,
+    special_embeddings,
     text_positions,
+    token_types,
 )
-from .linvt_module import LinVTModule, LinVTSelection
+from .linvt_module import LinVTModule, LinVTSelection, join_selections
 from .linvt_scorer import LinVTScoreHead
-from .media_errors import CheckpointError
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 
-# Inputs of a prompt that nothing but its embeddings depends on. What ends in `_videos` belongs to the frames.
-VIDEO_INPUTS = ("num_video_frames", "video_selections", "question_input_ids", "question_attention_mask")
 
-ADAPTER_PREFIX = "model.linvt."
+@dataclass
+class LinVTVideoFeatures(BaseModelOutputWithPooling):
+    """Vectors of videos.
+
+    Args:
+        pooler_output: a list with one `(num_tokens, width)` tensor per video.
+        deepstack_features: a list with one `(num_tokens, levels, width)` tensor per video, what deeper layers of the
+            language model are fed in their places; `None` in families without.
+    """
+
+    deepstack_features: list[torch.Tensor] | None = None
 
 
 class LinVTPreTrainedModel(VideoLlmPreTrainedModel):
@@ -71,11 +87,15 @@ class LinVTModel(LinVTPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.backbone.set_input_embeddings(value)
 
-    def select_videos(self, num_video_frames: torch.Tensor, **frames: Any) -> list[LinVTSelection]:
+    def select_videos(
+        self, num_video_frames: torch.Tensor, video_frame_times: torch.Tensor | None = None, **frames: Any
+    ) -> list[LinVTSelection]:
         """Encode videos and keep their best tokens, for as many questions as there will be.
 
         Args:
             num_video_frames: `(videos,)`, frames of each video.
+            video_frame_times: `(videos, max_frames)`, seconds; numbers of frames count if `None`. What stands behind
+                the frames of a video does not matter.
             frames: what the image processor gave for all frames, one video after the other, each name with `_videos`
                 behind it: `pixel_values_videos`, `image_grid_thw_videos`, ... (`linvt_backbones.frame_inputs`).
 
@@ -90,8 +110,42 @@ class LinVTModel(LinVTPreTrainedModel):
             raise ValueError(
                 f"num_video_frames {counts} without frames: pass pixel_values_videos, and at least one frame per video."
             )
-        media = {name.removesuffix("_videos"): value for name, value in frames.items()}
-        return [self.linvt.select(video.unsqueeze(0)) for video in encode_frames(self.backbone, media, counts)]
+        if video_frame_times is not None and (
+            len(video_frame_times) != len(counts) or video_frame_times.shape[1] < max(counts)
+        ):
+            raise ValueError(
+                f"video_frame_times of shape {tuple(video_frame_times.shape)} does not fit num_video_frames {counts}: "
+                "give one time per frame."
+            )
+        media = {name.removesuffix("_videos"): value for name, value in frames.items() if value is not None}
+        media["pixel_values"] = media["pixel_values"].to(self.backbone.dtype)
+        features = encode_frames(self.backbone, media, counts, self.config.vision_chunk_size)
+        selections: dict[int, LinVTSelection] = {}
+        # Together, if their frames have equally many tokens.
+        for members in _groups_of([video.shape[1] for video in features.tokens]):
+            tokens = pad_sequence([features.tokens[number] for number in members], batch_first=True)
+            lengths = torch.tensor([counts[number] for number in members], device=tokens.device)
+            mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths.unsqueeze(1)
+            times = None if video_frame_times is None else video_frame_times[members, : tokens.shape[1]]
+            selection = self.linvt.select(tokens, None if len(members) == 1 else mask, times)
+            for row, number in enumerate(members):
+                selections[number] = self._own_selection(selection, row, number, features)
+        return [selections[number] for number in range(len(counts))]
+
+    def _own_selection(
+        self, selection: LinVTSelection, row: int, number: int, features: VisualFeatures
+    ) -> LinVTSelection:
+        """A row of a batch without its padding, and with the deeper levels of its tokens."""
+        num_frames, per_frame = features.tokens[number].shape[:2]
+        own = selection.take(torch.tensor([row], device=selection.mask.device))
+        kept = min(num_frames * per_frame, own.mask.shape[1])
+        parts: dict[str, Any] = {name: getattr(own, name)[:, :kept] for name in ("tokens", "mask", "indices")}
+        parts["scores"] = own.scores[:, :num_frames]
+        if own.frame_codes is not None:
+            parts["frame_codes"] = own.frame_codes[:, :num_frames]
+        if features.deepstack is not None and self.config.mix_deepstack:
+            parts["deepstack"] = features.deepstack[number].flatten(0, 1)[parts["indices"]]
+        return replace(own, **parts)
 
     @can_return_tuple
     def get_video_features(
@@ -101,7 +155,7 @@ class LinVTModel(LinVTPreTrainedModel):
         question_input_ids: torch.Tensor | None = None,
         question_attention_mask: torch.Tensor | None = None,
         **frames: Any,
-    ) -> BaseModelOutputWithPooling:
+    ) -> LinVTVideoFeatures:
         """The vectors of videos, for questions on them.
 
         Args:
@@ -109,9 +163,6 @@ class LinVTModel(LinVTPreTrainedModel):
             video_selections: from `select_videos`, instead of frames.
             question_input_ids: `(videos, length)`, the user's question on each video; none if `None`.
             question_attention_mask: `(videos, length)`, 1 for tokens of the question; all if `None`.
-
-        Returns:
-            `pooler_output` is a list with one `(num_tokens, width)` tensor per video.
 
         Raises:
             ValueError: frames and selections, or neither; or not one question per video.
@@ -121,19 +172,31 @@ class LinVTModel(LinVTPreTrainedModel):
         if video_selections is None:
             assert num_video_frames is not None
             video_selections = self.select_videos(num_video_frames, **frames)
-        questions: Any = [None] * len(video_selections)
+        questions = None
         if question_input_ids is not None:
             if len(question_input_ids) != len(video_selections):
                 raise ValueError(
                     f"{len(question_input_ids)} questions for {len(video_selections)} videos: pass one each."
                 )
-            questions = self.get_input_embeddings()(question_input_ids).split(1)
-        masks: Any = questions if question_attention_mask is None else question_attention_mask.split(1)
-        vectors = [
-            self.linvt.aggregate(selection, question, None if question_attention_mask is None else mask)[0]
-            for selection, question, mask in zip(video_selections, questions, masks, strict=True)
-        ]
-        return BaseModelOutputWithPooling(pooler_output=vectors)
+            questions = self.get_input_embeddings()(question_input_ids)
+        vectors: dict[int, torch.Tensor] = {}
+        levels: dict[int, torch.Tensor] = {}
+        for members in _groups_of([selection.scores.shape[2] for selection in video_selections]):
+            selection = join_selections([video_selections[number] for number in members])
+            question, mask = (
+                None if value is None else value[members] for value in (questions, question_attention_mask)
+            )
+            if selection.deepstack is None:
+                mixed = self.linvt.aggregate(selection, question, mask)
+            else:
+                mixed, linear_map = self.linvt.aggregate(selection, question, mask, return_map=True)
+                levels.update(zip(members, mix_deepstack(selection, linear_map), strict=True))
+            vectors.update(zip(members, mixed, strict=True))
+        order = range(len(video_selections))
+        return LinVTVideoFeatures(
+            pooler_output=[vectors[number] for number in order],
+            deepstack_features=[levels[number] for number in order] if levels else None,
+        )
 
     def placeholder_masks(
         self, input_ids: torch.Tensor, mm_token_type_ids: torch.Tensor | None = None
@@ -152,54 +215,80 @@ class LinVTModel(LinVTPreTrainedModel):
     def embed_prompt(
         self,
         input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
+        num_cached: int = 0,
         **media: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings and positions of whole prompts, all images and videos in their places.
+    ) -> dict[str, torch.Tensor]:
+        """What the language model is fed of prompts, all images and videos in their places.
 
         Args:
             input_ids: `(batch, length)`.
-            attention_mask: `(batch, length)`, 1 for real positions; padding may be left or right.
             mm_token_type_ids: see `placeholder_masks`.
+            num_cached: of these tokens, how many have been run before; media are those of the others.
             media: images as the image-LLM takes them; videos as in `get_video_features`, those of all rows in row
                 order, but questions `(batch, question_length)`, one per row.
 
         Returns:
-            `(batch, length, width)`, and positions as in `linvt_backbones.prompt_positions`.
+            `inputs_embeds`, `(batch, length, width)`, 0 for tokens that have been run. Where deeper layers are fed as
+            well, `deepstack_embeds`, `(batch, length, levels, width)`, 0 for words.
 
         Raises:
             ValueError: placeholders and media disagree.
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
         videos, media = split_media(media)
-        image_mask, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
-        # The placeholder of videos need not be in the vocabulary.
-        embeds = self.get_input_embeddings()(input_ids.masked_fill(video_mask, 0))
-        if media.get("pixel_values") is not None:
-            embeds = self._merge(embeds, image_mask, torch.cat(encode_images(self.backbone, media)), "image")
+        new_ids = input_ids[:, num_cached:]
+        image_mask, video_mask = (mask[:, num_cached:] for mask in self.placeholder_masks(input_ids, mm_token_type_ids))
+        has_images = media.get("pixel_values") is not None
+        is_added = self.backbone.config.model_type in ADDED_FEATURES
+        # Placeholders need not be in the vocabulary.
+        replaced = video_mask | image_mask if has_images else video_mask
+        placeholder = self.config.image_token_id or 0
+        embeds = self.get_input_embeddings()(new_ids.masked_fill(replaced, placeholder if is_added else 0))
+        if has_images or has_videos(videos):
+            embeds = special_embeddings(self.backbone, new_ids, embeds)
+        filled = []
+        if has_images:
+            images = encode_images(self.backbone, media)
+            filled.append(("image", image_mask, images.tokens, images.deepstack))
         per_row = self._videos_per_row(video_mask)
         if has_videos(videos):
-            for name in ("question_input_ids", "question_attention_mask"):
-                if videos.get(name) is not None:
-                    if len(videos[name]) != len(per_row):
-                        raise ValueError(f"{name} has {len(videos[name])} rows for {len(per_row)} prompts: one each.")
-                    videos[name] = videos[name].repeat_interleave(torch.tensor(per_row, device=input_ids.device), 0)
-            given = [videos.get(name) for name in ("num_video_frames", "video_selections")]
-            num_videos = max((len(value) for value in given if value is not None), default=0)
-            if num_videos != sum(per_row):
-                raise ValueError(
-                    f"The prompts hold placeholders of {sum(per_row)} videos, but {num_videos} came with them "
-                    "(num_video_frames or video_selections). A video takes "
-                    f"{self.config.linvt_config.num_output_tokens} tokens of id {self.config.video_token_id}, of type "
-                    "2 in mm_token_type_ids where images have the same id."
-                )
-            vectors = self.get_video_features(**videos, return_dict=True).pooler_output
-            embeds = self._merge(embeds, video_mask, torch.cat(vectors), "video")
+            found = self.get_video_features(**self._per_video(videos, per_row), return_dict=True)
+            filled.append(("video", video_mask, found.pooler_output, found.deepstack_features))
         elif sum(per_row):
             raise ValueError(f"The prompts hold placeholders of {sum(per_row)} videos, but no frames came with them.")
-        return embeds, prompt_positions(self.backbone, input_ids, attention_mask, image_mask, media)
+        levels = None
+        for modality, mask, vectors, deeper in filled:
+            embeds = self._merge(embeds, mask, torch.cat(vectors), modality, is_added)
+            if deeper is not None:
+                deep = torch.cat(deeper).to(embeds)
+                levels = embeds.new_zeros(*mask.shape, *deep.shape[1:]) if levels is None else levels
+                levels = levels.masked_scatter(mask[..., None, None], deep)
+        prompt = {"inputs_embeds": embeds} if levels is None else {"inputs_embeds": embeds, "deepstack_embeds": levels}
+        if num_cached == 0:
+            return prompt
+        return {
+            name: torch.cat([value.new_zeros(len(value), num_cached, *value.shape[2:]), value], dim=1)
+            for name, value in prompt.items()
+        }
+
+    def _per_video(self, videos: dict[str, Any], per_row: list[int]) -> dict[str, Any]:
+        """Questions on the videos instead of those of the rows; and as many videos as the rows have places for."""
+        for name in ("question_input_ids", "question_attention_mask"):
+            if videos.get(name) is not None:
+                if len(videos[name]) != len(per_row):
+                    raise ValueError(f"{name} has {len(videos[name])} rows for {len(per_row)} prompts: one each.")
+                repeats = torch.tensor(per_row, device=videos[name].device)
+                videos = {**videos, name: videos[name].repeat_interleave(repeats, 0)}
+        given = [videos.get(name) for name in ("num_video_frames", "video_selections")]
+        num_videos = max((len(value) for value in given if value is not None), default=0)
+        if num_videos != sum(per_row):
+            raise ValueError(
+                f"The prompts hold placeholders of {sum(per_row)} videos, but {num_videos} came with them "
+                "(num_video_frames or video_selections). A video takes "
+                f"{self.config.linvt_config.num_output_tokens} tokens of id {self.config.video_token_id}, of type "
+                "2 in mm_token_type_ids where images have the same id. Behind a cache, pass the new videos alone."
+            )
+        return videos
 
     def _videos_per_row(self, mask: torch.Tensor) -> list[int]:
         per_video, counts = self.config.linvt_config.num_output_tokens, mask.sum(1).tolist()
@@ -209,7 +298,9 @@ class LinVTModel(LinVTPreTrainedModel):
             )
         return [count // per_video for count in counts]
 
-    def _merge(self, embeds: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, modality: str) -> torch.Tensor:
+    def _merge(
+        self, embeds: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, modality: str, is_added: bool
+    ) -> torch.Tensor:
         torch_compilable_check(
             mask.sum() == len(vectors),
             lambda: (
@@ -217,6 +308,8 @@ class LinVTModel(LinVTPreTrainedModel):
                 "vectors: make the prompt with the processor of this checkpoint."
             ),
         )
+        if is_added:
+            return embeds + torch.zeros_like(embeds).masked_scatter(mask.unsqueeze(-1), vectors.to(embeds))
         return embeds.masked_scatter(mask.unsqueeze(-1), vectors.to(embeds))
 
     @can_return_tuple
@@ -227,6 +320,7 @@ class LinVTModel(LinVTPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
+        deepstack_embeds: torch.FloatTensor | None = None,
         mm_token_type_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Unpack[ForwardOptions],
@@ -234,67 +328,121 @@ class LinVTModel(LinVTPreTrainedModel):
         """Run the image-LLM over prompts; with videos, over what `embed_prompt` makes of them.
 
         Args:
-            input_ids: `(batch, length)`.
-            attention_mask: `(batch, length)`, 1 for real positions; padding may be left or right.
+            input_ids: `(batch, length)`; behind a cache, those that are not in it.
+            attention_mask: `(batch, length)`, 1 for real positions; padding may be left or right. Behind a cache, of
+                all tokens.
             position_ids: counted by `attention_mask` if `None`.
+            deepstack_embeds: from `embed_prompt`, with its `inputs_embeds`.
             kwargs: media as in `embed_prompt`, and further options of the image-LLM.
 
         Raises:
-            ValueError: as `embed_prompt`; or positions that cannot be known.
+            ValueError: as `embed_prompt`; positions that cannot be known; or PaliGemma in training without
+                `token_type_ids`.
         """
         inputs: dict[str, Any] = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
+        deepstack: torch.Tensor | None = deepstack_embeds
         videos, others = split_media(kwargs)
+        num_cached = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if input_ids is not None:
+            others |= self.token_types(input_ids, mm_token_type_ids, others.pop("token_type_ids", None), videos)
         if has_videos(videos):
             if input_ids is None or inputs_embeds is not None:
                 raise ValueError("Videos need input_ids, and no inputs_embeds: LinVT finds their places by ids.")
             # What the image-LLM's tower takes has done its part afterwards.
             media = {name: value for name, value in others.items() if name in self._image_inputs}
             others = {name: value for name, value in others.items() if name not in media}
-            embeds, positions = self.embed_prompt(input_ids, attention_mask, mm_token_type_ids, **media, **videos)
-            inputs = {"inputs_embeds": embeds}
-            if position_ids is None:
-                position_ids = positions
-        else:
-            if self.training and input_ids is not None:
-                _, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
-                torch_compilable_check(
-                    ~video_mask.any(), "The prompts hold video placeholders, but no frames came with them."
-                )
-            if (
-                mm_token_type_ids is not None
-                and "mm_token_type_ids" in inspect.signature(self.backbone.forward).parameters
-            ):
-                others["mm_token_type_ids"] = mm_token_type_ids
-        if position_ids is None and past_key_values is not None and past_key_values.get_seq_length() > 0:
-            position_ids = self._continued_positions(attention_mask, past_key_values, inputs)
+            inputs = self.embed_prompt(input_ids, mm_token_type_ids, **media, **videos)
+            deepstack = inputs.pop("deepstack_embeds", None)
+            if position_ids is None and num_cached == 0:
+                position_ids = self.prompt_positions(input_ids, attention_mask, mm_token_type_ids, media)
+        elif self.training and input_ids is not None:
+            _, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
+            torch_compilable_check(
+                ~video_mask.any(), "The prompts hold video placeholders, but no frames came with them."
+            )
+        if position_ids is None and num_cached > 0:
+            position_ids = self._continued_positions(attention_mask, num_cached, inputs)
         elif position_ids is None and inputs_embeds is not None and has_spatial_positions(self.backbone):
             # Else it would add what it remembers of the prompt before (rope_deltas).
             mask = attention_mask if attention_mask is not None else torch.ones_like(inputs_embeds[..., 0])
             position_ids = text_positions(mask, inputs_embeds.shape[1])
-        return self.backbone(
+        inputs |= {"attention_mask": attention_mask, "position_ids": position_ids, "past_key_values": past_key_values}
+        if deepstack is None:
+            return self.backbone(**inputs, use_cache=use_cache, **others)
+        # The image-LLM's own forward makes these of images alone.
+        everywhere = torch.ones(deepstack.shape[:2], dtype=torch.bool, device=deepstack.device)
+        return self.backbone.language_model(
             **inputs,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
+            visual_pos_masks=everywhere,
+            deepstack_visual_embeds=[level.flatten(0, 1) for level in deepstack.unbind(2)],
             **others,
         )
+
+    def token_types(
+        self,
+        input_ids: torch.Tensor,
+        mm_token_type_ids: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        videos: dict[str, Any] | None = None,
+        num_cached: int = 0,
+    ) -> dict[str, torch.Tensor]:
+        """Token types that the image-LLM wants, under its own name; those that came, where there are no videos.
+
+        Args:
+            input_ids: `(batch, length)`.
+            mm_token_type_ids: see `placeholder_masks`.
+            token_type_ids: as the image-LLM's own processor gives them, if it does.
+            videos: inputs of videos, if any.
+            num_cached: tokens before these, whose keys are in the cache.
+
+        Raises:
+            ValueError: PaliGemma in training on videos, and nothing tells the answer from the prompt.
+        """
+        accepted = inspect.signature(self.backbone.forward).parameters
+        given = {"token_type_ids": token_type_ids, "mm_token_type_ids": mm_token_type_ids}
+        rule, is_video = TYPE_RULES.get(self.backbone.config.model_type), has_videos(videos or {})
+        if rule is None:
+            return {name: value for name, value in given.items() if value is not None and name in accepted}
+        own = given[rule.argument]
+        if not is_video and (own is not None or rule.meaning == "prefix" or mm_token_type_ids is None):
+            return {} if own is None else {rule.argument: own}
+        if rule.meaning == "prefix" and own is None and self.training:
+            raise ValueError(
+                f"{type(self.backbone).__name__} in training needs token_type_ids (0 for the prompt, 1 for the "
+                "answer), or labels: the prompt sees itself in both directions, and the answer must not be seen."
+            )
+        image_mask, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
+        return token_types(self.backbone, image_mask | video_mask, own, num_cached)
+
+    def prompt_positions(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        mm_token_type_ids: torch.Tensor | None,
+        media: dict[str, Any],
+    ) -> torch.Tensor:
+        """Positions of whole prompts, see `linvt_backbones.prompt_positions`."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        image_mask, _ = self.placeholder_masks(input_ids, mm_token_type_ids)
+        return prompt_positions(self.backbone, input_ids, mask, image_mask, media)
 
     @property
     def _image_inputs(self) -> set[str]:
         return set(inspect.signature(self.backbone.get_image_features).parameters)
 
     def _continued_positions(
-        self, attention_mask: torch.Tensor | None, cache: Cache, inputs: dict[str, Any]
+        self, attention_mask: torch.Tensor | None, num_cached: int, inputs: dict[str, Any]
     ) -> torch.Tensor:
         if has_spatial_positions(self.backbone):
             raise ValueError(
-                f"{type(self.backbone).__name__} cannot know the positions behind a cache: pass position_ids."
+                f"{type(self.backbone).__name__} cannot know the positions behind a cache, as images take fewer than "
+                "they have tokens: pass position_ids, or the whole conversation to generate."
             )
-        tokens = next(value for value in inputs.values() if value is not None)
+        tokens, first = next(value for value in inputs.values() if value is not None), first_position(self.backbone)
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
-            return text_positions(attention_mask, tokens.shape[1])
-        start = cache.get_seq_length()
+            return text_positions(attention_mask, tokens.shape[1], first)
+        start = num_cached + first
         return torch.arange(start, start + tokens.shape[1], device=tokens.device).unsqueeze(0)
 
     def generate(self, *args: Any, **kwargs: Any) -> None:
@@ -306,7 +454,7 @@ class LinVTModel(LinVTPreTrainedModel):
         raise TypeError(f"{type(self).__name__} has no head and cannot generate: load LinVTForCausalLM instead.")
 
 
-class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
+class LinVTForCausalLM(LinVTCheckpointMixin, LinVTGenerationMixin, LinVTPreTrainedModel):
     """An image-LLM that watches videos.
 
     Example:
@@ -326,117 +474,6 @@ class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
         self.post_init()
-
-    @classmethod
-    def from_image_llm(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
-        linvt_config: LinVTModuleConfig | dict[str, Any] | None = None,
-        image_token_id: int | None = None,
-        video_token_id: int | None = None,
-        num_frames: int = 16,
-        **kwargs: Any,
-    ) -> Self:
-        """Put a new, untrained LinVT before a trained image-LLM, all of whose weights stay as they are.
-
-        Args:
-            pretrained_model_name_or_path: checkpoint that `AutoModelForImageTextToText` loads.
-            linvt_config: the module; that of the paper if `None`.
-            image_token_id: see `LinVTConfig`.
-            video_token_id: see `LinVTConfig`.
-            num_frames: see `LinVTConfig`.
-            kwargs: options of `AutoModelForImageTextToText.from_pretrained`.
-
-        Raises:
-            ValueError: an image-LLM that LinVT cannot stand before, with the reason.
-        """
-        image_llm = AutoModelForImageTextToText.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        base, head = getattr(image_llm, "model", None), image_llm.get_output_embeddings()
-        has_bias = getattr(image_llm.config, "lm_head_bias", False)
-        if not isinstance(base, nn.Module) or type(head) is not nn.Linear or (head.bias is not None) != has_bias:
-            raise ValueError(
-                f"{type(image_llm).__name__} is not a base model with a linear head without bias, as LinVT expects."
-            )
-        check_backbone(base)
-        config = LinVTConfig(
-            backbone_config=base.config,
-            linvt_config=linvt_config,
-            image_token_id=image_token_id,
-            video_token_id=video_token_id,
-            num_frames=num_frames,
-            backbone_name=str(pretrained_model_name_or_path),
-            backbone_revision=kwargs.get("revision"),
-            tie_word_embeddings=head.weight is image_llm.get_input_embeddings().weight,
-            dtype=image_llm.dtype,
-        )
-        # The weights exist already: on this device they take no room.
-        with torch.device("meta"):
-            model = cls(config)
-        model.model.backbone, model.lm_head = base, head
-        linvt = LinVTModule(config.get_text_config().hidden_size, config.linvt_config)
-        linvt.apply(model._init_weights)
-        model.model.linvt = linvt.to(device=head.weight.device, dtype=image_llm.dtype)
-        model.generation_config = image_llm.generation_config
-        return model.eval()
-
-    @classmethod
-    def from_adapter(
-        cls, adapter: str | os.PathLike[str], image_llm: str | os.PathLike[str] | None = None, **kwargs: Any
-    ) -> Self:
-        """Load what `save_pretrained(adapter_only=True)` wrote, before the image-LLM that it was trained with.
-
-        Args:
-            adapter: folder or Hub id of the adapter.
-            image_llm: path or Hub id of the image-LLM, if it is no longer where the adapter says.
-            kwargs: options of `AutoModelForImageTextToText.from_pretrained`; those of the Hub also find the adapter.
-
-        Raises:
-            CheckpointError: the adapter names no image-LLM, or belongs to another one.
-        """
-        hub = {name: kwargs[name] for name in ("token", "cache_dir", "local_files_only") if name in kwargs}
-        config = LinVTConfig.from_pretrained(adapter, **hub)
-        source = image_llm or config.backbone_name
-        if source is None:
-            raise CheckpointError(f"{adapter} does not say which image-LLM it belongs to: pass image_llm.")
-        if image_llm is None and config.backbone_revision is not None:
-            kwargs.setdefault("revision", config.backbone_revision)
-        tensors = load_file(str(cached_file(adapter, "model.safetensors", **hub)))
-        model = cls.from_image_llm(
-            source,
-            linvt_config=config.linvt_config,
-            image_token_id=config.image_token_id,
-            video_token_id=config.video_token_id,
-            num_frames=config.num_frames,
-            **kwargs,
-        )
-        try:
-            model.model.linvt.load_state_dict(
-                {name.removeprefix(ADAPTER_PREFIX): tensor for name, tensor in tensors.items()}
-            )
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{adapter} is no LinVT alone, or not for {source}: load whole models with from_pretrained, and "
-                "adapters with the image-LLM that they were saved with."
-            ) from error
-        return model
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *args: Any, adapter_only: bool = False, **kwargs: Any
-    ) -> None:
-        """As in transformers.
-
-        Args:
-            adapter_only: write LinVT alone, for `from_adapter`, and the name of the image-LLM instead of its weights.
-
-        Raises:
-            ValueError: the image-LLM was not loaded from anywhere.
-        """
-        if adapter_only:
-            if self.config.backbone_name is None:
-                raise ValueError("An adapter needs its image-LLM: set config.backbone_name to its path or Hub id.")
-            states = kwargs.get("state_dict") or self.state_dict()
-            kwargs["state_dict"] = {name: value for name, value in states.items() if name.startswith(ADAPTER_PREFIX)}
-        super().save_pretrained(save_directory, *args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()
@@ -481,6 +518,11 @@ class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
         The other arguments are those of the base model.
         """
         items = {name: kwargs[name] for name in ("num_items_in_batch",) if name in kwargs}
+        rule = TYPE_RULES.get(self.model.backbone.config.model_type)
+        if labels is not None and rule is not None and rule.meaning == "prefix" and has_videos(split_media(kwargs)[0]):
+            # From its first token on, an answer and what follows see only what is before them.
+            options: Any = kwargs
+            options.setdefault("token_type_ids", (labels != -100).long().cummax(1).values)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -492,7 +534,7 @@ class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        logits = self._cap(self.lm_head(outputs.last_hidden_state[:, kept]))
         loss = None
         if labels is not None:
             vocab_size = self.config.get_text_config().vocab_size
@@ -505,36 +547,35 @@ class LinVTForCausalLM(LinVTPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    @torch.no_grad()
-    def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, with media as in `forward`: they are encoded once, before rows are repeated for beams.
-
-        Raises:
-            ValueError: as `LinVTModel.embed_prompt`.
-        """
-        input_ids = kwargs.pop("input_ids", inputs)
-        if input_ids is None:
-            return super().generate(*args, **kwargs)
-        attention_mask = kwargs.pop("attention_mask", None)
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        videos, others = split_media(kwargs)
-        media = {name: others.pop(name) for name in list(others) if name in self.model._image_inputs}
-        types = others.pop("mm_token_type_ids", None)
-        embeds, positions = self.model.embed_prompt(input_ids, attention_mask, types, **media, **videos)
-        prompt = {"inputs_embeds": embeds, "position_ids": positions, **others}
-        return super().generate(None, *args, input_ids=input_ids, attention_mask=attention_mask, **prompt)
+    def _cap(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.model.backbone.config.model_type not in CAPPED_LOGITS:
+            return logits
+        bound = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if bound is None else (logits / bound).tanh() * bound
 
 
-def split_media(inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What belongs to videos, and the rest."""
-    videos = {name: value for name, value in inputs.items() if name in VIDEO_INPUTS or name.endswith("_videos")}
-    return videos, {name: value for name, value in inputs.items() if name not in videos}
+def mix_deepstack(selection: LinVTSelection, linear_map: torch.Tensor) -> torch.Tensor:
+    """Mixtures of deeper levels, by the weights that mix the tokens themselves: so they are linear as well.
+
+    Args:
+        selection: a batch with `deepstack`.
+        linear_map: M, `(batch, n, T * N)`.
+
+    Returns:
+        `(batch, n, levels, hidden_size)`.
+    """
+    places = selection.indices.unsqueeze(1).expand(-1, linear_map.shape[1], -1)
+    weights = linear_map.gather(2, places).masked_fill(~selection.mask.unsqueeze(1), 0)
+    assert selection.deepstack is not None
+    return torch.einsum("bnk,bkld->bnld", weights, selection.deepstack.float()).to(selection.deepstack.dtype)
 
 
-def has_videos(videos: dict[str, Any]) -> bool:
-    """Whether there are frames, their counts, or selections."""
-    return any(value is not None for name, value in videos.items() if not name.startswith("question_"))
+def _groups_of(keys: list[int]) -> list[list[int]]:
+    """Numbers of items with equal keys."""
+    groups: dict[int, list[int]] = {}
+    for number, key in enumerate(keys):
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
 
 
-__all__ = ["LinVTForCausalLM", "LinVTModel", "LinVTPreTrainedModel"]
+__all__ = ["LinVTForCausalLM", "LinVTModel", "LinVTPreTrainedModel", "LinVTVideoFeatures"]

@@ -1,0 +1,131 @@
+"""How LinVT generates: media are encoded once, and every step runs the image-LLM as its own class would.
+
+Generation is never handed to the image-LLM's own class: not all of them go on from embeddings.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, GenerationMixin
+from transformers.masking_utils import create_masks_for_generate
+
+from .configuration_linvt import LinVTConfig
+from .linvt_backbones import TYPE_RULES
+
+# Inputs of a prompt that nothing but its embeddings depends on. What ends in `_videos` belongs to the frames.
+VIDEO_INPUTS = (
+    "num_video_frames",
+    "video_frame_times",
+    "video_selections",
+    "question_input_ids",
+    "question_attention_mask",
+)
+
+
+def split_media(inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What belongs to videos, and the rest."""
+    videos = {name: value for name, value in inputs.items() if name in VIDEO_INPUTS or name.endswith("_videos")}
+    return videos, {name: value for name, value in inputs.items() if name not in videos}
+
+
+def has_videos(videos: dict[str, Any]) -> bool:
+    """Whether there are frames, their counts, or selections."""
+    return any(value is not None for name, value in videos.items() if not name.startswith("question_"))
+
+
+class LinVTGenerationMixin(GenerationMixin):
+    """To be put before the model with a head."""
+
+    if TYPE_CHECKING:
+        model: Any
+        get_input_embeddings: Any
+
+    @torch.no_grad()
+    def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, with media as in `forward`: they are encoded once, before rows are repeated for beams.
+
+        To go on behind a cache (`past_key_values`), pass the whole conversation, its mask and types, but the media of
+        the new tokens alone; only `image_grid_thw` is of all images.
+
+        Raises:
+            ValueError: as `LinVTModel.embed_prompt`; or a cache that is not of the beginning of this conversation.
+        """
+        input_ids = kwargs.pop("input_ids", inputs)
+        if input_ids is None:
+            return super().generate(*args, **kwargs)
+        attention_mask = kwargs.pop("attention_mask", None)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        cache = kwargs.get("past_key_values")
+        num_cached = 0 if cache is None else cache.get_seq_length()
+        if num_cached >= input_ids.shape[1] or attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"{input_ids.shape[1]} tokens with an attention_mask of {attention_mask.shape[1]}, and {num_cached} in "
+                "past_key_values: pass the whole conversation, what is in the cache included."
+            )
+        videos, others = split_media(kwargs)
+        media = {name: others.pop(name) for name in list(others) if name in self.model._image_inputs}
+        types, token_type_ids = (others.pop(name, None) for name in ("mm_token_type_ids", "token_type_ids"))
+        prompt = self.model.embed_prompt(input_ids, types, num_cached, **media, **videos)
+        own_types = self.model.token_types(input_ids, types, token_type_ids, videos)
+        rule = TYPE_RULES.get(self.model.backbone.config.model_type)
+        if rule is not None and rule.argument in own_types:
+            prompt["prompt_types"] = own_types[rule.argument]
+        prompt["position_ids"] = others.pop("position_ids", None)
+        if prompt["position_ids"] is None:
+            prompt["position_ids"] = self.model.prompt_positions(input_ids, attention_mask, types, media)
+        return super().generate(None, *args, input_ids=input_ids, attention_mask=attention_mask, **prompt, **others)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        prompt_types: torch.Tensor | None = None,
+        deepstack_embeds: torch.Tensor | None = None,
+        use_cache: bool = True,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in transformers. What belongs to the prompt alone is given once, or extended where nothing is cached.
+
+        Args:
+            prompt_types: `(batch, prompt_length)`, from `LinVTModel.token_types`.
+            deepstack_embeds: from `LinVTModel.embed_prompt`.
+        """
+        rule = TYPE_RULES.get(self.model.backbone.config.model_type)
+        if inputs_embeds is not None and not is_first_iteration and not use_cache:
+            # Without a cache every step is a first one, over the prompt and what was written since.
+            added = input_ids[:, inputs_embeds.shape[1] :]
+            inputs_embeds = torch.cat([inputs_embeds, self.get_input_embeddings()(added)], dim=1)
+            is_first_iteration = True
+            if prompt_types is not None and rule is not None:
+                tail = torch.full_like(added, 1 if rule.meaning == "prefix" else 0)
+                prompt_types = torch.cat([prompt_types, tail], dim=1)
+            if deepstack_embeds is not None:
+                deepstack_embeds = nn.functional.pad(deepstack_embeds, (0, 0, 0, 0, 0, added.shape[1]))
+        own: dict[str, Any] = {}
+        if is_first_iteration and prompt_types is not None and rule is not None:
+            own[rule.argument] = prompt_types
+        inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            use_cache=use_cache,
+            **own,
+            **kwargs,
+        )
+        # Not cut to the new tokens: masks look them up by the place among all keys.
+        inputs |= own
+        if is_first_iteration and deepstack_embeds is not None:
+            inputs["deepstack_embeds"] = deepstack_embeds[:, -inputs["inputs_embeds"].shape[1] :]
+        return inputs
+
+    def create_masks_for_generate(self, config: LinVTConfig, **kwargs: Any) -> Any:
+        """Masks for a static cache, made as the image-LLM with its own head makes them."""
+        head = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config.backbone_config), None)
+        create = getattr(head, "create_masks_for_generate", create_masks_for_generate)
+        return create(config=config.backbone_config, **kwargs)
+
+
+__all__ = ["VIDEO_INPUTS", "LinVTGenerationMixin", "has_videos", "split_media"]
