@@ -18,7 +18,7 @@ MaxShardSize = Annotated[int, typer.Option(min=1, help="Bytes of one output file
 def convert(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         raise ValueError(
-            "Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, ftfv, beats (--help)."
+            "Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, ftfv, xgen-mm, beats (--help)."
         )
 
 
@@ -144,6 +144,40 @@ def convert_ftfv_command(
         num_frames=frames,
         num_tokens_per_frame=tokens_per_frame,
         seed=seed,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        overwrite=overwrite,
+    )
+
+
+@convert_app.command("xgen-mm")
+def convert_xgen_mm_command(
+    src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint, v1.5.", metavar="SRC")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    vision_config: Annotated[
+        Path | None, typer.Option(help="JSON file that describes a SigLIP of unknown name.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    max_shard_size: MaxShardSize = 5 * 10**9,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert XGen-MM (BLIP-3) v1.5, an image-LLM that LinVT can stand before.
+
+    Examples:
+
+      hf-videollm convert xgen-mm ./xgen-mm-phi3-mini-instruct-interleave-r-v1.5 ./xgen-mm --dtype bfloat16
+    """
+    from .hub.convert_xgen_mm import convert_xgen_mm
+
+    _run(
+        convert_xgen_mm,
+        as_json,
+        src,
+        dst,
+        vision_config=vision_config,
+        tokenizer=tokenizer,
         dtype=dtype,
         max_shard_size=max_shard_size,
         overwrite=overwrite,

@@ -1,0 +1,179 @@
+"""An official XGen-MM (BLIP-3) v1.5 checkpoint -> a folder that `AutoModelForImageTextToText` loads.
+
+Everything is checked before the first weight is written, tensors pass through memory one by one, and the folder appears
+complete or not at all.
+
+What was checked against the release: the names of all tensors and their total size (see `convert_xgen_mm_keys`), the
+architecture and the prompts against the public code. What could not be: the released weights were never at hand, so
+that no answer of a converted checkpoint was compared with one of the original.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..models.media_errors import CheckpointError
+from ..models.modeling_xgen_mm import XgenMMForConditionalGeneration
+from ..models.processing_xgen_mm import XgenMMProcessor
+from .atomic import atomic_folder
+from .conversion import (
+    ByteCounter,
+    Progress,
+    check_places,
+    check_space,
+    model_shapes,
+    parse_dtype,
+    usual_dtype,
+    write_code_and_configs,
+)
+from .convert_xgen_mm_keys import HEAD, PREFIXES, ConversionPlan, plan_conversion
+from .convert_xgen_mm_sources import ADDED_TOKENS, build_processor, read_source
+from .pickle_reader import scan_any_weights
+from .stream import TensorPlan, read_tensor, require_folder, write_sharded
+from .tokenizer_files import find_tokenizer_folder
+
+
+@dataclass(frozen=True)
+class XgenMMReport:
+    """What a conversion did.
+
+    Attributes:
+        left_aside: tensors of the pooling head of SigLIP, and computed ones.
+        parameters: number of values of the model.
+        weight_bytes: size of the written weights.
+        dtype: precision that the configuration loads the model in.
+        image_token_id: id of the placeholder of images.
+        has_processor: whether tokenizer and processor files were written.
+        notes: what the user should know, in sentences.
+    """
+
+    source: str
+    destination: str
+    left_aside: int
+    parameters: int
+    weight_bytes: int
+    weight_files: list[str]
+    dtype: str
+    image_token_id: int
+    has_processor: bool
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def render(self) -> Group:
+        """A table and the notes, for a rich console."""
+        table = Table(show_header=False, box=None)
+        table.add_row("source", Text(self.source))
+        table.add_row("written to", Text(self.destination))
+        table.add_row("left aside", f"{self.left_aside} tensors that nothing reads")
+        table.add_row("parameters", f"{self.parameters:,}")
+        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
+        table.add_row("placeholder id", f"image {self.image_token_id}")
+        table.add_row("processor", "written" if self.has_processor else "NOT written: no tokenizer")
+        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+
+
+def convert_xgen_mm(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    vision_config: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    dtype: str | torch.dtype | None = None,
+    max_shard_size: int = 5 * 10**9,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> XgenMMReport:
+    """Convert an official XGen-MM v1.5 checkpoint.
+
+    Args:
+        source: its folder.
+        destination: folder to write; must not exist, or be empty, unless `overwrite`.
+        vision_config: JSON file that describes the SigLIP tower, where config.json names an unknown one.
+        tokenizer: folder of the tokenizer, where the source has none.
+        dtype: cast all weights (`"float32"`, `"float16"`, `"bfloat16"`); kept as they are stored by default.
+        max_shard_size: bytes of one weight file.
+        overwrite: replace a destination that holds something.
+        progress: called with (bytes written, bytes to write).
+
+    Returns:
+        What was found and written.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor does not fit; file, tensor and mend are named.
+        FileExistsError: the destination holds something and `overwrite` is not set.
+    """
+    target_dtype = parse_dtype(dtype)
+    if max_shard_size < 1:
+        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
+    folder, destination = Path(source), Path(destination)
+    tokenizer_folder = None if tokenizer is None else Path(tokenizer)
+    description = None if vision_config is None else Path(vision_config)
+    require_folder(folder, "the XGen-MM checkpoint")
+    if tokenizer_folder is not None:
+        require_folder(tokenizer_folder, "the tokenizer")
+    check_places(destination, {"checkpoint": folder, "tokenizer": tokenizer_folder, "vision config": description})
+
+    with (
+        atomic_folder(destination, overwrite=overwrite) as target,
+        tempfile.TemporaryDirectory(dir=target, prefix="pickles.") as workspace,
+    ):
+        weights = scan_any_weights(folder, Path(workspace))
+        if weights is None:
+            raise CheckpointError(f"{folder} has no weights: download the checkpoint again with all its files.")
+        official = read_source(folder, description, PREFIXES[HEAD] + "bias" in weights.tensors)
+        config = official.config
+        expected = model_shapes(config, XgenMMForConditionalGeneration, folder / "config.json")
+        plan = plan_conversion(expected, weights, official.table_rows, len(ADDED_TOKENS))
+        result = build_processor(folder, official, find_tokenizer_folder(folder, tokenizer_folder, None))
+        config.architectures = [XgenMMForConditionalGeneration.__name__]
+        config.dtype = target_dtype or usual_dtype(tensor for parts in plan.pieces.values() for tensor, _ in parts)
+        files, size = _write_weights(target, plan, target_dtype, max_shard_size, progress)
+        classes = (XgenMMForConditionalGeneration, XgenMMProcessor)
+        write_code_and_configs(target, config, result.generation_config, result.processor, classes)
+    return XgenMMReport(
+        source=str(source),
+        destination=str(destination),
+        left_aside=len(plan.dropped),
+        parameters=sum(math.prod(shape) for shape in plan.shapes.values()),
+        weight_bytes=size,
+        weight_files=[file.name for file in files],
+        dtype=str(config.dtype).removeprefix("torch."),
+        image_token_id=config.image_token_id,
+        has_processor=result.processor is not None,
+        notes=weights.notes + result.notes,
+    )
+
+
+def _write_weights(
+    folder: Path,
+    plan: ConversionPlan,
+    dtype: torch.dtype | None,
+    max_shard_size: int,
+    progress: Progress | None,
+) -> tuple[list[Path], int]:
+    """Write the model; files and their total size in bytes."""
+    types = {name: dtype or parts[0][0].dtype for name, parts in plan.pieces.items()}
+    plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
+    total = sum(item.nbytes for item in plans)
+    check_space(folder, total)
+
+    def load(name: str) -> Iterator[torch.Tensor]:
+        for tensor, rows in plan.pieces[name]:
+            yield read_tensor(tensor)[:rows].to(types[name])
+
+    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
+
+
+__all__ = ["XgenMMReport", "convert_xgen_mm"]

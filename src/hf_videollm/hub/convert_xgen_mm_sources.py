@@ -1,0 +1,204 @@
+"""The config.json and the tokenizer of an official XGen-MM v1.5 checkpoint -> our configuration and processor."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import GenerationConfig, PreTrainedConfig, SiglipImageProcessor
+
+from ..models.configuration_xgen_mm import XgenMMConfig
+from ..models.media_errors import CheckpointError
+from ..models.processing_xgen_mm import XgenMMProcessor
+from .conversion import token_ids, tower_config
+from .convert_videollama2_config import KNOWN_TOWERS
+from .stream import read_json
+from .tokenizer_files import load_tokenizer, set_padding, with_token
+
+OFFICIAL_TYPE = "xgenmm"
+TOWER_TYPE = "siglip_vision_model"
+DEFAULT_TOWER = "google/siglip-so400m-patch14-384"
+DEFAULT_TOKENS = 128
+# In this order, behind the tokenizer of the language model: the first stands for an image.
+ADDED_TOKENS = ("<image>", "<image placeholder>", "<|endofchunk|>")
+# Ends an answer of the instruction-tuned checkpoints, whose files name only the end of the text.
+END_OF_TURN = "<|end|>"
+# A config.json leaves out what was a default when it was written (transformers 4.41).
+PHI3_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 32064,
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 4096,
+    "original_max_position_embeddings": 4096,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the official config.json says.
+
+    Attributes:
+        config: ours.
+        table_rows: rows of the official embedding and head.
+        text: the official section of the language model.
+    """
+
+    config: XgenMMConfig
+    table_rows: int
+    text: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ProcessorResult:
+    """The processor, `None` without a tokenizer, and what goes with it.
+
+    Attributes:
+        notes: what the user should know, in sentences.
+    """
+
+    processor: XgenMMProcessor | None
+    generation_config: GenerationConfig
+    notes: list[str] = field(default_factory=list)
+
+
+def read_source(folder: Path, vision_config: Path | None, has_head_bias: bool) -> Source:
+    """Our configuration of an official folder.
+
+    Args:
+        folder: the official checkpoint.
+        vision_config: JSON file that describes a SigLIP, for a tower of unknown name.
+        has_head_bias: whether the weights have a bias of the head.
+
+    Raises:
+        CheckpointError: missing, damaged, already converted, or of another model.
+    """
+    file = folder / "config.json"
+    raw = read_json(file)
+    model_type = raw.get("model_type")
+    if model_type == XgenMMConfig.model_type:
+        raise CheckpointError(f"{file} is already converted: load {folder} with from_pretrained.")
+    if model_type != OFFICIAL_TYPE:
+        raise CheckpointError(
+            f"{file} is no configuration of XGen-MM v1.5 (model_type {model_type!r}, not {OFFICIAL_TYPE!r}). The first "
+            "release (r-v1) has a vision tower of OpenCLIP, which is not supported."
+        )
+    text = _section(raw, "text_config", file)
+    encoder, tokens = _section(raw, "vision_encoder_config", file), _section(raw, "vision_tokenizer_config", file)
+    if text.get("model_type", "phi3") != "phi3":
+        raise CheckpointError(f"{file}: the language model is {text['model_type']!r}; only phi3 is known to XGen-MM.")
+    length: Any = text.get("initial_tokenizer_len")
+    rows: Any = text.get("vocab_size", PHI3_DEFAULTS["vocab_size"])
+    if not _is_whole(rows) or not _is_whole(length) or not 0 < length <= rows:
+        raise CheckpointError(
+            f"{file}: text_config.initial_tokenizer_len must be a whole number from 1 to vocab_size ({rows!r}), not "
+            f"{length!r}."
+        )
+    tower = _tower(encoder, vision_config)
+    width = tokens.get("vis_feature_dim", tower.hidden_size)
+    if width != tower.hidden_size:
+        raise CheckpointError(
+            f"{file}: the resampler takes features of width {width}, but the vision tower has {tower.hidden_size}."
+        )
+    try:
+        language = tower_config({**text, "vocab_size": length + len(ADDED_TOKENS)}, "phi3", PHI3_DEFAULTS)
+        config = XgenMMConfig(
+            vision_config=tower,
+            text_config=language,
+            image_token_id=length,
+            num_query_tokens=tokens.get("num_vis_tokens", DEFAULT_TOKENS),
+            lm_head_bias=has_head_bias,
+        )
+        config.validate()
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{file} describes no XGen-MM: {' '.join(str(error).split())}") from error
+    return Source(config, rows, text)
+
+
+def _section(raw: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+    section = raw.get(name)
+    if not isinstance(section, dict):
+        raise CheckpointError(f"{file} has no section {name!r}: download the checkpoint again with all its files.")
+    return section
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _tower(encoder: dict[str, Any], description: Path | None) -> PreTrainedConfig:
+    """Configuration of the vision tower, without its pooling head."""
+    name = str(encoder.get("model_name") or DEFAULT_TOWER)
+    section = KNOWN_TOWERS.get(Path(name.lower()).name) if description is None else read_json(description)
+    if section is None:
+        raise CheckpointError(
+            f"The vision tower {name!r} of config.json is not {DEFAULT_TOWER}: pass the configuration of a SigLIP "
+            "(--vision-config FILE)."
+        )
+    section = section.get("vision_config", section)
+    found = section.get("model_type", TOWER_TYPE)
+    if found != TOWER_TYPE:
+        raise CheckpointError(f"{description or name} describes a {found!r}: XGen-MM v1.5 sees with SigLIP.")
+    try:
+        return tower_config({**section, "vision_use_head": False}, TOWER_TYPE)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{description} cannot be used: {' '.join(str(error).split())}") from error
+
+
+def build_processor(folder: Path, source: Source, tokenizer_folder: Path | None) -> ProcessorResult:
+    """Processor and generation settings of a converted checkpoint.
+
+    Args:
+        folder: the official checkpoint.
+        tokenizer_folder: where the tokenizer is.
+
+    Raises:
+        CheckpointError: the tokenizer cannot be read or belongs to another model, or a file is damaged.
+    """
+    config = source.config
+    ids = token_ids(folder, source.text, config.text_config)
+    if tokenizer_folder is None:
+        note = "no tokenizer found: processor files not written; pass --tokenizer FOLDER."
+        return ProcessorResult(None, GenerationConfig(do_sample=False, **ids), [note])
+    tokenizer = load_tokenizer(tokenizer_folder, config.text_config)
+    for number, token in enumerate(ADDED_TOKENS):
+        tokenizer, token_id = with_token(tokenizer, token)
+        if token_id != config.image_token_id + number:
+            raise CheckpointError(
+                f"The tokenizer in {tokenizer_folder} gives {token} the id {token_id} instead of "
+                f"{config.image_token_id + number}: pass the tokenizer of this model (--tokenizer)."
+            )
+    notes = set_padding(tokenizer, ids["pad_token_id"])
+    ids["pad_token_id"] = tokenizer.pad_token_id
+    ends = ids["eos_token_id"] if isinstance(ids["eos_token_id"], list) else [ids["eos_token_id"]]
+    if (end := tokenizer.get_vocab().get(END_OF_TURN)) is not None and end not in ends:
+        ids["eos_token_id"] = [*ends, end]
+        notes.append(f"answers also end at {END_OF_TURN}, which the official files leave to the caller.")
+    side = config.vision_config.image_size
+    processor = XgenMMProcessor(
+        image_processor=SiglipImageProcessor(size={"height": side, "width": side}, **_pixel_options(folder)),
+        tokenizer=tokenizer,
+        image_token=ADDED_TOKENS[0],
+        num_query_tokens=config.num_query_tokens,
+    )
+    return ProcessorResult(processor, GenerationConfig(do_sample=False, **ids), notes)
+
+
+def _pixel_options(folder: Path) -> dict[str, Any]:
+    """Mean and deviation of the pixels, where the official preprocessor_config.json names them; else SigLIP's."""
+    file = folder / "preprocessor_config.json"
+    stored = read_json(file) if file.is_file() else {}
+    if stored.get("resize_mode", "squash") != "squash":
+        raise CheckpointError(f"{file}: resize_mode {stored['resize_mode']!r} is not supported, only 'squash'.")
+    options = {name: stored[name] for name in ("image_mean", "image_std") if stored.get(name) is not None}
+    for name, value in options.items():
+        if not isinstance(value, list) or len(value) != 3 or not all(isinstance(item, int | float) for item in value):
+            raise CheckpointError(f"{file}: {name} must be three numbers, not {value!r}.")
+    return options
+
+
+__all__ = ["ADDED_TOKENS", "ProcessorResult", "Source", "build_processor", "read_source"]
