@@ -102,6 +102,16 @@ def tiny_linvt_checkpoint(tiny_image_llm: str, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
+def tiny_iva_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a complete tiny random IVA checkpoint."""
+    from tiny_iva_checkpoint import make_model, make_processor
+
+    from hf_videollm import save_checkpoint
+
+    return str(save_checkpoint(make_model(), make_processor(), tmp_path_factory.mktemp("iva_checkpoint") / "iva"))
+
+
+@pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Three different real MP4 files of the synthetic generator."""
     from hf_videollm.data.synthetic import make_scene, write_scene_mp4

@@ -5,6 +5,7 @@ Importing the package registers every design with the Auto classes and the task 
 
 from .models.configuration_beats import BeatsConfig
 from .models.configuration_ftfv import FtfvConfig
+from .models.configuration_iva import IvaConfig
 from .models.configuration_linvt import LinVTConfig, LinVTModuleConfig
 from .models.configuration_pllava import PllavaConfig
 from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
@@ -27,6 +28,7 @@ from .models.media_errors import (
 )
 from .models.modeling_beats import BeatsModel
 from .models.modeling_ftfv import FtfvForConditionalGeneration, FtfvModel
+from .models.modeling_iva import IvaForConditionalGeneration, IvaModel
 from .models.modeling_linvt import LinVTForCausalLM, LinVTModel
 from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
 from .models.modeling_qwen_vl_vision import QwenVLVisionModel
@@ -35,6 +37,7 @@ from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama
 from .models.modeling_xgen_mm import XgenMMForConditionalGeneration, XgenMMModel
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.processing_ftfv import FtfvProcessor
+from .models.processing_iva import IvaProcessor
 from .models.processing_linvt import LinVTProcessor
 from .models.processing_pllava import PllavaProcessor
 from .models.processing_videollama2 import VideoLlama2Processor
@@ -42,6 +45,7 @@ from .models.processing_videollama2_av import VideoLlama2AVProcessor
 from .models.processing_xgen_mm import XgenMMProcessor
 from .models.video_io import MediaLimits, load_audio, load_video
 from .models.video_processing_ftfv import FtfvVideoProcessor
+from .models.video_processing_iva import IvaVideoProcessor
 from .models.video_processing_linvt import LinVTVideoProcessor
 from .models.video_processing_pllava import PllavaVideoProcessor
 from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
@@ -64,6 +68,11 @@ __all__ = [
     "FtfvModel",
     "FtfvProcessor",
     "FtfvVideoProcessor",
+    "IvaConfig",
+    "IvaForConditionalGeneration",
+    "IvaModel",
+    "IvaProcessor",
+    "IvaVideoProcessor",
     "LinVTConfig",
     "LinVTForCausalLM",
     "LinVTModel",

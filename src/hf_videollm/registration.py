@@ -16,6 +16,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .models.configuration_beats import BeatsConfig
 from .models.configuration_ftfv import FtfvConfig
+from .models.configuration_iva import IvaConfig
 from .models.configuration_linvt import LinVTConfig
 from .models.configuration_pllava import PllavaConfig
 from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
@@ -26,6 +27,7 @@ from .models.configuration_xgen_mm import XgenMMConfig
 from .models.feature_extraction_beats import BeatsFeatureExtractor
 from .models.modeling_beats import BeatsModel
 from .models.modeling_ftfv import FtfvForConditionalGeneration, FtfvModel
+from .models.modeling_iva import IvaForConditionalGeneration, IvaModel
 from .models.modeling_linvt import LinVTForCausalLM, LinVTModel
 from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
 from .models.modeling_qwen_vl_vision import QwenVLVisionModel
@@ -34,12 +36,14 @@ from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama
 from .models.modeling_xgen_mm import XgenMMForConditionalGeneration, XgenMMModel
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.processing_ftfv import FtfvProcessor
+from .models.processing_iva import IvaProcessor
 from .models.processing_linvt import LinVTProcessor
 from .models.processing_pllava import PllavaProcessor
 from .models.processing_videollama2 import VideoLlama2Processor
 from .models.processing_videollama2_av import VideoLlama2AVProcessor
 from .models.processing_xgen_mm import XgenMMProcessor
 from .models.video_processing_ftfv import FtfvVideoProcessor
+from .models.video_processing_iva import IvaVideoProcessor
 from .models.video_processing_linvt import LinVTVideoProcessor
 from .models.video_processing_pllava import PllavaVideoProcessor
 from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
@@ -108,6 +112,7 @@ def register_all() -> None:
         BeatsFeatureExtractor,
     )
     register_design(FtfvConfig, FtfvModel, FtfvForConditionalGeneration, FtfvProcessor, FtfvVideoProcessor)
+    register_design(IvaConfig, IvaModel, IvaForConditionalGeneration, IvaProcessor, IvaVideoProcessor)
     register_design(XgenMMConfig, XgenMMModel, XgenMMForConditionalGeneration, XgenMMProcessor)
     register_design(LinVTConfig, LinVTModel, LinVTForCausalLM, LinVTProcessor, LinVTVideoProcessor)
     register_encoder(BeatsConfig, BeatsModel, BeatsFeatureExtractor)

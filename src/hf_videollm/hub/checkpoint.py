@@ -51,7 +51,8 @@ def save_checkpoint(
 
 def _check_pair(config: Any, processor: Any) -> None:
     """Refuse a processor whose prompts the model could not read."""
-    num_frames = processor.video_processor.num_frames
+    # A design that samples by rate has no number of its own.
+    num_frames = processor.video_processor.num_frames or config.num_frames
     facts = {
         "image_token_id": (processor.image_token_id, config.image_token_id),
         "video_token_id": (processor.video_token_id, config.video_token_id),

@@ -1,0 +1,181 @@
+"""Processor of IVA: two placeholders for each frame, and a block of query tokens right before the answer."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from .chat_template_vicuna import query_chat_template
+from .configuration_iva import num_visual_tokens
+from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs, placeholder_id
+from .video_processing_iva import IvaVideoProcessorKwargs
+
+QUERY_TOKEN = "<iva_query>"
+QUERY_PLACEMENTS = ("last", "every")
+# transformers puts a character of a private-use plane before control tokens that a user wrote, and that are to stay
+# plain text (`sanitize_control_tokens`).
+_NOT_MARKED = "(?<![\U000f0000-\U0010ffff])"
+
+
+class IvaProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
+    """Keyword arguments of IVA's processor."""
+
+    videos_kwargs: IvaVideoProcessorKwargs
+    # transformers 5.20 reads it unasked.
+    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
+
+
+class IvaProcessor(VideoLlmProcessor):
+    """Makes model inputs for IVA.
+
+    A chat becomes "USER: <video>\\nquestion ASSISTANT:" and a block of query tokens, behind which the answer begins
+    (paper, section 3.3: at the end of the input); conversations without media have none. With
+    `query_placement="last"` a conversation of several rounds has one block, before its last answer, and that answer
+    alone is marked to be learned: every round is a sample of its own (paper, Eq. 5). With `"every"` there is a block
+    before every answer that has media before it, and all answers are learned.
+
+    In a prompt written by hand, `<iva_query>` stands once where a block belongs; media need one behind the question.
+
+    Args of a chat: `apply_chat_template(..., query_placement="every")` goes before the processor's own.
+    """
+
+    valid_processor_kwargs = IvaProcessorKwargs
+    default_chat_template = query_chat_template(QUERY_TOKEN)
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        video_processor: Any = None,
+        chat_template: str | dict[str, str] | None = None,
+        image_token: str = "<image>",
+        video_token: str = "<video>",
+        query_token: str = QUERY_TOKEN,
+        num_query_tokens: int = 16,
+        query_placement: Literal["last", "every"] = "last",
+        image_temporal_token: bool = True,
+    ) -> None:
+        """Args:
+        query_token: text of the placeholder of query tokens, one token of the tokenizer.
+        num_query_tokens: M, the length of a block of query tokens; 0 for a model without the adapter, whose prompts
+            have none.
+        query_placement: before which answers of a chat a block stands: `"last"` or `"every"`.
+        image_temporal_token: an image has two placeholders as a frame has, not the global one alone.
+
+        `processor_options` takes the last three from a configuration.
+
+        Raises:
+            ValueError: a number below 0, an unknown placement, or no such token in the tokenizer.
+        """
+        if num_query_tokens < 0:
+            raise ValueError(f"num_query_tokens must be at least 0, not {num_query_tokens}.")
+        if query_placement not in QUERY_PLACEMENTS:
+            raise ValueError(f"query_placement must be one of {', '.join(QUERY_PLACEMENTS)}, not {query_placement!r}.")
+        self.query_token = query_token
+        self.query_token_id = query_token_id(tokenizer, query_token) if num_query_tokens else None
+        self.num_query_tokens = num_query_tokens
+        self.query_placement = query_placement
+        self.image_temporal_token = image_temporal_token
+        chat_template = chat_template or query_chat_template(query_token)
+        super().__init__(image_processor, tokenizer, video_processor, chat_template, image_token, video_token)
+
+    def num_image_tokens(self) -> int:
+        """Two, or the global one alone without `image_temporal_token`; the same rule as in the model."""
+        return num_visual_tokens(1, self.image_temporal_token)
+
+    def num_video_tokens(self, num_frames: int) -> int:
+        """Two a frame, the same rule as in the model."""
+        return num_visual_tokens(num_frames)
+
+    def apply_chat_template(
+        self, conversation: Any, chat_template: str | None = None, query_placement: str | None = None, **kwargs: Any
+    ) -> Any:
+        """As in transformers.
+
+        Args:
+            query_placement: `"last"`, `"every"` or `"none"`; the processor's own when `None`.
+        """
+        placement = query_placement or (self.query_placement if self.num_query_tokens else "none")
+        # A template of the user's may know nothing of it.
+        if "query_placement" in str(chat_template or self.chat_template):
+            kwargs["query_placement"] = placement
+        return super().apply_chat_template(conversation, chat_template, **kwargs)
+
+    def get_text_with_replacements(
+        self,
+        text: list[str],
+        images_replacements: Sequence[str] = (),
+        videos_replacements: Sequence[str] = (),
+        audio_replacements: Sequence[str] = (),
+    ) -> tuple[list[str], list[dict[str, Any]]]:
+        """As in transformers; each query token becomes a block of `num_query_tokens`.
+
+        Raises:
+            ValueError: several query tokens in a row that are no block.
+        """
+        originals = list(text)
+        _, media = super().get_text_with_replacements(
+            list(text), list(images_replacements), list(videos_replacements), list(audio_replacements)
+        )
+        expanded, offsets = [], []
+        for sample, found in zip(originals, media, strict=True):
+            entries = sorted([*found, *self._query_blocks(sample)], key=lambda entry: entry["span"])
+            pieces, last, length = [], 0, 0
+            for entry in entries:
+                start, end = entry["span"]
+                pieces += [sample[last:start], entry["replacement"]]
+                length += start - last
+                entry["new_span"] = (length, length + len(entry["replacement"]))
+                length, last = entry["new_span"][1], end
+            expanded.append("".join([*pieces, sample[last:]]))
+            offsets.append(entries)
+        return expanded, offsets
+
+    def _query_blocks(self, sample: str) -> list[dict[str, Any]]:
+        """The blocks of query tokens in a prompt, in the form of transformers' replacements."""
+        block = self.query_token * self.num_query_tokens
+        blocks: list[dict[str, Any]] = []
+        for match in re.finditer(f"{_NOT_MARKED}(?:{re.escape(self.query_token)})+", sample):
+            count = match.group().count(self.query_token)
+            # A prompt that went through here before is left alone.
+            if count not in (1, self.num_query_tokens):
+                raise ValueError(
+                    f"The prompt holds {count} {self.query_token} in a row: write it once where the block of query "
+                    f"tokens belongs, and it becomes {self.num_query_tokens} (num_query_tokens)."
+                )
+            blocks.append({"type": "query", "span": match.span(), "text": match.group(), "replacement": block})
+        return blocks
+
+    def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
+        # Truncation takes the end of a prompt, and so the query tokens first.
+        super()._check_special_mm_tokens(text, text_inputs, [*modalities, "query"])
+
+
+def query_token_id(tokenizer: Any, token: str) -> int | None:
+    """Id of the query token; `None` without a tokenizer.
+
+    Raises:
+        ValueError: the tokenizer has no such token, or takes it apart.
+    """
+    token_id = placeholder_id(tokenizer, token)
+    if token_id is not None and tokenizer(token, add_special_tokens=False)["input_ids"] != [token_id]:
+        raise ValueError(
+            f"The tokenizer takes {token!r}, the placeholder of query tokens, apart: "
+            f"tokenizer.add_special_tokens({{'additional_special_tokens': [{token!r}]}}) makes it one token."
+        )
+    return token_id
+
+
+def processor_options(config: Any) -> dict[str, Any]:
+    """Arguments of `IvaProcessor` that must fit the model.
+
+    Args:
+        config: an `IvaConfig`.
+    """
+    return {
+        "num_query_tokens": config.num_query_tokens if config.num_insertions else 0,
+        "query_placement": config.query_placement,
+        "image_temporal_token": config.image_temporal_token,
+    }
+
+
+__all__ = ["IvaProcessor", "IvaProcessorKwargs", "processor_options", "query_token_id"]
