@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from hf_videollm.models.configuration_linvt import LinVTConfig
-from hf_videollm.models.linvt_backbones import encode_images, frame_inputs
+from hf_videollm.models.linvt_backbones import TYPE_RULES, encode_images, frame_inputs
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 
 PAD, IMAGE, VIDEO, VOCAB_SIZE = 0, 90, 91, 100
@@ -47,6 +47,14 @@ SIGLIP = {"model_type": "siglip_vision_model", **VISION}
 CLIP = {"model_type": "clip_vision_model", **VISION}
 QWEN = {**TEXT, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}}
 QWEN_VISION = {"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2, "initializer_range": 0.2}
+QWEN3_VISION = {
+    **QWEN_VISION,
+    "hidden_size": 32,
+    "out_hidden_size": 32,
+    "intermediate_size": 48,
+    "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0, 1],
+}
 SQUARE = {"height": 56, "width": 56}
 EDGES = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
 IDS = {"image_token_id": IMAGE}
@@ -154,11 +162,17 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "Idefics3ImageProcessor",
         {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 56}},
     ),
+    # Four tokens per image and patches of four: transformers 5.20 can merge no other multiples (its own SmolVLM fails).
     "smolvlm": (
         "smolvlm",
-        {"vision_config": VISION, "text_config": {"model_type": "llama", **TEXT}, **IDS, "scale_factor": 2},
+        {
+            "vision_config": {**VISION, "image_size": 16, "patch_size": 4},
+            "text_config": {"model_type": "llama", **TEXT},
+            **IDS,
+            "scale_factor": 2,
+        },
         "SmolVLMImageProcessor",
-        {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 56}},
+        {"size": {"longest_edge": 16}, "max_image_size": {"longest_edge": 16}},
     ),
     "lfm2_vl": (
         "lfm2_vl",
@@ -226,6 +240,113 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "JanusImageProcessor",
         {"size": SQUARE, "min_size": 14},
     ),
+    "qwen3_vl": (
+        "qwen3_vl",
+        {"vision_config": QWEN3_VISION, "text_config": {**QWEN, "head_dim": 8}, **BOTH},
+        "Qwen2VLImageProcessor",
+        {"size": EDGES},
+    ),
+    "qwen3_vl_moe": (
+        "qwen3_vl_moe",
+        {
+            "vision_config": QWEN3_VISION,
+            "text_config": {**QWEN, "moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2},
+            **BOTH,
+        },
+        "Qwen2VLImageProcessor",
+        {"size": EDGES},
+    ),
+    "gemma3": (
+        "gemma3",
+        {
+            "vision_config": SIGLIP,
+            "text_config": {
+                **TEXT,
+                "model_type": "gemma3_text",
+                "head_dim": 8,
+                "sliding_window": 16,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            "image_token_index": IMAGE,
+            "mm_tokens_per_image": 4,
+            "tie_word_embeddings": False,
+        },
+        "Gemma3ImageProcessor",
+        {"size": SQUARE},
+    ),
+    "paligemma": (
+        "paligemma",
+        {
+            "vision_config": {**SIGLIP, "projection_dim": 32},
+            "text_config": {**TEXT, "model_type": "gemma", "head_dim": 8},
+            "image_token_index": IMAGE,
+            "projection_dim": 32,
+            "hidden_size": 32,
+            "tie_word_embeddings": False,
+        },
+        "SiglipImageProcessor",
+        {"size": SQUARE},
+    ),
+    "molmo2": (
+        "molmo2",
+        {
+            "vision_config": {
+                **VISION,
+                "image_size": [28, 28],
+                "patch_size": 7,
+                "num_key_value_heads": 2,
+                "head_dim": 16,
+            },
+            "adapter_config": {
+                "vision_feature_layer": [-1, -2],
+                "hidden_size": 32,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 16,
+                "intermediate_size": 32,
+                "text_hidden_size": 32,
+                "initializer_range": 0.2,
+            },
+            "text_config": {**TEXT, "head_dim": 8, "additional_vocab_size": 8},
+            "image_patch_id": IMAGE,
+            "initializer_range": 0.2,
+        },
+        "Molmo2ImageProcessor",
+        {"size": {"height": 28, "width": 28}, "patch_size": 7, "overlap_margins": [1, 1]},
+    ),
+    "ovis2": (
+        "ovis2",
+        {
+            "vision_config": {
+                **VISION,
+                "num_attention_heads": 2,
+                "vocab_size": 40,
+                "hidden_stride": 2,
+                "num_visual_indicator_tokens": 5,
+            },
+            "text_config": {"model_type": "qwen2", **TEXT},
+            "image_token_id": IMAGE,
+            "visual_indicator_token_ids": [92, 93, 94, 95, 96],
+            "vocab_size": VOCAB_SIZE,
+            "hidden_size": 32,
+            "tie_word_embeddings": False,
+        },
+        "Ovis2ImageProcessor",
+        {"size": SQUARE},
+    ),
+    "perception_lm": (
+        "perception_lm",
+        {
+            # Not its own tower, which is one of timm; its projector reads the width there.
+            "vision_config": {**SIGLIP, "model_args": {"embed_dim": 32}},
+            "text_config": {"model_type": "llama", **TEXT},
+            **BOTH,
+            "vision_use_cls_token": False,
+            "projector_pooling_ratio": 2,
+        },
+        "PerceptionLMImageProcessor",
+        {"tile_size": 56, "size": SQUARE},
+    ),
 }
 
 
@@ -233,7 +354,12 @@ def make_image_llm(name: str) -> Any:
     """A tiny random image-LLM."""
     model_type, options, _, _ = CASES[name]
     torch.manual_seed(0)
-    return AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type, **options)).eval()
+    image_llm = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type, **options)).eval()
+    for parameter in image_llm.parameters():
+        # Gemma3's projector begins with zeros: its images would not count.
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return image_llm
 
 
 def without_foreign(image_llm: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -290,11 +416,27 @@ def prompt(linvt: LinVTForCausalLM, rows: Sequence[Sequence[Any]]) -> dict[str, 
         ids.append([token for token, _ in parts])
         types.append([kind for _, kind in parts])
     length = max(map(len, ids))
-    return {
+    batch = {
         "input_ids": torch.tensor([[PAD] * (length - len(row)) + row for row in ids]),
         "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in ids]),
         "mm_token_type_ids": torch.tensor([[0] * (length - len(row)) + row for row in types]),
     }
+    # As the image-LLM's own processor gives them.
+    rule = TYPE_RULES.get(linvt.model.backbone.config.model_type)
+    if rule is not None and rule.argument == "token_type_ids":
+        is_image = batch["mm_token_type_ids"] == 1
+        batch["token_type_ids"] = is_image.long() if rule.meaning == "media" else torch.zeros_like(is_image).long()
+    return batch
+
+
+def extend(linvt: LinVTForCausalLM, batch: dict[str, Any], tokens: torch.Tensor) -> dict[str, Any]:
+    """A batch with further tokens behind its prompts: an answer, or the next question."""
+    filling = {"attention_mask": 1, "mm_token_type_ids": 0}
+    if "token_type_ids" in batch:
+        rule = TYPE_RULES[linvt.model.backbone.config.model_type]
+        filling["token_type_ids"] = 1 if rule.meaning == "prefix" else 0
+    longer = {name: torch.cat([batch[name], torch.full_like(tokens, value)], 1) for name, value in filling.items()}
+    return {**batch, **longer, "input_ids": torch.cat([batch["input_ids"], tokens], 1)}
 
 
 def videos(name: str, clips: Sequence[Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from linvt_cases import (
     CASES,
     IMAGE,
     VIDEO,
+    extend,
     image_media,
     make_frames,
     make_image_llm,
@@ -120,10 +121,7 @@ def test_caches_change_nothing(name, cache):
         return
     # One forward over the whole, generated tokens and all.
     added = tokens.shape[1] - batch["input_ids"].shape[1]
-    batch["input_ids"] = tokens
-    batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones(2, added, dtype=torch.long)], 1)
-    batch["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros(2, added, dtype=torch.long)], 1)
-    whole = model(**batch).logits[:, -added - 1 : -1]
+    whole = model(**extend(model, batch, tokens[:, -added:])).logits[:, -added - 1 : -1]
     torch.testing.assert_close(cached, whole, atol=2e-5, rtol=0)
 
 

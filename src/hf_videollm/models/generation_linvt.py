@@ -65,7 +65,7 @@ class LinVTGenerationMixin(GenerationMixin):
                 "past_key_values: pass the whole conversation, what is in the cache included."
             )
         videos, others = split_media(kwargs)
-        media = {name: others.pop(name) for name in list(others) if name in self.model._image_inputs}
+        media = {name: others.pop(name) for name in list(others) if self.model.is_image_input(name)}
         types, token_type_ids = (others.pop(name, None) for name in ("mm_token_type_ids", "token_type_ids"))
         prompt = self.model.embed_prompt(input_ids, types, num_cached, **media, **videos)
         own_types = self.model.token_types(input_ids, types, token_type_ids, videos)

@@ -343,13 +343,13 @@ class LinVTModel(LinVTPreTrainedModel):
         deepstack: torch.Tensor | None = deepstack_embeds
         videos, others = split_media(kwargs)
         num_cached = 0 if past_key_values is None else past_key_values.get_seq_length()
-        if input_ids is not None:
-            others |= self.token_types(input_ids, mm_token_type_ids, others.pop("token_type_ids", None), videos)
+        given_types = others.pop("token_type_ids", None)
+        others |= self.token_types(input_ids, mm_token_type_ids, given_types, videos, num_cached)
         if has_videos(videos):
             if input_ids is None or inputs_embeds is not None:
                 raise ValueError("Videos need input_ids, and no inputs_embeds: LinVT finds their places by ids.")
             # What the image-LLM's tower takes has done its part afterwards.
-            media = {name: value for name, value in others.items() if name in self._image_inputs}
+            media = {name: value for name, value in others.items() if self.is_image_input(name)}
             others = {name: value for name, value in others.items() if name not in media}
             inputs = self.embed_prompt(input_ids, mm_token_type_ids, **media, **videos)
             deepstack = inputs.pop("deepstack_embeds", None)
@@ -381,7 +381,7 @@ class LinVTModel(LinVTPreTrainedModel):
 
     def token_types(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None,
         mm_token_type_ids: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         videos: dict[str, Any] | None = None,
@@ -390,7 +390,7 @@ class LinVTModel(LinVTPreTrainedModel):
         """Token types that the image-LLM wants, under its own name; those that came, where there are no videos.
 
         Args:
-            input_ids: `(batch, length)`.
+            input_ids: `(batch, length)`; without them there are no videos, and what came is all that is known.
             mm_token_type_ids: see `placeholder_masks`.
             token_type_ids: as the image-LLM's own processor gives them, if it does.
             videos: inputs of videos, if any.
@@ -402,7 +402,7 @@ class LinVTModel(LinVTPreTrainedModel):
         accepted = inspect.signature(self.backbone.forward).parameters
         given = {"token_type_ids": token_type_ids, "mm_token_type_ids": mm_token_type_ids}
         rule, is_video = TYPE_RULES.get(self.backbone.config.model_type), has_videos(videos or {})
-        if rule is None:
+        if rule is None or input_ids is None:
             return {name: value for name, value in given.items() if value is not None and name in accepted}
         own = given[rule.argument]
         if not is_video and (own is not None or rule.meaning == "prefix" or mm_token_type_ids is None):
@@ -427,9 +427,10 @@ class LinVTModel(LinVTPreTrainedModel):
         image_mask, _ = self.placeholder_masks(input_ids, mm_token_type_ids)
         return prompt_positions(self.backbone, input_ids, mask, image_mask, media)
 
-    @property
-    def _image_inputs(self) -> set[str]:
-        return set(inspect.signature(self.backbone.get_image_features).parameters)
+    def is_image_input(self, name: str) -> bool:
+        """Whether an input is one of those that an image processor makes."""
+        accepted = inspect.signature(self.backbone.get_image_features).parameters
+        return name in accepted or name.startswith(("pixel_", "image_"))
 
     def _continued_positions(
         self, attention_mask: torch.Tensor | None, num_cached: int, inputs: dict[str, Any]
