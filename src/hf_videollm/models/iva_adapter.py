@@ -67,30 +67,31 @@ class IvaSelector(nn.Module):
         self,
         queries: torch.Tensor,
         visible: torch.Tensor,
-        global_features: torch.Tensor,
-        chunk_rows: torch.Tensor,
-        *chunks: torch.Tensor,
+        frames: FrameBank,
+        *trained: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
             queries: x, `(batch, queries, adapter_width)`.
             visible: bool, `(batch, queries, frames)`: the frames that each query may look at.
-            global_features: g of the frames of all rows, `(frames, vision_width)`.
-            chunk_rows: `(chunks,)`, the row that each chunk belongs to.
-            chunks: f, `(frames of the chunk, patches, vision_width)` each; together all frames in their order.
+            frames: the frames of all rows.
+            trained: g and f of `frames`, if they need gradients; see `IvaAdapter`.
 
         Returns:
             F, `(batch, queries, patches, vision_width)`, and A, `(batch, queries, frames)`.
         """
+        global_features, *chunks = trained or (frames.global_features, *frames.chunks)
         projected, offset = self.key(self.query(queries), of_queries=True)
-        logits = (projected @ global_features.T + offset).to(torch.promote_types(queries.dtype, torch.float32))
+        logits = (projected @ global_features.to(projected).T + offset).to(
+            torch.promote_types(queries.dtype, torch.float32)
+        )
         # Not -inf: a query without frames, of a prompt without video, would become NaN.
         hidden = torch.finfo(logits.dtype).min
         weights = (logits / self.temperature).masked_fill(~visible, hidden).softmax(-1)
         # Summed up in float32: half precision would lose what the thousandth chunk adds.
         mixed = weights.new_zeros((*queries.shape[:2], *chunks[0].shape[1:]))
         start = 0
-        for row, chunk in zip(chunk_rows.split(1), chunks, strict=True):
+        for row, chunk in zip(frames.chunk_rows.to(queries.device).split(1), chunks, strict=True):
             for part in chunk.split(self.frames_per_chunk or len(chunk)):
                 share = weights.index_select(0, row)[0, :, start : start + len(part)]
                 features = part.to(queries.device)
@@ -101,32 +102,32 @@ class IvaSelector(nn.Module):
 
 
 class IvaInteractor(nn.Module):
-    """Eq. 4: every query looks at the patches of its mixed frame."""
+    """Eq. 4: every query looks at the patches of its mixed frame; `trans` is Trans of Eq. 3."""
 
     def __init__(self, config: IvaConfig) -> None:
         super().__init__()
         width = config.adapter_hidden_size
         self.scale = width**-0.5 if config.scale_interactor else 1.0
+        self.trans = IvaProjection(config.vision_width, width)
         self.query = scaled_linear(width, width)
         self.key = IvaProjection(width, width)
         self.value = scaled_linear(width, width)
         self.mlp = nn.Sequential(scaled_linear(width, 4 * width), nn.GELU(), scaled_linear(4 * width, width))
 
-    def forward(self, queries: torch.Tensor, mixed: torch.Tensor, trans: IvaProjection) -> torch.Tensor:
+    def forward(self, queries: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         """
         Args:
             queries: x, `(batch, queries, adapter_width)`.
             mixed: F of the selector.
-            trans: the map from vision features to the adapter's width.
 
         Returns:
             MLP(c) + c, of the shape of x.
         """
         projected, offset = self.key(self.query(queries), of_queries=True)
-        projected, trans_offset = trans(projected, of_queries=True)
+        projected, trans_offset = self.trans(projected, of_queries=True)
         logits = ((mixed @ projected.unsqueeze(-1)).squeeze(-1) + offset + trans_offset) * self.scale
         weights = logits.softmax(-1, dtype=torch.promote_types(queries.dtype, torch.float32)).to(mixed.dtype)
-        seen = self.value(trans((weights.unsqueeze(-2) @ mixed).squeeze(-2)))
+        seen = self.value(self.trans((weights.unsqueeze(-2) @ mixed).squeeze(-2)))
         output: torch.Tensor = self.mlp(seen) + seen
         return output
 
@@ -138,21 +139,14 @@ class IvaAdapterLayer(GradientCheckpointingLayer):
         super().__init__()
         self.has_residual = config.adapter_residual
         self.selector = IvaSelector(config)
-        self.trans = IvaProjection(config.vision_width, config.adapter_hidden_size)
         self.interactor = IvaInteractor(config)
 
-    # Tensors one by one: under reentrant checkpointing, only those get gradients.
     def forward(
-        self,
-        queries: torch.Tensor,
-        visible: torch.Tensor,
-        global_features: torch.Tensor,
-        chunk_rows: torch.Tensor,
-        *chunks: torch.Tensor,
+        self, queries: torch.Tensor, visible: torch.Tensor, frames: FrameBank, *trained: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Arguments of `IvaSelector`; the new x and A."""
-        mixed, weights = self.selector(queries, visible, global_features, chunk_rows, *chunks)
-        output = self.interactor(queries, mixed, self.trans)
+        mixed, weights = self.selector(queries, visible, frames, *trained)
+        output = self.interactor(queries, mixed)
         return queries + output if self.has_residual else output, weights
 
 
@@ -181,12 +175,14 @@ class IvaAdapter(nn.Module):
             What is to be added to h, and A of every pair, `(batch, queries, frames)`.
         """
         states = self.input(self.norm(hidden_states.to(self.norm.weight.dtype)))
-        device = states.device
-        visible, chunk_rows = visible.to(device), frames.chunk_rows.to(device)
-        global_features = frames.global_features.to(states)
+        visible = visible.to(states.device)
+        features = (frames.global_features, *frames.chunks)
+        # Reentrant checkpointing gives gradients only to tensors that it is handed one by one; but accelerate would
+        # bring all that are handed so to the layer's device at once.
+        trained = features if any(part.requires_grad for part in features) else ()
         selections = []
         for layer in self.layers:
-            states, weights = layer(states, visible, global_features, chunk_rows, *frames.chunks)
+            states, weights = layer(states, visible, frames, *trained)
             selections.append(weights)
         return self.output(states), selections
 

@@ -135,7 +135,6 @@ class IvaModel(VideoLlmModel):
     placeholder_hint: ClassVar[str] = (
         "Make the prompt with the processor of this checkpoint: two placeholders per frame, query tokens at the end."
     )
-    # It hands its own map to its interactor.
     _no_split_modules = ("IvaAdapterLayer",)
 
     def __init__(self, config: IvaConfig) -> None:
