@@ -4,29 +4,35 @@ Prompts and images are the business of the image-LLM's processor. Where a prompt
 placeholders of its vectors, and beside the prompt it gives the user's question, which LinVT reads with the video.
 """
 
-import copy
 import os
-import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 import transformers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessingKwargs
 
 from .configuration_linvt import LinVTConfig
 from .linvt_backbones import frame_inputs
+from .linvt_prompts import (
+    MARK,
+    MARKED,
+    MORE_MARK,
+    ChatMedia,
+    PlaceholderWriter,
+    media_kinds,
+    named_videos,
+    question_of,
+    with_images,
+)
 from .processing_video_llm import fetch_image
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs
 
-# Stand for a video while the image-LLM's processor works on the prompt: characters that Unicode keeps free of use.
-MARK, MORE_MARK = "\ufdd0", "\ufdd1"
-MARKED = re.compile(f"{MARK}{MORE_MARK}*")
 # Options that a call means for videos, unless they stand in `images_kwargs`.
 VIDEO_OPTIONS = set(LinVTVideoProcessorKwargs.__annotations__) - set(ImagesKwargs.__annotations__)
 
@@ -37,21 +43,6 @@ class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-
     videos_kwargs: LinVTVideoProcessorKwargs
     # transformers 5.20 reads it unasked.
     _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
-
-
-@dataclass(frozen=True)
-class ChatMedia:
-    """What a chat template does not write into a prompt.
-
-    Args:
-        kinds: for each prompt, what its image placeholders stand for in their order: `"image"` or `"video"`.
-        videos: those of each prompt.
-        questions: one for each prompt, or `None`.
-    """
-
-    kinds: list[list[str]]
-    videos: list[list[Any]]
-    questions: list[str | None]
 
 
 class LinVTProcessor(ProcessorMixin):
@@ -72,7 +63,13 @@ class LinVTProcessor(ProcessorMixin):
 
     valid_processor_kwargs = LinVTProcessorKwargs
     # Tensors as long as the prompt; all others belong to media, or to questions.
-    PROMPT_KEYS: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
+    PROMPT_KEYS: ClassVar[tuple[str, ...]] = (
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "mm_token_type_ids",
+        "labels",
+    )
     # Tensors whose numbers a lower precision would spoil.
     EXACT_KEYS: ClassVar[tuple[str, ...]] = ("video_frame_times",)
     # What a pipeline call may pass to this processor, besides the options of videos.
@@ -86,9 +83,11 @@ class LinVTProcessor(ProcessorMixin):
         image_llm_processor: Any = None,
         chat_template: str | dict[str, str] | None = None,
         image_llm_type: str = "llava",
+        image_token_id: int | None = None,
         video_token_id: int | None = None,
         num_tokens_per_video: int = 112,
         recondition: bool = False,
+        use_frame_times: bool = True,
     ) -> None:
         """Args:
         image_processor: that of the image-LLM.
@@ -97,9 +96,12 @@ class LinVTProcessor(ProcessorMixin):
         image_llm_processor: the processor of the image-LLM, or the dict of its options.
         chat_template: that of the image-LLM, if `None`.
         image_llm_type: `model_type` of the image-LLM.
-        video_token_id: id of the placeholder of videos; by default that of images.
+        image_token_id: id of the placeholder of one vector of an image; what that processor says, if `None`.
+        video_token_id: id of the placeholder of one vector of a video; by default that of images.
         num_tokens_per_video: placeholders of a video, `linvt_config.num_output_tokens` of the model.
         recondition: the question that videos are read for is the last one of a conversation, instead of the first.
+        use_frame_times: tell the model the second of each frame, where it is known. Else, and where it is not (lists
+            of pictures, arrays without `video_metadata`), frames are numbered; train and ask in the same way.
 
         Raises:
             ValueError: no processor of an image-LLM; or a placeholder that the tokenizer cannot write.
@@ -116,8 +118,12 @@ class LinVTProcessor(ProcessorMixin):
         self.image_llm_type = image_llm_type
         self.num_tokens_per_video = num_tokens_per_video
         self.recondition = recondition
+        self.use_frame_times = use_frame_times
         self.image_token = image_llm_processor.image_token
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        # Some processors write other tokens than the one that marks the place.
+        written = getattr(image_llm_processor, "image_token_id", None)
+        written = tokenizer.convert_tokens_to_ids(self.image_token) if written is None else written
+        self.image_token_id = written if image_token_id is None else image_token_id
         self.video_token_id = self.image_token_id if video_token_id is None else video_token_id
         self._placeholder = tokenizer.convert_ids_to_tokens(self.video_token_id)
         if self._placeholder is None or tokenizer.convert_tokens_to_ids(self._placeholder) != self.video_token_id:
@@ -185,27 +191,32 @@ class LinVTProcessor(ProcessorMixin):
             raise ValueError(
                 f"{name} is no processor for images and text: save that of the image-LLM beside its weights."
             )
-        processor = cls(
+        tokenizer = image_llm_processor.tokenizer
+        written = {getattr(image_llm_processor, "image_token_id", None), getattr(tokenizer, "image_token_id", None)}
+        written |= {tokenizer.convert_tokens_to_ids(image_llm_processor.image_token)}
+        written |= set(getattr(image_llm_processor, "image_token_ids", ()))
+        if config.image_token_id not in written:
+            raise ValueError(
+                f"{name} writes {image_llm_processor.image_token} for images, which is not id {config.image_token_id} "
+                "that the image-LLM reads: take the processor that belongs to it, or pass image_token_id."
+            )
+        return cls(
             image_llm_processor.image_processor,
-            image_llm_processor.tokenizer,
+            tokenizer,
             LinVTVideoProcessor(num_frames=config.num_frames),
             image_llm_processor,
             chat_template=chat_template,
             image_llm_type=config.backbone_config.model_type,
+            image_token_id=config.image_token_id,
             video_token_id=config.video_token_id,
             num_tokens_per_video=config.linvt_config.num_output_tokens,
         )
-        if processor.image_token_id != config.image_token_id:
-            raise ValueError(
-                f"{name} writes {processor.image_token} (id {processor.image_token_id}) for images, but the image-LLM "
-                f"reads id {config.image_token_id}: take the processor that belongs to it, or pass image_token_id."
-            )
-        return processor
 
     @property
     def model_input_names(self) -> list[str]:
         """Keys of a batch with text, images and videos."""
-        own = ["mm_token_type_ids", "num_video_frames", "question_input_ids", "question_attention_mask"]
+        own = ["mm_token_type_ids", "num_video_frames", "video_frame_times"]
+        own += ["question_input_ids", "question_attention_mask"]
         frames = [f"{name}_videos" for name in self.image_processor.model_input_names]
         return list(dict.fromkeys([*self.image_llm_processor.model_input_names, *frames, *own]))
 
@@ -243,8 +254,9 @@ class LinVTProcessor(ProcessorMixin):
         Returns:
             Without videos, exactly what the image-LLM's processor gives. With videos also `mm_token_type_ids` (2 for
             videos), what the image processor gives for all frames, each name with `_videos` behind it,
-            `num_video_frames` `(videos,)` int64, and `question_input_ids` and `question_attention_mask` `(prompts,
-            longest question)`, padded on the right.
+            `num_video_frames` `(videos,)` int64, `video_frame_times` `(videos, longest)` float32 in seconds, padded
+            with 0, if the time of any video is known (number of the frame for others), and `question_input_ids` and
+            `question_attention_mask` `(prompts, longest question)`, padded on the right.
 
         Raises:
             ValueError: the prompts hold more or fewer placeholders than there are media; options that mean nothing.
@@ -312,15 +324,19 @@ class LinVTProcessor(ProcessorMixin):
         """What the image processor makes of the frames, and what is known of the videos."""
         options = {name: value for name, value in options.items() if name not in ("return_tensors", "return_metadata")}
         clips = self.video_processor.read_frames(sources, **options)
-        frames = frame_inputs(self.image_processor, self.image_llm_type, [list(clip) for clip, _ in clips])
-        return frames, [metadata for _, metadata in clips]
+        frames = frame_inputs(self.image_processor, self.image_llm_type, [list(clip.frames) for clip in clips])
+        if self.use_frame_times and any(clip.times is not None for clip in clips):
+            counted = [clip.times or range(len(clip.frames)) for clip in clips]
+            times = [torch.tensor(list(row), dtype=torch.float32) for row in counted]
+            frames["video_frame_times"] = pad_sequence(times, batch_first=True)
+        return frames, [clip.metadata for clip in clips]
 
     def _prompts(self, images: Any, rows: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """What the image-LLM's processor gives for marked prompts and their images, with the types of tokens."""
         if rows is None:
             return {} if images is None else dict(self.image_llm_processor(images=images, **kwargs))
         wants_offsets = kwargs.pop("return_text_replacement_offsets", None)
-        writer = PlaceholderWriter(self.image_llm_processor, self._placeholder, self.num_tokens_per_video)
+        writer = PlaceholderWriter(self.image_llm_processor, rows, self._placeholder, self.num_tokens_per_video)
         outputs = dict(writer.processor(images=images, text=rows, **kwargs))
         for offsets in writer.offsets:
             for entry in offsets:
@@ -332,7 +348,7 @@ class LinVTProcessor(ProcessorMixin):
         return outputs
 
     def _token_types(self, outputs: dict[str, Any], offsets: list[list[dict[str, Any]]]) -> Any:
-        """2 for videos; else what the image-LLM's processor says, or 1 for placeholders of images where it says nothing.
+        """2 for videos; else as the image-LLM's processor says, or 1 for placeholders of images if it says nothing.
 
         Raises:
             ValueError: placeholders were cut off.
@@ -404,10 +420,10 @@ class LinVTProcessor(ProcessorMixin):
         recondition = kwargs.pop("recondition", None)
         recondition = processor_kwargs.pop("recondition", None) if recondition is None else recondition
         recondition = self.recondition if recondition is None else recondition
-        shown = [[_with_images(message) for message in chat] for chat in conversations]
+        shown = [[with_images(message) for message in chat] for chat in conversations]
         chat = ChatMedia(
-            [_kinds(chat) for chat in conversations],
-            [_videos(chat) for chat in conversations],
+            [media_kinds(chat) for chat in conversations],
+            [named_videos(chat) for chat in conversations],
             [question_of(chat, recondition) for chat in conversations],
         )
         rendering = {**kwargs, "tokenize": tokenize}
@@ -438,7 +454,7 @@ class LinVTProcessor(ProcessorMixin):
         side = padding_side or self.tokenizer.padding_side
         keys = list(dict.fromkeys(key for row in rows for key in row))
         has_videos = "num_video_frames" in keys
-        rows = [self._completed(row) for row in rows] if has_videos else rows
+        rows = [self._completed(row, "video_frame_times" in keys) for row in rows] if has_videos else list(rows)
         batch = {}
         for key in sorted(dict.fromkeys(key for row in rows for key in row), key=lambda name: name != "input_ids"):
             tensors = [row[key] for row in rows if key in row]
@@ -446,16 +462,19 @@ class LinVTProcessor(ProcessorMixin):
             batch[key] = _join_padded(tensors, value, side if key in self.PROMPT_KEYS else "right")
         return BatchFeature(batch)
 
-    def _completed(self, row: BatchFeature) -> dict[str, Any]:
-        """Outputs without videos, for a batch that has some."""
+    def _completed(self, row: BatchFeature, in_time: bool) -> dict[str, Any]:
+        """The outputs with what they have in a batch with videos, and with times."""
         ids = row["input_ids"]
         none = ids.new_zeros((len(ids), 1))
-        return {
+        added = {
             "mm_token_type_ids": (ids == self.image_token_id).long(),
             "question_input_ids": none,
             "question_attention_mask": none,
-            **row,
         }
+        if in_time and "num_video_frames" in row:
+            counts = row["num_video_frames"]
+            added["video_frame_times"] = torch.arange(int(counts.max()), dtype=torch.float32).expand(len(counts), -1)
+        return {**added, **row}
 
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
@@ -479,76 +498,6 @@ class LinVTProcessor(ProcessorMixin):
         if video_sizes is not None:
             data.num_video_tokens = [self.num_tokens_per_video] * len(video_sizes)
         return data
-
-
-class PlaceholderWriter:
-    """Lets a processor of an image-LLM write placeholders of videos where prompts are marked.
-
-    `processor` is a copy of it that does so at the moment when it writes those of images; Idefics3's, which has no such
-    moment without images, when it hands the text to its tokenizer.
-    """
-
-    def __init__(self, processor: Any, placeholder: str, count: int) -> None:
-        """Args:
-        processor: that of the image-LLM.
-        placeholder: text of one vector of a video.
-        count: vectors of a video.
-        """
-        self.replacement = placeholder * count
-        # For each prompt, what was written where, as in `ProcessorMixin.get_text_with_replacements`.
-        self.offsets: list[list[dict[str, Any]]] = []
-        self._original = processor
-        self.processor = copy.copy(processor)
-        self.processor.get_text_with_replacements = self.write_all
-        self.processor.tokenizer = _TokenizerBehind(self, processor.tokenizer)
-
-    def write_all(self, text: list[str], *args: Any, **kwargs: Any) -> tuple[list[str], list[list[dict[str, Any]]]]:
-        """In place of the image-LLM's own method, which it calls."""
-        marked = list(text)
-        _, offsets = self._original.get_text_with_replacements(text, *args, **kwargs)
-        return self.write_videos(marked, offsets), self.offsets
-
-    def write_videos(self, marked: list[str], offsets: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
-        """The prompts with all placeholders.
-
-        Args:
-            marked: without those of images.
-            offsets: of images.
-        """
-        texts, self.offsets = [], []
-        for index, row in enumerate(marked):
-            images = [dict(entry) for entry in offsets[index]] if offsets else []
-            videos = [
-                {"type": "video", "span": match.span(), "text": match.group(), "replacement": self.replacement}
-                for match in MARKED.finditer(row)
-            ]
-            entries = sorted([*images, *videos], key=lambda entry: entry["span"])
-            parts, position, length = [], 0, 0
-            for entry in entries:
-                start, end = entry["span"]
-                parts += [row[position:start], entry["replacement"]]
-                length += start - position
-                entry["new_span"] = (length, length + len(entry["replacement"]))
-                position, length = end, length + len(entry["replacement"])
-            texts.append("".join([*parts, row[position:]]))
-            self.offsets.append(entries)
-        return texts
-
-
-class _TokenizerBehind:
-    """A tokenizer that is given no marks."""
-
-    def __init__(self, writer: PlaceholderWriter, tokenizer: Any) -> None:
-        self._writer = writer
-        self._tokenizer = tokenizer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    def __call__(self, text: list[str], **kwargs: Any) -> Any:
-        if not self._writer.offsets:
-            text = self._writer.write_videos(text, [])
-        return self._tokenizer(text, **kwargs)
 
 
 def make_image_llm_processor(options: Any, image_processor: Any, tokenizer: Any) -> Any:
@@ -575,46 +524,6 @@ def make_image_llm_processor(options: Any, image_processor: Any, tokenizer: Any)
             part = dict(arguments.pop(name))
             parts[name] = _class_of_transformers(part.pop(f"{name}_type")).from_dict(part)
     return processor_class(**parts, **arguments)
-
-
-def question_of(chat: Sequence[Mapping[str, Any]], last: bool = False) -> str | None:
-    """What the user asks in a conversation: the text of the first, or the last, message of theirs that has any."""
-    texts = [_text_of(message) for message in chat if message["role"] == "user"]
-    asked = [text for text in texts if text]
-    return asked[-1 if last else 0] if asked else None
-
-
-def _text_of(message: Mapping[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, str):
-        return content.strip()
-    return "\n".join(block["text"] for block in content or [] if block.get("type") == "text").strip()
-
-
-def _blocks(chat: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    contents = [message.get("content") for message in chat]
-    return [block for content in contents if isinstance(content, list | tuple) for block in content]
-
-
-def _kinds(chat: Sequence[Mapping[str, Any]]) -> list[str]:
-    kinds = {"image": "image", "image_url": "image", "video": "video"}
-    return [kinds[block["type"]] for block in _blocks(chat) if block.get("type") in kinds]
-
-
-def _videos(chat: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """What the video blocks name; a block that names nothing is missed where videos are counted."""
-    blocks = [block for block in _blocks(chat) if block.get("type") == "video"]
-    sources = [[block[key] for key in ("video", "url", "path") if block.get(key) is not None] for block in blocks]
-    return [named[0] for named in sources if named]
-
-
-def _with_images(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a message with an image, without a picture, in place of each video."""
-    content = message.get("content")
-    if not isinstance(content, list | tuple):
-        return dict(message)
-    blocks = [{"type": "image"} if block.get("type") == "video" else block for block in content]
-    return {**message, "content": blocks}
 
 
 def _class_of_transformers(name: str) -> Any:
@@ -656,11 +565,4 @@ def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Te
     return torch.cat(padded)
 
 
-__all__ = [
-    "ChatMedia",
-    "LinVTProcessor",
-    "LinVTProcessorKwargs",
-    "PlaceholderWriter",
-    "make_image_llm_processor",
-    "question_of",
-]
+__all__ = ["LinVTProcessor", "LinVTProcessorKwargs", "make_image_llm_processor"]

@@ -1,6 +1,7 @@
 """Frames for LinVT: chosen here, and turned into pixel values by the image processor of the image-LLM."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,16 +17,34 @@ from .video_processing_video_llm import VideoLlmVideoProcessor, VideoLlmVideoPro
 SAMPLINGS = ("uniform", "shots")
 
 
+@dataclass(frozen=True)
+class FramesInTime:
+    """What was read of a video.
+
+    Args:
+        frames: `(num_frames, channels, height, width)` uint8.
+        times: seconds of each frame since the start of the clip, or `None`.
+        metadata: of the whole video.
+    """
+
+    frames: torch.Tensor
+    times: list[float] | None
+    metadata: VideoMetadata
+
+
 class LinVTVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Options of LinVT's video processor, besides those of all designs.
 
     sampling (`str`): `"uniform"`, or `"shots"`: the video is cut into shots, and each gets frames by its length.
     find_shots (`Callable`): from a video, as it was passed, to its shots, pairs of frame numbers (first, behind the
         last); PySceneDetect by default.
+    frame_times (`list`): seconds of the frames of each video, `None` where they are not known: for frames without a
+        file. Files tell the times themselves.
     """
 
     sampling: str | None
     find_shots: Callable[..., Any] | None
+    frame_times: list[Any] | tuple[Any, ...] | None
 
 
 class LinVTVideoProcessor(VideoLlmVideoProcessor):
@@ -43,13 +62,14 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
     sampling = "uniform"
 
     def read_frames(
-        self, videos: Any, video_metadata: Any = None, **kwargs: Any
-    ) -> list[tuple[torch.Tensor, VideoMetadata]]:
-        """Frames `(num_frames, channels, height, width)` of each video, and what is known of it.
+        self, videos: Any, video_metadata: Any = None, frame_times: Sequence[Any] | None = None, **kwargs: Any
+    ) -> list[FramesInTime]:
+        """Frames of each video, their times, and what is known of it.
 
         Args:
             videos: one video or a (nested) list of them; see `video_io.load_video` for what a video may be.
             video_metadata: what is known of frames without a file, one entry per video.
+            frame_times: see `LinVTVideoProcessorKwargs`.
             kwargs: options of this processor.
 
         Raises:
@@ -58,17 +78,27 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
         """
         sources = flatten_videos(videos)
         known = flatten_metadata(video_metadata, len(sources))
+        given = [None] * len(sources) if frame_times is None else list(frame_times)
+        if len(given) != len(sources):
+            raise ValueError(f"frame_times has {len(given)} entries for {len(sources)} videos: pass one per video.")
         kwargs.update(do_rescale=False, do_normalize=False, return_metadata=True)
         clips = []
-        for source, facts in zip(sources, known, strict=True):
+        for source, facts, times in zip(sources, known, given, strict=True):
             # One by one, since videos may have different sizes.
             clip = self.preprocess([source], video_metadata=[facts], **kwargs)
-            frames = clip["pixel_values_videos"][0]
+            frames, found = clip["pixel_values_videos"][0], clip["video_metadata"][0]
             if frames.is_floating_point():
                 raise ValueError(
                     f"{source_name(source)}: frames of floating point; pass uint8, which the image processor expects."
                 )
-            clips.append((frames, clip["video_metadata"][0]))
+            if times is None:
+                times = seconds_of(found if found.frames_indices is not None else facts, kwargs.get("start") or 0.0)
+            if times is not None and len(times) != len(frames):
+                raise ValueError(
+                    f"{source_name(source)}: {len(times)} frame_times for {len(frames)} frames: pass one per frame, "
+                    "and do_sample_frames=False with frames that are chosen already."
+                )
+            clips.append(FramesInTime(frames, None if times is None else [float(time) for time in times], found))
         return clips
 
     def decode(
@@ -97,4 +127,11 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
         return partial(sample, num_frames=uniform.keywords["num_frames"])
 
 
-__all__ = ["LinVTVideoProcessor", "LinVTVideoProcessorKwargs"]
+def seconds_of(metadata: VideoMetadata | None, start: float = 0.0) -> list[float] | None:
+    """Seconds from the start of the clip to each chosen frame; `None` without a frame rate."""
+    if metadata is None or not metadata.fps:
+        return None
+    return [time - start for time in metadata.timestamps]
+
+
+__all__ = ["FramesInTime", "LinVTVideoProcessor", "LinVTVideoProcessorKwargs", "seconds_of"]

@@ -78,7 +78,12 @@ class VideoDataCollator:
         }
         if self.frames is not None:
             # For videos only: images come as they are.
-            options["videos_kwargs"] = {**(options.get("videos_kwargs") or {}), **CACHED_FRAMES_KWARGS}
+            videos = {**(options.get("videos_kwargs") or {}), **CACHED_FRAMES_KWARGS}
+            if "frame_times" in getattr(self.processor.video_processor.valid_kwargs, "__annotations__", {}):
+                # As when files are read: one entry per video, in reading order through the whole batch.
+                known = getattr(self.frames, "times", lambda path: None)
+                videos["frame_times"] = [known(path) for path in _videos(rows)]
+            options["videos_kwargs"] = videos
         batch = self.processor.apply_chat_template(
             conversations,
             tokenize=True,

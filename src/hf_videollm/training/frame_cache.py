@@ -29,13 +29,15 @@ class FrameCache(Mapping[str, torch.Tensor]):
     The frames lie in one memory-mapped file, so a pool larger than memory works too.
     """
 
-    def __init__(self, frames: np.ndarray, rows: Mapping[str, int]) -> None:
+    def __init__(self, frames: np.ndarray, rows: Mapping[str, int], seconds: np.ndarray | None = None) -> None:
         """Args:
         frames: (clips, T, 3, H, W) uint8.
         rows: path -> index along the first axis.
+        seconds: (clips, T), when each frame was, NaN where nobody knows.
         """
         self._frames = frames
         self._rows = rows
+        self._seconds = seconds
 
     def __getitem__(self, path: str) -> torch.Tensor:
         # A copy, because torch refuses to share memory that is mapped read-only.
@@ -46,6 +48,11 @@ class FrameCache(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def times(self, path: str) -> list[float] | None:
+        """Seconds of the frames since the start of the file, or `None` if they are not known."""
+        seconds = None if self._seconds is None else self._seconds[self._rows[path]]
+        return None if seconds is None or np.isnan(seconds).any() else seconds.tolist()
 
     @classmethod
     def build(
@@ -72,9 +79,11 @@ class FrameCache(Mapping[str, torch.Tensor]):
         # Saving a processor adds notes to it that change no pixel.
         options = {name: value for name, value in video_processor.to_dict().items() if name not in UNRELATED_OPTIONS}
         target = folder / f"frames-{cache_signature(unique, options)}.npy"
-        if not target.exists():
-            _decode_all(unique, video_processor, target, progress)
-        return cls(np.load(target, mmap_mode="r"), {path: row for row, path in enumerate(unique)})
+        seconds = target.with_name(f"{target.stem}-seconds.npy")
+        if not (target.exists() and seconds.exists()):
+            _decode_all(unique, video_processor, target, seconds, progress)
+        rows = {path: row for row, path in enumerate(unique)}
+        return cls(np.load(target, mmap_mode="r"), rows, np.load(seconds))
 
 
 class StillFrames(Mapping[str, torch.Tensor]):
@@ -107,12 +116,15 @@ def cache_signature(paths: list[str], options: Mapping[str, Any]) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
-def _decode_all(paths: list[str], video_processor: Any, target: Path, progress: bool) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+def _decode_all(paths: list[str], video_processor: Any, target: Path, seconds: Path, progress: bool) -> None:
+    temporary, unfinished = (path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (target, seconds))
     frames = None
+    times = []
     try:
         clips = _decode_ahead(paths, video_processor)
-        for row, clip in enumerate(track(clips, "Decoding clips", total=len(paths), disable=not progress)):
+        for row, (clip, clip_times) in enumerate(
+            track(clips, "Decoding clips", total=len(paths), disable=not progress)
+        ):
             path = paths[row]
             if frames is None:
                 shape = (len(paths), *clip.shape)
@@ -123,20 +135,30 @@ def _decode_all(paths: list[str], video_processor: Any, target: Path, progress: 
                     "needs one shape, so let the video processor crop and sample a fixed number of frames."
                 )
             frames[row] = clip
+            times.append(clip_times)
         if frames is not None:
             frames.flush()
+        with open(unfinished, "wb") as file:
+            np.save(file, np.array(times))
+        os.replace(unfinished, seconds)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
-def _decode_ahead(paths: list[str], video_processor: Any) -> Iterator[np.ndarray]:
+def _decode_ahead(paths: list[str], video_processor: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the clips in order. Decoders mostly wait for their own threads, so a few work side by side."""
     with ThreadPoolExecutor(max_workers=DECODERS) as pool:
         for start in range(0, len(paths), CLIPS_AHEAD):
             yield from pool.map(lambda path: _decode(path, video_processor), paths[start : start + CLIPS_AHEAD])
 
 
-def _decode(path: str, video_processor: Any) -> np.ndarray:
-    batch = video_processor(videos=[path], do_rescale=False, do_normalize=False, return_tensors="pt")
-    return batch["pixel_values_videos"][0].to(torch.uint8).numpy()
+def _decode(path: str, video_processor: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and their times in seconds."""
+    batch = video_processor(
+        videos=[path], do_rescale=False, do_normalize=False, return_metadata=True, return_tensors="pt"
+    )
+    frames = batch["pixel_values_videos"][0].to(torch.uint8).numpy()
+    metadata = batch["video_metadata"][0]
+    return frames, np.array(metadata.timestamps) if metadata.fps else np.full(len(frames), np.nan)
