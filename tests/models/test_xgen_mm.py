@@ -227,8 +227,12 @@ def test_a_processor_fits_its_model(tmp_path: Path) -> None:
     alone = processor(text=["<image>longer"], images=[images[2:]], return_tensors="pt")
     length = alone["input_ids"].shape[1]
     torch.testing.assert_close(logits[1, -length:], model(**alone).logits[0], atol=TOLERANCE, rtol=0)
-    with pytest.raises(ValueError, match="Found total 2 <image> tokens and 1 images"):
+    with pytest.raises(ValueError, match="The prompts hold 2 <image> placeholders, but 1 images were passed"):
         processor(text="<image><image>", images=images[:1])
+    with pytest.raises(ValueError, match="The prompts hold 1 <image> placeholders, but 0 images were passed"):
+        processor(text="<image>")
+    with pytest.raises(ValueError, match="sees images alone"):
+        processor(text="a", videos=[images])
 
 
 REMOTE = """

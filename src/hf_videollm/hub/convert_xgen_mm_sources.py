@@ -144,9 +144,12 @@ def _tower(encoder: dict[str, Any], description: Path | None) -> PreTrainedConfi
     if found != TOWER_TYPE:
         raise CheckpointError(f"{description or name} describes a {found!r}: XGen-MM v1.5 sees with SigLIP.")
     try:
-        return tower_config({**section, "vision_use_head": False}, TOWER_TYPE)
+        config = tower_config(section, TOWER_TYPE)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise CheckpointError(f"{description} cannot be used: {' '.join(str(error).split())}") from error
+    # No declared field in transformers 5.20, which reads it all the same.
+    config.vision_use_head = False
+    return config
 
 
 def build_processor(folder: Path, source: Source, tokenizer_folder: Path | None) -> ProcessorResult:

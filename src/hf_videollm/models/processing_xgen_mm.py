@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from transformers import ProcessorMixin
+from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
 from .processing_video_llm import placeholder_id
@@ -74,6 +75,26 @@ class XgenMMProcessor(ProcessorMixin):
         self.image_token_id = placeholder_id(tokenizer, image_token)
         self.num_query_tokens = num_query_tokens
         super().__init__(image_processor, tokenizer, chat_template=chat_template or self.default_chat_template)
+
+    def validate_inputs(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> None:
+        """Check that the prompts hold one placeholder per image.
+
+        Raises:
+            ValueError: they do not; or there are videos or sounds, which transformers would leave out in silence.
+        """
+        if videos is not None or audio is not None:
+            raise ValueError("XGen-MM sees images alone: with LinVT before it, it also sees videos.")
+        if text is not None and all(isinstance(sample, str) for sample in text):
+            found = sum(sample.count(self.image_token) for sample in text)
+            given = 0 if images is None else len(make_flat_list_of_images(images))
+            if found != given:
+                raise ValueError(
+                    f"The prompts hold {found} {self.image_token} placeholders, but {given} images were passed: write "
+                    f"{self.image_token} once for each image, where it belongs in the text."
+                )
+        super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         return self.image_token * self.num_query_tokens
