@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from hf_videollm.data.records import make_record
 from hf_videollm.data.synthetic import make_scene, write_scene_mp4
@@ -120,9 +121,22 @@ def test_cache_is_reused_and_notices_changes(processor, clips, tmp_path):
     assert files[0].stat().st_mtime_ns == stamp
     other = build_tiny_pllava(**{**SMALL, "num_frames": 2})[1]
     FrameCache.build(clips, other.video_processor, tmp_path, progress=False)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 2 * len(files)
     with pytest.raises(ValueError, match="no videos"):
         FrameCache.build([], processor.video_processor, tmp_path)
+
+
+def test_cache_knows_when_frames_were(processor, clips, tmp_path):
+    cache = FrameCache.build(clips, processor.video_processor, tmp_path, progress=False)
+    for clip in clips:
+        _, metadata = processor.video_processor.decode(clip)
+        assert len(set(metadata.timestamps)) == SMALL["num_frames"]
+        assert cache.times(clip) == pytest.approx(metadata.timestamps)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(4):
+        Image.new("RGB", (40, 40)).save(pictures / f"{number}.png")
+    assert FrameCache.build([str(pictures)], processor.video_processor, tmp_path, False).times(str(pictures)) is None
 
 
 def test_still_frames_are_frames_of_their_clip(processor, clips, tmp_path):
