@@ -14,12 +14,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
+from hf_videollm.models.modeling_iva import IvaForConditionalGeneration
 from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
 from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGeneration
 from hf_videollm.models.modeling_videollama2 import VideoLlama2ForCausalLM
 from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 
-VOCAB_SIZE, PAD, IMAGE, VIDEO, AUDIO = 120, 0, 100, 101, 102
+VOCAB_SIZE, PAD, IMAGE, VIDEO, AUDIO, QUERY = 120, 0, 100, 101, 102, 103
 FRAME_SIZE = 16
 MEL_BINS = 128
 TOKEN_TYPES = {IMAGE: 1, VIDEO: 2, AUDIO: 3}
@@ -124,7 +125,7 @@ class DesignCase:
         model = self.model_class(self.make_config(**overrides))
         randomise(model, seed)
         # Ids that stand for media, or for padding, are nothing a prompt would ask a model to write.
-        model.generation_config.suppress_tokens = [PAD, IMAGE, VIDEO, AUDIO]
+        model.generation_config.suppress_tokens = [PAD, IMAGE, VIDEO, AUDIO, QUERY]
         model.generation_config.pad_token_id = PAD
         return model.eval()
 
@@ -150,6 +151,9 @@ class DesignCase:
                 text.append(torch.full((config.num_audio_tokens(len(sounds[-1])),), AUDIO))
             text.append(_random_text(1 + index % 2, generator))
         text.append(_random_text(2, generator))
+        if media and getattr(config, "num_insertions", 0):
+            # IVA's query tokens, and behind them the beginning of an answer, which they are there for.
+            text += [torch.full((config.num_query_tokens,), QUERY), _random_text(2, generator)]
         return Row(torch.cat(text), tuple(clips["v"]), tuple(clips["i"]), tuple(sounds))
 
     def make_batch(self, specs: Specs, seed: int = 0, padding_side: str = "right") -> dict[str, torch.Tensor]:
@@ -169,6 +173,11 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
             if parameter.ndim < 2:
                 is_scale = "norm" in name.lower() or ".ln_" in name or ".bn." in name
                 parameter.copy_((1.0 if is_scale and name.endswith("weight") else 0.0) + 0.1 * noise)
+            elif ".adapter." in name:
+                # IVA's products have no scale and its pairs no norm: larger weights make the softmax a switch, and
+                # rounding a difference.
+                size = 0.3 if ".query." in name or ".key." in name else 0.7
+                parameter.copy_(size * noise / math.sqrt(parameter[0].numel()))
             elif "embed" in name or ".wte." in name or ".wpe." in name:
                 parameter.copy_(0.5 * noise)
             else:
@@ -218,7 +227,7 @@ def collate(rows: Sequence[Row], padding_side: str = "right", garbage: float = f
 
 def with_labels(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The batch with its own text as labels: no loss on placeholders and padding."""
-    ignored = (batch["attention_mask"] == 0) | (batch["mm_token_type_ids"] > 0)
+    ignored = (batch["attention_mask"] == 0) | (batch["mm_token_type_ids"] > 0) | (batch["input_ids"] == QUERY)
     return {**batch, "labels": batch["input_ids"].masked_fill(ignored, -100)}
 
 
@@ -351,4 +360,33 @@ FTFV_CASES = [
     ftfv_case("llama"),
     ftfv_case("qwen2", "siglip_vision_model", sampler_order="query"),
     ftfv_case("gpt2", "clip_vision_model", attention_score_reduction="max"),
+]
+
+
+def iva_case(text: str, vision: str = "clip_vision_model", **overrides: Any) -> DesignCase:
+    """IVA on the named towers, the adapter before both layers of the language model."""
+    config = {
+        **_towers(text, vision),
+        "query_token_id": QUERY,
+        "num_query_tokens": 3,
+        "num_insertions": 2,
+        "num_adapter_layers": 2,
+        "adapter_hidden_size": 24,
+        "causal_num_layers": 1,
+        "causal_num_heads": 2,
+        "frames_per_chunk": 2,
+        **overrides,
+    }
+    return DesignCase(
+        name=f"iva-{text}-{vision.split('_')[0]}" + ("-every" if overrides.get("query_placement") else ""),
+        model_class=IvaForConditionalGeneration,
+        config=config,
+        absolute_positions=text == "gpt2",
+    )
+
+
+IVA_CASES = [
+    iva_case("llama"),
+    iva_case("qwen2", "siglip_vision_model", frame_token_order="concatenated"),
+    iva_case("gemma2", adapter_residual=True),
 ]

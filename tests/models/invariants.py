@@ -362,6 +362,10 @@ def check_device_map(case: DesignCase, folder: Path, device_map: Any, **kwargs: 
     model, batch = case.make_model(), case.make_batch(MIXED)
     expected = logits_of(model, batch)
     model.save_pretrained(folder / "checkpoint")
+    if isinstance(device_map, dict):
+        # Whatever a design has besides.
+        others = {f"model.{name}": "disk" for name, _ in model.base_model.named_children()}
+        device_map = {**others, **device_map}
     if case.hears and isinstance(device_map, dict):
         ears = {"model.audio_tower": "disk", "model.audio_projector": "cpu"}
         device_map = {**device_map, **ears}
