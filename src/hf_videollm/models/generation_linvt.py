@@ -70,7 +70,8 @@ class LinVTGenerationMixin(GenerationMixin):
         prompt = self.model.embed_prompt(input_ids, types, num_cached, **media, **videos)
         own_types = self.model.token_types(input_ids, types, token_type_ids, videos)
         rule = TYPE_RULES.get(self.model.backbone.config.model_type)
-        if rule is not None and rule.argument in own_types:
+        # Behind a cache nothing is of the prompt that sees itself in both directions.
+        if rule is not None and rule.argument in own_types and (num_cached == 0 or rule.meaning == "media"):
             prompt["prompt_types"] = own_types[rule.argument]
         prompt["position_ids"] = others.pop("position_ids", None)
         if prompt["position_ids"] is None:
@@ -104,19 +105,20 @@ class LinVTGenerationMixin(GenerationMixin):
                 prompt_types = torch.cat([prompt_types, tail], dim=1)
             if deepstack_embeds is not None:
                 deepstack_embeds = nn.functional.pad(deepstack_embeds, (0, 0, 0, 0, 0, added.shape[1]))
-        own: dict[str, Any] = {}
-        if is_first_iteration and prompt_types is not None and rule is not None:
-            own[rule.argument] = prompt_types
+        types = prompt_types if is_first_iteration and rule is not None else None
         inputs = super().prepare_inputs_for_generation(
             input_ids,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
             use_cache=use_cache,
-            **own,
+            # The one name under which every release hands them to `create_masks_for_generate`.
+            token_type_ids=types,
             **kwargs,
         )
-        # Not cut to the new tokens: masks look them up by the place among all keys.
-        inputs |= own
+        inputs.pop("token_type_ids", None)
+        if types is not None and rule is not None:
+            # Not cut to the new tokens: masks look them up by the place among all keys.
+            inputs[rule.argument] = types
         if is_first_iteration and deepstack_embeds is not None:
             inputs["deepstack_embeds"] = deepstack_embeds[:, -inputs["inputs_embeds"].shape[1] :]
         return inputs
@@ -125,6 +127,13 @@ class LinVTGenerationMixin(GenerationMixin):
         """Masks for a static cache, made as the image-LLM with its own head makes them."""
         head = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config.backbone_config), None)
         create = getattr(head, "create_masks_for_generate", create_masks_for_generate)
+        rule, types = TYPE_RULES.get(config.backbone_config.model_type), kwargs.pop("token_type_ids", None)
+        if rule is not None and types is not None:
+            # These are of the new tokens, masks are over all: what is in the cache is in no block with them.
+            cache = kwargs.get("past_key_values")
+            num_cached = 0 if cache is None else cache.get_seq_length()
+            types = nn.functional.pad(types, (int(num_cached), 0), value=0 if rule.meaning == "media" else 1)
+            kwargs[rule.argument] = types
         return create(config=config.backbone_config, **kwargs)
 
 
