@@ -165,6 +165,9 @@ def info(
     path_or_id: Annotated[
         str | None, typer.Argument(help="Folder or Hub id; the small bundled model when left out.")
     ] = None,
+    design: Annotated[
+        str | None, typer.Option(help="linvt: its parameters before real image-LLMs, instead of a checkpoint.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show design, parameters, tokens per video and memory of a checkpoint, without loading its weights.
@@ -173,8 +176,21 @@ def info(
 
       hf-videollm info ./pllava-7b
 
+      hf-videollm info --design linvt
+
       hf-videollm info --json
     """
+    if design is not None:
+        from .hub.linvt_table import linvt_table
+
+        if path_or_id is not None:
+            raise ValueError("Give a checkpoint or --design, not both.")
+        if design != "linvt":
+            raise ValueError(
+                f"--design {design!r} has no table: only linvt grows with the model that it stands before."
+            )
+        print_report(linvt_table(), as_json)
+        return
     from .hub.info import describe_checkpoint
 
     facts = describe_checkpoint(_find_checkpoint(path_or_id))
