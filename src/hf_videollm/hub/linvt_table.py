@@ -123,7 +123,7 @@ def linvt_table() -> LinVTTable:
     copies = 3 * (_count(wide.tta.layers) + _count(wide.tta.aggregator))
     notes = [
         f"the paper gives {_millions(PUBLISHED)} million without a width. LinVT as it describes it has as many at "
-        f"{width:.0f}, which is the width of no image-LLM of it; the readings above come near, and none of them exactly.",
+        f"{width:.0f}, the width of none of its image-LLMs; the readings above come near, and none of them exactly.",
         f"the layers of the aggregation are shared by the scales: three copies at width 2048 would alone be "
         f"{_millions(copies)} million.",
     ]
