@@ -100,6 +100,8 @@ def check_backbone(base: Any) -> None:
     typed = {"token_type_ids", "mm_token_type_ids"} & accepted.keys()
     if reason is None and typed and model_type not in TYPE_RULES and not has_spatial_positions(base):
         reason = f"its forward wants {', '.join(sorted(typed))}, of which LinVT knows no rule"
+    if reason is None and getattr(base.config, "is_encoder_decoder", False):
+        reason = "its images go into an encoder, and LinVT stands before a decoder"
     if reason is None and "inputs_embeds" not in accepted:
         reason = "its forward takes no inputs_embeds"
     if reason is None and _feeds_deeper_layers(base) and not has_deepstack(base):
@@ -338,7 +340,8 @@ def token_types(
     if rule is None:
         return {}
     if rule.meaning == "media":
-        types = media_mask.long()
+        # Processors also count what stands around an image (Molmo2: its first and last token, ends of rows).
+        types = (media_mask if given is None else media_mask | (given > 0)).long()
     elif given is not None:
         types = given
     else:

@@ -455,6 +455,7 @@ class LinVTProcessor(ProcessorMixin):
         keys = list(dict.fromkeys(key for row in rows for key in row))
         has_videos = "num_video_frames" in keys
         rows = [self._completed(row, "video_frame_times" in keys) for row in rows] if has_videos else list(rows)
+        rows = _renumbered(rows)
         batch = {}
         for key in sorted(dict.fromkeys(key for row in rows for key in row), key=lambda name: name != "input_ids"):
             tensors = [row[key] for row in rows if key in row]
@@ -548,6 +549,20 @@ def _like(ids: Any, rows: list[np.ndarray]) -> Any:
     if isinstance(ids, torch.Tensor):
         return torch.from_numpy(np.stack(rows)).to(ids)
     return np.stack(rows) if isinstance(ids, np.ndarray) else [row.tolist() for row in rows]
+
+
+def _renumbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Molmo2 says of which patches a token is made, by their numbers in the batch: those of later rows move up."""
+    renumbered = [dict(row) for row in rows]
+    for suffix in ("", "_videos"):
+        before = 0
+        for row in renumbered:
+            indices = row.get(f"image_token_pooling{suffix}")
+            if indices is not None:
+                # -1 is no patch.
+                row[f"image_token_pooling{suffix}"] = torch.where(indices < 0, indices, indices + before)
+                before += row[f"pixel_values{suffix}"].shape[:2].numel()
+    return renumbered
 
 
 def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Tensor:
