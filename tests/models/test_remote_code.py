@@ -94,10 +94,19 @@ def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(
-    scope="module", params=["tiny_checkpoint", "tiny_av_checkpoint", "tiny_ftfv_checkpoint", "tiny_linvt_checkpoint"]
+    scope="module",
+    params=[
+        "tiny_checkpoint",
+        "tiny_av_checkpoint",
+        "tiny_ftfv_checkpoint",
+        "tiny_iva_checkpoint",
+        "tiny_linvt_checkpoint",
+    ],
 )
 def checkpoint(request: pytest.FixtureRequest) -> str:
-    """A design that sees, one that also hears, one with a vision tower of ours, and one around a whole image-LLM."""
+    """A design that sees, one that also hears, one with a vision tower of ours, one with hooks on its language model,
+    and one around a whole image-LLM.
+    """
     return request.getfixturevalue(request.param)
 
 
