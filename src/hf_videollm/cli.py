@@ -40,6 +40,13 @@ Model = Annotated[
 Frames = Annotated[
     int | None, typer.Option("--frames", min=1, help="Frames to sample; the checkpoint's own number by default.")
 ]
+Fps = Annotated[float | None, typer.Option("--fps", help="Frames to sample per second, instead of a number of frames.")]
+MaxFrames = Annotated[
+    int | None,
+    typer.Option(
+        "--max-frames", min=1, help="Most frames of a video: IVA takes fewer a second, other designs refuse more."
+    ),
+]
 Start = Annotated[float | None, typer.Option(min=0, help="Begin the clip at this second.")]
 End = Annotated[float | None, typer.Option(min=0, help="End the clip at this second.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -90,6 +97,8 @@ def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
     model: Model = None,
     frames: Frames = None,
+    fps: Fps = None,
+    max_frames: MaxFrames = None,
     tokens_per_frame: TokensPerFrame = None,
     start: Start = None,
     end: End = None,
@@ -112,7 +121,7 @@ def ask(
 
       hf-videollm ask clip.mp4 "What happens?" --model ./pllava-7b --frames 16 --dtype bfloat16 --json
     """
-    options = _video_options(frames, start, end, allow_host, on_decode_error) | _design_options(
+    options = _video_options(frames, fps, max_frames, start, end, allow_host, on_decode_error) | _design_options(
         sound, missing_audio, tokens_per_frame
     )
     answer = _answer(video, question, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
@@ -125,6 +134,8 @@ def caption(
     model: Model = None,
     prompt: Annotated[str, typer.Option(help="The instruction.")] = CAPTION_PROMPT,
     frames: Frames = None,
+    fps: Fps = None,
+    max_frames: MaxFrames = None,
     tokens_per_frame: TokensPerFrame = None,
     start: Start = None,
     end: End = None,
@@ -153,7 +164,7 @@ def caption(
             "pass --model for real captions.",
             soft_wrap=True,
         )
-    options = _video_options(frames, start, end, allow_host, on_decode_error) | _design_options(
+    options = _video_options(frames, fps, max_frames, start, end, allow_host, on_decode_error) | _design_options(
         sound, missing_audio, tokens_per_frame
     )
     answer = _answer(video, prompt, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
@@ -296,10 +307,23 @@ def tune_alpha_command(
 
 
 def _video_options(
-    frames: int | None, start: float | None, end: float | None, allow_host: list[str] | None, on_decode_error: str
+    frames: int | None,
+    fps: float | None,
+    max_frames: int | None,
+    start: float | None,
+    end: float | None,
+    allow_host: list[str] | None,
+    on_decode_error: str,
 ) -> dict[str, Any]:
     """The options of the video processor that were given."""
-    options = {"num_frames": frames, "start": start, "end": end, "allowed_hosts": allow_host}
+    options = {
+        "num_frames": frames,
+        "fps": fps,
+        "max_frames": max_frames,
+        "start": start,
+        "end": end,
+        "allowed_hosts": allow_host,
+    }
     return {name: value for name, value in options.items() if value is not None} | {"on_decode_error": on_decode_error}
 
 
@@ -363,9 +387,18 @@ def _answer(
         "question": question,
         "answer": results[0]["generated_text"].strip(),
         "model": source,
-        "num_frames": options.get("num_frames", pipe.processor.video_processor.num_frames),
+        **_sampling(options, pipe.processor.video_processor),
         "seconds": round(time.perf_counter() - began, 3),
     }
+
+
+def _sampling(options: dict[str, Any], video_processor: Any) -> dict[str, Any]:
+    """How frames were taken: a number of them, or so many a second; the other is `None`."""
+    fps = options.get("fps")
+    num_frames = options.get("num_frames") or (video_processor.num_frames if fps is None else None)
+    if num_frames is None and fps is None:
+        fps = video_processor.fps
+    return {"num_frames": num_frames, "fps": fps}
 
 
 def _print_answer(answer: dict[str, Any], as_json: bool) -> None:
@@ -456,6 +489,10 @@ def _in_words_of_options(message: str) -> str:
         (r'pass on_decode_error="truncate"', "pass --on-decode-error truncate"),
         (r"allowed_hosts=[(\[][^)\]]*[)\]]", "--allow-host HOST"),
         (r"num_tokens_per_frame", "--tokens-per-frame"),
+        (r"MediaLimits\(max_frames=[^)]*\)|\bmax_frames\b", "--max-frames"),
+        (r"`fps`", "--fps"),
+        (r"\bfps=", "--fps "),
+        (r"\bor fps\b", "or --fps"),
         (r"num_frames", "--frames"),
         (r"\b(num_)?tokens_per_frame", "--tokens-per-frame"),
         (r"use_audio_in_video", "--sound/--no-sound"),

@@ -30,6 +30,9 @@ class IvaConfig(VideoLlmConfig):
     r"""
     Configuration of an IVA model. The defaults are those of the paper.
 
+    num_frames (`int`):
+        Frames that tokens and operations are counted for where there is no video: a minute at one a second. The
+        processor takes as many as a video has seconds.
     query_token_id (`int`):
         Id of the placeholder that stands for one dynamic query token. It needs no row in the embedding table.
     num_query_tokens (`int`):
@@ -97,6 +100,7 @@ class IvaConfig(VideoLlmConfig):
         "AutoVideoProcessor": "video_processing_iva.IvaVideoProcessor",
     }
 
+    num_frames: int = 60
     query_token_id: int = 32002
     num_query_tokens: int = 16
     num_insertions: int = 8
