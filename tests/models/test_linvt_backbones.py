@@ -4,6 +4,7 @@ from itertools import chain
 
 import pytest
 import torch
+import transformers
 from linvt_cases import (
     CASES,
     IMAGE,
@@ -18,9 +19,10 @@ from linvt_cases import (
     videos,
     without_foreign,
 )
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
-from hf_videollm.models.linvt_backbones import check_backbone, encode_frames, frame_inputs
+from hf_videollm.models.linvt_backbones import REFUSED, check_backbone, encode_frames, frame_inputs
+from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 
 FAMILIES = pytest.mark.parametrize("name", CASES)
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
@@ -168,14 +170,74 @@ def test_frames_of_different_size_are_refused():
         encode_frames(model.backbone, {k.removesuffix("_videos"): v for k, v in media.items()}, [2])
 
 
-def test_backbones_that_would_be_wrong_are_refused_with_the_reason():
-    with pytest.raises(ValueError, match="LlamaModel has no get_image_features"):
-        check_backbone(AutoModel.from_config(AutoConfig.for_model("llama", **TINY)))
-    # A family that nobody has looked at, and that types its tokens.
-    vision = {"model_type": "siglip_vision_model", **TINY, "image_size": 28, "patch_size": 14}
-    text = {"model_type": "gemma3_text", **TINY, "head_dim": 8, "num_key_value_heads": 1}
-    config = AutoConfig.for_model("gemma3", vision_config=vision, text_config=text, mm_tokens_per_image=4)
-    base = AutoModel.from_config(config)
-    base.config.model_type = "unknown"
-    with pytest.raises(ValueError, match=r"LinVT does not support Gemma3Model yet: its forward wants token_type_ids"):
+def unbuilt(class_name, model_type, **modules):
+    """The class of an image-LLM without its layers, some of which are large or need another package."""
+    made = getattr(transformers, class_name)
+    base = made.__new__(made)
+    torch.nn.Module.__init__(base)
+    base.config = AutoConfig.for_model(model_type)
+    for name, module in modules.items():
+        setattr(base, name, module)
+    return base
+
+
+@pytest.mark.parametrize(
+    ("class_name", "model_type", "reason"),
+    [
+        ("Gemma3nModel", "gemma3n", "every layer of its language model also reads embeddings of the ids"),
+        ("Florence2Model", "florence2", "its images go into an encoder"),
+        ("Gemma4Model", "gemma4", "its forward wants mm_token_type_ids, of which LinVT knows no rule"),
+    ],
+)
+def test_families_that_would_be_wrong_are_refused_with_the_reason(class_name, model_type, reason):
+    with pytest.raises(ValueError, match=rf"LinVT does not support {class_name} yet: {reason}.*Take another image-LLM"):
+        check_backbone(unbuilt(class_name, model_type))
+
+
+def test_every_refused_family_is_tested():
+    assert set(REFUSED) == {"gemma3n"}
+    assert not set(REFUSED) & {model_type for model_type, *_ in CASES.values()}
+
+
+def test_another_way_to_feed_deeper_layers_is_refused():
+    language_model = make_image_llm("llava_clip_llama").model.language_model
+    language_model.forward = lambda inputs_embeds, deepstack_features=None: None
+    base = unbuilt("LlavaModel", "llava", language_model=language_model)
+    with pytest.raises(ValueError, match=r"LlavaModel yet: its tower also feeds deeper layers .* LinVT does not know"):
         check_backbone(base)
+
+
+def test_a_model_that_takes_no_embeddings_is_refused():
+    base = unbuilt("LlavaModel", "llava")
+    base.forward = lambda input_ids, pixel_values=None: None
+    with pytest.raises(ValueError, match="LlavaModel yet: its forward takes no inputs_embeds"):
+        check_backbone(base)
+
+
+@pytest.mark.parametrize("model_type", ["phi4_multimodal", "llama"])
+def test_models_without_image_features_are_refused(model_type):
+    base = AutoModel.from_config(AutoConfig.for_model(model_type, **TINY)) if model_type == "llama" else None
+    base = base or unbuilt("Phi4MultimodalModel", model_type)
+    with pytest.raises(ValueError, match=rf"{type(base).__name__} has no get_image_features, so LinVT cannot get"):
+        check_backbone(base)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"), [("llama", "LlamaConfig"), ("phi4_multimodal", "Phi4MultimodalConfig")]
+)
+def test_checkpoints_that_are_no_image_llm_are_refused(model_type, name, tmp_path):
+    AutoConfig.for_model(model_type).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"is no image-LLM that .* loads \({name}, .*it has no get_image_features"):
+        LinVTForCausalLM.from_image_llm(tmp_path)
+
+
+def test_a_head_that_linvt_cannot_keep_is_refused(tmp_path):
+    vision = {**TINY, "image_size": 28, "patch_size": 14}
+    text = {"model_type": "opt", **TINY, "ffn_dim": 16, "max_position_embeddings": 32, "word_embed_proj_dim": 16}
+    qformer = {**TINY, "encoder_hidden_size": 16}
+    config = AutoConfig.for_model(
+        "blip-2", vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=4
+    )
+    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="Blip2ForConditionalGeneration is not a base model with a linear head"):
+        LinVTForCausalLM.from_image_llm(tmp_path)
