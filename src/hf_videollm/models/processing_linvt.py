@@ -30,6 +30,7 @@ from .linvt_prompts import (
     with_images,
 )
 from .processing_video_llm import fetch_image
+from .processing_xgen_mm import XgenMMProcessor
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs
 
@@ -357,8 +358,8 @@ class LinVTProcessor(ProcessorMixin):
         known = outputs.get("mm_token_type_ids")
         types = []
         for index, row in enumerate(ids):
-            row = np.asarray(row)
-            kinds = (row == self.image_token_id).astype(np.int64) if known is None else np.array(known[index])
+            row = _array(row)
+            kinds = (row == self.image_token_id).astype(np.int64) if known is None else _array(known[index]).copy()
             # Placeholders in the order of the prompt, some of images if these have the same.
             expected = [
                 2 if entry["type"] == "video" else 0
@@ -528,6 +529,8 @@ def make_image_llm_processor(options: Any, image_processor: Any, tokenizer: Any)
 
 
 def _class_of_transformers(name: str) -> Any:
+    if name == XgenMMProcessor.__name__:
+        return XgenMMProcessor
     if not hasattr(transformers, name):
         raise ValueError(f"transformers {transformers.__version__} has no {name}, part of the image-LLM's processor.")
     return getattr(transformers, name)
@@ -542,6 +545,10 @@ def _fetched(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
 
 def _count_videos(videos: Any) -> int:
     return len(flatten_videos(videos))
+
+
+def _array(row: Any) -> np.ndarray:
+    return row.numpy() if isinstance(row, torch.Tensor) else np.asarray(row)
 
 
 def _like(ids: Any, rows: list[np.ndarray]) -> Any:

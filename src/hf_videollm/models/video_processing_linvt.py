@@ -92,7 +92,11 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
                     f"{source_name(source)}: frames of floating point; pass uint8, which the image processor expects."
                 )
             if times is None:
-                times = seconds_of(found if found.frames_indices is not None else facts, kwargs.get("start") or 0.0)
+                # Of frames that were chosen before, only the user knows which they are.
+                is_chosen = (
+                    kwargs.get("do_sample_frames") is False and getattr(facts, "frames_indices", None) is not None
+                )
+                times = seconds_of(facts if is_chosen else found, kwargs.get("start") or 0.0)
             if times is not None and len(times) != len(frames):
                 raise ValueError(
                     f"{source_name(source)}: {len(times)} frame_times for {len(frames)} frames: pass one per frame, "
@@ -127,9 +131,9 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
         return partial(sample, num_frames=uniform.keywords["num_frames"])
 
 
-def seconds_of(metadata: VideoMetadata | None, start: float = 0.0) -> list[float] | None:
+def seconds_of(metadata: Any, start: float = 0.0) -> list[float] | None:
     """Seconds from the start of the clip to each chosen frame; `None` without a frame rate."""
-    if metadata is None or not metadata.fps:
+    if not metadata.fps:
         return None
     return [time - start for time in metadata.timestamps]
 
