@@ -8,6 +8,9 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_video_llm import PublishedConfig
 
+# The import makes this image-LLM known, which transformers does not have, also where this file travels.
+from .configuration_xgen_mm import XgenMMConfig  # noqa: F401
+
 
 def num_windows(length: int, window: int, stride: int) -> int:
     """Windows that cover `length` tokens, the last one ragged perhaps: ceil((length - window) / stride) + 1, or 1."""

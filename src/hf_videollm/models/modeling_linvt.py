@@ -39,6 +39,7 @@ from .linvt_backbones import (
 from .linvt_module import LinVTModule, LinVTSelection, join_selections
 from .linvt_scorer import LinVTScoreHead
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
+from .modeling_xgen_mm import XgenMMModel
 
 
 @dataclass
@@ -76,6 +77,9 @@ class LinVTModel(LinVTPreTrainedModel):
 
     def __init__(self, config: LinVTConfig) -> None:
         super().__init__(config)
+        if config.backbone_config.model_type == XgenMMModel.config_class.model_type:
+            # As remote code, configuration and model are loaded apart, each with a configuration class of its own.
+            AutoModel.register(type(config.backbone_config), XgenMMModel, exist_ok=True)
         self.backbone = AutoModel.from_config(config.backbone_config)
         check_backbone(self.backbone)
         self.linvt = LinVTModule(config.get_text_config().hidden_size, config.linvt_config)
