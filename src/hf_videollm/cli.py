@@ -213,7 +213,8 @@ def info(
     table.add_row("design", facts.design)
     table.add_row("frames per video", f"{facts.num_frames}")
     table.add_row("tokens per video", f"{facts.tokens_per_video:,}")
-    table.add_row("tokens per image", f"{facts.tokens_per_image:,}")
+    if facts.tokens_per_image is not None:
+        table.add_row("tokens per image", f"{facts.tokens_per_image:,}")
     if facts.tokens_per_sound is not None:
         table.add_row("tokens per 30 s of sound", f"{facts.tokens_per_sound:,}")
     for name, count in facts.parameters.items():

@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from hf_videollm.hub.info import describe_checkpoint
 from hf_videollm.hub.linvt_table import IMAGE_LLMS, IN_PAPER, linvt_table
+from hf_videollm.models.configuration_linvt import LinVTConfig
 
 # Section 6 of the specification, in millions.
 SPECIFIED = {896: 66.0, 1536: 193.8, 2048: 344.4, 2560: 538.0, 3072: 774.6, 3584: 1054, 4096: 1377}
@@ -41,6 +44,22 @@ def test_the_paper_is_explained() -> None:
     named = [name for row in table.rows for name in row.in_paper]
     assert sorted(named) == sorted(IN_PAPER)
     assert set(IN_PAPER) <= {name for names in IMAGE_LLMS.values() for name in names}
+
+
+def test_a_checkpoint_of_linvt_is_described(cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """Of the configuration alone: XGen-MM's 4.34 billion parameters and 774.6 million of LinVT."""
+    LinVTConfig(backbone_config={"model_type": "xgen_mm"}, num_frames=32).save_pretrained(tmp_path)
+    facts = describe_checkpoint(tmp_path)
+    assert (facts.design, facts.num_frames, facts.tokens_per_video) == ("LinVTForCausalLM", 32, 112)
+    assert facts.tokens_per_image is None
+    assert facts.parameters == {
+        "backbone": 4_343_699_327 - 32015 * 3073,
+        "linvt": 774_577_153,
+        "lm_head": 32015 * 3073,
+        "total": 4_343_699_327 + 774_577_153,
+    }
+    code, out, _ = cli("info", str(tmp_path))
+    assert (code, "tokens per video" in out, "tokens per image" in out) == (0, True, False)
 
 
 def test_the_command(cli: Callable[..., tuple[int, str, str]]) -> None:

@@ -23,6 +23,7 @@ class CheckpointInfo:
         lora_alpha: strength of the LoRA adapter; `None` without one.
         weight_bytes: memory of all weights, by the precision they are loaded in (embeddings and norms included, so
             8-bit and 4-bit are lower bounds: these formats keep some layers in 16 bit).
+        tokens_per_image: `None` for LinVT, where the image-LLM decides, perhaps for each image.
         tokens_per_sound: audio tokens of 30 seconds; `None` for designs that cannot hear.
         kv_cache_bytes: bfloat16 key-value cache of one video (and 30 seconds of sound) and 256 tokens of text.
     """
@@ -31,7 +32,7 @@ class CheckpointInfo:
     design: str
     num_frames: int
     tokens_per_video: int
-    tokens_per_image: int
+    tokens_per_image: int | None
     tokens_per_sound: int | None
     parameters: dict[str, int]
     lora_alpha: float | None
@@ -58,6 +59,7 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     tokens_per_video = config.num_video_tokens(config.num_frames)
+    images = getattr(config, "num_image_tokens", None)
     hears = "audio" in config.modalities
     tokens_per_sound = config.num_audio_tokens(FRAMES_OF_30_SECONDS) if hears else None
     parameters = count_parameters(model)
@@ -66,7 +68,7 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
         design=type(model).__name__,
         num_frames=config.num_frames,
         tokens_per_video=tokens_per_video,
-        tokens_per_image=config.num_image_tokens(),
+        tokens_per_image=None if images is None else images(),
         tokens_per_sound=tokens_per_sound,
         parameters=parameters,
         lora_alpha=getattr(config, "lora_alpha", None),
