@@ -394,12 +394,11 @@ def _answer(
 
 
 def _sampling(options: dict[str, Any], video_processor: Any) -> dict[str, Any]:
-    """How frames were taken: a number of them, or so many a second; the other is `None`."""
-    fps = options.get("fps")
-    num_frames = options.get("num_frames") or (video_processor.num_frames if fps is None else None)
-    if num_frames is None and fps is None:
-        fps = video_processor.fps
-    return {"num_frames": num_frames, "fps": fps}
+    """How frames were taken: a number of them, or so many a second."""
+    if "fps" in options:
+        return {"fps": options["fps"]}
+    num_frames = options.get("num_frames", video_processor.num_frames)
+    return {"fps": video_processor.fps} if num_frames is None else {"num_frames": num_frames}
 
 
 def _print_answer(answer: dict[str, Any], as_json: bool) -> None:

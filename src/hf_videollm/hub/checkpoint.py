@@ -60,6 +60,11 @@ def _check_pair(config: Any, processor: Any) -> None:
     }
     if "audio" in config.modalities:
         facts["audio_token_id"] = (getattr(processor, "audio_token_id", None), config.audio_token_id)
+    if hasattr(config, "query_token_id"):
+        expected_queries = config.num_query_tokens if config.num_insertions else 0
+        facts["number of query tokens"] = (getattr(processor, "num_query_tokens", 0), expected_queries)
+        if expected_queries:
+            facts["query_token_id"] = (getattr(processor, "query_token_id", None), config.query_token_id)
     for name, (found, expected) in facts.items():
         if found != expected:
             raise ValueError(
