@@ -26,8 +26,16 @@ from transformers import (
     SiglipImageProcessor,
 )
 
-from hf_videollm import CheckpointError, XgenMMConfig, XgenMMForConditionalGeneration, XgenMMModel, XgenMMProcessor
+from hf_videollm import (
+    CheckpointError,
+    XgenMMConfig,
+    XgenMMForConditionalGeneration,
+    XgenMMModel,
+    XgenMMProcessor,
+    save_checkpoint,
+)
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
+from hf_videollm.models.processing_linvt import LinVTProcessor
 
 NAME, TOKENS = "xgen_mm", 5
 CONFIG: dict[str, Any] = {
@@ -235,42 +243,6 @@ def test_a_processor_fits_its_model(tmp_path: Path) -> None:
         processor(text="a", videos=[images])
 
 
-REMOTE = """
-import json, sys
-sys.path = [path for path in sys.path if not path.rstrip("/").endswith("src")]
-try:
-    import hf_videollm
-except ImportError:
-    pass
-else:
-    sys.exit("the package is still importable: this process would prove nothing")
-import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
-folder = sys.argv[1]
-model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).eval()
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-picture = torch.arange(3 * 56 * 56).reshape(3, 56, 56).to(torch.uint8)
-inputs = processor(text="<image>a", images=picture, return_tensors="pt")
-print(json.dumps([type(model).__module__, model(**inputs).logits[0, -1].tolist()]))
-"""
-
-
-@torch.no_grad()
-def test_a_folder_needs_no_package(tmp_path: Path) -> None:
-    model, processor = make_model(), make_processor()
-    model.save_pretrained(tmp_path / "folder", save_original_format=False)
-    processor.save_pretrained(tmp_path / "folder")
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", REMOTE, str(tmp_path / "folder")]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
-    module, logits = json.loads(result.stdout.strip().splitlines()[-1])
-    assert module.startswith("transformers_modules.")
-    picture = torch.arange(3 * 56 * 56).reshape(3, 56, 56).to(torch.uint8)
-    inputs = processor(text="<image>a", images=picture, return_tensors="pt")
-    torch.testing.assert_close(torch.tensor(logits), model(**inputs).logits[0, -1], atol=TOLERANCE, rtol=0)
-
-
 # LinVT before it
 
 
@@ -349,3 +321,59 @@ def test_linvt_and_xgen_mm_are_saved_as_one(linvt: LinVTForCausalLM, tmp_path: P
     again = LinVTForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(again.lm_head.bias, linvt.lm_head.bias)
     torch.testing.assert_close(again(**batch).logits, expected, atol=1e-5, rtol=0)
+
+
+# Without the package
+
+ASK = """
+import numpy as np
+def ask(model, processor, kind):
+    medium = np.random.default_rng(0).integers(0, 256, (6, 40, 60, 3), dtype=np.uint8)
+    block = {"type": kind, kind: medium if kind == "video" else medium[0]}
+    chat = [{"role": "user", "content": [block, {"type": "text", "text": "What?"}]}]
+    inputs = processor.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    return model(**inputs).logits[0, -1].tolist()
+"""
+REMOTE = """
+import json, sys
+sys.path = [path for path in sys.path if not path.rstrip("/").endswith("src")]
+try:
+    import hf_videollm
+except ImportError:
+    pass
+else:
+    sys.exit("the package is still importable: this process would prove nothing")
+from transformers import AutoModelForImageTextToText, AutoProcessor
+report = []
+for folder, kind in zip(sys.argv[1:], ("image", "video")):
+    model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    report.append([type(model).__module__, ask(model, processor, kind)])
+print(json.dumps(report))
+"""
+
+
+@torch.no_grad()
+def test_folders_need_no_package(tmp_path: Path) -> None:
+    """XGen-MM alone, and with LinVT before it: what another process makes of the files alone is what this one does."""
+    folders = [str(tmp_path / name) for name in ("image_llm", "linvt")]
+    make_model().save_pretrained(folders[0], save_original_format=False)
+    make_processor().save_pretrained(folders[0])
+    linvt = LinVTForCausalLM.from_image_llm(folders[0], linvt_config=MODULE)
+    save_checkpoint(linvt, LinVTProcessor.from_image_llm(folders[0], linvt_config=MODULE), folders[1])
+
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", ASK + REMOTE, *folders]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    scope: dict[str, Any] = {}
+    exec(ASK, scope)
+    found = json.loads(result.stdout.strip().splitlines()[-1])
+    for folder, kind, (module, logits) in zip(folders, ("image", "video"), found, strict=True):
+        assert module.startswith("transformers_modules.")
+        model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+        assert type(model).__module__.startswith("hf_videollm.models.")
+        expected = torch.tensor(scope["ask"](model, processor, kind))
+        torch.testing.assert_close(torch.tensor(logits), expected, atol=TOLERANCE, rtol=0)
