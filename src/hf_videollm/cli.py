@@ -68,6 +68,10 @@ TokensPerFrame = Annotated[
     int | None,
     typer.Option(min=1, help="Tokens of each frame that are kept (FTFV); what it was trained with by default."),
 ]
+Sampling = Annotated[
+    str | None,
+    typer.Option(help="Where frames come from (LinVT): uniform, or shots, each by its length (extra: shots)."),
+]
 Sound = Annotated[
     bool | None,
     typer.Option("--sound/--no-sound", help="Hear the sound of the video; what the checkpoint says by default."),
@@ -100,6 +104,7 @@ def ask(
     fps: Fps = None,
     max_frames: MaxFrames = None,
     tokens_per_frame: TokensPerFrame = None,
+    sampling: Sampling = None,
     start: Start = None,
     end: End = None,
     dtype: Dtype = "auto",
@@ -122,7 +127,7 @@ def ask(
       hf-videollm ask clip.mp4 "What happens?" --model ./pllava-7b --frames 16 --dtype bfloat16 --json
     """
     options = _video_options(frames, fps, max_frames, start, end, allow_host, on_decode_error) | _design_options(
-        sound, missing_audio, tokens_per_frame
+        sound, missing_audio, tokens_per_frame, sampling
     )
     answer = _answer(video, question, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
@@ -137,6 +142,7 @@ def caption(
     fps: Fps = None,
     max_frames: MaxFrames = None,
     tokens_per_frame: TokensPerFrame = None,
+    sampling: Sampling = None,
     start: Start = None,
     end: End = None,
     dtype: Dtype = "auto",
@@ -165,7 +171,7 @@ def caption(
             soft_wrap=True,
         )
     options = _video_options(frames, fps, max_frames, start, end, allow_host, on_decode_error) | _design_options(
-        sound, missing_audio, tokens_per_frame
+        sound, missing_audio, tokens_per_frame, sampling
     )
     answer = _answer(video, prompt, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
@@ -328,12 +334,15 @@ def _video_options(
     return {name: value for name, value in options.items() if value is not None} | {"on_decode_error": on_decode_error}
 
 
-def _design_options(sound: bool | None, missing_audio: str | None, tokens_per_frame: int | None) -> dict[str, Any]:
+def _design_options(
+    sound: bool | None, missing_audio: str | None, tokens_per_frame: int | None, sampling: str | None
+) -> dict[str, Any]:
     """Options that only some designs have, as far as they were given."""
     options = {
         "use_audio_in_video": sound,
         "missing_audio": missing_audio,
         "num_tokens_per_frame": tokens_per_frame,
+        "sampling": sampling,
     }
     return {name: value for name, value in options.items() if value is not None}
 
@@ -373,6 +382,8 @@ def _answer(
         raise ValueError(f"{source} cannot hear: leave out {' and '.join(given)}.")
     if "num_tokens_per_frame" in set(options) - set(getattr(pipe.model.base_model, "media_options", ())):
         raise ValueError(f"{source} cannot choose the tokens of a frame: leave out num_tokens_per_frame.")
+    if "sampling" in options and not hasattr(pipe.processor.video_processor, "sampling"):
+        raise ValueError(f"{source} knows one way to sample: leave out sampling=.")
     began = time.perf_counter()
     settings = {"return_full_text": False, "generate_kwargs": {"do_sample": False, "max_new_tokens": max_new_tokens}}
     with errors.status("Watching and answering ..."):
@@ -489,6 +500,8 @@ def _in_words_of_options(message: str) -> str:
         (r'pass on_decode_error="truncate"', "pass --on-decode-error truncate"),
         (r"allowed_hosts=[(\[][^)\]]*[)\]]", "--allow-host HOST"),
         (r"num_tokens_per_frame", "--tokens-per-frame"),
+        (r"sampling=[\"']?shots[\"']?", "--sampling shots"),
+        (r"sampling=|\bsampling(?= must be)", "--sampling"),
         (r"MediaLimits\(max_frames=[^)]*\)|\bmax_frames\b", "--max-frames"),
         (r"`fps`", "--fps"),
         (r"\bfps=", "--fps "),

@@ -382,7 +382,7 @@ def test_errors_name_the_mend(clips: list[str]) -> None:
     with pytest.raises(ValueError, match="Mismatch in `image` token count"):
         process(processor, ask(CLIP), processor_kwargs=cut)
     # Its processor looks after no placeholders where there are no images.
-    with pytest.raises(ValueError, match="should hold 7 placeholders and holds 1"):
+    with pytest.raises(ValueError, match="should hold 7 placeholders and holds 2"):
         process(make_processor("idefics3"), ask(CLIP), processor_kwargs=cut)
     with pytest.raises(ValueError, match="at least one of text, images and videos"):
         processor()

@@ -1,6 +1,6 @@
 """Frames for LinVT: chosen here, and turned into pixel values by the image processor of the image-LLM."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -43,7 +43,8 @@ class LinVTVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # t
     """
 
     sampling: str | None
-    find_shots: Callable[..., Any] | None
+    # A function; transformers does not check that of an annotation.
+    find_shots: Any
     frame_times: list[Any] | tuple[Any, ...] | None
 
 
