@@ -43,6 +43,8 @@ from hf_videollm.hub.convert_xgen_mm import convert_xgen_mm
 from hf_videollm.hub.convert_xgen_mm_keys import plan_conversion
 from hf_videollm.hub.stream import StoredTensor, StoredWeights
 from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.modeling_linvt import LinVTForCausalLM
+from hf_videollm.models.processing_linvt import LinVTProcessor
 
 TOLERANCE = 2e-5
 LANGUAGE, RESAMPLER, TOWER = "vlm.lang_model.", "vlm.vision_tokenizer.", "vlm.vision_encoder."
@@ -231,6 +233,23 @@ def test_an_image_is_asked_and_answered(source: Path) -> None:
     inputs = processor(text=prompt, images=[image], return_tensors="pt")
     assert (inputs["input_ids"] == report.image_token_id).sum() == 5
     assert inputs["pixel_values"].shape == (1, 3, 28, 28)
+    answer = model.generate(**inputs, max_new_tokens=3, min_new_tokens=3)
+    assert answer.shape[1] == inputs["input_ids"].shape[1] + 3
+
+
+@torch.no_grad()
+def test_linvt_takes_what_was_converted(source: Path) -> None:
+    folder, _ = convert(source)
+    module = {"num_layers": 1, "num_attention_heads": 2, "num_selected_tokens": 12, "num_queries": [4, 2, 1]}
+    model = LinVTForCausalLM.from_image_llm(folder, linvt_config=module)
+    processor = LinVTProcessor.from_image_llm(folder, linvt_config=module)
+    assert model.lm_head.bias is not None
+    video = np.random.default_rng(0).integers(0, 256, (6, 40, 60, 3), dtype=np.uint8)
+    chat = [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": "What is it?"}]}]
+    inputs = processor.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", num_frames=4
+    )
+    assert inputs["pixel_values_videos"].shape == (4, 3, 28, 28)
     answer = model.generate(**inputs, max_new_tokens=3, min_new_tokens=3)
     assert answer.shape[1] == inputs["input_ids"].shape[1] + 3
 
