@@ -27,7 +27,7 @@ NUM_FRAMES = 4
 IMAGE_SIZE = 16
 SIZES = {"size": {"shortest_edge": IMAGE_SIZE}, "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE}}
 # Low ids, because the mixin also tries a smaller vocabulary.
-PAD_TOKEN_ID, IMAGE_TOKEN_ID, VIDEO_TOKEN_ID, AUDIO_TOKEN_ID, FIRST_TEXT_ID = 0, 3, 4, 5, 6
+PAD_TOKEN_ID, IMAGE_TOKEN_ID, VIDEO_TOKEN_ID, AUDIO_TOKEN_ID, QUERY_TOKEN_ID, FIRST_TEXT_ID = 0, 3, 4, 5, 6, 7
 # Filter-bank frames of a sound, and its vectors: two patches in time, eight in frequency.
 SOUND_FRAMES, AUDIO_TOKENS = 32, 16
 VISION_CONFIG = {
@@ -114,7 +114,9 @@ class TinyInputs:
         self.image_tokens = image_tokens
         self.video_tokens = video_tokens
         self.hears = "audio" in config_class.modalities
-        self.seq_length = image_tokens + video_tokens + (AUDIO_TOKENS if self.hears else 0) + 6
+        # IVA's query tokens.
+        self.query_tokens = options.get("num_query_tokens", 0)
+        self.seq_length = image_tokens + video_tokens + (AUDIO_TOKENS if self.hears else 0) + self.query_tokens + 6
 
     def get_config(self) -> Any:
         return self.config_class(
@@ -130,6 +132,8 @@ class TinyInputs:
         text = torch.randint(FIRST_TEXT_ID, TEXT_CONFIG["vocab_size"], (self.batch_size, self.seq_length))
         text[:, 1 : 1 + self.image_tokens] = IMAGE_TOKEN_ID
         text[:, 2 + self.image_tokens : 2 + self.image_tokens + self.video_tokens] = VIDEO_TOKEN_ID
+        if self.query_tokens:
+            text[:, -2 - self.query_tokens : -2] = QUERY_TOKEN_ID
         frame = (3, IMAGE_SIZE, IMAGE_SIZE)
         sounds = {}
         if self.hears:
