@@ -94,6 +94,22 @@ class Row:
     def has_media(self) -> bool:
         return bool(self.videos or self.images or self.sounds)
 
+    @staticmethod
+    def join_media(rows: Sequence["Row"], garbage: float) -> dict[str, torch.Tensor]:
+        """The media of rows as model inputs; see `collate`."""
+        batch = {}
+        videos = [video for row in rows for video in row.videos]
+        if videos:
+            batch["pixel_values_videos"] = pad_sequence(videos, True, garbage)
+            batch["num_video_frames"] = torch.tensor([len(video) for video in videos])
+        if images := [image for row in rows for image in row.images]:
+            batch["pixel_values"] = torch.cat(images)
+        if sounds := [sound for row in rows for sound in row.sounds]:
+            batch["input_features"] = pad_sequence(sounds, True, garbage)
+            ones = [torch.ones(len(sound), dtype=torch.long) for sound in sounds]
+            batch["input_features_mask"] = pad_sequence(ones, True, 0)
+        return batch
+
 
 @dataclass(frozen=True)
 class DesignCase:
@@ -136,7 +152,7 @@ class DesignCase:
 
     def _make_row(self, media: Sequence[str], index: int, generator: torch.Generator) -> Row:
         config = self.make_config()
-        text = [_random_text(2 + index % 3, generator)]
+        text = [random_text(2 + index % 3, generator)]
         clips: dict[str, list[torch.Tensor]] = {"i": [], "v": []}
         sounds: list[torch.Tensor] = []
         for medium in media:
@@ -149,11 +165,11 @@ class DesignCase:
                 # Of unequal lengths, the last patch incomplete.
                 sounds.append(random_sound(37 + 16 * num_frames, generator))
                 text.append(torch.full((config.num_audio_tokens(len(sounds[-1])),), AUDIO))
-            text.append(_random_text(1 + index % 2, generator))
-        text.append(_random_text(2, generator))
+            text.append(random_text(1 + index % 2, generator))
+        text.append(random_text(2, generator))
         if media and getattr(config, "num_insertions", 0):
             # IVA's query tokens, and behind them the beginning of an answer, which they are there for.
-            text += [torch.full((config.num_query_tokens,), QUERY), _random_text(2, generator)]
+            text += [torch.full((config.num_query_tokens,), QUERY), random_text(2, generator)]
         return Row(torch.cat(text), tuple(clips["v"]), tuple(clips["i"]), tuple(sounds))
 
     def make_batch(self, specs: Specs, seed: int = 0, padding_side: str = "right") -> dict[str, torch.Tensor]:
@@ -196,7 +212,7 @@ def random_sound(num_frames: int, generator: torch.Generator) -> torch.Tensor:
     return 15 + 6 * (spectrum + torch.randn((num_frames, MEL_BINS), generator=generator))
 
 
-def _random_text(length: int, generator: torch.Generator) -> torch.Tensor:
+def random_text(length: int, generator: torch.Generator) -> torch.Tensor:
     return torch.randint(3, IMAGE, (length,), generator=generator)
 
 
@@ -211,16 +227,7 @@ def collate(rows: Sequence[Row], padding_side: str = "right", garbage: float = f
     input_ids = pad_sequence([row.ids for row in rows], True, PAD, padding_side)
     ones = [torch.ones(int(length), dtype=torch.long) for length in lengths]
     batch = {"input_ids": input_ids, "attention_mask": pad_sequence(ones, True, 0, padding_side)}
-    videos = [video for row in rows for video in row.videos]
-    if videos:
-        batch["pixel_values_videos"] = pad_sequence(videos, True, garbage)
-        batch["num_video_frames"] = torch.tensor([len(video) for video in videos])
-    if images := [image for row in rows for image in row.images]:
-        batch["pixel_values"] = torch.cat(images)
-    if sounds := [sound for row in rows for sound in row.sounds]:
-        batch["input_features"] = pad_sequence(sounds, True, garbage)
-        ones = [torch.ones(len(sound), dtype=torch.long) for sound in sounds]
-        batch["input_features_mask"] = pad_sequence(ones, True, 0)
+    batch.update(rows[0].join_media(rows, garbage))
     batch["mm_token_type_ids"] = sum((input_ids == token).long() * kind for token, kind in TOKEN_TYPES.items())
     return batch
 

@@ -238,7 +238,7 @@ def check_save_and_reload(case: DesignCase, folder: Path) -> None:
         assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
         # Weights in another place of memory may get another kernel, so results are equal up to rounding.
         assert_same(reloaded(**batch).logits, expected.logits, "reloaded")
-        headless = type(model).model_class.from_pretrained(folder)
+        headless = type(model.base_model).from_pretrained(folder)
         assert_same(headless(**batch).last_hidden_state, expected.hidden_states[-1], "reloaded without head")
         reloaded.save_pretrained(folder / "again")
         assert read_config(folder / "again") == read_config(folder)
@@ -249,8 +249,10 @@ def check_save_and_reload(case: DesignCase, folder: Path) -> None:
 def read_config(folder: Path) -> dict[str, Any]:
     """The saved configuration, less the dtype that transformers notes in the parts of a model it has loaded."""
     config = json.loads((folder / "config.json").read_text())
-    for part in ("vision_config", "text_config", "audio_config"):
-        config.get(part, {}).pop("dtype", None)
+    # An image-LLM in a model has parts of its own.
+    for whole in (config, config.get("backbone_config", {})):
+        for part in ("vision_config", "text_config", "audio_config", "backbone_config", "linvt_config"):
+            whole.get(part, {}).pop("dtype", None)
     return config
 
 
@@ -261,7 +263,8 @@ def check_deepcopy(case: DesignCase) -> None:
     twin = copy.deepcopy(model)
     assert torch.equal(logits_of(twin, batch), before)
     with torch.no_grad():
-        for parameter in twin.base_model.connector.parameters():
+        base = twin.base_model
+        for parameter in (base.connector if hasattr(base, "connector") else base.linvt).parameters():
             parameter.mul_(-1.0)
     assert torch.equal(logits_of(model, batch), before)
     assert_moved(logits_of(twin, batch), before, case, "connector of the copy changed")
