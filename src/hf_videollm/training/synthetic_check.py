@@ -72,7 +72,7 @@ def answer_questions(
     shuffle_seed: int | None = None,
     progress: bool = True,
     processor_kwargs: Mapping[str, Any] | None = None,
-    medium: Literal["video", "audio"] = "video",
+    medium: Literal["video", "audio", "image"] = "video",
 ) -> list[Answer]:
     """Ask the model every question.
 
@@ -84,7 +84,7 @@ def answer_questions(
         shuffle_seed: shuffle the sampled frames of every clip first, to see what depends on their order.
         progress: show a progress bar.
         processor_kwargs: passed on to the processor, e.g. `{"use_audio_in_video": False}`.
-        medium: show the clips, or let their sound alone be heard.
+        medium: show the clips, or let their sound alone be heard; or the clips are pictures.
     """
     model.eval()
     rng = random.Random(shuffle_seed)
@@ -102,7 +102,7 @@ def answer_questions(
             processor_kwargs={"padding": True, "padding_side": "left", **(processor_kwargs or {})},
         ).to(model.device)
         if shuffle_seed is not None:
-            inputs["pixel_values_videos"] = _shuffle_frames(inputs["pixel_values_videos"], rng)
+            inputs["pixel_values_videos"] = _shuffle_frames(inputs, rng)
         generated = model.generate(**inputs, do_sample=False, max_new_tokens=6)
         texts = processor.batch_decode(generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         answers += [Answer(clip, text) for clip, text in zip(batch_clips, texts, strict=True)]
@@ -128,8 +128,10 @@ def _conversation(clip: Clip, medium: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-def _shuffle_frames(pixels: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Give every clip (T, 3, H, W) of the batch its own random order of frames."""
-    num_frames = pixels.shape[1]
-    orders = [rng.sample(range(num_frames), num_frames) for _ in pixels]
-    return torch.stack([clip[order] for clip, order in zip(pixels, orders, strict=True)])
+def _shuffle_frames(inputs: Mapping[str, Any], rng: random.Random) -> torch.Tensor:
+    """Give every clip of the batch its own random order of frames: (clips, T, 3, H, W), or (all frames, 3, H, W)."""
+    pixels = inputs["pixel_values_videos"]
+    is_flat = pixels.ndim == 4
+    clips = pixels.split(inputs["num_video_frames"].tolist()) if is_flat else pixels
+    shuffled = [clip[rng.sample(range(len(clip)), len(clip))] for clip in clips]
+    return torch.cat(shuffled) if is_flat else torch.stack(shuffled)
