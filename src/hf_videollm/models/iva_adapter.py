@@ -80,7 +80,7 @@ class IvaSelector(nn.Module):
         Returns:
             F, `(batch, queries, patches, vision_width)`, and A, `(batch, queries, frames)`.
         """
-        global_features, *chunks = trained or (frames.global_features, *frames.chunks)
+        global_features, *chunks = trained or frames.features
         projected, offset = self.key(self.query(queries), of_queries=True)
         logits = (projected @ global_features.to(projected).T + offset).to(
             torch.promote_types(queries.dtype, torch.float32)
@@ -176,10 +176,9 @@ class IvaAdapter(nn.Module):
         """
         states = self.input(self.norm(hidden_states.to(self.norm.weight.dtype)))
         visible = visible.to(states.device)
-        features = (frames.global_features, *frames.chunks)
         # Reentrant checkpointing gives gradients only to tensors that it is handed one by one; but accelerate would
         # bring all that are handed so to the layer's device at once.
-        trained = features if any(part.requires_grad for part in features) else ()
+        trained = frames.features if frames.requires_grad else []
         selections = []
         for layer in self.layers:
             states, weights = layer(states, visible, frames, *trained)

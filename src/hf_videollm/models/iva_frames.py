@@ -1,5 +1,6 @@
 """What IVA's adapter looks at: the frames of the media of a batch, and which prompt they belong to."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,24 @@ class FrameBank:
             raise ValueError(
                 f"The frames of one batch have {num_patches} patches: videos and images must be of one size."
             )
+
+    @property
+    def features(self) -> list[torch.Tensor]:
+        """g, and the chunks of f."""
+        return [self.global_features, *self.chunks]
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the vision tower, or what is before it, is trained."""
+        return any(tensor.requires_grad for tensor in self.features)
+
+    def cut_off(self) -> "FrameBank":
+        """The same frames, without the way back to what they were computed from, collecting gradients themselves."""
+        twin = copy.copy(self)
+        twin.global_features, *twin.chunks = (
+            tensor.detach().requires_grad_(tensor.requires_grad) for tensor in self.features
+        )
+        return twin
 
 
 def repeat_each(values: torch.Tensor, times: Sequence[int]) -> torch.Tensor:

@@ -5,9 +5,7 @@
     prompt -> language model; before some of its layers, the hidden states of the query tokens at the end of the prompt
               are changed by the adapter, which looks at g and f of the prompt's frames
 
-The adapter is called by forward pre-hooks on the decoder layers. They are functions of the module, without a state, so
-that a model can be copied, pickled, compiled and split over devices; what a call is about comes to them as a keyword
-argument that the decoders of transformers hand on to their layers.
+How the adapter gets between the layers is in `iva_hooks.py`, what it does in `iva_adapter.py`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,82 +32,9 @@ from .iva_frames import (
     place_media,
     split_into_media,
 )
+from .iva_hooks import CONTEXT, AdapterContext, call_adapter, decoder_layers, drop_context, hold_gradients
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 from .vision_tower_video_llm import check_frames, concatenate_layers
-
-CONTEXT = "iva_context"
-
-
-class AdapterContext:
-    """What the hooks on the decoder layers need in one call of the language model.
-
-    An object that is no container and no tensor: accelerate moves everything it can look into to every layer's device.
-
-    Attributes:
-        adapter: the adapter, as the model holds it at the time of the call (PEFT may have wrapped it).
-        columns: int64, `(batch, queries)`, where the query tokens stand.
-        valid: bool, `(batch, queries)`: rows without query tokens have none.
-        visible: bool, `(batch, queries, frames)`.
-        frames: the frames of all rows.
-        num_calls: how often the adapter has been called.
-        selections: the attention over frames, a list with one tensor per pair for each call; `None` to forget it.
-    """
-
-    __slots__ = ("adapter", "columns", "frames", "num_calls", "selections", "valid", "visible")
-
-    def __init__(
-        self,
-        adapter: nn.Module,
-        columns: torch.Tensor,
-        valid: torch.Tensor,
-        visible: torch.Tensor,
-        frames: FrameBank,
-    ) -> None:
-        self.adapter = adapter
-        self.columns = columns
-        self.valid = valid
-        self.visible = visible
-        self.frames = frames
-        self.num_calls = 0
-        self.selections: list[list[torch.Tensor]] | None = None
-
-
-def call_adapter(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Forward pre-hook of a decoder layer: change the hidden states of the query tokens."""
-    if CONTEXT not in kwargs:
-        return None
-    context = kwargs[CONTEXT]
-    others = {name: value for name, value in kwargs.items() if name != CONTEXT}
-    hidden_states = args[0] if args else others.pop("hidden_states")
-    columns = context.columns.to(hidden_states.device).unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1])
-    queries = hidden_states.gather(1, columns)
-    change, selections = context.adapter(queries, context.visible, context.frames)
-    context.num_calls += 1
-    if context.selections is not None:
-        context.selections.append(selections)
-    # This runs before accelerate brings a layer's inputs together.
-    change = change.to(queries).masked_fill(~context.valid.to(queries.device).unsqueeze(-1), 0.0)
-    return (hidden_states.scatter(1, columns, queries + change), *args[1:]), others
-
-
-def drop_context(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Forward pre-hook of the other layers, whose attention kernels need not know of it."""
-    return (args, {name: value for name, value in kwargs.items() if name != CONTEXT}) if CONTEXT in kwargs else None
-
-
-def decoder_layers(language_model: nn.Module, num_layers: int) -> nn.ModuleList:
-    """The layers of a language model of transformers, wherever the family keeps them.
-
-    Raises:
-        ValueError: no list of so many layers was found.
-    """
-    for module in language_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
-            return module
-    raise ValueError(
-        f"IVA found no list of {num_layers} decoder layers in {type(language_model).__name__}: use a LLaMA-like "
-        "language model, or num_insertions=0 for the model without IVA."
-    )
 
 
 class IvaQueryTokens(nn.Module):
@@ -223,6 +148,10 @@ class IvaModel(VideoLlmModel):
         hidden_states: list[tuple[torch.Tensor, ...]] = []
         attentions: list[tuple[torch.Tensor, ...]] = []
 
+        trained = (*self.vision_tower.parameters(), *clips)
+        # With gradient checkpointing, transformers lets also a frozen tower keep what gradients would need.
+        is_frozen = not any(tensor.requires_grad for tensor in trained)
+
         def tokens_of_chunks() -> Iterable[torch.Tensor]:
             chunks = join_in_chunks(clips, self.config.vision_chunk_size or sum(num_frames))
             for clip in clips:
@@ -234,7 +163,7 @@ class IvaModel(VideoLlmModel):
                     attentions.append(outputs.attentions)
                 tokens = self.choose_layers(outputs)
                 check_class_token(tokens.shape[1], clips[0], self.config)
-                yield tokens
+                yield tokens.detach() if is_frozen else tokens
 
         output = self.encode_features(tokens_of_chunks(), num_frames, with_temporal)
         if hidden_states:
@@ -365,6 +294,7 @@ class IvaModel(VideoLlmModel):
             context.selections = []
             record.append(context)
         kwargs[CONTEXT] = context
+        inputs_embeds = hold_gradients(inputs_embeds, context)
         outputs = super().run_language_model(inputs_embeds, prompt, features, masks, **kwargs)
         expected = len(self.config.insertion_layers)
         if context.num_calls != expected:
@@ -543,4 +473,4 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
         return length
 
 
-__all__ = ["IvaForConditionalGeneration", "IvaModel", "IvaQueryTokens", "decoder_layers"]
+__all__ = ["IvaForConditionalGeneration", "IvaModel", "IvaQueryTokens"]
