@@ -334,6 +334,20 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "Ovis2ImageProcessor",
         {"size": SQUARE},
     ),
+    "xgen_mm": (
+        "xgen_mm",
+        {
+            "vision_config": {**SIGLIP, "vision_use_head": False},
+            "text_config": {"model_type": "phi3", **TEXT},
+            **IDS,
+            "num_query_tokens": 5,
+            "resampler_num_layers": 1,
+            "resampler_num_heads": 2,
+            "resampler_head_dim": 8,
+        },
+        "SiglipImageProcessor",
+        {"size": SQUARE},
+    ),
     "perception_lm": (
         "perception_lm",
         {

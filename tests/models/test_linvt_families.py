@@ -318,7 +318,9 @@ def test_logits_of_paligemma_2_are_bounded():
     for each in (image_llm, model):
         each.config.get_text_config().final_logit_softcapping = 0.5
     expected = image_llm(**given).logits
-    assert expected.abs().max() < 0.5
+    if expected.abs().max() > 0.5:
+        # transformers 5.20 forgets it.
+        expected = (expected / 0.5).tanh() * 0.5
     torch.testing.assert_close(model(**given).logits, expected, atol=1e-6, rtol=0)
 
 

@@ -121,7 +121,8 @@ class LinVTModel(LinVTPreTrainedModel):
                 f"video_frame_times of shape {tuple(video_frame_times.shape)} does not fit num_video_frames {counts}: "
                 "give one time per frame."
             )
-        media = {name.removesuffix("_videos"): value for name, value in frames.items() if value is not None}
+        named = {name: value for name, value in frames.items() if name.endswith("_videos") and value is not None}
+        media = {name.removesuffix("_videos"): value for name, value in named.items()}
         media["pixel_values"] = media["pixel_values"].to(self.backbone.dtype)
         features = encode_frames(self.backbone, media, counts, self.config.vision_chunk_size)
         selections: dict[int, LinVTSelection] = {}
@@ -130,7 +131,9 @@ class LinVTModel(LinVTPreTrainedModel):
             tokens = pad_sequence([features.tokens[number] for number in members], batch_first=True)
             lengths = torch.tensor([counts[number] for number in members], device=tokens.device)
             mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths.unsqueeze(1)
-            times = None if video_frame_times is None else video_frame_times[members, : tokens.shape[1]]
+            times = (
+                None if video_frame_times is None else video_frame_times[members, : tokens.shape[1]].to(tokens.device)
+            )
             selection = self.linvt.select(tokens, None if len(members) == 1 else mask, times)
             for row, number in enumerate(members):
                 selections[number] = self._own_selection(selection, row, number, features)
@@ -522,7 +525,7 @@ class LinVTForCausalLM(LinVTCheckpointMixin, LinVTGenerationMixin, LinVTPreTrain
 
         The other arguments are those of the base model.
         """
-        items = {name: kwargs[name] for name in ("num_items_in_batch",) if name in kwargs}
+        items = {name: kwargs[name] for name in ("num_items_in_batch", "shift_labels") if name in kwargs}
         rule = TYPE_RULES.get(self.model.backbone.config.model_type)
         if labels is not None and rule is not None and rule.meaning == "prefix" and has_videos(split_media(kwargs)[0]):
             # From its first token on, an answer and what follows see only what is before them.

@@ -1,0 +1,280 @@
+"""Try LinVT before a tiny random image-LLM of every family and write `docs/linvt_backbones.md`.
+
+`python tools/linvt_support.py` takes about a minute. What stands in the document is what these runs gave; the tests
+(`tests/models/test_linvt_*.py`) try the same properties and more.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DOCUMENT = REPOSITORY / "docs" / "linvt_backbones.md"
+sys.path.insert(0, str(REPOSITORY / "tests" / "models"))
+
+import linvt_cases as cases  # noqa: E402
+
+from hf_videollm.models.linvt_backbones import (  # noqa: E402
+    ADDED_FEATURES,
+    FRAME_CALLS,
+    TYPE_RULES,
+    check_backbone,
+    encode_frames,
+    has_deepstack,
+    has_spatial_positions,
+)
+
+# Classes that LinVT refuses, and their model types: each for another reason.
+REFUSED_CLASSES = {
+    "Gemma3nModel": "gemma3n",
+    "Gemma4Model": "gemma4",
+    "Phi4MultimodalModel": "phi4_multimodal",
+    "MllamaModel": "mllama",
+    "Florence2Model": "florence2",
+}
+STEPS = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+TEMPLATE = """# LinVT before image-LLMs of transformers
+
+Written by `python tools/linvt_support.py`, on transformers {version}: do not edit by hand.
+
+LinVT stands before any image-LLM whose base model has `get_image_features` and a forward from `inputs_embeds`. Below is
+what was tried, with tiny random models of {count} families ({models} models) in float32 on a CPU. Nothing here says how
+well a family watches videos after training.
+
+| family | works | class | image bypass | cached = uncached | batch = alone | static cache | video counts |
+|---|---|---|---|---|---|---|---|
+{rows}
+
+- image bypass: logits of prompts with images and with text alone, against the image-LLM itself.
+- cached = uncached: logits of generated tokens, against one forward over all of them; a row has images and a video.
+- batch = alone: three prompts, left-padded, with different numbers of videos, frames and words of the question.
+- static cache: logits of generated tokens, against a dynamic cache.
+- video counts: how far the logits move with another video, so that the columns before it say something.
+
+Numbers are the largest differences of logits.
+
+## What differs between the families
+
+| family | frames are given to its image processor | notes |
+|---|---|---|
+{notes}
+
+Families that stand in neither table are accepted if their classes offer what LinVT asks for, and were not tried.
+
+## Refused
+
+| class | family | reason |
+|---|---|---|
+{refused}
+
+So is a checkpoint that is no image-LLM (a text model, say), and one whose head is not a linear layer on its base model
+(BLIP-2).
+
+## Deeper layers: deepstack
+
+In Qwen3-VL the tower also feeds the first layers of the language model: for every token there are further vectors, one
+per level. LinVT mixes the vectors of each level by the matrix M that mixes the tokens, so that what goes in remains
+linear in what the tower made (`LinVTConfig(mix_deepstack=True)`, the default). With `mix_deepstack=False` a video feeds
+the first layer alone; images are never touched. Measured with the tiny models:
+
+| family | M = I, mixed | M = I, left out | a random M, mixed against left out |
+|---|---|---|---|
+{deepstack}
+
+M = I makes a video of one frame what an image is. Mixed, its logits are those of the image; left out, they are not, so
+the language model would get a kind of picture that it has never seen: hence the default. It costs n times k times
+levels times width multiplications per video, {giga:.1f} G with 112 outputs, k = 2048, 3 levels and width 2560.
+
+## Molmo2
+
+Its image processor always makes a view of the whole image and at least one crop, and `max_crops=1` does not change
+that. LinVT takes the views alone, which is what Molmo2 does with the frames of its own videos; half of the processor's
+work is for nothing. Its images and videos of one prompt see each other in both directions, as Molmo2's images do.
+"""
+
+
+def largest(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Largest difference."""
+    return (first - second).abs().max().item()
+
+
+def written(value: float) -> str:
+    """A difference for the table."""
+    return "bitwise" if value == 0 else f"{value:.0e}"
+
+
+def step_logits(model: Any, batch: dict[str, Any], **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of generated tokens, `(rows, steps, vocabulary)`, and the sequences."""
+    outputs = model.generate(**batch, **STEPS, suppress_tokens=[cases.IMAGE, cases.VIDEO], **options)
+    return torch.stack(outputs.logits, 1), outputs.sequences
+
+
+@torch.no_grad()
+def measure(name: str) -> dict[str, float]:
+    """Try one of `linvt_cases.CASES`.
+
+    Returns:
+        Largest differences of logits: `bypass`, `cached`, `batch`, `static`, and `moved`, which must not be small.
+    """
+    image_llm, model = cases.make_image_llm(name), cases.make_linvt(name)
+    media, lengths = cases.image_media(name, image_llm.model, cases.make_frames(2))
+    images = [("i", lengths[0]), 7, ("i", lengths[1])]
+    pictures = cases.prompt(model, [[5, *images, 8, 9], [3, 4]])
+    own = image_llm(**cases.without_foreign(image_llm, pictures), **media).logits
+    results = {"bypass": largest(model(**pictures, **media).logits, own)}
+
+    clips = [cases.make_frames(3), cases.make_frames(2, seed=1)]
+    batch = {**cases.prompt(model, [[5, "v", 6, 9], [3, *images, 4, "v", 8]]), **media, **cases.videos(name, clips)}
+    steps, tokens = step_logits(model, batch)
+    added = tokens[:, batch["input_ids"].shape[1] :]
+    whole = model(**cases.extend(model, batch, added)).logits[:, -added.shape[1] - 1 : -1]
+    results["cached"] = largest(steps, whole)
+    static, _ = step_logits(model, batch, cache_implementation="static", disable_compile=True)
+    results["static"] = largest(static, steps)
+
+    rows = [[5, "v", 6], [3, "v", 4, 5, "v", 8, 9, 7], [11, 12]]
+    owned = [[clips[0]], [clips[1], cases.make_frames(5, seed=2)], []]
+    questions = torch.tensor([[6, 0, 0], [4, 5, 8], [0, 0, 0]])
+    asked = {"question_input_ids": questions, "question_attention_mask": (questions > 0).long()}
+    every = cases.videos(name, [clip for part in owned for clip in part])
+    together = model(**cases.prompt(model, rows), **every, **asked).logits
+    results["batch"] = 0.0
+    for number, (row, part) in enumerate(zip(rows, owned, strict=True)):
+        single = cases.prompt(model, [row])
+        if part:
+            single |= {**cases.videos(name, part), **{key: value[number, None] for key, value in asked.items()}}
+        alone = model(**single).logits[0]
+        results["batch"] = max(results["batch"], largest(together[number, -len(alone) :], alone))
+    other = cases.videos(name, [cases.make_frames(3, seed=7), *owned[1]])
+    results["moved"] = largest(model(**cases.prompt(model, rows), **other, **asked).logits[0], together[0])
+    return results
+
+
+@torch.no_grad()
+def measure_deepstack(name: str) -> tuple[float, float, float]:
+    """What deeper levels do: with M = I mixed and left out, against an image; and of a usual M, mixed and left out."""
+    model, count = cases.make_linvt(name), 7
+    linvt = model.model.linvt
+    linvt.config.num_selected_tokens, usual = count, linvt.aggregate
+    processor = cases.make_processor(name)
+    processor.size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * count}
+    frame = cases.make_frames(1)[0].repeat(8, axis=0)[: 28 * count, :28]
+    inputs = cases.frame_inputs(processor, name, [[frame]])
+    media = {key: inputs[f"{key}_videos"] for key in ("pixel_values", "image_grid_thw")}
+    as_image, as_video = (cases.prompt(model, [[5, part, 6, 9]]) for part in (("i", count), "v"))
+    places = model.model.prompt_positions(as_image["input_ids"], None, as_image["mm_token_type_ids"], media)
+    expected = model(**as_image, **media, position_ids=places).logits
+    found: dict[tuple[bool, bool], torch.Tensor] = {}
+    for is_identity in (True, False):
+        for is_mixed in (True, False):
+            model.config.mix_deepstack = is_mixed
+
+            def identity(selection: Any, *_: Any, return_map: bool = False) -> Any:
+                return (selection.tokens, torch.eye(count)[None]) if return_map else selection.tokens
+
+            linvt.aggregate = identity if is_identity else usual
+            found[is_identity, is_mixed] = model(**as_video, **inputs, position_ids=places).logits
+    differences = [largest(found[True, is_mixed], expected) for is_mixed in (True, False)]
+    return differences[0], differences[1], largest(found[False, True], found[False, False])
+
+
+def family_notes(name: str) -> list[str]:
+    """Where a family is not like the others, read off its model and the tables of `linvt_backbones`."""
+    base = cases.make_image_llm(name).model
+    family = base.config.model_type
+    notes = []
+    if has_spatial_positions(base):
+        notes.append("M-RoPE: vectors of a video count like words")
+    if has_deepstack(base):
+        notes.append("deepstack, see below")
+    if family in ADDED_FEATURES:
+        notes.append("features are added to the placeholder's embedding")
+    if family in TYPE_RULES:
+        rule = TYPE_RULES[family]
+        notes.append(
+            f"`{rule.argument}`: vectors of a video see each other in both directions, as those of an image do"
+            if rule.meaning == "media"
+            else f"`{rule.argument}`: the prompt sees itself in both directions; from `labels` if not given"
+        )
+    if family == "ovis2":
+        notes.append("indicator tokens around a video are written as around an image")
+    if family == "perception_lm":
+        notes.append("tried with a SigLIP tower, not with its own of timm")
+    if family == "llava_onevision":
+        media = {key.removesuffix("_videos"): value for key, value in one_frame(name).items()}
+        del media["num_video_frames"]
+        notes.append(
+            f"a video of one frame is an any-res image ({encode_frames(base, media, [1]).tokens[0].shape[1]} "
+            "tokens here, 17 for a frame of several)"
+        )
+    return notes
+
+
+def one_frame(name: str) -> dict[str, torch.Tensor]:
+    """Inputs of a video of one frame."""
+    return cases.videos(name, [cases.make_frames(1)])
+
+
+def frame_call(family: str) -> str:
+    """How frames are handed over, in words."""
+    if family not in FRAME_CALLS:
+        return "as a flat list"
+    call = FRAME_CALLS[family]
+    layout = {"flat": "as a flat list", "videos": "one list per video", "frames": "one list per frame"}[call.layout]
+    return ", ".join([layout, *(f"`{key}={value!r}`" for key, value in call.options.items())])
+
+
+def refusal(class_name: str, family: str) -> str:
+    """Why `check_backbone` refuses a class, of which no layer is made."""
+    made = getattr(transformers, class_name)
+    base = made.__new__(made)
+    torch.nn.Module.__init__(base)
+    base.config = AutoConfig.for_model(family)
+    try:
+        check_backbone(base)
+    except ValueError as error:
+        reason = str(error).split(". Take another")[0].split(": take an image-LLM")[0]
+        return reason.removeprefix(f"LinVT does not support {class_name} yet: ").removeprefix(f"{class_name} ")
+    raise AssertionError(f"{class_name} is not refused")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of a Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def document() -> str:
+    """The whole document."""
+    rows, notes, deepstack = [], [], []
+    for name, (family, *_) in sorted(cases.CASES.items()):
+        base = cases.make_image_llm(name).model
+        results = measure(name)
+        columns = [written(results[key]) for key in ("bypass", "cached", "batch", "static")]
+        works = max(results[key] for key in ("bypass", "cached", "batch", "static")) < 1e-4 < results["moved"]
+        moved = f"{results['moved']:.2f}"
+        rows.append([name, "yes" if works else "NO", type(base).__name__, *columns, moved])
+        notes.append([name, frame_call(family), "; ".join(family_notes(name)) or "-"])
+        if has_deepstack(base):
+            mixed, left_out, usual = measure_deepstack(name)
+            deepstack.append([name, written(mixed), f"{left_out:.2f}", f"{usual:.2f}"])
+        print(*rows[-1], flush=True)
+    refused = [[name, family, refusal(name, family)] for name, family in REFUSED_CLASSES.items()]
+    return TEMPLATE.format(
+        version=transformers.__version__,
+        count=len({family for family, *_ in cases.CASES.values()}),
+        models=len(cases.CASES),
+        rows=table(rows),
+        notes=table(notes),
+        refused=table(refused),
+        deepstack=table(deepstack),
+        giga=112 * 2048 * 3 * 2560 / 1e9,
+    )
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document(), encoding="utf-8")
