@@ -238,7 +238,10 @@ def info(
 def flops(
     path_or_id: Annotated[str | None, typer.Argument(help="Folder or Hub id, unless --design is given.")] = None,
     design: Annotated[
-        str | None, typer.Option(help="ftfv, pllava, videollama2, videollama2.1 or videollama2_av, as in its paper.")
+        str | None,
+        typer.Option(
+            help="Of a paper: ftfv, iva (iva-without, iva-ni4 ...), pllava, videollama2, videollama2.1, videollama2_av."
+        ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of the video; as configured by default.")] = None,
     text_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt beside the media.")] = 48,

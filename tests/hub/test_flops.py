@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForImageTextToText, LlamaConfig
 from hf_videollm import PllavaConfig, VideoLlama2AVConfig, VideoLlama2Config
 from hf_videollm.hub.flops import count_flops, describe_flops, lora_flops_per_token
 from hf_videollm.hub.flops_counter import measure
-from hf_videollm.hub.flops_presets import PRESETS
+from hf_videollm.hub.flops_presets import IVA_VARIANTS, PRESETS
 from hf_videollm.models.configuration_ftfv import FtfvConfig
 
 # FTFV, Table 5: kept tokens per frame -> TFLOPs, 8 frames.
@@ -114,6 +114,7 @@ def test_presets_have_the_tokens_of_their_papers() -> None:
         "videollama2.1": 8 * 13 * 13,
         "videollama2_av": 8 * 13 * 13,
         "ftfv": 8 * 128,
+        **dict.fromkeys(IVA_VARIANTS, 2 * 60),
     }
 
 
@@ -125,6 +126,7 @@ def test_presets_have_the_tokens_of_their_papers() -> None:
         ("videollama2.1", 7_615_616_512),
         ("videollama2_av", 7_615_616_512),
         ("ftfv", 6_738_415_616),
+        ("iva", 6_738_415_616),
     ],
 )
 def test_presets_have_the_language_models_of_their_papers(design: str, parameters: int) -> None:
@@ -149,6 +151,38 @@ def test_every_preset_is_counted(design: str) -> None:
     config = PRESETS[design].config()
     assert report.media_tokens == config.num_video_tokens(config.num_frames) + (1496 if has_sound else 0)
     assert json.loads(json.dumps(report.to_dict()))["parts"]["vision tower"]["total"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(IVA_VARIANTS))
+def test_rows_of_ivas_tables(name: str) -> None:
+    """Table 3's insertion points, one adapter of the same size for all; the specification's size and operations."""
+    config = PRESETS[name].config()
+    steps = {"iva-ni4": 8, "iva-ni16": 2}
+    assert config.insertion_layers == ([] if name == "iva-without" else list(range(0, 32, steps.get(name, 4))))
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    report = describe_flops(design=name, text_tokens=10)
+    if name == "iva-without":
+        assert not hasattr(model.model, "adapter")
+        assert "adapter" not in report.parts
+        assert report.text_tokens == 10
+        return
+    queries = {"iva-lq8": 8, "iva-lq32": 32}.get(name, 16)
+    assert model.model.query_tokens.weight.shape == (queries, 4096)
+    assert report.text_tokens == 10 + queries
+    assert round(sum(part.numel() for part in model.model.adapter.parameters()) / 1e6) == 67
+    # Of 8 calls for 16 queries, 21 of the specification and those of the linear layers of the queries.
+    per_call_and_query = report.parts["adapter"].total / 2e9 / len(config.insertion_layers) / queries
+    assert 21 < per_call_and_query * 8 * 16 < 30
+
+
+def test_long_videos_for_iva_are_counted() -> None:
+    """Ten minutes, whose features would go to the host's memory. A frame costs its products in Eq. 3, and no more."""
+    minute, long = (describe_flops(design="iva", num_frames=frames) for frames in (60, 600))
+    assert long.media_tokens == 1200
+    pairs, queries, width, patches = 8 * 4, 16, 1024, 576
+    per_frame = 2 * pairs * queries * width * (1 + patches)
+    assert long.parts["adapter"].total - minute.parts["adapter"].total == 540 * per_frame
 
 
 # Real weights

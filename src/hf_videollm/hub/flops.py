@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import AutoModelForImageTextToText
 
 from ..inference import load_design_config
 from ..models.configuration_video_llm import VideoLlmConfig
+from ..models.iva_frames import FrameBank
 from .flops_counter import Flops, measure
 from .flops_presets import find_preset
 from .flops_report import FlopsReport, TokensRow
@@ -113,6 +115,8 @@ def count_flops(
     if configured is None and tokens_per_frame is not None:
         raise ValueError(f"tokens_per_frame has no meaning for {config.model_type}, which keeps all its tokens.")
     kept = configured if tokens_per_frame is None else tokens_per_frame
+    # IVA's query tokens are positions of the prompt like those of its text.
+    text_tokens += config.num_query_tokens if getattr(config, "num_insertions", 0) else 0
     meter = _Meter(config, num_frames, text_tokens, lora_rank)
     parts, tokens = meter.forward_pass(kept)
     rows = []
@@ -175,9 +179,15 @@ class _Meter:
                 "Weight layers of the connector, as in FTFV's Table 5: the whole adapter for every frame. All its "
                 "products are those that are computed: queries are projected once, and only those that are kept."
             )
+        if getattr(config, "num_insertions", 0):
+            # All features on one device: there is no other beside the one that holds nothing.
+            self.model.config.max_frames_on_device = num_frames
+            self.notes.append(f"The text includes the {config.num_query_tokens} query tokens.")
         self.tower, outputs = self._measure(lambda: self.model.model.encode_frames(self._frames()))
         self.features = outputs.last_hidden_state
         self.whole_adapter: int | None = None
+        # What IVA's adapter looks at.
+        self.frames: list[Any] | None = None
         self.sound, self.sound_tokens = self._hear() if "audio" in config.modalities else ({}, 0)
 
     def forward_pass(self, kept: int | None) -> tuple[dict[str, Flops], int]:
@@ -192,6 +202,8 @@ class _Meter:
         language, outputs = self._measure(lambda: self._read(length))
         head, _ = self._measure(lambda: self.model.lm_head(outputs.last_hidden_state))
         parts = {"vision tower": self.tower, "connector": connector, **self.sound, "language model": language}
+        if self.frames is not None:
+            parts["adapter"] = self._adapt(self.frames)
         if self.lora:
             parts[f"LoRA of rank {self.lora_rank}, unmerged"] = Flops(self.lora * length, self.lora * length)
         return {**parts, "head": head}, tokens
@@ -233,6 +245,13 @@ class _Meter:
     def _connect(self, kept: int | None) -> tuple[Flops, int]:
         """The connector, and the tokens of the video."""
         connector = self.model.model.connector
+        if hasattr(self.model.model, "encode_features"):
+            # The class token, which the tower's features above are without, if it has one.
+            has_class_token = self.config.vision_feature_select_strategy == "default"
+            tokens = functional.pad(self.features, (0, 0, int(has_class_token), 0))
+            flops, output = self._measure(lambda: self.model.model.encode_features([tokens], [self.num_frames]))
+            self.frames = output.frames
+            return flops, len(output.pooler_output[0])
         if kept is None:
             flops, clips = self._measure(lambda: connector(self.features, [self.num_frames]))
             return flops, len(clips[0])
@@ -243,6 +262,16 @@ class _Meter:
             frame, _ = self._measure(lambda: connector(self.features[:1], [1], num_tokens_per_frame=every))
             self.whole_adapter = frame.weights * self.num_frames
         return Flops(self.whole_adapter, flops.total), len(clips[0])
+
+    def _adapt(self, frames: list[Any]) -> Flops:
+        """All calls of IVA's adapter, which run in the prompt alone."""
+        model = self.model.model
+        width, num_queries = self.config.get_text_config().hidden_size, self.config.num_query_tokens
+        states = torch.empty(1, num_queries, width, device="meta", dtype=torch.bfloat16)
+        visible = torch.ones(1, num_queries, self.num_frames, device="meta", dtype=torch.bool)
+        row = torch.zeros(1, device="meta", dtype=torch.long)
+        call, _ = self._measure(lambda: model.adapter(states, visible, FrameBank(frames, row, row)))
+        return _sum({str(layer): call for layer in self.config.insertion_layers})
 
     def _hear(self) -> tuple[dict[str, Flops], int]:
         """Parts that hear 30 seconds of sound, and its tokens."""

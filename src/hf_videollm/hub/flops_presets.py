@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..models.configuration_ftfv import FtfvConfig
+from ..models.configuration_iva import IvaConfig
 from ..models.configuration_pllava import PllavaConfig
 from ..models.configuration_video_llm import VideoLlmConfig
 from ..models.configuration_videollama2 import VideoLlama2Config
@@ -69,6 +70,26 @@ def _copy(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+# Rows of the paper's tables: another LQ (query tokens; the model itself has 16), another NI (calls of the adapter; 8),
+# and the language model without IVA.
+IVA_VARIANTS: dict[str, dict[str, int]] = {
+    "iva": {},
+    "iva-lq8": {"num_query_tokens": 8},
+    "iva-lq32": {"num_query_tokens": 32},
+    "iva-ni4": {"num_insertions": 4},
+    "iva-ni16": {"num_insertions": 16},
+    "iva-without": {"num_insertions": 0},
+}
+
+
+def _iva_preset(name: str) -> Preset:
+    options = IVA_VARIANTS[name]
+    shown = ", ".join(f"{option}={value}" for option, value in options.items()) or "LQ 16, NI 8"
+    # Query tokens and placeholders stand behind Vicuna's own vocabulary.
+    fields = {"vision_config": CLIP_LARGE, "text_config": VICUNA_7B, **options}
+    return Preset(f"IVA 7B ({shown}): CLIP-L/14-336, Vicuna 7B", IvaConfig, fields)
+
+
 PRESETS: dict[str, Preset] = {
     "pllava": Preset(
         "PLLaVA 7B: CLIP-L/14-336, Vicuna 7B (vocabulary of LLaVA-NeXT)",
@@ -99,6 +120,7 @@ PRESETS: dict[str, Preset] = {
         lora_rank=128,
         published={4: 32.14, 16: 33.47, 32: 35.24, 64: 38.79, 128: 45.88, 256: 60.07},
     ),
+    **{name: _iva_preset(name) for name in IVA_VARIANTS},
 }
 
 
@@ -113,4 +135,4 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-__all__ = ["PRESETS", "Preset", "find_preset"]
+__all__ = ["IVA_VARIANTS", "PRESETS", "Preset", "find_preset"]

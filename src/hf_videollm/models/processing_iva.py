@@ -116,7 +116,8 @@ class IvaProcessor(VideoLlmProcessor):
         _, media = super().get_text_with_replacements(
             list(text), list(images_replacements), list(videos_replacements), list(audio_replacements)
         )
-        expanded, offsets = [], []
+        expanded: list[str] = []
+        offsets: list[Any] = []
         for sample, found in zip(originals, media, strict=True):
             entries = sorted([*found, *self._query_blocks(sample)], key=lambda entry: entry["span"])
             pieces, last, length = [], 0, 0
