@@ -451,7 +451,8 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
         """Cut the cache of a conversation back to before its query tokens, which stand before the next answer instead.
 
         Args:
-            past_key_values: the cache; it is changed.
+            past_key_values: the cache; it is changed. Layers with a sliding window have forgotten what is needed: give
+                such a language model a plain `DynamicCache()`.
             input_ids: `(batch, length)`, the prompts it was made from.
 
         Returns:
@@ -469,7 +470,8 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
                 "cut their cache at one place."
             )
         length: int = first.pop()
-        past_key_values.crop(length)
+        if surplus := past_key_values.get_seq_length() - length:
+            past_key_values.crop(-surplus)
         return length
 
 
