@@ -525,11 +525,11 @@ class LinVTForCausalLM(LinVTCheckpointMixin, LinVTGenerationMixin, LinVTPreTrain
 
         The other arguments are those of the base model.
         """
-        items = {name: kwargs[name] for name in ("num_items_in_batch", "shift_labels") if name in kwargs}
+        options: Any = kwargs
+        items = {name: options[name] for name in ("num_items_in_batch", "shift_labels") if name in options}
         rule = TYPE_RULES.get(self.model.backbone.config.model_type)
         if labels is not None and rule is not None and rule.meaning == "prefix" and has_videos(split_media(kwargs)[0]):
             # From its first token on, an answer and what follows see only what is before them.
-            options: Any = kwargs
             options.setdefault("token_type_ids", (labels != -100).long().cummax(1).values)
         outputs = self.model(
             input_ids=input_ids,
