@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCall
 import hf_videollm
 from hf_videollm import CheckpointError, VideoTextToTextPipeline, save_checkpoint
 from hf_videollm.data.records import make_record, write_jsonl
+from hf_videollm.hub.flops_presets import IVA_VARIANTS
 from hf_videollm.models.processing_iva import processor_options
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.learning_rates import learning_rate_of
@@ -282,3 +283,22 @@ def test_public_classes_are_what_the_checkpoint_says(tiny_iva_checkpoint: str) -
     assert config.auto_map["AutoModelForImageTextToText"] == "modeling_iva.IvaForConditionalGeneration"
     model = AutoModelForImageTextToText.from_pretrained(tiny_iva_checkpoint)
     assert type(model) is hf_videollm.IvaForConditionalGeneration
+
+
+@pytest.mark.parametrize("name", sorted(IVA_VARIANTS))
+def test_rows_of_the_papers_tables_answer(name: str, clips: list[str]) -> None:
+    """Another LQ, another NI, and without IVA: the same prompt, made and read by tiny models with their numbers."""
+    wanted = {"num_query_tokens": 16, "num_insertions": 8, **IVA_VARIANTS[name]}
+    model = make_model(**wanted, text_config={**make_config().text_config.to_dict(), "num_hidden_layers": 16})
+    processor = make_processor(**processor_options(model.config))
+    chat = [{"role": "user", "content": [{"type": "video", "path": clips[0]}, {"type": "text", "text": QUESTION}]}]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    batch = processor.apply_chat_template(chat, **options)
+    queries = wanted["num_query_tokens"] if wanted["num_insertions"] else 0
+    assert int((batch["input_ids"] == QUERY).sum()) == queries
+    calls: list[int] = []
+    if wanted["num_insertions"]:
+        model.model.adapter.register_forward_hook(lambda *_: calls.append(1))
+    tokens = model.generate(**batch, do_sample=False, max_new_tokens=3)
+    assert tokens.shape[1] == batch["input_ids"].shape[1] + 3
+    assert len(calls) == wanted["num_insertions"], "once at each insertion point, in the prompt alone"
