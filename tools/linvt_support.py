@@ -94,7 +94,8 @@ levels times width multiplications per video, {giga:.1f} G with 112 outputs, k =
 
 Its image processor always makes a view of the whole image and at least one crop, and `max_crops=1` does not change
 that. LinVT takes the views alone, which is what Molmo2 does with the frames of its own videos; half of the processor's
-work is for nothing. Its images and videos of one prompt see each other in both directions, as Molmo2's images do.
+work is for nothing. Its images and videos of one prompt see each other in both directions, as Molmo2's images do; so
+none can be added to a conversation whose beginning is in a cache, and LinVT refuses that.
 """
 
 

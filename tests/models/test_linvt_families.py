@@ -15,6 +15,7 @@ from linvt_cases import (
     prompt,
     videos,
 )
+from transformers import StaticCache
 
 from hf_videollm.models.linvt_backbones import (
     TYPE_RULES,
@@ -74,7 +75,7 @@ def test_a_second_question_goes_on_behind_the_cache(name):
     assert (moved - expected).abs().max() > 1e-3, "the first question must count"
 
 
-@pytest.mark.parametrize("name", ["llava_siglip_phi", "qwen2_vl", "gemma3"])
+@pytest.mark.parametrize("name", ["llava_siglip_phi", "qwen2_vl", "qwen3_vl", "gemma3"])
 @torch.no_grad()
 def test_a_new_video_behind_the_cache(name):
     model = make_linvt(name)
@@ -89,6 +90,28 @@ def test_a_new_video_behind_the_cache(name):
         model.generate(**whole, **videos(name, [first, second]), past_key_values=model(**start).past_key_values)
     with pytest.raises(ValueError, match="in past_key_values: pass the whole conversation"):
         model.generate(**start, past_key_values=model(**start).past_key_values)
+    fixed = StaticCache(config=model.config.get_text_config(), max_cache_len=40)
+    options = {"past_key_values": fixed, "disable_compile": True}
+    model.generate(**start, **options, max_new_tokens=1, do_sample=False)
+    found = model.generate(**whole, **videos(name, [second]), **options, max_new_tokens=3, **SCORES).logits
+    torch.testing.assert_close(torch.stack(found), torch.stack(expected), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+@torch.no_grad()
+def test_molmo2_takes_no_new_media_behind_the_cache(kind):
+    """Earlier images would have to look at them."""
+    name = "molmo2"
+    model = make_linvt(name)
+    start = {**prompt(model, [[5, "v", 6, 9]]), **videos(name, [make_frames(3)])}
+    media, lengths = image_media(name, model.model.backbone, make_frames(1, seed=3))
+    part, inputs = ("v", videos(name, [make_frames(2)])) if kind == "video" else (("i", lengths[0]), media)
+    whole = prompt(model, [[5, "v", 6, 9, 7, part, 4]])
+    with pytest.raises(ValueError, match="Molmo2Model lets all images and videos of a prompt see each other"):
+        model.generate(**whole, **inputs, past_key_values=model(**start).past_key_values)
+    tail = {key: whole[key][:, 10:] for key in ("input_ids", "mm_token_type_ids")}
+    with pytest.raises(ValueError, match="Molmo2Model lets all images and videos of a prompt see each other"):
+        model(**tail, attention_mask=whole["attention_mask"], **inputs, past_key_values=model(**start).past_key_values)
 
 
 @torch.no_grad()

@@ -67,6 +67,7 @@ class LinVTGenerationMixin(GenerationMixin):
         videos, others = split_media(kwargs)
         media = {name: others.pop(name) for name in list(others) if self.model.is_image_input(name)}
         types, token_type_ids = (others.pop(name, None) for name in ("mm_token_type_ids", "token_type_ids"))
+        self.model.check_cache(num_cached, has_videos(videos) or media.get("pixel_values") is not None)
         prompt = self.model.embed_prompt(input_ids, types, num_cached, **media, **videos)
         own_types = self.model.token_types(input_ids, types, token_type_ids, videos)
         rule = TYPE_RULES.get(self.model.backbone.config.model_type)

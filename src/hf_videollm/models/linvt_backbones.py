@@ -54,15 +54,17 @@ class TypeRule:
         argument: its name in the forward of the base model.
         meaning: `"media"`, 1 for tokens of images, which see each other in both directions: so do those of a video.
             `"prefix"`, 0 for the prompt, which sees itself in both directions, and 1 for the answer.
+        is_one_block: all images of a prompt see each other, so that none can be added behind a cache.
     """
 
     argument: Literal["token_type_ids", "mm_token_type_ids"]
     meaning: Literal["media", "prefix"]
+    is_one_block: bool = False
 
 
 TYPE_RULES: dict[str, TypeRule] = {
     "gemma3": TypeRule("token_type_ids", "media"),
-    "molmo2": TypeRule("mm_token_type_ids", "media"),
+    "molmo2": TypeRule("mm_token_type_ids", "media", is_one_block=True),
     "paligemma": TypeRule("token_type_ids", "prefix"),
 }
 
@@ -129,13 +131,16 @@ def _language_arguments(base: Any) -> set[str]:
     return set() if language_model is None else set(inspect.signature(language_model.forward).parameters)
 
 
-def frame_inputs(image_processor: Any, model_type: str, videos: Sequence[Sequence[Any]]) -> dict[str, torch.Tensor]:
+def frame_inputs(
+    image_processor: Any, model_type: str, videos: Sequence[Sequence[Any]], **options: Any
+) -> dict[str, torch.Tensor]:
     """Run an image-LLM's image processor over the frames of videos.
 
     Args:
         image_processor: that of the image-LLM.
         model_type: of the image-LLM's configuration.
         videos: frames of each, as the image processor takes images.
+        options: of the image processor; those that keep one image per frame cannot be changed.
 
     Returns:
         What the image processor gives for all frames one after the other, each name with `_videos` behind it, and
@@ -146,7 +151,7 @@ def frame_inputs(image_processor: Any, model_type: str, videos: Sequence[Sequenc
         images: list[Any] = [list(video) for video in videos]
     else:
         images = [[frame] if call.layout == "frames" else frame for video in videos for frame in video]
-    outputs = image_processor(images, return_tensors="pt", **call.options)
+    outputs = image_processor(images, return_tensors="pt", **{**options, **call.options})
     outputs = _whole_views(outputs) if "image_token_pooling" in outputs else outputs
     named = {f"{name}_videos": value for name, value in outputs.items()}
     return {**named, "num_video_frames": torch.tensor([len(video) for video in videos])}

@@ -75,6 +75,22 @@ def join_selections(selections: Sequence[LinVTSelection]) -> LinVTSelection:
     return replace(selections[0], **joined)
 
 
+def mix_deepstack(selection: LinVTSelection, linear_map: torch.Tensor) -> torch.Tensor:
+    """Mixtures of deeper levels, by the weights that mix the tokens themselves: so they are linear as well.
+
+    Args:
+        selection: a batch with `deepstack`.
+        linear_map: M, `(batch, n, T * N)`.
+
+    Returns:
+        `(batch, n, levels, hidden_size)`.
+    """
+    places = selection.indices.unsqueeze(1).expand(-1, linear_map.shape[1], -1)
+    weights = linear_map.gather(2, places).masked_fill(~selection.mask.unsqueeze(1), 0)
+    assert selection.deepstack is not None
+    return torch.einsum("bnk,bkld->bnld", weights, selection.deepstack.float()).to(selection.deepstack.dtype)
+
+
 def sinusoidal_code(times: torch.Tensor, width: int) -> torch.Tensor:
     """Sine and cosine by turns, of the time multiplied by 10000^(-2i / width).
 
@@ -324,4 +340,4 @@ class LinVTModule(nn.Module):
         return mask.bool()
 
 
-__all__ = ["LinVTModule", "LinVTSelection", "choose_tokens", "join_selections", "sinusoidal_code"]
+__all__ = ["LinVTModule", "LinVTSelection", "choose_tokens", "join_selections", "mix_deepstack", "sinusoidal_code"]

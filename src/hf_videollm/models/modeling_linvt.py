@@ -36,7 +36,7 @@ from .linvt_backbones import (
     text_positions,
     token_types,
 )
-from .linvt_module import LinVTModule, LinVTSelection, join_selections
+from .linvt_module import LinVTModule, LinVTSelection, join_selections, mix_deepstack
 from .linvt_scorer import LinVTScoreHead
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
@@ -352,6 +352,7 @@ class LinVTModel(LinVTPreTrainedModel):
         num_cached = 0 if past_key_values is None else past_key_values.get_seq_length()
         given_types = others.pop("token_type_ids", None)
         others |= self.token_types(input_ids, mm_token_type_ids, given_types, videos, num_cached)
+        self.check_cache(num_cached, has_videos(videos) or others.get("pixel_values") is not None)
         if has_videos(videos):
             if input_ids is None or inputs_embeds is not None:
                 raise ValueError("Videos need input_ids, and no inputs_embeds: LinVT finds their places by ids.")
@@ -433,6 +434,19 @@ class LinVTModel(LinVTPreTrainedModel):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         image_mask, _ = self.placeholder_masks(input_ids, mm_token_type_ids)
         return prompt_positions(self.backbone, input_ids, mask, image_mask, media)
+
+    def check_cache(self, num_cached: int, has_media: bool) -> None:
+        """Refuse images and videos behind a cache where earlier ones would have to look at them.
+
+        Raises:
+            ValueError: with the class.
+        """
+        rule = TYPE_RULES.get(self.backbone.config.model_type)
+        if num_cached and has_media and rule is not None and rule.is_one_block:
+            raise ValueError(
+                f"{type(self.backbone).__name__} lets all images and videos of a prompt see each other, so none can be "
+                "added behind past_key_values: run the whole conversation without a cache of its beginning."
+            )
 
     def is_image_input(self, name: str) -> bool:
         """Whether an input is one of those that an image processor makes."""
@@ -560,22 +574,6 @@ class LinVTForCausalLM(LinVTCheckpointMixin, LinVTGenerationMixin, LinVTPreTrain
             return logits
         bound = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
         return logits if bound is None else (logits / bound).tanh() * bound
-
-
-def mix_deepstack(selection: LinVTSelection, linear_map: torch.Tensor) -> torch.Tensor:
-    """Mixtures of deeper levels, by the weights that mix the tokens themselves: so they are linear as well.
-
-    Args:
-        selection: a batch with `deepstack`.
-        linear_map: M, `(batch, n, T * N)`.
-
-    Returns:
-        `(batch, n, levels, hidden_size)`.
-    """
-    places = selection.indices.unsqueeze(1).expand(-1, linear_map.shape[1], -1)
-    weights = linear_map.gather(2, places).masked_fill(~selection.mask.unsqueeze(1), 0)
-    assert selection.deepstack is not None
-    return torch.einsum("bnk,bkld->bnld", weights, selection.deepstack.float()).to(selection.deepstack.dtype)
 
 
 def _groups_of(keys: list[int]) -> list[list[int]]:
