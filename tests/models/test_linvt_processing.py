@@ -122,7 +122,6 @@ def test_frames_are_what_the_image_processor_makes_of_them(name: str) -> None:
     expected = frame_inputs(make_image_processor(name), processor.image_llm_type, frames)
     for key, value in expected.items():
         torch.testing.assert_close(batch[key], value, msg=key)
-    assert "video_frame_times" not in batch
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
@@ -145,22 +144,43 @@ def test_what_it_makes_fits_the_model(name: str) -> None:
         assert (model(**row).logits[0, -1] - alone[3]).abs().max() > 1e-3
 
 
-def test_image_options_are_for_images_and_video_options_for_videos() -> None:
+def test_options_of_images_and_of_frames() -> None:
+    """What an image processor knows holds for both, unless it stands in the options of one of them."""
     processor = make_processor(NAME)
     plain = process(processor, ask(CLIP, IMAGE))
-    for options in ({"do_normalize": False}, {"images_kwargs": {"do_normalize": False}}):
+    off = {"do_normalize": False}
+    for options, changed in (
+        (off, {"pixel_values", "pixel_values_videos"}),
+        ({"images_kwargs": off}, {"pixel_values"}),
+        ({"videos_kwargs": off}, {"pixel_values_videos"}),
+    ):
         batch = process(processor, ask(CLIP, IMAGE), processor_kwargs=options)
-        assert not torch.equal(batch["pixel_values"], plain["pixel_values"])
-        assert torch.equal(batch["pixel_values_videos"], plain["pixel_values_videos"])
+        assert {key for key in plain if not torch.equal(batch[key], plain[key])} == changed
     for options in ({"num_frames": 2}, {"videos_kwargs": {"num_frames": 2}}):
         batch = process(processor, ask(CLIP, IMAGE), processor_kwargs=options)
         assert batch["num_video_frames"].tolist() == [2]
         assert torch.equal(batch["pixel_values"], plain["pixel_values"])
+    with pytest.raises(ValueError, match="num_frames was passed twice, by itself and in videos_kwargs"):
+        process(processor, ask(CLIP), processor_kwargs={"num_frames": 2, "videos_kwargs": {"num_frames": 3}})
     # Frames may be made smaller before the image processor sees them.
-    size = {"do_resize": True, "size": {"height": 8, "width": 8}}
-    small = process(processor, ask(CLIP), processor_kwargs={"videos_kwargs": size})["pixel_values_videos"]
-    assert small.shape == plain["pixel_values_videos"].shape
-    assert not torch.equal(small, plain["pixel_values_videos"])
+    small = make_processor(NAME)
+    small.video_processor = LinVTVideoProcessor(num_frames=3, do_resize=True, size={"height": 8, "width": 8})
+    frames = process(small, ask(CLIP))["pixel_values_videos"]
+    assert frames.shape == plain["pixel_values_videos"].shape
+    assert not torch.equal(frames, plain["pixel_values_videos"])
+
+
+def test_frames_are_never_cut_into_tiles() -> None:
+    processor = make_processor("internvl")
+    for options in ({"crop_to_patches": True}, {"videos_kwargs": {"crop_to_patches": True}}):
+        batch = process(processor, ask(CLIP), processor_kwargs=options)
+        assert len(batch["pixel_values_videos"]) == batch["num_video_frames"].sum() == 3
+    # The size of frames decides their number of tokens in some families, and may be asked for.
+    processor = make_processor("qwen2_vl")
+    size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28}
+    batch = process(processor, ask(CLIP, IMAGE), processor_kwargs={"videos_kwargs": {"size": size}})
+    assert batch["image_grid_thw_videos"].tolist() == [[1, 2, 2]] * 3
+    assert batch["image_grid_thw"].tolist() == [[1, 4, 4]]
 
 
 # Questions
@@ -305,7 +325,6 @@ def test_times_reach_the_model_and_survive_batching(clips: list[str]) -> None:
     model, processor = make_pair(NAME)
     chats = [ask(clips[0]), ask(CLIP)]
     rows = [process(processor, chat) for chat in chats]
-    assert ["video_frame_times" in row for row in rows] == [True, False]
     batch = processor.collate(rows, "right")
     assert batch["video_frame_times"][1].tolist() == [0, 1, 2]
     for index, row in enumerate(rows):
@@ -454,7 +473,7 @@ def test_lists_and_arrays(clips: list[str]) -> None:
 def test_media_without_text() -> None:
     processor = make_processor(NAME)
     batch = processor(videos=[CLIP, OTHER], return_tensors="pt")
-    assert set(batch) == {"pixel_values_videos", "num_video_frames"}
+    assert set(batch) == {"pixel_values_videos", "num_video_frames", "video_frame_times"}
     pictures = [Image.fromarray(frame) for frame in OTHER]
     found = processor(videos=[pictures], return_tensors="pt")["pixel_values_videos"]
     assert torch.equal(found, processor(videos=[OTHER], return_tensors="pt")["pixel_values_videos"])

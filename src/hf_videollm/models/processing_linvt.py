@@ -18,6 +18,7 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData, Processi
 
 from .configuration_linvt import LinVTConfig
 from .linvt_backbones import frame_inputs
+from .linvt_batches import join_rows
 from .linvt_prompts import (
     MARK,
     MARKED,
@@ -34,8 +35,10 @@ from .processing_xgen_mm import XgenMMProcessor
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs
 
-# Options that a call means for videos, unless they stand in `images_kwargs`.
+# Options of reading videos; all others of `videos_kwargs` are for the image processor, when it is given frames.
 VIDEO_OPTIONS = set(LinVTVideoProcessorKwargs.__annotations__) - set(ImagesKwargs.__annotations__)
+# Not for frames, whatever is asked of images.
+NO_FRAME_OPTIONS = {"return_tensors", "device", "data_format", "input_data_format", "sanitize_control_tokens"}
 
 
 class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
@@ -232,7 +235,6 @@ class LinVTProcessor(ProcessorMixin):
         videos: Any = None,
         audio: Any = None,
         questions: Any = None,
-        recondition: bool | None = None,
         chat: ChatMedia | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -247,17 +249,16 @@ class LinVTProcessor(ProcessorMixin):
             questions: what is asked of the videos: one string for each prompt, `None` where nothing is. Prompts do not
                 tell: with videos and without questions LinVT reads the videos for no question in particular, which is
                 not what it does in a chat. A warning says so; `questions=[None]` says that it is meant.
-            recondition: used by `apply_chat_template`, which finds the question.
             chat: from `apply_chat_template`.
-            kwargs: options of the image-LLM's processor, and those of `LinVTVideoProcessorKwargs`. What both know (as
-                `do_resize`) is for images, unless it stands in `videos_kwargs`.
+            kwargs: options of the image-LLM's processor, and those of `LinVTVideoProcessorKwargs`. What the image
+                processor knows (as `size`) holds for images and frames, and in `videos_kwargs` for frames alone.
 
         Returns:
             Without videos, exactly what the image-LLM's processor gives. With videos also `mm_token_type_ids` (2 for
             videos), what the image processor gives for all frames, each name with `_videos` behind it,
             `num_video_frames` `(videos,)` int64, `video_frame_times` `(videos, longest)` float32 in seconds, padded
-            with 0, if the time of any video is known (number of the frame for others), and `question_input_ids` and
-            `question_attention_mask` `(prompts, longest question)`, padded on the right.
+            with 0 (unless `use_frame_times` is off; numbers of frames where no times are known), and
+            `question_input_ids` and `question_attention_mask` `(prompts, longest question)`, padded on the right.
 
         Raises:
             ValueError: the prompts hold more or fewer placeholders than there are media; options that mean nothing.
@@ -267,8 +268,9 @@ class LinVTProcessor(ProcessorMixin):
             warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", stacklevel=2)
         if images is None and text is None and videos is None and chat is None:
             raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
-        video_options = {**(kwargs.pop("videos_kwargs", None) or {})}
-        video_options.update({name: kwargs.pop(name) for name in VIDEO_OPTIONS & set(kwargs)})
+        # Which question counts is known by the conversation.
+        kwargs.pop("recondition", None)
+        video_options, frame_options = self._options_of_videos(kwargs)
         hosts = tuple(video_options.get("allowed_hosts") or ())
         images = _fetched(images, hosts)
         if chat is not None:
@@ -280,7 +282,7 @@ class LinVTProcessor(ProcessorMixin):
         if not sources:
             return self.image_llm_processor(images=images, text=rows if isinstance(text, list) else text, **kwargs)
 
-        frames, metadata = self._frames(sources, video_options)
+        frames, metadata = self._frames(sources, video_options, frame_options)
         outputs = self._prompts(images, rows, kwargs)
         ids = outputs.get("input_ids")
         if ids is not None:
@@ -321,12 +323,31 @@ class LinVTProcessor(ProcessorMixin):
             )
         return marked
 
-    def _frames(self, sources: list[Any], options: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[Any]]:
+    def _options_of_videos(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Options of reading videos, which are taken out of `kwargs`, and of the image processor for frames.
+
+        Raises:
+            ValueError: an option was passed twice.
+        """
+        nested = dict(kwargs.pop("videos_kwargs", None) or {})
+        if twice := sorted(set(nested) & set(kwargs)):
+            raise ValueError(f"{', '.join(twice)} was passed twice, by itself and in videos_kwargs: leave one out.")
+        reading = {name: kwargs.pop(name) for name in VIDEO_OPTIONS & set(kwargs)}
+        reading.update({name: nested.pop(name) for name in VIDEO_OPTIONS & set(nested)})
+        valid = set(ImagesKwargs.__annotations__)
+        valid |= set(getattr(getattr(self.image_processor, "valid_kwargs", None), "__annotations__", {}))
+        frames = {**{name: kwargs[name] for name in valid & set(kwargs)}, **nested}
+        return reading, {name: value for name, value in frames.items() if name not in NO_FRAME_OPTIONS}
+
+    def _frames(
+        self, sources: list[Any], options: dict[str, Any], frame_options: dict[str, Any]
+    ) -> tuple[dict[str, torch.Tensor], list[Any]]:
         """What the image processor makes of the frames, and what is known of the videos."""
-        options = {name: value for name, value in options.items() if name not in ("return_tensors", "return_metadata")}
+        options = {name: value for name, value in options.items() if name != "return_metadata"}
         clips = self.video_processor.read_frames(sources, **options)
-        frames = frame_inputs(self.image_processor, self.image_llm_type, [list(clip.frames) for clip in clips])
-        if self.use_frame_times and any(clip.times is not None for clip in clips):
+        pictures = [list(clip.frames) for clip in clips]
+        frames = frame_inputs(self.image_processor, self.image_llm_type, pictures, **frame_options)
+        if self.use_frame_times:
             counted = [clip.times or range(len(clip.frames)) for clip in clips]
             times = [torch.tensor(list(row), dtype=torch.float32) for row in counted]
             frames["video_frame_times"] = pad_sequence(times, batch_first=True)
@@ -455,28 +476,19 @@ class LinVTProcessor(ProcessorMixin):
         side = padding_side or self.tokenizer.padding_side
         keys = list(dict.fromkeys(key for row in rows for key in row))
         has_videos = "num_video_frames" in keys
-        rows = [self._completed(row, "video_frame_times" in keys) for row in rows] if has_videos else list(rows)
-        rows = _renumbered(rows)
-        batch = {}
-        for key in sorted(dict.fromkeys(key for row in rows for key in row), key=lambda name: name != "input_ids"):
-            tensors = [row[key] for row in rows if key in row]
-            value = -100 if key == "labels" else (self.tokenizer.pad_token_id or 0) if key.endswith("input_ids") else 0
-            batch[key] = _join_padded(tensors, value, side if key in self.PROMPT_KEYS else "right")
-        return BatchFeature(batch)
+        rows = [self._completed(row) for row in rows] if has_videos else list(rows)
+        return BatchFeature(join_rows(rows, self.PROMPT_KEYS, self.tokenizer.pad_token_id or 0, side))
 
-    def _completed(self, row: BatchFeature, in_time: bool) -> dict[str, Any]:
-        """The outputs with what they have in a batch with videos, and with times."""
+    def _completed(self, row: BatchFeature) -> dict[str, Any]:
+        """Outputs without videos, for a batch that has some."""
         ids = row["input_ids"]
         none = ids.new_zeros((len(ids), 1))
-        added = {
+        return {
             "mm_token_type_ids": (ids == self.image_token_id).long(),
             "question_input_ids": none,
             "question_attention_mask": none,
+            **row,
         }
-        if in_time and "num_video_frames" in row:
-            counts = row["num_video_frames"]
-            added["video_frame_times"] = torch.arange(int(counts.max()), dtype=torch.float32).expand(len(counts), -1)
-        return {**added, **row}
 
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
@@ -556,35 +568,6 @@ def _like(ids: Any, rows: list[np.ndarray]) -> Any:
     if isinstance(ids, torch.Tensor):
         return torch.from_numpy(np.stack(rows)).to(ids)
     return np.stack(rows) if isinstance(ids, np.ndarray) else [row.tolist() for row in rows]
-
-
-def _renumbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Molmo2 says of which patches a token is made, by their numbers in the batch: those of later rows move up."""
-    renumbered = [dict(row) for row in rows]
-    for suffix in ("", "_videos"):
-        before = 0
-        for row in renumbered:
-            indices = row.get(f"image_token_pooling{suffix}")
-            if indices is not None:
-                # -1 is no patch.
-                row[f"image_token_pooling{suffix}"] = torch.where(indices < 0, indices, indices + before)
-                before += row[f"pixel_values{suffix}"].shape[:2].numel()
-    return renumbered
-
-
-def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Tensor:
-    """Concatenate along dimension 0 after padding the other dimensions to the longest."""
-    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-    padded = []
-    for tensor in tensors:
-        whole = tensor.new_full((len(tensor), *shape), value)
-        place = tuple(
-            slice(full - size, None) if side == "left" else slice(size)
-            for full, size in zip(shape, tensor.shape[1:], strict=True)
-        )
-        whole[(slice(None), *place)] = tensor
-        padded.append(whole)
-    return torch.cat(padded)
 
 
 __all__ = ["LinVTProcessor", "LinVTProcessorKwargs", "make_image_llm_processor"]

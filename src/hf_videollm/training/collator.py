@@ -78,7 +78,8 @@ class VideoDataCollator:
         }
         if self.frames is not None:
             # For videos only: images come as they are.
-            videos = {**(options.get("videos_kwargs") or {}), **CACHED_FRAMES_KWARGS}
+            done = {name: value for name, value in CACHED_FRAMES_KWARGS.items() if self._does(name)}
+            videos = {**(options.get("videos_kwargs") or {}), **done}
             if "frame_times" in getattr(self.processor.video_processor.valid_kwargs, "__annotations__", {}):
                 # As when files are read: one entry per video, in reading order through the whole batch.
                 known = getattr(self.frames, "times", lambda path: None)
@@ -130,6 +131,10 @@ class VideoDataCollator:
             sound = self.sounds[block["path"]]
             return block if sound is None else {"type": "audio", "audio": sound}
         return block
+
+    def _does(self, step: str) -> bool:
+        """Whether the video processor does that to frames; LinVT leaves their size to the image processor."""
+        return bool(getattr(self.processor.video_processor, step, False))
 
     def _media_kwargs(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         options: dict[str, Any] = {}
