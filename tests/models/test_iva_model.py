@@ -11,6 +11,7 @@ import pytest
 import torch
 from factory import QUERY, VIDEO, DesignCase, Row, collate, iva_case, random_frames, with_labels, with_other_media
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch._dynamo.testing import CompileCounter
 from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
 from hf_videollm.models.configuration_iva import IvaConfig
@@ -200,6 +201,27 @@ def test_compiled_training_step_as_one_graph() -> None:
         assert_same(gradient, expected[name], 1e-4 * max(1.0, expected[name].abs().max().item()))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["layers", "language model"])
+def test_compiled_in_parts(part: str) -> None:
+    """The hooks and what they are told follow from call to call, without a new graph for each."""
+    case = iva_case("llama")
+    model, rows = case.make_model(), case.make_rows([["v3"], ["v3", "i"]])
+    batches = [collate(rows), collate(with_other_media(rows))]
+    expected = [logits_of(model, batch) for batch in batches]
+    assert_moved(*expected)
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    language_model = model.model.language_model
+    for module in language_model.layers if part == "layers" else [language_model]:
+        module.compile(backend=counter, fullgraph=True)
+    assert_same(logits_of(model, batches[0]), expected[0])
+    graphs = counter.frame_count
+    assert graphs >= 1
+    assert_same(logits_of(model, batches[1]), expected[1])
+    assert counter.frame_count == graphs
+
+
 def test_features_of_the_tower_in_place_of_pixels() -> None:
     """For training on features that were computed before."""
     case = iva_case("llama")
@@ -285,6 +307,20 @@ def test_text_and_the_model_without_iva() -> None:
     assert not (row.ids == QUERY).any()
     assert_moved(logits_of(baseline, collate([row])), logits_of(baseline, collate(with_other_media([row]))))
     assert baseline.get_video_features(row.videos[0][None]).frames is None
+
+
+def test_query_tokens_need_no_row_in_the_embedding_table() -> None:
+    case = iva_case("llama")
+    model, batch = case.make_model(), case.make_batch([["v3"], []])
+    expected = logits_of(model, batch)
+    model.config.query_token_id = 5000
+    is_query = batch["input_ids"] == QUERY
+    moved = {**batch, "input_ids": batch["input_ids"].masked_fill(is_query, 5000)}
+    assert_same(logits_of(model, moved), expected)
+    # Nor do they get in the way of embeddings without media.
+    text = case.make_batch([[]])
+    embeds = model.get_input_embeddings()(text["input_ids"])
+    assert_same(logits_of(model, {"inputs_embeds": embeds}), logits_of(model, text))
 
 
 # A second question

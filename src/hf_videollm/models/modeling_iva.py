@@ -272,7 +272,7 @@ class IvaModel(VideoLlmModel):
         Raises:
             ValueError: media, query tokens and the language model do not fit each other.
         """
-        queries = self.get_placeholder_mask(*prompt, "query")
+        queries = self._find_queries(*prompt)
         if not self.config.num_insertions:
             torch_compilable_check(
                 ~queries.any(),
@@ -304,6 +304,12 @@ class IvaModel(VideoLlmModel):
                 "(llama, qwen2, qwen3, mistral, gemma2, phi3, ...), or num_insertions=0 for the model without IVA."
             )
         return outputs
+
+    def _find_queries(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
+        if inputs_embeds is not None and self.config.query_token_id >= self.get_input_embeddings().num_embeddings:
+            # Nothing can equal the embedding of a token that has none.
+            return torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+        return self.get_placeholder_mask(input_ids, inputs_embeds, "query")
 
     def _gather_media(
         self,
