@@ -208,6 +208,9 @@ def placeholder_id(tokenizer: Any, token: str) -> int | None:
 
 def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Tensor:
     """Concatenate along dimension 0 after padding dimension 1 to the longest."""
+    if len(tensors) == 1:
+        # Not copied: the pixels of an hour are 5 GB.
+        return tensors[0]
     if tensors[0].ndim < 2:
         return torch.cat(tensors)
     longest = max(tensor.shape[1] for tensor in tensors)

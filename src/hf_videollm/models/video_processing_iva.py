@@ -18,7 +18,7 @@ from .video_processing_video_llm import (
 )
 
 # Frames that are cropped and normalised together: bounds the memory beside the pixel values themselves.
-FRAMES_AT_A_TIME = 64
+FRAMES_AT_A_TIME = 16
 
 
 class IvaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
