@@ -29,7 +29,7 @@ from transformers import AutoProcessor, PreTrainedTokenizerFast, ProcessorMixin
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.video_utils import VideoMetadata
 
-from hf_videollm import IvaProcessor, IvaVideoProcessor, MediaTooLarge
+from hf_videollm import IvaProcessor, IvaVideoProcessor, MediaLimits, MediaTooLarge, load_video
 from hf_videollm.models.processing_iva import processor_options, query_token_id
 from hf_videollm.models.video_processing_video_llm import VideoLlmVideoProcessor
 from hf_videollm.training.collator import IGNORE_INDEX, VideoDataCollator
@@ -170,6 +170,22 @@ def test_a_long_video_never_lies_in_memory_at_full_size(tmp_path: Path) -> None:
     at_full_size = 60 * 640 * 360 * 3
     assert peak(VideoLlmVideoProcessor(**SIZES, num_frames=60)) > at_full_size, "control: all frames at once"
     assert peak(IvaVideoProcessor(**SIZES)) < at_full_size / 10
+
+
+def test_budget_of_bytes_is_for_what_is_kept(clips: list[str]) -> None:
+    """Of files and of pictures; indices that repeat and go back count as often as they are returned."""
+    whole, metadata = load_video(clips[0])
+    order = [5, 0, 5, 2]
+    for source in (clips[0], list(whole)):
+        chosen = {"sample_indices_fn": lambda metadata: order, "limits": MediaLimits(max_decoded_bytes=4 * 8 * 8 * 3)}
+        with pytest.raises(MediaTooLarge, match="4 frames of 64x64"):
+            load_video(source, **chosen)
+        with pytest.raises(MediaTooLarge, match="4 frames of 16x64"):
+            load_video(source, **chosen, frame_fn=lambda picture: picture[:, ::4])
+        found, known = load_video(source, **chosen, frame_fn=lambda picture: picture[::8, ::8])
+        np.testing.assert_array_equal(found, whole[order][:, ::8, ::8])
+        assert known.frames_indices == order
+        assert (known.width, known.height) == (metadata.width, metadata.height), "of the file"
 
 
 # ------------------------------------------------------------------------------------------------------ prompts
