@@ -183,6 +183,16 @@ def test_frames_are_never_cut_into_tiles() -> None:
     assert batch["image_grid_thw"].tolist() == [[1, 4, 4]]
 
 
+def test_options_beside_the_template_lose_nothing() -> None:
+    """What a caller passes outside of `processor_kwargs`, a variable of the template or something else."""
+    processor = make_processor(NAME)
+    expected = process(processor, ask(CLIP, IMAGE), processor_kwargs={"num_frames": 2})
+    for option in ({"enable_thinking": True}, {"max_new_tokens": 8}):
+        found = process(processor, ask(CLIP, IMAGE), processor_kwargs={"num_frames": 2}, **option)
+        assert_equal(found, expected)
+    assert_equal(process(processor, ask(CLIP, IMAGE), num_frames=2), expected)
+
+
 # Questions
 
 

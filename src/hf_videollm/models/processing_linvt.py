@@ -4,6 +4,7 @@ Prompts and images are the business of the image-LLM's processor. Where a prompt
 placeholders of its vectors, and beside the prompt it gives the user's question, which LinVT reads with the video.
 """
 
+import inspect
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -235,7 +236,7 @@ class LinVTProcessor(ProcessorMixin):
         videos: Any = None,
         audio: Any = None,
         questions: Any = None,
-        chat: ChatMedia | None = None,
+        linvt_chat: ChatMedia | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Model inputs of one prompt or a batch of them.
@@ -249,7 +250,7 @@ class LinVTProcessor(ProcessorMixin):
             questions: what is asked of the videos: one string for each prompt, `None` where nothing is. Prompts do not
                 tell: with videos and without questions LinVT reads the videos for no question in particular, which is
                 not what it does in a chat. A warning says so; `questions=[None]` says that it is meant.
-            chat: from `apply_chat_template`.
+            linvt_chat: from `apply_chat_template`.
             kwargs: options of the image-LLM's processor, and those of `LinVTVideoProcessorKwargs`. What the image
                 processor knows (as `size`) holds for images and frames, and in `videos_kwargs` for frames alone.
 
@@ -266,19 +267,19 @@ class LinVTProcessor(ProcessorMixin):
         """
         if audio is not None:
             warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", stacklevel=2)
-        if images is None and text is None and videos is None and chat is None:
+        if images is None and text is None and videos is None and linvt_chat is None:
             raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
         # Which question counts is known by the conversation.
         kwargs.pop("recondition", None)
         video_options, frame_options = self._options_of_videos(kwargs)
         hosts = tuple(video_options.get("allowed_hosts") or ())
         images = _fetched(images, hosts)
-        if chat is not None:
-            videos = chat.videos
+        if linvt_chat is not None:
+            videos = linvt_chat.videos
         sources = [] if videos is None else flatten_videos(videos)
         rows = None if text is None else [text] if isinstance(text, str) else list(text)
         if rows is not None:
-            rows = self._marked_rows(rows, videos, len(sources), None if chat is None else chat.kinds)
+            rows = self._marked_rows(rows, videos, len(sources), None if linvt_chat is None else linvt_chat.kinds)
         if not sources:
             return self.image_llm_processor(images=images, text=rows if isinstance(text, list) else text, **kwargs)
 
@@ -286,7 +287,7 @@ class LinVTProcessor(ProcessorMixin):
         outputs = self._prompts(images, rows, kwargs)
         ids = outputs.get("input_ids")
         if ids is not None:
-            found = questions if questions is not None or chat is None else chat.questions
+            found = questions if questions is not None or linvt_chat is None else linvt_chat.questions
             outputs.update(self._question_inputs(found, len(rows or ()), ids))
         outputs.update(frames)
         if video_options.get("return_metadata"):
@@ -450,8 +451,12 @@ class LinVTProcessor(ProcessorMixin):
         )
         rendering = {**kwargs, "tokenize": tokenize}
         if tokenize:
-            processor_kwargs["chat"] = chat
-            rendering["processor_kwargs"] = processor_kwargs
+            processor_kwargs["linvt_chat"] = chat
+            if set(kwargs) <= set(inspect.signature(ProcessorMixin.apply_chat_template).parameters):
+                rendering["processor_kwargs"] = processor_kwargs
+            else:
+                # Of options in both places, transformers 5.20 drops those that stand in the right one.
+                rendering = {**processor_kwargs, **rendering}
         prompts = super().apply_chat_template(shown[0] if is_single else shown, *args, **rendering)
         if tokenize:
             return prompts
