@@ -64,6 +64,7 @@ benchmarks: install ## Run the benchmarks, JSON on the screen
 	$(BIN)/python benchmarks/bench_videollama2.py
 	$(BIN)/python benchmarks/bench_beats.py
 	$(BIN)/python benchmarks/bench_linvt.py
+	$(BIN)/python benchmarks/bench_iva.py
 
 clean: ## Remove what was made, the environment too
 	rm -rf $(VENV) .floor .conformance demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
