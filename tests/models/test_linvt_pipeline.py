@@ -110,6 +110,16 @@ def test_options_of_a_call(pipe: VideoTextToTextPipeline, clips: list[str]) -> N
     assert pipe(clips[0], text=QUESTION, num_frames=1, **GREEDY) != pipe(clips[0], text=QUESTION, **GREEDY)
 
 
+def test_options_of_generation_reach_generate(pipe: VideoTextToTextPipeline, clips: list[str]) -> None:
+    """Written beside options of videos, which they must not push aside."""
+    before, forward, _ = pipe._sanitize_parameters(num_frames=2, do_sample=False, num_beams=2, max_new_tokens=6)
+    assert before == {"processor_kwargs": {"num_frames": 2}}
+    assert forward["generate_kwargs"] == {"do_sample": False, "num_beams": 2, "max_new_tokens": 6}
+    plain = {"return_full_text": False, "num_frames": 2}
+    expected = pipe(clips[0], text=QUESTION, generate_kwargs={"num_beams": 3, "max_new_tokens": 6}, **plain)
+    assert pipe(clips[0], text=QUESTION, num_beams=3, max_new_tokens=6, **plain) == expected
+
+
 def test_a_prompt_of_ones_own(pipe: VideoTextToTextPipeline, clips: list[str]) -> None:
     raw = f"USER: <video>\n{QUESTION} ASSISTANT:"
     assert pipe(clips[0], text=raw, questions=QUESTION, **GREEDY) == [

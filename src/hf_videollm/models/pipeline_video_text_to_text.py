@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset
-from transformers import BatchFeature, ImageTextToTextPipeline
+from transformers import BatchFeature, GenerationConfig, ImageTextToTextPipeline
 from transformers.utils.chat_template_utils import Chat
 
 from .video_inputs import flatten_videos, is_single_video
@@ -26,7 +26,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
     Besides the options of the image-text-to-text pipeline, a call takes every option of the model's video processor
     (`num_frames`, `fps`, `start`, `end`, `video_backend`, ...), those of a design that hears (`use_audio_in_video`,
     `missing_audio`, `audio_sampling`, ...), those of a design that reads videos for a question (`questions`,
-    `recondition`) and `streamer`. `num_tokens_per_frame` of FTFV reaches processor and model.
+    `recondition`), `streamer`, and options of generation (`do_sample`, `num_beams`, ...). `num_tokens_per_frame` of FTFV
+    reaches processor and model.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -59,6 +60,10 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         shared = set(getattr(self.model.base_model, "media_options", ())) & set(processor_kwargs)
         if shared:
             generate_kwargs = {**(generate_kwargs or {}), **{name: processor_kwargs[name] for name in shared}}
+        # The parent would hand these to the processor, which has no use for them.
+        of_generation = (set(GenerationConfig().to_dict()) & set(kwargs)) - {"max_new_tokens", "max_length"}
+        if of_generation:
+            generate_kwargs = {**{name: kwargs.pop(name) for name in of_generation}, **(generate_kwargs or {})}
         if streamer is not None:
             generate_kwargs = {**(generate_kwargs or {}), "streamer": streamer}
         # A copy, because transformers writes into the caller's dict.
