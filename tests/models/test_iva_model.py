@@ -1,6 +1,7 @@
 """IVA's adapter in its place: copies, checkpointing, PEFT, further questions on a cache, long videos, errors."""
 
 import copy
+import gc
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
@@ -585,6 +586,25 @@ def test_pixels_and_features_of_a_long_video_are_held_once() -> None:
     assert [len(chunk) for chunk in chunks] == [8, 8, 4, 4, 8]
     storages = {chunk.untyped_storage().data_ptr(): chunk.untyped_storage().nbytes() for chunk in chunks}
     assert sum(storages.values()) == 32 * 16 * 16 * 4, "class tokens, or other layers, are kept beside the patches"
+
+
+def test_nothing_of_the_tower_stays_alive_beside_the_features() -> None:
+    """Whatever of the tower's output is alive when it starts on a chunk, it is not more from chunk to chunk."""
+    case = iva_case("llama", vision_chunk_size=8)
+    model = case.make_model()
+    size = 8 * 17 * 16 * 4
+    alive: list[int] = []
+
+    def count(*_: Any) -> None:
+        tensors = [item for item in gc.get_objects() if type(item) is torch.Tensor]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        alive.append(sum(nbytes == size for nbytes in storages.values()))
+
+    model.model.vision_tower.register_forward_pre_hook(count)
+    with torch.no_grad():
+        model.get_video_features(torch.randn(1, 40, 3, 16, 16))
+    assert len(alive) == 5
+    assert 0 < alive[1] == alive[2] == alive[4]
 
 
 def test_an_hour_at_one_frame_per_second() -> None:
