@@ -86,32 +86,20 @@ class LinVTGenerationMixin(GenerationMixin):
         is_first_iteration: bool | None = False,
         prompt_types: torch.Tensor | None = None,
         deepstack_embeds: torch.Tensor | None = None,
-        use_cache: bool = True,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers. What belongs to the prompt alone is given once, or extended where nothing is cached.
+        """As in transformers. What belongs to the prompt alone is given once: behind embeddings there is a cache.
 
         Args:
             prompt_types: `(batch, prompt_length)`, from `LinVTModel.token_types`.
             deepstack_embeds: from `LinVTModel.embed_prompt`.
         """
         rule = TYPE_RULES.get(self.model.backbone.config.model_type)
-        if inputs_embeds is not None and not is_first_iteration and not use_cache:
-            # Without a cache every step is a first one, over the prompt and what was written since.
-            added = input_ids[:, inputs_embeds.shape[1] :]
-            inputs_embeds = torch.cat([inputs_embeds, self.get_input_embeddings()(added)], dim=1)
-            is_first_iteration = True
-            if prompt_types is not None and rule is not None:
-                tail = torch.full_like(added, 1 if rule.meaning == "prefix" else 0)
-                prompt_types = torch.cat([prompt_types, tail], dim=1)
-            if deepstack_embeds is not None:
-                deepstack_embeds = nn.functional.pad(deepstack_embeds, (0, 0, 0, 0, 0, added.shape[1]))
         types = prompt_types if is_first_iteration and rule is not None else None
         inputs = super().prepare_inputs_for_generation(
             input_ids,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
-            use_cache=use_cache,
             # The one name under which every release hands them to `create_masks_for_generate`.
             token_type_ids=types,
             **kwargs,

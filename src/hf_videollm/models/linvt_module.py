@@ -86,9 +86,11 @@ def mix_deepstack(selection: LinVTSelection, linear_map: torch.Tensor) -> torch.
         `(batch, n, levels, hidden_size)`.
     """
     places = selection.indices.unsqueeze(1).expand(-1, linear_map.shape[1], -1)
-    weights = linear_map.gather(2, places).masked_fill(~selection.mask.unsqueeze(1), 0)
     assert selection.deepstack is not None
-    return torch.einsum("bnk,bkld->bnld", weights, selection.deepstack.float()).to(selection.deepstack.dtype)
+    # Where there is no token its weight is another one's, but the levels are 0.
+    return torch.einsum("bnk,bkld->bnld", linear_map.gather(2, places), selection.deepstack.float()).to(
+        selection.deepstack.dtype
+    )
 
 
 def sinusoidal_code(times: torch.Tensor, width: int) -> torch.Tensor:
