@@ -26,7 +26,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
     Besides the options of the image-text-to-text pipeline, a call takes every option of the model's video processor
     (`num_frames`, `fps`, `start`, `end`, `video_backend`, ...), those of a design that hears (`use_audio_in_video`,
     `missing_audio`, `audio_sampling`, ...), those of a design that reads videos for a question (`questions`,
-    `recondition`), `streamer`, and options of generation (`do_sample`, `num_beams`, ...). `num_tokens_per_frame` of FTFV
+    `recondition`), `streamer`, and options of generation (`do_sample`, `num_beams`, ...). FTFV's `num_tokens_per_frame`
     reaches processor and model.
     """
 
