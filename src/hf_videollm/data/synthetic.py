@@ -54,6 +54,7 @@ __all__ = [
     "SceneKind",
     "Sprite",
     "answer_vocabulary",
+    "claim_folder",
     "generate_dataset",
     "held_out_questions",
     "make_scene",
@@ -133,7 +134,7 @@ def generate_dataset(
         "details": details,
     }
     # Only written where it is set: folders from before this option existed can still be enlarged.
-    _claim_folder(folder, {**settings, "entries": True} if entries else settings)
+    claim_folder(folder, {**settings, "entries": True} if entries else settings)
     records: list[VideoQARecord] = []
     seeds: Sequence[int] = range(seed, seed + num_videos)
     for scene_seed in track(seeds, description="Writing clips", disable=not progress):
@@ -180,8 +181,12 @@ def _records_of(scene: Scene, video: str, questions: list[QA]) -> list[VideoQARe
     ]
 
 
-def _claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the settings into a new folder, or check that an old folder was made with the same ones."""
+def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings into a new folder, or check that an old folder was made with the same ones.
+
+    Raises:
+        DatasetExistsError: other settings, or something else lies there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS_NAME
     if path.exists():

@@ -13,7 +13,15 @@ import numpy.typing as npt
 from hf_videollm.data.atomic_file import atomic_file
 from hf_videollm.data.synthetic_scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
 
-__all__ = ["SAMPLE_RATE", "render_audio", "render_scene", "shape_coverage", "write_clip", "write_scene_mp4"]
+__all__ = [
+    "SAMPLE_RATE",
+    "draw_sprite",
+    "render_audio",
+    "render_scene",
+    "shape_coverage",
+    "write_clip",
+    "write_scene_mp4",
+]
 
 SAMPLE_RATE = 16_000
 PITCH_HZ = {"high": 1760.0, "low": 330.0}
@@ -68,7 +76,7 @@ def render_scene(scene: Scene, size: int = DEFAULT_SIZE) -> npt.NDArray[np.uint8
         grain = np.random.Generator(np.random.PCG64(scene.seed)).normal(0, scene.noise, (*frames.shape[:3], 1))
         frames += grain.astype(np.float32)
     for sprite in scene.sprites:
-        _draw_sprite(frames, sprite, size)
+        draw_sprite(frames, sprite, size)
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
@@ -153,7 +161,8 @@ def _encode(
         container.mux(audio.encode(None))
 
 
-def _draw_sprite(frames: npt.NDArray[np.float32], sprite: Sprite, size: int) -> None:
+def draw_sprite(frames: npt.NDArray[np.float32], sprite: Sprite, size: int) -> None:
+    """Draw a shape into the frames (T, size, size, 3) in which it is visible, in place."""
     colour = np.asarray(sprite.rgb, dtype=np.float32)
     previous = None
     for offset, centre in enumerate(sprite.centres):

@@ -49,8 +49,11 @@ __all__ = [
     "Sprite",
     "answer_vocabulary",
     "make_scene",
+    "make_sprite",
+    "pick",
     "questions_for",
     "split_of",
+    "spread",
 ]
 
 _T = TypeVar("_T")
@@ -251,7 +254,7 @@ def make_scene(
     # random.Random is documented to keep its random() stream across Python versions; a text seed is hashed with
     # SHA-512, so that neighbouring seeds are unrelated.
     rng = random.Random(f"hf_videollm scene {seed}")
-    drawn_kind: SceneKind = _pick(rng, MIXED_KINDS)
+    drawn_kind: SceneKind = pick(rng, MIXED_KINDS)
     # From a stream of its own, so that the scenes of the other seeds stay as they are.
     if entries and random.Random(f"hf_videollm entry {seed}").random() < ENTRY_SHARE:
         drawn_kind = "entry"
@@ -265,9 +268,9 @@ def make_scene(
                 f"{length / fps:.2f} s: raise num_frames or lower fps."
             )
     grey = 12 + 50 * rng.random()
-    background = (_level(grey + _spread(rng, 8)), _level(grey + _spread(rng, 8)), _level(grey + _spread(rng, 8)))
+    background = (_level(grey + spread(rng, 8)), _level(grey + spread(rng, 8)), _level(grey + spread(rng, 8)))
     noise = 0.0 if rng.random() < 0.5 else 2 + 4 * rng.random()
-    direction = _pick(rng, tuple(DIRECTIONS)) if chosen_kind == "motion" else None
+    direction = pick(rng, tuple(DIRECTIONS)) if chosen_kind == "motion" else None
     if direction is not None:
         sprites = _motion_sprites(rng, length, direction)
     elif chosen_kind == "order":
@@ -277,7 +280,7 @@ def make_scene(
     else:
         sprites = _count_sprites(rng, length)
     beeps = 1 + int(rng.random() * MAX_BEEPS)
-    pitch = _pick(rng, PITCHES)
+    pitch = pick(rng, PITCHES)
     beep_times = [(number + 0.5) / beeps for number in range(beeps)]
     if chosen_kind == "entry":
         beep_times = [_entry_beep(rng, sprites[0].first_frame / length, length / fps)]
@@ -324,7 +327,7 @@ def questions_for(scene: Scene, sound: bool = False, details: bool = False) -> l
         answers |= {**first, "pitch": scene.pitch}
     questions = []
     for kind, answer in answers.items():
-        template = _pick(rng, QUESTION_TEMPLATES[kind])
+        template = pick(rng, QUESTION_TEMPLATES[kind])
         question = template.format(a=names[0], b=names[-1]) if kind == "order" else template
         questions.append(QA(kind=kind, question=question, answer=answer))
     if details and scene.kind == "order":
@@ -357,16 +360,17 @@ def _detail_questions(scene: Scene, rng: random.Random) -> list[QA]:
     questions = []
     for place, sprite in zip(("first", "last"), scene.sprites, strict=True):
         for name, answer in (("colour", sprite.colour), ("shape", sprite.shape)):
-            question = _pick(rng, DETAIL_TEMPLATES).format(property=name, place=place)
+            question = pick(rng, DETAIL_TEMPLATES).format(property=name, place=place)
             questions.append(QA(kind="detail", question=question, answer=answer))
     return questions
 
 
-def _pick(rng: random.Random, items: Sequence[_T]) -> _T:
+def pick(rng: random.Random, items: Sequence[_T]) -> _T:
+    """Return one of the items, all equally likely."""
     return items[int(rng.random() * len(items))]
 
 
-def _spread(rng: random.Random, width: float) -> float:
+def spread(rng: random.Random, width: float) -> float:
     """Return a number drawn evenly from -width/2 to width/2."""
     return (rng.random() - 0.5) * width
 
@@ -375,10 +379,11 @@ def _level(value: float) -> int:
     return max(0, min(255, round(value)))
 
 
-def _sprite(
+def make_sprite(
     rng: random.Random, colour: str, shape: str, radius: float, first: int, centres: list[tuple[float, float]]
 ) -> Sprite:
-    red, green, blue = (_level(level + _spread(rng, 16)) for level in COLOURS[colour])
+    """Return a shape whose colour is drawn a little off the nominal one; the rest is as in `Sprite`."""
+    red, green, blue = (_level(level + spread(rng, 16)) for level in COLOURS[colour])
     return Sprite(
         colour=colour,
         shape=shape,
@@ -393,7 +398,7 @@ def _motion_sprites(rng: random.Random, length: int, direction: str) -> tuple[Sp
     radius = 0.17 + 0.03 * rng.random()
     reach = 0.19 + 0.09 * rng.random()
     room = 0.5 - radius - reach
-    centre_x, centre_y = 0.5 + _spread(rng, 2 * room), 0.5 + _spread(rng, 2 * room)
+    centre_x, centre_y = 0.5 + spread(rng, 2 * room), 0.5 + spread(rng, 2 * room)
     bounces = 1 + int(rng.random() * 2)
     sign = 1 if rng.random() < 0.5 else -1
     step_x, step_y = DIRECTIONS[direction]
@@ -407,22 +412,22 @@ def _motion_sprites(rng: random.Random, length: int, direction: str) -> tuple[Sp
         x = centre_x + (step_x * drift if step_x else bounce)
         y = centre_y + (step_y * drift if step_y else bounce)
         centres.append((x, y))
-    colour, shape = _pick(rng, tuple(COLOURS)), _pick(rng, SHAPES)
-    return (_sprite(rng, colour, shape, radius, 0, centres),)
+    colour, shape = pick(rng, tuple(COLOURS)), pick(rng, SHAPES)
+    return (make_sprite(rng, colour, shape, radius, 0, centres),)
 
 
 def _order_sprites(rng: random.Random, length: int) -> tuple[Sprite, ...]:
     change = round(length * (0.4 + 0.2 * rng.random()))
-    colours = [_pick(rng, tuple(COLOURS))]
-    colours.append(_pick(rng, tuple(colour for colour in COLOURS if colour not in colours)))
-    shapes = [_pick(rng, SHAPES)]
-    shapes.append(_pick(rng, tuple(shape for shape in SHAPES if shape not in shapes)))
+    colours = [pick(rng, tuple(COLOURS))]
+    colours.append(pick(rng, tuple(colour for colour in COLOURS if colour not in colours)))
+    shapes = [pick(rng, SHAPES)]
+    shapes.append(pick(rng, tuple(shape for shape in SHAPES if shape not in shapes)))
     sprites = []
     for colour, shape, first, last in zip(colours, shapes, (0, change), (change, length), strict=True):
         radius = 0.19 + 0.06 * rng.random()
         room = 1 - 2 * radius
-        centre = (0.5 + _spread(rng, room), 0.5 + _spread(rng, room))
-        sprites.append(_sprite(rng, colour, shape, radius, first, [centre] * (last - first)))
+        centre = (0.5 + spread(rng, room), 0.5 + spread(rng, room))
+        sprites.append(make_sprite(rng, colour, shape, radius, first, [centre] * (last - first)))
     return tuple(sprites)
 
 
@@ -433,20 +438,20 @@ def _count_sprites(rng: random.Random, length: int) -> tuple[Sprite, ...]:
     for _ in range(number):
         column, row = cells.pop(int(rng.random() * len(cells)))
         radius = 0.11 + 0.025 * rng.random()
-        centre = ((column + 0.5) / 3 + _spread(rng, 0.05), (row + 0.5) / 3 + _spread(rng, 0.05))
-        colour, shape = _pick(rng, tuple(COLOURS)), _pick(rng, SHAPES)
-        sprites.append(_sprite(rng, colour, shape, radius, 0, [centre] * length))
+        centre = ((column + 0.5) / 3 + spread(rng, 0.05), (row + 0.5) / 3 + spread(rng, 0.05))
+        colour, shape = pick(rng, tuple(COLOURS)), pick(rng, SHAPES)
+        sprites.append(make_sprite(rng, colour, shape, radius, 0, [centre] * length))
     return tuple(sprites)
 
 
 def _entry_sprites(rng: random.Random, length: int) -> tuple[Sprite, ...]:
     earliest, latest = math.ceil(length / 6), length - math.ceil(length / 6)
     first = earliest + int(rng.random() * (latest - earliest + 1))
-    colour, shape = _pick(rng, tuple(COLOURS)), _pick(rng, SHAPES)
+    colour, shape = pick(rng, tuple(COLOURS)), pick(rng, SHAPES)
     radius = 0.19 + 0.06 * rng.random()
     room = 1 - 2 * radius
-    centre = (0.5 + _spread(rng, room), 0.5 + _spread(rng, room))
-    return (_sprite(rng, colour, shape, radius, first, [centre] * (length - first)),)
+    centre = (0.5 + spread(rng, room), 0.5 + spread(rng, room))
+    return (make_sprite(rng, colour, shape, radius, first, [centre] * (length - first)),)
 
 
 def _entry_beep(rng: random.Random, appearance: float, seconds: float) -> float:
