@@ -1,0 +1,145 @@
+"""Language models that IVA's adapter reaches and those it does not, and what else is refused, with the way out."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from factory import QUERY, VIDEO, DesignCase, collate, iva_case
+
+from hf_videollm.models.configuration_iva import IvaConfig
+from hf_videollm.models.iva_hooks import decoder_layers
+
+
+def logits_of(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch).logits
+
+
+# Language models
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 120}
+SWALLOWERS = {
+    "falcon": {**SMALL, "alibi": False},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "vocab_size": 120, "max_seq_len": 128},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 120},
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 120, "rotary_dim": 4, "n_positions": 128},
+}
+LLAMA_LIKE = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2}
+REACHED = {
+    "mistral": LLAMA_LIKE,
+    "mixtral": {**LLAMA_LIKE, "num_local_experts": 3, "num_experts_per_tok": 2},
+    "qwen3": {**LLAMA_LIKE, "head_dim": 8},
+    "gemma": {**LLAMA_LIKE, "head_dim": 8},
+    "gemma3_text": {**LLAMA_LIKE, "head_dim": 8},
+    "phi3": {**LLAMA_LIKE, "pad_token_id": 0},
+    "olmo2": LLAMA_LIKE,
+    "stablelm": LLAMA_LIKE,
+    "smollm3": {**LLAMA_LIKE, "pad_token_id": 0},
+    "starcoder2": LLAMA_LIKE,
+    "opt": {**SMALL, "ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 128},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, "vocab_size": 120},
+}
+
+
+def case_of(family: str, config: dict[str, Any]) -> DesignCase:
+    return iva_case("llama", text_config={"model_type": family, **config})
+
+
+@pytest.mark.parametrize("family", REACHED)
+def test_language_models_that_are_reached(family: str) -> None:
+    case = case_of(family, REACHED[family])
+    model, batch = case.make_model(), case.make_batch([["v3"], ["v2", "i"]])
+    before = logits_of(model, batch)
+    with torch.no_grad():
+        model.model.adapter.output.weight.mul_(-1.0)
+    assert (logits_of(model, batch) - before).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("family", SWALLOWERS)
+def test_language_models_that_swallow_the_context_are_named(family: str) -> None:
+    case = case_of(family, SWALLOWERS[family])
+    model, batch = case.make_model(), case.make_batch([["v3"]])
+    name = type(model.model.language_model).__name__
+    with pytest.raises(ValueError, match=f"{name} called the adapter 0 times instead of 2"):
+        model(**batch)
+    # Without IVA they serve as well as others.
+    baseline = case.make_model(num_insertions=0)
+    (row,) = replace(case, config={**case.config, "num_insertions": 0}).make_rows([["v3"]])
+    assert torch.isfinite(logits_of(baseline, collate([row]))).all()
+
+
+def test_a_language_model_without_a_list_of_layers() -> None:
+    with pytest.raises(ValueError, match="IVA found no list of 3 decoder layers in Linear"):
+        decoder_layers(torch.nn.Linear(2, 2), 3)
+
+
+# Errors
+
+
+def test_configurations_that_cannot_be() -> None:
+    for options, message in (
+        ({"num_insertions": 3}, "num_insertions is 3, but the language model has 2 layers"),
+        ({"num_insertions": -1}, "num_insertions must not be negative"),
+        ({"num_query_tokens": 0}, "num_query_tokens must be at least 1"),
+        ({"frames_per_chunk": 0}, "frames_per_chunk must be at least 1 or None"),
+        ({"selector_temperature": 0.0}, "selector_temperature must be above 0"),
+        ({"causal_num_heads": 3}, "multiple of causal_num_heads"),
+        ({"query_placement": "first"}, "query_placement"),
+        ({"frame_token_order": "random"}, "frame_token_order"),
+    ):
+        with pytest.raises(Exception, match=message):
+            iva_case("llama").make_config(**options)
+    with pytest.raises(Exception, match="siglip_vision_model has no class token: set"):
+        iva_case("llama", "siglip_vision_model", vision_feature_select_strategy="default").make_config()
+
+
+def test_defaults() -> None:
+    """Those of the paper."""
+    config = IvaConfig()
+    assert (config.num_query_tokens, config.num_insertions, config.num_adapter_layers) == (16, 8, 4)
+    assert (config.selector_temperature, config.causal_num_layers, config.adapter_hidden_size) == (0.5, 4, 1024)
+    assert config.num_video_tokens(60) == 120
+    assert IvaConfig(vision_config={"model_type": "siglip_vision_model"}).vision_feature_select_strategy == "full"
+
+
+@pytest.mark.parametrize(("strategy", "problem"), [("default", "it has no class token"), ("full", "it has a class")])
+def test_frames_without_the_class_token_that_was_promised(strategy: str, problem: str) -> None:
+    """Of towers whose family does not tell."""
+    case = iva_case("llama", vision_feature_select_strategy=strategy)
+    model, batch = case.make_model(), case.make_batch([["v3"]])
+    if strategy == "default":
+        embeddings = model.model.vision_tower.embeddings
+        embeddings.register_forward_hook(lambda module, args, output: output[:, 1:])
+    with pytest.raises(ValueError, match=f"clip_vision_model gave 1[67] tokens for 16 patches: {problem}"):
+        model(**batch)
+
+
+def test_prompts_and_media_that_do_not_fit() -> None:
+    case = iva_case("llama")
+    model, batch = case.make_model(), case.make_batch([["v3"], ["i"]])
+    query = batch["input_ids"] == QUERY
+
+    def changed(mask: torch.Tensor, token: int = 7) -> dict[str, torch.Tensor]:
+        return {**batch, "input_ids": batch["input_ids"].masked_fill(mask, token)}
+
+    second = torch.tensor([[False], [True]])
+    with pytest.raises(ValueError, match=r"Prompts \[[01]\] hold (images|videos), but no query tokens"):
+        model(**changed(query))
+    with pytest.raises(ValueError, match=r"Prompts \[1\] hold images, but no query tokens \(token id 103\)"):
+        model(**changed(query & second))
+    one = query & (query.cumsum(-1) == 1)
+    with pytest.raises(ValueError, match=r"hold \[2, 2\] query tokens .* not blocks of num_query_tokens = 3"):
+        model(**changed(one))
+    text = {"input_ids": torch.full((1, 3), QUERY)}
+    with pytest.raises(ValueError, match=r"no video or image for them to look at\. If it is on the cache, pass"):
+        model(**text)
+    with pytest.raises(ValueError, match="num_insertions is 0: make them with this model's own processor"):
+        case.make_model(num_insertions=0)(**batch)
+    output = model.get_video_features(torch.randn(1, 2, 3, 16, 16))
+    output.frames = None
+    with pytest.raises(ValueError, match=r"mm_encoder_outputs\['video'\] lacks the frames"):
+        model(input_ids=torch.tensor([[VIDEO] * 4 + [QUERY] * 3]), mm_encoder_outputs={"video": output})
+    with pytest.raises(ValueError, match=r"Prompts \[0\] hold query tokens with no video or image before them"):
+        model(input_ids=torch.tensor([[QUERY] * 3 + [VIDEO] * 4]), pixel_values_videos=torch.randn(1, 2, 3, 16, 16))
