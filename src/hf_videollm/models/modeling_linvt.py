@@ -123,7 +123,6 @@ class LinVTModel(LinVTPreTrainedModel):
             )
         named = {name: value for name, value in frames.items() if name.endswith("_videos") and value is not None}
         media = {name.removesuffix("_videos"): value for name, value in named.items()}
-        media["pixel_values"] = media["pixel_values"].to(self.backbone.dtype)
         features = encode_frames(self.backbone, media, counts, self.config.vision_chunk_size)
         selections: dict[int, LinVTSelection] = {}
         # Together, if their frames have equally many tokens.
