@@ -5,20 +5,20 @@ A design adds a connector: a module that is called with the tower's features of 
 `(num_tokens, text_width)` per clip. Everything left and right of it is here, once.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
 from torch import nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple, torch_compilable_check
+from transformers.utils import can_return_tuple
 
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
+from .placeholders_video_llm import PlaceholderMixin
 from .vision_tower_video_llm import check_frames, concatenate_layers, vision_layers
 
 
@@ -74,14 +74,12 @@ class VideoLlmPreTrainedModel(CheckpointMixin, PreTrainedModel):
         super().initialize_weights()
 
 
-class VideoLlmModel(VideoLlmPreTrainedModel):
+class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
     """Vision tower, connector and language model without a head."""
 
     connector_class: ClassVar[Callable[..., nn.Module]]
     # Options of `get_image_features` and `get_video_features` that a call of the model, or `generate`, also takes.
     media_options: ClassVar[tuple[str, ...]] = ()
-    # The mend, where prompt and media disagree.
-    placeholder_hint: ClassVar[str] = "Make the prompt with the processor of this checkpoint."
     # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
@@ -278,58 +276,6 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
             outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True)
         return outputs
 
-    def get_placeholder_mask(
-        self,
-        input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        modality: str,
-        present: Collection[str] | None = None,
-    ) -> torch.Tensor:
-        """Where the prompt holds placeholders of `modality`: bool, `(batch, length)`.
-
-        With embeddings instead of ids, a placeholder is a position that equals the placeholder's embedding.
-
-        Args:
-            present: the modalities that this batch has media of; `None` if unknown.
-        """
-        token_id = getattr(self.config, f"{modality}_token_id")
-        if input_ids is not None:
-            return input_ids == token_id
-        assert inputs_embeds is not None
-        embedding = self.get_input_embeddings()(torch.tensor(token_id, device=inputs_embeds.device))
-        return (inputs_embeds == embedding).all(-1)
-
-    def merge_features(
-        self, inputs_embeds: torch.Tensor, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str
-    ) -> torch.Tensor:
-        """Put the vectors of the media, one `(num_tokens, width)` tensor each, at the placeholders in row order.
-
-        Raises:
-            ValueError: the prompts hold more or fewer placeholders than there are vectors, in all or in one row.
-        """
-        features = torch.cat(list(media))
-        num_placeholders = mask.sum()
-        torch_compilable_check(
-            num_placeholders == features.shape[0],
-            lambda: (
-                f"The prompt holds {int(num_placeholders)} {modality} placeholders (token id "
-                f"{getattr(self.config, f'{modality}_token_id')}), but the {modality}s give {features.shape[0]} "
-                f"vectors. {self.placeholder_hint}"
-            ),
-        )
-        # A row ends where a medium ends; otherwise one would be shared between two prompts.
-        row_ends = mask.sum(-1).cumsum(0)
-        media_ends = torch.tensor([0, *accumulate(len(vectors) for vectors in media)], device=row_ends.device)
-        torch_compilable_check(
-            torch.isin(row_ends, media_ends).all(),
-            lambda: (
-                f"The rows hold {mask.sum(-1).tolist()} {modality} placeholders, but the {modality}s give "
-                f"{[len(vectors) for vectors in media]} vectors, which do not fill them row by row. "
-                f"{self.placeholder_hint}"
-            ),
-        )
-        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds))
-
     @can_return_tuple
     def forward(
         self,
@@ -425,27 +371,6 @@ class VideoLlmModel(VideoLlmPreTrainedModel):
         """
         outputs: BaseModelOutputWithPast = self.language_model(inputs_embeds=inputs_embeds, **kwargs)
         return outputs
-
-    def refuse_forgotten_media(self, input_ids: torch.Tensor) -> None:
-        """A batch that lost its media would be answered, or trained on, as if the videos said nothing.
-
-        Raises:
-            ValueError: the prompts hold placeholders, but the batch has no media at all.
-        """
-        modalities = self.config.modalities
-        ids = [getattr(self.config, f"{modality}_token_id") for modality in modalities]
-        torch_compilable_check(
-            ~torch.isin(input_ids, torch.tensor(ids, device=input_ids.device)).any(),
-            f"The prompts hold {' or '.join(modalities)} placeholders, but neither pixels nor sounds came with them. "
-            "Pass everything the processor returns (pixel_values, pixel_values_videos, input_features, ...); to train, "
-            "use hf_videollm.training.collator.VideoDataCollator, which keeps it.",
-        )
-
-    def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Placeholders need no row in the embedding table: their vectors are overwritten, so any valid id will do."""
-        for mask in masks.values():
-            input_ids = input_ids.masked_fill(mask, 0)
-        return input_ids
 
     def _position_ids(
         self, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, length: int
