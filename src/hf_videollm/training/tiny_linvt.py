@@ -280,7 +280,7 @@ def _start_linvt(linvt: nn.Module, visual_size: float, text_size: float) -> None
             nn.init.normal_(weight, std=weight.shape[1] ** -0.5 / size)
 
 
-def _size(values: torch.Tensor) -> float:
+def _size(values: Any) -> float:
     """Root of the mean square."""
     return values.detach().float().square().mean().sqrt().item()
 
