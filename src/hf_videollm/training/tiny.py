@@ -25,7 +25,15 @@ from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGenerati
 from hf_videollm.models.processing_pllava import PllavaProcessor
 from hf_videollm.models.video_processing_pllava import PllavaVideoProcessor
 
-__all__ = ["build_tiny_pllava", "build_tokenizer", "take_over_weights", "tiny_towers", "vocabulary", "words_of"]
+__all__ = [
+    "build_tiny_pllava",
+    "build_tokenizer",
+    "start_with_positions",
+    "take_over_weights",
+    "tiny_towers",
+    "vocabulary",
+    "words_of",
+]
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>")
 # Not the kinds that came later: ids of tokens are rows of trained weights.
@@ -162,7 +170,7 @@ def build_tiny_pllava(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = PllavaForConditionalGeneration(config)
-    _start_with_positions(model.model.vision_tower, image_size // patch_size)
+    start_with_positions(model.model.vision_tower, image_size // patch_size)
     model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
     sizes: dict[str, Any] = {
         "size": {"shortest_edge": image_size},
@@ -209,7 +217,7 @@ def take_over_weights(model: VideoLlmForConditionalGeneration, source: str | os.
     return sorted_names
 
 
-def _start_with_positions(vision_tower: Any, side: int) -> None:
+def start_with_positions(vision_tower: Any, side: int) -> None:
     """Let the position embeddings of the patches begin as waves over rows and columns instead of small noise.
 
     Shapes and motion are relations between places. With the usual noise a tower this small spends most of a short
