@@ -35,8 +35,8 @@ def test_the_processor_shares_the_ids_of_the_model(source: Path, tmp_path: Path)
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     config = AutoConfig.from_pretrained(tmp_path / "out")
     assert isinstance(processor, PllavaProcessor)
-    assert config.image_token_id == processor.image_token_id == report.image_token_id == IMAGE_ID
-    assert config.video_token_id == processor.video_token_id == report.video_token_id == IMAGE_ID + 1
+    assert config.image_token_id == processor.image_token_id == report.token_ids["image"] == IMAGE_ID
+    assert config.video_token_id == processor.video_token_id == report.token_ids["video"] == IMAGE_ID + 1
     assert processor.tokenizer.padding_side == "left"
     assert processor.pooling_shape == [2, 2, 2]
     video = processor.video_processor
@@ -63,7 +63,7 @@ def test_generation_settings_are_greedy_with_the_ids_of_the_source(source: Path,
 def test_the_tokenizer_wins_over_the_config(tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", released_tensors(), raw_config(image_token_index=102))
     report = convert_pllava(write_tokenizer(source), tmp_path / "out")
-    assert (report.image_token_id, report.video_token_id) == (IMAGE_ID, IMAGE_ID + 1)
+    assert report.token_ids == {"image": IMAGE_ID, "video": IMAGE_ID + 1}
     assert "image_token_index is 102 in config.json and 100 in the tokenizer" in report.notes[0]
     # Also over an index that the vocabulary does not have.
     raw = raw_config(image_token_index=64002)
@@ -80,7 +80,7 @@ def test_a_tokenizer_of_another_model_is_refused(source: Path, tmp_path: Path) -
 def test_a_tokenizer_without_image_token_gets_one(source: Path, tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path / "tokenizer", image_id=None, size=IMAGE_ID)
     report = convert_pllava(source, tmp_path / "out", tokenizer=tokenizer)
-    assert (report.image_token_id, report.video_token_id) == (IMAGE_ID, IMAGE_ID + 1)
+    assert report.token_ids == {"image": IMAGE_ID, "video": IMAGE_ID + 1}
     assert "<image> was added to the tokenizer" in report.notes[0]
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert processor.tokenizer.convert_tokens_to_ids(["<image>", "<video>"]) == [IMAGE_ID, IMAGE_ID + 1]
@@ -89,7 +89,7 @@ def test_a_tokenizer_without_image_token_gets_one(source: Path, tmp_path: Path) 
 def test_a_full_vocabulary_shares_the_placeholder(source: Path, tmp_path: Path) -> None:
     write_tokenizer(source, size=120)
     report = convert_pllava(source, tmp_path / "out")
-    assert report.image_token_id == report.video_token_id == IMAGE_ID
+    assert report.token_ids == {"image": IMAGE_ID, "video": IMAGE_ID}
     assert "has no free row for <video>" in report.notes[0]
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert "<video>" not in processor.chat_template
@@ -120,7 +120,7 @@ def test_without_a_tokenizer_the_weights_are_converted_all_the_same(source: Path
     report = convert_pllava(source, tmp_path / "out")
     assert not report.has_processor
     assert report.notes[0].startswith("no tokenizer found: processor files not written; pass --tokenizer FOLDER")
-    assert report.image_token_id == report.video_token_id == IMAGE_ID
+    assert report.token_ids == {"image": IMAGE_ID, "video": IMAGE_ID}
     assert not (tmp_path / "out" / "tokenizer.json").exists()
     PllavaForConditionalGeneration.from_pretrained(tmp_path / "out")
     (tmp_path / "empty").mkdir()

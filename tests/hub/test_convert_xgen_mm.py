@@ -210,7 +210,7 @@ def test_configuration_and_generation(source: Path) -> None:
     assert (vision["image_size"], vision["vision_use_head"]) == (28, False)
     assert (config["num_query_tokens"], config["resampler_num_heads"], config["lm_head_bias"]) == (5, 16, True)
     assert config["model_type"] == "xgen_mm"
-    assert report.image_token_id == config["image_token_id"] == TOKENIZER_LEN
+    assert report.token_ids["image"] == config["image_token_id"] == TOKENIZER_LEN
     settings = GenerationConfig.from_pretrained(folder)
     assert not settings.do_sample
     # The end of the text, and of a turn; padding as the tokenizer pads.
@@ -231,7 +231,7 @@ def test_an_image_is_asked_and_answered(source: Path) -> None:
     prompt = processor.apply_chat_template(chat, add_generation_prompt=True)
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     inputs = processor(text=prompt, images=[image], return_tensors="pt")
-    assert (inputs["input_ids"] == report.image_token_id).sum() == 5
+    assert (inputs["input_ids"] == report.token_ids["image"]).sum() == 5
     assert inputs["pixel_values"].shape == (1, 3, 28, 28)
     answer = model.generate(**inputs, max_new_tokens=3, min_new_tokens=3)
     assert answer.shape[1] == inputs["input_ids"].shape[1] + 3
@@ -364,7 +364,7 @@ def test_the_command(cli: Callable[..., tuple[int, str, str]], source: Path, tmp
     arguments = ("convert", "xgen-mm", str(source), str(tmp_path / "out"), "--vision-config", tower)
     code, out, _ = cli(*arguments, "--json")
     report = json.loads(out)
-    assert (code, report["image_token_id"], report["has_processor"]) == (0, TOKENIZER_LEN, True)
+    assert (code, report["token_ids"]["image"], report["has_processor"]) == (0, TOKENIZER_LEN, True)
     code, out, error = cli(*arguments)
     assert (code, out) == (2, "")
     assert "--overwrite" in error

@@ -13,7 +13,7 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from ..models.media_errors import CheckpointError
 from .atomic import is_home_or_working_folder
-from .stream import StoredTensor, read_json
+from .stream import Load, StoredTensor, TensorPlan, read_json, write_sharded
 
 Progress = Callable[[int, int], None]
 
@@ -248,6 +248,29 @@ class ByteCounter:
         self.done += size
         if self.progress is not None:
             self.progress(self.done, self.total)
+
+
+def write_weights(
+    folder: Path,
+    plans: Sequence[TensorPlan],
+    load: Load,
+    max_shard_size: int,
+    progress: Progress | None,
+) -> tuple[list[Path], int]:
+    """Write the weights of a model one by one; files and their total size in bytes.
+
+    Args:
+        plans: names, shapes and types of the tensors, in the order in which they are written.
+        load: name -> the tensor, or its parts along the first dimension.
+        max_shard_size: bytes of one file.
+        progress: called with (bytes written, bytes to write).
+
+    Raises:
+        CheckpointError: the disk has not enough room.
+    """
+    total = sum(item.nbytes for item in plans)
+    check_space(folder, total)
+    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
 
 
 def write_code_and_configs(

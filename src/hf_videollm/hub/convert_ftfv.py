@@ -7,14 +7,10 @@ the first weight is written, tensors pass through memory one by one, and the fol
 import math
 import os
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from ..models.configuration_ftfv import FtfvConfig
 from ..models.media_errors import CheckpointError
@@ -22,70 +18,47 @@ from ..models.modeling_ftfv import FtfvForConditionalGeneration
 from ..models.processing_ftfv import FtfvProcessor
 from .atomic import atomic_folder
 from .conversion import (
-    ByteCounter,
     Progress,
     check_places,
-    check_space,
     model_shapes,
     parse_dtype,
     usual_dtype,
     write_code_and_configs,
+    write_weights,
 )
+from .conversion_report import Rows, WrittenReport
 from .convert_ftfv_keys import TEMPORAL, ConversionPlan, plan_conversion, take_part
 from .convert_ftfv_processor import build_generation_config, build_processor
 from .convert_ftfv_sources import build_config, read_language, read_visual
-from .stream import TensorPlan, read_tensor, require_folder, write_sharded
+from .stream import TensorPlan, read_tensor, require_folder
 from .tokenizer_files import find_tokenizer_folder
 
 TEMPORAL_STD = 0.02
 
 
-@dataclass(frozen=True)
-class FtfvReport:
-    """What a conversion did.
+@dataclass(frozen=True, kw_only=True)
+class FtfvReport(WrittenReport):
+    """How an FTFV was put together.
 
     Attributes:
         left_aside: tensors of the Qwen-VL checkpoint that are not of its vision module.
-        parameters: number of values of the model.
-        weight_bytes: size of the written weights.
-        dtype: precision that the configuration loads the model in.
         seed: of the temporal code, the only part that no source has.
-        token_ids: modality -> id of its placeholder.
-        has_processor: whether tokenizer and processor files were written.
-        notes: what the user should know, in sentences.
     """
 
     qwen_vl: str
     language_model: str
-    destination: str
     left_aside: int
-    parameters: int
-    weight_bytes: int
-    weight_files: list[str]
-    dtype: str
     seed: int
-    token_ids: dict[str, int]
-    has_processor: bool
-    notes: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    def source_rows(self) -> Rows:
+        return [
+            ("vision tower, adapter", self.qwen_vl),
+            ("language model", self.language_model),
+            ("temporal code", f"random, N(0, {TEMPORAL_STD}), seed {self.seed}"),
+        ]
 
-    def render(self) -> Group:
-        """A table and the notes, for a rich console."""
-        table = Table(show_header=False, box=None)
-        table.add_row("vision tower, adapter", Text(self.qwen_vl))
-        table.add_row("language model", Text(self.language_model))
-        table.add_row("temporal code", f"random, N(0, {TEMPORAL_STD}), seed {self.seed}")
-        table.add_row("written to", Text(self.destination))
-        table.add_row("left aside", f"{self.left_aside} tensors of Qwen-VL's own language model")
-        table.add_row("parameters", f"{self.parameters:,}")
-        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
-        ids = ", ".join(f"{modality} {token_id}" for modality, token_id in self.token_ids.items())
-        table.add_row("placeholder ids", ids)
-        table.add_row("processor", "written" if self.has_processor else "NOT written: no tokenizer")
-        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+    def detail_rows(self) -> Rows:
+        return [("left aside", f"{self.left_aside} tensors of Qwen-VL's own language model")]
 
 
 def convert_ftfv(
@@ -203,8 +176,6 @@ def _write_weights(
     # The code is added to what the adapter reads, so it is kept like its weights.
     types[TEMPORAL] = types["model.connector.kv_proj.weight"]
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
-    total = sum(item.nbytes for item in plans)
-    check_space(folder, total)
 
     def load(name: str) -> torch.Tensor:
         if name == TEMPORAL:
@@ -216,7 +187,7 @@ def _write_weights(
             values = take_part(values, source.part, config.vision_config.num_attention_heads)
         return values.to(types[name])
 
-    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
+    return write_weights(folder, plans, load, max_shard_size, progress)
 
 
 __all__ = ["FtfvReport", "convert_ftfv"]

@@ -5,15 +5,12 @@ Everything is checked before the first byte is written, and the folder appears c
 
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from ..models.configuration_pllava import PllavaConfig
 from ..models.lora_pllava import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
@@ -32,6 +29,7 @@ from .conversion import (
     usual_dtype,
     write_code_and_configs,
 )
+from .conversion_report import Rows, WrittenReport
 from .convert_pllava_config import build_config, build_generation_config, read_source_config
 from .convert_pllava_keys import ConversionPlan, plan_conversion
 from .convert_pllava_processor import build_processor
@@ -43,59 +41,34 @@ DEFAULT_ALPHA, TRAINING_ALPHA = 4.0, 32
 TRAINING_DROPOUT = 0.05
 
 
-@dataclass(frozen=True)
-class ConversionReport:
-    """What a conversion did.
+@dataclass(frozen=True, kw_only=True)
+class ConversionReport(WrittenReport):
+    """What a conversion of PLLaVA did; parameters are counted without the LoRA, bytes and files with it.
 
     Attributes:
         kind: what the source was: `"released"`, `"partial"` or `"merged"`.
-        parameters: number of values of the model, LoRA not included.
-        weight_bytes: size of the written weights, LoRA included.
-        dtype: precision that the configuration loads the model in.
         lora_rank: rank of the LoRA in the source; `None` without one.
         lora_alpha: alpha that the kept adapter is loaded with; `None` when there is none (any more).
         merged_alpha: alpha that was baked into the weights.
-        has_processor: whether tokenizer and processor files were written.
-        notes: what the user should know, in sentences.
     """
 
     source: str
-    destination: str
     kind: str
-    parameters: int
-    weight_bytes: int
-    weight_files: list[str]
-    dtype: str
     lora_rank: int | None
     lora_alpha: float | None
     merged_alpha: float | None
-    image_token_id: int
-    video_token_id: int
-    has_processor: bool
-    notes: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    def source_rows(self) -> Rows:
+        return [("converted", f"{self.source} ({self.kind} checkpoint)")]
 
-    def render(self) -> Group:
-        """A table and the notes, for a rich console."""
-        table = Table(show_header=False, box=None)
-        table.add_row("converted", Text(f"{self.source} ({self.kind} checkpoint)"))
-        table.add_row("written to", Text(self.destination))
-        table.add_row("parameters", f"{self.parameters:,}")
-        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
-        table.add_row("LoRA", self._lora_line())
-        table.add_row("placeholder ids", f"image {self.image_token_id}, video {self.video_token_id}")
-        table.add_row("processor", "written" if self.has_processor else "NOT written: no tokenizer")
-        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
-
-    def _lora_line(self) -> str:
+    def detail_rows(self) -> Rows:
         if self.merged_alpha is not None:
-            return f"rank {self.lora_rank}, merged at alpha {self.merged_alpha:g}"
-        if self.lora_alpha is None:
-            return "none: it was merged before, and its alpha cannot be changed any more"
-        return f"rank {self.lora_rank}, adjustable, loaded with alpha {self.lora_alpha:g}"
+            lora = f"rank {self.lora_rank}, merged at alpha {self.merged_alpha:g}"
+        elif self.lora_alpha is None:
+            lora = "none: it was merged before, and its alpha cannot be changed any more"
+        else:
+            lora = f"rank {self.lora_rank}, adjustable, loaded with alpha {self.lora_alpha:g}"
+        return [("LoRA", lora)]
 
 
 def convert_pllava(
@@ -179,8 +152,7 @@ def convert_pllava(
         lora_rank=plan.rank,
         lora_alpha=lora_alpha if keeps_lora else None,
         merged_alpha=merge,
-        image_token_id=result.image_token_id,
-        video_token_id=result.video_token_id,
+        token_ids={"image": result.image_token_id, "video": result.video_token_id},
         has_processor=result.processor is not None,
         notes=[*result.notes, *notes],
     )

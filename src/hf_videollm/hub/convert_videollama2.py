@@ -7,14 +7,11 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from ..models.configuration_videollama2 import VideoLlama2Config
 from ..models.media_errors import CheckpointError
@@ -24,77 +21,49 @@ from ..models.processing_videollama2 import VideoLlama2Processor
 from ..models.processing_videollama2_av import VideoLlama2AVProcessor
 from .atomic import atomic_folder
 from .conversion import (
-    ByteCounter,
     Progress,
     check_places,
-    check_space,
     compare_bases,
     merge_lora,
     model_shapes,
     parse_dtype,
     usual_dtype,
     write_code_and_configs,
+    write_weights,
 )
+from .conversion_report import Rows, WrittenReport
 from .convert_videollama2_beats import beats_config
 from .convert_videollama2_config import build_config, build_vision_config, can_hear, language_model, read_source_config
 from .convert_videollama2_keys import ConversionPlan, check_copies, plan_conversion
 from .convert_videollama2_processor import build_generation_config, build_processor
 from .convert_videollama2_source import Inputs, Sources, collect_sources
-from .stream import StoredTensor, TensorPlan, read_json, read_tensor, require_folder, write_sharded
+from .stream import StoredTensor, TensorPlan, read_json, read_tensor, require_folder
 from .tokenizer_files import find_tokenizer_folder
 
 
-@dataclass(frozen=True)
-class VideoLlama2Report:
-    """What a conversion did.
+@dataclass(frozen=True, kw_only=True)
+class VideoLlama2Report(WrittenReport):
+    """What a conversion of VideoLLaMA2 did.
 
     Attributes:
         kind: what the source was: `"complete"`, `"projector"` (the "Base" form: projectors only) or `"lora"`.
         design: `model_type` of the converted checkpoint.
         origins: part of the model -> where its weights came from.
-        parameters: number of values of the model.
-        weight_bytes: size of the written weights.
-        dtype: precision that the configuration loads the model in.
         lora_scale: factor that the LoRA was merged with; `None` without one.
-        token_ids: modality -> id of its placeholder.
-        has_processor: whether tokenizer and processor files were written.
-        notes: what the user should know, in sentences.
     """
 
     source: str
-    destination: str
     kind: str
     design: str
     origins: dict[str, str]
-    parameters: int
-    weight_bytes: int
-    weight_files: list[str]
-    dtype: str
     lora_scale: float | None
-    token_ids: dict[str, int]
-    has_processor: bool
-    notes: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    def source_rows(self) -> Rows:
+        return [("converted", f"{self.source} ({self.kind} checkpoint)"), *self.origins.items()]
 
-    def render(self) -> Group:
-        """A table and the notes, for a rich console."""
-        table = Table(show_header=False, box=None)
-        table.add_row("converted", Text(f"{self.source} ({self.kind} checkpoint)"))
-        table.add_row("written to", Text(self.destination))
-        table.add_row("design", self.design)
-        for part, origin in self.origins.items():
-            table.add_row(part, Text(origin))
-        table.add_row("parameters", f"{self.parameters:,}")
-        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
-        if self.lora_scale is not None:
-            table.add_row("LoRA", f"merged with the factor {self.lora_scale:g}")
-        ids = ", ".join(f"{modality} {token_id}" for modality, token_id in self.token_ids.items())
-        table.add_row("placeholder ids", ids)
-        table.add_row("processor", "written" if self.has_processor else "NOT written: no tokenizer")
-        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+    def detail_rows(self) -> Rows:
+        lora = [] if self.lora_scale is None else [("LoRA", f"merged with the factor {self.lora_scale:g}")]
+        return [("design", self.design), *lora]
 
 
 def convert_videollama2(
@@ -236,14 +205,12 @@ def _write_weights(
     """Write the model; files and their total size in bytes."""
     types = {name: dtype or pieces[0].dtype for name, pieces in plan.pieces.items()}
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
-    total = sum(item.nbytes for item in plans)
-    check_space(folder, total)
 
     def load(name: str) -> Iterator[torch.Tensor]:
         for piece in plan.pieces[name]:
             yield _merged(piece, plan).to(types[name])
 
-    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
+    return write_weights(folder, plans, load, max_shard_size, progress)
 
 
 def _merged(stored: StoredTensor, plan: ConversionPlan) -> torch.Tensor:

@@ -4,15 +4,12 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 from transformers.dynamic_module_utils import custom_object_save
 
 from ..models.configuration_beats import BeatsConfig
@@ -21,19 +18,19 @@ from ..models.media_errors import CheckpointError
 from ..models.modeling_beats import BeatsModel
 from .atomic import atomic_folder
 from .conversion import (
-    ByteCounter,
     Progress,
     check_places,
-    check_space,
     misfits,
     model_shapes,
     parse_dtype,
     refuse,
     usual_dtype,
+    write_weights,
 )
+from .conversion_report import Rows, WrittenReport
 from .convert_videollama2_keys import EAR, SHARED_TABLE, Contents, check_copies, sort_beats
 from .pickle_reader import read_weight_file
-from .stream import StoredTensor, TensorPlan, read_tensor, write_sharded
+from .stream import StoredTensor, TensorPlan, read_tensor
 
 LAYER = re.compile(re.escape(EAR) + r"encoder\.layers\.(\d+)\..+")
 # Settings of Microsoft's file -> ours: first those that the tensors show as well, then those that only it knows.
@@ -66,30 +63,14 @@ FIXED_SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class BeatsReport:
-    """What a conversion did."""
+@dataclass(frozen=True, kw_only=True)
+class BeatsReport(WrittenReport):
+    """What a conversion of BEATs did."""
 
     source: str
-    destination: str
-    parameters: int
-    weight_bytes: int
-    weight_files: list[str]
-    dtype: str
-    notes: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    def render(self) -> Group:
-        """A table and the notes, for a rich console."""
-        table = Table(show_header=False, box=None)
-        table.add_row("converted", Text(f"{self.source} (BEATs)"))
-        table.add_row("written to", Text(self.destination))
-        table.add_row("parameters", f"{self.parameters:,}")
-        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
-        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+    def source_rows(self) -> Rows:
+        return [("converted", f"{self.source} (BEATs)")]
 
 
 def beats_config(contents: Contents, settings: Mapping[str, Any]) -> BeatsConfig:
@@ -189,13 +170,11 @@ def convert_beats(
         config.dtype = target_dtype or usual_dtype(weights.values())
         ours: dict[str, StoredTensor] = {name.removeprefix(EAR): weights[name] for name in expected}
         plans = [TensorPlan(name, tensor.shape, target_dtype or tensor.dtype) for name, tensor in ours.items()]
-        total = sum(plan.nbytes for plan in plans)
-        check_space(folder, total)
 
         def load(name: str) -> torch.Tensor:
             return read_tensor(ours[name]).to(target_dtype or ours[name].dtype)
 
-        files = write_sharded(folder, plans, load, progress=ByteCounter(total, progress))
+        files, total = write_weights(folder, plans, load, 5 * 10**9, progress)
         with torch.device("meta"):
             # An instance, as the class alone would not be named in config.json.
             custom_object_save(BeatsModel(config), folder, config=config)

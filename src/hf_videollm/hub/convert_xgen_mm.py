@@ -12,76 +12,48 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from ..models.media_errors import CheckpointError
 from ..models.modeling_xgen_mm import XgenMMForConditionalGeneration
 from ..models.processing_xgen_mm import XgenMMProcessor
 from .atomic import atomic_folder
 from .conversion import (
-    ByteCounter,
     Progress,
     check_places,
-    check_space,
     model_shapes,
     parse_dtype,
     usual_dtype,
     write_code_and_configs,
+    write_weights,
 )
+from .conversion_report import Rows, WrittenReport
 from .convert_xgen_mm_keys import HEAD, PREFIXES, ConversionPlan, plan_conversion
 from .convert_xgen_mm_sources import ADDED_TOKENS, build_processor, read_source
 from .pickle_reader import scan_any_weights
-from .stream import TensorPlan, read_tensor, require_folder, write_sharded
+from .stream import TensorPlan, read_tensor, require_folder
 from .tokenizer_files import find_tokenizer_folder
 
 
-@dataclass(frozen=True)
-class XgenMMReport:
-    """What a conversion did.
+@dataclass(frozen=True, kw_only=True)
+class XgenMMReport(WrittenReport):
+    """What a conversion of XGen-MM did.
 
     Attributes:
         left_aside: tensors of the pooling head of SigLIP, and computed ones.
-        parameters: number of values of the model.
-        weight_bytes: size of the written weights.
-        dtype: precision that the configuration loads the model in.
-        image_token_id: id of the placeholder of images.
-        has_processor: whether tokenizer and processor files were written.
-        notes: what the user should know, in sentences.
     """
 
     source: str
-    destination: str
     left_aside: int
-    parameters: int
-    weight_bytes: int
-    weight_files: list[str]
-    dtype: str
-    image_token_id: int
-    has_processor: bool
-    notes: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    def source_rows(self) -> Rows:
+        return [("converted", f"{self.source} (XGen-MM)")]
 
-    def render(self) -> Group:
-        """A table and the notes, for a rich console."""
-        table = Table(show_header=False, box=None)
-        table.add_row("source", Text(self.source))
-        table.add_row("written to", Text(self.destination))
-        table.add_row("left aside", f"{self.left_aside} tensors that nothing reads")
-        table.add_row("parameters", f"{self.parameters:,}")
-        table.add_row("weights", f"{self.weight_bytes:,} bytes in {len(self.weight_files)} file(s), {self.dtype}")
-        table.add_row("placeholder id", f"image {self.image_token_id}")
-        table.add_row("processor", "written" if self.has_processor else "NOT written: no tokenizer")
-        return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
+    def detail_rows(self) -> Rows:
+        return [("left aside", f"{self.left_aside} tensors that nothing reads")]
 
 
 def convert_xgen_mm(
@@ -150,7 +122,7 @@ def convert_xgen_mm(
         weight_bytes=size,
         weight_files=[file.name for file in files],
         dtype=str(config.dtype).removeprefix("torch."),
-        image_token_id=config.image_token_id,
+        token_ids={"image": config.image_token_id},
         has_processor=result.processor is not None,
         notes=weights.notes + result.notes,
     )
@@ -166,14 +138,12 @@ def _write_weights(
     """Write the model; files and their total size in bytes."""
     types = {name: dtype or parts[0][0].dtype for name, parts in plan.pieces.items()}
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
-    total = sum(item.nbytes for item in plans)
-    check_space(folder, total)
 
     def load(name: str) -> Iterator[torch.Tensor]:
         for tensor, rows in plan.pieces[name]:
             yield read_tensor(tensor)[:rows].to(types[name])
 
-    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
+    return write_weights(folder, plans, load, max_shard_size, progress)
 
 
 __all__ = ["XgenMMReport", "convert_xgen_mm"]
