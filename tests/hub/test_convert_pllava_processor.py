@@ -68,7 +68,7 @@ def test_the_tokenizer_wins_over_the_config(tmp_path: Path) -> None:
     # Also over an index that the vocabulary does not have.
     raw = raw_config(image_token_index=64002)
     source = write_tokenizer(write_source(tmp_path / "beyond", released_tensors(), raw))
-    assert convert_pllava(source, tmp_path / "out", overwrite=True).image_token_id == IMAGE_ID
+    assert convert_pllava(source, tmp_path / "out", overwrite=True).token_ids["image"] == IMAGE_ID
 
 
 def test_a_tokenizer_of_another_model_is_refused(source: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_shared_placeholder_serves_videos(source: Path, tmp_path: Path) -> Non
 
 def test_the_last_row_of_the_vocabulary_is_used(source: Path, tmp_path: Path) -> None:
     write_tokenizer(source, size=119)
-    assert convert_pllava(source, tmp_path / "out").video_token_id == 119
+    assert convert_pllava(source, tmp_path / "out").token_ids["video"] == 119
 
 
 def test_without_a_tokenizer_the_weights_are_converted_all_the_same(source: Path, tmp_path: Path) -> None:
