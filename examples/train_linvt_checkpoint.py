@@ -24,6 +24,7 @@ import typer
 from checkpoint_tools import (
     ASSETS,
     count_parameters,
+    list_recipes,
     one_answer,
     provenance,
     run_stages,
@@ -49,7 +50,7 @@ from hf_videollm.training.tiny_linvt import (
     write_stills,
 )
 
-IMAGE_STAGES = ("linvt_synthetic_places", "linvt_synthetic_images")
+IMAGE_STAGES = ("linvt_synthetic_words", "linvt_synthetic_places", "linvt_synthetic_images")
 LINVT_STAGES = ("linvt_synthetic_motion", "linvt_synthetic")
 LORA_STAGE = "linvt_synthetic_lora"
 ASSET = ASSETS / "linvt-tiny"
@@ -67,14 +68,15 @@ becomes {num_video_tokens} vectors.
 Made by `python examples/train_linvt_checkpoint.py` with TRL's SFTTrainer; steps, learning rates and seeds stand in the
 recipes in `hf_videollm/training/recipes`:
 
-- stage 0, {image_stages}: the language model of the LLaVA learns single frames of training clips, two of each. It
-  starts from random weights and has never seen two frames together. The vision tower is that of `pllava-tiny`; the
-  projector starts random but for four channels that say where a patch is. Both stay as they are. Visual tokens come in
-  another order in each batch, so that the language model asks the tokens themselves for their place, and not their
-  order, which LinVT does not keep;
-- stage 1, {linvt_stages}: only LinVT trains, on clips. This is the checkpoint of this folder;
-- stage 2, {lora_stage}: LinVT goes on, with LoRA in the language model. What it changes lies in `stage2`, for
-  `peft.PeftModel.from_pretrained`.
+- stage 0, {image_stages}:
+  the language model of the LLaVA learns single frames of training clips, two of each. It starts from random weights and
+  has never seen two frames together. The vision tower is that of `pllava-tiny`; the projector starts random but for
+  four channels that say where a patch is. Both stay as they are. Visual tokens come in another order in each batch, so
+  that the language model asks the tokens themselves for their place, and not their order, which LinVT does not keep;
+- stage 1, {linvt_stages}: only LinVT trains, on clips. This is the
+  checkpoint of this folder;
+- stage 2, {lora_stage}: LinVT goes on, with LoRA in the language model. What it changes lies
+  in `stage2`, for `peft.PeftModel.from_pretrained`.
 
 Measured on {questions[clips]} questions about clips and {questions[stills]} about single frames of clips of the split
 `{split}` (other seeds than the training clips), read from MP4 and PNG files and answered by `generate`; an answer
@@ -226,8 +228,12 @@ def finish(work: Path, output: Path) -> None:
     processor = transformers.AutoProcessor.from_pretrained(work / "linvt")
     write_asset(model, processor, (*IMAGE_STAGES, *LINVT_STAGES, LORA_STAGE), work, output)
     (output / LORA_FOLDER).mkdir()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copyfile(work / LORA_FOLDER / name, output / LORA_FOLDER / name)
+    adapter = json.loads((work / LORA_FOLDER / "adapter_config.json").read_text())
+    # What it belongs to is the folder around it, and no longer where it was trained.
+    adapter["base_model_name_or_path"] = None
+    (output / LORA_FOLDER / "adapter_config.json").write_text(json.dumps(adapter, indent=2) + "\n", encoding="utf-8")
+    weights = output / LORA_FOLDER / "adapter_model.safetensors"
+    shutil.copyfile(work / LORA_FOLDER / weights.name, weights)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -255,9 +261,9 @@ def describe(output: Path, result: dict[str, Any]) -> str:
     return NOTES.format(
         parameters=count_parameters(model),
         linvt=count_parameters(model.model.linvt),
-        image_stages=IMAGE_STAGES,
-        linvt_stages=LINVT_STAGES,
-        lora_stage=LORA_STAGE,
+        image_stages=list_recipes(IMAGE_STAGES),
+        linvt_stages=list_recipes(LINVT_STAGES),
+        lora_stage=list_recipes([LORA_STAGE]),
         table=table(result),
         shuffled=" and ".join(
             f"{stage['direction_with_shuffled_frames']:.1%} after {name}"
