@@ -234,6 +234,7 @@ def finish(work: Path, output: Path) -> None:
     (output / LORA_FOLDER / "adapter_config.json").write_text(json.dumps(adapter, indent=2) + "\n", encoding="utf-8")
     weights = output / LORA_FOLDER / "adapter_model.safetensors"
     shutil.copyfile(work / LORA_FOLDER / weights.name, weights)
+    weights.chmod(0o644)
 
 
 def table(result: dict[str, Any]) -> str:
