@@ -19,7 +19,8 @@ from hf_videollm.hub.flops_presets import IVA_VARIANTS
 from hf_videollm.models.processing_iva import processor_options
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.learning_rates import learning_rate_of
-from hf_videollm.training.sft import Recipe, freeze_all_but, load_recipe, make_trainer, split_rounds
+from hf_videollm.training.loading import load_for_training
+from hf_videollm.training.sft import Recipe, RecipeError, freeze_all_but, load_recipe, make_trainer, split_rounds
 
 GREEDY = {"generate_kwargs": {"do_sample": False, "max_new_tokens": 6}}
 QUESTION = "What moves?"
@@ -241,6 +242,66 @@ def test_instruction_stage_as_in_the_paper(records: str, tmp_path: Path) -> None
     for part in ("adapter", "query_tokens", "connector", "language_model"):
         assert any(f".{part}." in name for name in changed), f"{part} was not trained"
     assert not any("vision_tower" in name or "embed_tokens" in name or "lm_head" in name for name in changed)
+
+
+@pytest.fixture(scope="module")
+def stage1(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model of the first stages, which has no adapter."""
+    folder = tmp_path_factory.mktemp("stage1") / "stage1"
+    return str(save_checkpoint(make_model(num_insertions=0), make_processor(num_query_tokens=0), folder))
+
+
+def test_a_recipe_gives_the_model_its_adapter(stage1: str, records: str, tmp_path: Path) -> None:
+    """Stage 1 -> stage 2 with the shipped recipe; then on from the result, which has its adapter."""
+    shipped = load_recipe("iva_instruct")
+    assert shipped.model_options == {"num_insertions": 8}
+    recipe = replace(
+        shipped,
+        model=stage1,
+        model_options={"num_insertions": 2},
+        records=records,
+        lora={**shipped.lora, "r": 2},
+        arguments=quick(tmp_path, learning_rate=1e-2),
+    )
+    trainer = make_trainer(recipe)
+    assert trainer.processing_class.num_query_tokens == QUERIES
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert ((batch["input_ids"] == QUERY).sum(-1) == QUERIES).all()
+    again = make_trainer(recipe).model.state_dict()
+    start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    assert all(torch.equal(start[name], again[name]) for name in start), "the new parts must follow the seed"
+    trainer.train()
+    merged = trainer.model.merge_and_unload()
+    assert merged.model.adapter.output.weight.any()
+    save_checkpoint(merged, trainer.processing_class, tmp_path / "stage2")
+    model, processor = load_for_training(str(tmp_path / "stage2"), {"num_insertions": 1})
+    assert (model.config.insertion_layers, processor.num_query_tokens) == ([0], QUERIES)
+    assert torch.equal(model.model.adapter.output.weight, merged.model.adapter.output.weight)
+
+
+def test_options_add_parts_and_nothing_else(stage1: str, tiny_iva_checkpoint: str) -> None:
+    for source, options, message in (
+        (stage1, {"num_insertion": 2}, "IvaConfig has no field num_insertion"),
+        (stage1, {"num_insertions": 3}, "num_insertions is 3, but the language model has 2 layers"),
+        (tiny_iva_checkpoint, {"num_insertions": 0}, "tensors would be left over .*adapter"),
+        (tiny_iva_checkpoint, {"adapter_hidden_size": 8}, "tensors would be of another shape .*adapter"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_for_training(source, options)
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"modules_to_save": ["adapter", "connector"]}, "lora.modules_to_save: .* has no module adapter,"),
+        ({"target_modules": ["q_proj", "query_proj"]}, "lora.target_modules: .* has no module query_proj,"),
+    ],
+)
+def test_parts_that_the_model_does_not_have(lora: dict[str, Any], message: str, records: str, tmp_path: Path) -> None:
+    """PEFT would train without them and say nothing."""
+    recipe = Recipe(records=records, lora={"r": 2, "target_modules": ["q_proj"], **lora}, arguments=quick(tmp_path))
+    with pytest.raises(RecipeError, match=message):
+        make_trainer(recipe, make_model(num_insertions=0), make_processor(num_query_tokens=0))
 
 
 @pytest.mark.parametrize(

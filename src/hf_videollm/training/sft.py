@@ -6,6 +6,7 @@
 A recipe:
 
     model: path or Hub id            # may also be given on the command line
+    model_options: {num_insertions: 8}        # optional: fields of its configuration; may add parts to the model
     records: clips/records.jsonl     # canonical records; questions of one clip can be merged into one conversation
     frame_cache: runs/frames         # optional: decode every clip once, its sound too if the design can hear
     merge_turns: true                # optional: ask all questions about a clip in one conversation
@@ -37,7 +38,6 @@ import typer
 import yaml
 from datasets import Dataset
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
@@ -46,6 +46,7 @@ from hf_videollm.training.audio_cache import AudioCache
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache, StillFrames
 from hf_videollm.training.learning_rates import PartwiseSFTTrainer
+from hf_videollm.training.loading import load_for_training, unmatched_modules
 
 __all__ = [
     "Recipe",
@@ -84,6 +85,7 @@ class Recipe:
     """What to train, on what, and how; see the head of this file."""
 
     model: str | None = None
+    model_options: dict[str, Any] | None = None
     records: str | None = None
     frame_cache: str | None = None
     merge_turns: bool = False
@@ -175,17 +177,17 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
 
     Args:
         recipe: what to do.
-        model: instead of the one named in the recipe.
+        model: instead of the one named in the recipe; taken as it is, without `model_options`.
         processor: its processor; needed with `model`.
 
     Raises:
-        RecipeError: a needed field is missing.
+        RecipeError: a needed field is missing, or `lora` names modules that the model does not have.
         RecordError: the records are invalid.
         ValueError: a pattern of `learning_rates` matches nothing that is trained.
     """
     records = _read_records(recipe)
     if model is None or processor is None:
-        model, processor = _load(recipe.model)
+        model, processor = _load(recipe)
     if recipe.trainable is not None:
         freeze_all_but(model, recipe.trainable)
     frames = _open_frames(recipe, processor)
@@ -204,14 +206,14 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
             vary=recipe.vary,
         ),
         processing_class=processor,
-        peft_config=_lora_config(recipe.lora),
+        peft_config=_lora_config(recipe.lora, model),
     )
 
 
 def show_sample(recipe: Recipe) -> str:
     """Text of the first record as the model gets it, with the words it learns in [brackets]."""
     records = _read_records(recipe)
-    _, processor = _load(recipe.model)
+    _, processor = _load(recipe)
     return VideoDataCollator(processor).describe(records[0].to_dict())
 
 
@@ -308,25 +310,46 @@ def _arguments(recipe: Recipe) -> dict[str, Any]:
     return {**DEFAULT_ARGUMENTS, **recipe.arguments, **FIXED_ARGUMENTS}
 
 
-def _lora_config(options: Mapping[str, Any] | None) -> Any:
+def _lora_config(options: Mapping[str, Any] | None, model: nn.Module) -> Any:
     if options is None:
         return None
     from peft import LoraConfig
 
+    for name in ("modules_to_save", "target_modules"):
+        if missing := unmatched_modules(model, options.get(name)):
+            raise RecipeError(
+                f"lora.{name}: {type(model).__name__} has no module {', '.join(missing)}, and would be trained without."
+                " Take the name out, or give the model the part (IVA: model_options: {num_insertions: 8})."
+            )
     return LoraConfig(**options)
 
 
-def _load(source: str | None) -> tuple[Any, Any]:
-    if source is None:
+def _load(recipe: Recipe) -> tuple[Any, Any]:
+    if recipe.model is None:
         raise RecipeError("The recipe names no model; add the field `model` or pass --model.")
-    # The classes are registered: whoever imports this module has imported the package.
-    return AutoModelForImageTextToText.from_pretrained(source), AutoProcessor.from_pretrained(source)
+    return load_for_training(recipe.model, recipe.model_options, recipe.arguments.get("seed", 0))
+
+
+def _model_options(entries: Iterable[str]) -> dict[str, Any]:
+    options = {}
+    for entry in entries:
+        name, separator, value = entry.partition("=")
+        if not (name and separator):
+            raise RecipeError(f"--model-option must be NAME=VALUE, e.g. num_insertions=8, not {entry!r}.")
+        options[name] = yaml.safe_load(value)
+    return options
 
 
 def _main(
     recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a recipe of the package.")],
     model: Annotated[str | None, typer.Option(help="Checkpoint to start from; beats the recipe.")] = None,
     records: Annotated[str | None, typer.Option(help="JSON Lines file of records; beats the recipe.")] = None,
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Field of the model's configuration, e.g. num_insertions=8; repeatable."
+        ),
+    ] = None,
     output: Annotated[str | None, typer.Option(help="Folder for checkpoints and the result.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the output folder.")] = True,
@@ -342,12 +365,19 @@ def _main(
         chosen = load_recipe(recipe)
         extra = {"output_dir": output, "max_steps": max_steps}
         arguments = {**chosen.arguments, **{name: value for name, value in extra.items() if value is not None}}
-        chosen = replace(chosen, model=model or chosen.model, records=records or chosen.records, arguments=arguments)
+        options = {**(chosen.model_options or {}), **_model_options(model_option or [])}
+        chosen = replace(
+            chosen,
+            model=model or chosen.model,
+            model_options=options,
+            records=records or chosen.records,
+            arguments=arguments,
+        )
         if dry_run:
             typer.echo(show_sample(chosen))
             return
         trainer = run_sft(chosen, resume=resume)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, yaml.YAMLError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
     trainer.save_model()

@@ -1,0 +1,75 @@
+"""The model a training starts from: as its checkpoint is, or with parts that the checkpoint does not have yet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+from hf_videollm.models.media_errors import CheckpointError
+
+__all__ = ["load_for_training", "unmatched_modules"]
+
+
+def load_for_training(source: str, model_options: Mapping[str, Any] | None = None, seed: int = 0) -> tuple[Any, Any]:
+    """Model and processor of a checkpoint, with some fields of its configuration changed.
+
+    Parts that the model has only because of the changed fields, such as IVA's adapter with `num_insertions` above 0,
+    start from their initial weights; everything else must be in the checkpoint. The processor follows the
+    configuration.
+
+    Args:
+        source: folder or Hub id.
+        model_options: fields of the configuration and their values.
+        seed: of the new parts; the global random state is left as it was.
+
+    Raises:
+        ValueError: there is no such field, or its value is impossible.
+        CheckpointError: the checkpoint lacks tensors that are not new, or holds some that the model does not have.
+    """
+    # The classes are registered: whoever imports this module has imported the package.
+    if not model_options:
+        return AutoModelForImageTextToText.from_pretrained(source), AutoProcessor.from_pretrained(source)
+    stored = AutoConfig.from_pretrained(source)
+    if unknown := sorted(name for name in model_options if not hasattr(stored, name)):
+        raise ValueError(f"model_options: {type(stored).__name__} has no field {', '.join(unknown)}.")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            source, strict=False, output_loading_info=True, ignore_mismatched_sizes=True, **model_options
+        )
+    with torch.device("meta"):
+        known = type(model)(stored).state_dict().keys()
+    mismatched = {str(entry[0]) for entry in found["mismatched_keys"]}
+    problems = {
+        "missing": sorted(set(found["missing_keys"]) & known - mismatched),
+        "left over": sorted(found["unexpected_keys"]),
+        "of another shape": sorted(mismatched),
+    }
+    texts = [f"{len(names)} tensors would be {what} ({names[0]}, ...)" for what, names in problems.items() if names]
+    if texts:
+        raise CheckpointError(
+            f"{source} does not fit model_options {dict(model_options)}: {'; '.join(texts)}. Options may add parts to "
+            "a model, but not change or remove those that it has."
+        )
+    processor = AutoProcessor.from_pretrained(source)
+    follow = getattr(sys.modules[type(processor).__module__], "processor_options", None)
+    if follow is not None:
+        processor = AutoProcessor.from_pretrained(source, **follow(model.config))
+    return model, processor
+
+
+def unmatched_modules(model: nn.Module, names: Any) -> list[str]:
+    """Those of PEFT's module names that end the name of no module of the model; PEFT passes over them in silence.
+
+    Args:
+        names: a list; a single string is a pattern, which PEFT checks itself.
+    """
+    if not isinstance(names, list | tuple | set):
+        return []
+    modules = [name for name, _ in model.named_modules()]
+    return [name for name in names if not any(module.endswith(name) for module in modules)]
