@@ -18,6 +18,7 @@ from linvt_cases import (
     videos,
 )
 from safetensors.torch import load_file
+from transformers import GenerationConfig
 
 from hf_videollm.models.configuration_linvt import LinVTConfig
 from hf_videollm.models.media_errors import CheckpointError
@@ -304,10 +305,27 @@ def test_frames_or_selections():
         model.get_video_features(**media, question_input_ids=torch.tensor([[5], [6]]))
 
 
-def test_training_without_the_frames_is_refused():
-    model = make_linvt(NAME).train()
+@pytest.mark.parametrize("is_training", [True, False])
+def test_prompts_without_the_frames_are_refused(is_training):
+    model = make_linvt(NAME).train(is_training)
     with pytest.raises(ValueError, match="but no frames came with them"):
         model(**prompt(model, [[5, "v", 6]]))
+    assert model(**prompt(model, [[5, 6]])).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("is_configured", [True, False])
+def test_assisted_decoding_is_refused(is_configured):
+    model = make_linvt(NAME)
+    text = {**prompt(model, [[5, 6, 7, 5, 6]]), "max_new_tokens": 2, "do_sample": False}
+    expected = model.generate(**text)
+    options = {"prompt_lookup_num_tokens": 2}
+    if is_configured:
+        options = {"generation_config": GenerationConfig(**options)}
+    with pytest.raises(ValueError, match=r"assisted decoding writes wrong tokens: leave out prompt_lookup_num_tokens"):
+        model.generate(**text, **options)
+    with pytest.raises(ValueError, match="leave out assistant_model"):
+        model.generate(**text, assistant_model=make_image_llm(NAME))
+    assert torch.equal(model.generate(**text, prompt_lookup_num_tokens=None), expected)
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "glm4v"])

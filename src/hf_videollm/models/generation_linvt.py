@@ -13,6 +13,10 @@ from transformers.masking_utils import create_masks_for_generate
 from .configuration_linvt import LinVTConfig
 from .linvt_backbones import TYPE_RULES
 
+# What lets `generate` guess several tokens at once. Guesses are checked by a forward over ids, which knows no prompt of
+# embeddings, and so none of LinVT's.
+ASSISTED_OPTIONS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+
 # Inputs of a prompt that nothing but its embeddings depends on. What ends in `_videos` belongs to the frames.
 VIDEO_INPUTS = (
     "num_video_frames",
@@ -49,8 +53,10 @@ class LinVTGenerationMixin(GenerationMixin):
         the new tokens alone; only `image_grid_thw` is of all images.
 
         Raises:
-            ValueError: as `LinVTModel.embed_prompt`; or a cache that is not of the beginning of this conversation.
+            ValueError: as `LinVTModel.embed_prompt`; a cache that is not of the beginning of this conversation; or
+                assisted decoding, which is not supported.
         """
+        self._refuse_assistance(args[0] if args else kwargs.get("generation_config"), kwargs)
         input_ids = kwargs.pop("input_ids", inputs)
         if input_ids is None:
             return super().generate(*args, **kwargs)
@@ -78,6 +84,16 @@ class LinVTGenerationMixin(GenerationMixin):
         if prompt["position_ids"] is None:
             prompt["position_ids"] = self.model.prompt_positions(input_ids, attention_mask, types, media)
         return super().generate(None, *args, input_ids=input_ids, attention_mask=attention_mask, **prompt, **others)
+
+    def _refuse_assistance(self, generation_config: Any, options: dict[str, Any]) -> None:
+        # What a call says counts before what is configured.
+        sources = [options, *(vars(config) for config in (generation_config, self.generation_config) if config)]
+        for name in ASSISTED_OPTIONS:
+            said = [source[name] for source in sources if source.get(name) is not None]
+            if said and said[0] is not False:
+                raise ValueError(
+                    f"LinVT goes on from embeddings, where assisted decoding writes wrong tokens: leave out {name}."
+                )
 
     def prepare_inputs_for_generation(
         self,

@@ -362,7 +362,7 @@ class LinVTModel(LinVTPreTrainedModel):
             deepstack = inputs.pop("deepstack_embeds", None)
             if position_ids is None and num_cached == 0:
                 position_ids = self.prompt_positions(input_ids, attention_mask, mm_token_type_ids, media)
-        elif self.training and input_ids is not None:
+        elif input_ids is not None and inputs_embeds is None and num_cached == 0:
             _, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
             torch_compilable_check(
                 ~video_mask.any(), "The prompts hold video placeholders, but no frames came with them."
