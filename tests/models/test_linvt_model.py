@@ -221,12 +221,15 @@ def test_an_adapter_alone(name, tmp_path):
     batch = make_batch(model, name)
     torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, atol=1e-5, rtol=0)
     # As a whole model it is refused, and so is a whole model as an adapter.
-    with pytest.raises(CheckpointError, match="missing"):
-        LinVTForCausalLM.from_pretrained(tmp_path / "adapter")
+    for whole in (LinVTForCausalLM, LinVTModel):
+        with pytest.raises(CheckpointError, match="is a LinVT adapter, without its image-LLM: load it with"):
+            whole.from_pretrained(tmp_path / "adapter")
     model.save_pretrained(tmp_path / "whole")
     with pytest.raises(CheckpointError, match="is no LinVT alone, or not for"):
         LinVTForCausalLM.from_adapter(tmp_path / "whole")
     (tmp_path / "image").rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=r"belongs to the image-LLM .*image, which .*: pass image_llm= with"):
+        LinVTForCausalLM.from_adapter(tmp_path / "adapter")
     moved = LinVTForCausalLM.from_adapter(tmp_path / "adapter", image_llm=tmp_path / "moved")
     assert all(torch.equal(value, moved.state_dict()[key]) for key, value in model.state_dict().items())
 

@@ -1,9 +1,12 @@
 """Where a LinVT model comes from and how it is kept: around a trained image-LLM, whole, or without the image-LLM."""
 
+import copy
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -15,11 +18,33 @@ from .linvt_module import LinVTModule
 from .media_errors import CheckpointError
 
 ADAPTER_PREFIX = "model.linvt."
+ADAPTER_FILE = "model.safetensors"
+# What finds a checkpoint, on a disk or on the Hub.
+HUB_OPTIONS = ("token", "cache_dir", "local_files_only")
+# By these, besides the model types, image-LLMs are told apart.
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as Base
 else:
     Base = object
+
+
+class AdapterRefusalMixin(Base):
+    """To be put before every class that loads whole models."""
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Self:
+        """As in transformers.
+
+        Raises:
+            CheckpointError: as for every design; or it is LinVT alone, which `from_adapter` loads.
+        """
+        if pretrained_model_name_or_path is not None and kwargs.get("strict", True):
+            refuse_adapter(pretrained_model_name_or_path, **_options(kwargs, "revision"))
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
 
 class LinVTCheckpointMixin(Base):
@@ -33,6 +58,8 @@ class LinVTCheckpointMixin(Base):
         image_token_id: int | None = None,
         video_token_id: int | None = None,
         num_frames: int = 16,
+        vision_chunk_size: int | None = 64,
+        mix_deepstack: bool = True,
         **kwargs: Any,
     ) -> Self:
         """Put a new, untrained LinVT before a trained image-LLM, all of whose weights stay as they are.
@@ -43,6 +70,8 @@ class LinVTCheckpointMixin(Base):
             image_token_id: see `LinVTConfig`.
             video_token_id: see `LinVTConfig`.
             num_frames: see `LinVTConfig`.
+            vision_chunk_size: see `LinVTConfig`.
+            mix_deepstack: see `LinVTConfig`.
             kwargs: options of `AutoModelForImageTextToText.from_pretrained`.
 
         Raises:
@@ -56,20 +85,27 @@ class LinVTCheckpointMixin(Base):
                 f"{type(image_llm).__name__} is not a base model with a linear head without bias, as LinVT expects."
             )
         check_backbone(base)
+        attention = kwargs.get("attn_implementation")
         config = LinVTConfig(
-            backbone_config=base.config,
+            # A model that is made of a configuration sets the attention in it: that of the image-LLM stays as it is.
+            backbone_config=copy.deepcopy(base.config),
             linvt_config=linvt_config,
             image_token_id=image_token_id,
             video_token_id=video_token_id,
             num_frames=num_frames,
-            backbone_name=str(pretrained_model_name_or_path),
-            backbone_revision=kwargs.get("revision"),
+            vision_chunk_size=vision_chunk_size,
+            mix_deepstack=mix_deepstack,
+            backbone_name=_place(pretrained_model_name_or_path),
+            # The commit, where it is known: a branch moves.
+            backbone_revision=getattr(image_llm.config, "_commit_hash", None) or kwargs.get("revision"),
             tie_word_embeddings=head.weight is image_llm.get_input_embeddings().weight,
             dtype=image_llm.dtype,
+            attn_implementation=attention.get("") if isinstance(attention, Mapping) else attention,
         )
         # The weights exist already: on this device they take no room.
         with torch.device("meta"):
             model = cls(config)
+        model.config.backbone_config = base.config
         model.model.backbone, model.lm_head = base, head
         linvt = LinVTModule(config.get_text_config().hidden_size, config.linvt_config)
         linvt.apply(model._init_weights)
@@ -89,22 +125,25 @@ class LinVTCheckpointMixin(Base):
             kwargs: options of `AutoModelForImageTextToText.from_pretrained`; those of the Hub also find the adapter.
 
         Raises:
-            CheckpointError: the adapter names no image-LLM, or belongs to another one.
+            CheckpointError: the adapter names no image-LLM, or one that is not found, or belongs to another one.
         """
-        hub = {name: kwargs[name] for name in ("token", "cache_dir", "local_files_only") if name in kwargs}
+        hub = _options(kwargs)
         config = LinVTConfig.from_pretrained(adapter, **hub)
         source = image_llm or config.backbone_name
         if source is None:
             raise CheckpointError(f"{adapter} does not say which image-LLM it belongs to: pass image_llm.")
         if image_llm is None and config.backbone_revision is not None:
             kwargs.setdefault("revision", config.backbone_revision)
-        tensors = load_file(str(cached_file(adapter, "model.safetensors", **hub)))
+        tensors = load_file(str(cached_file(adapter, ADAPTER_FILE, **hub)))
+        _check_image_llm(adapter, config.backbone_config, source, _options(kwargs, "revision", "trust_remote_code"))
         model = cls.from_image_llm(
             source,
             linvt_config=config.linvt_config,
             image_token_id=config.image_token_id,
             video_token_id=config.video_token_id,
             num_frames=config.num_frames,
+            vision_chunk_size=config.vision_chunk_size,
+            mix_deepstack=config.mix_deepstack,
             **kwargs,
         )
         try:
@@ -124,17 +163,99 @@ class LinVTCheckpointMixin(Base):
         """As in transformers.
 
         Args:
-            adapter_only: write LinVT alone, for `from_adapter`, and the name of the image-LLM instead of its weights.
+            adapter_only: write LinVT alone, for `from_adapter`, and the name of the image-LLM instead of its weights;
+                always one file. Of a LinVT that PEFT trains as a whole (`modules_to_save`), what it has learned.
 
         Raises:
-            ValueError: the image-LLM was not loaded from anywhere.
+            ValueError: the image-LLM was not loaded from anywhere; or LinVT itself has been changed, by a LoRA say.
         """
         if adapter_only:
             if self.config.backbone_name is None:
                 raise ValueError("An adapter needs its image-LLM: set config.backbone_name to its path or Hub id.")
-            states = kwargs.get("state_dict") or self.state_dict()
-            kwargs["state_dict"] = {name: value for name, value in states.items() if name.startswith(ADAPTER_PREFIX)}
+            self.config.backbone_name = _place(self.config.backbone_name)
+            kwargs["state_dict"] = self._adapter_states(kwargs.get("state_dict") or self.state_dict())
+            kwargs["max_shard_size"] = "1000GB"
         super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _adapter_states(self, states: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Those of LinVT, under the names that they have without PEFT."""
+        with torch.device("meta"):
+            plain = LinVTModule(self.config.get_text_config().hidden_size, self.config.linvt_config).state_dict()
+        prefix = ADAPTER_PREFIX
+        trained = {name.split(".")[3] for name in states if name.startswith(f"{ADAPTER_PREFIX}modules_to_save.")}
+        if len(trained) > 1:
+            raise ValueError(f"PEFT keeps {sorted(trained)} of LinVT: merge the one that is wanted (merge_and_unload).")
+        if trained:
+            prefix = f"{ADAPTER_PREFIX}modules_to_save.{trained.pop()}."
+        own = {name.removeprefix(prefix): value for name, value in states.items() if name.startswith(prefix)}
+        if own.keys() != plain.keys():
+            raise ValueError(
+                f"LinVT's weights have other names than its own ({min(own.keys() ^ plain.keys())}): merge what PEFT "
+                "has put into them (merge_and_unload) before saving LinVT alone."
+            )
+        return {f"{ADAPTER_PREFIX}{name}": value for name, value in own.items()}
+
+
+def refuse_adapter(source: str | os.PathLike[str], **options: Any) -> None:
+    """Name what loads LinVT alone, before it is taken for a whole model.
+
+    Args:
+        source: folder or Hub id.
+        options: of the Hub.
+
+    Raises:
+        CheckpointError: it is LinVT alone.
+    """
+    try:
+        file = cached_file(source, ADAPTER_FILE, **options)
+        with safe_open(str(file), "pt") as tensors:
+            is_adapter = all(name.startswith(ADAPTER_PREFIX) for name in tensors.keys())  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError):
+        # No such file, or one that cannot be read: that is for whoever loads it to say.
+        return
+    if is_adapter:
+        raise CheckpointError(
+            f"{source} is a LinVT adapter, without its image-LLM: load it with LinVTForCausalLM.from_adapter, and "
+            "save that with save_checkpoint where a whole model is needed."
+        )
+
+
+def _options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    return {name: given[name] for name in (*HUB_OPTIONS, *more) if name in given}
+
+
+def _place(source: str | os.PathLike[str]) -> str:
+    """A folder as it is found from everywhere on this machine; a Hub id as it is."""
+    return os.path.abspath(source) if os.path.isdir(source) else os.fspath(source)
+
+
+def _check_image_llm(
+    adapter: str | os.PathLike[str], expected: Any, source: str | os.PathLike[str], options: dict[str, Any]
+) -> None:
+    """Refuse an image-LLM that is not there, or of another kind: the widths alone can be equal.
+
+    Raises:
+        CheckpointError: with what differs.
+    """
+    try:
+        found = AutoConfig.from_pretrained(source, **options)
+    except OSError as error:
+        raise CheckpointError(
+            f"{adapter} belongs to the image-LLM {source}, which cannot be found: pass image_llm= with its path or "
+            f"Hub id. ({str(error).strip().splitlines()[0]})"
+        ) from error
+    facts = [("model_type", expected.model_type, found.model_type)]
+    parts = [("language model", expected.get_text_config(), found.get_text_config())]
+    parts += [("vision tower", *(getattr(config, "vision_config", None) for config in (expected, found)))]
+    for part, *configs in parts:
+        for name in ("model_type", *SIZES):
+            facts.append((f"{name} of the {part}", *(getattr(config, name, None) for config in configs)))
+    for name, wanted, there in facts:
+        if wanted != there:
+            raise CheckpointError(
+                f"{adapter} belongs to another image-LLM than {source}, whose {name} is {there}, not {wanted}: pass "
+                "image_llm= with the one that it was saved with."
+            )
 
 
 def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
@@ -144,9 +265,7 @@ def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> 
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
-        names = ("revision", "token", "cache_dir", "local_files_only")
-        hub = {name: options[name] for name in names if name in options}
-        config = AutoConfig.from_pretrained(source, **hub)
+        config = AutoConfig.from_pretrained(source, **_options(options, "revision"))
         raise ValueError(
             f"{source} is no image-LLM that AutoModelForImageTextToText loads ({type(config).__name__}, model_type "
             f"{config.model_type!r}): it has no get_image_features that LinVT could ask for the tokens of frames. Take "
@@ -154,4 +273,4 @@ def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> 
         ) from error
 
 
-__all__ = ["ADAPTER_PREFIX", "LinVTCheckpointMixin"]
+__all__ = ["ADAPTER_PREFIX", "AdapterRefusalMixin", "LinVTCheckpointMixin", "refuse_adapter"]

@@ -17,7 +17,7 @@ from transformers import AutoModel, Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple, torch_compilable_check
 
-from .checkpoint_linvt import LinVTCheckpointMixin
+from .checkpoint_linvt import AdapterRefusalMixin, LinVTCheckpointMixin
 from .configuration_linvt import LinVTConfig
 from .generation_linvt import LinVTGenerationMixin, has_videos, split_media
 from .linvt_aggregator import LinVTAggregator
@@ -55,7 +55,7 @@ class LinVTVideoFeatures(BaseModelOutputWithPooling):
     deepstack_features: list[torch.Tensor] | None = None
 
 
-class LinVTPreTrainedModel(VideoLlmPreTrainedModel):
+class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
     """What transformers has to know."""
 
     config_class = LinVTConfig
