@@ -114,8 +114,8 @@ The last row is what always giving the most frequent answer would reach. Means o
 points** on questions of detail. The shipped one, loaded from this folder and shown the MP4 files, answers {files} of
 them rightly.
 
-Of the selector's attention, {attention} (before layers {layers}, mean over query tokens and questions of detail) lies
-on the frames of the event asked about, which are {even} of the frames.
+Of the selector's attention, {attention} (before layers {layers}, mean over query tokens and questions of detail)
+lies on the frames of the event asked about, which are {even} of the frames.
 """
 
 app = typer.Typer(help=__doc__, add_completion=False)
@@ -420,41 +420,45 @@ def plot(
     picture: Annotated[Path, typer.Option(help="PNG file to write.")] = REPOSITORY / "docs" / "iva_attention.png",
     output: Annotated[Path, typer.Option(help="Folder of the checkpoint.")] = ASSET,
 ) -> None:
-    """Draw the selector's attention over time for one question of detail (needs matplotlib)."""
+    """Draw the selector's attention over time for one question about each event of a video (needs matplotlib)."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     scene = make_long_scene(video_seed)
-    question = next(question for question in long_questions(scene) if question.kind == DETAIL_KINDS[0])
+    model, processor = AutoModelForImageTextToText.from_pretrained(output), AutoProcessor.from_pretrained(output)
+    figure, panels = pyplot.subplots(
+        len(scene.events), figsize=(10, 1.8 * len(scene.events)), layout="constrained", sharex=True, sharey=True
+    )
     with tempfile.TemporaryDirectory() as folder:
-        clip = Clip(write_long_mp4(scene, Path(folder) / f"{video_seed:07d}.mp4"), question)
-        (answer,) = measure_files(output, [clip])
-        model, processor = AutoModelForImageTextToText.from_pretrained(output), AutoProcessor.from_pretrained(output)
-        content = [{"type": "video", "path": str(clip.path)}, {"type": "text", "text": question.question}]
-        inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-    (weights,) = model.eval().model.get_frame_attentions(**inputs)
-    figure, axes = pyplot.subplots(figsize=(10, 3.6), layout="constrained")
-    for layer, curve in zip(model.config.insertion_layers, weights.mean((1, 2)), strict=True):
-        axes.plot(curve, linewidth=0.8, alpha=0.6, label=f"before layer {layer}")
-    axes.plot(weights.mean((0, 1, 2)), color="black", linewidth=1.8, label="mean of all")
-    for event in scene.events:
-        is_asked = event == event_of(clip)
-        edges = (event.first_frame - 0.5, event.first_frame + event.num_frames - 0.5)
-        axes.axvspan(*edges, color=event.backdrop, alpha=0.35 if is_asked else 0.12, linewidth=0)
-        axes.text(sum(edges) / 2, 1.02, f"{event.name}\n(asked)" if is_asked else event.name, ha="center", fontsize=8)
-    axes.set(xlabel="frame = second", ylabel="attention over frames", ylim=(0, 1), xlim=(0, scene.num_frames - 1))
-    axes.set_title(f"{question.question}  model: {answer.text.strip()}  truth: {question.answer}", pad=28, fontsize=10)
-    axes.legend(fontsize=8, loc="center left")
-    figure.savefig(picture, dpi=110)
-    print(f"{picture}: {question.question} {answer.text.strip()} ({question.answer})")
+        path = write_long_mp4(scene, Path(folder) / f"{video_seed:07d}.mp4")
+        for asked, axes in zip(scene.events, panels, strict=True):
+            ending = f" on {asked.name}?"
+            question = next(question for question in long_questions(scene) if question.question.endswith(ending))
+            (answer,) = answer_questions(model, processor, [Clip(path, question)], progress=False)
+            content = [{"type": "video", "path": str(path)}, {"type": "text", "text": question.question}]
+            inputs = processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+            (weights,) = model.model.get_frame_attentions(**inputs)
+            for layer, curve in zip(model.config.insertion_layers, weights.mean((1, 2)), strict=True):
+                axes.plot(curve, linewidth=0.8, alpha=0.7, label=f"before layer {layer}")
+            axes.plot(weights.mean((0, 1, 2)), color="black", linewidth=1.6, label="mean")
+            for event in scene.events:
+                edges = (event.first_frame - 0.5, event.first_frame + event.num_frames - 0.5)
+                axes.axvspan(*edges, color=event.backdrop, alpha=0.45 if event == asked else 0.12, linewidth=0)
+            title = f"{question.question}  model: {answer.text.strip()}, truth: {question.answer}"
+            axes.set_title(title, fontsize=10, loc="left")
+            print(title)
+    panels[0].legend(fontsize=7, ncols=5, loc="upper right")
+    panels[-1].set(xlabel="frame = second", xlim=(0, scene.num_frames - 1))
+    figure.supylabel("attention over frames", fontsize=10)
+    figure.savefig(picture, dpi=100)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,11 @@ def test_loss_is_that_of_the_pixels(made):
         batch = FeatureCollator(processor, features=features)(rows)
         with reads_features(model):
             of_features = model(**batch).loss
-            others = model(**{**batch, "pixel_values_videos": batch["pixel_values_videos"].flip(0)}).loss
-    assert torch.allclose(of_pixels, of_features, atol=2e-3)
-    # The comparison can see other videos.
-    assert abs(others - of_pixels) > 1e-2
+            others = torch.randn_like(batch["pixel_values_videos"])
+            of_others = model(**{**batch, "pixel_values_videos": others}).loss
+    # Features were rounded to half precision.
+    assert torch.allclose(of_pixels, of_features, atol=1e-3)
+    assert abs(of_others - of_pixels) > 2e-2
 
 
 def test_pixels_are_pixels_again_afterwards(made):
