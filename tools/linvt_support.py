@@ -36,6 +36,9 @@ REFUSED_CLASSES = {
     "Phi4MultimodalModel": "phi4_multimodal",
     "MllamaModel": "mllama",
     "Florence2Model": "florence2",
+    "LlavaNextModel": "llava_next",
+    "LlavaNextVideoModel": "llava_next_video",
+    "VideoLlavaModel": "video_llava",
 }
 STEPS = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 TEMPLATE = """# LinVT before image-LLMs of transformers

@@ -145,6 +145,18 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "GotOcr2ImageProcessor",
         {"size": SQUARE},
     ),
+    "cohere2_vision": (
+        "cohere2_vision",
+        {
+            "vision_config": SIGLIP,
+            "text_config": {"model_type": "cohere2", **TEXT},
+            **IDS,
+            "alignment_intermediate_size": 32,
+            "downsample_factor": 2,
+        },
+        "Cohere2VisionImageProcessor",
+        {"size": SQUARE, "patch_size": 14},
+    ),
     "mistral3": (
         "mistral3",
         {

@@ -245,11 +245,11 @@ def _check_image_llm(
             f"Hub id. ({str(error).strip().splitlines()[0]})"
         ) from error
     facts = [("model_type", expected.model_type, found.model_type)]
-    parts = [("language model", expected.get_text_config(), found.get_text_config())]
-    parts += [("vision tower", *(getattr(config, "vision_config", None) for config in (expected, found)))]
-    for part, *configs in parts:
+    texts = expected.get_text_config(), found.get_text_config()
+    towers = getattr(expected, "vision_config", None), getattr(found, "vision_config", None)
+    for part, (own, other) in (("language model", texts), ("vision tower", towers)):
         for name in ("model_type", *SIZES):
-            facts.append((f"{name} of the {part}", *(getattr(config, name, None) for config in configs)))
+            facts.append((f"{name} of the {part}", getattr(own, name, None), getattr(other, name, None)))
     for name, wanted, there in facts:
         if wanted != there:
             raise CheckpointError(

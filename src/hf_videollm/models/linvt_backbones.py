@@ -33,6 +33,7 @@ FRAME_CALLS: dict[str, FrameCall] = {
     "internvl": FrameCall(options={"crop_to_patches": False}),
     "aya_vision": FrameCall(options={"crop_to_patches": False}),
     "ovis2": FrameCall(options={"crop_to_patches": False}),
+    "cohere2_vision": FrameCall(options={"crop_to_patches": False}),
     "gemma3": FrameCall(options={"do_pan_and_scan": False}),
     "perception_lm": FrameCall(options={"vision_input_type": "vanilla"}),
     # A view of the whole and one crop at least: `frame_inputs` takes the view, as the family does with its own videos.
@@ -75,8 +76,12 @@ ADDED_FEATURES = frozenset({"molmo2"})
 CAPPED_LOGITS = frozenset({"paligemma"})
 
 # Model type -> what LinVT would do wrong.
+TILED = "its image processor cuts every frame into tiles, which its model counts on, and nothing switches them off"
 REFUSED: dict[str, str] = {
     "gemma3n": "every layer of its language model also reads embeddings of the ids, and a video has none",
+    "llava_next": TILED,
+    "llava_next_video": TILED,
+    "video_llava": "it is a video-LLM, and the names of what its image processor makes are its own",
 }
 
 EXAMPLES = "llava, llava_onevision, internvl, qwen2_vl, ..."
@@ -249,6 +254,7 @@ def encode_frames(
         raise ValueError(
             f"{type(base).__name__}.get_image_features gave {len(features)} results for {sum(num_frames)} frames: "
             "switch tiles off in its image processor and keep the frames apart, as linvt_backbones.frame_inputs does."
+            f"{_untried(base)}"
         )
     ends = torch.tensor([0, *num_frames]).cumsum(0).tolist()
     for number, (start, end) in enumerate(pairwise(ends)):
@@ -256,11 +262,17 @@ def encode_frames(
         if len(lengths) > 1:
             raise ValueError(
                 f"{type(base).__name__}.get_image_features gave {lengths} tokens for frames of video {number}: all "
-                "frames of a video must be of one size."
+                f"frames of a video must be of one size, and give one view each.{_untried(base)}"
             )
     per_video = [slice(start, end) for start, end in pairwise(ends)]
     tokens = [torch.stack(features[part]) for part in per_video]
     return VisualFeatures(tokens, [torch.stack(levels[part]) for part in per_video] if levels else None)
+
+
+def _untried(base: Any) -> str:
+    """What may be the reason, in families that get their frames without options."""
+    family = base.config.model_type
+    return "" if family in FRAME_CALLS else f" LinVT has no row for {family!r} that would switch tiles off."
 
 
 def split_frames(
