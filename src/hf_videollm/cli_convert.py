@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_output import AsJson, ByteProgress, print_report
+from .cli_output import AsJson, ByteProgress, errors, print_report
 
 convert_app = typer.Typer(help="Convert official checkpoints to safetensors folders that from_pretrained loads.")
 
@@ -18,7 +18,8 @@ MaxShardSize = Annotated[int, typer.Option(min=1, help="Bytes of one output file
 def convert(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         raise ValueError(
-            "Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, ftfv, xgen-mm, beats (--help)."
+            "Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, ftfv, iva, xgen-mm, beats "
+            "(--help)."
         )
 
 
@@ -148,6 +149,52 @@ def convert_ftfv_command(
         max_shard_size=max_shard_size,
         overwrite=overwrite,
     )
+
+
+@convert_app.command("iva")
+def convert_iva_command(
+    vision: Annotated[Path, typer.Argument(help="Folder of a CLIP or SigLIP.", metavar="VISION")],
+    language_model: Annotated[Path, typer.Argument(help="Folder of a causal language model.", metavar="LLM")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")] = None,
+    num_insertions: Annotated[
+        int, typer.Option(min=0, help="Calls of the adapter (the paper's NI); 0 for the stages before it.")
+    ] = 8,
+    query_tokens: Annotated[int, typer.Option(min=1, help="Query tokens before an answer (the paper's LQ).")] = 16,
+    adapter_width: Annotated[int, typer.Option(min=1, help="Width of the adapter.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of connector, adapter and query tokens, which no source has.")] = 0,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; as LLM is stored by default.")
+    ] = None,
+    max_shard_size: MaxShardSize = 5 * 10**9,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put an IVA checkpoint together, ready for training: a vision tower and a language model.
+
+    Examples:
+
+      hf-videollm convert iva ./clip-vit-large-patch14-336 ./vicuna-7b-v1.5 ./iva-start --dtype bfloat16
+
+      hf-videollm convert iva ./clip-vit-large-patch14-336 ./vicuna-7b-v1.5 ./iva-stage0 --num-insertions 0
+    """
+    from .hub.convert_iva import convert_iva
+
+    with errors.status("Converting ..."):
+        report = convert_iva(
+            vision,
+            language_model,
+            dst,
+            tokenizer=tokenizer,
+            num_insertions=num_insertions,
+            num_query_tokens=query_tokens,
+            adapter_hidden_size=adapter_width,
+            seed=seed,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+        )
+    print_report(report, as_json)
 
 
 @convert_app.command("xgen-mm")

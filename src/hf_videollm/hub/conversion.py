@@ -164,6 +164,19 @@ def compare_bases(theirs: Any, ours: Any, file: Path) -> list[str]:
     ]
 
 
+def pixel_options(vision: Any) -> dict[str, Any]:
+    """Options that image and video processor share: CLIP resizes the shorter side and crops, SigLIP squeezes."""
+    size = vision.image_size
+    if vision.model_type == "clip_vision_model":
+        return {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    return {
+        "size": {"height": size, "width": size},
+        "do_center_crop": False,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+
+
 # Tensors
 
 

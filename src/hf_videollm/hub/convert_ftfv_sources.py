@@ -89,11 +89,11 @@ def read_visual(folder: Path, workspace: Path) -> Visual:
     return Visual(StoredWeights(visual, origin, notes), len(names) - len(visual))
 
 
-def read_language(folder: Path, workspace: Path) -> Language:
-    """Configuration and headers of the language model; code that the folder may carry is never run.
+def read_language_config(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Configuration of a causal language model, as transformers reads it and as it is written.
 
     Raises:
-        CheckpointError: it is no causal language model of transformers, or a file is missing or damaged.
+        CheckpointError: it is no causal language model of transformers.
     """
     file = folder / "config.json"
     raw = read_json(file)
@@ -108,11 +108,21 @@ def read_language(folder: Path, workspace: Path) -> Language:
             f"{file} describes a {config.model_type!r}, which is no causal language model: pass the folder of one "
             "(Vicuna 7B in the paper)."
         )
+    # Not of the model, but of the file: it loads in the type that the whole checkpoint says, and generates with cache.
+    config.dtype, config.use_cache, config.architectures = None, True, None
+    return config, raw
+
+
+def read_language(folder: Path, workspace: Path) -> Language:
+    """Configuration and headers of the language model; code that the folder may carry is never run.
+
+    Raises:
+        CheckpointError: it is no causal language model of transformers, or a file is missing or damaged.
+    """
+    config, raw = read_language_config(folder)
     weights = scan_any_weights(folder, workspace)
     if weights is None:
         raise CheckpointError(f"{folder} has no weights: download the language model again with all its files.")
-    # Not of the model, but of the file: it loads in the type that the whole checkpoint says, and generates with cache.
-    config.dtype, config.use_cache, config.architectures = None, True, None
     prefix = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].base_model_prefix + "."
     return Language(config, raw, weights, prefix, list(weights.notes))
 
@@ -171,4 +181,4 @@ def build_config(folder: Path, language: Any, **options: Any) -> FtfvConfig:
     return config
 
 
-__all__ = ["Language", "Visual", "build_config", "read_language", "read_visual"]
+__all__ = ["Language", "Visual", "build_config", "read_language", "read_language_config", "read_visual"]

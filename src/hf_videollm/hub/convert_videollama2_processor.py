@@ -18,7 +18,7 @@ from ..models.media_errors import CheckpointError
 from ..models.processing_videollama2 import VideoLlama2Processor, processor_options
 from ..models.processing_videollama2_av import VideoLlama2AVProcessor
 from ..models.video_processing_videollama2 import VideoLlama2VideoProcessor
-from .conversion import token_ids
+from .conversion import pixel_options, token_ids
 from .stream import read_json
 from .tokenizer_files import compare_eos, load_tokenizer
 from .tokenizer_videollama2 import prepare_tokenizer
@@ -80,8 +80,8 @@ def build_processor(config: VideoLlama2Config, language: str, tokenizer_folder: 
     if not had_padding:
         notes.append(f"the tokenizer had no padding token: {tokenizer.pad_token!r} is used.")
     ids = {modality: tokenizer.convert_tokens_to_ids(f"<{modality}>") for modality in modalities}
-    pixels = _pixel_options(config.vision_config)
-    image_class = CLIPImageProcessor if _is_clip(config.vision_config) else SiglipImageProcessor
+    pixels = pixel_options(config.vision_config)
+    image_class = CLIPImageProcessor if config.vision_config.model_type == "clip_vision_model" else SiglipImageProcessor
     parts: dict[str, Any] = {
         "image_processor": image_class(**pixels),
         "tokenizer": tokenizer,
@@ -126,23 +126,6 @@ def _chat_template(tokenizer: Any, language: str, modalities: tuple[str, ...]) -
             "language model: [INST] ... [/INST] with the system message in front is used."
         )
         return wrap_chat_template(MISTRAL_BODY, system_prompt, modalities), [note]
-
-
-def _is_clip(vision: Any) -> bool:
-    return vision.model_type == "clip_vision_model"
-
-
-def _pixel_options(vision: Any) -> dict[str, Any]:
-    """Options that image and video processor share: CLIP resizes the shorter side and crops, SigLIP squeezes."""
-    size = vision.image_size
-    if _is_clip(vision):
-        return {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
-    return {
-        "size": {"height": size, "width": size},
-        "do_center_crop": False,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
 
 
 def build_generation_config(

@@ -1,0 +1,268 @@
+"""A CLIP or SigLIP and a causal language model -> one IVA checkpoint, ready for training.
+
+There is no released IVA: the paper starts from these two, and so does whoever trains it. Both are loaded as
+transformers loads them (pickles with `weights_only`), and the folder appears complete or not at all.
+"""
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    CLIPImageProcessor,
+    PreTrainedModel,
+    SiglipImageProcessor,
+)
+
+from ..models.configuration_iva import IvaConfig
+from ..models.media_errors import CheckpointError
+from ..models.modeling_iva import IvaForConditionalGeneration
+from ..models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
+from ..models.video_processing_iva import IvaVideoProcessor
+from .atomic import atomic_folder
+from .conversion import check_places, parse_dtype, pixel_options, refuse, shape_text
+from .conversion_report import Rows, WrittenReport
+from .convert_ftfv_processor import build_generation_config
+from .convert_ftfv_sources import read_language_config
+from .stream import require_folder
+from .tokenizer_files import find_tokenizer_folder, load_tokenizer, set_padding, with_token
+
+PLACEHOLDERS = {"image": "<image>", "video": "<video>", "query": QUERY_TOKEN}
+IMAGE_PROCESSORS = {"clip_vision_model": CLIPImageProcessor, "siglip_vision_model": SiglipImageProcessor}
+# What a CLIP or SigLIP has beside its vision tower.
+TEXT_SIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_")
+NEW_PARTS = ("connector", "query_tokens", "adapter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IvaReport(WrittenReport):
+    """How an IVA was put together.
+
+    Attributes:
+        num_insertions: decoder layers before which the adapter is called; 0 without adapter.
+        new_parameters: values that no source has.
+        seed: of these.
+    """
+
+    vision: str
+    language_model: str
+    num_insertions: int
+    new_parameters: int
+    seed: int
+
+    def source_rows(self) -> Rows:
+        new = "connector, adapter, query tokens" if self.num_insertions else "connector"
+        return [
+            ("vision tower", self.vision),
+            ("language model", self.language_model),
+            (new, f"{self.new_parameters:,} random values, seed {self.seed}"),
+        ]
+
+
+def convert_iva(
+    vision: str | os.PathLike[str],
+    language_model: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    tokenizer: str | os.PathLike[str] | None = None,
+    num_insertions: int = 8,
+    num_query_tokens: int = 16,
+    adapter_hidden_size: int = 1024,
+    seed: int = 0,
+    dtype: str | torch.dtype | None = None,
+    max_shard_size: int = 5 * 10**9,
+    overwrite: bool = False,
+) -> IvaReport:
+    """Put an IVA checkpoint together that is ready for training (connector, adapter and query tokens are random).
+
+    The model is held in memory once.
+
+    Args:
+        vision: folder of a CLIP or SigLIP, or of its vision tower alone.
+        language_model: folder of a causal language model, such as Vicuna 7B.
+        destination: folder to write; must not exist, or be empty, unless `overwrite`.
+        tokenizer: folder of the tokenizer, where the language model's has none.
+        num_insertions: the paper's NI; 0 for the model of the first two stages, without adapter.
+        num_query_tokens: M, the paper's LQ.
+        adapter_hidden_size: width of the adapter.
+        seed: of the new parts; the global random state is left as it was.
+        dtype: type of all weights (`"float32"`, `"float16"`, `"bfloat16"`); that of the language model by default.
+        max_shard_size: bytes of one weight file.
+        overwrite: replace a destination that holds something.
+
+    Returns:
+        What was found and written.
+
+    Raises:
+        CheckpointError: a source is something else, a file is missing or damaged, a tensor does not fit, or the
+            options describe no IVA for these two.
+        FileExistsError: the destination holds something and `overwrite` is not set.
+    """
+    wanted = parse_dtype(dtype)
+    if max_shard_size < 1:
+        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
+    places = {"vision tower": Path(vision), "language model": Path(language_model)}
+    tokenizer_folder = None if tokenizer is None else Path(tokenizer)
+    if tokenizer_folder is not None:
+        places["tokenizer"] = tokenizer_folder
+    for name, place in places.items():
+        require_folder(place, f"the {name}")
+    check_places(Path(destination), dict(places))
+    vision_folder, language_folder = places["vision tower"], places["language model"]
+
+    with atomic_folder(Path(destination), overwrite=overwrite) as folder:
+        text_config, raw = read_language_config(language_folder)
+        words, ids, notes = _read_tokenizer(language_folder, tokenizer_folder, text_config.vocab_size)
+        options = {f"{modality}_token_id": token_id for modality, token_id in ids.items()} | {
+            "num_insertions": num_insertions,
+            "num_query_tokens": num_query_tokens,
+            "adapter_hidden_size": adapter_hidden_size,
+        }
+        config = _build_config(_read_vision_config(vision_folder), text_config, options)
+        generation_config, more = build_generation_config(language_folder, raw, text_config, words)
+        language = _load(MODEL_FOR_CAUSAL_LM_MAPPING[type(text_config)], language_folder, text_config, wanted or "auto")
+        tower_class = MODEL_MAPPING[type(config.vision_config)]
+        tower = _load(tower_class, vision_folder, config.vision_config, language.dtype, TEXT_SIDE)
+        model, new_parameters = _join(config, tower, language, seed)
+        model.generation_config = generation_config
+        model.save_pretrained(folder, save_original_format=False, max_shard_size=max_shard_size)
+        _build_processor(config, words).save_pretrained(folder)
+        files = sorted(folder.glob("*.safetensors"))
+        parameters = {id(weight): weight for weight in model.parameters()}.values()
+        return IvaReport(
+            vision=str(vision),
+            language_model=str(language_model),
+            destination=str(destination),
+            num_insertions=num_insertions,
+            new_parameters=new_parameters,
+            seed=seed,
+            parameters=sum(weight.numel() for weight in parameters),
+            weight_bytes=sum(weight.nbytes for weight in parameters),
+            weight_files=[file.name for file in files],
+            dtype=str(model.dtype).removeprefix("torch."),
+            token_ids=ids,
+            has_processor=True,
+            notes=notes + more,
+        )
+
+
+def _read_tokenizer(folder: Path, tokenizer: Path | None, vocab_size: int) -> tuple[Any, dict[str, int], list[str]]:
+    """The tokenizer with the placeholders, their ids, and notes."""
+    place = find_tokenizer_folder(folder, tokenizer, None)
+    if place is None:
+        raise CheckpointError(f"{folder} has no tokenizer, which gets the placeholders: pass --tokenizer FOLDER.")
+    words = load_tokenizer(place)
+    if len(words) > vocab_size:
+        raise CheckpointError(
+            f"The tokenizer in {place} has {len(words)} tokens, the language model only {vocab_size}: pass the "
+            "tokenizer of this model (--tokenizer)."
+        )
+    ids = {}
+    # Also without adapter, which may come later. None needs a row in the embedding table.
+    for modality, token in PLACEHOLDERS.items():
+        words, ids[modality] = with_token(words, token)
+    return words, ids, set_padding(words, None)
+
+
+def _read_vision_config(folder: Path) -> Any:
+    file = folder / "config.json"
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file} describes no model that transformers knows ({reason}).") from error
+    found = config.vision_config if config.model_type in ("clip", "siglip") else config
+    if found.model_type not in IMAGE_PROCESSORS:
+        raise CheckpointError(f"{file} describes a {config.model_type!r}: pass the folder of a CLIP or SigLIP.")
+    found.dtype, found.architectures = None, None
+    return found
+
+
+def _build_config(vision: Any, language: Any, options: dict[str, Any]) -> IvaConfig:
+    tied = bool(getattr(language, "tie_word_embeddings", False))
+    try:
+        config = IvaConfig(vision_config=vision, text_config=language, tie_word_embeddings=tied, **options)
+        config.validate()
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise CheckpointError(f"These sources and options describe no IVA: {' '.join(str(error).split())}") from error
+    return config
+
+
+def _load(model_class: Any, folder: Path, config: Any, dtype: Any, left_aside: tuple[str, ...] = ()) -> PreTrainedModel:
+    """A model with all its weights, and the folder without others than those that may be left aside."""
+    try:
+        model, found = model_class.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"The weights in {folder} cannot be read ({reason}).") from error
+    mismatched = {entry[0]: entry[1:] for entry in found["mismatched_keys"]}
+    refuse(
+        [
+            *(f"{folder} lacks {name}" for name in sorted(set(found["missing_keys"]) - set(mismatched))),
+            *(
+                f"{folder} holds {name}, which has no place in {model_class.__name__}"
+                for name in sorted(found["unexpected_keys"])
+                if not name.startswith(left_aside)
+            ),
+            *(
+                f"{name} in {folder} has the shape {shape_text(tuple(stored))} instead of {shape_text(tuple(wanted))}"
+                for name, (stored, wanted) in sorted(mismatched.items())
+            ),
+        ]
+    )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _join(config: IvaConfig, tower: Any, language: Any, seed: int) -> tuple[IvaForConditionalGeneration, int]:
+    """An IVA of these two, for saving, and the number of values that are new."""
+    with torch.device("meta"):
+        model = IvaForConditionalGeneration(config)
+    head: Any = language.get_output_embeddings()
+    if type(language.base_model) is not type(model.model.language_model) or getattr(head, "bias", None) is not None:
+        raise CheckpointError(
+            f"{type(language).__name__} is no plain decoder with a head without bias: use a LLaMA-like language model."
+        )
+    model.model.vision_tower, model.model.language_model, model.lm_head = tower, language.base_model, head
+    parts = [getattr(model.model, name) for name in NEW_PARTS if hasattr(model.model, name)]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for part in parts:
+            _start(model.model, part, language.dtype)
+    return model, sum(weight.numel() for part in parts for weight in part.parameters())
+
+
+def _start(model: Any, part: nn.Module, dtype: torch.dtype) -> None:
+    """Initial weights for a part that has none yet, drawn in float32 so that they are the same in any type."""
+    part.to_empty(device="cpu").float()
+    part.apply(model._init_weights)
+    part.to(dtype)
+
+
+def _build_processor(config: IvaConfig, tokenizer: Any) -> IvaProcessor:
+    pixels = pixel_options(config.vision_config)
+    return IvaProcessor(
+        image_processor=IMAGE_PROCESSORS[config.vision_config.model_type](**pixels),
+        tokenizer=tokenizer,
+        video_processor=IvaVideoProcessor(**pixels),
+        **processor_options(config),
+    )
+
+
+__all__ = ["IvaReport", "convert_iva"]
