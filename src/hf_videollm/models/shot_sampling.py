@@ -107,7 +107,7 @@ def find_shots_by_content(video: Any, threshold: float = 27.0) -> list[tuple[int
         UnsupportedMedia: the video is no file on this machine.
     """
     try:
-        import scenedetect  # type: ignore[import-not-found, unused-ignore]
+        import scenedetect
     except ImportError:
         raise MissingBackend(
             'Shots are found by PySceneDetect, which is not installed; run: pip install "hf-videollm[shots]", or pass '
