@@ -37,7 +37,7 @@ from xgen_mm_sources import (
     xgen_mm_tensors,
 )
 
-from hf_videollm import XgenMMConfig, XgenMMForConditionalGeneration
+from hf_videollm import XgenMMConfig, XgenMMForConditionalGeneration, save_checkpoint
 from hf_videollm.hub.conversion import model_shapes
 from hf_videollm.hub.convert_xgen_mm import convert_xgen_mm
 from hf_videollm.hub.convert_xgen_mm_keys import plan_conversion
@@ -374,3 +374,17 @@ def test_the_command(cli: Callable[..., tuple[int, str, str]], source: Path, tmp
     code, out, error = cli("convert", "xgen-mm", str(tmp_path / "out"), str(tmp_path / "again"))
     assert code == 2
     assert "already converted" in error
+
+
+def test_saved_again_with_its_processor(source: Path, tmp_path: Path) -> None:
+    folder, _ = convert(source)
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    again = save_checkpoint(model, processor, tmp_path / "again")
+    expected = model.state_dict()
+    found = AutoModelForImageTextToText.from_pretrained(again).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert AutoProcessor.from_pretrained(again).image_token_id == model.config.image_token_id
+    model.config.image_token_id += 1
+    with pytest.raises(ValueError, match="belongs to another model: its image_token_id is"):
+        save_checkpoint(model, processor, tmp_path / "wrong")

@@ -167,10 +167,10 @@ def test_frames_of_different_size_are_refused():
     model = make_linvt("qwen2_vl").model
     frames = [make_frames(1)[0], make_frames(1)[0][:28]]
     media = frame_inputs(make_processor("qwen2_vl"), "qwen2_vl", [frames])
-    with pytest.raises(
-        ValueError,
-        match=r"Qwen2VLModel.get_image_features gave \[2, 4\] tokens for frames of video 0.*LinVT has no row for 'qwen2_vl'",
-    ):
+    reason = (
+        r"Qwen2VLModel.get_image_features gave \[2, 4\] tokens for frames of video 0.*LinVT has no row for 'qwen2_vl'"
+    )
+    with pytest.raises(ValueError, match=reason):
         encode_frames(model.backbone, {k.removesuffix("_videos"): v for k, v in media.items()}, [2])
 
 

@@ -51,6 +51,12 @@ def save_checkpoint(
 
 def _check_pair(config: Any, processor: Any) -> None:
     """Refuse a processor whose prompts the model could not read."""
+    if not hasattr(config, "num_video_tokens"):
+        # XGen-MM, an image-LLM.
+        _compare({"image_token_id": (getattr(processor, "image_token_id", None), config.image_token_id)})
+        return
+    if not hasattr(processor, "video_processor"):
+        raise ValueError(f"{type(processor).__name__} reads no videos: pass the processor of the model's own design.")
     # A design that samples by rate has no number of its own.
     num_frames = processor.video_processor.num_frames or config.num_frames
     facts = {
@@ -63,8 +69,15 @@ def _check_pair(config: Any, processor: Any) -> None:
     if hasattr(config, "query_token_id"):
         expected_queries = config.num_query_tokens if config.num_insertions else 0
         facts["number of query tokens"] = (getattr(processor, "num_query_tokens", 0), expected_queries)
+        facts["image_temporal_token"] = (getattr(processor, "image_temporal_token", None), config.image_temporal_token)
         if expected_queries:
+            facts["query_placement"] = (getattr(processor, "query_placement", None), config.query_placement)
             facts["query_token_id"] = (getattr(processor, "query_token_id", None), config.query_token_id)
+    _compare(facts)
+
+
+def _compare(facts: dict[str, tuple[Any, Any]]) -> None:
+    """Found and expected values, by their names."""
     for name, (found, expected) in facts.items():
         if found != expected:
             raise ValueError(

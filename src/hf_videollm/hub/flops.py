@@ -101,8 +101,13 @@ def count_flops(
         published: kept tokens per frame -> TFLOPs of the paper, to stand beside the sweep.
 
     Raises:
-        ValueError: a number is out of range, or the model cannot be counted without weights.
+        ValueError: a number is out of range, the model cannot be counted without weights, or it is LinVT.
     """
+    if config.model_type == "linvt":
+        raise ValueError(
+            f"{source or 'linvt'} is a LinVT: what its image-LLM does with a frame is known when it runs, so its FLOPs "
+            "cannot be counted. hf-videollm info counts its parameters."
+        )
     num_frames = config.num_frames if num_frames is None else num_frames
     for name, value, least in (
         ("num_frames", num_frames, 1),

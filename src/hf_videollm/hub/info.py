@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ..inference import load_design_config
+from ..models.checkpoint_linvt import refuse_adapter
+from ..models.media_errors import CheckpointError
 
 # Filter-bank frames of 25 ms, one every 10 ms.
 FRAMES_OF_30_SECONDS = 2998
@@ -52,10 +54,10 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
         text_tokens: length of prompt and answer that the cache is estimated for.
 
     Raises:
-        CheckpointError: it is not a checkpoint of one of the designs.
+        CheckpointError: it is not a checkpoint of one of the designs, or only a part of one.
     """
     source = os.fspath(source)
-    config = load_design_config(source)
+    config = _load_config(source)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     tokens_per_video = config.num_video_tokens(config.num_frames)
@@ -77,6 +79,28 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
             config.get_text_config(), tokens_per_video + (tokens_per_sound or 0) + text_tokens
         ),
     )
+
+
+def _load_config(source: str) -> Any:
+    """Configuration of a whole model that watches videos; what is none yet is told how it becomes one."""
+    try:
+        config = load_design_config(source)
+    except CheckpointError as error:
+        if _model_type(source) != "xgen_mm":
+            raise
+        raise CheckpointError(
+            f"{source} is XGen-MM, an image-LLM: it watches videos behind LinVT (LinVTForCausalLM.from_image_llm)."
+        ) from error
+    if config.model_type == "linvt":
+        refuse_adapter(source)
+    return config
+
+
+def _model_type(source: str) -> str | None:
+    try:
+        return AutoConfig.from_pretrained(source).model_type
+    except (OSError, ValueError):
+        return None
 
 
 def count_parameters(model: Any) -> dict[str, int]:

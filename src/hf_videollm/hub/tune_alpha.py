@@ -150,6 +150,8 @@ def _check_task(
         raise ValueError("There are no records to answer.")
     if batch_size < 1 or max_new_tokens < 1:
         raise ValueError(f"batch_size ({batch_size}) and max_new_tokens ({max_new_tokens}) must be at least 1.")
+    if not hasattr(model, "lora_layers"):
+        raise ValueError(f"{type(model).__name__} keeps no LoRA whose alpha could be tuned: PLLaVA does.")
     model.lora_layers()
     for record in records:
         if record.answer is None:
