@@ -297,6 +297,15 @@ def test_media_that_do_not_fit_are_refused(call):
             run(**without("pixel_values_videos", "num_video_frames"))
 
 
+@torch.no_grad()
+def test_counts_of_frames_may_be_a_list():
+    model = make_linvt(NAME)
+    batch = make_batch(model)
+    as_list = {**batch, "num_video_frames": batch["num_video_frames"].tolist()}
+    assert torch.equal(model(**as_list).logits, model(**batch).logits)
+    assert torch.equal(model.generate(**as_list, max_new_tokens=2), model.generate(**batch, max_new_tokens=2))
+
+
 def test_frames_or_selections():
     model = make_linvt(NAME)
     media = videos(NAME, [make_frames(2)])

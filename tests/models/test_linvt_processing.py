@@ -385,6 +385,10 @@ def test_from_image_llm_takes_the_arguments_of_the_model(tiny_image_llm: str) ->
     batch = process(processor, ask(CLIP, OTHER))
     with torch.no_grad():
         assert model(**batch).logits.shape[:2] == batch["input_ids"].shape
+    told = LinVTProcessor.from_image_llm(tiny_image_llm, use_frame_times=False, recondition=True)
+    assert (told.use_frame_times, told.recondition) == (False, True)
+    assert (processor.use_frame_times, processor.recondition) == (True, False)
+    assert "video_frame_times" not in process(told, ask(CLIP))
     with_paper = LinVTProcessor.from_image_llm(tiny_image_llm)
     assert with_paper.num_video_tokens(9) == 112
     own_template = LinVTProcessor.from_image_llm(tiny_image_llm, chat_template="{{ messages[0]['role'] }}")
@@ -392,6 +396,24 @@ def test_from_image_llm_takes_the_arguments_of_the_model(tiny_image_llm: str) ->
 
 
 # Bad input
+
+
+def test_a_video_llm_is_no_image_llm(tiny_linvt_checkpoint: str, tiny_checkpoint: str, tiny_image_llm: str) -> None:
+    for folder in (tiny_linvt_checkpoint, tiny_checkpoint):
+        for made in (LinVTForCausalLM, LinVTProcessor):
+            with pytest.raises(ValueError, match="is a video-LLM already"):
+                made.from_image_llm(folder)
+    for made in (LinVTForCausalLM, LinVTProcessor):
+        with pytest.raises(
+            ValueError, match=r"linvt_config has no num_heads: it takes num_layers, num_attention_heads"
+        ):
+            made.from_image_llm(tiny_image_llm, linvt_config={"num_heads": 2})
+
+
+def test_a_question_with_the_placeholder_of_images() -> None:
+    processor = make_processor(NAME)
+    with pytest.raises(ValueError, match=r"take .* out of the texts of its messages"):
+        process(processor, ask(CLIP, text=f"What is {processor.image_token}?"))
 
 
 def test_errors_name_the_mend(clips: list[str]) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import cached_file
 
-from .configuration_linvt import LinVTConfig, LinVTModuleConfig
+from .configuration_linvt import LinVTConfig, LinVTModuleConfig, check_module_options
 from .linvt_backbones import EXAMPLES, check_backbone
 from .linvt_module import LinVTModule
 from .media_errors import CheckpointError
@@ -75,8 +75,9 @@ class LinVTCheckpointMixin(Base):
             kwargs: options of `AutoModelForImageTextToText.from_pretrained`.
 
         Raises:
-            ValueError: an image-LLM that LinVT cannot stand before, with the reason.
+            ValueError: an image-LLM that LinVT cannot stand before, with the reason; or an unknown option.
         """
+        check_module_options(linvt_config)
         image_llm = _load_image_llm(pretrained_model_name_or_path, kwargs)
         base, head = getattr(image_llm, "model", None), image_llm.get_output_embeddings()
         has_bias = getattr(image_llm.config, "lm_head_bias", False)

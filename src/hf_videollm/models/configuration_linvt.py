@@ -116,6 +116,21 @@ class LinVTModuleConfig(PreTrainedConfig):
                 )
 
 
+def check_module_options(options: Any) -> None:
+    """Refuse names that mean nothing; a saved configuration may hold more, of other releases.
+
+    Args:
+        options: a dict for `LinVTModuleConfig`; anything else passes.
+
+    Raises:
+        ValueError: with the name.
+    """
+    known = LinVTModuleConfig().to_dict()
+    if isinstance(options, dict) and (unknown := sorted(options.keys() - known.keys())):
+        own = [name for name in LinVTModuleConfig.__annotations__ if name in known]
+        raise ValueError(f"linvt_config has no {', '.join(unknown)}: it takes {', '.join(own)}.")
+
+
 @strict
 class LinVTConfig(PublishedConfig):
     r"""
@@ -208,4 +223,4 @@ class LinVTConfig(PublishedConfig):
             )
 
 
-__all__ = ["LinVTConfig", "LinVTModuleConfig", "num_windows"]
+__all__ = ["LinVTConfig", "LinVTModuleConfig", "check_module_options", "num_windows"]

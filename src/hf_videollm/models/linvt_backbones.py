@@ -97,6 +97,8 @@ def check_backbone(base: Any) -> None:
         ValueError: with the class and the reason.
     """
     name, model_type = type(base).__name__, base.config.model_type
+    if watches_videos(base.config):
+        raise ValueError(f"{name} is a video-LLM already: load it as it is, or take an image-LLM ({EXAMPLES}).")
     if not hasattr(base, "get_image_features"):
         raise ValueError(
             f"{name} has no get_image_features, so LinVT cannot get the tokens of frames: take an image-LLM that has "
@@ -115,6 +117,11 @@ def check_backbone(base: Any) -> None:
         reason = "its tower also feeds deeper layers of the language model, in a way that LinVT does not know"
     if reason is not None:
         raise ValueError(f"LinVT does not support {name} yet: {reason}. Take another image-LLM ({EXAMPLES}).")
+
+
+def watches_videos(config: Any) -> bool:
+    """Whether a configuration is one of this package's designs, LinVT among them."""
+    return hasattr(config, "num_video_tokens")
 
 
 def has_spatial_positions(base: Any) -> bool:
@@ -435,4 +442,5 @@ __all__ = [
     "split_frames",
     "text_positions",
     "token_types",
+    "watches_videos",
 ]

@@ -92,7 +92,10 @@ class LinVTModel(LinVTPreTrainedModel):
         self.backbone.set_input_embeddings(value)
 
     def select_videos(
-        self, num_video_frames: torch.Tensor, video_frame_times: torch.Tensor | None = None, **frames: Any
+        self,
+        num_video_frames: torch.Tensor | list[int],
+        video_frame_times: torch.Tensor | None = None,
+        **frames: Any,
     ) -> list[LinVTSelection]:
         """Encode videos and keep their best tokens, for as many questions as there will be.
 
@@ -109,7 +112,7 @@ class LinVTModel(LinVTPreTrainedModel):
         Raises:
             ValueError: no frames, or they do not fit the counts.
         """
-        counts = num_video_frames.tolist()
+        counts = torch.as_tensor(num_video_frames).flatten().tolist()
         if frames.get("pixel_values_videos") is None or min(counts, default=0) < 1:
             raise ValueError(
                 f"num_video_frames {counts} without frames: pass pixel_values_videos, and at least one frame per video."
@@ -156,7 +159,7 @@ class LinVTModel(LinVTPreTrainedModel):
     @can_return_tuple
     def get_video_features(
         self,
-        num_video_frames: torch.Tensor | None = None,
+        num_video_frames: torch.Tensor | list[int] | None = None,
         video_selections: list[LinVTSelection] | None = None,
         question_input_ids: torch.Tensor | None = None,
         question_attention_mask: torch.Tensor | None = None,
@@ -508,7 +511,7 @@ class LinVTForCausalLM(LinVTCheckpointMixin, LinVTGenerationMixin, LinVTPreTrain
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
 
-    def select_videos(self, num_video_frames: torch.Tensor, **frames: Any) -> list[LinVTSelection]:
+    def select_videos(self, num_video_frames: torch.Tensor | list[int], **frames: Any) -> list[LinVTSelection]:
         """See the base model."""
         return self.model.select_videos(num_video_frames, **frames)
 

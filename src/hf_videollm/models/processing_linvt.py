@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessingKwargs
 
-from .configuration_linvt import LinVTConfig
-from .linvt_backbones import frame_inputs
+from .configuration_linvt import LinVTConfig, check_module_options
+from .linvt_backbones import frame_inputs, watches_videos
 from .linvt_batches import join_rows
 from .linvt_prompts import (
     MARK,
@@ -149,6 +149,8 @@ class LinVTProcessor(ProcessorMixin):
         video_token_id: int | None = None,
         num_frames: int = 16,
         chat_template: str | None = None,
+        recondition: bool = False,
+        use_frame_times: bool = True,
         **kwargs: Any,
     ) -> Self:
         """The processor for what `LinVTForCausalLM.from_image_llm` makes of the same checkpoint and arguments.
@@ -160,16 +162,25 @@ class LinVTProcessor(ProcessorMixin):
             video_token_id: see `LinVTConfig`.
             num_frames: sampled of a video, where a call does not say.
             chat_template: instead of the image-LLM's own.
+            recondition: see `__init__`.
+            use_frame_times: see `__init__`.
             kwargs: options of `AutoProcessor.from_pretrained`.
 
         Raises:
-            ValueError: the checkpoint has no processor for images and text.
+            ValueError: the checkpoint has no processor for images and text, or is a video-LLM already; or an unknown
+                option of the module.
         """
-        inner = AutoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        check_module_options(linvt_config)
         hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
         backbone = AutoConfig.from_pretrained(
             pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
         )
+        if watches_videos(backbone):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} is a video-LLM already ({backbone.model_type}): load its processor "
+                "with AutoProcessor.from_pretrained, or take an image-LLM."
+            )
+        inner = AutoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
         config = LinVTConfig(
             backbone_config=backbone,
             linvt_config=linvt_config,
@@ -177,16 +188,25 @@ class LinVTProcessor(ProcessorMixin):
             video_token_id=video_token_id,
             num_frames=num_frames,
         )
-        return cls.from_image_llm_processor(inner, config, chat_template)
+        return cls.from_image_llm_processor(inner, config, chat_template, recondition, use_frame_times)
 
     @classmethod
-    def from_image_llm_processor(cls, image_llm_processor: Any, config: Any, chat_template: str | None = None) -> Self:
+    def from_image_llm_processor(
+        cls,
+        image_llm_processor: Any,
+        config: Any,
+        chat_template: str | None = None,
+        recondition: bool = False,
+        use_frame_times: bool = True,
+    ) -> Self:
         """The processor for a model of this configuration.
 
         Args:
             image_llm_processor: the processor of the image-LLM.
             config: a `LinVTConfig`.
             chat_template: instead of the image-LLM's own.
+            recondition: see `__init__`.
+            use_frame_times: see `__init__`.
 
         Raises:
             ValueError: the processor is none for images and text, or belongs to another image-LLM.
@@ -215,6 +235,8 @@ class LinVTProcessor(ProcessorMixin):
             image_token_id=config.image_token_id,
             video_token_id=config.video_token_id,
             num_tokens_per_video=config.linvt_config.num_output_tokens,
+            recondition=recondition,
+            use_frame_times=use_frame_times,
         )
 
     @property
@@ -309,7 +331,8 @@ class LinVTProcessor(ProcessorMixin):
             if kinds is not None and len(parts) - 1 != len(kinds[index]):
                 raise ValueError(
                     f"The chat template wrote {len(parts) - 1} {token} for {len(kinds[index])} images and videos of "
-                    f"conversation {index}: pass a chat_template that writes one for each."
+                    f"conversation {index}: take {token} out of the texts of its messages if it stands there, or pass "
+                    "a chat_template that writes one for each."
                 )
             mark = MARK + MORE_MARK * (len(token) - 1)
             are_videos = [True] * (len(parts) - 1) if kinds is None else [kind == "video" for kind in kinds[index]]
