@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from .models.configuration_video_llm import PIPELINE_TASK, PublishedConfig
@@ -41,7 +42,12 @@ def load_pipeline(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
     arguments: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
     # An unconverted checkpoint would load as another model, most of it random.
-    load_design_config(os.fspath(source), **arguments)
+    config = load_design_config(os.fspath(source), **arguments)
+    # Designs that have the field say themselves whether there is an adapter.
+    if lora_alpha is not None and not hasattr(config, "lora_alpha"):
+        raise CheckpointError(
+            f"{os.fspath(source)} has no LoRA adapter whose strength could be set: leave out lora_alpha."
+        )
     place = _parse_device(device)
     model = AutoModelForImageTextToText.from_pretrained(
         os.fspath(source), dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
@@ -83,11 +89,16 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
     """Configuration of a checkpoint of one of our designs.
 
     Raises:
-        CheckpointError: the folder holds something else; official checkpoints are pointed to the converter.
+        CheckpointError: the folder holds something else, or impossible values; official checkpoints are pointed to
+            the converter.
     """
     check_source(source)
     try:
         config = AutoConfig.from_pretrained(source, **kwargs)
+    except StrictDataclassError as error:
+        # What is wrong is its cause; it tells only which check found it.
+        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        raise CheckpointError(f"{source}: config.json describes no model that can be built ({reason}).") from error
     except (OSError, ValueError) as error:
         if advice := _advice_for_official(source):
             raise CheckpointError(f"{source} is an unconverted checkpoint. {advice}") from error

@@ -13,7 +13,14 @@ import torch
 from factory import QUERY, VIDEO, DesignCase, Row, collate, iva_case, random_frames, with_labels, with_other_media
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch._dynamo.testing import CompileCounter
-from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StaticCache,
+)
 
 from hf_videollm.models.configuration_iva import IvaConfig
 from hf_videollm.models.iva_frames import IvaVideoState, MediumFrames
@@ -323,6 +330,70 @@ def test_query_tokens_need_no_row_in_the_embedding_table() -> None:
     text = case.make_batch([[]])
     embeds = model.get_input_embeddings()(text["input_ids"])
     assert_same(logits_of(model, {"inputs_embeds": embeds}), logits_of(model, text))
+
+
+# Placeholders that a model would write
+
+
+class Favour(LogitsProcessor):
+    """Makes a model want to write placeholders."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores.clone()
+        scores[:, [QUERY, VIDEO]] += 1e4
+        return scores
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_placeholders_are_not_written(use_cache: bool) -> None:
+    case = iva_case("llama")
+    model, batch = case.make_model(), case.make_batch([["v3"], ["v2", "i"]], padding_side="left")
+    model.generation_config.suppress_tokens = None
+    options = {"max_new_tokens": 5, "do_sample": False, "use_cache": use_cache}
+    favour = {"logits_processor": LogitsProcessorList([Favour()])}
+    length = batch["input_ids"].shape[1]
+    found = model.generate(**batch, **options, **favour)[:, length:]
+    assert not torch.isin(found, torch.tensor([QUERY, VIDEO])).any()
+    first = int(found[0, 0])
+    assert not (model.generate(**batch, **options, suppress_tokens=[first]) == first)[:, length:].any()
+    # As transformers generates.
+    without = lambda: GenerationMixin.generate(model, **batch, **options, **favour)  # noqa: E731
+    if use_cache:
+        assert torch.isin(without()[:, length:], torch.tensor([QUERY, VIDEO])).all()
+    else:
+        with pytest.raises(ValueError, match=r"placeholders|query tokens"):
+            without()
+
+
+def test_prompt_lookup_copies_no_placeholders() -> None:
+    case = iva_case("llama")
+    model, batch = case.make_model(), case.make_batch([["v3"]])
+    model.generation_config.suppress_tokens = None
+    # The prompt ends with the words that stand before its query tokens, too.
+    ids = batch["input_ids"]
+    start = int((ids[0] == QUERY).int().argmax())
+    ids = torch.cat([ids, ids[:, start - 2 : start]], -1)
+    batch |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    options = {"max_new_tokens": 8, "do_sample": False}
+    expected = model.generate(**batch, **options)
+    assert torch.equal(model.generate(**batch, **options, prompt_lookup_num_tokens=4), expected)
+
+
+def test_a_query_token_in_a_step_is_text() -> None:
+    case = iva_case("llama")
+    model, batch = case.make_model(), case.make_batch([["v3"]])
+    found, expected = DynamicCache(), DynamicCache()
+    with torch.no_grad():
+        for cache in (found, expected):
+            model(**batch, past_key_values=cache)
+        query = torch.tensor([[QUERY]])
+        logits = model(query, past_key_values=found).logits
+        embeds = model.get_input_embeddings()(query)
+        states = model.model.language_model(inputs_embeds=embeds, past_key_values=expected).last_hidden_state
+        assert_same(logits, model.lm_head(states))
+        assert_moved(logits, model(torch.tensor([[7]]), past_key_values=found).logits)
+        with pytest.raises(ValueError, match="no video or image for them to look at"):
+            model(query.expand(1, 3), past_key_values=found)
 
 
 # A second question

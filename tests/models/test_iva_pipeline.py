@@ -1,6 +1,7 @@
 """IVA through everything around the model: pipeline, command line, checkpoints, trainer; and the paper's stages."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,26 @@ def test_processor_of_another_model_is_refused(tmp_path: Path) -> None:
         save_checkpoint(make_model(), make_processor(num_query_tokens=0), tmp_path / "out")
     with pytest.raises(ValueError, match="query tokens is 3, the model's 0"):
         save_checkpoint(make_model(num_insertions=0), make_processor(), tmp_path / "out")
+    with pytest.raises(ValueError, match="query_placement is every, the model's last"):
+        save_checkpoint(make_model(), make_processor(query_placement="every"), tmp_path / "out")
+    with pytest.raises(ValueError, match="image_temporal_token is True, the model's False"):
+        save_checkpoint(make_model(image_temporal_token=False), make_processor(), tmp_path / "out")
+
+
+def test_impossible_values_and_options_are_told_in_one_line(
+    cli: Callable[..., tuple[int, str, str]], tiny_iva_checkpoint: str, clips: list[str], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_iva_checkpoint, tmp_path / "bad")
+    config = json.loads((tmp_path / "bad" / "config.json").read_text())
+    (tmp_path / "bad" / "config.json").write_text(json.dumps({**config, "num_insertions": 3}))
+    for arguments in (("ask", clips[0], QUESTION, "--model", str(tmp_path / "bad")), ("info", str(tmp_path / "bad"))):
+        code, out, error = cli(*arguments)
+        assert (code, out) == (2, "")
+        assert "num_insertions is 3, but the language model has 2 layers" in error
+        assert "bad: config.json" in error
+    code, _, error = cli("ask", clips[0], QUESTION, "--model", tiny_iva_checkpoint, "--lora-alpha", "4")
+    assert code == 2
+    assert "has no LoRA adapter" in error
 
 
 def test_adapter_is_added_to_a_model_of_the_first_stages(tmp_path: Path, clips: list[str]) -> None:

@@ -404,6 +404,11 @@ def test_options_that_mean_nothing() -> None:
         make_processor(num_query_tokens=-1)
     with pytest.raises(ValueError, match="query_placement must be one of last, every, not 'first'"):
         make_processor(query_placement="first")
+    chat = [user(A_VIDEO, "?")]
+    with pytest.raises(ValueError, match="query_placement must be one of none, last, every, not 'first'"):
+        make_processor().apply_chat_template(chat, query_placement="first")
+    with pytest.raises(ValueError, match="query_placement='last', but num_query_tokens is 0"):
+        make_processor(num_query_tokens=0).apply_chat_template(chat, query_placement="last")
 
 
 def test_saved_processor_is_the_same_and_can_be_loaded_with_another_placement(tmp_path: Path) -> None:

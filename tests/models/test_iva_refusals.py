@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from factory import QUERY, VIDEO, DesignCase, collate, iva_case
+from transformers import StaticCache
 
 from hf_videollm.models.configuration_iva import IvaConfig
 from hf_videollm.models.iva_hooks import decoder_layers
@@ -84,7 +85,12 @@ def test_configurations_that_cannot_be() -> None:
         ({"num_insertions": -1}, "num_insertions must not be negative"),
         ({"num_query_tokens": 0}, "num_query_tokens must be at least 1"),
         ({"frames_per_chunk": 0}, "frames_per_chunk must be at least 1 or None"),
-        ({"selector_temperature": 0.0}, "selector_temperature must be above 0"),
+        ({"selector_temperature": 0.0}, "selector_temperature must be a number above 0"),
+        ({"selector_temperature": float("nan")}, "selector_temperature must be a number above 0, not nan"),
+        ({"causal_mlp_ratio": 0}, "causal_mlp_ratio must be at least 1"),
+        ({"max_frames_on_device": -1}, "max_frames_on_device must not be negative"),
+        ({"query_token_id": VIDEO}, "ids of their own, but some are the same: .*query_token_id"),
+        ({"image_token_id": VIDEO, "num_insertions": 0}, "ids of their own, but some are the same: image_token_id"),
         ({"causal_num_heads": 3}, "multiple of causal_num_heads"),
         ({"query_placement": "first"}, "query_placement"),
         ({"frame_token_order": "random"}, "frame_token_order"),
@@ -114,6 +120,40 @@ def test_frames_without_the_class_token_that_was_promised(strategy: str, problem
         embeddings.register_forward_hook(lambda module, args, output: output[:, 1:])
     with pytest.raises(ValueError, match=f"clip_vision_model gave 1[67] tokens for 16 patches: {problem}"):
         model(**batch)
+
+
+def test_a_tower_with_register_tokens() -> None:
+    registers = {"model_type": "dinov2_with_registers", "num_register_tokens": 4, "hidden_size": 32}
+    with pytest.raises(Exception, match="dinov2_with_registers has num_register_tokens=4, which are no patches"):
+        iva_case("llama").make_config(vision_config=registers)
+    # Of a tower that does not tell: tokens that are no patches must not be looked at as if they were.
+    case = iva_case("llama")
+    model, batch = case.make_model(), case.make_batch([["v3"]])
+    layers = model.model.vision_tower.embeddings
+    layers.register_forward_hook(lambda module, args, output: torch.cat([output, output[:, :2]], 1))
+    with pytest.raises(ValueError, match=r"gave 19 tokens a frame instead of 17 \(16 patches\)"):
+        model(**batch)
+
+
+def test_prefill_in_chunks_is_refused() -> None:
+    case = iva_case("llama")
+    model, batch = case.make_model(), case.make_batch([["v3"]])
+    with pytest.raises(ValueError, match="prefill_chunk_size cuts the prompt, but IVA's adapter needs"):
+        model.generate(**batch, max_new_tokens=2, prefill_chunk_size=4)
+    model.generation_config.prefill_chunk_size = 4
+    with pytest.raises(ValueError, match="prefill_chunk_size cuts the prompt"):
+        model.generate(**batch, max_new_tokens=2)
+    model.generate(**batch, max_new_tokens=2, prefill_chunk_size=None)
+
+
+def test_caches_that_cannot_be_cut() -> None:
+    case = iva_case("llama")
+    model, batch = case.make_model(), case.make_batch([["v3"]])
+    cache = StaticCache(model.config.get_text_config(), max_cache_len=64)
+    with torch.no_grad():
+        model(**batch, past_key_values=cache)
+    with pytest.raises(ValueError, match=r"A cache of StaticLayer cannot be cut .*past_key_values=DynamicCache\(\)"):
+        model.crop_to_queries(cache, batch["input_ids"])
 
 
 def test_prompts_and_media_that_do_not_fit() -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ..inference import load_design_config
@@ -99,7 +100,7 @@ def _load_config(source: str) -> Any:
 def _model_type(source: str) -> str | None:
     try:
         return AutoConfig.from_pretrained(source).model_type
-    except (OSError, ValueError):
+    except (OSError, ValueError, StrictDataclassError):
         return None
 
 

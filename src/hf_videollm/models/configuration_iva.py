@@ -1,5 +1,6 @@
 """Configuration of IVA (Interactive Visual Adapter, 2024), its rule for tokens and its insertion points."""
 
+import math
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -149,16 +150,18 @@ class IvaConfig(VideoLlmConfig):
 
     def validate_architecture(self) -> None:
         super().validate_architecture()
-        for name in ("num_query_tokens", "adapter_hidden_size", "num_adapter_layers", "causal_num_heads"):
+        at_least_1 = ("num_query_tokens", "adapter_hidden_size", "num_adapter_layers")
+        for name in (*at_least_1, "causal_num_heads", "causal_mlp_ratio"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("num_insertions", "causal_num_layers"):
+        for name in ("num_insertions", "causal_num_layers", "max_frames_on_device"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}.")
         if self.frames_per_chunk is not None and self.frames_per_chunk < 1:
             raise ValueError(f"frames_per_chunk must be at least 1 or None, not {self.frames_per_chunk}.")
-        if self.selector_temperature <= 0:
-            raise ValueError(f"selector_temperature must be above 0, not {self.selector_temperature}.")
+        if not 0 < self.selector_temperature < math.inf:
+            raise ValueError(f"selector_temperature must be a number above 0, not {self.selector_temperature}.")
+        self._check_placeholders()
         num_layers = self.text_config.num_hidden_layers
         if self.num_insertions > num_layers:
             raise ValueError(
@@ -170,12 +173,24 @@ class IvaConfig(VideoLlmConfig):
                 f"The width of the vision features ({self.vision_width}) must be even (sine and cosine of the frame's "
                 f"number) and a multiple of causal_num_heads ({self.causal_num_heads})."
             )
+        if num_registers := getattr(self.vision_config, "num_register_tokens", 0):
+            raise ValueError(
+                f"{self.vision_config.model_type} has num_register_tokens={num_registers}, which are no patches: use a "
+                "vision tower without register tokens, such as CLIP or SigLIP."
+            )
         has_class_token = self.vision_config.model_type not in TOWERS_WITHOUT_CLASS_TOKEN
         if self.vision_feature_select_strategy == "default" and not has_class_token:
             raise ValueError(
                 f"{self.vision_config.model_type} has no class token: set vision_feature_select_strategy='full' (the "
                 "global feature of a frame is then the mean of its patches)."
             )
+
+    def _check_placeholders(self) -> None:
+        names = [f"{name}_token_id" for name in (*self.modalities, *(["query"] if self.num_insertions else []))]
+        ids = [getattr(self, name) for name in names]
+        if len(set(ids)) < len(ids):
+            pairs = ", ".join(f"{name} {token_id}" for name, token_id in zip(names, ids, strict=True))
+            raise ValueError(f"Placeholders must have ids of their own, but some are the same: {pairs}.")
 
 
 __all__ = ["IvaConfig", "num_visual_tokens"]

@@ -141,14 +141,14 @@ def join_in_chunks(clips: Sequence[torch.Tensor], size: int) -> Iterator[torch.T
 
 
 def check_class_token(num_tokens: int, frames: torch.Tensor, config: IvaConfig) -> None:
-    """Refuse a tower whose first token is not what the configuration says.
+    """Refuse a tower that gives other tokens than the configuration says.
 
     Args:
         num_tokens: tokens that the tower gave for a frame.
         frames: `(frames, 3, height, width)`, some frames.
 
     Raises:
-        ValueError: a class token is missing, or is there against expectation.
+        ValueError: a class token is missing, or is there against expectation; or there are tokens that are no patches.
     """
     if (size := getattr(config.vision_config, "patch_size", None)) is None:
         return
@@ -164,6 +164,12 @@ def check_class_token(num_tokens: int, frames: torch.Tensor, config: IvaConfig) 
         raise ValueError(
             f"{name} gave {num_tokens} tokens for {num_patches} patches: it has a class token. Set "
             "vision_feature_select_strategy='default' (it is then the global feature of its frame)."
+        )
+    num_expected = num_patches + (config.vision_feature_select_strategy == "default")
+    if num_tokens != num_expected:
+        raise ValueError(
+            f"{name} gave {num_tokens} tokens a frame instead of {num_expected} ({num_patches} patches): IVA takes "
+            "towers of patches with or without a class token, such as CLIP and SigLIP."
         )
 
 

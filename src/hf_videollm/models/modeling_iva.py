@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import Cache
+from transformers import Cache, GenerationConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple, torch_compilable_check
@@ -250,8 +250,10 @@ class IvaModel(VideoLlmModel):
         return IvaVideoState(media, torch.cat(rows))
 
     def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
-        is_query = input_ids == self.config.query_token_id
-        return super()._embeddable_ids(input_ids, {**masks, "query": is_query} if self.config.num_insertions else masks)
+        token_id = self.config.query_token_id
+        if self.config.num_insertions and token_id >= self.get_input_embeddings().num_embeddings:
+            masks = {**masks, "query": input_ids == token_id}
+        return super()._embeddable_ids(input_ids, masks)
 
     def run_language_model(
         self,
@@ -272,6 +274,9 @@ class IvaModel(VideoLlmModel):
         Raises:
             ValueError: media, query tokens and the language model do not fit each other.
         """
+        if not features and video_state is None and _is_step(inputs_embeds, kwargs.get("past_key_values")):
+            # A token of the answer, whichever it is; the adapter had its part in the prompt.
+            return super().run_language_model(inputs_embeds, prompt, features, masks, **kwargs)
         queries = self._find_queries(*prompt)
         if not self.config.num_insertions:
             torch_compilable_check(
@@ -408,6 +413,13 @@ class IvaModel(VideoLlmModel):
         return [weights[:, :, row, valid][..., context.frames.rows == row] for row, valid in enumerate(context.valid)]
 
 
+def _is_step(inputs_embeds: torch.Tensor, past_key_values: Cache | None) -> bool:
+    """Whether this is one token behind a cache that holds something: a step of decoding, not a prompt."""
+    if inputs_embeds.shape[1] != 1 or past_key_values is None:
+        return False
+    return torch.compiler.is_compiling() or bool(past_key_values.get_seq_length() > 0)
+
+
 class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
     """IVA that answers questions on videos and images.
 
@@ -418,6 +430,32 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
 
     config_class = IvaConfig
     model_class = IvaModel
+
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers. Placeholders of media and query tokens are never written: they would be taken for media.
+
+        Raises:
+            ValueError: `prefill_chunk_size` is set: the adapter needs all frames and all query tokens in one call.
+        """
+        settings = generation_config or self.generation_config
+        if kwargs.get("prefill_chunk_size", getattr(settings, "prefill_chunk_size", None)) is not None:
+            raise ValueError(
+                "prefill_chunk_size cuts the prompt, but IVA's adapter needs its frames and query tokens in one call: "
+                "leave it out. Memory of long videos is bounded by vision_chunk_size and max_frames_on_device."
+            )
+        vocab_size = self.config.text_config.vocab_size
+        placeholders = {getattr(self.config, f"{name}_token_id") for name in (*self.config.modalities, "query")}
+        # Most placeholders have no row in the head, and need no care.
+        if writable := {token_id for token_id in placeholders if token_id < vocab_size}:
+            asked = kwargs.get("suppress_tokens", settings.suppress_tokens) or []
+            kwargs["suppress_tokens"] = sorted(writable | set(asked))
+        return super().generate(inputs, generation_config, *args, **kwargs)
 
     # The argument is named, because `generate` takes none but those it finds named here or in the forward.
     def prepare_inputs_for_generation(
@@ -457,8 +495,8 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
         """Cut the cache of a conversation back to before its query tokens, which stand before the next answer instead.
 
         Args:
-            past_key_values: the cache; it is changed. Layers with a sliding window have forgotten what is needed: give
-                such a language model a plain `DynamicCache()`.
+            past_key_values: a `DynamicCache`; it is changed. Static caches cannot be cut, and layers with a sliding
+                window have forgotten what is needed: give such a language model a plain `DynamicCache()`.
             input_ids: `(batch, length)`, the prompts it was made from.
 
         Returns:
@@ -466,7 +504,8 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
             without query tokens, the answer, and the next question with query tokens.
 
         Raises:
-            ValueError: there are no query tokens, or they do not stand at the same place in all rows.
+            ValueError: there are no query tokens, or they do not stand at the same place in all rows; or the cache
+                cannot be cut.
         """
         queries = input_ids == self.config.query_token_id
         first = set(queries.int().argmax(-1).tolist())
@@ -476,8 +515,16 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
                 "cut their cache at one place."
             )
         length: int = first.pop()
-        if surplus := past_key_values.get_seq_length() - length:
-            past_key_values.crop(-surplus)
+        if surplus := int(past_key_values.get_seq_length()) - length:
+            try:
+                past_key_values.crop(-surplus)
+            except (AttributeError, NotImplementedError, RuntimeError) as error:
+                layers = getattr(past_key_values, "layers", None) or [past_key_values]
+                kinds = ", ".join(sorted({type(layer).__name__ for layer in layers}))
+                raise ValueError(
+                    f"A cache of {kinds} cannot be cut back to before the query tokens: pass "
+                    "past_key_values=DynamicCache() with the first prompt."
+                ) from error
         return length
 
 

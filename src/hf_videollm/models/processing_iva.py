@@ -68,8 +68,7 @@ class IvaProcessor(VideoLlmProcessor):
         """
         if num_query_tokens < 0:
             raise ValueError(f"num_query_tokens must be at least 0, not {num_query_tokens}.")
-        if query_placement not in QUERY_PLACEMENTS:
-            raise ValueError(f"query_placement must be one of {', '.join(QUERY_PLACEMENTS)}, not {query_placement!r}.")
+        check_placement(query_placement, QUERY_PLACEMENTS)
         self.query_token = query_token
         self.query_token_id = query_token_id(tokenizer, query_token) if num_query_tokens else None
         self.num_query_tokens = num_query_tokens
@@ -93,7 +92,16 @@ class IvaProcessor(VideoLlmProcessor):
 
         Args:
             query_placement: `"last"`, `"every"` or `"none"`; the processor's own when `None`.
+
+        Raises:
+            ValueError: an unknown placement, or query tokens are asked for and the processor has none.
         """
+        check_placement(query_placement, (None, "none", *QUERY_PLACEMENTS))
+        if query_placement in QUERY_PLACEMENTS and not self.num_query_tokens:
+            raise ValueError(
+                f"query_placement={query_placement!r}, but num_query_tokens is 0: the model of this processor has no "
+                "adapter."
+            )
         placement = query_placement or (self.query_placement if self.num_query_tokens else "none")
         # A template of the user's may know nothing of it.
         if "query_placement" in str(chat_template or self.chat_template):
@@ -149,6 +157,13 @@ class IvaProcessor(VideoLlmProcessor):
     def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
         # Truncation takes the end of a prompt, and so the query tokens first.
         super()._check_special_mm_tokens(text, text_inputs, [*modalities, "query"])
+
+
+def check_placement(placement: str | None, known: Sequence[str | None]) -> None:
+    """Raises `ValueError` for a placement of query tokens that is not known."""
+    if placement not in known:
+        names = ", ".join(name for name in known if name is not None)
+        raise ValueError(f"query_placement must be one of {names}, not {placement!r}.")
 
 
 def query_token_id(tokenizer: Any, token: str) -> int | None:
