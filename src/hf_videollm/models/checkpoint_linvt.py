@@ -43,7 +43,7 @@ class AdapterRefusalMixin(Base):
             CheckpointError: as for every design; or it is LinVT alone, which `from_adapter` loads.
         """
         if pretrained_model_name_or_path is not None and kwargs.get("strict", True):
-            refuse_adapter(pretrained_model_name_or_path, **_options(kwargs, "revision"))
+            refuse_adapter(pretrained_model_name_or_path, **_options(kwargs, "revision", "subfolder"))
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
 
