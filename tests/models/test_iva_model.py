@@ -16,6 +16,7 @@ from torch._dynamo.testing import CompileCounter
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
+    GenerationConfig,
     GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
@@ -356,6 +357,10 @@ def test_placeholders_are_not_written(use_cache: bool) -> None:
     assert not torch.isin(found, torch.tensor([QUERY, VIDEO])).any()
     first = int(found[0, 0])
     assert not (model.generate(**batch, **options, suppress_tokens=[first]) == first)[:, length:].any()
+    config = GenerationConfig(max_new_tokens=5, do_sample=False, use_cache=use_cache, suppress_tokens=[first])
+    given = model.generate(**batch, **favour, generation_config=config)[:, length:]
+    assert not torch.isin(given, torch.tensor([QUERY, VIDEO, first])).any()
+    assert config.suppress_tokens == [first]
     # As transformers generates.
     without = lambda: GenerationMixin.generate(model, **batch, **options, **favour)  # noqa: E731
     if use_cache:

@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from PIL import Image
-from tiny_iva_checkpoint import IMAGE, QUERIES, QUERY, make_config, make_model, make_processor
+from tiny_iva_checkpoint import IMAGE, QUERIES, QUERY, QUERY_TOKEN, make_config, make_model, make_processor
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback, pipeline
+from typer.testing import CliRunner
 
 import hf_videollm
 from hf_videollm import CheckpointError, VideoTextToTextPipeline, save_checkpoint
 from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
 from hf_videollm.hub.flops_presets import IVA_VARIANTS
 from hf_videollm.models.processing_iva import processor_options
+from hf_videollm.training import sft
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.learning_rates import learning_rate_of
 from hf_videollm.training.loading import load_for_training
@@ -298,6 +301,26 @@ def test_a_recipe_gives_the_model_its_adapter(stage1: str, records: str, tmp_pat
     model, processor = load_for_training(str(tmp_path / "stage2"), {"num_insertions": 1})
     assert (model.config.insertion_layers, processor.num_query_tokens) == ([0], QUERIES)
     assert torch.equal(model.model.adapter.output.weight, merged.model.adapter.output.weight)
+
+
+def test_options_of_the_model_on_the_command_line(stage1: str, records: str) -> None:
+    app = typer.Typer()
+    app.command()(sft._main)
+    base = ["iva_instruct", "--model", stage1, "--records", records, "--dry-run"]
+    # The recipe asks for 8, which is too many for two layers; the command line counts.
+    shown = CliRunner().invoke(app, [*base, "--model-option", "num_insertions=2"])
+    assert shown.exit_code == 0
+    assert f"{QUERY_TOKEN}*{QUERIES} " in shown.stdout
+    shown = CliRunner().invoke(app, [*base, "--model-option", "num_insertions=0"])
+    assert shown.exit_code == 0
+    assert QUERY_TOKEN not in shown.stdout
+    for options, words in (
+        ([], "num_insertions is 8, but the language model has 2 layers"),
+        (["--model-option", "num_insertions"], "--model-option must be NAME=VALUE"),
+    ):
+        refused = CliRunner().invoke(app, [*base, *options])
+        assert refused.exit_code == 2
+        assert words in refused.stderr
 
 
 def test_options_add_parts_and_nothing_else(stage1: str, tiny_iva_checkpoint: str) -> None:

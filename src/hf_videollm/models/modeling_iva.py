@@ -8,6 +8,7 @@
 How the adapter gets between the layers is in `iva_hooks.py`, what it does in `iva_adapter.py`.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -453,8 +454,13 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
         placeholders = {getattr(self.config, f"{name}_token_id") for name in (*self.config.modalities, "query")}
         # Most placeholders have no row in the head, and need no care.
         if writable := {token_id for token_id in placeholders if token_id < vocab_size}:
-            asked = kwargs.get("suppress_tokens", settings.suppress_tokens) or []
-            kwargs["suppress_tokens"] = sorted(writable | set(asked))
+            asked = kwargs.pop("suppress_tokens", settings.suppress_tokens) or []
+            # transformers wants such options in one of the two places only.
+            generation_config = copy.deepcopy(generation_config)
+            if generation_config is None:
+                kwargs["suppress_tokens"] = sorted(writable | set(asked))
+            else:
+                generation_config.suppress_tokens = sorted(writable | set(asked))
         return super().generate(inputs, generation_config, *args, **kwargs)
 
     # The argument is named, because `generate` takes none but those it finds named here or in the forward.
