@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from peft import PeftModel
 from PIL import Image
 from tiny_iva_checkpoint import IMAGE, QUERIES, QUERY, QUERY_TOKEN, make_config, make_model, make_processor
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback, pipeline
@@ -295,8 +296,13 @@ def test_a_recipe_gives_the_model_its_adapter(stage1: str, records: str, tmp_pat
     start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     assert all(torch.equal(start[name], again[name]) for name in start), "the new parts must follow the seed"
     trainer.train()
+    trainer.save_model(str(tmp_path / "lora"))
     merged = trainer.model.merge_and_unload()
     assert merged.model.adapter.output.weight.any()
+    # As the recipe tells.
+    base, _ = load_for_training(stage1, recipe.model_options, seed=1)
+    loaded = PeftModel.from_pretrained(base, str(tmp_path / "lora")).merge_and_unload().state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in merged.state_dict().items())
     save_checkpoint(merged, trainer.processing_class, tmp_path / "stage2")
     model, processor = load_for_training(str(tmp_path / "stage2"), {"num_insertions": 1})
     assert (model.config.insertion_layers, processor.num_query_tokens) == ([0], QUERIES)
