@@ -53,22 +53,27 @@ def _write_video(file: Path) -> None:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.time_base = Fraction(1, FRAMES_PER_SECOND)
+        # All streams before the first packet: with it, the container fixes what it holds.
+        track = _add_track(container, "aac")
         for step in range(num_frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(_picture(step), format="rgb24")))
         container.mux(stream.encode())
-        _write_track(container, "aac")
+        _write_tone(container, track)
 
 
 def _write_sound(file: Path) -> None:
     with av.open(str(file), "w") as container:
-        _write_track(container, "libmp3lame" if file.suffix == ".mp3" else "pcm_s16le")
+        _write_tone(container, _add_track(container, "libmp3lame" if file.suffix == ".mp3" else "pcm_s16le"))
 
 
-def _write_track(container: av.container.OutputContainer, codec: str) -> None:
+def _add_track(container: av.container.OutputContainer, codec: str) -> av.AudioStream:
+    return container.add_stream(codec, rate=SAMPLING_RATE, layout="mono")
+
+
+def _write_tone(container: av.container.OutputContainer, stream: av.AudioStream) -> None:
     """A tone that rises."""
     time = np.arange(SECONDS * SAMPLING_RATE) / SAMPLING_RATE
     tone = (0.5 * np.sin(2 * np.pi * (300 + 200 * time) * time) * 2**15).astype(np.int16)
-    stream = container.add_stream(codec, rate=SAMPLING_RATE, layout="mono")
     frame = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
     frame.sample_rate, frame.time_base, frame.pts = SAMPLING_RATE, Fraction(1, SAMPLING_RATE), 0
     container.mux(stream.encode(frame))
