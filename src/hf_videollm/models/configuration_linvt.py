@@ -210,6 +210,11 @@ class LinVTConfig(PublishedConfig):
         """Placeholders of one video, however many frames it has."""
         return self.linvt_config.num_output_tokens
 
+    @property
+    def text_config(self) -> PreTrainedConfig:
+        """As `get_text_config`; TRL 1.10 reads it here."""
+        return self.get_text_config()
+
     def validate_architecture(self) -> None:
         """Checked by transformers when a config is made and when it is saved."""
         if self.num_frames < 1:

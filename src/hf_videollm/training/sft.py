@@ -38,6 +38,7 @@ import typer
 import yaml
 from datasets import Dataset
 from torch import nn
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
@@ -194,10 +195,13 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     sounds = _open_sounds(recipe, processor)
     # Only what the collator reads: free-form metadata would not fit one Arrow schema.
     rows = Dataset.from_list([{"id": record.id, "messages": record.messages} for record in records])
+    arguments = SFTConfig(**_arguments(recipe))
+    # TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
+    set_seed(arguments.seed)
     return PartwiseSFTTrainer(
         learning_rates=recipe.learning_rates,
         model=model,
-        args=SFTConfig(**_arguments(recipe)),
+        args=arguments,
         train_dataset=rows,
         data_collator=VideoDataCollator(
             processor,
