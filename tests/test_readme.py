@@ -44,6 +44,19 @@ def test_sound_example_runs_as_printed(tmp_path: Path) -> None:
     assert result.stdout.split()[-1] == str(make_scene(2_000_000, kind="motion").beeps)
 
 
+def test_long_video_example_runs_as_printed(tmp_path: Path) -> None:
+    """With the imports of the first example; the answers are those that the generator knows to be right."""
+    example = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "make_long_scene" in code)
+    code = "import hf_videollm\nfrom transformers import pipeline\n" + example
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    answers = re.findall(r"\? (\w+) \(right: (\w+)\)", result.stdout)
+    assert len(answers) == 3
+    assert all(given == right for given, right in answers)
+
+
 @pytest.mark.parametrize(
     "target", sorted(set(re.findall(r"^([a-z-]+):.*##", (REPOSITORY / "Makefile").read_text(), re.M)))
 )
