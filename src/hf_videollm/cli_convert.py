@@ -10,6 +10,10 @@ from .cli_output import AsJson, ByteProgress, errors, print_report
 
 convert_app = typer.Typer(help="Convert official checkpoints to safetensors folders that from_pretrained loads.")
 
+Destination = Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")]
+SourceTokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")]
+LanguageTokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
 MaxShardSize = Annotated[int, typer.Option(min=1, help="Bytes of one output file.")]
 
@@ -26,16 +30,16 @@ def convert(context: typer.Context) -> None:
 @convert_app.command("pllava")
 def convert_pllava_command(
     src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    dst: Destination,
     base: Annotated[
         Path | None, typer.Option(help="LLaVA-NeXT folder, for checkpoints that hold LoRA and projector only.")
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
+    tokenizer: SourceTokenizer = None,
     lora_alpha: Annotated[float, typer.Option(min=0, help="Alpha that the LoRA is loaded with by default.")] = 4.0,
     merge: Annotated[
         float | None, typer.Option(min=0, metavar="ALPHA", help="Bake the LoRA into the weights at this alpha.")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    dtype: Dtype = None,
     max_shard_size: MaxShardSize = 5 * 10**9,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -70,7 +74,7 @@ def convert_pllava_command(
 @convert_app.command("videollama2")
 def convert_videollama2_command(
     src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    dst: Destination,
     base: Annotated[
         Path | None, typer.Option(help="What a LoRA, or a checkpoint of projectors only, was trained from.")
     ] = None,
@@ -81,8 +85,8 @@ def convert_videollama2_command(
     audio_tower: Annotated[
         Path | None, typer.Option(help="BEATs .pt or audio_tower.bin, where an audio-visual SRC has none.")
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    tokenizer: SourceTokenizer = None,
+    dtype: Dtype = None,
     max_shard_size: MaxShardSize = 5 * 10**9,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -117,12 +121,12 @@ def convert_videollama2_command(
 def convert_ftfv_command(
     qwen_vl: Annotated[Path, typer.Argument(help="Folder of Qwen-VL, for its vision module.", metavar="QWEN_VL")],
     language_model: Annotated[Path, typer.Argument(help="Folder of a causal language model.", metavar="LLM")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")] = None,
+    dst: Destination,
+    tokenizer: LanguageTokenizer = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames of a video.")] = 8,
     tokens_per_frame: Annotated[int, typer.Option(min=1, help="Tokens kept of each; can be changed later.")] = 128,
     seed: Annotated[int, typer.Option(help="Of the temporal code, which no source has.")] = 0,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    dtype: Dtype = None,
     max_shard_size: MaxShardSize = 5 * 10**9,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -155,8 +159,8 @@ def convert_ftfv_command(
 def convert_iva_command(
     vision: Annotated[Path, typer.Argument(help="Folder of a CLIP or SigLIP.", metavar="VISION")],
     language_model: Annotated[Path, typer.Argument(help="Folder of a causal language model.", metavar="LLM")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")] = None,
+    dst: Destination,
+    tokenizer: LanguageTokenizer = None,
     num_insertions: Annotated[
         int, typer.Option(min=0, help="Calls of the adapter (the paper's NI); 0 for the stages before it.")
     ] = 8,
@@ -200,12 +204,12 @@ def convert_iva_command(
 @convert_app.command("xgen-mm")
 def convert_xgen_mm_command(
     src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint, v1.5.", metavar="SRC")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    dst: Destination,
     vision_config: Annotated[
         Path | None, typer.Option(help="JSON file that describes a SigLIP of unknown name.")
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    tokenizer: SourceTokenizer = None,
+    dtype: Dtype = None,
     max_shard_size: MaxShardSize = 5 * 10**9,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -234,8 +238,8 @@ def convert_xgen_mm_command(
 @convert_app.command("beats")
 def convert_beats_command(
     src: Annotated[Path, typer.Argument(help="Microsoft's .pt, or an audio_tower.bin.", metavar="FILE")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    dst: Destination,
+    dtype: Dtype = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

@@ -32,7 +32,7 @@ from rich.progress import track
 
 from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
 from hf_videollm.data.synthetic import RECORDS_NAME, claim_folder
-from hf_videollm.data.synthetic_render import draw_sprite, write_clip
+from hf_videollm.data.synthetic_render import draw_sprite, empty_frames, to_bytes, write_clip
 from hf_videollm.data.synthetic_scene import (
     COLOURS,
     DEFAULT_SIZE,
@@ -225,14 +225,12 @@ def render_long_scene(scene: LongScene, size: int = DEFAULT_SIZE) -> npt.NDArray
     Raises:
         ValueError: `size` is odd or too small.
     """
-    if size < 16 or size % 2:
-        raise ValueError(f"size must be even and at least 16 pixels, got {size}.")
-    frames = np.empty((scene.num_frames, size, size, 3), dtype=np.float32)
+    frames = empty_frames(scene.num_frames, size)
     for shot in scene.shots:
         frames[shot.first_frame : shot.first_frame + shot.num_frames] = shot.rgb
         for sprite in shot.sprites:
             draw_sprite(frames, sprite, size)
-    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+    return to_bytes(frames)
 
 
 def write_long_mp4(scene: LongScene, path: str | os.PathLike[str], size: int = DEFAULT_SIZE) -> Path:

@@ -16,9 +16,11 @@ from hf_videollm.data.synthetic_scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, 
 __all__ = [
     "SAMPLE_RATE",
     "draw_sprite",
+    "empty_frames",
     "render_audio",
     "render_scene",
     "shape_coverage",
+    "to_bytes",
     "write_clip",
     "write_scene_mp4",
 ]
@@ -54,6 +56,22 @@ def shape_coverage(
     return rows, columns, blocks.mean(axis=(1, 3), dtype=np.float32)
 
 
+def empty_frames(num_frames: int, size: int) -> npt.NDArray[np.float32]:
+    """Frames to draw on, (num_frames, size, size, 3), with anything in them.
+
+    Raises:
+        ValueError: `size` is odd or less than 16 pixels.
+    """
+    if size < 16 or size % 2:
+        raise ValueError(f"size must be even and at least 16 pixels, got {size}.")
+    return np.empty((num_frames, size, size, 3), dtype=np.float32)
+
+
+def to_bytes(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Drawn frames as they are shown."""
+    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+
+
 def render_scene(scene: Scene, size: int = DEFAULT_SIZE) -> npt.NDArray[np.uint8]:
     """Draw a scene.
 
@@ -67,9 +85,7 @@ def render_scene(scene: Scene, size: int = DEFAULT_SIZE) -> npt.NDArray[np.uint8
     Raises:
         ValueError: `size` is odd or too small.
     """
-    if size < 16 or size % 2:
-        raise ValueError(f"size must be even and at least 16 pixels, got {size}.")
-    frames = np.empty((scene.num_frames, size, size, 3), dtype=np.float32)
+    frames = empty_frames(scene.num_frames, size)
     frames[:] = np.asarray(scene.background, dtype=np.float32)
     if scene.noise:
         # PCG64 and its normal() are stable across the numpy versions this package supports.
@@ -77,7 +93,7 @@ def render_scene(scene: Scene, size: int = DEFAULT_SIZE) -> npt.NDArray[np.uint8
         frames += grain.astype(np.float32)
     for sprite in scene.sprites:
         draw_sprite(frames, sprite, size)
-    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+    return to_bytes(frames)
 
 
 def render_audio(scene: Scene, sample_rate: int = SAMPLE_RATE) -> npt.NDArray[np.float32]:

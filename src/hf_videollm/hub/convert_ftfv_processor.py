@@ -7,11 +7,10 @@ from typing import Any
 from transformers import CLIPImageProcessor, GenerationConfig
 
 from ..models.configuration_ftfv import FtfvConfig
-from ..models.media_errors import CheckpointError
 from ..models.processing_ftfv import FtfvProcessor, processor_options
 from ..models.video_processing_ftfv import FtfvVideoProcessor
 from .conversion import token_ids
-from .tokenizer_files import compare_eos, load_tokenizer, set_padding, with_token
+from .tokenizer_files import compare_eos, tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>"}
 
@@ -46,16 +45,7 @@ def build_processor(config: FtfvConfig, tokenizer_folder: Path | None) -> Proces
         ids = {modality: vocab_size + number for number, modality in enumerate(PLACEHOLDERS)}
         note = "no tokenizer found: processor files not written; pass --tokenizer FOLDER."
         return ProcessorResult(None, ids, [note])
-    tokenizer = load_tokenizer(tokenizer_folder)
-    if len(tokenizer) > vocab_size:
-        raise CheckpointError(
-            f"The tokenizer in {tokenizer_folder} has {len(tokenizer)} tokens, the language model only {vocab_size}: "
-            "pass the tokenizer of this model (--tokenizer)."
-        )
-    ids = {}
-    for modality, token in PLACEHOLDERS.items():
-        tokenizer, ids[modality] = with_token(tokenizer, token)
-    notes = set_padding(tokenizer, None)
+    tokenizer, ids, notes = tokenizer_with(tokenizer_folder, PLACEHOLDERS, vocab_size)
     side = config.vision_config.image_size
     size = {"height": side, "width": side}
     processor = FtfvProcessor(

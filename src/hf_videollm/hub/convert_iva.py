@@ -34,7 +34,7 @@ from .conversion_report import Rows, WrittenReport
 from .convert_ftfv_processor import build_generation_config
 from .convert_ftfv_sources import read_language_config
 from .stream import require_folder
-from .tokenizer_files import find_tokenizer_folder, load_tokenizer, set_padding, with_token
+from .tokenizer_files import find_tokenizer_folder, tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>", "query": QUERY_TOKEN}
 IMAGE_PROCESSORS = {"clip_vision_model": CLIPImageProcessor, "siglip_vision_model": SiglipImageProcessor}
@@ -160,17 +160,8 @@ def _read_tokenizer(folder: Path, tokenizer: Path | None, vocab_size: int) -> tu
     place = find_tokenizer_folder(folder, tokenizer, None)
     if place is None:
         raise CheckpointError(f"{folder} has no tokenizer, which gets the placeholders: pass --tokenizer FOLDER.")
-    words = load_tokenizer(place)
-    if len(words) > vocab_size:
-        raise CheckpointError(
-            f"The tokenizer in {place} has {len(words)} tokens, the language model only {vocab_size}: pass the "
-            "tokenizer of this model (--tokenizer)."
-        )
-    ids = {}
-    # Also without adapter, which may come later. None needs a row in the embedding table.
-    for modality, token in PLACEHOLDERS.items():
-        words, ids[modality] = with_token(words, token)
-    return words, ids, set_padding(words, None)
+    # All of them also without adapter, which may come later.
+    return tokenizer_with(place, PLACEHOLDERS, vocab_size)
 
 
 def _read_vision_config(folder: Path) -> Any:

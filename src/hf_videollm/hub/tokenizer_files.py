@@ -1,6 +1,7 @@
 """Tokenizer files of official checkpoints: where they are, and reading them without running code."""
 
 import copy
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,34 @@ def with_token(tokenizer: Any, token: str) -> tuple[Any, int]:
     return extended, extended.convert_tokens_to_ids(token)
 
 
+def tokenizer_with(
+    folder: Path, placeholders: Mapping[str, str], vocab_size: int
+) -> tuple[Any, dict[str, int], list[str]]:
+    """The tokenizer of a language model with placeholders added where it has none, and padding.
+
+    Args:
+        folder: of the tokenizer.
+        placeholders: modality -> token. None of them needs a row in the embedding table.
+        vocab_size: rows that the language model has.
+
+    Returns:
+        The tokenizer, modality -> id of its placeholder, and notes.
+
+    Raises:
+        CheckpointError: the tokenizer cannot be read, or belongs to another model.
+    """
+    tokenizer = load_tokenizer(folder)
+    if len(tokenizer) > vocab_size:
+        raise CheckpointError(
+            f"The tokenizer in {folder} has {len(tokenizer)} tokens, the language model only {vocab_size}: pass the "
+            "tokenizer of this model (--tokenizer)."
+        )
+    ids = {}
+    for modality, token in placeholders.items():
+        tokenizer, ids[modality] = with_token(tokenizer, token)
+    return tokenizer, ids, set_padding(tokenizer, None)
+
+
 def set_padding(tokenizer: Any, pad_token_id: int | None) -> list[str]:
     """Give a tokenizer that has no padding token one, and say so: the checkpoint's, else unk, else the end of text."""
     if tokenizer.pad_token_id is None:
@@ -90,4 +119,12 @@ def compare_eos(tokenizer: Any, eos_token_id: int | list[int] | None) -> list[st
     ]
 
 
-__all__ = ["TOKENIZER_FILES", "compare_eos", "find_tokenizer_folder", "load_tokenizer", "set_padding", "with_token"]
+__all__ = [
+    "TOKENIZER_FILES",
+    "compare_eos",
+    "find_tokenizer_folder",
+    "load_tokenizer",
+    "set_padding",
+    "tokenizer_with",
+    "with_token",
+]

@@ -8,10 +8,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_qwen_vl_vision import QwenVLVisionConfig
-from .configuration_video_llm import VideoLlmConfig
-
-# Towers of transformers whose first token is a patch already.
-TOWERS_WITHOUT_CLASS_TOKEN = (QwenVLVisionConfig.model_type, "siglip_vision_model", "siglip2_vision_model")
+from .configuration_video_llm import VideoLlmConfig, has_class_token
 
 
 def tokens_per_frame(wanted: int | None, default: int, num_queries: int) -> int:
@@ -103,8 +100,7 @@ class FtfvConfig(VideoLlmConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.vision_feature_select_strategy is None:
-            has_class_token = self.vision_config.model_type not in TOWERS_WITHOUT_CLASS_TOKEN
-            self.vision_feature_select_strategy = "default" if has_class_token else "full"
+            self.vision_feature_select_strategy = "default" if has_class_token(self.vision_config) else "full"
 
     def num_video_tokens(self, num_frames: int, num_tokens_per_frame: int | None = None) -> int:
         """T x K."""

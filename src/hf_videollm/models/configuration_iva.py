@@ -5,10 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_video_llm import VideoLlmConfig
-
-# Towers of transformers whose first token is a patch already.
-TOWERS_WITHOUT_CLASS_TOKEN = ("siglip_vision_model", "siglip2_vision_model")
+from .configuration_video_llm import VideoLlmConfig, has_class_token
 
 
 def num_visual_tokens(num_frames: int, with_temporal: bool = True) -> int:
@@ -124,8 +121,7 @@ class IvaConfig(VideoLlmConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.vision_feature_select_strategy is None:
-            has_class_token = self.vision_config.model_type not in TOWERS_WITHOUT_CLASS_TOKEN
-            self.vision_feature_select_strategy = "default" if has_class_token else "full"
+            self.vision_feature_select_strategy = "default" if has_class_token(self.vision_config) else "full"
 
     @property
     def vision_width(self) -> int:
@@ -178,8 +174,7 @@ class IvaConfig(VideoLlmConfig):
                 f"{self.vision_config.model_type} has num_register_tokens={num_registers}, which are no patches: use a "
                 "vision tower without register tokens, such as CLIP or SigLIP."
             )
-        has_class_token = self.vision_config.model_type not in TOWERS_WITHOUT_CLASS_TOKEN
-        if self.vision_feature_select_strategy == "default" and not has_class_token:
+        if self.vision_feature_select_strategy == "default" and not has_class_token(self.vision_config):
             raise ValueError(
                 f"{self.vision_config.model_type} has no class token: set vision_feature_select_strategy='full' (the "
                 "global feature of a frame is then the mean of its patches)."

@@ -15,6 +15,15 @@ PIPELINE_ENTRY = {
 }
 
 
+# Towers whose tokens are patches alone.
+TOWERS_WITHOUT_CLASS_TOKEN = ("qwen_vl_vision_model", "siglip_vision_model", "siglip2_vision_model")
+
+
+def has_class_token(vision_config: Any) -> bool:
+    """Whether the tower of this configuration puts a class token before the patches."""
+    return vision_config.model_type not in TOWERS_WITHOUT_CLASS_TOKEN
+
+
 def patch_grid(vision_config: Any) -> tuple[int, int]:
     """Rows and columns of patches of one frame, from `image_size` and `patch_size` (a number or a pair each)."""
 
@@ -121,4 +130,4 @@ class VideoLlmConfig(PublishedConfig):
         return self.num_video_tokens(1)
 
 
-__all__ = ["PublishedConfig", "VideoLlmConfig", "check_patch_grid", "patch_grid"]
+__all__ = ["PublishedConfig", "VideoLlmConfig", "check_patch_grid", "has_class_token", "patch_grid"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .processing_video_llm import write_replacements
+
 # Stand for a video while the image-LLM's processor works on the prompt: characters that Unicode keeps free of use.
 MARK, MORE_MARK = "\ufdd0", "\ufdd1"
 MARKED = re.compile(f"{MARK}{MORE_MARK}*")
@@ -105,24 +107,19 @@ class PlaceholderWriter:
         """
         texts, self.offsets = [], []
         for index, row in enumerate(marked):
-            images = [dict(entry) for entry in offsets[index]] if offsets else []
+            images = offsets[index] if offsets else []
             videos = [
                 {"type": "video", "span": match.span(), "text": match.group(), "replacement": self.replacement}
                 for match in MARKED.finditer(row)
             ]
-            entries = sorted([*images, *videos], key=lambda entry: entry["span"])
+            written, entries = write_replacements(row, [*images, *videos])
+            texts.append(written)
             prompt = self.prompts[index]
             # What a processor puts before a prompt (Molmo2: <bos>) moves what stands in it.
             ahead = len(row) - len(prompt) if row.endswith(prompt) else 0
-            parts, position, length = [], 0, 0
             for entry in entries:
                 start, end = entry["span"]
-                parts += [row[position:start], entry["replacement"]]
-                length += start - position
-                entry["new_span"] = (length, length + len(entry["replacement"]))
                 entry["span"] = (start - ahead, end - ahead)
-                position, length = end, length + len(entry["replacement"])
-            texts.append("".join([*parts, row[position:]]))
             prefix = {"type": "text", "span": (0, 0), "new_span": (0, ahead), "text": "", "replacement": row[:ahead]}
             self.offsets.append([prefix, *entries] if ahead else entries)
         return texts

@@ -20,6 +20,7 @@ from transformers.utils import can_return_tuple, torch_compilable_check
 from .checkpoint_linvt import AdapterRefusalMixin, LinVTCheckpointMixin
 from .configuration_linvt import LinVTConfig
 from .generation_linvt import LinVTGenerationMixin, has_videos, split_media
+from .head_video_llm import LanguageHeadMixin
 from .linvt_aggregator import LinVTAggregator
 from .linvt_backbones import (
     ADDED_FEATURES,
@@ -413,11 +414,13 @@ class LinVTModel(LinVTPreTrainedModel):
         Raises:
             ValueError: PaliGemma in training on videos, and nothing tells the answer from the prompt.
         """
-        accepted = inspect.signature(self.backbone.forward).parameters
         given = {"token_type_ids": token_type_ids, "mm_token_type_ids": mm_token_type_ids}
         rule, is_video = TYPE_RULES.get(self.backbone.config.model_type), has_videos(videos or {})
         if rule is None or input_ids is None:
-            return {name: value for name, value in given.items() if value is not None and name in accepted}
+            named = {name: value for name, value in given.items() if value is not None}
+            # Not looked up for nothing: steps of a generation come here, and most families have no types.
+            accepted = inspect.signature(self.backbone.forward).parameters if named else {}
+            return {name: value for name, value in named.items() if name in accepted}
         own = given[rule.argument]
         if not is_video and (own is not None or rule.meaning == "prefix" or mm_token_type_ids is None):
             return {} if own is None else {rule.argument: own}
@@ -482,7 +485,7 @@ class LinVTModel(LinVTPreTrainedModel):
         raise TypeError(f"{type(self).__name__} has no head and cannot generate: load LinVTForCausalLM instead.")
 
 
-class LinVTForCausalLM(LinVTCheckpointMixin, LinVTGenerationMixin, LinVTPreTrainedModel):
+class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationMixin, LinVTPreTrainedModel):
     """An image-LLM that watches videos.
 
     Example:
@@ -494,26 +497,9 @@ class LinVTForCausalLM(LinVTCheckpointMixin, LinVTGenerationMixin, LinVTPreTrain
     def __init__(self, config: LinVTConfig) -> None:
         super().__init__(config)
         self.model = LinVTModel(config)
-        text_config = config.get_text_config()
         # XGen-MM's head is the only one with a bias.
-        has_bias = getattr(config.backbone_config, "lm_head_bias", False)
-        self.lm_head: nn.Module = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=has_bias)
-        embedding = self.model.get_input_embeddings()
-        name = next(name for name, module in self.model.named_modules() if module is embedding)
-        self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
+        self.make_head(config.get_text_config(), bias=getattr(config.backbone_config, "lm_head_bias", False))
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
 
     def select_videos(self, num_video_frames: torch.Tensor | list[int], **frames: Any) -> list[LinVTSelection]:
         """See the base model."""

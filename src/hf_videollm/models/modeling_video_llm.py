@@ -18,6 +18,7 @@ from transformers.utils import can_return_tuple
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
+from .head_video_llm import LanguageHeadMixin
 from .placeholders_video_llm import PlaceholderMixin
 from .vision_tower_video_llm import check_frames, concatenate_layers, vision_layers
 
@@ -395,7 +396,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         )
 
 
-class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin):
+class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedModel, GenerationMixin):
     """The base model with a language-model head."""
 
     model_class: ClassVar[type[VideoLlmModel]]
@@ -405,24 +406,8 @@ class VideoLlmForConditionalGeneration(VideoLlmPreTrainedModel, GenerationMixin)
     def __init__(self, config: VideoLlmConfig) -> None:
         super().__init__(config)
         self.model = type(self).model_class(config)
-        self.lm_head: nn.Module = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        # Language models differ in the name of their embedding, so the tie is looked up instead of written down.
-        embedding = self.model.get_input_embeddings()
-        name = next(name for name, module in self.model.named_modules() if module is embedding)
-        self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
+        self.make_head(config.text_config)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """See the base model."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from .chat_template_vicuna import query_chat_template
 from .configuration_iva import num_visual_tokens
-from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs, placeholder_id
+from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs, placeholder_id, write_replacements
 from .video_processing_iva import IvaVideoProcessorKwargs
 
 QUERY_TOKEN = "<iva_query>"
@@ -127,15 +127,8 @@ class IvaProcessor(VideoLlmProcessor):
         expanded: list[str] = []
         offsets: list[Any] = []
         for sample, found in zip(originals, media, strict=True):
-            entries = sorted([*found, *self._query_blocks(sample)], key=lambda entry: entry["span"])
-            pieces, last, length = [], 0, 0
-            for entry in entries:
-                start, end = entry["span"]
-                pieces += [sample[last:start], entry["replacement"]]
-                length += start - last
-                entry["new_span"] = (length, length + len(entry["replacement"]))
-                length, last = entry["new_span"][1], end
-            expanded.append("".join([*pieces, sample[last:]]))
+            written, entries = write_replacements(sample, [*found, *self._query_blocks(sample)])
+            expanded.append(written)
             offsets.append(entries)
         return expanded, offsets
 

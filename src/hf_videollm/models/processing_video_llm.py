@@ -189,6 +189,28 @@ class VideoLlmProcessor(ProcessorMixin):
         return MultiModalData(**data)
 
 
+def write_replacements(text: str, entries: Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """A prompt with its placeholders written out.
+
+    Args:
+        text: the prompt.
+        entries: what goes where, in the form of transformers' replacements: `span` in the prompt, and `replacement`.
+
+    Returns:
+        The longer prompt, and the entries in their order, each with its `new_span` in that prompt.
+    """
+    pieces: list[str] = []
+    ordered = sorted((dict(entry) for entry in entries), key=lambda entry: entry["span"])
+    last = length = 0
+    for entry in ordered:
+        start, end = entry["span"]
+        pieces += [text[last:start], entry["replacement"]]
+        length += start - last
+        entry["new_span"] = (length, length + len(entry["replacement"]))
+        last, length = end, entry["new_span"][1]
+    return "".join([*pieces, text[last:]]), ordered
+
+
 def placeholder_id(tokenizer: Any, token: str) -> int | None:
     """Id of a placeholder; `None` without a tokenizer.
 
@@ -269,4 +291,4 @@ def fetch_image(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
         return picture.convert("RGB")
 
 
-__all__ = ["VideoLlmProcessor", "VideoLlmProcessorKwargs", "fetch_image", "placeholder_id"]
+__all__ = ["VideoLlmProcessor", "VideoLlmProcessorKwargs", "fetch_image", "placeholder_id", "write_replacements"]

@@ -28,6 +28,7 @@ from hf_videollm.models.video_processing_pllava import PllavaVideoProcessor
 __all__ = [
     "build_tiny_pllava",
     "build_tokenizer",
+    "square_sizes",
     "start_with_positions",
     "take_over_weights",
     "tiny_towers",
@@ -172,10 +173,7 @@ def build_tiny_pllava(
         model = PllavaForConditionalGeneration(config)
     start_with_positions(model.model.vision_tower, image_size // patch_size)
     model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
-    sizes: dict[str, Any] = {
-        "size": {"shortest_edge": image_size},
-        "crop_size": {"height": image_size, "width": image_size},
-    }
+    sizes = square_sizes(image_size)
     processor = PllavaProcessor(
         image_processor=CLIPImageProcessor(**sizes),
         tokenizer=tokenizer,
@@ -183,6 +181,11 @@ def build_tiny_pllava(
         pooling_shape=list(pooling_shape),
     )
     return model, processor
+
+
+def square_sizes(image_size: int) -> dict[str, Any]:
+    """Options of image and video processors: the shorter side is resized to `image_size`, then a square is cut out."""
+    return {"size": {"shortest_edge": image_size}, "crop_size": {"height": image_size, "width": image_size}}
 
 
 @torch.no_grad()

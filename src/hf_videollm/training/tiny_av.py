@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from transformers import CLIPImageProcessor, GenerationConfig
@@ -15,7 +13,7 @@ from hf_videollm.models.processing_pllava import CHAT_TEMPLATE
 from hf_videollm.models.processing_videollama2 import processor_options
 from hf_videollm.models.processing_videollama2_av import VideoLlama2AVProcessor
 from hf_videollm.models.video_processing_videollama2 import VideoLlama2VideoProcessor
-from hf_videollm.training.tiny import build_tokenizer, tiny_towers, vocabulary, words_of
+from hf_videollm.training.tiny import build_tokenizer, square_sizes, tiny_towers, vocabulary, words_of
 
 __all__ = ["av_chat_template", "av_vocabulary", "build_tiny_videollama2_av"]
 
@@ -100,10 +98,7 @@ def build_tiny_videollama2_av(
                 if isinstance(layer, nn.Linear):
                     nn.init.xavier_normal_(layer.weight)
     model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
-    sizes: dict[str, Any] = {
-        "size": {"shortest_edge": image_size},
-        "crop_size": {"height": image_size, "width": image_size},
-    }
+    sizes = square_sizes(image_size)
     processor = VideoLlama2AVProcessor(
         image_processor=CLIPImageProcessor(**sizes),
         tokenizer=tokenizer,

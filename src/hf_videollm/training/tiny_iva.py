@@ -20,7 +20,7 @@ from hf_videollm.models.configuration_iva import IvaConfig
 from hf_videollm.models.modeling_iva import IvaForConditionalGeneration
 from hf_videollm.models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
 from hf_videollm.models.video_processing_iva import IvaVideoProcessor
-from hf_videollm.training.tiny import build_tokenizer, start_with_positions, tiny_towers
+from hf_videollm.training.tiny import build_tokenizer, square_sizes, start_with_positions, tiny_towers
 
 __all__ = ["build_tiny_iva", "iva_vocabulary", "train_tower"]
 
@@ -96,10 +96,7 @@ def build_tiny_iva(
         torch.manual_seed(seed)
         _start(model.model, image_size // patch_size)
     model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
-    sizes: dict[str, Any] = {
-        "size": {"shortest_edge": image_size},
-        "crop_size": {"height": image_size, "width": image_size},
-    }
+    sizes = square_sizes(image_size)
     processor = IvaProcessor(
         image_processor=CLIPImageProcessor(**sizes),
         tokenizer=tokenizer,

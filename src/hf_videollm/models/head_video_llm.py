@@ -1,0 +1,41 @@
+"""The language-model head over a base model, and where transformers finds the embeddings of both."""
+
+from typing import Any
+
+from torch import nn
+
+
+class LanguageHeadMixin:
+    """To be put before a model whose base model is `model`; `make_head` belongs behind it in `__init__`."""
+
+    model: Any
+    lm_head: nn.Module
+
+    def make_head(self, text_config: Any, bias: bool = False) -> None:
+        """Add the head, and say which weight it shares where embeddings are tied.
+
+        Args:
+            text_config: of the language model.
+            bias: whether the head has one.
+        """
+        self.lm_head = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=bias)
+        # Language models differ in the name of their embedding, so the tie is looked up instead of written down.
+        embedding = self.get_input_embeddings()
+        name = next(name for name, module in self.model.named_modules() if module is embedding)
+        self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
+
+    def get_input_embeddings(self) -> nn.Module:
+        embeddings: nn.Module = self.model.get_input_embeddings()
+        return embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+
+__all__ = ["LanguageHeadMixin"]
