@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+import transformers.integrations.peft
+from peft import LoraConfig, PeftModel
 from pllava_sources import RANK, our_tensors, raw_config, released_tensors, siblings, write_source, write_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText
@@ -285,6 +286,47 @@ def test_plain_peft_reads_the_adapter(converted: Path) -> None:
     assert torch.allclose(logits(wrapped), logits(load(converted, lora_alpha=32)), atol=1e-6)
     # Sensitivity: PEFT found the tensors, it did not start from zero.
     assert differs(logits(wrapped), logits(load(converted, lora_alpha=0)))
+
+
+@pytest.fixture
+def no_peft_is_new_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when transformers asks for a PEFT release that is not out yet (5.24 asks for 0.22)."""
+
+    def refuse(min_version: str) -> None:
+        raise ValueError("the version of PEFT is too old")
+
+    monkeypatch.setattr(transformers.integrations.peft, "check_peft_version", refuse)
+
+
+@pytest.mark.usefixtures("no_peft_is_new_enough")
+def test_whatever_release_of_peft_transformers_asks_for(converted: Path, tmp_path: Path) -> None:
+    # `converted` was made under the same refusal: conversion is covered too.
+    model = load(converted, lora_alpha=20)
+    at_twenty = logits(model)
+    model.set_lora_alpha(4)
+    assert differs(logits(model), at_twenty)
+    model.save_pretrained(tmp_path / "saved")
+    again = load(tmp_path / "saved", lora_alpha=20)
+    assert torch.equal(logits(again), at_twenty)
+    again.merge_lora(4)
+    assert torch.allclose(logits(again), logits(model), atol=1e-5)
+    again.save_pretrained(tmp_path / "merged")
+    assert torch.equal(logits(load(tmp_path / "merged")), logits(again))
+    # Control: the way through transformers is refused.
+    with pytest.raises(ValueError, match="too old"):
+        again.add_adapter(LoraConfig(target_modules=["q_proj"]))
+
+
+def test_a_second_adapter_is_refused_in_one_line(converted: Path) -> None:
+    model = load(converted)
+    before = logits(model)
+    files = (converted / "lora" / ADAPTER_CONFIG, converted / "lora" / ADAPTER_WEIGHTS)
+    with pytest.raises(ValueError, match="already has a LoRA adapter: merge it first"):
+        model.load_lora(*files)
+    assert torch.equal(logits(model), before)
+    # After merging there is place for one again.
+    model.merge_lora().load_lora(*files)
+    assert scalings(model) == {32 / RANK}
 
 
 WITHOUT_PEFT = """

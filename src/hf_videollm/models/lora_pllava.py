@@ -75,13 +75,18 @@ class AdjustableLoraMixin(_Base):
         Raises:
             ImportError: PEFT is not installed.
             CheckpointError: the adapter holds tensors that this model has no place for, lacks some, or is damaged.
-            ValueError: `alpha` is negative.
+            ValueError: `alpha` is negative, or the model already has an adapter.
         """
+        if self._has_adapter():
+            raise ValueError(f"This {type(self).__name__} already has a LoRA adapter: merge it first (merge_lora).")
         lora_config = _peft().LoraConfig.from_pretrained(str(Path(config_file).parent))
         alpha = _checked_alpha(lora_config.lora_alpha if alpha is None else alpha)
         weights = self._read_adapter(weights_file)
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        self.add_adapter(lora_config, adapter_name=ADAPTER_NAME)
+        # PEFT's own function: transformers' `add_adapter` does the same, but only with the PEFT release that it asks
+        # for, which may not be out yet (transformers 5.24 asks for 0.22).
+        _peft().inject_adapter_in_model(lora_config, self, ADAPTER_NAME)
+        _tell_transformers(self, True)
         self._check_adapter(weights_file, weights)
         self._place_factors(weights)
         self._restore_state(trainable)
@@ -137,7 +142,7 @@ class AdjustableLoraMixin(_Base):
             parent, _, child = name.rpartition(".")
             setattr(self.get_submodule(parent), child, layer.get_base_layer())
         del self.peft_config
-        self._hf_peft_config_loaded = False
+        _tell_transformers(self, False)
         self.config.lora_merged_alpha = self.config.lora_alpha
         self.config.lora_adapter = self.config.lora_alpha = None
         for name, parameter in self.named_parameters():
@@ -148,7 +153,7 @@ class AdjustableLoraMixin(_Base):
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save as transformers does; an attached adapter goes to its own folder, next to the unmerged weights."""
         kwargs.update(zip(SAVE_ARGUMENTS, args, strict=False))
-        if not getattr(self, "_hf_peft_config_loaded", False) or ADAPTER_NAME not in self.peft_config:
+        if not self._has_adapter():
             super().save_pretrained(save_directory, **kwargs)
             return
         if kwargs.pop("push_to_hub", False):
@@ -164,11 +169,14 @@ class AdjustableLoraMixin(_Base):
         if kwargs.get("is_main_process", True):
             self._save_adapter(Path(save_directory, ADAPTER_FOLDER), state_dict)
         plain = {key.replace(".base_layer.", "."): value for key, value in state_dict.items() if ".lora_" not in key}
-        self._hf_peft_config_loaded = False  # otherwise transformers saves the adapter alone
+        _tell_transformers(self, False)  # otherwise transformers saves the adapter alone
         try:
             super().save_pretrained(save_directory, state_dict=plain, **kwargs)
         finally:
-            self._hf_peft_config_loaded = True
+            _tell_transformers(self, True)
+
+    def _has_adapter(self) -> bool:
+        return ADAPTER_NAME in (getattr(self, "peft_config", None) or {})
 
     def _save_adapter(self, folder: Path, state_dict: dict[str, torch.Tensor]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,6 +247,15 @@ def _peft() -> Any:
     except ImportError as error:
         raise ImportError("This checkpoint carries a LoRA adapter, which needs PEFT: pip install peft") from error
     return peft
+
+
+def _tell_transformers(model: Any, attached: bool) -> None:
+    """Say whether an adapter is attached, as transformers' `add_adapter` does.
+
+    The flag has no public name. Gradient checkpointing, the check of quantized models before training and
+    `save_pretrained` read it.
+    """
+    model._hf_peft_config_loaded = attached
 
 
 def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: dict[str, Any]) -> tuple[str, str]:
