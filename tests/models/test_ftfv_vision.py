@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 
 from hf_videollm.models.configuration_ftfv import FtfvConfig
 from hf_videollm.models.configuration_qwen_vl_vision import QwenVLVisionConfig
+from hf_videollm.models.configuration_video_llm import TOWERS_WITHOUT_CLASS_TOKEN
 from hf_videollm.models.modeling_qwen_vl_vision import QwenVLVisionModel
 
 WIDTH, HEADS, MLP = 16, 2, 32
@@ -148,6 +149,12 @@ def test_nested_configuration_survives_saving(tmp_path: Path) -> None:
     assert type(loaded.vision_config) is QwenVLVisionConfig
     assert loaded.to_dict() == config.to_dict()
     assert FtfvConfig().vision_config.to_dict() == QwenVLVisionConfig().to_dict()
+
+
+def test_towers_without_class_token_are_real_model_types() -> None:
+    """A name that no configuration has would match nothing, in silence."""
+    for name in TOWERS_WITHOUT_CLASS_TOKEN:
+        assert AutoConfig.for_model(name).model_type == name
 
 
 def test_class_token_is_dropped_where_there_is_one() -> None:

@@ -16,7 +16,7 @@ PIPELINE_ENTRY = {
 
 
 # Towers whose tokens are patches alone.
-TOWERS_WITHOUT_CLASS_TOKEN = ("qwen_vl_vision_model", "siglip_vision_model", "siglip2_vision_model")
+TOWERS_WITHOUT_CLASS_TOKEN = ("qwen_vl_vision", "siglip_vision_model", "siglip2_vision_model")
 
 
 def has_class_token(vision_config: Any) -> bool:
