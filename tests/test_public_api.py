@@ -35,6 +35,7 @@ PUBLIC_NAMES = [
     "MediaLimits",
     "MediaNotFound",
     "MediaTooLarge",
+    "MediaWarning",
     "MissingBackend",
     "NoAudioStream",
     "NoVideoStream",

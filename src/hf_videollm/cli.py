@@ -1,5 +1,6 @@
 """The command line: `hf-videollm ask | caption | info | flops | convert | tune-alpha`."""
 
+import contextlib
 import re
 import signal
 import sys
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from .cli_convert import convert_app
 from .cli_output import AsJson, console, errors, print_json, print_report
+from .cli_quiet import quiet_libraries
 
 app = typer.Typer(
     name="hf-videollm",
@@ -166,7 +168,7 @@ def caption(
     """
     if model is None:
         errors.print(
-            "warning: the bundled model answers questions on synthetic clips and was not trained to describe; "
+            "note: the bundled model answers questions on synthetic clips and was not trained to describe; "
             "pass --model for real captions.",
             soft_wrap=True,
         )
@@ -448,10 +450,9 @@ def main(arguments: list[str] | None = None) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
     arguments = [argument for argument in arguments if argument != "--debug"]
-    if not debug:
-        _quieten()
     try:
-        code = app(args=arguments, prog_name="hf-videollm", standalone_mode=False)
+        with contextlib.nullcontext() if debug else quiet_libraries():
+            code = app(args=arguments, prog_name="hf-videollm", standalone_mode=False)
         if code == INTERRUPTED:  # typer makes a quiet exit code of Ctrl-C
             raise KeyboardInterrupt
     except (KeyboardInterrupt, *_ABORTS):
@@ -466,22 +467,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _quieten() -> None:
-    """Without --debug, warnings and progress bars of libraries do not get between the user and the answer."""
-    import logging
-    import os
-    import warnings
-
-    import transformers
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore")
-    transformers.utils.logging.disable_progress_bar()
-    for library in ("huggingface_hub", "bitsandbytes"):
-        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _report(error: Exception) -> None:

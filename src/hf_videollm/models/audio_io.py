@@ -12,6 +12,7 @@ from .media_errors import (
     CorruptMedia,
     Deadline,
     MediaLimits,
+    MediaWarning,
     NoAudioStream,
     UnsupportedMedia,
     check_interval,
@@ -86,7 +87,8 @@ def load_audio(
             raise NoAudioStream(f"{name}: there is no sound after start={start:g} s; choose an earlier start.")
         raise CorruptMedia(f"{name}: the sound cannot be decoded; download or export the file again.")
     if cut_short or not complete:
-        warnings.warn(f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned.", stacklevel=2)
+        message = f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned."
+        warnings.warn(message, MediaWarning, stacklevel=2)
     return np.clip(wave, -1.0, 1.0)
 
 

@@ -56,6 +56,10 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be loaded or converted as asked."""
 
 
+class MediaWarning(UserWarning):
+    """A request was carried out in part; the message says what is missing."""
+
+
 @dataclass(frozen=True)
 class MediaLimits:
     """Budgets for one call. They are checked from the container and again while decoding, because containers lie.

@@ -31,6 +31,7 @@ from .linvt_prompts import (
     question_of,
     with_images,
 )
+from .media_errors import MediaWarning
 from .processing_video_llm import fetch_image
 from .processing_xgen_mm import XgenMMProcessor
 from .video_inputs import flatten_videos, is_single_video, media_per_row
@@ -288,7 +289,7 @@ class LinVTProcessor(ProcessorMixin):
             MediaError: a video cannot be read; the message names it.
         """
         if audio is not None:
-            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", stacklevel=2)
+            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", MediaWarning, stacklevel=2)
         if images is None and text is None and videos is None and linvt_chat is None:
             raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
         # Which question counts is known by the conversation.
@@ -427,6 +428,7 @@ class LinVTProcessor(ProcessorMixin):
             warnings.warn(
                 "LinVT reads videos for a question, and was given none: pass questions=[...], one for each prompt, or "
                 "use apply_chat_template, which finds it. questions=[None] says that there is none.",
+                MediaWarning,
                 stacklevel=3,
             )
             questions = [None] * num_rows

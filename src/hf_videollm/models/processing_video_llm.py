@@ -10,7 +10,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
-from .media_errors import Deadline, MediaLimits
+from .media_errors import Deadline, MediaLimits, MediaWarning
 from .media_source import open_media
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_video_llm import VideoLlmVideoProcessorKwargs
@@ -114,7 +114,7 @@ class VideoLlmProcessor(ProcessorMixin):
             raise ValueError(f"{type(self).__name__} needs at least one of text, images, videos and audio.")
         if audio is not None and self._audio_processor is None:
             # Processors of transformers take every modality; silence would let the user believe that it was heard.
-            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", stacklevel=2)
+            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", MediaWarning, stacklevel=2)
         if text is None:
             return
         if not all(isinstance(sample, str) for sample in text):

@@ -28,6 +28,7 @@ from .media_errors import (
     MediaLimits,
     MediaNotFound,
     MediaTooLarge,
+    MediaWarning,
     MissingBackend,
     NoAudioStream,
     NoVideoStream,
@@ -247,6 +248,7 @@ def _read(
     if decoded < len(distinct) or getattr(reader, "damaged", False):
         warnings.warn(
             f"{name}: the video is damaged; {readable} frames can be read, {len(indices)} are returned.",
+            MediaWarning,
             stacklevel=3,
         )
     metadata.frames_indices = indices
