@@ -9,7 +9,14 @@ import numpy as np
 
 from .audio_io import load_audio
 from .feature_extraction_beats import BeatsFeatureExtractor, resample
-from .media_errors import Deadline, MediaLimits, NoAudioStream, UnsupportedMedia, check_interval
+from .media_errors import (
+    Deadline,
+    MediaLimits,
+    NoAudioStream,
+    UnsupportedMedia,
+    check_interval,
+    check_sampling_rate,
+)
 from .media_source import is_frames, open_media
 from .video_io import probe_video
 
@@ -54,8 +61,9 @@ def as_waveform(
         reading: further arguments of `load_audio`.
 
     Raises:
-        UnsupportedMedia: this is no sound.
-        MediaError: the file cannot be read.
+        UnsupportedMedia: this is no sound, or an array of a type that holds no samples (`BeatsFeatureExtractor`).
+        ValueError: the array is empty or holds NaN or infinity, or `sampling_rate` is absurd.
+        MediaError: the file cannot be read, or a limit is passed.
     """
     if isinstance(sound, dict):
         if sound.get("array") is not None:
@@ -81,21 +89,15 @@ def as_waveform(
     given_rate = check_sampling_rate(sampling_rate)
     check_interval(start, end, of="sound")
     wave = extractor.to_mono(sound)
-    wave = wave[round((start or 0.0) * given_rate) : None if end is None else round(end * given_rate)]
+    first, last = (None if time is None else round(min(time * given_rate, len(wave))) for time in (start, end))
+    wave = wave[first:last]
     if not len(wave):
         raise NoAudioStream(f"<samples>: there is no sound after start={start} s; choose an earlier start.")
-    return wave if given_rate == rate else resample(wave, -(-len(wave) * rate // given_rate))
-
-
-def check_sampling_rate(sampling_rate: Any) -> int:
-    """The rate as a whole number.
-
-    Raises:
-        ValueError: it is none, or not positive.
-    """
-    if not _is_number(sampling_rate) or sampling_rate < 1 or sampling_rate != int(sampling_rate):
-        raise ValueError(f"sampling_rate={sampling_rate!r}: give samples per second, such as 16000.")
-    return int(sampling_rate)
+    limits = reading.get("limits") or MediaLimits()
+    num_samples = -(-len(wave) * rate // given_rate)
+    limits.check_audio("<samples>", len(wave) / given_rate)
+    limits.check_samples("<samples>", num_samples)
+    return wave if given_rate == rate else resample(wave, num_samples)
 
 
 def sound_of_video(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .media_errors import (
+    MAX_SAMPLING_RATE,
     CorruptMedia,
     Deadline,
     MediaLimits,
@@ -17,11 +18,14 @@ from .media_errors import (
     UnsupportedMedia,
     check_interval,
     check_on_decode_error,
+    check_sampling_rate,
 )
 from .media_source import is_cut_short, is_frames, open_media
 from .video_pyav import best_stream, file_start, import_pyav, open_container
 
 _LEAD = 0.25  # seconds decoded before `start`: lossy codecs need a run-up to settle
+_MAX_CHANNELS = 64  # FFmpeg's resampler takes no more
+_FAR = 2**62  # samples or ticks; numbers of FFmpeg end at 2**63
 
 
 def load_audio(
@@ -41,21 +45,20 @@ def load_audio(
         source: a path, `file://` or allowed http(s) address, data URL, bytes or binary file object.
         sampling_rate: of the result, in Hz.
         start, end: seconds since the start of the file, the same clock as in `load_video`.
-        limits: `max_bytes`, `max_audio_seconds` and `timeout` apply.
+        limits: `max_bytes`, `max_audio_seconds`, `max_decoded_bytes` and `timeout` apply.
         allowed_hosts: see `load_video`.
         on_decode_error: "raise", or "truncate": warn and return the sound that comes before the damage.
-        channel: "mean" of all channels, or the "first" alone (the left one).
+        channel: "mean" of all channels, or the "first" alone (the left one). There may be 1 to 64.
 
     Returns:
         float32 (samples,), in [-1, 1]. Sample i is heard i / sampling_rate seconds after
         `start`, to half a sample; where the sound begins later than the file, the gap is silence.
 
     Raises:
-        NoAudioStream, UnsupportedMedia, CorruptMedia, MediaTooLarge, UnsafeURL, MediaNotFound; ValueError for a
-        wrong argument.
+        NoAudioStream, UnsupportedMedia, CorruptMedia (NaN or infinite samples too), MediaTooLarge, UnsafeURL,
+        MediaNotFound; ValueError for a wrong argument.
     """
-    if sampling_rate < 1:
-        raise ValueError(f"sampling_rate={sampling_rate}: give samples per second, such as 16000.")
+    sampling_rate = check_sampling_rate(sampling_rate)
     check_interval(start, end, of="file")
     if is_frames(source):
         raise UnsupportedMedia("<frames>: pictures carry no sound; pass the file that holds it.")
@@ -77,8 +80,8 @@ def load_audio(
             zero += start or 0.0
             if start:
                 _seek(container, stream, zero - _LEAD)
-            chunks = _resampled(container, stream, name, sampling_rate, zero - _LEAD, deadline, channel)
-            length = None if end is None else round((end - (start or 0.0)) * sampling_rate)
+            chunks = _resampled(container, stream, name, sampling_rate, zero - _LEAD, limits, deadline, channel)
+            length = None if end is None else round(min((end - (start or 0.0)) * sampling_rate, _FAR))
             wave, complete = _collect(chunks, name, sampling_rate, zero, length, limits)
     if not complete and on_decode_error == "raise":
         raise _damaged(name)
@@ -98,7 +101,7 @@ def _stream_start(stream: Any) -> float:
 
 def _damaged(name: str) -> CorruptMedia:
     return CorruptMedia(
-        f"{name}: the sound ends too early or is damaged; download or export the file again, "
+        f"{name}: the sound ends too early, is damaged, or holds NaN or infinity; download or export the file again, "
         'or pass on_decode_error="truncate" to use what can be read.'
     )
 
@@ -126,6 +129,7 @@ def _collect(
             position = round((time - begin) * sampling_rate)
             silence = max(0, position if length is None else min(position, length))
             limits.check_audio(name, silence / sampling_rate)
+            limits.check_samples(name, silence)
             parts.append(np.zeros(silence, dtype=np.float32))
             collected = silence
         before = max(0, -position)  # samples that are heard before `begin`
@@ -133,10 +137,13 @@ def _collect(
         chunk = chunk[before:]
         if length is not None:
             chunk = chunk[: length - collected]
+        if not np.isfinite(chunk).all():
+            return np.concatenate([np.zeros(0, np.float32), *parts]), False
         if len(chunk):
             parts.append(chunk)
         collected += len(chunk)
         limits.check_audio(name, collected / sampling_rate)
+        limits.check_samples(name, collected)
         if length is not None and collected >= length:
             break
     return np.concatenate([np.zeros(0, np.float32), *parts]), True
@@ -148,13 +155,21 @@ def _seek(container: Any, stream: Any, seconds: float) -> None:
         return
     av = import_pyav()
     try:
-        container.seek(round(max(0.0, seconds) / float(stream.time_base)), stream=stream, backward=True)
+        ticks = min(max(0.0, seconds) / float(stream.time_base), _FAR)
+        container.seek(round(ticks), stream=stream, backward=True)
     except (av.FFmpegError, OSError):
         return  # a failed seek leaves the position; decoding from the beginning is slower and as right
 
 
 def _resampled(
-    container: Any, stream: Any, name: str, sampling_rate: int, earliest: float, deadline: Deadline, channel: str
+    container: Any,
+    stream: Any,
+    name: str,
+    sampling_rate: int,
+    earliest: float,
+    limits: MediaLimits,
+    deadline: Deadline,
+    channel: str,
 ) -> Iterator[tuple[float, np.ndarray] | None]:
     """Yields (time in seconds at which the first chunk begins, float32 mono samples), and None at damage.
 
@@ -167,6 +182,7 @@ def _resampled(
     try:
         for frame in container.decode(stream):
             deadline.check(name)
+            _check_frame(frame, name, sampling_rate, limits)
             time = 0.0 if frame.time is None else frame.time
             if origin is None and time + frame.samples / frame.sample_rate < earliest:
                 continue
@@ -176,8 +192,9 @@ def _resampled(
                 if resampler is not None:
                     yield from _mono(origin, resampler.resample(None), channel)
                 form = frame_form
-                # Channels are kept apart: FFmpeg's own downmix of floats can exceed 1.
-                resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=sampling_rate)
+                # Channels are kept apart: FFmpeg's own downmix of floats can exceed 1. They are interleaved ("flt"),
+                # because PyAV reads past the end of its list of planes where there are 8 or more.
+                resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=sampling_rate)
             frame.pts = None  # the resampler shall not fill gaps of the timestamps
             yield from _mono(origin, resampler.resample(frame), channel)
         if resampler is not None and origin is not None:
@@ -186,7 +203,24 @@ def _resampled(
         yield None
 
 
+def _check_frame(frame: Any, name: str, sampling_rate: int, limits: MediaLimits) -> None:
+    """Refuses what the resampler cannot do, and what it would need too much memory for.
+
+    Raises:
+        UnsupportedMedia, MediaTooLarge.
+    """
+    channels, rate = frame.layout.nb_channels, frame.sample_rate
+    if channels > _MAX_CHANNELS:
+        raise UnsupportedMedia(f"{name}: the sound has {channels} channels; at most {_MAX_CHANNELS} can be read.")
+    if not 1 <= rate <= MAX_SAMPLING_RATE:
+        raise UnsupportedMedia(
+            f"{name}: the sound claims {rate:,} samples per second; rates from 1 to {MAX_SAMPLING_RATE:,} can be read."
+        )
+    limits.check_samples(name, -(-frame.samples * sampling_rate // rate) * channels)
+
+
 def _mono(time: float, frames: list[Any], channel: str) -> Iterator[tuple[float, np.ndarray]]:
     for frame in frames:
-        channels = frame.to_ndarray()
-        yield time, channels[0].copy() if channel == "first" else channels.mean(axis=0, dtype=np.float32)
+        channels = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+        with np.errstate(all="ignore"):  # infinities of two channels; the caller looks for what is left of them
+            yield time, channels[:, 0].copy() if channel == "first" else channels.mean(axis=1, dtype=np.float32)

@@ -14,6 +14,7 @@ from transformers.processing_utils import AudioKwargs
 from transformers.utils import TensorType
 
 from .audio_windows import WINDOW_POSITIONS, WindowPosition, window
+from .media_errors import UnsupportedSamples, check_sampling_rate
 
 FRAME_SECONDS, STEP_SECONDS = 0.025, 0.01
 PREEMPHASIS = 0.97
@@ -144,13 +145,12 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: a sound is empty, holds NaN or infinity, has another shape, or (without silence) is shorter
                 than one patch.
-            TypeError: sound of a type that holds no samples, or an unknown option.
+            UnsupportedSamples: sound of a type that holds no samples (also a `TypeError` and a `ValueError`).
+            TypeError: an unknown option.
         """
         if unknown := set(kwargs) - set(AudioKwargs.__annotations__):
             raise TypeError(f"BeatsFeatureExtractor has no option {', '.join(sorted(unknown))}.")
-        rate = self.sampling_rate if sampling_rate is None else sampling_rate
-        if rate < 1:
-            raise ValueError(f"sampling_rate={sampling_rate}: give samples per second, such as 16000.")
+        rate = self.sampling_rate if sampling_rate is None else check_sampling_rate(sampling_rate)
         silence = self.pad_with_silence if pad_with_silence is None else pad_with_silence
         where = self.audio_window if audio_window is None else audio_window
         generator = np.random.default_rng(seed)
@@ -176,13 +176,15 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
 
         Returns:
             float64 (samples,); in [-1, 1] if `sound` keeps its range.
+
+        Raises:
+            UnsupportedSamples, ValueError: see the call.
         """
-        if isinstance(sound, torch.Tensor):
-            sound = sound.detach().cpu()
-            sound = (sound.float() if sound.is_floating_point() else sound).numpy()
-        wave = np.asarray(sound)
+        wave = _as_array(sound, name)
         if wave.dtype.kind not in "if" or wave.dtype == np.int64:
-            raise TypeError(f"{name} of type {wave.dtype}: give floats in [-1, 1] or integers of 16 or 32 bits.")
+            raise UnsupportedSamples(
+                f"{name} of type {wave.dtype}: give floats in [-1, 1] or integers of 16 or 32 bits."
+            )
         if wave.ndim not in (1, 2):
             raise ValueError(
                 f"{name} of shape {wave.shape}: give (samples,) or (channels, samples), and several sounds as a list."
@@ -194,10 +196,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         if wave.size == 0:
             raise ValueError(f"{name} is empty; leave it out or give silence.")
         scale = 1 + np.iinfo(wave.dtype).max if wave.dtype.kind == "i" else 1
-        if wave.ndim == 2:
-            wave = wave.mean(axis=0, dtype=np.float64) if self.channel == "mean" else wave[0]
         if not np.isfinite(wave).all():
             raise ValueError(f"{name} holds NaN or infinity; decode the file again.")
+        if wave.ndim == 2:
+            wave = wave.mean(axis=0, dtype=np.float64) if self.channel == "mean" else wave[0]
         if scale == 1 and (loudest := np.abs(wave).max()) > LOUDEST:
             raise ValueError(
                 f"{name} reaches {loudest:g}, but floats lie in [-1, 1]: divide by the range of the integers."
@@ -276,6 +278,18 @@ def resample(wave: np.ndarray, num_samples: int) -> np.ndarray:
         # The highest frequency of an even length stands for two, of which the other length holds both.
         spectrum[smaller // 2] *= 2.0 if num_samples < len(wave) else 0.5 if num_samples > len(wave) else 1.0
     return np.fft.irfft(spectrum, num_samples) * (num_samples / len(wave))
+
+
+def _as_array(sound: Any, name: str) -> np.ndarray:
+    if isinstance(sound, torch.Tensor):
+        sound = sound.detach().cpu()
+        sound = sound.float() if sound.is_floating_point() else sound
+    try:
+        return np.asarray(sound)
+    except (ValueError, TypeError, RuntimeError):
+        raise UnsupportedSamples(
+            f"{name} is no array of samples (a {type(sound).__name__}); give (samples,) or (channels, samples)."
+        ) from None
 
 
 def _list_of_sounds(audio: Any) -> Sequence[Any]:

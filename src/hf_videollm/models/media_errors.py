@@ -6,10 +6,15 @@ Every message is one line: the name of the source, what is wrong, what to do abo
 
 from __future__ import annotations
 
-import math
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
+from typing import Any
+
+# Above it FFmpeg's resampler takes gigabytes for its filters, or none at all; ultrasound is recorded below it.
+MAX_SAMPLING_RATE = 4_000_000
+_BYTES_PER_SAMPLE = 4  # float32
 
 
 class MediaError(ValueError):
@@ -26,6 +31,10 @@ class MediaNotFound(MediaError, FileNotFoundError):
 
 class UnsupportedMedia(MediaError):
     """The bytes are no video or audio that can be decoded, or the Python object is no video."""
+
+
+class UnsupportedSamples(UnsupportedMedia, TypeError):
+    """The array holds no samples of sound. Also a `TypeError`, as elsewhere in NumPy and transformers."""
 
 
 class NoVideoStream(MediaError):
@@ -70,8 +79,13 @@ class MediaLimits:
         max_frames: frames returned by one call.
         max_pixels: width times height of one frame.
         max_audio_seconds: seconds of sound returned by one call.
-        max_decoded_bytes: bytes of the returned array.
+        max_decoded_bytes: bytes of the returned array, of frames or of samples.
         timeout: seconds that one call may take, download included.
+
+    They count alike for videos, for sounds, and for pictures given as frames; `math.inf` means no limit.
+
+    Raises:
+        ValueError: a limit is no number, is negative or NaN.
     """
 
     max_bytes: int = 4 * 1024**3
@@ -81,6 +95,12 @@ class MediaLimits:
     max_audio_seconds: float = 4 * 3600.0
     max_decoded_bytes: int = 8 * 1024**3
     timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if not _is_number(value) or not value >= 0:
+                raise ValueError(f"MediaLimits({entry.name}={value!r}): give a number, zero or more.")
 
     def check_bytes(self, name: str, size: int) -> None:
         """Raises `MediaTooLarge` when `size` bytes are over budget."""
@@ -128,6 +148,16 @@ class MediaLimits:
                 "pass start/end or raise max_audio_seconds."
             )
 
+    def check_samples(self, name: str, samples: int) -> None:
+        """Raises `MediaTooLarge` when an array of so many samples, float32, is over budget."""
+        size = samples * _BYTES_PER_SAMPLE
+        if size > self.max_decoded_bytes:
+            raise MediaTooLarge(
+                f"{name}: {samples:,} samples of sound need {size:,} bytes, over the limit of "
+                f"{self.max_decoded_bytes:,}; pass start/end, a lower sampling_rate, or raise "
+                "MediaLimits(max_decoded_bytes=...)."
+            )
+
 
 def check_num_frames(num_frames: int | None) -> None:
     """Raises `ValueError` when no frame, or fewer, is asked for."""
@@ -138,10 +168,28 @@ def check_num_frames(num_frames: int | None) -> None:
 def check_interval(start: float | None, end: float | None, of: str = "video") -> None:
     """Raises `ValueError` when `start` or `end` are no seconds of the `of`, or `end` does not come after `start`."""
     for name, value in (("start", start), ("end", end)):
-        if value is not None and not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+        if value is not None and not (_is_number(value) and 0 <= value <= sys.float_info.max):
             raise ValueError(f"{name}={value!r}: give seconds since the start of the {of}, zero or more.")
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
+
+
+def check_sampling_rate(sampling_rate: Any) -> int:
+    """The rate as a whole number.
+
+    Raises:
+        ValueError: it is no number, not a whole one, or not between 1 and `MAX_SAMPLING_RATE`.
+    """
+    given = _is_number(sampling_rate) and 1 <= sampling_rate <= MAX_SAMPLING_RATE
+    if not given or sampling_rate != int(sampling_rate):
+        raise ValueError(
+            f"sampling_rate={sampling_rate!r}: give samples per second, such as 16000; at most {MAX_SAMPLING_RATE:,}."
+        )
+    return int(sampling_rate)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_on_decode_error(on_decode_error: str) -> None:

@@ -1,0 +1,261 @@
+"""Sound from anywhere: every number of channels and sample format, no number that is none, and every budget."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from sound_files import WAV_FORMATS, channel_tones, encode, wav
+
+from hf_videollm.models.audio_inputs import as_waveform
+from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor
+from hf_videollm.models.media_errors import MAX_SAMPLING_RATE
+from hf_videollm.models.video_io import (
+    CorruptMedia,
+    MediaError,
+    MediaLimits,
+    MediaTooLarge,
+    NoAudioStream,
+    UnsupportedMedia,
+    load_audio,
+    load_video,
+)
+
+# PyAV's planes end the process from 8 channels on; 64 is the most that FFmpeg resamples.
+CHANNELS = [*range(1, 13), 16, 24, 31, 32, 48, 63, 64]
+
+
+@pytest.mark.parametrize("sample_format", WAV_FORMATS)
+def test_any_number_of_channels_in_any_sample_format(sample_format: str) -> None:
+    """The mean is that of all channels, the first is the first; at the file's rate and at another."""
+    exact = 1 / 200 if sample_format == "u8" else 1e-4
+    for channels in CHANNELS:
+        sound = channel_tones(channels)
+        for rate in (16000, 8000):
+            data = wav(sound, sample_format, rate=16000)
+            mean, first = (load_audio(data, sampling_rate=rate, channel=channel) for channel in ("mean", "first"))
+            for wave, expected in ((mean, sound.mean(axis=0)), (first, sound[0])):
+                assert wave.dtype == np.float32
+                expected = expected[:: 16000 // rate]
+                assert len(wave) == len(expected)
+                # The resampler rings at both ends.
+                inner = slice(None) if rate == 16000 else slice(50, -50)
+                assert np.abs(wave - expected)[inner].max() < (exact if rate == 16000 else exact + 1e-3), channels
+    # The control: another channel, or the mean of other channels, would be seen.
+    assert np.abs(sound[1] - sound[0]).max() > 2 * exact
+    assert np.abs(sound[:-1].mean(axis=0) - sound.mean(axis=0)).max() > exact / 2
+
+
+ENCODED = [
+    # Planar in the decoder, and interleaved.
+    ("flac", "flac", "s16", 8, "7.1"),
+    ("matroska", "flac", "s32", 8, "7.1"),
+    ("matroska", "wavpack", "s16p", 9, None),
+    ("matroska", "wavpack", "s32p", 12, None),
+    ("matroska", "wavpack", "fltp", 16, None),
+    ("mp4", "alac", "s16p", 8, "7.1(wide)"),
+    ("matroska", "alac", "s32p", 8, "7.1(wide)"),
+    ("matroska", "tta", "s16", 11, None),
+    ("nut", "pcm_s16le_planar", "s16p", 4, None),
+    ("nut", "pcm_f64le", "dbl", 24, None),
+    ("au", "pcm_s16be", "s16", 10, None),
+    ("aiff", "pcm_f64be", "dbl", 9, None),
+    ("caf", "pcm_s32le", "s32", 12, None),
+    ("w64", "pcm_s24le", "s32", 33, None),
+    ("mov", "pcm_s24be", "s32", 17, None),
+    ("matroska", "pcm_f32le", "flt", 64, None),
+]
+
+
+@pytest.mark.parametrize(("container", "codec", "sample_format", "channels", "layout"), ENCODED)
+def test_any_container_with_many_channels(
+    container: str, codec: str, sample_format: str, channels: int, layout: str | None
+) -> None:
+    sound = channel_tones(channels)
+    data = encode(container, codec, sample_format, sound, layout=layout)
+    assert np.abs(load_audio(data) - sound.mean(axis=0)).max() < 2e-4
+    assert np.abs(load_audio(data, channel="first") - sound[0]).max() < 2e-4
+
+
+@pytest.mark.parametrize("codec", ["aac", "libopus"])
+def test_lossy_surround(codec: str) -> None:
+    rate = 48000
+    sound = channel_tones(8, 9600, rate)
+    data = encode("mp4" if codec == "aac" else "ogg", codec, "fltp" if codec == "aac" else "flt", sound, rate, "7.1")
+    first = load_audio(data, channel="first", sampling_rate=rate)
+    assert np.abs(first[2000:7000]).max() == pytest.approx(1 / 9, abs=0.02)
+    # The fourth channel of 7.1 is for low tones only, so the mean may lack it.
+    assert 0.4 < np.abs(load_audio(data, sampling_rate=rate)[2000:7000]).max() < 0.52
+
+
+def test_more_channels_than_can_be_resampled() -> None:
+    with pytest.raises(UnsupportedMedia, match="65 channels; at most 64"):
+        load_audio(wav(channel_tones(65)))
+
+
+NOT_FINITE = [math.nan, math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+@pytest.mark.parametrize("sample_format", ["flt", "dbl"])
+@pytest.mark.parametrize("rate", [16000, 8000])
+def test_samples_that_are_no_numbers(value: float, sample_format: str, rate: int) -> None:
+    """One of them anywhere is damage; with "truncate" what comes before it is returned."""
+    for place in (0, 700, 1599):
+        sound = channel_tones(2)
+        sound[:, place] = value
+        data = wav(sound, sample_format)
+        with pytest.raises(CorruptMedia, match="NaN or infinity"):
+            load_audio(data, sampling_rate=rate)
+    sound = channel_tones(2, 16000)
+    sound[:, 12000] = value
+    with pytest.warns(UserWarning, match="damaged"):
+        wave = load_audio(wav(sound, sample_format), sampling_rate=rate, on_decode_error="truncate")
+    assert 0 < len(wave) <= 12000 * rate / 16000
+    assert np.isfinite(wave).all()
+    # What lies behind the part asked for does not count; finite samples, however loud, are cut to the range.
+    assert len(load_audio(wav(sound, sample_format), sampling_rate=rate, end=0.2)) == rate // 5
+    sound[:, 12000] = 1e30
+    assert np.abs(load_audio(wav(sound, sample_format), sampling_rate=rate)).max() == 1.0
+
+
+def test_numbers_too_large_for_a_float_are_infinite() -> None:
+    with pytest.raises(CorruptMedia, match="NaN or infinity"):
+        load_audio(wav(np.full((1, 800), 1e300), "dbl"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # NumPy's warnings about inf - inf
+        opposite = np.array([[math.inf], [-math.inf]]) * np.ones(800)
+        with pytest.raises(CorruptMedia):
+            load_audio(wav(opposite, "flt"))
+
+
+ABSURD = [-1, -1e-9, math.nan, math.inf, -math.inf, 10**400, Fraction(10**400), "1", True, 1j, [1]]
+
+
+def test_absurd_arguments_are_value_errors() -> None:
+    data = wav(channel_tones(1))
+    extractor = BeatsFeatureExtractor()
+    samples = np.zeros(1600, np.float32)
+    rates = [*ABSURD, 0, 0.5, 16000.5, MAX_SAMPLING_RATE + 1, 2**31, 2**63, 1e300, None]
+    calls = [
+        *(lambda value=value: load_audio(data, start=value) for value in ABSURD),
+        *(lambda value=value: load_audio(data, end=value) for value in [*ABSURD, 0]),
+        *(lambda value=value: load_audio(data, sampling_rate=value) for value in rates),
+        *(lambda value=value: as_waveform(samples, value, extractor) for value in rates),
+        *(lambda value=value: as_waveform(samples, 16000, extractor, start=value) for value in ABSURD),
+        *(lambda value=value: as_waveform(samples, 16000, extractor, end=value) for value in [*ABSURD, 0]),
+        *(lambda value=value: extractor(samples, sampling_rate=value) for value in rates if value is not None),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"give seconds|give samples|is not after") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("late", [1e6, 1e15, 1e300, 1.7e308])
+def test_any_late_start_is_behind_the_end(late: float) -> None:
+    for sound_format in ("s16", "flt"):
+        with pytest.raises(NoAudioStream, match="no sound after start="):
+            load_audio(wav(channel_tones(1), sound_format), start=late)
+    with pytest.raises(MediaError, match="start="):
+        as_waveform(np.zeros(1600), 16000, BeatsFeatureExtractor(), start=late)
+    # A late end is the end of the sound.
+    assert len(load_audio(wav(channel_tones(1)), end=late)) == 1600
+    assert len(as_waveform(np.zeros(1600), 16000, BeatsFeatureExtractor(), end=late)) == 1600
+
+
+@pytest.mark.parametrize("rate", [1, 7, 1000, 8000, 44100, 192000, 1_000_000, 2**24, 2**31 - 1, 2**32 - 1])
+def test_any_rate_in_a_header(rate: int) -> None:
+    """A sound of the right length, or a typed error; never gigabytes."""
+    data, limits = wav(channel_tones(1, 16000), rate=rate), MediaLimits(max_decoded_bytes=30_000_000)
+    if 100 < rate <= MAX_SAMPLING_RATE:
+        assert len(load_audio(data, limits=limits)) == pytest.approx(16000 * 16000 / rate, abs=2)
+    else:
+        with pytest.raises(MediaError) as caught:
+            load_audio(data, limits=limits)
+        assert "\n" not in str(caught.value)
+
+
+# --- arrays --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.as_tensor])
+def test_arrays_of_samples(make) -> None:
+    """Floats as they are, integers by the range of their type; everything else is refused by name."""
+    extractor = BeatsFeatureExtractor()
+    levels = np.array([-0.5, 0.0, 0.25])
+    kinds = [np.float16, np.float32, np.float64, np.int8, np.int16, np.int32]
+    for kind in kinds:
+        samples = (levels * (1 + np.iinfo(kind).max) if np.issubdtype(kind, np.integer) else levels).astype(kind)
+        np.testing.assert_array_equal(as_waveform(make(samples), 16000, extractor), levels)
+    for kind in (np.uint8, np.uint16, np.uint32, np.int64, np.uint64, bool, np.complex64):
+        with pytest.raises(UnsupportedMedia, match="give floats in") as caught:
+            as_waveform(make(np.ones(100, kind)), 16000, extractor)
+        assert isinstance(caught.value, TypeError)  # as NumPy's own functions would raise
+    for samples in (np.array(["a", "b"]), np.array([None, 1]), np.array([np.datetime64("2020-01-01")])):
+        with pytest.raises(UnsupportedMedia, match="give floats in"):
+            as_waveform(samples, 16000, extractor)
+    for value in [*NOT_FINITE, 1e5, -17.0]:
+        for shape in ((100,), (2, 100)):
+            samples = np.zeros(shape)
+            samples[..., 50] = value
+            for channel in ("mean", "first"):
+                with pytest.raises(ValueError, match=r"NaN or infinity|floats lie in"):
+                    as_waveform(make(samples), 16000, BeatsFeatureExtractor(channel=channel))
+
+
+def test_a_nan_in_a_channel_that_is_not_heard_is_refused_too() -> None:
+    samples = np.zeros((2, 100))
+    samples[1, 50] = math.nan
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        BeatsFeatureExtractor(channel="first").to_mono(samples)
+
+
+def test_budgets_of_arrays() -> None:
+    extractor = BeatsFeatureExtractor()
+    samples = np.zeros(1000)
+    with pytest.raises(MediaTooLarge, match="max_decoded_bytes"):
+        as_waveform(samples, 1, extractor, limits=MediaLimits(max_decoded_bytes=10**6))
+    with pytest.raises(MediaTooLarge, match="max_audio_seconds"):
+        as_waveform(samples, 100, extractor, limits=MediaLimits(max_audio_seconds=9.9))
+    assert len(as_waveform(samples, 100, extractor, limits=MediaLimits(max_audio_seconds=10))) == 160_000
+
+
+# --- budgets of files ----------------------------------------------------------------------------------------------
+
+
+def test_every_budget_counts_for_sound() -> None:
+    data = wav(channel_tones(2, 32000))
+    size = len(data)
+    for over, just in (
+        ({"max_bytes": size - 1}, {"max_bytes": size}),
+        ({"max_audio_seconds": 1.9}, {"max_audio_seconds": 2.0}),
+        ({"max_decoded_bytes": 4 * 32000 - 1}, {"max_decoded_bytes": 4 * 32000}),
+        ({"timeout": 0.0}, {"timeout": math.inf}),
+    ):
+        with pytest.raises(MediaTooLarge, match=next(iter(over))):
+            load_audio(data, limits=MediaLimits(**over))
+        assert len(load_audio(data, limits=MediaLimits(**just))) == 32000
+    # A low rate makes much of little; and the silence before a late track counts as well.
+    with pytest.raises(MediaTooLarge, match="max_decoded_bytes"):
+        load_audio(wav(channel_tones(1, 600), rate=1), limits=MediaLimits(max_decoded_bytes=10**6))
+    with pytest.raises(MediaTooLarge, match="max_decoded_bytes"):
+        load_audio(data, sampling_rate=MAX_SAMPLING_RATE, limits=MediaLimits(max_decoded_bytes=10**6))
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, None, "1", True])
+def test_limits_are_numbers(value: object) -> None:
+    """A NaN would never be passed."""
+    for name in MediaLimits.__dataclass_fields__:
+        with pytest.raises(ValueError, match=f"{name}="):
+            MediaLimits(**{name: value})
+
+
+def test_no_limit(tmp_path) -> None:
+    unlimited = MediaLimits(**dict.fromkeys(MediaLimits.__dataclass_fields__, math.inf))
+    assert len(load_audio(wav(channel_tones(1)), limits=unlimited)) == 1600
+    assert len(load_video([np.zeros((4, 4, 3), np.uint8)], limits=unlimited)[0]) == 1
