@@ -3,9 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
+# The versions that were tested; `make lock` writes them anew.
+LOCK := requirements/locked.txt
+# The build backend comes from the lock too.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint $(LOCK) --build-constraint $(LOCK)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-test install-dev demo test test-slow test-floor conformance lint format types benchmarks clean
+.PHONY: help venv install install-test install-dev demo test test-slow test-newest test-floor lock conformance lint format types benchmarks clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,18 +18,18 @@ help: ## Show what can be made
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV) || (echo "On Debian: apt-get install python3-venv" >&2; exit 1)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) --upgrade pip
 
-$(VENV)/.installed: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet -e .
+$(VENV)/.installed: $(BIN)/python pyproject.toml $(LOCK)
+	$(PIP_INSTALL) -e .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -e '.[test]'
+	$(PIP_INSTALL) -e '.[test]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.installed-test
 
 install: $(VENV)/.installed ## Install the package into .venv
@@ -35,14 +39,20 @@ install-dev: $(VENV)/.installed-dev
 demo: install ## Write a video, ask the bundled model three questions about it
 	@$(BIN)/python examples/demo.py
 
-test: install-test ## Run the whole test suite
+test: install-test ## Run the whole test suite on the locked versions
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow and not gpu and not hub"
 
 test-slow: install-test ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not hub"
 
+test-newest: install-test ## Run the suite on the newest releases of everything, and report a lock that is older
+	$(BIN)/python tools/test_newest.py -n $(PYTEST_WORKERS)
+
 test-floor: install-test ## Run the suite on the oldest supported packages (torch excepted)
 	$(BIN)/python tools/test_floor.py -n $(PYTEST_WORKERS)
+
+lock: install-dev ## Write the newest releases into requirements/locked.txt, from which everything here installs
+	$(BIN)/python tools/lock.py
 
 conformance: install-dev ## Run transformers' own test mixins against the designs
 	$(BIN)/python tests/conformance/run.py

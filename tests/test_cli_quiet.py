@@ -1,4 +1,4 @@
-"""The command line says what it was asked, and nothing of the libraries below it; `--debug` brings their messages back."""
+"""The command line hides the messages of the libraries below it; `--debug` brings them back."""
 
 import logging
 import os
