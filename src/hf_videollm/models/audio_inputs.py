@@ -17,7 +17,7 @@ from .media_errors import (
     check_interval,
     check_sampling_rate,
 )
-from .media_source import is_frames, open_media
+from .media_source import is_frames, is_seekable, is_web_address, open_media
 from .video_io import probe_video
 
 # How long a video of frames alone lasts is unknown.
@@ -152,9 +152,8 @@ def in_16_bits(wave: np.ndarray) -> np.ndarray:
 
 def read_once(source: Any, limits: MediaLimits, allowed_hosts: Sequence[str]) -> Any:
     """The source in a form that can be read twice, for its pictures and for its sound, without a second download."""
-    is_address = isinstance(source, str) and source.startswith(("http://", "https://"))
-    is_one_way = hasattr(source, "read") and not (hasattr(source, "seekable") and source.seekable())
-    if not (is_address or is_one_way):
+    is_one_way = hasattr(source, "read") and not is_seekable(source)
+    if not (is_web_address(source) or is_one_way):
         return source
     with (
         open_media(source, limits, allowed_hosts, Deadline(limits.timeout)) as handle,

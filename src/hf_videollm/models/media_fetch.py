@@ -2,27 +2,31 @@
 
 The guard has four parts: the host must be on the list; every address its name resolves to must be public (unless
 the list names that very address); the connection goes to the address that was checked, not to a second look-up;
-and each redirect starts again from the first part. Size and time are bounded while reading.
+and each redirect starts again from the first part. Size and time are bounded while reading, and whatever a server or a
+caller writes, every failure is a `MediaError`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import socket
 import ssl
 import threading
 import urllib.parse
-from collections.abc import Sequence
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
+from .media_addresses import ascii_host, host_names, is_literal, is_public
 from .media_errors import Deadline, MediaError, MediaLimits, MediaTooLarge, UnsafeURL
 
 MAX_REDIRECTS = 5
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 _CHUNK = 1 << 16
+_MOST_DIGITS = 30
+# Asked for or not, such a body would have to be unpacked, and could grow past every limit.
+_COMPRESSIONS = {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"}
 
 
 def download(
@@ -37,28 +41,58 @@ def download(
     """
     for _ in range(MAX_REDIRECTS + 1):
         deadline.check(name)
-        connection = _connect(url, name, allowed_hosts, deadline)
-        watchdog = threading.Timer(deadline.remaining(), _cut, args=(connection.sock,))
-        watchdog.daemon = True
-        watchdog.start()
-        try:
+        with _connection(url, name, allowed_hosts, deadline) as connection:
             redirect = _request(connection, url, target, name, limits, deadline)
-        except (OSError, http.client.HTTPException):
-            deadline.check(name)
-            raise MediaError(f"{name}: the download failed; check the address and the connection.") from None
-        finally:
-            watchdog.cancel()
-            connection.close()
         if redirect is None:
             return
-        url = urllib.parse.urljoin(url, redirect)
+        url = _joined(url, redirect, name)
     raise MediaError(f"{name}: more than {MAX_REDIRECTS} redirects; pass the final address.")
 
 
+@contextlib.contextmanager
+def _connection(
+    url: str, name: str, allowed_hosts: Sequence[str], deadline: Deadline
+) -> Iterator[http.client.HTTPConnection]:
+    """An open connection whose use ends with the deadline, and whose failures are `MediaError`s."""
+    connection = _connect(url, name, allowed_hosts, deadline)
+    try:
+        with _cut_at(deadline, connection.sock):
+            yield connection
+    except MediaError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError):  # ValueError: headers that http.client cannot parse
+        deadline.check(name)
+        raise MediaError(f"{name}: the download failed; check the address and the connection.") from None
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def _cut_at(deadline: Deadline, sock: Any) -> Iterator[None]:
+    """Ends a blocking read at the deadline: a server that sends one byte at a time cannot outlive it."""
+    watchdog = threading.Timer(min(deadline.remaining(), threading.TIMEOUT_MAX), _cut, args=(sock,))
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+
+
 def _cut(sock: socket.socket) -> None:
-    """Ends a blocking read, so that a server that sends one byte at a time cannot outlive the deadline."""
     with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
+        # Not the method of a TLS socket, which another thread may be using.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _joined(url: str, redirect: str, name: str) -> str:
+    """The address that a redirect leads to. Servers write names in UTF-8, which http.client reads as Latin-1."""
+    with contextlib.suppress(UnicodeError):
+        redirect = redirect.encode("latin-1").decode("utf-8")
+    try:
+        return urllib.parse.urljoin(url, redirect)
+    except ValueError:
+        raise UnsafeURL(f"{name}: the server redirects to an address that is none; pass the final one.") from None
 
 
 def _request(
@@ -85,9 +119,11 @@ def _request(
         return location
     if response.status != 200:
         raise MediaError(f"{name}: the server answered {response.status}; check the address.")
-    declared = response.getheader("Content-Length", "")
-    if declared.isdigit():
-        limits.check_bytes(name, int(declared))
+    if _COMPRESSIONS & {value.lower() for value in _header_values(response, "Content-Encoding")}:
+        raise MediaError(f"{name}: the server sends the file compressed; find an address that gives it as it is.")
+    declared = _declared_length(response, name)
+    if declared is not None:
+        limits.check_bytes(name, declared)
     received = 0
     while chunk := response.read1(_CHUNK):
         received += len(chunk)
@@ -99,16 +135,35 @@ def _request(
         deadline.check(name)
         target.write(chunk)
     deadline.check(name)  # the watchdog's cut looks like the end of the body
-    if declared.isdigit() and received < int(declared):
-        raise MediaError(f"{name}: the server stopped after {received:,} of {int(declared):,} bytes; try again.")
+    if declared is not None and received < declared:
+        raise MediaError(f"{name}: the server stopped after {received:,} of {declared:,} bytes; try again.")
     return None
+
+
+def _declared_length(response: http.client.HTTPResponse, name: str) -> int | None:
+    """The length that the server names; None where it names none, or sends in chunks.
+
+    Raises:
+        MediaError: it is no number, or there are several.
+    """
+    values = set(_header_values(response, "Content-Length"))
+    if not values or response.chunked:
+        return None
+    text = values.pop()
+    if values or not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        raise MediaError(f"{name}: the server names a length that is no number of bytes; try again.")
+    return int(text)
+
+
+def _header_values(response: http.client.HTTPResponse, header: str) -> list[str]:
+    return [value.strip() for line in response.headers.get_all(header, ()) for value in line.split(",")]
 
 
 def _connect(url: str, name: str, allowed_hosts: Sequence[str], deadline: Deadline) -> http.client.HTTPConnection:
     """A connection whose socket is already open, to an address that passed the checks."""
     scheme, host, port = _parse(url, name)
-    addresses = _checked_addresses(host, port, name, allowed_hosts)
-    failure: OSError | None = None
+    addresses = _checked_addresses(host, port, name, allowed_hosts, deadline)
+    failure: Exception | None = None
     for address in addresses:
         timeout = min(CONNECT_SECONDS, deadline.remaining())
         if timeout <= 0:
@@ -121,11 +176,15 @@ def _connect(url: str, name: str, allowed_hosts: Sequence[str], deadline: Deadli
         connection: http.client.HTTPConnection
         try:
             if scheme == "https":
-                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+                sock = ssl.create_default_context().wrap_socket(
+                    sock, server_hostname=host, do_handshake_on_connect=False
+                )
+                with _cut_at(deadline, sock):
+                    sock.do_handshake()
                 connection = http.client.HTTPSConnection(host, port)
             else:
                 connection = http.client.HTTPConnection(host, port)
-        except OSError as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             sock.close()
             failure = error
             continue
@@ -140,37 +199,36 @@ def _connect(url: str, name: str, allowed_hosts: Sequence[str], deadline: Deadli
 
 def _parse(url: str, name: str) -> tuple[str, str, int]:
     """(scheme, host, port) of an address that every parser reads the same way."""
-    if any(c <= " " or c in "\\\x7f" for c in url):
+    if any(c <= " " or c in "\\\x7f" or "\ud800" <= c <= "\udfff" for c in url):
         raise UnsafeURL(f"{name}: the address holds spaces, backslashes or control characters; encode them.")
     try:
         parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
+        given, port = parts.hostname, parts.port
     except ValueError:
         raise UnsafeURL(f"{name}: not a valid address; write https://host/path.") from None
     if parts.scheme not in ("http", "https"):
         raise UnsafeURL(f"{name}: leads to {parts.scheme or 'no'}://; only http and https are fetched.")
-    if not host or "@" in parts.netloc:
+    host = ascii_host(given or "")
+    if not host or port == 0 or "@" in parts.netloc:
         raise UnsafeURL(f"{name}: the address needs a host and may not hold a user name; write https://host/path.")
-    return parts.scheme, host.lower().rstrip("."), port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
 
 
-def _checked_addresses(host: str, port: int, name: str, allowed_hosts: Sequence[str]) -> list[str]:
+def _checked_addresses(host: str, port: int, name: str, allowed_hosts: Sequence[str], deadline: Deadline) -> list[str]:
     """The IP addresses of an allowed host, all of them public or allowed by name."""
-    allowed = {entry.lower().rstrip(".").strip("[]") for entry in allowed_hosts}
-    if host not in allowed:
+    if host not in host_names(allowed_hosts):
         raise UnsafeURL(
             f"{name}: the host {host} is not allowed; pass allowed_hosts=({host!r},) if you trust it, "
             "or download the file first."
         )
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise MediaError(f"{name}: the host {host} cannot be found; check the address.") from None
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    addresses = _look_up(host, port, deadline)
+    deadline.check(name)
+    if not addresses:
+        raise MediaError(f"{name}: the host {host} cannot be found; check the address.")
     # A name that points inside is the classic way around an allow-list; the user must write such an address out.
-    inside_is_meant = host == "localhost" or _is_literal(host)
+    inside_is_meant = host == "localhost" or is_literal(host)
     for address in addresses:
-        if not _is_public(address) and not inside_is_meant:
+        if not is_public(address) and not inside_is_meant:
             raise UnsafeURL(
                 f"{name}: the host {host} points to an address that is not public; "
                 "if that is meant, put the address itself in the URL and in allowed_hosts."
@@ -178,20 +236,16 @@ def _checked_addresses(host: str, port: int, name: str, allowed_hosts: Sequence[
     return addresses
 
 
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _look_up(host: str, port: int, deadline: Deadline) -> list[str]:
+    """The addresses of a host, none if it has none or does not answer in time: the system's look-up cannot be cut."""
+    found: list[str] = []
 
+    def ask() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found.extend(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
-def _is_public(address: str) -> bool:
-    ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address.split("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            ip = inner
-    return ip.is_global and not ip.is_multicast
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(min(deadline.remaining(), threading.TIMEOUT_MAX))
+    return [] if asking.is_alive() else found

@@ -7,7 +7,6 @@ lists of pictures, arrays, tensors and folders of pictures become an iterable of
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import os
 import re
@@ -73,12 +72,22 @@ class MediaHandle:
             yield self.stream
 
 
+def is_web_address(text: Any) -> bool:
+    """Whether this is an http or https address, in any case."""
+    return isinstance(text, str) and text[:8].lower().startswith(("http://", "https://"))
+
+
+def is_data_url(text: Any) -> bool:
+    """Whether this is a data URL, in any case."""
+    return isinstance(text, str) and text[:5].lower() == "data:"
+
+
 def source_name(source: Any) -> str:
     """A short one-line name of the source for messages: no content, no credentials, no memory address."""
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         text = text if isinstance(text, str) else os.fsdecode(text)
-        if text.startswith("data:"):
+        if is_data_url(text):
             return "<data URL>"
         if _SCHEME.match(text):
             text = re.sub(r"//[^/@]*@", "//", text).split("?")[0].split("#")[0]
@@ -118,21 +127,20 @@ def open_media(
         text = os.fspath(source)
         if not isinstance(text, str):
             text = os.fsdecode(text)
-        if text.startswith("data:"):
+        if is_data_url(text):
             with io.BytesIO(_decode_data_url(text, name, limits)) as stream:
                 yield _checked_stream(stream, name, limits)
             return
-        scheme = _SCHEME.match(text)
-        if scheme and scheme.group(1).lower() in ("http", "https"):
+        if is_web_address(text):
             with tempfile.TemporaryDirectory(prefix="hf_videollm_") as folder:
                 path = os.path.join(folder, "download")
                 with open(path, "wb") as target:
                     download(text, target, name, allowed_hosts, limits, deadline)
                 yield _checked_path(path, name, limits)
             return
-        yield _checked_path(_local_path(text, name, bool(scheme)), name, limits)
+        yield _checked_path(_local_path(text, name), name, limits)
     elif isinstance(source, bytes | bytearray | memoryview):
-        with io.BytesIO(source) as stream:
+        with io.BytesIO(source.tobytes() if isinstance(source, memoryview) else source) as stream:
             yield _checked_stream(stream, name, limits)
     elif hasattr(source, "read"):
         yield _checked_stream(_seekable(source, name, limits, deadline), name, limits)
@@ -143,10 +151,13 @@ def open_media(
         )
 
 
-def _local_path(text: str, name: str, has_scheme: bool) -> str:
-    if not has_scheme:
+def _local_path(text: str, name: str) -> str:
+    if not _SCHEME.match(text):
         return text
-    parts = urllib.parse.urlsplit(text)
+    try:
+        parts = urllib.parse.urlsplit(text)
+    except ValueError:
+        raise UnsafeURL(f"{name}: not a valid address; write file:///path/to/video.mp4.") from None
     if parts.scheme != "file":
         raise UnsafeURL(f"{name}: the scheme {parts.scheme}:// is not supported; pass a local path or an https URL.")
     if parts.netloc not in ("", "localhost"):
@@ -173,12 +184,20 @@ def _checked_path(path: str, name: str, limits: MediaLimits) -> MediaHandle:
 
 
 def _checked_stream(stream: BinaryIO, name: str, limits: MediaLimits) -> MediaHandle:
-    size = stream.seek(0, os.SEEK_END)
+    try:
+        stream.seek(0, os.SEEK_END)
+        size = stream.tell()
+        stream.seek(0)
+    except (OSError, ValueError):  # ValueError: closed
+        raise _unreadable_stream(name) from None
     if size == 0:
         raise _empty(name)
     limits.check_bytes(name, size)
-    stream.seek(0)
     return MediaHandle(name, stream=stream)
+
+
+def _unreadable_stream(name: str) -> MediaError:
+    return MediaError(f"{name}: cannot be read; pass a file that is open for reading, open(path, 'rb').")
 
 
 def _empty(name: str) -> CorruptMedia:
@@ -189,27 +208,41 @@ def _seekable(source: Any, name: str, limits: MediaLimits, deadline: Deadline) -
     """The file object itself, or its content in memory when it cannot seek (pipes, sockets)."""
     if isinstance(source, io.TextIOBase):
         raise UnsupportedMedia(f"{name}: opened as text; open the file in binary mode, open(path, 'rb').")
-    seekable = getattr(source, "seekable", None)
-    if hasattr(source, "seek") and hasattr(source, "tell") and (seekable is None or seekable()):
+    if is_seekable(source):
         return source
     buffer = io.BytesIO()
-    while chunk := source.read(1 << 20):
-        if isinstance(chunk, str):
-            raise UnsupportedMedia(f"{name}: opened as text; open the file in binary mode, open(path, 'rb').")
-        buffer.write(chunk)
-        limits.check_bytes(name, buffer.tell())
-        deadline.check(name)
+    try:
+        while chunk := source.read(1 << 20):
+            if isinstance(chunk, str):
+                raise UnsupportedMedia(f"{name}: opened as text; open the file in binary mode, open(path, 'rb').")
+            buffer.write(chunk)
+            limits.check_bytes(name, buffer.tell())
+            deadline.check(name)
+    except MediaError:
+        raise
+    except (OSError, ValueError, TypeError):
+        raise _unreadable_stream(name) from None
     return buffer
+
+
+def is_seekable(source: Any) -> bool:
+    """Whether a file object can go back to its beginning; pipes and sockets cannot."""
+    if not (hasattr(source, "seek") and hasattr(source, "tell")):
+        return False
+    try:
+        return bool(source.seekable()) if hasattr(source, "seekable") else True
+    except ValueError:  # closed; reading it will say so
+        return True
 
 
 def _decode_data_url(text: str, name: str, limits: MediaLimits) -> bytes:
     header, comma, payload = text.partition(",")
-    if not comma or not header.endswith(";base64"):
+    if not comma or not header.lower().endswith(";base64"):
         raise UnsupportedMedia(f"{name}: only base64 is supported; write data:video/mp4;base64,... .")
     limits.check_bytes(name, len(payload) * 3 // 4)
     try:
         return base64.b64decode(payload, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; another is raised for letters outside of ASCII
         raise CorruptMedia(f"{name}: the base64 text is damaged; encode the file again.") from None
 
 
