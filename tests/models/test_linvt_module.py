@@ -5,6 +5,7 @@ The properties of the specification (section 7) are in `test_linvt_properties.py
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_videollm.models.configuration_linvt import LinVTModuleConfig, num_windows
 from hf_videollm.models.linvt_attention import LinVTAttention
-from hf_videollm.models.linvt_module import LinVTModule, choose_tokens, sinusoidal_code
+from hf_videollm.models.linvt_module import LinVTModule, choose_tokens, join_selections, sinusoidal_code
 from hf_videollm.models.linvt_pooling import pool_tokens, spread_weights, window_sizes
 
 WIDTH = 16
@@ -312,20 +313,156 @@ def test_time_code_is_as_large_as_the_tokens() -> None:
     assert small.frame_codes.square().mean().sqrt() == pytest.approx(0.02 * math.sqrt(0.5), rel=0.1)
 
 
-def test_scores_pass_their_gradient_to_what_they_chose() -> None:
-    """The straight-through factor: sigmoid's slope times what the loss would gain from a larger token."""
-    module = make_module()
-    video = make_tokens(1, 4, 5)
+def scores_of(module: LinVTModule, video: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output of the module, and the scores that it was made by, which keep their gradient."""
     scores: list[torch.Tensor] = []
-    module.svr.register_forward_hook(lambda _, inputs, output: scores.append(output) or output.retain_grad())
+    keep = module.svr.register_forward_hook(lambda _, inputs, output: scores.append(output) or output.retain_grad())
+    output = module(video, **options)
+    keep.remove()
+    return output, scores[0]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scores_get_the_gradient_of_weighing_their_tokens(variant: str) -> None:
+    """What more weight for a token would do: the derivative of a softmax over M exp(standardised score)."""
+    pools = (
+        {"num_queries": (8, 4, 2)} if variant != "multi_a" else {"num_queries": (8, 4, 2), "pool_windows": (1, 2, 4)}
+    )
+    module, video = make_module(variant=variant, **pools), make_tokens(1, 4, 5)
+    direction = make_tokens(1, 14, seed=3)
+    output, scores = scores_of(module, video)
+    (output * direction).sum().backward()
+    with torch.no_grad():
+        plain, linear_map = module(video, return_map=True)
+    assert torch.equal(output, plain), "nothing but a gradient is added"
+    own = scores.detach().flatten().requires_grad_()
+    chosen = module.select(video).indices[0]
+    kept = own[chosen]
+    standardised = (kept - kept.mean()) / kept.std(correction=0)
+    weights = linear_map[0, :, chosen] * (standardised - standardised.detach()).exp()
+    weighed = (weights / weights.sum(-1, keepdim=True)) @ video.flatten(1, 2)[0, chosen]
+    (weighed * direction[0]).sum().backward()
+    assert own.grad is not None
+    torch.testing.assert_close(scores.grad.flatten(), own.grad, atol=1e-5, rtol=1e-3)
+    assert own.grad.abs().max() > 1e-2, "Control: there is a gradient to compare"
+
+
+def test_tokens_that_were_not_chosen_get_no_gradient() -> None:
+    module, video = make_module(), make_tokens(1, 4, 5)
+    output, scores = scores_of(module, video)
+    output.square().sum().backward()
+    chosen = torch.zeros(20, dtype=torch.bool)
+    chosen[module.select(video).indices[0]] = True
+    assert scores.grad.flatten()[~chosen].abs().max() == 0
+    assert scores.grad.flatten()[chosen].abs().min() > 0
+
+
+@pytest.mark.parametrize(("level", "scale"), [(100.0, 1.0), (-30.0, 1.0), (0.0, 10.0), (0.0, 0.1)])
+def test_level_and_scale_of_the_scores_teach_nothing(level: float, scale: float) -> None:
+    """They mean nothing to the choice; with a gradient of their own they would drift until the scorer stops."""
+    video, gradients = make_tokens(2, 4, 5), []
+    for change in (False, True):
+        module = make_module()
+        head = module.svr.score
+        if change:
+            with torch.no_grad():
+                head.weight.mul_(scale)
+                head.bias.mul_(scale).add_(level)
+        output, scores = scores_of(module, video, frame_mask=torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]))
+        output.square().sum().backward()
+        gradients.append(scores.grad * (scale if change else 1))
+        size = scores.grad.abs().max()
+        assert head.bias.grad.abs().max() < 1e-4 * size, "the level has no gradient"
+        held = scores.detach().nan_to_num(neginf=0.0)
+        assert (scores.grad * (held - held.mean())).sum().abs() < 1e-2 * size * held.std(), "nor has the scale"
+    torch.testing.assert_close(gradients[1], gradients[0], atol=2e-3, rtol=2e-2)
+
+
+def test_a_gate_on_the_tokens_would_teach_a_level() -> None:
+    """Control: the usual straight-through factor is a sigmoid of the score, and moves all scores together."""
+    module, video = make_module(), make_tokens(1, 4, 5)
     selection = module.select(video)
-    assert torch.equal(selection.tokens, video.flatten(1, 2)[:, selection.indices[0]]), "exactly what came in"
-    direction = make_tokens(*selection.tokens.shape[:2], seed=3)
-    (selection.tokens * direction).sum().backward()
-    chosen = scores[0].flatten()[selection.indices[0]].detach()
-    slope = chosen.sigmoid() * (1 - chosen.sigmoid())
-    expected = torch.zeros(20).scatter(0, selection.indices[0], slope * (selection.tokens * direction).sum(-1)[0])
-    torch.testing.assert_close(scores[0].grad.flatten(), expected.detach(), atol=1e-6, rtol=1e-5)
+    scores = module.svr(video + selection.frame_codes.unsqueeze(2)).flatten(1).gather(1, selection.indices)
+    gates = scores.sigmoid()
+    tokens = selection.tokens * (1 + gates - gates.detach()).unsqueeze(-1)
+    module.aggregate(replace(selection, tokens=tokens, score_changes=None)).square().sum().backward()
+    assert module.svr.score.bias.grad.abs() > 0.1
+
+
+@pytest.mark.parametrize("size", [0.02, 1.0])
+def test_the_scorer_goes_on_learning(size: float) -> None:
+    """Whatever the size of the tokens: fifty steps of AdamW, and its gradient is of the aggregator's order."""
+    torch.manual_seed(0)
+    module = make_module().train()
+    tokens = size * (torch.randn(1, 4, 8, WIDTH) + 2 * torch.randn(WIDTH))
+    question, wanted = size * torch.randn(1, 6, WIDTH), tokens.flatten(1, 2)[:, :14] * 3
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    for _ in range(51):
+        optimizer.zero_grad()
+        (module(tokens, text_embeddings=question) - wanted).square().mean().backward()
+        scorer, aggregator = (
+            sum(parameter.grad.square().sum() for parameter in part.parameters()).sqrt()
+            for part in (module.svr, module.tta)
+        )
+        optimizer.step()
+    assert scorer > 0.01 * aggregator
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_change_no_value(variant: str) -> None:
+    module, video, question = make_module(variant=variant), make_tokens(2, 4, 5), make_tokens(2, 3, seed=1)
+    options = {"frame_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]), "text_embeddings": question}
+    found = module(video, return_map=True, **options)
+    with torch.no_grad():
+        expected = module(video, return_map=True, **options)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_videos_of_one_token_and_of_equal_tokens_give_finite_gradients() -> None:
+    for video in (make_tokens(1, 1, 1), make_tokens(1, 1, 1).expand(1, 4, 5, WIDTH)):
+        module = make_module(time_code="none")
+        module(video).square().sum().backward()
+        assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
+def test_selections_carry_the_way_back_to_their_scores() -> None:
+    """Also for several questions on a video, and beside videos that were scored without gradients."""
+    module, videos = make_module(), make_tokens(2, 4, 5)
+    question = make_tokens(3, 6, seed=1)
+    with torch.no_grad():
+        plain = module.select(videos[1:])
+    assert plain.score_changes is None
+    trained = module.select(videos[:1])
+    joined = join_selections([plain, trained.take(torch.tensor([0, 0]))])
+    module.aggregate(joined, question)[1:].square().sum().backward(retain_graph=True)
+    found = {name: parameter.grad for name, parameter in module.svr.named_parameters()}
+    assert all(gradient is not None for gradient in found.values())
+    assert found["score.weight"].abs().max() > 1e-3
+    module.zero_grad()
+    module.aggregate(joined.take(torch.tensor([0])), question[:1]).square().sum().backward()
+    assert all(parameter.grad is None or parameter.grad.abs().max() == 0 for parameter in module.svr.parameters())
+
+
+def test_noise_lets_other_tokens_in_while_training() -> None:
+    module, video = make_module(selection_noise=1.0), make_tokens(1, 4, 5)
+    best = module.select(video).indices
+    assert torch.equal(module.select(video).indices, best), "not outside of training"
+    module.train()
+    drawn = [module.select(video, torch.tensor([[1, 1, 1, 0]])) for _ in range(5)]
+    assert len({tuple(selection.indices[0].tolist()) for selection in drawn}) > 1
+    assert all(selection.indices.max() < 15 for selection in drawn), "padding never comes in"
+    module.config.selection_noise = 0.0
+    assert torch.equal(module.select(video).indices, best)
+
+
+def test_videos_without_a_question_leave_no_parameter_out() -> None:
+    """In training: processes whose rows have a question would wait for those whose rows have none."""
+    module, video = make_module().train(), make_tokens(2, 4, 5)
+    output = module(video)
+    output.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    assert all(parameter.grad.abs().max() == 0 for parameter in module.tta.layers[0].text_attn.parameters())
+    assert torch.equal(module.eval()(video), output), "and change no value"
 
 
 # ---------------------------------------------------------------------------------------------------------- its uses
@@ -480,6 +617,7 @@ def test_defaults_are_those_of_the_paper() -> None:
         ({"num_layers": 0}, "num_layers"),
         ({"num_selected_tokens": 0}, "num_selected_tokens"),
         ({"scorer_chunk_tokens": 0}, "scorer_chunk_tokens"),
+        ({"selection_noise": -0.5}, "selection_noise"),
         ({"num_queries": (4, 2)}, "pool_windows"),
         ({"pool_windows": (1, 0, 4)}, "pool_windows"),
         ({"num_queries": (), "pool_windows": ()}, "num_queries"),

@@ -48,6 +48,9 @@ class LinVTModuleConfig(PreTrainedConfig):
         Standard deviation of the queries, and of linear weights where a model initialises them.
     scorer_chunk_tokens (`int`, *optional*):
         Tokens that run through a layer of the trunk at a time, to bound memory; `None` runs all at once.
+    selection_noise (`float`):
+        Gumbel noise, in standard deviations of the scores, that the choice of tokens gets in training, so that others
+        than the best are tried; 0 for none.
 
     Example:
 
@@ -71,6 +74,7 @@ class LinVTModuleConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
     scorer_chunk_tokens: int | None = 16384
+    selection_noise: float = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -99,6 +103,8 @@ class LinVTModuleConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.scorer_chunk_tokens is not None and self.scorer_chunk_tokens < 1:
             raise ValueError(f"scorer_chunk_tokens must be at least 1 or None, not {self.scorer_chunk_tokens}.")
+        if not 0 <= self.selection_noise < float("inf"):
+            raise ValueError(f"selection_noise must be a number of at least 0, not {self.selection_noise}.")
         for name in ("num_queries", "pool_windows"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} must name at least one scale, each at least 1, not {getattr(self, name)}.")

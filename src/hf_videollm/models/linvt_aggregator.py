@@ -120,6 +120,11 @@ class LinVTAggregator(nn.Module):
         dtype, has_text = self.queries.dtype, None
         if text is not None and text.shape[1] == 0:
             text = None
+        if text is None and self.training and torch.is_grad_enabled():
+            # A row without a text: the attention to texts takes part, and its gradient is 0 instead of missing, which
+            # DistributedDataParallel would wait for.
+            text = groups[0].tokens.new_zeros(len(groups[0].tokens), 1, self.queries.shape[1])
+            text_mask = torch.zeros(text.shape[:2], dtype=torch.bool, device=text.device)
         if text is not None and text_mask is not None:
             text = text.masked_fill(~text_mask.unsqueeze(-1), 0)
             has_text = text_mask.any(1)

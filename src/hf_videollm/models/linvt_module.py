@@ -12,12 +12,16 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.export import register_dataclass
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_linvt import LinVTModuleConfig, num_windows
 from .linvt_aggregator import LinVTAggregator
 from .linvt_pooling import PooledTokens, pool_tokens, spread_weights, window_sizes
 from .linvt_scorer import LinVTScorer
+
+# Added to the variance of scores; a video whose tokens all have one score teaches nothing about their order.
+SCORE_EPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class LinVTSelection:
         frame_codes: `(batch, T, hidden_size)` float32, time code of the frames; `None` without one.
         deepstack: `(batch, k, levels, hidden_size)`, what the tower feeds deeper layers of the language model for these
             tokens, 0 where there is no token; `None` where it feeds none.
+        score_changes: `(batch, k)` float32, 0 everywhere, through which gradients reach the scores of these tokens;
+            `None` where the scorer is not trained.
     """
 
     tokens: torch.Tensor
@@ -41,6 +47,7 @@ class LinVTSelection:
     scores: torch.Tensor
     frame_codes: torch.Tensor | None
     deepstack: torch.Tensor | None = None
+    score_changes: torch.Tensor | None = None
 
     def take(self, rows: torch.Tensor) -> "LinVTSelection":
         """These rows, which may repeat: one for each of several questions on a video, say.
@@ -50,6 +57,10 @@ class LinVTSelection:
         """
         held = {name: value for name, value in vars(self).items() if value is not None}
         return replace(self, **{name: value.index_select(0, rows) for name, value in held.items()})
+
+
+# Wrappers that shard weights (FSDP2) look for the tensors in what a module takes and returns.
+register_dataclass(LinVTSelection)
 
 
 def join_selections(selections: Sequence[LinVTSelection]) -> LinVTSelection:
@@ -62,10 +73,17 @@ def join_selections(selections: Sequence[LinVTSelection]) -> LinVTSelection:
         A batch of all their rows.
     """
     joined = {}
+    # A selection that was made without gradients has no changes of scores: they are 0.
+    is_trained = any(selection.score_changes is not None for selection in selections)
     for name, value in vars(selections[0]).items():
-        if value is None:
+        if value is None and not (name == "score_changes" and is_trained):
             continue
         parts = [getattr(selection, name) for selection in selections]
+        if name == "score_changes":
+            parts = [
+                selection.mask.new_zeros(selection.mask.shape, dtype=torch.float32) if part is None else part
+                for selection, part in zip(selections, parts, strict=True)
+            ]
         length = max(part.shape[1] for part in parts)
         filling = float("-inf") if name == "scores" else 0
         padded = [part.new_full((len(part), length, *part.shape[2:]), filling) for part in parts]
@@ -125,11 +143,37 @@ def choose_tokens(scores: torch.Tensor, num_kept: int) -> tuple[torch.Tensor, to
     return indices % scores.shape[-1], indices < scores.shape[-1]
 
 
+def _standardise(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Scores of each row minus their mean and over their standard deviation; 0 where the mask is false."""
+    counts = mask.sum(1, keepdim=True).clamp(min=1)
+    scores = scores.masked_fill(~mask, 0)
+    centred = (scores - scores.sum(1, keepdim=True) / counts).masked_fill(~mask, 0)
+    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / counts + SCORE_EPS)
+
+
+def zero_changes(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Standardised scores minus themselves: 0, with the gradient of the standardised scores.
+
+    The choice of tokens depends on the order of the scores alone. Minus their mean and over their standard deviation,
+    their level and their scale get no gradient; otherwise the level drifts away within a few steps.
+
+    Args:
+        scores: `(batch, k)` float32, of the chosen tokens.
+        mask: `(batch, k)` bool, tokens that are some.
+
+    Returns:
+        `(batch, k)` float32, 0 everywhere.
+    """
+    standardised = _standardise(scores, mask)
+    return standardised - standardised.detach()
+
+
 class LinVTModule(nn.Module):
     """Linear video tokenizer.
 
-    Models that hold it should list it in `_no_split_modules`, and call `reset_parameters` of its `LinVTScoreHead` and
-    `LinVTAggregator` in their `_init_weights`; the rest are linear layers and norms.
+    Models that hold it should list `LinVTScorer` and `LinVTAggregator` in `_no_split_modules`, and call
+    `reset_parameters` of its `LinVTScoreHead` and `LinVTAggregator` in their `_init_weights`; the rest are linear
+    layers and norms.
 
     Example:
 
@@ -165,15 +209,32 @@ class LinVTModule(nn.Module):
 
     def forward(
         self,
-        tokens: torch.Tensor,
+        tokens: torch.Tensor | None = None,
         frame_mask: torch.Tensor | None = None,
         text_embeddings: torch.Tensor | None = None,
         text_mask: torch.Tensor | None = None,
         frame_times: torch.Tensor | None = None,
         return_map: bool = False,
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """`select`, then `aggregate`; see there for the arguments."""
-        selection = self.select(tokens, frame_mask, frame_times)
+        selection: LinVTSelection | None = None,
+        select_only: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | LinVTSelection:
+        """`select`, then `aggregate`; see there for the arguments.
+
+        A model calls both halves here, because libraries that shard or move weights wait at `forward`.
+
+        Args:
+            selection: from `select`, instead of `tokens`.
+            select_only: return the selection.
+
+        Raises:
+            ValueError: neither `tokens` nor `selection`; or as the two halves.
+        """
+        if selection is None:
+            if tokens is None:
+                raise ValueError("LinVT needs the tokens of videos, or a selection of them.")
+            selection = self.select(tokens, frame_mask, frame_times)
+        if select_only:
+            return selection
         return self.aggregate(selection, text_embeddings, text_mask, return_map)
 
     def select(
@@ -201,15 +262,15 @@ class LinVTModule(nn.Module):
             tokens = tokens.masked_fill(~mask[:, :, None, None], 0)
         codes = self._frame_codes(tokens, mask, frame_times)
         states = tokens if codes is None else tokens + codes.unsqueeze(2).to(tokens.dtype)
-        scores = self.svr(states, mask)
+        scores = self.svr(states, mask).to(tokens.device)
         flat_scores = scores.flatten(1)
-        indices, valid = choose_tokens(flat_scores.detach(), min(self.config.num_selected_tokens, flat_scores.shape[1]))
+        indices, valid = choose_tokens(
+            self._ranks(flat_scores), min(self.config.num_selected_tokens, flat_scores.shape[1])
+        )
         chosen = tokens.flatten(1, 2).gather(1, indices.unsqueeze(-1).expand(-1, -1, self.hidden_size))
-        if flat_scores.requires_grad:
-            # The choice has no gradient. The factor is exactly 1 and passes one on to the scores of what was chosen.
-            gates = flat_scores.gather(1, indices).masked_fill(~valid, 0).sigmoid()
-            chosen = chosen * (1 + (gates - gates.detach())).unsqueeze(-1).to(chosen.dtype)
-        return LinVTSelection(chosen, valid, indices, scores.detach(), codes)
+        # The choice has no gradient; `aggregate` passes one on through these.
+        changes = zero_changes(flat_scores.gather(1, indices), valid) if flat_scores.requires_grad else None
+        return LinVTSelection(chosen, valid, indices, scores.detach(), codes, score_changes=changes)
 
     def aggregate(
         self,
@@ -236,16 +297,39 @@ class LinVTModule(nn.Module):
         """
         text_mask = self._check_text(selection, text_embeddings, text_mask)
         groups = self._groups(selection)
-        weights = self.tta(groups, text_embeddings, text_mask)
-        with maybe_autocast(device_type=selection.tokens.device.type, enabled=False):
+        device = selection.tokens.device
+        weights = [part.to(device) for part in self.tta(groups, text_embeddings, text_mask)]
+        changes = selection.score_changes if torch.is_grad_enabled() else None
+        with maybe_autocast(device_type=device.type, enabled=False):
             means = torch.cat([part @ group.tokens for part, group in zip(weights, groups, strict=True)], dim=1)
-            output = self._pool_outputs(means).to(selection.tokens.dtype)
-            if not return_map:
-                return output
+            output = self._pool_outputs(means)
+            if changes is None and not return_map:
+                return output.to(selection.tokens.dtype)
             on_selected = self._pool_outputs(self._spread(weights, selection.mask))
+            if changes is not None:
+                # Nothing is added but a gradient: that of weighing token i by M_qi exp(s_i), where s is its
+                # standardised score. A query would gain by more of a token that is better than what it has.
+                share = on_selected.detach() * changes.unsqueeze(1)
+                total = share.sum(-1, keepdim=True)
+                output = output + share @ selection.tokens.float() - total * output.detach()
+                on_selected = on_selected + share - total * on_selected.detach()
+            output = output.to(selection.tokens.dtype)
+        if not return_map:
+            return output
         source = on_selected.new_zeros(*on_selected.shape[:2], selection.scores[0].numel())
         places = selection.indices.unsqueeze(1).expand_as(on_selected)
         return output, source.scatter_add(2, places, on_selected)
+
+    def _ranks(self, scores: torch.Tensor) -> torch.Tensor:
+        """By what tokens are chosen: their scores; in training with `selection_noise`, standardised and with noise."""
+        scores = scores.detach()
+        noise = getattr(self.config, "selection_noise", 0.0) if self.training else 0.0
+        if not noise:
+            return scores
+        mask = scores != float("-inf")
+        standardised = _standardise(scores, mask)
+        gumbel = -torch.empty_like(scores).exponential_().log()
+        return (standardised + noise * gumbel).masked_fill(~mask, float("-inf"))
 
     def _groups(self, selection: LinVTSelection) -> list[PooledTokens]:
         """What each group of queries looks at."""

@@ -61,7 +61,8 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
 
     config_class = LinVTConfig
     config: LinVTConfig
-    _no_split_modules: ClassVar[list[str]] = ["LinVTModule"]
+    # Each has parameters of its own beside those of its layers, and is called whole.
+    _no_split_modules: ClassVar[list[str]] = ["LinVTScorer", "LinVTAggregator"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -137,7 +138,8 @@ class LinVTModel(LinVTPreTrainedModel):
             times = (
                 None if video_frame_times is None else video_frame_times[members, : tokens.shape[1]].to(tokens.device)
             )
-            selection = self.linvt.select(tokens, None if len(members) == 1 else mask, times)
+            mask = None if len(members) == 1 else mask
+            selection = self.linvt(tokens, mask, frame_times=times, select_only=True)
             for row, number in enumerate(members):
                 selections[number] = self._own_selection(selection, row, number, features)
         return [selections[number] for number in range(len(counts))]
@@ -150,6 +152,8 @@ class LinVTModel(LinVTPreTrainedModel):
         own = selection.take(torch.tensor([row], device=selection.mask.device))
         kept = min(num_frames * per_frame, own.mask.shape[1])
         parts: dict[str, Any] = {name: getattr(own, name)[:, :kept] for name in ("tokens", "mask", "indices")}
+        if own.score_changes is not None:
+            parts["score_changes"] = own.score_changes[:, :kept]
         parts["scores"] = own.scores[:, :num_frames]
         if own.frame_codes is not None:
             parts["frame_codes"] = own.frame_codes[:, :num_frames]
@@ -197,9 +201,11 @@ class LinVTModel(LinVTPreTrainedModel):
                 None if value is None else value[members] for value in (questions, question_attention_mask)
             )
             if selection.deepstack is None:
-                mixed = self.linvt.aggregate(selection, question, mask)
+                mixed = self.linvt(text_embeddings=question, text_mask=mask, selection=selection)
             else:
-                mixed, linear_map = self.linvt.aggregate(selection, question, mask, return_map=True)
+                mixed, linear_map = self.linvt(
+                    text_embeddings=question, text_mask=mask, selection=selection, return_map=True
+                )
                 levels.update(zip(members, mix_deepstack(selection, linear_map), strict=True))
             vectors.update(zip(members, mixed, strict=True))
         order = range(len(video_selections))
