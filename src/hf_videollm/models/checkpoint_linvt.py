@@ -43,7 +43,7 @@ class AdapterRefusalMixin(Base):
             CheckpointError: as for every design; or it is LinVT alone, which `from_adapter` loads.
         """
         if pretrained_model_name_or_path is not None and kwargs.get("strict", True):
-            refuse_adapter(pretrained_model_name_or_path, **_options(kwargs, "revision", "subfolder"))
+            refuse_adapter(pretrained_model_name_or_path, **hub_options(kwargs, "revision", "subfolder"))
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
 
@@ -128,7 +128,7 @@ class LinVTCheckpointMixin(Base):
         Raises:
             CheckpointError: the adapter names no image-LLM, or one that is not found, or belongs to another one.
         """
-        hub = _options(kwargs)
+        hub = hub_options(kwargs)
         config = LinVTConfig.from_pretrained(adapter, **hub)
         source = image_llm or config.backbone_name
         if source is None:
@@ -136,7 +136,7 @@ class LinVTCheckpointMixin(Base):
         if image_llm is None and config.backbone_revision is not None:
             kwargs.setdefault("revision", config.backbone_revision)
         tensors = load_file(str(cached_file(adapter, ADAPTER_FILE, **hub)))
-        _check_image_llm(adapter, config.backbone_config, source, _options(kwargs, "revision", "trust_remote_code"))
+        _check_image_llm(adapter, config.backbone_config, source, hub_options(kwargs, "revision", "trust_remote_code"))
         model = cls.from_image_llm(
             source,
             linvt_config=config.linvt_config,
@@ -221,7 +221,7 @@ def refuse_adapter(source: str | os.PathLike[str], **options: Any) -> None:
         )
 
 
-def _options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
+def hub_options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
     return {name: given[name] for name in (*HUB_OPTIONS, *more) if name in given}
 
 
@@ -266,7 +266,7 @@ def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> 
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
-        config = AutoConfig.from_pretrained(source, **_options(options, "revision"))
+        config = AutoConfig.from_pretrained(source, **hub_options(options, "revision"))
         raise ValueError(
             f"{source} is no image-LLM that AutoModelForImageTextToText loads ({type(config).__name__}, model_type "
             f"{config.model_type!r}): it has no get_image_features that LinVT could ask for the tokens of frames. Take "

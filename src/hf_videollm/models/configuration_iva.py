@@ -97,6 +97,11 @@ class IvaConfig(VideoLlmConfig):
         "AutoProcessor": "processing_iva.IvaProcessor",
         "AutoVideoProcessor": "video_processing_iva.IvaVideoProcessor",
     }
+    modules_to_not_convert: ClassVar[tuple[str, ...]] = (
+        *VideoLlmConfig.modules_to_not_convert,
+        "query_tokens",
+        "adapter",
+    )
 
     num_frames: int = 60
     query_token_id: int = 32002

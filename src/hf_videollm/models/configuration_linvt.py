@@ -188,6 +188,8 @@ class LinVTConfig(PublishedConfig):
         "AutoProcessor": "processing_linvt.LinVTProcessor",
         "AutoVideoProcessor": "video_processing_linvt.LinVTVideoProcessor",
     }
+    # Besides it, whatever the image-LLM has around its language model; see `LinVTPreTrainedModel`.
+    modules_to_not_convert: ClassVar[tuple[str, ...]] = ("linvt",)
 
     # A dict or a `PreTrainedConfig`; always the latter once the config is made.
     backbone_config: Any = None

@@ -56,6 +56,8 @@ class PublishedConfig(PreTrainedConfig):
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
     # Auto class -> "file.Class" of this design: what `trust_remote_code=True` loads from a saved folder.
     auto_classes: ClassVar[dict[str, str]] = {}
+    # Parts of the model that stay as they are when it is quantized, by their names in the model without a head.
+    modules_to_not_convert: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self, **kwargs: Any) -> None:
         # `pipeline()` asks for trust as soon as it sees `custom_pipelines` on a config. A config of the installed
@@ -102,6 +104,8 @@ class VideoLlmConfig(PublishedConfig):
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
+
+    modules_to_not_convert: ClassVar[tuple[str, ...]] = ("vision_tower", "connector")
 
     # A dict or a `PreTrainedConfig`; always the latter once the config is made.
     vision_config: Any = None

@@ -39,6 +39,12 @@ class VideoLlama2AVConfig(VideoLlama2Config):
         "AutoFeatureExtractor": "feature_extraction_beats.BeatsFeatureExtractor",
     }
 
+    modules_to_not_convert: ClassVar[tuple[str, ...]] = (
+        *VideoLlama2Config.modules_to_not_convert,
+        "audio_tower",
+        "audio_projector",
+    )
+
     # A dict or a `BeatsConfig`; always the latter once the config is made.
     audio_config: Any = None
     audio_token_id: int = 32002

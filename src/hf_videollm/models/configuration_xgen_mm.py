@@ -72,6 +72,8 @@ class XgenMMConfig(PreTrainedConfig):
         "AutoModelForCausalLM": "modeling_xgen_mm.XgenMMForConditionalGeneration",
         "AutoProcessor": "processing_xgen_mm.XgenMMProcessor",
     }
+    # Parts of the model that stay as they are when it is quantized, by their names in the model without a head.
+    modules_to_not_convert: ClassVar[tuple[str, ...]] = ("vision_tower", "multi_modal_projector")
 
     # A dict or a `PreTrainedConfig`; always the latter once the config is made.
     vision_config: Any = None

@@ -21,12 +21,29 @@ def frame_positions(num_frames: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+class IvaPatchWeight(nn.Module):
+    """The logit of each patch in Eq. 1.
+
+    It is no `nn.Linear`, so that quantization and LoRA leave the single row alone: checkpoints call this module
+    `weight`, a name that quantizers and PEFT keep for tensors.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, width))
+        self.bias = nn.Parameter(torch.empty(1))
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """`(frames, patches, width)` to `(frames, patches, 1)`."""
+        return F.linear(patches, self.weight, self.bias)
+
+
 class IvaPooling(nn.Module):
     """Eq. 1: the patches of a frame, each weighted by what it holds, as one vector."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight = nn.Linear(width, 1)
+        self.weight = IvaPatchWeight(width)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """`(frames, patches, width)` to `(frames, width)`."""
@@ -108,4 +125,4 @@ class IvaConnector(nn.Module):
         return [torch.stack(pair, dim=1).flatten(0, 1) for pair in pairs]
 
 
-__all__ = ["IvaCausalLayer", "IvaConnector", "IvaPooling", "frame_positions"]
+__all__ = ["IvaCausalLayer", "IvaConnector", "IvaPatchWeight", "IvaPooling", "frame_positions"]

@@ -97,6 +97,23 @@ class BeatsPositionalConvEmbedding(nn.Module):
         return F.gelu(convolved[:, : hidden_states.shape[1]])
 
 
+class BeatsGateProjection(nn.Module):
+    """The eight numbers of a query from which its gates are made.
+
+    It is no `nn.Linear`, so that quantization leaves its few rows alone: int8 layers of bitsandbytes take the second
+    of four axes for the features.
+    """
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(8, head_dim))
+        self.bias = nn.Parameter(torch.empty(8))
+
+    def forward(self, query: torch.Tensor) -> torch.Tensor:
+        """`(batch, heads, tokens, head_dim)` to `(batch, heads, tokens, 8)`."""
+        return F.linear(query, self.weight, self.bias)
+
+
 class BeatsAttention(nn.Module):
     """Self-attention whose relative position bias is opened and closed by gates, one for each query and head."""
 
@@ -110,7 +127,7 @@ class BeatsAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = branch_linear(config.hidden_size, config.hidden_size, config)
         self.out_proj = branch_linear(config.hidden_size, config.hidden_size, config)
-        self.grep_linear = nn.Linear(self.head_dim, 8)
+        self.grep_linear = BeatsGateProjection(self.head_dim)
         self.grep_a = nn.Parameter(torch.ones(1, self.num_heads, 1, 1))
 
     def position_gate(self, query: torch.Tensor) -> torch.Tensor:
@@ -134,9 +151,8 @@ class BeatsAttention(nn.Module):
         Returns:
             (batch, tokens, hidden_size) and, if asked for, the weights (batch, heads, tokens, tokens).
         """
-        batch, tokens, _ = hidden_states.shape
         query, key, value = (
-            projection(hidden_states).view(batch, tokens, self.num_heads, self.head_dim).transpose(1, 2)
+            projection(hidden_states).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         bias = self.position_gate(query) * position_bias
@@ -287,6 +303,9 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
             init.normal_(module.direction, mean=0.0, std=std)
             # So that the convolution starts with the weights just drawn.
             init.copy_(module.gain, module.direction.square().sum(dim=(0, 1), keepdim=True).sqrt())
+            init.zeros_(module.bias)
+        elif isinstance(module, BeatsGateProjection):
+            init.normal_(module.weight, std=self.config.initializer_range)
             init.zeros_(module.bias)
         elif isinstance(module, BeatsAttention):
             init.ones_(module.grep_a)

@@ -21,7 +21,7 @@ from transformers.utils import can_return_tuple, torch_compilable_check
 
 from .configuration_iva import IvaConfig
 from .iva_adapter import IvaAdapter, IvaProjection
-from .iva_connector import IvaConnector
+from .iva_connector import IvaConnector, IvaPatchWeight
 from .iva_frames import (
     FrameBank,
     IvaMediaOutput,
@@ -83,7 +83,10 @@ class IvaModel(VideoLlmModel):
             init.normal_(module.weight, std=0.02)
         elif (std := getattr(module, "initial_std", None)) is not None:
             init.normal_(module.weight, std=std)
-        if isinstance(module, IvaProjection):
+        if isinstance(module, IvaPatchWeight):
+            # As transformers initialises linear layers.
+            init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", None) or 0.02)
+        if isinstance(module, (IvaProjection, IvaPatchWeight)):
             init.zeros_(module.bias)
 
     @can_return_tuple

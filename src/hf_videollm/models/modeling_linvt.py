@@ -6,7 +6,9 @@
 Prompts without videos go through the image-LLM as they came: LinVT has no part in them.
 """
 
+import copy
 import inspect
+import os
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Unpack
 
@@ -17,7 +19,7 @@ from transformers import AutoModel, Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple, torch_compilable_check
 
-from .checkpoint_linvt import AdapterRefusalMixin, LinVTCheckpointMixin
+from .checkpoint_linvt import AdapterRefusalMixin, LinVTCheckpointMixin, hub_options
 from .configuration_linvt import LinVTConfig
 from .generation_linvt import LinVTGenerationMixin, has_videos, split_media
 from .head_video_llm import LanguageHeadMixin
@@ -41,6 +43,7 @@ from .linvt_module import LinVTModule, LinVTSelection, join_selections, mix_deep
 from .linvt_scorer import LinVTScoreHead
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
+from .quantization_video_llm import modules_beside
 
 
 @dataclass
@@ -63,6 +66,17 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
     config: LinVTConfig
     # Each has parameters of its own beside those of its layers, and is called whole.
     _no_split_modules: ClassVar[list[str]] = ["LinVTScorer", "LinVTAggregator"]
+
+    @classmethod
+    def unquantized_modules(cls, source: str | os.PathLike[str] | None, **kwargs: Any) -> list[str]:
+        """As in the base: LinVT, and all that the image-LLM has beside its language model."""
+        config = kwargs.get("config")
+        if not hasattr(config, "backbone_config"):
+            config = cls.config_class.from_pretrained(source, **hub_options(kwargs, "revision", "subfolder"))
+        with torch.device("meta"):
+            model = LinVTModel(copy.deepcopy(config))
+        beside = modules_beside(model.backbone, model.backbone.get_decoder(), "backbone.")
+        return [*super().unquantized_modules(source, **kwargs), *beside]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -20,6 +20,7 @@ from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
 from .head_video_llm import LanguageHeadMixin
 from .placeholders_video_llm import PlaceholderMixin
+from .quantization_video_llm import QuantizationMixin
 from .vision_tower_video_llm import check_frames, concatenate_layers, vision_layers
 
 
@@ -49,7 +50,7 @@ class VideoLlmCausalLMOutputWithPast(CausalLMOutputWithPast):
     audio_hidden_states: torch.FloatTensor | None = None
 
 
-class VideoLlmPreTrainedModel(CheckpointMixin, PreTrainedModel):
+class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, PreTrainedModel):
     """Capabilities that every design declares to transformers."""
 
     config: VideoLlmConfig
