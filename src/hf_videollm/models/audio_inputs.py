@@ -137,9 +137,11 @@ def sound_of_video(
 
 
 def _clip_seconds(video: Any, start: float | None = None, end: float | None = None, **reading: Any) -> float:
-    """Length of the clip from `start` to `end`."""
-    duration = probe_video(video, **reading).duration or UNKNOWN_SECONDS
-    return max(0.0, min(duration, end or duration) - (start or 0.0))
+    """Length of the clip from `start` to `end`, in seconds of the file."""
+    metadata = probe_video(video, **reading)
+    times = getattr(metadata, "frame_times", None)
+    ends = (metadata.duration or UNKNOWN_SECONDS) + (0.0 if times is None else float(times[0]))
+    return max(0.0, min(ends, end or ends) - (start or 0.0))
 
 
 def in_16_bits(wave: np.ndarray) -> np.ndarray:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import numpy as np
 
+from .audio_clock import SoundClock, file_start, seek_before
+from .file_clock import may_reset
 from .media_errors import (
     MAX_SAMPLING_RATE,
     CorruptMedia,
@@ -21,7 +24,7 @@ from .media_errors import (
     check_sampling_rate,
 )
 from .media_source import is_cut_short, is_frames, open_media
-from .video_pyav import best_stream, file_start, import_pyav, open_container
+from .video_pyav import best_stream, import_pyav, open_container
 
 _LEAD = 0.25  # seconds decoded before `start`: lossy codecs need a run-up to settle
 _MAX_CHANNELS = 64  # FFmpeg's resampler takes no more
@@ -68,7 +71,7 @@ def load_audio(
     deadline = Deadline(limits.timeout)
     with open_media(source, limits, allowed_hosts, deadline) as handle:
         name, cut_short = handle.name, is_cut_short(handle)
-        with open_container(handle) as container:
+        with open_container(handle) as container, ExitStack() as reopened:
             stream = best_stream(container, "audio")
             if stream is None:
                 if best_stream(container, "video") is None:
@@ -76,10 +79,10 @@ def load_audio(
                 raise NoAudioStream(f"{name}: there is no sound in this file; use a file with sound or go without.")
             if cut_short and on_decode_error == "raise":
                 raise _damaged(name)
-            zero = file_start(container, _stream_start(stream))
-            zero += start or 0.0
-            if start:
-                _seek(container, stream, zero - _LEAD)
+            zero = file_start(handle, container) + (start or 0.0)
+            if start and not seek_before(container, stream, zero - _LEAD):
+                container = reopened.enter_context(open_container(handle))
+                stream = best_stream(container, "audio")
             chunks = _resampled(container, stream, name, sampling_rate, zero - _LEAD, limits, deadline, channel)
             length = None if end is None else round(min((end - (start or 0.0)) * sampling_rate, _FAR))
             wave, complete = _collect(chunks, name, sampling_rate, zero, length, limits)
@@ -93,10 +96,6 @@ def load_audio(
         message = f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned."
         warnings.warn(message, MediaWarning, stacklevel=2)
     return np.clip(wave, -1.0, 1.0)
-
-
-def _stream_start(stream: Any) -> float:
-    return float((stream.start_time or 0) * stream.time_base)
 
 
 def _damaged(name: str) -> CorruptMedia:
@@ -120,19 +119,20 @@ def _collect(
     """
     parts: list[np.ndarray] = []
     collected = 0
-    position: int | None = None  # sample number, from `begin`, of the next chunk; only the first time stamp counts
+    begun: float | None = None  # when the piece of sound begins that the chunks belong to
+    position = 0  # sample number, from `begin`, of the next chunk
     for item in chunks:
         if item is None:
             return np.concatenate([np.zeros(0, np.float32), *parts]), False
         time, chunk = item
-        if position is None:
-            position = round((time - begin) * sampling_rate)
-            silence = max(0, position if length is None else min(position, length))
-            limits.check_audio(name, silence / sampling_rate)
-            limits.check_samples(name, silence)
+        if time != begun:
+            begun, position = time, round((time - begin) * sampling_rate)
+            silence = max(0, (position if length is None else min(position, length)) - collected)
+            limits.check_audio(name, (collected + silence) / sampling_rate)
+            limits.check_samples(name, collected + silence)
             parts.append(np.zeros(silence, dtype=np.float32))
-            collected = silence
-        before = max(0, -position)  # samples that are heard before `begin`
+            collected += silence
+        before = max(0, collected - position)  # samples that are heard before `begin`, or are there already
         position += len(chunk)
         chunk = chunk[before:]
         if length is not None:
@@ -149,18 +149,6 @@ def _collect(
     return np.concatenate([np.zeros(0, np.float32), *parts]), True
 
 
-def _seek(container: Any, stream: Any, seconds: float) -> None:
-    """Moves to shortly before a time, where the container knows its times; elsewhere (MP3) seeking is guesswork."""
-    if not container.format.name.startswith(("mov", "matroska", "wav", "flac")):
-        return
-    av = import_pyav()
-    try:
-        ticks = min(max(0.0, seconds) / float(stream.time_base), _FAR)
-        container.seek(round(ticks), stream=stream, backward=True)
-    except (av.FFmpegError, OSError):
-        return  # a failed seek leaves the position; decoding from the beginning is slower and as right
-
-
 def _resampled(
     container: Any,
     stream: Any,
@@ -171,36 +159,53 @@ def _resampled(
     deadline: Deadline,
     channel: str,
 ) -> Iterator[tuple[float, np.ndarray] | None]:
-    """Yields (time in seconds at which the first chunk begins, float32 mono samples), and None at damage.
+    """Yields (second at which this piece of sound begins, float32 mono samples), and None at damage.
 
-    Frames that end before the time `earliest` are decoded and left out.
+    The chunks of a piece follow each other without a gap. Frames that end before the time `earliest` are decoded and
+    left out.
     """
     av = import_pyav()
     resampler: Any = None
     form: tuple[str, int, str] | None = None
     origin: float | None = None  # the resampler holds samples back, so a later frame may bring the first chunk
+    clock = SoundClock(may_reset(container))
     try:
-        for frame in container.decode(stream):
+        for frame in _frames(container, stream):
             deadline.check(name)
             _check_frame(frame, name, sampling_rate, limits)
-            time = 0.0 if frame.time is None else frame.time
+            time, is_gap = clock.time_of(frame)
             if origin is None and time + frame.samples / frame.sample_rate < earliest:
                 continue
-            origin = time if origin is None else origin
             frame_form = (frame.layout.name, frame.sample_rate, frame.format.name)
-            if frame_form != form:
-                if resampler is not None:
+            if frame_form != form or is_gap:
+                if resampler is not None and origin is not None:
                     yield from _mono(origin, resampler.resample(None), channel)
                 form = frame_form
                 # Channels are kept apart: FFmpeg's own downmix of floats can exceed 1. They are interleaved ("flt"),
                 # because PyAV reads past the end of its list of planes where there are 8 or more.
                 resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=sampling_rate)
+            origin = time if origin is None or is_gap else origin
             frame.pts = None  # the resampler shall not fill gaps of the timestamps
             yield from _mono(origin, resampler.resample(frame), channel)
         if resampler is not None and origin is not None:
             yield from _mono(origin, resampler.resample(None), channel)
     except (av.FFmpegError, OSError):
         yield None
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Decoded frames. A file that was cut may begin within a frame, which no decoder understands and nobody misses."""
+    av = import_pyav()
+    begun = False
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if begun:
+                raise
+            continue
+        begun = begun or bool(frames)
+        yield from frames
 
 
 def _check_frame(frame: Any, name: str, sampling_rate: int, limits: MediaLimits) -> None:

@@ -7,8 +7,11 @@ where one of them disagrees, or stumbles, PyAV does the work.
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,10 +29,11 @@ BACKENDS = ("pyav", "torchcodec", "decord")
 
 def available_backends() -> tuple[str, ...]:
     """Names of the decoders that are installed and work here, the preferred one first."""
-    return tuple(name for name in BACKENDS if _usable(name))
+    return tuple(name for name in BACKENDS if is_usable(name))
 
 
-def _usable(backend: str) -> bool:
+def is_usable(backend: str) -> bool:
+    """Whether a decoder is installed and works here."""
     try:
         _PROBES[backend]()
     except MissingBackend:
@@ -38,6 +42,12 @@ def _usable(backend: str) -> bool:
 
 
 def _import_decord() -> Any:
+    if not _is_of_package("decord"):
+        raise MissingBackend(
+            "The module decord here is not that of the package decord (decord2, for one, installs one of that name, "
+            "which returns wrong frames); uninstall what brought it, then run: pip install --force-reinstall "
+            '"hf-videollm[decord]", or use backend="auto".'
+        )
     try:
         import decord
     except (ImportError, OSError, RuntimeError):
@@ -45,6 +55,25 @@ def _import_decord() -> Any:
             'The decord backend is not installed; run: pip install "hf-videollm[decord]", or use backend="auto".'
         ) from None
     return decord
+
+
+def _is_of_package(module: str) -> bool:
+    """Whether a module, if there is one, is what the package of the same name installed: its place and its sizes."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ValueError:
+        return False  # made by hand
+    if spec is None:
+        return True  # the import says that it is missing
+    try:
+        package = importlib.metadata.distribution(module)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    files = [file for file in package.files or () if file.parts[0] == module and file.size is not None]
+    places = [os.path.realpath(str(package.locate_file(file))) for file in files]
+    return os.path.realpath(spec.origin or "") in places and all(
+        os.path.isfile(place) and os.path.getsize(place) == file.size for place, file in zip(places, files, strict=True)
+    )
 
 
 def _import_torchcodec() -> Any:
@@ -84,9 +113,9 @@ def open_reader(
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f'backend={backend!r} is unknown; use "auto", "pyav", "decord" or "torchcodec".')
     if backend == "auto":
-        backend = next((name for name in BACKENDS if _usable(name)), "pyav")
+        backend = next((name for name in BACKENDS if is_usable(name)), "pyav")
     _PROBES[backend]()
-    if backend != "pyav" and not _usable("pyav"):
+    if backend != "pyav" and not is_usable("pyav"):
         return _OTHER_READERS[backend](handle, limits, deadline, None)
     reader = PyAVReader(handle, limits, deadline, tolerate_damage)
     if backend == "pyav":

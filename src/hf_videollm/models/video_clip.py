@@ -8,13 +8,16 @@ from typing import Protocol
 
 import numpy as np
 
+# Seconds by which a frame may be early or late: some containers round their timestamps to a thousandth of a second.
+TIME_SLACK = 0.0006
+
 
 @dataclass(frozen=True)
 class Clip:
     """What is known of a video stream.
 
     Args:
-        timestamps: float64 (T,), seconds since the start of the file, ascending; entry i is when frame i is shown.
+        timestamps: float64 (T,), seconds of the file (`file_clock`), ascending; entry i is when frame i is shown.
         duration: seconds from the first frame to the end of the last one.
         fps: frames per second; the mean where the rate varies; None where one frame tells nothing.
         width, height: of a frame as shown, after rotation.

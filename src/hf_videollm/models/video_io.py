@@ -39,8 +39,8 @@ from .media_errors import (
     check_on_decode_error,
 )
 from .media_source import FrameList, MediaHandle, VideoSource, is_frames, open_media, source_name
-from .video_backends import available_backends, open_reader
-from .video_clip import Clip, DecodingStopped, FrameCountChanged, FrameReader
+from .video_backends import available_backends, is_usable, open_reader
+from .video_clip import TIME_SLACK, Clip, DecodingStopped, FrameCountChanged, FrameReader
 
 __all__ = [
     "CheckpointError",
@@ -70,7 +70,7 @@ class ClipMetadata(VideoMetadata):
     """`VideoMetadata` of a file, with the time of every frame; the rate alone says little where it varies.
 
     Attributes:
-        frame_times: float64 (total_num_frames,), seconds since the start of the file. None in a copy made with
+        frame_times: float64 (total_num_frames,), seconds of the file, see `load_video`. None in a copy made with
             `dataclasses.replace`, which knows only the fields of `VideoMetadata`; then the rate has to do.
     """
 
@@ -107,11 +107,16 @@ def load_video(
         sample_indices_fn: called as `fn(metadata=VideoMetadata)`; returns the wanted frame numbers, in any order and
             with repeats. It goes before `num_frames`.
         num_frames: this many frames, the middle ones of as many equal parts; frames repeat when the clip is shorter.
-        start, end: seconds since the start of the file. The frames shown from `start` until before `end`, by their
-            timestamps, are the clip that `num_frames` divides and that `sample_indices_fn` sees and numbers from 0.
-            A sampler that wants file numbers must be used without them.
-        backend: "pyav", "decord", "torchcodec", or "auto" for the first that works here. All give the same frames;
-            a file that the named one cannot handle is decoded by PyAV, and `metadata.video_backend` says so.
+        start, end: seconds of the file. Second 0 is the moment at which the file begins: where the earliest of its
+            tracks does, pictures or sound, whatever its own clock says then. Players show it as 0:00, `ffmpeg -ss`
+            counts from it, and so do frame times, `load_audio`, `probe_video` and the processors. The frames that
+            begin from `start` until before `end` (the one on screen where none does) are the clip that `num_frames`
+            divides and that `sample_indices_fn` sees and numbers from 0. A sampler that wants file numbers must be
+            used without them.
+        backend: "pyav", "decord", "torchcodec", or "auto" for the first that works here. Frame i is the i-th picture
+            that comes out when the file is decoded from its beginning, whatever else is asked for and whichever of
+            them reads it. The others are given plain files alone; the rest (cut between keyframes, edited, in
+            fragments, of uneven rate, ...) is decoded by PyAV, and `metadata.video_backend` says so.
         limits: budgets, checked before and while decoding.
         allowed_hosts: hosts that may be downloaded from; none by default. A host whose name leads to a private
             address is refused unless the address itself is listed.
@@ -141,18 +146,14 @@ def load_video(
     deadline = Deadline(limits.timeout)
     with _opened(source, backend, limits, allowed_hosts, deadline, on_decode_error == "truncate") as (handle, reader):
         try:
-            return _read(reader, handle.name, sampler, start, end, limits, frame_fn)
-        except FrameCountChanged:
-            # The stream holds fewer pictures than packets; now that they are counted, sample again.
-            logger.info("%s: recounted %d frames", handle.name, len(reader.clip))
-            return _read(reader, handle.name, sampler, start, end, limits, frame_fn)
+            return _read_counted(reader, handle.name, sampler, start, end, limits, frame_fn)
         except CorruptMedia:
-            if reader.backend == "pyav" or "pyav" not in available_backends():
+            if reader.backend == "pyav" or not is_usable("pyav"):
                 raise
         # The other decoder stumbled; PyAV either manages or says what is wrong.
         second = open_reader(handle, "pyav", limits, deadline, on_decode_error == "truncate")
         try:
-            return _read(second, handle.name, sampler, start, end, limits, frame_fn)
+            return _read_counted(second, handle.name, sampler, start, end, limits, frame_fn)
         finally:
             second.close()
 
@@ -202,6 +203,20 @@ class _Uniform:
         return [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
 
 
+def _read_counted(reader: FrameReader, name: str, *arguments: Any) -> tuple[np.ndarray, VideoMetadata]:
+    """As `_read`; once more where decoding shows that the packets told another number of frames."""
+    try:
+        return _read(reader, name, *arguments)
+    except FrameCountChanged:
+        logger.info("%s: recounted %d frames", name, len(reader.clip))
+    try:
+        return _read(reader, name, *arguments)
+    except FrameCountChanged:
+        raise CorruptMedia(
+            f"{name}: the video gives other frames each time it is decoded; download or export the file again."
+        ) from None
+
+
 def _read(
     reader: FrameReader,
     name: str,
@@ -249,7 +264,7 @@ def _read(
         warnings.warn(
             f"{name}: the video is damaged; {readable} frames can be read, {len(indices)} are returned.",
             MediaWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     metadata.frames_indices = indices
     rows = [row_of[i] for i in indices]
@@ -271,9 +286,8 @@ def _metadata(clip: Clip, backend: str) -> ClipMetadata:
 
 def _clip_bounds(clip: Clip, name: str, start: float | None, end: float | None) -> tuple[int, int]:
     """(first, last + 1) of the frames whose times lie in [start, end); at least the one on screen at `start`."""
-    slack = 1e-6  # timestamps are whole ticks; a written 0.1 is not
-    first = 0 if start is None else int(np.searchsorted(clip.timestamps, start - slack, side="left"))
-    last = len(clip) if end is None else int(np.searchsorted(clip.timestamps, end - slack, side="left"))
+    first = 0 if start is None else int(np.searchsorted(clip.timestamps, start - TIME_SLACK, side="left"))
+    last = len(clip) if end is None else int(np.searchsorted(clip.timestamps, end - TIME_SLACK, side="left"))
     if start is not None and start >= _shown_until(clip, len(clip)):
         raise MediaError(
             f"{name}: start={start:g} s lies behind the end of the video at {_shown_until(clip, len(clip)):.2f} s; "

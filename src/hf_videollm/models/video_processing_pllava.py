@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .video_processing_video_llm import VideoLlmVideoProcessor, VideoLlmVideoProcessorKwargs
+from .video_processing_video_llm import FrameClock, VideoLlmVideoProcessor, VideoLlmVideoProcessorKwargs
 
 # The original first brings a video near this size, whatever the size of the vision tower's input.
 MAX_LONG_SIDE = 640
@@ -29,6 +29,10 @@ class PllavaVideoProcessor(VideoLlmVideoProcessor):
     valid_kwargs = PllavaVideoProcessorKwargs
     num_frames = 16
     resize_mode = "plain"
+
+    def frame_at(self, clock: FrameClock, seconds: float) -> int:
+        """The frame that begins nearest, as in the official evaluation."""
+        return clock.frame_at(seconds)
 
     def sample_range(self, first: int, last: int, num_frames: int) -> np.ndarray:
         """Index of frame i is first + int(seg / 2) + round(seg * i), seg = (last - first) / num_frames.

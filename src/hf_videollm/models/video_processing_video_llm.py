@@ -15,6 +15,7 @@ from transformers.video_utils import VideoMetadata
 
 from .media_errors import check_interval, check_num_frames
 from .media_source import source_name
+from .video_clip import TIME_SLACK
 from .video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
 from .video_io import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
 
@@ -22,8 +23,8 @@ from .video_io import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoSour
 class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """Options of the video processors.
 
-    start (`float`): beginning of the clip in seconds.
-    end (`float`): end of the clip in seconds.
+    start (`float`): beginning of the clip, in seconds of the file as in `load_video`.
+    end (`float`): end of the clip, likewise.
     video_backend (`str`): decoder, one of `video_io.available_backends()` or `"auto"`.
     allowed_hosts (`list[str]`): hosts that http(s) videos may come from; none by default.
     on_decode_error (`str`): `"raise"`, or `"truncate"` to use the frames before the damage.
@@ -79,7 +80,7 @@ def check_one_size(sizes: set[tuple[int, ...]]) -> None:
 
 
 class FrameClock:
-    """From seconds to frame numbers: by the frame rate, or by the frames' own times where the rate varies."""
+    """From seconds of the file to frame numbers: by the times of the frames, or by the rate where those are unknown."""
 
     def __init__(self, metadata: VideoMetadata) -> None:
         self.rate = float(metadata.fps)
@@ -88,24 +89,26 @@ class FrameClock:
         times = getattr(metadata, "frame_times", None)
         steps = np.arange(self.total) / self.rate
         self.times = steps if times is None else np.asarray(times)
+        # When frame 0 is shown: later than 0 where the sound begins first.
+        self.begin = float(self.times[0])
         # Timestamps are rounded to ticks, hence the quarter of a frame.
-        self.is_constant = bool(np.allclose(self.times - self.times[0], steps, rtol=0, atol=0.25 / self.rate))
-
-    def frame_at(self, seconds: float) -> int:
-        """Number of the nearest frame; beyond the end for a constant rate, the last one otherwise."""
-        if self.is_constant:
-            return round(seconds * self.rate)
-        return round(float(np.interp(seconds, self.times, np.arange(self.total))))
+        self.is_constant = bool(np.allclose(self.times - self.begin, steps, rtol=0, atol=0.25 / self.rate))
 
     def frame_shown_at(self, seconds: float) -> int:
-        """Number of the frame on screen."""
-        return max(0, int(np.searchsorted(self.times, seconds, side="right")) - 1)
+        """Number of the frame on screen; before the first and behind the last one, that one."""
+        return max(0, int(np.searchsorted(self.times, seconds + TIME_SLACK, side="right")) - 1)
+
+    def frame_at(self, seconds: float) -> int:
+        """Number of the frame that begins closest to a time, ties to even; where the rate varies, that on screen."""
+        if not self.is_constant:
+            return self.frame_shown_at(seconds)
+        return max(0, round((seconds - self.begin) * self.rate))
 
     def seconds(self, frame: int) -> float:
         """Time of a frame; of the end of the video for `frame` = number of frames."""
         if frame < self.total:
             return float(self.times[frame])
-        return float(self.times[0]) + (self.duration or self.total / self.rate)
+        return self.begin + (self.duration or self.total / self.rate)
 
 
 class VideoLlmVideoProcessor(BaseVideoProcessor):
@@ -144,8 +147,8 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
             metadata: frame count and rate of the whole file.
             num_frames: frames to take; the processor's own number when `None`.
             fps: frames to take per second of the clip; beats the processor's own `num_frames`.
-            start: beginning of the clip in seconds.
-            end: end of the clip in seconds.
+            start: beginning of the clip, in seconds of the file as in `load_video`.
+            end: end of the clip, likewise.
 
         Raises:
             ValueError: a value that means nothing (`check_sampling`), no frames, or the frame rate is unknown where
@@ -165,8 +168,8 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
                 f"start={start:g} s lies behind the end of the video at {clock.seconds(total):.2f} s; choose an "
                 "earlier start."
             )
-        first = 0 if start is None else min(max(0, clock.frame_at(start)), total - 1)
-        last = total - 1 if end is None else max(first, min(clock.frame_at(end), total - 1))
+        first = 0 if start is None else min(self.frame_at(clock, start), total - 1)
+        last = total - 1 if end is None else max(first, min(self.frame_at(clock, end), total - 1))
         if fps is None:
             return self.sample_range(first, last, num_frames or self.num_frames)
         wanted = self.bound_frames(max(1, round((clock.seconds(last + 1) - clock.seconds(first)) * fps)), **kwargs)
@@ -174,6 +177,10 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
             return self.sample_range(first, last, wanted)
         edges = np.linspace(clock.seconds(first), clock.seconds(last + 1), wanted + 1)
         return np.array([clock.frame_shown_at(time) for time in (edges[:-1] + edges[1:]) / 2], dtype=np.int64)
+
+    def frame_at(self, clock: FrameClock, seconds: float) -> int:
+        """Number of the frame that stands for a time: the one on screen. A design with a rule of its own says so."""
+        return clock.frame_shown_at(seconds)
 
     def bound_frames(self, wanted: int, **kwargs: Any) -> int:
         """How many frames to take where `fps` asks for `wanted` of them. A design with a bound of its own lowers it.

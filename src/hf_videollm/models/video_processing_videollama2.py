@@ -71,21 +71,27 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
         check_sampling(num_frames, fps, start, end)
         total = int(metadata.total_num_frames)
         is_clip = fps is not None or start is not None or end is not None
-        if not is_clip or total < 1 or not metadata.fps or not FrameClock(metadata).is_constant:
+        clock = FrameClock(metadata) if is_clip and total > 0 and metadata.fps else None
+        if clock is None or not clock.is_constant:
             return super().sample_frames(metadata, num_frames=num_frames, fps=fps, start=start, end=end, **kwargs)
-        rate = float(metadata.fps)
-        if start is not None and start * rate >= total:
+        rate = clock.rate
+        if start is not None and (start - clock.begin) * rate >= total:
             raise ValueError(
-                f"start={start:g} s lies behind the end of the video at {total / rate:.2f} s; choose an earlier start."
+                f"start={start:g} s lies behind the end of the video at {clock.begin + total / rate:.2f} s; choose an "
+                "earlier start."
             )
-        first = 0 if start is None else max(int(start * rate) - 1, 0)
-        last = total - 1 if end is None else max(first, min(int(end * rate) - 1, total - 1))
+        first = 0 if start is None else max(self.frame_at(clock, start) - 1, 0)
+        last = total - 1 if end is None else max(first, min(self.frame_at(clock, end) - 1, total - 1))
         if fps is None:
             return self.sample_range(first, last, num_frames or self.num_frames)
         step = max(1, int(min(rate // fps, last - first + 1)))
         indices = np.arange(first + step // 2, last + 1, step, dtype=np.int64)
         check_frame_budget(len(indices), MediaLimits())
         return indices
+
+    def frame_at(self, clock: FrameClock, seconds: float) -> int:
+        """The frame on screen; to the bit as in the original, which only knows videos that begin with their file."""
+        return clock.frame_shown_at(seconds) if clock.begin or not clock.is_constant else int(seconds * clock.rate)
 
     def sample_range(self, first: int, last: int, num_frames: int) -> np.ndarray:
         """Middles of `num_frames` equal parts of [0, last - first], rounded, ties up."""

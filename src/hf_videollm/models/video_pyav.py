@@ -6,14 +6,17 @@ import bisect
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from .file_clock import container_start, frame_times, may_reset, usual_step
 from .media_errors import CorruptMedia, Deadline, MediaLimits, MediaTooLarge, MissingBackend, NoVideoStream
 from .media_source import MediaHandle, is_cut_short, unreadable
 from .video_clip import Clip, DecodingStopped, FrameCountChanged
+from .video_packets import NO_TIME, PacketList
 
 # Demuxers that may be used. The list keeps out playlists (which open further files and addresses), picture
 # and text "videos", and devices.
@@ -30,7 +33,7 @@ def import_pyav() -> Any:
     try:
         import av
     except ImportError:
-        raise MissingBackend('PyAV is not installed, and it decodes video here; run: pip install "av>=16"') from None
+        raise MissingBackend('PyAV is not installed, and it decodes video here; run: pip install "av>=15.1"') from None
     return av
 
 
@@ -60,14 +63,6 @@ def best_stream(container: Any, kind: str) -> Any:
 def _is_cover(stream: Any) -> bool:
     disposition = stream.disposition
     return bool(disposition & type(disposition).attached_pic)
-
-
-def file_start(container: Any, earliest: float) -> float:
-    """The time in seconds that counts as zero: the file's start, or `earliest` when the container's claim is later."""
-    start = container.start_time
-    if start is None:
-        return earliest
-    return min(start / import_pyav().time_base, earliest)
 
 
 @dataclass(frozen=True)
@@ -106,169 +101,242 @@ class _Run:
     indices: list[int]
 
 
+@dataclass
+class _Head:
+    """What came out of the decoder first, up to the first picture that needs no other one."""
+
+    first: Any = None  # the very first frame: it alone tells the true size and the rotation
+    key: Any = None  # the first that needs no other
+    times: array[int] = field(default_factory=lambda: array("q"))  # of all these frames
+
+    def add(self, frame: Any) -> None:
+        self.first = self.first or frame
+        self.times.append(_time_of(frame))
+        if self.key is None and _is_entry(frame):
+            self.key = frame
+
+
+def _time_of(frame: Any) -> int:
+    return NO_TIME if frame.pts is None else frame.pts
+
+
+def _is_entry(frame: Any) -> bool:
+    """Whether decoding may begin at this frame, by what the decoder itself says. Containers flag others, too."""
+    return bool(frame.key_frame) and int(frame.pict_type) == 1
+
+
 class PyAVReader:
     """Decodes with PyAV: seeks to the keyframe before each group of wanted frames and decodes from there.
 
-    A frame is known by its timestamp, so a seek that lands elsewhere is noticed; then, and for streams whose packets
-    carry no usable timestamps, the file is decoded from its beginning.
+    Frame i is the i-th picture that comes out when the file is decoded from its beginning. Where its packets do not
+    tell that (`PacketList.doubt`), the file is decoded once when it is opened, so that a number never depends on what
+    is asked for. A frame is known by its timestamp, so a seek that lands elsewhere is noticed; then, and for streams
+    whose frames carry no usable timestamps, the file is decoded from its beginning.
     """
 
     backend = "pyav"
 
     def __init__(self, handle: MediaHandle, limits: MediaLimits, deadline: Deadline, tolerate_damage: bool) -> None:
         self._av = import_pyav()
+        self._handle = handle
         self._name = handle.name
         self._limits = limits
         self._deadline = deadline
         self._tolerate = tolerate_damage
         self._pts = array("q")
-        self._keys: list[tuple[int, int]] = []
-        self._last_duration: int | None = None
+        self._counting = False
         self._broken = False  # decoding met damage
+        self._started = False  # a keyframe was given to the decoder
         self._readable = 0  # frames known to decode
         self.damaged = is_cut_short(handle)
         if self.damaged and not tolerate_damage:
             raise self._corrupt("ends too early")
-        self._container = open_container(handle)
+        self._container: Any = None
         try:
-            self._open_stream()
+            self._open()
+            self._read_stream()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
 
     def unsuited_for(self, backend: str) -> str | None:
-        """Why another decoder would not give the same frames of this file, or None. All of this was measured."""
+        """Why another decoder might not give the same frames of this file, or None.
+
+        They count and seek by keyframes that containers flag wrongly, by their own reading of edit lists and fragments,
+        and without a look at what comes out. So they get plain files alone: one picture per packet, at an even rate
+        from the beginning on, and closed groups of pictures.
+        """
+        codec, container = self._stream.codec_context.name, self._container.format.name
         if self.damaged:
             return "trouble with damaged files"
-        if self._counting:
-            return "no timestamps to go by"
-        if not self._container.format.name.startswith(("mov", "matroska")):
+        if self._packets_seen.doubt or self._packets_seen.oddity:
+            return f"trouble with {self._packets_seen.doubt or self._packets_seen.oddity}"
+        if self._counting or not self._begins_plainly:
+            return "trouble with frames before the first keyframe"
+        if not container.startswith(("mov", "matroska")):
             # Transport streams and the like have no index, and decord then returns neighbouring frames.
             return "inexact seeking in this container"
+        if container.startswith("mov") and self._stream.frames != self._packets_seen.count:
+            return "trouble with fragments and edit lists"
+        if not self._is_even():
+            return "trouble with late first frames and uneven rates"
         if backend == "decord" and self._orientation != Orientation():
             return "no way to turn pictures"
-        if self._stream.codec_context.name == "hevc" and backend == "decord":
+        if codec == "hevc" and backend == "decord":
             return "damaged pictures after seeking in HEVC"
-        if self._stream.codec_context.name in ("vp8", "libvpx"):
+        if codec in ("vp8", "libvpx"):
             return "no way to tell hidden frames of VP8"
         return None
 
+    def _is_even(self) -> bool:
+        """Whether frame i is shown at i / rate, to a quarter of a frame."""
+        times, rate = self.clip.timestamps, self.clip.fps
+        if self._pts[0] or times[0]:
+            return False
+        return len(times) == 1 or bool(
+            rate and np.allclose(times, np.arange(len(times)) / rate, rtol=0, atol=0.25 / rate)
+        )
+
     # -- opening --
 
-    def _open_stream(self) -> None:
+    def _open(self) -> None:
+        """Opens the file, or opens it again: going back by a seek does not always lead to the first frame."""
+        self.close()
+        self._container = open_container(self._handle)
         self._stream = best_stream(self._container, "video")
         if self._stream is None:
             raise NoVideoStream(
                 f"{self._name}: there is no video in this file; pass another, or, to a model that hears, pass it as "
                 "audio=."
             )
+        self._started = self._broken = False
         context = self._stream.codec_context
         self._limits.check_picture(self._name, context.width, context.height)
         context.options = {"max_pixels": str(self._limits.max_pixels)}
         context.thread_type = "AUTO"
         # Starting threads costs more than decoding small pictures.
         context.thread_count = _THREADS if context.width * context.height >= 100_000 else 1
-        self._read_packet_list()
-        first = self._first_frame()
-        self._orientation = _orientation(first)
-        width, height = first.width, first.height
-        self._size = (width, height)
-        if self._orientation.transpose:
-            width, height = height, width
-        self.clip = self._make_clip(np.frombuffer(self._pts, dtype=np.int64), width, height)
 
-    def _read_packet_list(self) -> None:
-        """Presentation times of all frames and the places to seek to, from the packets alone."""
-        pts, complete = array("q"), True
-        keys: list[tuple[int, int]] = []
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        # In AVI a packet has no presentation time, so with B-frames only the order of output is true.
-        self._counting = self._container.format.name == "avi" and bool(self._stream.codec_context.has_b_frames)
-        fallback = 0
-        last_dts: int | None = None
+    def _read_stream(self) -> None:
+        """Reads all packets, and decodes as few as tell which frames there are and what they look like."""
+        context, container = self._stream.codec_context, self._container.format.name
+        packets = PacketList(context.name, container, context.extradata, bool(context.has_b_frames))
+        head, whole = _Head(), True
         for packet in self._packets():
-            if packet.is_corrupt:
-                self._damage("ends in a broken packet")
-                break
-            if packet.pts is None:
-                complete = False
-                fallback += 1
+            packets.add(packet)
+            if packets.count > _MAX_PACKETS:
+                raise MediaTooLarge(f"{self._name}: more than {_MAX_PACKETS:,} frames; cut the file.")
+            if not whole:
                 continue
-            last_dts = packet.dts
-            if packet.is_keyframe:
-                keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-            if not packet.is_discard:
-                pts.append(packet.pts)
-                self._last_duration = packet.duration
-                self._check_packets(pts)
-        if self.damaged and last_dts is not None and not self._counting:
-            # Packets come in decoding order. Of the frames up to the last packet's decoding time none can be missing;
-            # of later ones some may, and then the numbers would be wrong.
-            pts = array("q", [p for p in pts if p <= last_dts])
-        order = sorted(pts)
-        if not complete or len(set(order)) != len(order):
-            # Some frames have no time of their own: number them, at the rate that the container claims.
-            self._counting = True
-            step = round(1 / (rate * self._stream.time_base)) if rate else 1
-            base = order[0] if order else 0
-            order = [base + i * max(1, step) for i in range(len(pts) + fallback)]
-        if not order:
+            for frame in self._decoded(packet):
+                head.add(frame)
+                if head.key and not packets.doubt:
+                    break  # from here on the packets tell the rest
+            whole = not (self._broken or (head.key and not packets.doubt))
+        packets.finish()
+        self._packets_seen, self._keys = packets, sorted(packets.keys)
+        if whole:
+            for frame in self._decoded(None):
+                head.add(frame)
+        if head.first is None:
+            raise self._corrupt("holds no frame that can be decoded" if packets.count else "holds no frames")
+        self._look_at(head.first)
+        self._number_frames(packets, head, whole)
+        self._broken = False
+
+    def _look_at(self, first: Any) -> None:
+        self._limits.check_picture(self._name, first.width, first.height)
+        self._orientation = _orientation(first)
+        self._size = (first.width, first.height)
+        # In broadcasts the two fields of a frame of H.264 may be packets of their own.
+        if first.interlaced_frame and may_reset(self._container) and self._stream.codec_context.name == "h264":
+            self._packets_seen.doubt = self._packets_seen.doubt or "fields as packets"
+
+    def _number_frames(self, packets: PacketList, head: _Head, whole: bool) -> None:
+        """Decides which frames there are, once and for all."""
+        key = None if head.key is None else head.key.pts
+        self._begins_plainly = head.times[0] == key == min(packets.pts, default=None)
+        if whole:
+            shown = head.times
+        elif packets.doubt or key not in packets.pts:
+            packets.doubt = packets.doubt or "a first frame without a packet"
+            shown = self._decode_times()
+        else:
+            shown = head.times[:-1] + array("q", sorted(time for time in packets.pts if time >= key))
+            if self.damaged and packets.last_dts is not None:
+                # Packets come in decoding order. Of the frames up to the last packet's decoding time none can be
+                # missing; of later ones some may, and then the numbers would be wrong.
+                shown = array("q", [time for time in shown if time <= packets.last_dts])
+        if not shown:
             raise self._corrupt("holds no frames")
-        self._pts = array("q", order)
-        self._keys = sorted(keys)
+        self._take_frames(shown)
+
+    def _decode_times(self) -> array[int]:
+        """Times of all frames, by decoding them all."""
+        self._open()
+        return array("q", [_time_of(frame) for frame in self._decode_from_here()])
+
+    def _take_frames(self, times: array[int]) -> None:
+        if not self._packets_seen.has_times:
+            times = array("q", [NO_TIME] * len(times))
+        self._pts = times
+        self._counting = NO_TIME in times or any(time >= after for time, after in pairwise(times))
+        self.clip = self._make_clip(times)
 
     def _packets(self) -> Iterator[Any]:
-        """Packets of the video stream from the current position, the flushing one left out."""
+        """Packets of the video stream from the current position on."""
         packets = self._container.demux(self._stream)
+        # There the mark means a gap in the numbering, as between two joined recordings; the decoder sees what is lost.
+        is_transport = self._container.format.name == "mpegts"
         seen = 0
         while True:
             try:
                 packet = next(packets, None)
             except (self._av.FFmpegError, OSError):
                 self._damage("breaks off")
+                self._broken = True
                 return
-            if packet is None or packet.size == 0:
+            if packet is None:
                 return
+            if packet.is_corrupt and not is_transport:
+                self._damage("ends in a broken packet")
+                self._broken = True
+                return
+            if packet.size == 0 and packet.pts is None and packet.dts is None:
+                continue  # PyAV's sign that the stream ends
             seen += 1
             if seen % 256 == 0:
                 self._deadline.check(self._name)
             yield packet
 
-    def _check_packets(self, pts: array[int]) -> None:
-        if len(pts) % 256:
-            return
-        if len(pts) > _MAX_PACKETS:
-            raise MediaTooLarge(f"{self._name}: more than {_MAX_PACKETS:,} frames; cut the file.")
-        seconds = float((pts[-1] - pts[0]) * self._stream.time_base)
-        self._limits.check_duration(self._name, seconds)
-
-    def _first_frame(self) -> Any:
-        """The first frame that decodes: it alone tells the true size and the rotation."""
-        self._rewind()
-        for frame in self._decode_from_here():
-            self._limits.check_picture(self._name, frame.width, frame.height)
-            return frame
-        raise self._corrupt("holds no frame that can be decoded")
-
-    def _make_clip(self, pts: np.ndarray, width: int, height: int) -> Clip:
+    def _make_clip(self, pts: array[int]) -> Clip:
         tick = float(self._stream.time_base)
-        times = pts * tick
-        times -= file_start(self._container, float(times[0]))
-        span = float(times[-1] - times[0])
-        claimed = self._stream.average_rate
+        known = np.array([time for time in pts if time != NO_TIME]) * tick
+        # Bare streams claim a rate that FFmpeg made up; the guess looks into the stream itself.
+        is_bare = self._container.start_time is None and not len(known)
+        claimed = None if is_bare else self._stream.average_rate
+        claimed = claimed or self._stream.guessed_rate
         claimed = float(claimed) if claimed else None
+        step = usual_step(known) or (1 / claimed if claimed else tick)
+        times = frame_times(pts, tick, step, may_reset(self._container))
+        times -= min(container_start(self._container), times[0] if pts[0] == NO_TIME else np.inf)
+        span = float(times[-1] - times[0])
         rate = (len(pts) - 1) / span if span > 0 else claimed
         # The container's own rate is the round number, believed only when the timestamps say the same.
         if claimed and rate and abs(claimed - rate) <= 0.01 * rate:
             rate = claimed
-        last = (self._last_duration or 0) * tick
+        last = (self._packets_seen.last_duration or 0) * tick
         if not 0 < last < 10 * (1 / rate if rate else 1.0):
             last = 1 / rate if rate else 0.0
         duration = span + last
         self._limits.check_duration(self._name, duration)
+        width, height = self._size
+        if self._orientation.transpose:
+            width, height = height, width
         return Clip(times, duration, rate, width, height)
 
     # -- decoding --
@@ -286,7 +354,7 @@ class PyAVReader:
                 for index, frame in self._decode_run(run):
                     yield index, self._picture(frame)
                     done += 1
-                if indices[done - 1] != run.indices[-1]:
+                if done == 0 or indices[done - 1] != run.indices[-1]:
                     break  # the seek was not exact
         if done < len(indices) and not self._broken:
             yield from self._decode_all(indices[done:])
@@ -314,14 +382,20 @@ class PyAVReader:
         """Frames of one run, in order; stops at the first that does not come out where it should."""
         wanted = [self._pts[index] for index in run.indices]
         if run.key is None:
-            self._rewind()
+            self._open()
         else:
             try:
                 self._container.seek(run.key[1], stream=self._stream, backward=True)
             except (self._av.FFmpegError, OSError):
-                return  # a damaged index; decoding from the beginning may still do
-        done = 0
+                return  # no index, or a damaged one; decoding from the beginning may still do
+        done, entered = 0, run.key is None
         for frame in self._decode_from_here(run.key, set(wanted)):
+            if not entered:
+                if frame.pts is not None and run.key is not None and frame.pts < run.key[0]:
+                    continue  # it leads the keyframe, and what it refers to is missing
+                if not _is_entry(frame):
+                    return  # its pixels would depend on frames that were left out
+                entered = True
             if frame.pts is None or frame.pts > wanted[done]:
                 return
             if frame.pts == wanted[done]:
@@ -332,10 +406,10 @@ class PyAVReader:
 
     def _decode_all(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Frames by counting from the beginning; recounts the clip when the stream ends before the list does."""
-        self._rewind()
+        self._open()
         times, done = array("q"), 0
         for count, frame in enumerate(self._decode_from_here()):
-            times.append(frame.pts if frame.pts is not None else count)
+            times.append(_time_of(frame))
             wanted = indices[done]
             if wanted == count if self._counting else self._pts[wanted] == frame.pts:
                 yield wanted, self._picture(frame)
@@ -344,29 +418,11 @@ class PyAVReader:
                     return
         if self._broken:
             raise DecodingStopped(min(len(times) if self._counting else self._readable, indices[done]))
-        self._recount(times)
-        raise FrameCountChanged
-
-    def _recount(self, times: array[int]) -> None:
-        """Takes the frames that really came out as the clip: hidden frames, for one, are packets but no pictures."""
         if not times:
             raise self._corrupt("holds no frame that can be decoded")
-        if list(times) != sorted(set(times)):
-            times = self._pts[: len(times)]
-        self._pts = times
-        self._counting = True
-        self.clip = self._make_clip(np.frombuffer(times, dtype=np.int64), self.clip.width, self.clip.height)
-
-    def _rewind(self) -> None:
-        start = self._stream.start_time
-        beginning = min([0, start or 0, *(dts for _, dts in self._keys[:1])])
-        try:
-            self._container.seek(beginning, stream=self._stream, backward=True)
-        except (self._av.FFmpegError, OSError):
-            try:
-                self._container.seek(0)
-            except (self._av.FFmpegError, OSError):
-                raise self._corrupt("has a damaged index") from None
+        self._packets_seen.doubt = "packets without a picture"
+        self._take_frames(times)
+        raise FrameCountChanged
 
     def _decode_from_here(self, key: tuple[int, int] | None = None, wanted: set[int] | None = None) -> Iterator[Any]:
         """Decoded frames from the position of the container, or from the packet of keyframe `key` after it on."""
@@ -376,10 +432,6 @@ class PyAVReader:
         skipping = wanted is not None and context.name == "h264"
         try:
             for packet in self._packets():
-                if packet.is_corrupt:
-                    self._damage("holds a broken packet")
-                    self._broken = True
-                    break
                 if key is not None:
                     if packet.pts is not None and packet.is_keyframe and packet.pts > key[0]:
                         return  # the seek went too far
@@ -398,9 +450,14 @@ class PyAVReader:
 
     def _decoded(self, packet: Any) -> Iterator[Any]:
         """Frames that come out after one packet (None: the last ones); notes damage and how far decoding got."""
+        if packet is not None and packet.size == 0:
+            return  # it would end the stream for the decoder
+        self._started = self._started or packet is None or packet.is_keyframe
         try:
             frames = self._stream.decode(packet)
         except self._av.FFmpegError:
+            if not self._started:
+                return  # a file that was cut between keyframes begins with frames that nothing can decode
             # At the end of a broken stream the decoder complains once more; nothing new is learnt from that.
             if packet is not None or not self._broken:
                 self._damage("cannot be decoded to its end")
@@ -408,6 +465,8 @@ class PyAVReader:
             return
         self._deadline.check(self._name)
         for frame in frames:
+            if frame.is_corrupt and not self._started:
+                continue
             if frame.is_corrupt:
                 self._damage("holds a broken frame")
                 self._broken = True
