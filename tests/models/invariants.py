@@ -126,7 +126,7 @@ def check_decoding_by_hand(case: DesignCase) -> None:
     longer.pop("mm_token_type_ids")
     expected = logits_of(model, longer)[:, -3:]
     with torch.no_grad():
-        cache = model(**batch, use_cache=True).past_key_values
+        cache = model(**batch, use_cache=True).cache
         steps = []
         for index in range(3):
             seen = mask[:, : batch["input_ids"].shape[1] + index + 1]

@@ -34,6 +34,7 @@ RANKS = {
     "evaluation": 2,
     "hub": 2,
     "cli_output": 2,
+    "cli_quiet": 2,
     "cli_convert": 3,
     "cli": 4,
     "__init__": 4,

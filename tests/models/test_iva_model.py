@@ -394,7 +394,8 @@ def test_a_query_token_in_a_step_is_text() -> None:
         query = torch.tensor([[QUERY]])
         logits = model(query, past_key_values=found).logits
         embeds = model.get_input_embeddings()(query)
-        states = model.model.language_model(inputs_embeds=embeds, past_key_values=expected).last_hidden_state
+        named = {model.model.cache_argument: expected}
+        states = model.model.language_model(inputs_embeds=embeds, **named).last_hidden_state
         assert_same(logits, model.lm_head(states))
         assert_moved(logits, model(torch.tensor([[7]]), past_key_values=found).logits)
         with pytest.raises(ValueError, match="no video or image for them to look at"):
@@ -475,12 +476,12 @@ def test_a_second_question_with_generate(text: str, counts: list[int], num_beams
     for name, video_state in (("output", output), ("dict", {"video": output}), ("state", state)):
         # A cache that forgets nothing, also with sliding windows.
         first = model.generate(**text_of(batch), **media, past_key_values=DynamicCache(), **options)
-        model.crop_to_queries(first.past_key_values, batch["input_ids"])
+        model.crop_to_queries(first.cache, batch["input_ids"])
         if num_beams > 1:
-            first.past_key_values.batch_repeat_interleave(num_beams)
+            first.cache.batch_repeat_interleave(num_beams)
         results[name] = model.generate(
             **text_of(later),
-            past_key_values=first.past_key_values,
+            past_key_values=first.cache,
             video_state=video_state,
             num_beams=num_beams,
             **options,

@@ -1,12 +1,15 @@
 """Language models that IVA's adapter reaches and those it does not, and what else is refused, with the way out."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from factory import QUERY, VIDEO, DesignCase, collate, iva_case
-from transformers import StaticCache
+from invariants import assert_same
+from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 from hf_videollm.models.configuration_iva import IvaConfig
 from hf_videollm.models.iva_hooks import decoder_layers
@@ -25,8 +28,8 @@ SWALLOWERS = {
     "falcon": {**SMALL, "alibi": False},
     "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "vocab_size": 120, "max_seq_len": 128},
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 120},
-    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 120, "rotary_dim": 4, "n_positions": 128},
 }
+GPTJ = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 120, "rotary_dim": 4, "n_positions": 128}
 LLAMA_LIKE = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2}
 REACHED = {
     "mistral": LLAMA_LIKE,
@@ -69,6 +72,20 @@ def test_language_models_that_swallow_the_context_are_named(family: str) -> None
     baseline = case.make_model(num_insertions=0)
     (row,) = replace(case, config={**case.config, "num_insertions": 0}).make_rows([["v3"]])
     assert torch.isfinite(logits_of(baseline, collate([row]))).all()
+
+
+def test_a_language_model_that_hands_on_in_some_releases_alone() -> None:
+    """GPT-J before and since transformers 5.24: named, or served; never run without the adapter in silence."""
+    case = case_of("gptj", GPTJ)
+    model, batch = case.make_model(), case.make_batch([["v3"]])
+    try:
+        before = logits_of(model, batch)
+    except ValueError as error:
+        assert "GPTJModel called the adapter 0 times instead of 2" in str(error)  # noqa: PT017
+        return
+    with torch.no_grad():
+        model.model.adapter.output.weight.mul_(-1.0)
+    assert (logits_of(model, batch) - before).abs().max() > 0.05
 
 
 def test_a_language_model_without_a_list_of_layers() -> None:
@@ -146,14 +163,48 @@ def test_prefill_in_chunks_is_refused() -> None:
     model.generate(**batch, max_new_tokens=2, prefill_chunk_size=None)
 
 
-def test_caches_that_cannot_be_cut() -> None:
-    case = iva_case("llama")
-    model, batch = case.make_model(), case.make_batch([["v3"]])
-    cache = StaticCache(model.config.get_text_config(), max_cache_len=64)
+class ShrinkingLayer(DynamicLayer):
+    """Says that it can be cut, and fails when it is."""
+
+    def crop(self, tokens_to_remove: int) -> None:
+        raise NotImplementedError
+
+
+def make_cache(kind: str, config: Any) -> Any:
+    if kind == "static":
+        return StaticCache(config, max_cache_len=64)
+    if kind == "failing":
+        cache = DynamicCache()
+        cache.layers = [ShrinkingLayer() for _ in range(config.num_hidden_layers)]
+        return cache
+    return DynamicCache(config=config) if kind == "own" else DynamicCache()
+
+
+@pytest.mark.parametrize("kind", ["plain", "own", "static", "failing"])
+@pytest.mark.parametrize("text", ["llama", "gemma2"])
+def test_caches_are_cut_rightly_or_refused_untouched(text: str, kind: str) -> None:
+    """Gemma 2 has layers whose window of 12 tokens is shorter than the prompt: of those, the start is forgotten."""
+    case = iva_case(text)
+    model, batch = case.make_model(), case.make_batch([["v3", "v3"]])
+    cache = make_cache(kind, model.config.get_text_config())
     with torch.no_grad():
-        model(**batch, past_key_values=cache)
-    with pytest.raises(ValueError, match=r"A cache of StaticLayer cannot be cut .*past_key_values=DynamicCache\(\)"):
-        model.crop_to_queries(cache, batch["input_ids"])
+        model(**batch, cache=cache)
+    # A number: a static cache gives the tensor that it counts with.
+    length = int(cache.get_seq_length())
+    assert length > 12
+    try:
+        kept = model.crop_to_queries(cache, batch["input_ids"])
+    except ValueError as error:
+        assert kind == "failing" or not (kind == "plain" or (text, kind) == ("llama", "own"))
+        assert re.search(r"A cache of \w+.* cannot be cut .*past_key_values=DynamicCache\(\)", str(error))  # noqa: PT017
+        assert cache.get_seq_length() == length
+        return
+    assert text == "llama" or kind == "plain"
+    state = model.get_video_features(batch["pixel_values_videos"])
+    rest = {"input_ids": batch["input_ids"][:, kept:], "position_ids": torch.arange(kept, length)[None]}
+    with torch.no_grad():
+        found = model(**rest, cache=cache, video_state=state).logits
+    assert_same(found, logits_of(model, batch)[:, kept:], "behind the cut")
 
 
 def test_prompts_and_media_that_do_not_fit() -> None:

@@ -91,6 +91,8 @@ def test_rows_with_videos_equal_themselves_alone(name):
     clips = [[make_frames(3)], [make_frames(2, seed=1), make_frames(5, seed=2)], []]
     questions = torch.tensor([[6, 0, 0], [4, 5, 8], [0, 0, 0]])
     asked = {"question_input_ids": questions, "question_attention_mask": (questions > 0).long()}
+    # One product over the patches of all images: float32 rounds otherwise with another number of them.
+    tolerance = {"atol": 1e-4 if name == "lfm2_vl" else 2e-5, "rtol": 0}
     batch = {**prompt(model, rows), **videos(name, list(chain(*clips))), **asked}
     together, _ = step_logits(model, batch)
     forward = model(**batch).logits
@@ -98,9 +100,9 @@ def test_rows_with_videos_equal_themselves_alone(name):
         own = {key: value[number : number + 1] for key, value in asked.items()} if clip else {}
         single = {**prompt(model, [row]), **(videos(name, clip) if clip else {}), **own}
         alone, _ = step_logits(model, single)
-        torch.testing.assert_close(together[number], alone[0], atol=2e-5, rtol=0)
+        torch.testing.assert_close(together[number], alone[0], **tolerance)
         length = single["input_ids"].shape[1]
-        torch.testing.assert_close(forward[number, -length:], model(**single).logits[0], atol=2e-5, rtol=0)
+        torch.testing.assert_close(forward[number, -length:], model(**single).logits[0], **tolerance)
     swapped = {**batch, **videos(name, [make_frames(3, seed=7), *clips[1]])}
     moved, _ = step_logits(model, swapped)
     assert (moved[0, 0] - together[0, 0]).abs().max() > 1e-2, "the videos must count"

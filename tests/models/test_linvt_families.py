@@ -69,7 +69,7 @@ def test_a_second_question_goes_on_behind_the_cache(name):
     # As the image-LLM remembers it of another prompt: nothing may be read from there.
     if hasattr(model.model.backbone, "rope_deltas"):
         model.model.backbone.rope_deltas = torch.full((2, 1), 77)
-    found = model.generate(**text, past_key_values=first.past_key_values, max_new_tokens=3, **SCORES)
+    found = model.generate(**text, past_key_values=first.cache, max_new_tokens=3, **SCORES)
     torch.testing.assert_close(torch.stack(found.logits), expected, atol=5e-5, rtol=0)
     other = {**whole, "question_input_ids": torch.tensor([[30, 31], [32, 33]])}
     moved = torch.stack(model.generate(**other, max_new_tokens=3, **SCORES).logits)
@@ -82,15 +82,15 @@ def test_a_new_video_behind_the_cache(name):
     model = make_linvt(name)
     first, second = make_frames(3), make_frames(2, seed=1)
     start = {**prompt(model, [[5, "v", 6, 9]]), **videos(name, [first])}
-    cache = model(**start, use_cache=True).past_key_values
+    cache = model(**start, use_cache=True).cache
     whole = prompt(model, [[5, "v", 6, 9, 7, "v", 4]])
     expected = model.generate(**whole, **videos(name, [first, second]), max_new_tokens=3, **SCORES).logits
     found = model.generate(**whole, **videos(name, [second]), past_key_values=cache, max_new_tokens=3, **SCORES).logits
     torch.testing.assert_close(torch.stack(found), torch.stack(expected), atol=2e-5, rtol=0)
     with pytest.raises(ValueError, match=r"placeholders of 1 videos, but 2 came .*Behind a cache, pass the new videos"):
-        model.generate(**whole, **videos(name, [first, second]), past_key_values=model(**start).past_key_values)
+        model.generate(**whole, **videos(name, [first, second]), past_key_values=model(**start).cache)
     with pytest.raises(ValueError, match="in past_key_values: pass the whole conversation"):
-        model.generate(**start, past_key_values=model(**start).past_key_values)
+        model.generate(**start, past_key_values=model(**start).cache)
     fixed = StaticCache(config=model.config.get_text_config(), max_cache_len=40)
     options = {"past_key_values": fixed, "disable_compile": True}
     model.generate(**start, **options, max_new_tokens=1, do_sample=False)
@@ -109,10 +109,10 @@ def test_molmo2_takes_no_new_media_behind_the_cache(kind):
     part, inputs = ("v", videos(name, [make_frames(2)])) if kind == "video" else (("i", lengths[0]), media)
     whole = prompt(model, [[5, "v", 6, 9, 7, part, 4]])
     with pytest.raises(ValueError, match="Molmo2Model lets all images and videos of a prompt see each other"):
-        model.generate(**whole, **inputs, past_key_values=model(**start).past_key_values)
+        model.generate(**whole, **inputs, past_key_values=model(**start).cache)
     tail = {key: whole[key][:, 10:] for key in ("input_ids", "mm_token_type_ids")}
     with pytest.raises(ValueError, match="Molmo2Model lets all images and videos of a prompt see each other"):
-        model(**tail, attention_mask=whole["attention_mask"], **inputs, past_key_values=model(**start).past_key_values)
+        model(**tail, attention_mask=whole["attention_mask"], **inputs, past_key_values=model(**start).cache)
 
 
 @torch.no_grad()
@@ -129,7 +129,7 @@ def test_images_behind_a_cache_need_the_grids_of_all():
     patches = grids.prod(-1).tolist()
     start = prompt(model, [[5, ("i", 4), 6, "v"]])
     old = {"pixel_values": media["pixel_values"][: patches[0]], "image_grid_thw": grids[:1]}
-    cache = model(**start, **old, **clip, use_cache=True).past_key_values
+    cache = model(**start, **old, **clip, use_cache=True).cache
     new = {"pixel_values": media["pixel_values"][patches[0] :], "image_grid_thw": grids}
     found = model.generate(**whole, **new, past_key_values=cache, max_new_tokens=3, **SCORES).logits
     torch.testing.assert_close(torch.stack(found), torch.stack(expected), atol=2e-5, rtol=0)
@@ -144,13 +144,15 @@ def test_frames_a_few_at_a_time_equal_all_at_once(name):
     counts = inputs.pop("num_video_frames").tolist()
     media = {key.removesuffix("_videos"): value for key, value in inputs.items()}
     whole = encode_frames(base, media, counts)
+    # One product over the patches of all images: float32 rounds otherwise with another number of them.
+    tolerance = {"atol": 1e-4 if name == "lfm2_vl" else 1e-5, "rtol": 1e-5}
     for size in (1, 2, 4):
         chunks = split_frames(media, counts, size)
         assert len(chunks) >= sum(counts) // size
         found = encode_frames(base, media, counts, size)
         for part in ("tokens", "deepstack"):
             for chunked, expected in zip(getattr(found, part) or [], getattr(whole, part) or [], strict=True):
-                torch.testing.assert_close(chunked, expected, atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(chunked, expected, **tolerance)
     calls = []
     tower = next(module for key, module in base.named_modules() if key in ("vision_tower", "visual", "vision_model"))
     tower.register_forward_hook(lambda *_: calls.append(1))

@@ -366,13 +366,13 @@ def test_positions_behind_a_cache():
     model = make_linvt(NAME)
     batch = make_batch(model)
     token, mask = torch.tensor([[5], [6]]), torch.cat([batch["attention_mask"], torch.ones(2, 1, dtype=torch.long)], 1)
-    cache = model(**batch, use_cache=True).past_key_values
+    cache = model(**batch, use_cache=True).cache
     found = model(input_ids=token, attention_mask=mask, past_key_values=cache).logits[:, -1]
     more = {"input_ids": torch.cat([batch["input_ids"], token], 1), "attention_mask": mask}
     more["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros_like(token)], 1)
     torch.testing.assert_close(found, model(**{**batch, **more}).logits[:, -1], atol=2e-5, rtol=0)
     spatial = make_linvt("qwen2_vl")
     batch = make_batch(spatial, "qwen2_vl")
-    cache = spatial(**batch, use_cache=True).past_key_values
+    cache = spatial(**batch, use_cache=True).cache
     with pytest.raises(ValueError, match=r"Qwen2VLModel cannot know the positions behind a cache.*: pass position_ids"):
         spatial(input_ids=token, attention_mask=mask, past_key_values=cache)

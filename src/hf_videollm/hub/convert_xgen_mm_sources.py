@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedConfig, SiglipImageProcesso
 from ..models.configuration_xgen_mm import XgenMMConfig
 from ..models.media_errors import CheckpointError
 from ..models.processing_xgen_mm import XgenMMProcessor
+from ..models.transformers_compat import drop_pooling_head
 from .conversion import token_ids, tower_config
 from .convert_videollama2_config import KNOWN_TOWERS
 from .stream import read_json
@@ -147,8 +148,7 @@ def _tower(encoder: dict[str, Any], description: Path | None) -> PreTrainedConfi
         config = tower_config(section, TOWER_TYPE)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise CheckpointError(f"{description} cannot be used: {' '.join(str(error).split())}") from error
-    # No declared field in transformers 5.20, which reads it all the same.
-    config.vision_use_head = False
+    drop_pooling_head(config)
     return config
 
 

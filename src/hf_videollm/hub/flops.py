@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText
 from ..inference import load_design_config
 from ..models.configuration_video_llm import VideoLlmConfig
 from ..models.iva_frames import FrameBank
+from ..models.transformers_compat import cache_of
 from .flops_counter import Flops, measure
 from .flops_presets import find_preset
 from .flops_report import FlopsReport, TokensRow
@@ -215,7 +216,7 @@ class _Meter:
 
     def decoded_token(self, length: int) -> Flops:
         """One token after `length` others."""
-        cache = self._read(length).past_key_values
+        cache = cache_of(self._read(length))
         language, outputs = self._measure(lambda: self._read(1, cache))
         head, _ = self._measure(lambda: self.model.lm_head(outputs.last_hidden_state))
         return language + head + Flops(self.lora, self.lora)
@@ -240,7 +241,8 @@ class _Meter:
         width = self.config.get_text_config().hidden_size
         embeddings = torch.empty(1, length, width, device="meta", dtype=torch.bfloat16)
         with torch.no_grad():
-            return self.model.model.language_model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+            language, name = self.model.model.language_model, self.model.model.cache_argument
+            return language(inputs_embeds=embeddings, use_cache=True, **{name: cache})
 
     def _frames(self) -> torch.Tensor:
         size = self.config.vision_config.image_size

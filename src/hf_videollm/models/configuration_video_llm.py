@@ -7,6 +7,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .transformers_compat import CACHE_NAMES
+
 PIPELINE_TASK = "video-text-to-text"
 PIPELINE_ENTRY = {
     "impl": "pipeline_video_text_to_text.VideoTextToTextPipeline",
@@ -58,6 +60,8 @@ class PublishedConfig(PreTrainedConfig):
     auto_classes: ClassVar[dict[str, str]] = {}
     # Parts of the model that stay as they are when it is quantized, by their names in the model without a head.
     modules_to_not_convert: ClassVar[tuple[str, ...]] = ()
+    # What Trainer does not gather as predictions.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = list(CACHE_NAMES)
 
     def __post_init__(self, **kwargs: Any) -> None:
         # `pipeline()` asks for trust as soon as it sees `custom_pipelines` on a config. A config of the installed

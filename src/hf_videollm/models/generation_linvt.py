@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, GenerationMixin
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.masking_utils import create_masks_for_generate
 
 from .configuration_linvt import LinVTConfig
 from .linvt_backbones import TYPE_RULES
+from .transformers_compat import MASK_TYPES, CacheNamesGenerationMixin, given_cache
 
 # What lets `generate` guess several tokens at once. Guesses are checked by a forward over ids, which knows no prompt of
 # embeddings, and so none of LinVT's.
@@ -38,7 +39,7 @@ def has_videos(videos: dict[str, Any]) -> bool:
     return any(value is not None for name, value in videos.items() if not name.startswith("question_"))
 
 
-class LinVTGenerationMixin(GenerationMixin):
+class LinVTGenerationMixin(CacheNamesGenerationMixin):
     """To be put before the model with a head."""
 
     if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class LinVTGenerationMixin(GenerationMixin):
         attention_mask = kwargs.pop("attention_mask", None)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        cache = kwargs.get("past_key_values")
+        cache = given_cache(kwargs)
         num_cached = 0 if cache is None else cache.get_seq_length()
         if num_cached >= input_ids.shape[1] or attention_mask.shape != input_ids.shape:
             raise ValueError(
@@ -97,7 +98,7 @@ class LinVTGenerationMixin(GenerationMixin):
 
     def prepare_inputs_for_generation(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,
         is_first_iteration: bool | None = False,
         prompt_types: torch.Tensor | None = None,
@@ -116,11 +117,9 @@ class LinVTGenerationMixin(GenerationMixin):
             input_ids,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
-            # The one name under which every release hands them to `create_masks_for_generate`.
-            token_type_ids=types,
-            **kwargs,
+            **{**kwargs, MASK_TYPES: types},
         )
-        inputs.pop("token_type_ids", None)
+        inputs.pop(MASK_TYPES, None)
         if types is not None and rule is not None:
             # Not cut to the new tokens: masks look them up by the place among all keys.
             inputs[rule.argument] = types
@@ -132,10 +131,10 @@ class LinVTGenerationMixin(GenerationMixin):
         """Masks for a static cache, made as the image-LLM with its own head makes them."""
         head = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config.backbone_config), None)
         create = getattr(head, "create_masks_for_generate", create_masks_for_generate)
-        rule, types = TYPE_RULES.get(config.backbone_config.model_type), kwargs.pop("token_type_ids", None)
+        rule, types = TYPE_RULES.get(config.backbone_config.model_type), kwargs.pop(MASK_TYPES, None)
         if rule is not None and types is not None:
             # These are of the new tokens, masks are over all: what is in the cache is in no block with them.
-            cache = kwargs.get("past_key_values")
+            cache = given_cache(kwargs)
             num_cached = 0 if cache is None else cache.get_seq_length()
             types = nn.functional.pad(types, (int(num_cached), 0), value=0 if rule.meaning == "media" else 1)
             kwargs[rule.argument] = types

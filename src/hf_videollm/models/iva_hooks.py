@@ -3,7 +3,7 @@
 Forward pre-hooks on the decoder layers call it. They are functions of this file, without a state, so that a model can
 be copied, pickled, compiled and split over devices; what a call is about comes to them as a keyword argument, which the
 decoders of transformers hand on to their layers. A context kept on the model instead would be gone, or another one,
-when older releases run the hooks again to recompute a layer in the backward pass.
+where hooks run again because a layer is recomputed in the backward pass (`transformers_compat.hold_gradients`).
 """
 
 from typing import Any
@@ -59,7 +59,7 @@ class AdapterContext:
         self.replay_frames: FrameBank | None = None
 
     def frames_of_call(self) -> FrameBank:
-        """The frames, as the present call of the adapter may use them; see `hold_gradients`."""
+        """The frames, as the present call of the adapter may use them; see `transformers_compat.hold_gradients`."""
         if not self.frames.requires_grad:
             return self.frames
         if not torch.is_grad_enabled():
@@ -110,35 +110,4 @@ def decoder_layers(language_model: nn.Module, num_layers: int) -> nn.ModuleList:
     )
 
 
-class _HeldGradients(torch.autograd.Function):
-    """The embeddings unchanged; in the backward pass, what `replay_frames` took up goes on to the frames."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs_embeds: torch.Tensor, context: AdapterContext, *features: torch.Tensor) -> Any:
-        ctx.context = context
-        ctx.num_features = len(features)
-        return inputs_embeds.view_as(inputs_embeds)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        held = ctx.context.replay_frames
-        found = [None] * ctx.num_features if held is None else [tensor.grad for tensor in held.features]
-        ctx.context.replay_frames = None
-        return gradients[0], None, *found
-
-
-def hold_gradients(inputs_embeds: torch.Tensor, context: AdapterContext) -> torch.Tensor:
-    """Prepare for releases of transformers that recompute a checkpointed layer together with its hooks.
-
-    In the reentrant way, every layer then has a backward pass of its own. It would go on through the frames into the
-    vision tower, which only one of them can. So these passes end at a copy of the frames that takes up their
-    gradients, and the embeddings, the last to get theirs, hand them on. Where nothing is recomputed so, or the vision
-    tower is frozen, this changes nothing.
-    """
-    if not context.frames.requires_grad or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return inputs_embeds
-    held: torch.Tensor = _HeldGradients.apply(inputs_embeds, context, *context.frames.features)
-    return held
-
-
-__all__ = ["CONTEXT", "AdapterContext", "call_adapter", "decoder_layers", "drop_context", "hold_gradients"]
+__all__ = ["CONTEXT", "AdapterContext", "call_adapter", "decoder_layers", "drop_context"]

@@ -84,7 +84,7 @@ class AdjustableLoraMixin(_Base):
         weights = self._read_adapter(weights_file)
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         # PEFT's own function: transformers' `add_adapter` does the same, but only with the PEFT release that it asks
-        # for, which may not be out yet (transformers 5.24 asks for 0.22).
+        # for, which may not be out yet.
         _peft().inject_adapter_in_model(lora_config, self, ADAPTER_NAME)
         _tell_transformers(self, True)
         self._check_adapter(weights_file, weights)

@@ -88,13 +88,21 @@ class BeatsPositionalConvEmbedding(nn.Module):
         direction = self.direction.float()
         # torch's own weight norm lacks the 1e-6, which moves the result of small weights.
         inverse_length = torch.rsqrt(direction.square().sum(dim=(0, 1), keepdim=True) + 1e-6)
-        weight = (self.gain.float() * direction * inverse_length).to(hidden_states.dtype)
+        weight = self.gain.float() * direction * inverse_length
         kernel = weight.shape[-1]
+        # torch's bfloat16 convolution is wrong on CPUs with AMX for some sizes of groups (found with torch 2.14). It is
+        # a small part of the encoder, so the CPU computes it in float32.
+        is_wide = hidden_states.dtype == torch.bfloat16 and hidden_states.device.type == "cpu"
+        dtype = torch.float32 if is_wide else hidden_states.dtype
         convolved = F.conv1d(
-            hidden_states.transpose(1, 2), weight, self.bias, padding=kernel // 2, groups=self.groups
+            hidden_states.transpose(1, 2).to(dtype),
+            weight.to(dtype),
+            self.bias.to(dtype),
+            padding=kernel // 2,
+            groups=self.groups,
         ).transpose(1, 2)
         # An even kernel gives one position too many.
-        return F.gelu(convolved[:, : hidden_states.shape[1]])
+        return F.gelu(convolved[:, : hidden_states.shape[1]]).to(hidden_states.dtype)
 
 
 class BeatsGateProjection(nn.Module):

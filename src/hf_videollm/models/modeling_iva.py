@@ -33,8 +33,9 @@ from .iva_frames import (
     place_media,
     split_into_media,
 )
-from .iva_hooks import CONTEXT, AdapterContext, call_adapter, decoder_layers, drop_context, hold_gradients
+from .iva_hooks import CONTEXT, AdapterContext, call_adapter, decoder_layers, drop_context
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
+from .transformers_compat import hold_gradients, why_not_croppable
 from .vision_tower_video_llm import check_frames, concatenate_layers
 
 
@@ -265,6 +266,7 @@ class IvaModel(VideoLlmModel):
         prompt: tuple[torch.Tensor | None, torch.Tensor | None],
         features: dict[str, BaseModelOutputWithPooling],
         masks: dict[str, torch.Tensor],
+        cache: Cache | None = None,
         video_state: Any = None,
         record: list[AdapterContext] | None = None,
         **kwargs: Any,
@@ -278,16 +280,16 @@ class IvaModel(VideoLlmModel):
         Raises:
             ValueError: media, query tokens and the language model do not fit each other.
         """
-        if not features and video_state is None and _is_step(inputs_embeds, kwargs.get("past_key_values")):
+        if not features and video_state is None and _is_step(inputs_embeds, cache):
             # A token of the answer, whichever it is; the adapter had its part in the prompt.
-            return super().run_language_model(inputs_embeds, prompt, features, masks, **kwargs)
+            return super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
         queries = self._find_queries(*prompt)
         if not self.config.num_insertions:
             torch_compilable_check(
                 ~queries.any(),
                 "The prompts hold query tokens, but num_insertions is 0: make them with this model's own processor.",
             )
-            return super().run_language_model(inputs_embeds, prompt, features, masks, **kwargs)
+            return super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
         media, rows, columns = self._gather_media(features, masks, video_state, queries)
         self._check_queries(queries, masks)
         if not media or (not features and not torch.compiler.is_compiling() and not queries.any()):
@@ -296,7 +298,7 @@ class IvaModel(VideoLlmModel):
                 "The prompts hold query tokens, but there is no video or image for them to look at. If it is on the "
                 "cache, pass video_state.",
             )
-            return super().run_language_model(inputs_embeds, prompt, features, masks, **kwargs)
+            return super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
         inputs_embeds = self.query_tokens(inputs_embeds, queries)
         context = self._make_context(queries, FrameBank(media, rows, columns))
         if record is not None:
@@ -304,7 +306,7 @@ class IvaModel(VideoLlmModel):
             record.append(context)
         kwargs[CONTEXT] = context
         inputs_embeds = hold_gradients(inputs_embeds, context)
-        outputs = super().run_language_model(inputs_embeds, prompt, features, masks, **kwargs)
+        outputs = super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
         expected = len(self.config.insertion_layers)
         if context.num_calls != expected:
             raise ValueError(
@@ -417,11 +419,11 @@ class IvaModel(VideoLlmModel):
         return [weights[:, :, row, valid][..., context.frames.rows == row] for row, valid in enumerate(context.valid)]
 
 
-def _is_step(inputs_embeds: torch.Tensor, past_key_values: Cache | None) -> bool:
+def _is_step(inputs_embeds: torch.Tensor, cache: Cache | None) -> bool:
     """Whether this is one token behind a cache that holds something: a step of decoding, not a prompt."""
-    if inputs_embeds.shape[1] != 1 or past_key_values is None:
+    if inputs_embeds.shape[1] != 1 or cache is None:
         return False
-    return torch.compiler.is_compiling() or bool(past_key_values.get_seq_length() > 0)
+    return torch.compiler.is_compiling() or bool(cache.get_seq_length() > 0)
 
 
 class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
@@ -504,8 +506,9 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
         """Cut the cache of a conversation back to before its query tokens, which stand before the next answer instead.
 
         Args:
-            past_key_values: a `DynamicCache`; it is changed. Static caches cannot be cut, and layers with a sliding
-                window have forgotten what is needed: give such a language model a plain `DynamicCache()`.
+            past_key_values: a `DynamicCache`; it is changed. Quantized caches cannot be cut, nor static ones of some
+                releases, and layers with a sliding window have forgotten what is needed: give such a language model a
+                plain `DynamicCache()`.
             input_ids: `(batch, length)`, the prompts it was made from.
 
         Returns:
@@ -525,16 +528,20 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
             )
         length: int = first.pop()
         if surplus := int(past_key_values.get_seq_length()) - length:
+            if kinds := why_not_croppable(past_key_values):
+                raise ValueError(_uncroppable(kinds))
             try:
                 past_key_values.crop(-surplus)
-            except (AttributeError, NotImplementedError, RuntimeError) as error:
-                layers = getattr(past_key_values, "layers", None) or [past_key_values]
-                kinds = ", ".join(sorted({type(layer).__name__ for layer in layers}))
-                raise ValueError(
-                    f"A cache of {kinds} cannot be cut back to before the query tokens: pass "
-                    "past_key_values=DynamicCache() with the first prompt."
-                ) from error
+            except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+                raise ValueError(_uncroppable(type(past_key_values).__name__)) from error
         return length
+
+
+def _uncroppable(kinds: str) -> str:
+    return (
+        f"A cache of {kinds} cannot be cut back to before the query tokens: pass past_key_values=DynamicCache() with "
+        "the first prompt."
+    )
 
 
 __all__ = ["IvaForConditionalGeneration", "IvaModel", "IvaQueryTokens"]

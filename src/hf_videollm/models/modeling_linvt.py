@@ -44,6 +44,7 @@ from .linvt_scorer import LinVTScoreHead
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
 from .quantization_video_llm import modules_beside
+from .transformers_compat import CACHE_NAME, CacheNamesOutput, cache_argument, cache_of, name_cache, one_cache
 
 
 @dataclass
@@ -57,6 +58,11 @@ class LinVTVideoFeatures(BaseModelOutputWithPooling):
     """
 
     deepstack_features: list[torch.Tensor] | None = None
+
+
+@dataclass
+class LinVTCausalLMOutputWithPast(CacheNamesOutput, CausalLMOutputWithPast):
+    """Output of the model with a head."""
 
 
 class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
@@ -98,6 +104,7 @@ class LinVTModel(LinVTPreTrainedModel):
             AutoModel.register(type(config.backbone_config), XgenMMModel, exist_ok=True)
         self.backbone = AutoModel.from_config(config.backbone_config)
         check_backbone(self.backbone)
+        self.cache_argument = cache_argument(self.backbone)
         self.linvt = LinVTModule(config.get_text_config().hidden_size, config.linvt_config)
         self.post_init()
 
@@ -353,6 +360,7 @@ class LinVTModel(LinVTPreTrainedModel):
         deepstack_embeds: torch.FloatTensor | None = None,
         mm_token_type_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[ForwardOptions],
     ) -> BaseModelOutputWithPast:
         """Run the image-LLM over prompts; with videos, over what `embed_prompt` makes of them.
@@ -363,6 +371,7 @@ class LinVTModel(LinVTPreTrainedModel):
                 all tokens.
             position_ids: counted by `attention_mask` if `None`.
             deepstack_embeds: from `embed_prompt`, with its `inputs_embeds`.
+            cache: another name of `past_key_values`.
             kwargs: media as in `embed_prompt`, and further options of the image-LLM.
 
         Raises:
@@ -372,7 +381,8 @@ class LinVTModel(LinVTPreTrainedModel):
         inputs: dict[str, Any] = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
         deepstack: torch.Tensor | None = deepstack_embeds
         videos, others = split_media(kwargs)
-        num_cached = 0 if past_key_values is None else past_key_values.get_seq_length()
+        cache = one_cache(cache, past_key_values)
+        num_cached = 0 if cache is None else cache.get_seq_length()
         given_types = others.pop("token_type_ids", None)
         others |= self.token_types(input_ids, mm_token_type_ids, given_types, videos, num_cached)
         self.check_cache(num_cached, has_videos(videos) or others.get("pixel_values") is not None)
@@ -401,18 +411,19 @@ class LinVTModel(LinVTPreTrainedModel):
             # Else it would add what it remembers of the prompt before (rope_deltas).
             mask = attention_mask if attention_mask is not None else torch.ones_like(inputs_embeds[..., 0])
             position_ids = text_positions(mask, inputs_embeds.shape[1])
-        inputs |= {"attention_mask": attention_mask, "position_ids": position_ids, "past_key_values": past_key_values}
+        inputs |= {"attention_mask": attention_mask, "position_ids": position_ids, self.cache_argument: cache}
         if deepstack is None:
-            return self.backbone(**inputs, use_cache=use_cache, **others)
+            return name_cache(self.backbone(**inputs, use_cache=use_cache, **others))
         # The image-LLM's own forward makes these of images alone.
         everywhere = torch.ones(deepstack.shape[:2], dtype=torch.bool, device=deepstack.device)
-        return self.backbone.language_model(
+        outputs = self.backbone.language_model(
             **inputs,
             use_cache=use_cache,
             visual_pos_masks=everywhere,
             deepstack_visual_embeds=[level.flatten(0, 1) for level in deepstack.unbind(2)],
             **others,
         )
+        return name_cache(outputs)
 
     def token_types(
         self,
@@ -541,8 +552,9 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
         mm_token_type_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Unpack[ForwardOptions],
-    ) -> CausalLMOutputWithPast:
+    ) -> LinVTCausalLMOutputWithPast:
         """Next-token logits, and the loss when `labels` are given.
 
         Args:
@@ -561,7 +573,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=one_cache(cache, past_key_values),
             inputs_embeds=inputs_embeds,
             mm_token_type_ids=mm_token_type_ids,
             use_cache=use_cache,
@@ -573,12 +585,12 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
         if labels is not None:
             vocab_size = self.config.get_text_config().vocab_size
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **items)
-        return CausalLMOutputWithPast(
+        return LinVTCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE_NAME: cache_of(outputs)},
         )
 
     def _cap(self, logits: torch.Tensor) -> torch.Tensor:
@@ -596,4 +608,10 @@ def _groups_of(keys: list[int]) -> list[list[int]]:
     return list(groups.values())
 
 
-__all__ = ["LinVTForCausalLM", "LinVTModel", "LinVTPreTrainedModel", "LinVTVideoFeatures"]
+__all__ = [
+    "LinVTCausalLMOutputWithPast",
+    "LinVTForCausalLM",
+    "LinVTModel",
+    "LinVTPreTrainedModel",
+    "LinVTVideoFeatures",
+]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
 from torch import nn
-from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
@@ -21,6 +21,16 @@ from .generation_video_llm import repeat_media_per_row
 from .head_video_llm import LanguageHeadMixin
 from .placeholders_video_llm import PlaceholderMixin
 from .quantization_video_llm import QuantizationMixin
+from .transformers_compat import (
+    CACHE_NAME,
+    CACHE_NAMES,
+    CacheNamesGenerationMixin,
+    CacheNamesOutput,
+    cache_argument,
+    cache_of,
+    given_cache,
+    one_cache,
+)
 from .vision_tower_video_llm import check_frames, concatenate_layers, vision_layers
 
 
@@ -33,7 +43,7 @@ class ForwardOptions(TypedDict, total=False):
 
 
 @dataclass
-class VideoLlmModelOutputWithPast(BaseModelOutputWithPast):
+class VideoLlmModelOutputWithPast(CacheNamesOutput, BaseModelOutputWithPast):
     """Output of the base model; `<modality>_hidden_states` are `(total_tokens, text_width)`."""
 
     image_hidden_states: torch.FloatTensor | None = None
@@ -42,7 +52,7 @@ class VideoLlmModelOutputWithPast(BaseModelOutputWithPast):
 
 
 @dataclass
-class VideoLlmCausalLMOutputWithPast(CausalLMOutputWithPast):
+class VideoLlmCausalLMOutputWithPast(CacheNamesOutput, CausalLMOutputWithPast):
     """Output of the model with a head; `<modality>_hidden_states` as in the base model."""
 
     image_hidden_states: torch.FloatTensor | None = None
@@ -62,7 +72,7 @@ class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, PreTrainedMode
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = CACHE_NAMES
 
     def initialize_weights(self) -> None:
         """Initialise what no checkpoint gave, the towers by their own rules.
@@ -90,6 +100,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.connector = type(self).connector_class(config)
         self.language_model = AutoModel.from_config(config.text_config)
+        self.cache_argument = cache_argument(self.language_model)
         self.skip_unused_vision_layers()
         self.post_init()
 
@@ -294,6 +305,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         mm_token_type_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[ForwardOptions],
     ) -> VideoLlmModelOutputWithPast:
         """Run the language model over a prompt whose placeholders are replaced by visual tokens.
@@ -308,6 +320,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             input_features_mask: `(num_sounds, max_frames)`.
             mm_token_type_ids: `(batch, length)`; accepted for designs that need it.
             mm_encoder_outputs: outputs of `get_<modality>_features`, instead of pixels and sounds.
+            cache: another name of `past_key_values`.
             kwargs: options of the language model, and those of the design for its media (`media_options`).
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -340,17 +353,17 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             (input_ids, None if input_ids is not None else inputs_embeds),
             features,
             masks,
+            one_cache(cache, past_key_values),
             attention_mask=attention_mask,
             position_ids=self._position_ids(attention_mask, position_ids, merged.shape[1]),
-            past_key_values=past_key_values,
             use_cache=use_cache,
             **kwargs,
         )
         return VideoLlmModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE_NAME: cache_of(outputs)},
             **hidden_states,
         )
 
@@ -360,6 +373,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         prompt: tuple[torch.Tensor | None, torch.Tensor | None],
         features: dict[str, BaseModelOutputWithPooling],
         masks: dict[str, torch.Tensor],
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """The language model over the finished embeddings; for designs that do more to it than to feed it.
@@ -369,8 +383,10 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             prompt: ids or embeddings that the forward was given, the other one `None`.
             features: modality -> output of `get_<modality>_features`.
             masks: modality -> where its placeholders are, bool, `(batch, length)`.
+            cache: what the language model has seen before.
             kwargs: further arguments of the language model.
         """
+        kwargs[self.cache_argument] = cache
         outputs: BaseModelOutputWithPast = self.language_model(inputs_embeds=inputs_embeds, **kwargs)
         return outputs
 
@@ -397,7 +413,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         )
 
 
-class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedModel, GenerationMixin):
+class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedModel, CacheNamesGenerationMixin):
     """The base model with a language-model head."""
 
     model_class: ClassVar[type[VideoLlmModel]]
@@ -438,6 +454,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[ForwardOptions],
     ) -> VideoLlmCausalLMOutputWithPast:
         """Next-token logits, and the loss when `labels` are given.
@@ -452,7 +469,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=one_cache(cache, past_key_values),
             inputs_embeds=inputs_embeds,
             pixel_values=pixel_values,
             pixel_values_videos=pixel_values_videos,
@@ -473,12 +490,12 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
         return VideoLlmCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
             video_hidden_states=outputs.video_hidden_states,
             audio_hidden_states=outputs.audio_hidden_states,
+            **{CACHE_NAME: cache_of(outputs)},
         )
 
     def _expand_inputs_for_generation(
@@ -493,8 +510,8 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
         transformers repeats every tensor along dimension 0, which pairs rows with the wrong videos as soon as a
         row holds two of them.
         """
-        carriers = ("pixel_values", "pixel_values_videos", "input_features", "past_key_values")
-        given = [model_kwargs.get(name) for name in carriers]
+        carriers = ("pixel_values", "pixel_values_videos", "input_features")
+        given = [given_cache(model_kwargs), *(model_kwargs.get(name) for name in carriers)]
         given.append(model_kwargs.get("mm_encoder_outputs") or None)  # transformers puts an empty dict there
         if input_ids is not None and all(value is None for value in given):
             self.model.refuse_forgotten_media(input_ids)

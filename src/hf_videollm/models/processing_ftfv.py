@@ -8,6 +8,7 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData
 from .chat_template_vicuna import CHAT_TEMPLATE
 from .configuration_ftfv import tokens_per_frame
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
+from .transformers_compat import add_defaults
 from .video_processing_ftfv import FtfvVideoProcessorKwargs
 
 
@@ -20,13 +21,12 @@ class FtfvImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     num_tokens_per_frame: int | None
 
 
+@add_defaults
 class FtfvProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of FTFV's processor."""
 
     images_kwargs: FtfvImagesKwargs
     videos_kwargs: FtfvVideoProcessorKwargs
-    # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class FtfvProcessor(VideoLlmProcessor):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from .chat_template_vicuna import query_chat_template
 from .configuration_iva import num_visual_tokens
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs, placeholder_id, write_replacements
+from .transformers_compat import add_defaults
 from .video_processing_iva import IvaVideoProcessorKwargs
 
 QUERY_TOKEN = "<iva_query>"
@@ -16,12 +17,11 @@ QUERY_PLACEMENTS = ("last", "every")
 _NOT_MARKED = "(?<![\U000f0000-\U0010ffff])"
 
 
+@add_defaults
 class IvaProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of IVA's processor."""
 
     videos_kwargs: IvaVideoProcessorKwargs
-    # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class IvaProcessor(VideoLlmProcessor):

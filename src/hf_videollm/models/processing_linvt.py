@@ -4,7 +4,6 @@ Prompts and images are the business of the image-LLM's processor. Where a prompt
 placeholders of its vectors, and beside the prompt it gives the user's question, which LinVT reads with the video.
 """
 
-import inspect
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-import transformers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessingKwargs
@@ -34,6 +32,7 @@ from .linvt_prompts import (
 from .media_errors import MediaWarning
 from .processing_video_llm import fetch_image
 from .processing_xgen_mm import XgenMMProcessor
+from .transformers_compat import add_defaults, class_of_transformers, rendering_options
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs
 
@@ -43,12 +42,11 @@ VIDEO_OPTIONS = set(LinVTVideoProcessorKwargs.__annotations__) - set(ImagesKwarg
 NO_FRAME_OPTIONS = {"return_tensors", "device", "data_format", "input_data_format", "sanitize_control_tokens"}
 
 
+@add_defaults
 class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of LinVT's processor, besides those of the image-LLM's."""
 
     videos_kwargs: LinVTVideoProcessorKwargs
-    # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class LinVTProcessor(ProcessorMixin):
@@ -474,15 +472,10 @@ class LinVTProcessor(ProcessorMixin):
             [named_videos(chat) for chat in conversations],
             [question_of(chat, recondition) for chat in conversations],
         )
-        rendering = {**kwargs, "tokenize": tokenize}
-        if tokenize:
-            processor_kwargs["linvt_chat"] = chat
-            if set(kwargs) <= set(inspect.signature(ProcessorMixin.apply_chat_template).parameters):
-                rendering["processor_kwargs"] = processor_kwargs
-            else:
-                # Of options in both places, transformers 5.20 drops those that stand in the right one.
-                rendering = {**processor_kwargs, **rendering}
-        prompts = super().apply_chat_template(shown[0] if is_single else shown, *args, **rendering)
+        rendering = rendering_options(kwargs, {**processor_kwargs, "linvt_chat": chat}) if tokenize else kwargs
+        prompts = super().apply_chat_template(
+            shown[0] if is_single else shown, *args, **{**rendering, "tokenize": tokenize}
+        )
         if tokenize:
             return prompts
         rows = [prompts] if is_single else prompts
@@ -573,9 +566,9 @@ def make_image_llm_processor(options: Any, image_processor: Any, tokenizer: Any)
 def _class_of_transformers(name: str) -> Any:
     if name == XgenMMProcessor.__name__:
         return XgenMMProcessor
-    if not hasattr(transformers, name):
-        raise ValueError(f"transformers {transformers.__version__} has no {name}, part of the image-LLM's processor.")
-    return getattr(transformers, name)
+    if (found := class_of_transformers(name)) is None:
+        raise ValueError(f"The installed transformers has no {name}, part of the image-LLM's processor: upgrade it.")
+    return found
 
 
 def _fetched(images: Any, allowed_hosts: tuple[str, ...]) -> Any:

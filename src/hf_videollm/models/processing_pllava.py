@@ -7,6 +7,7 @@ from transformers import BatchFeature
 
 from .configuration_pllava import pllava_pooled_shape
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
+from .transformers_compat import add_defaults
 from .video_processing_pllava import PllavaVideoProcessorKwargs
 
 # "USER: <video>\n question ASSISTANT: answer</s>": the layout in which the official evaluation asks VideoQA. Answers
@@ -47,12 +48,11 @@ CHAT_TEMPLATE = (
 )
 
 
+@add_defaults
 class PllavaProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of PLLaVA's processor."""
 
     videos_kwargs: PllavaVideoProcessorKwargs
-    # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class PllavaProcessor(VideoLlmProcessor):

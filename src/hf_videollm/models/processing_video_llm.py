@@ -12,16 +12,16 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
 from .media_errors import Deadline, MediaLimits, MediaWarning
 from .media_source import open_media
+from .transformers_compat import add_defaults
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_video_llm import VideoLlmVideoProcessorKwargs
 
 
+@add_defaults
 class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of the processors of all designs."""
 
     videos_kwargs: VideoLlmVideoProcessorKwargs
-    # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class VideoLlmProcessor(ProcessorMixin):

@@ -7,15 +7,15 @@ from .chat_template_videollama2 import default_chat_template
 from .configuration_video_llm import patch_grid as patch_grid_of
 from .configuration_videollama2 import connector_grid
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
+from .transformers_compat import add_defaults
 from .video_processing_videollama2 import VideoLlama2VideoProcessorKwargs
 
 
+@add_defaults
 class VideoLlama2ProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of VideoLLaMA2's processor."""
 
     videos_kwargs: VideoLlama2VideoProcessorKwargs
-    # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class VideoLlama2Processor(VideoLlmProcessor):

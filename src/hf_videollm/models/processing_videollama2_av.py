@@ -18,6 +18,7 @@ from .media_errors import MediaLimits, check_interval
 from .media_source import source_name
 from .processing_video_llm import placeholder_id
 from .processing_videollama2 import VideoLlama2Processor, VideoLlama2ProcessorKwargs, processor_options
+from .transformers_compat import add_defaults
 
 MISSING_AUDIO = ("silence", "skip", "error")
 AUDIO_SAMPLING = ("clips", "contiguous")
@@ -43,13 +44,12 @@ class VideoLlama2AVAudioKwargs(BeatsAudioKwargs, total=False):  # type: ignore[c
     video_audio: Any
 
 
+@add_defaults
 class VideoLlama2AVProcessorKwargs(VideoLlama2ProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of VideoLLaMA2-AV's processor."""
 
-    # transformers 5.20 knows no options but those of a modality.
+    # Some releases know options by their modality alone.
     audio_kwargs: VideoLlama2AVAudioKwargs
-    # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class VideoLlama2AVProcessor(VideoLlama2Processor):

@@ -7,6 +7,7 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
 from .processing_video_llm import placeholder_id
+from .transformers_compat import add_defaults
 
 # The layout of the public training code (salesforce/LAVIS, branch xgen-mm, `open_flamingo/train/sft_data_utils.py`):
 # Phi-3's, with this system message where a conversation has none, and a line break behind each image. The generation
@@ -42,11 +43,9 @@ CHAT_TEMPLATE = (
 )
 
 
+@add_defaults
 class XgenMMProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of XGen-MM's processor."""
-
-    # transformers 5.20 reads it unasked.
-    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012
 
 
 class XgenMMProcessor(ProcessorMixin):
