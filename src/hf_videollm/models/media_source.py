@@ -1,7 +1,7 @@
 """From what a user may pass as a video or a sound to something a decoder can open.
 
-Files, bytes, file objects, data URLs and allowed web addresses become a `MediaHandle`;
-lists of pictures, arrays, tensors and folders of pictures become an iterable of frames.
+Files, bytes, file objects, data URLs, allowed web addresses and what `datasets` stores of them become a `MediaHandle`;
+what is pictures already (`is_frames`) becomes a `FrameList` (media_frames).
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .media_errors import CorruptMedia, Deadline, MediaError, MediaLimits, MediaNotFound, UnsafeURL, UnsupportedMedia
 from .media_fetch import download
+from .media_pictures import file_of_gif
 
 FrameLike: TypeAlias = "Image.Image | np.ndarray | torch.Tensor | str | os.PathLike[str]"
 VideoSource: TypeAlias = (
@@ -32,7 +33,6 @@ VideoSource: TypeAlias = (
     " | torch.Tensor"
 )
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.\-]*)://")
 
 
@@ -84,6 +84,7 @@ def is_data_url(text: Any) -> bool:
 
 def source_name(source: Any) -> str:
     """A short one-line name of the source for messages: no content, no credentials, no memory address."""
+    source = stored_media(source)
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         text = text if isinstance(text, str) else os.fsdecode(text)
@@ -97,18 +98,40 @@ def source_name(source: Any) -> str:
         return "<bytes>"
     if hasattr(source, "read"):
         return "<file object>"
-    return "<frames>"
+    filename = getattr(source, "filename", None) if isinstance(source, Image.Image) else None
+    return source_name(filename) if isinstance(filename, str) and filename else "<frames>"
 
 
 def is_frames(source: Any) -> bool:
-    """Whether the source is already pictures: a list, an array, a tensor or a folder."""
-    if isinstance(source, np.ndarray | torch.Tensor):
+    """Whether the source is already pictures: a list, an array, a tensor, a folder, an opened animation, a decoder."""
+    source = stored_media(source)
+    if isinstance(source, np.ndarray | torch.Tensor) or hasattr(source, "get_frames_at"):
         return True
+    if isinstance(source, Image.Image):
+        return file_of_gif(source) is None
     if isinstance(source, str | bytes | bytearray | memoryview):
         return isinstance(source, str) and not _SCHEME.match(source) and os.path.isdir(source)
     if isinstance(source, os.PathLike):
         return os.path.isdir(source)
     return isinstance(source, Sequence)
+
+
+def stored_media(source: Any) -> Any:
+    """The bytes or the path of what a column of `datasets` holds; anything else as it is.
+
+    With `decode=False` a column holds dicts of `bytes` and `path`. Else it holds decoders of torchcodec, which carry
+    the same dict, so that the file itself is read: with its sound, and by the decoder of one's choice.
+    """
+    kept = getattr(source, "_hf_encoded", None)  # where datasets looks as well, when it writes a decoder
+    is_kept = isinstance(kept, dict)
+    stored = kept if is_kept else source
+    if not isinstance(stored, dict) or not stored.keys() <= {"bytes", "path"}:
+        return source
+    if stored.get("bytes") is not None:
+        return stored["bytes"]
+    path = stored.get("path")
+    # A decoder of a file elsewhere (hf://) reads it by itself.
+    return source if path is None or (is_kept and not os.path.exists(path)) else path
 
 
 @contextmanager
@@ -122,7 +145,10 @@ def open_media(
     Raises:
         MediaNotFound, UnsupportedMedia, CorruptMedia (empty), MediaTooLarge, UnsafeURL.
     """
+    source = stored_media(source)
     name = source_name(source)
+    if isinstance(source, Image.Image) and (data := file_of_gif(source)) is not None:
+        source = data
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         if not isinstance(text, str):
@@ -259,10 +285,12 @@ def unreadable(handle: MediaHandle) -> MediaError:
     for magic, kind in _PICTURES.items():
         if head.startswith(magic):
             return UnsupportedMedia(
-                f"{handle.name}: this is a {kind} picture, not a video; open it with PIL and pass [picture]."
+                f"{handle.name}: this is a {kind} picture, not a video; open it with PIL and pass the opened picture."
             )
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return UnsupportedMedia(f"{handle.name}: this is a WEBP picture, not a video; open it with PIL.")
+        return UnsupportedMedia(
+            f"{handle.name}: this is a WEBP picture, not a video; open it with PIL and pass the opened picture."
+        )
     boxes = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"moof")
     if head[4:8] in boxes or head.startswith(_MEDIA_MAGIC) or (head.startswith(b"RIFF") and len(head) > 8):
         return CorruptMedia(
@@ -326,106 +354,3 @@ def _ebml_number(data: bytes, position: int) -> tuple[int, int]:
     used = 9 - data[position].bit_length()
     value = int.from_bytes(data[position : position + used], "big") & ((1 << (7 * used)) - 1)
     return value, used
-
-
-# --- frames that need no decoder -----------------------------------------------------------------------------------
-
-
-class FrameList:
-    """Pictures given as such: length, size and one frame at a time, so that only asked-for files are opened.
-
-    Raises:
-        UnsupportedMedia: no pictures, unknown types, or pictures of different sizes.
-        CorruptMedia: a picture file that cannot be read.
-    """
-
-    def __init__(self, source: Any, limits: MediaLimits) -> None:
-        self.name = source_name(source)
-        self._limits = limits
-        self._items: Any
-        if isinstance(source, str | os.PathLike):
-            self._items = _folder_pictures(os.fspath(source), self.name)
-        elif isinstance(source, np.ndarray | torch.Tensor):
-            self._items = _four_axes(source, self.name)
-        else:
-            self._items = list(source)
-        if len(self._items) == 0:
-            raise UnsupportedMedia(f"{self.name}: there are no frames in it; pass at least one picture.")
-        self.height, self.width = self[0].shape[:2]
-        limits.check_picture(self.name, self.width, self.height)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        frame = self._picture(self._items[index], index)
-        height, width = frame.shape[:2]
-        if index and (height, width) != (self.height, self.width):
-            raise UnsupportedMedia(
-                f"{self.name}: frame {index} is {width}x{height} and frame 0 is {self.width}x{self.height}; "
-                "resize them to one size."
-            )
-        return frame
-
-    def _picture(self, item: Any, index: int) -> np.ndarray:
-        if isinstance(item, str | os.PathLike):
-            return self._open_picture(item)
-        if isinstance(item, Image.Image):
-            self._limits.check_picture(self.name, *item.size)
-            return np.asarray(item.convert("RGB"))
-        if isinstance(item, torch.Tensor):
-            item = item.detach().cpu().numpy()
-        if not isinstance(item, np.ndarray):
-            raise UnsupportedMedia(
-                f"{self.name}: frame {index} is a {type(item).__name__}; frames may be PIL pictures, arrays, tensors "
-                "or picture paths."
-            )
-        if item.dtype != np.uint8:
-            raise UnsupportedMedia(f"{self.name}: frame {index} holds {item.dtype} values; pass uint8 from 0 to 255.")
-        if item.ndim == 2:
-            return np.repeat(item[:, :, None], 3, axis=2)
-        if item.ndim == 3 and item.shape[2] in (1, 3, 4):
-            return np.repeat(item, 3, axis=2) if item.shape[2] == 1 else item[:, :, :3]
-        if item.ndim == 3 and item.shape[0] in (1, 3):
-            item = item.transpose(1, 2, 0)
-            return np.repeat(item, 3, axis=2) if item.shape[2] == 1 else item
-        raise UnsupportedMedia(
-            f"{self.name}: frame {index} has the shape {tuple(item.shape)}; pass (H, W, 3) or (3, H, W)."
-        )
-
-    def _open_picture(self, path: str | os.PathLike[str]) -> np.ndarray:
-        name = source_name(path)
-        try:
-            with Image.open(path) as picture:
-                self._limits.check_picture(name, *picture.size)
-                return np.asarray(picture.convert("RGB"))
-        except FileNotFoundError:
-            raise MediaNotFound(f"{name}: no such picture; check the path.") from None
-        except MediaError:
-            raise
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            raise CorruptMedia(f"{name}: this picture cannot be read; export it again or leave it out.") from None
-
-
-def _folder_pictures(folder: str, name: str) -> list[str]:
-    """Paths of the pictures in a folder, frame_2 before frame_10."""
-    names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(PICTURE_SUFFIXES)]
-    if not names:
-        raise UnsupportedMedia(
-            f"{name}: the folder holds no pictures; a folder of frames needs .png, .jpg or .webp files."
-        )
-
-    def natural(text: str) -> list[tuple[int, int, str]]:
-        parts = re.split(r"(\d+)", text.lower())
-        return [(0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p) for p in parts]
-
-    return [os.path.join(folder, entry) for entry in sorted(names, key=natural)]
-
-
-def _four_axes(array: np.ndarray | torch.Tensor, name: str) -> np.ndarray | torch.Tensor:
-    shape = tuple(array.shape)
-    if len(shape) == 4 and shape[-1] == 3:
-        return array
-    if len(shape) == 4 and shape[1] == 3:
-        return array.permute(0, 2, 3, 1) if isinstance(array, torch.Tensor) else array.transpose(0, 2, 3, 1)
-    raise UnsupportedMedia(f"{name}: an array of shape {shape} is no video; pass (T, H, W, 3) or (T, 3, H, W) uint8.")

@@ -1,7 +1,8 @@
 """What a user may pass as videos, sorted: flat lists, nested lists, frames, arrays, and what is known of them."""
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,21 +13,26 @@ from transformers.image_utils import ChannelDimension, infer_channel_dimension_f
 from transformers.video_utils import VideoMetadata
 
 from .media_errors import UnsupportedMedia
-from .media_source import PICTURE_SUFFIXES, VideoSource
+from .media_pictures import is_moving, is_picture_file, is_picture_name, whole_numbers
+from .media_source import VideoSource, stored_media
 
 
 def flatten_videos(videos: Any) -> list[VideoSource]:
     """A flat list of videos from one video or from lists of them, nested to any depth.
 
-    A video is a path, URL, bytes, file object, array `(T, H, W, C)` or `(T, C, H, W)`, or a list of frames (PIL images,
-    three-dimensional arrays, or names of image files). `None` inside a list stands for a prompt without videos.
+    A video is a path, URL, bytes, file object, array `(T, H, W, C)` or `(T, C, H, W)`, an opened animation, what a
+    column of `datasets` holds (a decoder, or a dict of bytes and path), or a list of frames (PIL images,
+    three-dimensional arrays, names or bytes of image files). `None` inside a list stands for a prompt without videos.
 
     Raises:
         UnsupportedMedia: something in the list is none of these.
     """
+    videos = stored_media(videos)
     if is_single_video(videos):
+        if isinstance(videos, list | tuple) and is_moving(videos[0]):
+            return [videos[0]]
         return [os.fspath(videos) if isinstance(videos, os.PathLike) else videos]
-    if getattr(videos, "ndim", None) == 5 or isinstance(videos, list | tuple):
+    if getattr(videos, "ndim", None) == 5 or isinstance(videos, Sequence):
         return [video for item in videos if item is not None for video in flatten_videos(item)]
     if getattr(videos, "ndim", None) == 3 or isinstance(videos, Image.Image):
         return [[videos]]
@@ -35,11 +41,15 @@ def flatten_videos(videos: Any) -> list[VideoSource]:
 
 def is_single_video(videos: Any) -> bool:
     """Whether this is one video, and not a list of them."""
+    videos = stored_media(videos)
     if isinstance(videos, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(videos, "read"):
         return True
-    if getattr(videos, "ndim", None) == 4:
+    if getattr(videos, "ndim", None) == 4 or hasattr(videos, "get_frames_at") or is_moving(videos):
         return True
-    return isinstance(videos, list | tuple) and bool(videos) and all(map(_is_frame, videos))
+    if not isinstance(videos, list | tuple) or not videos:
+        return False
+    # `list(ImageSequence.Iterator(gif))` is the same opened animation many times.
+    return all(map(_is_frame, videos)) or (is_moving(videos[0]) and all(item is videos[0] for item in videos))
 
 
 def media_per_row(
@@ -91,7 +101,8 @@ def as_frame_array(source: Any) -> Any | None:
     """The four-dimensional array of an array, tensor or list of equally sized array frames; `None` for the rest.
 
     Raises:
-        ValueError: frames of different sizes.
+        ValueError: frames of different sizes, or floats among whole numbers.
+        UnsupportedMedia: values of which the range is not known (`media_pictures`).
     """
     if getattr(source, "ndim", None) == 4:
         return source
@@ -99,31 +110,76 @@ def as_frame_array(source: Any) -> Any | None:
         shapes = {tuple(frame.shape) for frame in source}
         if len(shapes) > 1:
             raise ValueError(f"The frames of a video must have one size, but these have {sorted(shapes)}.")
-        return torch.stack([torch.as_tensor(frame) for frame in source])
+        frames = [_as_numbers(frame, f"frame {index}") for index, frame in enumerate(source)]
+        if len(kinds := {frame.dtype for frame in frames}) > 1:
+            raise ValueError(f"The frames of a video must be of one kind, but these hold {sorted(map(str, kinds))}.")
+        return torch.stack(frames)
     return None
 
 
 def frames_of_array(
-    array: Any, known: VideoMetadata | None, sampler: Callable[..., np.ndarray] | None, input_data_format: Any
+    array: Any,
+    known: VideoMetadata | None,
+    sampler: Callable[..., np.ndarray] | None,
+    input_data_format: Any,
+    normalized: bool = False,
 ) -> tuple[torch.Tensor, VideoMetadata]:
-    """Frames `(num_frames, channels, height, width)` of an array in either layout, all or those the sampler chooses."""
-    video = torch.as_tensor(array)
+    """Frames `(num_frames, 3, height, width)` of an array in either layout, all or those the sampler chooses.
+
+    Args:
+        array: `(T, H, W, C)` or `(T, C, H, W)` with 1, 3 or 4 channels; grey is repeated, transparency is dropped.
+        known: what is known of them.
+        sampler: chooses frames.
+        input_data_format: the layout, where the shape leaves it open.
+        normalized: whether they will be normalised, so that floats must lie between 0 and 1.
+
+    Raises:
+        UnsupportedMedia: values of which the range is not known (`media_pictures`), or floats that are NaN, infinite or
+            out of their range.
+    """
+    video = _as_numbers(array, "the array of frames")
     layout = input_data_format or infer_channel_dimension_format(video, num_channels=(1, 3, 4))
     if layout == ChannelDimension.LAST:
         video = video.permute(0, 3, 1, 2)
     known = known or VideoMetadata(total_num_frames=len(video))
     known = replace(known, height=video.shape[-2], width=video.shape[-1])
-    if sampler is None:
-        return video, replace(known, frames_indices=list(range(len(video))))
-    indices = sampler(metadata=replace(known, total_num_frames=len(video)))
-    return video[indices], replace(known, frames_indices=[int(index) for index in indices])
+    indices = range(len(video)) if sampler is None else sampler(metadata=replace(known, total_num_frames=len(video)))
+    if sampler is not None:
+        video = video[indices]
+    if video.is_floating_point():
+        _check_floats(video, normalized)
+    video = video.expand(-1, 3, -1, -1) if video.shape[1] == 1 else video[:, :3]
+    return video, replace(known, frames_indices=[int(index) for index in indices])
+
+
+def _as_numbers(array: Any, what: str) -> torch.Tensor:
+    """A tensor of uint8 by the rule of `media_pictures`, or of floats as they are, in float32."""
+    if not isinstance(array, torch.Tensor):
+        array = np.asarray(array)
+        if array.dtype.kind == "f":
+            return torch.from_numpy(array.astype(np.float32))
+        array = np.ascontiguousarray(whole_numbers(array, what))
+        # torch warns of memory that it may not write to.
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    return array.float() if array.is_floating_point() else whole_numbers(array, what)
+
+
+def _check_floats(video: torch.Tensor, normalized: bool) -> None:
+    lowest, highest = float(video.min()), float(video.max())
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise UnsupportedMedia("the frames hold NaN or infinity; make them again.")
+    if normalized and not (lowest >= -1e-3 and highest <= 1 + 1e-3):
+        raise UnsupportedMedia(
+            f"frames of floating point lie between 0 and 1, and these between {lowest:g} and {highest:g}: pass uint8, "
+            "or do_normalize=False if they are normalised already."
+        )
 
 
 def _is_frame(item: Any) -> bool:
-    # A GIF is a video of its own, so it does not count as the name of a frame.
-    if isinstance(item, str | os.PathLike):
-        return os.fspath(item).lower().endswith(PICTURE_SUFFIXES)
-    return isinstance(item, Image.Image) or getattr(item, "ndim", None) == 3
+    item = stored_media(item)
+    if isinstance(item, Image.Image):
+        return not is_moving(item)
+    return is_picture_name(item) or is_picture_file(item) or getattr(item, "ndim", None) == 3
 
 
 __all__ = [

@@ -38,7 +38,8 @@ from .media_errors import (
     check_num_frames,
     check_on_decode_error,
 )
-from .media_source import FrameList, MediaHandle, VideoSource, is_frames, open_media, source_name
+from .media_frames import FrameList
+from .media_source import MediaHandle, VideoSource, is_frames, open_media, source_name
 from .video_backends import available_backends, is_usable, open_reader
 from .video_clip import TIME_SLACK, Clip, DecodingStopped, FrameCountChanged, FrameReader
 
@@ -102,8 +103,10 @@ def load_video(
 
     Args:
         source: a path, `file://` or (see `allowed_hosts`) http(s) address, base64 data URL, bytes, or binary file
-            object of a video or GIF; a folder of pictures in natural order; or frames: a list of PIL pictures, uint8
-            arrays, tensors or picture paths, or one uint8 array or tensor (T, H, W, 3) or (T, 3, H, W).
+            object of a video or GIF; what a column of `datasets` holds, as a decoder or as a dict of bytes and path; a
+            folder of pictures in natural order; an opened animation; or frames: a list of PIL pictures, arrays,
+            tensors or picture files, or one array or tensor (T, H, W, 3) or (T, 3, H, W). Pictures are turned as EXIF
+            says; numbers are whole ones from 0 to 255 (`media_pictures` has the rule for every mode and type).
         sample_indices_fn: called as `fn(metadata=VideoMetadata)`; returns the wanted frame numbers, in any order and
             with repeats. It goes before `num_frames`.
         num_frames: this many frames, the middle ones of as many equal parts; frames repeat when the clip is shorter.
@@ -141,9 +144,10 @@ def load_video(
         # Before the list of their numbers fills the memory.
         limits.check_result(source_name(source), num_frames, 1, 1)
     sampler = sample_indices_fn or _Uniform(num_frames)
-    if is_frames(source):
-        return _load_frames(source, sampler, start, end, limits, frame_fn)
     deadline = Deadline(limits.timeout)
+    if is_frames(source):
+        frames = FrameList(source, limits, deadline, allowed_hosts)
+        return _load_frames(frames, sampler, start, end, limits, frame_fn)
     with _opened(source, backend, limits, allowed_hosts, deadline, on_decode_error == "truncate") as (handle, reader):
         try:
             return _read_counted(reader, handle.name, sampler, start, end, limits, frame_fn)
@@ -170,9 +174,9 @@ def probe_video(
 
     `frames_indices` is None. Arguments and errors as in `load_video`.
     """
-    if is_frames(source):
-        return _frame_metadata(FrameList(source, limits))
     deadline = Deadline(limits.timeout)
+    if is_frames(source):
+        return _frame_metadata(FrameList(source, limits, deadline, allowed_hosts))
     with _opened(source, backend, limits, allowed_hosts, deadline, on_decode_error == "truncate") as (_, reader):
         return _metadata(reader.clip, reader.backend)
 
@@ -320,18 +324,24 @@ def _asked_for(sampler: Callable[..., Any], metadata: VideoMetadata, name: str) 
 
 
 def _frame_metadata(frames: FrameList) -> VideoMetadata:
-    return VideoMetadata(total_num_frames=len(frames), width=frames.width, height=frames.height, video_backend="frames")
+    return VideoMetadata(
+        total_num_frames=len(frames),
+        fps=frames.fps,
+        duration=len(frames) / frames.fps if frames.fps else None,
+        width=frames.width,
+        height=frames.height,
+        video_backend="frames",
+    )
 
 
 def _load_frames(
-    source: Any,
+    frames: FrameList,
     sampler: Callable[..., Any],
     start: float | None,
     end: float | None,
     limits: MediaLimits,
     frame_fn: FrameFn | None,
 ) -> tuple[np.ndarray, VideoMetadata]:
-    frames = FrameList(source, limits)
     if start is not None or end is not None:
         raise ValueError(f"{frames.name}: pictures have no times, so start and end mean nothing; slice the list.")
     metadata = _frame_metadata(frames)

@@ -236,7 +236,10 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
             check_frame_budget(num_frames, limits)
         try:
             if (array := as_frame_array(source)) is not None:
-                frames, metadata = frames_of_array(array, metadata, sampler, kwargs.get("input_data_format"))
+                normalized = self._option("do_normalize", kwargs) and not self._option("do_rescale", kwargs)
+                frames, metadata = frames_of_array(
+                    array, metadata, sampler, kwargs.get("input_data_format"), bool(normalized)
+                )
                 check_frame_budget(len(frames), limits)
                 if frames.is_floating_point() and self._option("do_rescale", kwargs):
                     raise ValueError(

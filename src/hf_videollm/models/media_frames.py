@@ -1,0 +1,234 @@
+"""Frames that need no video decoder: folders and lists of pictures, arrays, opened animations, decoder objects."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .media_errors import CorruptMedia, Deadline, MediaError, MediaLimits, MediaTooLarge, UnsupportedMedia
+from .media_pictures import channels_axis, frame_array, is_moving, picture_array, picture_formats, picture_suffixes
+from .media_source import open_media, source_name
+
+
+class FrameList:
+    """Pictures given as such: length, size and one frame at a time, so that only asked-for files are opened.
+
+    The limits count as for a video: `max_bytes` for all files that are read, `max_pixels` for every picture, the
+    deadline at every frame.
+
+    Attributes:
+        name: for messages.
+        height, width: of every frame as shown.
+        fps: frames per second where a decoder knows them, else None.
+
+    Raises:
+        UnsupportedMedia: no pictures, unknown types, or pictures of different sizes.
+        CorruptMedia: a picture file that cannot be read.
+        MediaTooLarge, MediaNotFound, UnsafeURL: see the names.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        limits: MediaLimits,
+        deadline: Deadline | None = None,
+        allowed_hosts: Sequence[str] = (),
+    ) -> None:
+        self.name = source_name(source)
+        self._limits = limits
+        self._deadline = deadline or Deadline(limits.timeout)
+        self._allowed_hosts = allowed_hosts
+        self._bytes: dict[int, int] = {}  # frame number -> size of its file
+        self._items = _items(source, self.name)
+        if len(self._items) == 0:
+            raise UnsupportedMedia(f"{self.name}: there are no frames in it; pass at least one picture.")
+        self.fps = _rate(source)
+        self._first: np.ndarray | None = None
+        self._first = self[0]
+        self.height, self.width = self._first.shape[:2]
+        limits.check_picture(self.name, self.width, self.height)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Frame `index`, uint8 (H, W, 3)."""
+        self._deadline.check(self.name)
+        if index == 0 and self._first is not None:
+            return self._first
+        frame = self._picture(self._items[index], index)
+        self._deadline.check(self.name)
+        height, width = frame.shape[:2]
+        if index and (height, width) != (self.height, self.width):
+            raise UnsupportedMedia(
+                f"{self.name}: frame {index} is {width}x{height} and frame 0 is {self.width}x{self.height}; "
+                "resize them to one size."
+            )
+        return frame
+
+    def _picture(self, item: Any, index: int) -> np.ndarray:
+        what = f"{self.name}: frame {index}"
+        if isinstance(item, Image.Image):
+            if is_moving(item) and not isinstance(self._items, _Pages):
+                raise _several(what, item)
+            return self._decoded(item, self.name, what)
+        if isinstance(item, np.ndarray | torch.Tensor):
+            return frame_array(item, what)
+        if item is None or not _is_file(item):
+            raise UnsupportedMedia(
+                f"{what} is a {type(item).__name__}; frames may be PIL pictures, arrays, tensors or picture files."
+            )
+        with open_picture(item, self._limits, self._deadline, self._allowed_hosts) as (picture, size):
+            self._count(index, size)
+            if is_moving(picture):
+                raise _several(source_name(item), picture)
+            return self._decoded(picture, source_name(item), source_name(item))
+
+    def _decoded(self, picture: Image.Image, name: str, what: str) -> np.ndarray:
+        self._limits.check_picture(name, *picture.size)
+        with _damage_is_typed(name):
+            return picture_array(picture, what)
+
+    def _count(self, index: int, size: int) -> None:
+        self._bytes[index] = size
+        self._limits.check_bytes(self.name, sum(self._bytes.values()))
+
+
+@contextmanager
+def open_picture(
+    source: Any, limits: MediaLimits, deadline: Deadline, allowed_hosts: Sequence[str] = ()
+) -> Iterator[tuple[Image.Image, int]]:
+    """Opens a picture (a path, address, data URL, bytes, file object) by the rules of videos.
+
+    Yields:
+        The picture, its size checked and its pixels not decoded yet, and the bytes of its file.
+
+    Raises:
+        CorruptMedia: no picture that PIL reads. MediaNotFound, MediaTooLarge, UnsafeURL, UnsupportedMedia.
+    """
+    with open_media(source, limits, allowed_hosts, deadline) as handle, handle.reading() as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        with _damage_is_typed(handle.name):
+            picture = Image.open(stream, formats=picture_formats())
+        with picture:
+            limits.check_picture(handle.name, *picture.size)
+            yield picture, size
+
+
+def load_picture(
+    source: Any, limits: MediaLimits, deadline: Deadline, allowed_hosts: Sequence[str] = ()
+) -> Image.Image:
+    """One picture as shown, in mode RGB, by the rules of frames; of an animation the first one.
+
+    Args:
+        source: an opened picture, or a path, address, data URL, bytes or file object of one.
+
+    Raises:
+        MediaError: one of its subclasses; see `FrameList`.
+    """
+    name = source_name(source)
+    if isinstance(source, Image.Image):
+        limits.check_picture(name, *source.size)
+        with _damage_is_typed(name):
+            return Image.fromarray(picture_array(source, name))
+    with open_picture(source, limits, deadline, allowed_hosts) as (picture, _), _damage_is_typed(name):
+        return Image.fromarray(picture_array(picture, name))
+
+
+@contextmanager
+def _damage_is_typed(name: str) -> Iterator[None]:
+    """Whatever PIL raises for a bad file: its plugins stumble over it in many ways."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except Image.DecompressionBombError:
+        raise MediaTooLarge(
+            f"{name}: more pixels than PIL opens; make it smaller, or raise MAX_IMAGE_PIXELS."
+        ) from None
+    except MemoryError:
+        raise MediaTooLarge(f"{name}: there is not enough memory for this picture; make it smaller.") from None
+    except Exception:
+        raise CorruptMedia(f"{name}: this picture cannot be read; export it again or leave it out.") from None
+
+
+def _is_file(item: Any) -> bool:
+    kinds = str | os.PathLike | bytes | bytearray | memoryview | dict
+    return isinstance(item, kinds) or hasattr(item, "read")
+
+
+def _several(what: str, picture: Image.Image) -> UnsupportedMedia:
+    return UnsupportedMedia(
+        f"{what} holds {getattr(picture, 'n_frames', 2)} pictures ({picture.format}); pass the opened picture alone as "
+        "the video, or copies of its pictures as frames."
+    )
+
+
+class _Pages(Sequence[Image.Image]):
+    """The pictures of an opened animation."""
+
+    def __init__(self, picture: Any) -> None:
+        self._picture = picture
+
+    def __len__(self) -> int:
+        return int(self._picture.n_frames)
+
+    def __getitem__(self, index: Any) -> Any:
+        self._picture.seek(index)
+        return self._picture
+
+
+def _items(source: Any, name: str) -> Any:
+    if isinstance(source, str | os.PathLike):
+        return _folder_pictures(os.fspath(source), name)
+    if isinstance(source, np.ndarray | torch.Tensor):
+        return _four_axes(source, name)
+    if isinstance(source, Image.Image):
+        return _Pages(source) if is_moving(source) else [source]
+    if hasattr(source, "get_frames_at"):  # a torchcodec decoder: frames by number, (3, H, W) or (H, W, 3)
+        return source
+    items = list(source)
+    if len(items) == 1 and is_moving(items[0]):
+        return _Pages(items[0])
+    return items
+
+
+def _rate(source: Any) -> float | None:
+    rate = getattr(getattr(source, "metadata", None), "average_fps", None)
+    return float(rate) if rate else None
+
+
+def _folder_pictures(folder: str, name: str) -> list[str]:
+    """Paths of the pictures in a folder, frame_2 before frame_10; hidden files are none."""
+    try:
+        entries = [entry.name for entry in os.scandir(folder)]
+    except OSError as error:
+        reason = (error.strerror or "unknown reason").lower()
+        raise MediaError(f"{name}: the folder cannot be listed ({reason}); check its permissions.") from None
+    suffixes = picture_suffixes()
+    names = [entry for entry in entries if entry.lower().endswith(suffixes) and not entry.startswith(".")]
+    if not names:
+        raise UnsupportedMedia(
+            f"{name}: the folder holds no pictures; a folder of frames needs .png, .jpg or .webp files."
+        )
+
+    def natural(text: str) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", text.lower())
+        return [(0, int(p), p) if p.isdigit() and p.isascii() else (1, 0, p) for p in parts]
+
+    return [os.path.join(folder, entry) for entry in sorted(names, key=natural)]
+
+
+def _four_axes(array: np.ndarray | torch.Tensor, name: str) -> np.ndarray | torch.Tensor:
+    shape = tuple(array.shape)
+    if len(shape) == 4 and channels_axis(shape[1:]):
+        return array
+    raise UnsupportedMedia(f"{name}: an array of shape {shape} is no video; pass (T, H, W, 3) or (T, 3, H, W).")
