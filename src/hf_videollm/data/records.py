@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from hf_videollm.data.atomic_file import atomic_file
+from hf_videollm.atomic import atomic_file
 
 __all__ = [
     "ContentBlock",

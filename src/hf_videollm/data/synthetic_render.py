@@ -10,7 +10,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from hf_videollm.data.atomic_file import atomic_file
+from hf_videollm.atomic import atomic_file
 from hf_videollm.data.synthetic_scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
 
 __all__ = [

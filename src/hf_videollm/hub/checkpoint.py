@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from .atomic import atomic_folder
+from ..atomic import atomic_folder
 
 DEFAULT_CHECKPOINT = "pllava-tiny"
 

@@ -11,8 +11,8 @@ import torch
 from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
 from transformers.dynamic_module_utils import custom_object_save
 
+from ..atomic import is_home_or_working_folder
 from ..models.media_errors import CheckpointError
-from .atomic import is_home_or_working_folder
 from .stream import Load, StoredTensor, TensorPlan, read_json, write_sharded
 
 Progress = Callable[[int, int], None]

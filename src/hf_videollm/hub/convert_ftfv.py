@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
+from ..atomic import atomic_folder
 from ..models.configuration_ftfv import FtfvConfig
 from ..models.media_errors import CheckpointError
 from ..models.modeling_ftfv import FtfvForConditionalGeneration
 from ..models.processing_ftfv import FtfvProcessor
-from .atomic import atomic_folder
 from .conversion import (
     Progress,
     check_places,

@@ -23,12 +23,12 @@ from transformers import (
     SiglipImageProcessor,
 )
 
+from ..atomic import atomic_folder
 from ..models.configuration_iva import IvaConfig
 from ..models.media_errors import CheckpointError
 from ..models.modeling_iva import IvaForConditionalGeneration
 from ..models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
 from ..models.video_processing_iva import IvaVideoProcessor
-from .atomic import atomic_folder
 from .conversion import check_places, parse_dtype, pixel_options, refuse, shape_text
 from .conversion_report import Rows, WrittenReport
 from .convert_ftfv_processor import build_generation_config

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
+from ..atomic import atomic_folder
 from ..models.configuration_pllava import PllavaConfig
 from ..models.lora_pllava import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
 from ..models.media_errors import CheckpointError
 from ..models.modeling_pllava import PllavaForConditionalGeneration
 from ..models.processing_pllava import PllavaProcessor
-from .atomic import atomic_folder
 from .conversion import (
     ByteCounter,
     Progress,

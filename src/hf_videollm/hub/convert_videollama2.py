@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
+from ..atomic import atomic_folder
 from ..models.configuration_videollama2 import VideoLlama2Config
 from ..models.media_errors import CheckpointError
 from ..models.modeling_videollama2 import VideoLlama2ForCausalLM
 from ..models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 from ..models.processing_videollama2 import VideoLlama2Processor
 from ..models.processing_videollama2_av import VideoLlama2AVProcessor
-from .atomic import atomic_folder
 from .conversion import (
     Progress,
     check_places,

@@ -12,11 +12,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers.dynamic_module_utils import custom_object_save
 
+from ..atomic import atomic_folder
 from ..models.configuration_beats import BeatsConfig
 from ..models.feature_extraction_beats import BeatsFeatureExtractor
 from ..models.media_errors import CheckpointError
 from ..models.modeling_beats import BeatsModel
-from .atomic import atomic_folder
 from .conversion import (
     Progress,
     check_places,

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
+from ..atomic import atomic_folder
 from ..models.media_errors import CheckpointError
 from ..models.modeling_xgen_mm import XgenMMForConditionalGeneration
 from ..models.processing_xgen_mm import XgenMMProcessor
-from .atomic import atomic_folder
 from .conversion import (
     Progress,
     check_places,

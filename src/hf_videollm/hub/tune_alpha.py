@@ -20,7 +20,7 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..data.atomic_file import atomic_file
+from ..atomic import atomic_file
 from ..data.records import VideoQARecord, read_jsonl
 from ..inference import load_pipeline
 from .stream import read_json
