@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .audio_io import load_audio
+from .dataset_columns import is_column, without_decoding
 from .feature_extraction_beats import BeatsFeatureExtractor, resample
 from .media_errors import (
     Deadline,
@@ -17,7 +18,7 @@ from .media_errors import (
     check_interval,
     check_sampling_rate,
 )
-from .media_source import is_frames, is_seekable, is_web_address, open_media
+from .media_source import is_frames, is_seekable, is_web_address, open_media, stored_media
 from .video_io import probe_video
 
 # How long a video of frames alone lasts is unknown.
@@ -27,9 +28,11 @@ UNKNOWN_SECONDS = 1.0
 def flatten_sounds(sounds: Any) -> list[Any]:
     """A flat list of sounds from one sound or from lists of them, nested to any depth; `None` stands for no sound.
 
-    A sound is a path, URL of an allowed host, bytes, file object, waveform `(samples,)` or `(channels, samples)`, or a
-    dict with `array` and `sampling_rate`, or with `bytes` or `path`, as in HF datasets.
+    A sound is a path, URL of an allowed host, bytes, file object, waveform `(samples,)` or `(channels, samples)`, or
+    what a column of HF datasets holds: a decoder, or a dict with `array` and `sampling_rate` or with `bytes` or `path`.
     """
+    if is_column(sounds):
+        sounds = list(without_decoding(sounds))
     if sounds is None:
         return []
     if isinstance(sounds, tuple) and len(sounds) == 2 and sum(map(_is_number, sounds)) == 1:
@@ -65,6 +68,10 @@ def as_waveform(
         ValueError: the array is empty or holds NaN or infinity, or `sampling_rate` is absurd.
         MediaError: the file cannot be read, or a limit is passed.
     """
+    sound = stored_media(sound)
+    if hasattr(sound, "get_all_samples"):  # a torchcodec decoder that carries no file
+        samples = sound.get_all_samples()
+        sound = {"array": samples.data.cpu().numpy(), "sampling_rate": samples.sample_rate}
     if isinstance(sound, dict):
         if sound.get("array") is not None:
             if sound.get("sampling_rate") is None:

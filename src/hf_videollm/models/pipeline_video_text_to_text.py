@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from transformers import BatchFeature, GenerationConfig, ImageTextToTextPipeline
 from transformers.utils.chat_template_utils import Chat
 
+from .dataset_columns import without_decoding
 from .video_inputs import flatten_videos, is_single_video
 
 
@@ -97,6 +98,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             MediaError: a video cannot be read.
         """
         videos = kwargs.pop("video", None) if videos is None else videos
+        # What is read here needs no decoder of `datasets`.
+        videos, audio = without_decoding(videos), without_decoding(audio)
         if (videos is None and text is None) or (isinstance(text, list | tuple) and not text):
             raise ValueError("Pass at least a text, a chat or a video.")
         has_chat = _is_chat(videos) or _is_chat(text) or _is_chat_list(text)

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 from transformers.video_utils import VideoMetadata
 
+from .dataset_columns import is_column, without_decoding
 from .media_errors import UnsupportedMedia
 from .media_pictures import is_moving, is_picture_file, is_picture_name, whole_numbers
 from .media_source import VideoSource, stored_media
@@ -27,7 +28,7 @@ def flatten_videos(videos: Any) -> list[VideoSource]:
     Raises:
         UnsupportedMedia: something in the list is none of these.
     """
-    videos = stored_media(videos)
+    videos = stored_media(without_decoding(videos) if is_column(videos) else videos)
     if is_single_video(videos):
         if isinstance(videos, list | tuple) and is_moving(videos[0]):
             return [videos[0]]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
+from hf_videollm.models.dataset_columns import without_decoding
+
 __all__ = ["PartwiseSFTTrainer", "learning_rate_of"]
 
 
@@ -21,10 +23,13 @@ class PartwiseSFTTrainer(SFTTrainer):
     def __init__(self, *args: Any, learning_rates: Mapping[str, float] | None = None, **kwargs: Any) -> None:
         """Args:
         learning_rates: regular expression -> learning rate; the first that matches a name counts.
+        kwargs: as in TRL. Of datasets with `Video` or `Audio` columns the files are taken, which the processor reads.
 
         Raises:
             ValueError: a pattern matches no trainable parameter.
         """
+        datasets = ("train_dataset", "eval_dataset")
+        kwargs.update({name: without_decoding(kwargs[name]) for name in datasets if name in kwargs})
         super().__init__(*args, **kwargs)
         self.learning_rates = dict(learning_rates or {})
         trainable = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
