@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf_videollm.models.configuration_linvt import LinVTModuleConfig
 from hf_videollm.models.linvt_attention import LinVTAttention
 from hf_videollm.models.linvt_module import LinVTModule
+from hf_videollm.models.transformers_compat import disable_checkpointing, enable_checkpointing
 
 
 class TorchScorer(nn.Module):
@@ -122,9 +123,9 @@ def bench_training(
 
     def forward(checkpointing: bool) -> torch.Tensor:
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            enable_checkpointing(model, {"use_reentrant": False})
         else:
-            model.gradient_checkpointing_disable()
+            disable_checkpointing(model)
         return module(video, text_embeddings=question).square().mean()
 
     def step(checkpointing: bool) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from hf_videollm import VideoLlama2Config, VideoLlama2Model
 from hf_videollm.models.modeling_videollama2 import VideoLlama2Connector
+from hf_videollm.models.transformers_compat import disable_checkpointing, enable_checkpointing
 
 try:
     import timm
@@ -121,9 +122,9 @@ def bench_training(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
         connector(features, [16])[0].square().mean().backward()
 
     def step_with_checkpointing() -> None:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        enable_checkpointing(model, {"use_reentrant": False})
         step()
-        model.gradient_checkpointing_disable()
+        disable_checkpointing(model)
 
     times = seconds_by_turns({"kept": step, "computed_again": step_with_checkpointing}, repeats)
     connector.eval()

@@ -4,7 +4,11 @@ The clip is a real MP4 (H.264 and AAC) from the synthetic generator, from a seed
 seen; the answers are known because the generator drew them.
 """
 
+import os
 from pathlib import Path
+
+# The bundled model is loaded in a moment; transformers' progress bars read this when it is imported.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from hf_videollm import default_checkpoint, load_pipeline
 from hf_videollm.data.synthetic import SPLIT_SEEDS, make_scene, questions_for, write_scene_mp4

@@ -65,8 +65,6 @@ class InvariantTests:
     def test_gradient_reaches_what_is_trainable(self, case: DesignCase) -> None:
         invariants.check_gradients(case)
 
-    # The new name of `gradient_checkpointing_enable` does not exist in the oldest supported release.
-    @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
     @pytest.mark.parametrize("use_reentrant", [False, True])
     def test_gradient_checkpointing(self, case: DesignCase, use_reentrant: bool) -> None:
         invariants.check_gradient_checkpointing(case, use_reentrant)

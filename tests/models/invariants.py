@@ -15,6 +15,8 @@ import torch
 from factory import VOCAB_SIZE, DesignCase, Row, collate, repeat_rows, with_labels, with_other_media
 from transformers import PreTrainedModel
 
+from hf_videollm.models.transformers_compat import enable_checkpointing
+
 TOLERANCE = 5e-5
 NEW_TOKENS = 4
 # One video; several of unequal length in a row; images between them; text only.
@@ -304,7 +306,7 @@ def check_gradient_checkpointing(case: DesignCase, use_reentrant: bool) -> None:
     model, batch = case.make_model(), case.make_batch(MIXED)
     expected = gradients(model, batch)
     plain_calls = forward_calls(model, batch)
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    enable_checkpointing(model, {"use_reentrant": use_reentrant})
     if use_reentrant:
         model.enable_input_require_grads()
     found = gradients(model, batch)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from hf_videollm.models.configuration_beats import BeatsConfig, num_audio_tokens
 from hf_videollm.models.media_errors import CheckpointError
 from hf_videollm.models.modeling_beats import BeatsModel, relative_position_buckets, token_mask_from_frames
+from hf_videollm.models.transformers_compat import enable_checkpointing
 
 TOLERANCE = 2e-5
 SIZES: dict[str, Any] = {
@@ -507,7 +508,7 @@ def test_gradient_checkpointing_changes_nothing(reentrant: bool) -> None:
     plain = gradients()
     calls = []
     model.encoder.layers[0].fc1.register_forward_hook(lambda *_: calls.append(1))
-    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    enable_checkpointing(model, {"use_reentrant": reentrant})
     saved = gradients()
     assert len(calls) == 2, "the layer runs again in the backward pass"
     assert max(furthest(saved[name], plain[name]) / (1 + plain[name].abs().max()) for name in plain) < TOLERANCE

@@ -29,6 +29,7 @@ from hf_videollm.models.modeling_ftfv import (
 )
 from hf_videollm.models.modeling_qwen_vl_vision import resize_positions
 from hf_videollm.models.processing_ftfv import FtfvProcessor, processor_options
+from hf_videollm.models.transformers_compat import enable_checkpointing
 from hf_videollm.models.video_processing_ftfv import FtfvVideoProcessor
 
 PATCHES, WIDTH, QUERIES, KEPT = 16, 24, 9, 4
@@ -172,8 +173,6 @@ def test_scores_are_float32_in_bfloat16_and_under_autocast(spy: Spy) -> None:
         assert other.shape == exact.shape
 
 
-# The new name of the method does not exist in the oldest supported release.
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
 @pytest.mark.parametrize("is_autocast", [False, True], ids=["bfloat16", "autocast"])
 def test_training_in_bfloat16_with_gradient_checkpointing(is_autocast: bool) -> None:
     """Loss and gradients point where those of float32 do; a few tokens are others, as keys are rounded."""
@@ -188,7 +187,7 @@ def test_training_in_bfloat16_with_gradient_checkpointing(is_autocast: bool) -> 
 
     expected, direction = train(CASE.make_model())
     model = CASE.make_model()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    enable_checkpointing(model, {"use_reentrant": False})
     assert model.model.connector.attn.gradient_checkpointing
     if not is_autocast:
         model.bfloat16()

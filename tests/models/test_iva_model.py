@@ -27,6 +27,7 @@ from hf_videollm.models.configuration_iva import IvaConfig
 from hf_videollm.models.iva_frames import IvaVideoState, MediumFrames
 from hf_videollm.models.iva_hooks import call_adapter, drop_context
 from hf_videollm.models.modeling_iva import IvaForConditionalGeneration, IvaModel
+from hf_videollm.models.transformers_compat import enable_checkpointing
 
 TEXTS = ["llama", "qwen2", "gemma2"]
 every_text = pytest.mark.parametrize("text", TEXTS)
@@ -129,7 +130,6 @@ def gradients(model: Any, *batches: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
 @pytest.mark.parametrize("tower_is_frozen", [True, False])
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @every_text
@@ -142,7 +142,7 @@ def test_checkpointed_gradients_equal_stored_ones(text: str, use_reentrant: bool
     batches = [case.make_batch([["v3"], ["v2", "i"]]), case.make_batch([["v5"], []], seed=1)]
     expected = gradients(model, *batches)
     assert any(name.startswith("model.vision_tower") for name in expected) != tower_is_frozen
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    enable_checkpointing(model, {"use_reentrant": use_reentrant})
     found = gradients(model, *batches)
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -165,7 +165,6 @@ def test_a_frozen_tower_keeps_nothing_for_a_backward_pass() -> None:
     assert pixels.grad.abs().max() > 0
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_lora_with_the_adapter_saved_beside_it(tmp_path: Path) -> None:
     case = iva_case("llama")
     model, batch = case.make_model(), case.make_batch(MIXED)

@@ -23,6 +23,7 @@ from transformers import GenerationConfig
 from hf_videollm.models.configuration_linvt import LinVTConfig
 from hf_videollm.models.media_errors import CheckpointError
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM, LinVTModel
+from hf_videollm.models.transformers_compat import enable_checkpointing
 
 NAME = "llava_siglip_phi"
 
@@ -117,7 +118,7 @@ def test_gradient_checkpointing_changes_no_gradient(name, use_reentrant):
         model.requires_grad_(False)
         model.model.linvt.requires_grad_(True)
         if is_checkpointed:
-            model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+            enable_checkpointing(model, {"use_reentrant": use_reentrant})
         batch = make_batch(model, name)
         labels = batch["input_ids"].masked_fill(batch["mm_token_type_ids"] > 0, -100)
         model(**batch, labels=labels, question_input_ids=torch.tensor([[7, 8], [9, 6]])).loss.backward()

@@ -20,6 +20,7 @@ from hf_videollm.models.configuration_linvt import LinVTModuleConfig, num_window
 from hf_videollm.models.linvt_attention import LinVTAttention
 from hf_videollm.models.linvt_module import LinVTModule, choose_tokens, join_selections, sinusoidal_code
 from hf_videollm.models.linvt_pooling import pool_tokens, spread_weights, window_sizes
+from hf_videollm.models.transformers_compat import enable_checkpointing
 
 WIDTH = 16
 VARIANTS = ("multi_c", "multi_b", "multi_a", "single_a")
@@ -507,7 +508,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(reentrant: bool) -> Non
     for checkpointing in (False, True):
         model = Holder(make_module(scorer_chunk_tokens=10)).train()
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            enable_checkpointing(model, {"use_reentrant": reentrant})
         attention = model.linvt.svr.layers[0].spatial_attn
         attention.register_forward_pre_hook(lambda *_, turn=checkpointing: calls.append(turn))
         model.linvt(video, text_embeddings=question).square().sum().backward()

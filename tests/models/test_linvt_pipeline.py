@@ -18,6 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from hf_videollm import LinVTForCausalLM, LinVTProcessor, VideoTextToTextPipeline, load_pipeline, save_checkpoint
 from hf_videollm.data.synthetic import generate_dataset
 from hf_videollm.models.media_errors import MissingBackend
+from hf_videollm.models.transformers_compat import rename_checkpointing
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache
 from hf_videollm.training.sft import Recipe, make_trainer
@@ -331,7 +332,7 @@ def test_stage_two_trains_linvt_and_a_lora(tiny_image_llm: str, records: str, tm
         model=model,
         args=SFTConfig(
             **options_of_training(tmp_path, remove_unused_columns=False, max_length=None, bf16=False),
-            gradient_checkpointing=False,
+            **rename_checkpointing({"gradient_checkpointing": False}),
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
         train_dataset=Dataset.from_list(list(rows)),

@@ -5,6 +5,7 @@ import torch
 from linvt_cases import CASES, MODULE, image_media, make_frames, make_image_llm, make_linvt, prompt, videos
 
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
+from hf_videollm.models.transformers_compat import enable_checkpointing
 
 # One for every way in which families differ: plain, M-RoPE, deepstack, token types, added features.
 DIFFERENT = ["llava_siglip_phi", "qwen2_vl", "qwen3_vl", "gemma3", "paligemma", "molmo2"]
@@ -26,7 +27,7 @@ def linvt_gradients(name, **checkpointing):
     model.requires_grad_(False)
     model.model.linvt.requires_grad_(True)
     if checkpointing:
-        model.gradient_checkpointing_enable(checkpointing)
+        enable_checkpointing(model, checkpointing)
     model(**training_batch(model, name)).loss.backward()
     assert all(p.grad is None for key, p in model.named_parameters() if ".linvt." not in key)
     return {key: p.grad for key, p in model.named_parameters() if p.grad is not None}

@@ -9,6 +9,7 @@ from torch import nn
 from hf_videollm.models.configuration_videollama2 import VideoLlama2Config, connector_grid, connector_preset
 from hf_videollm.models.modeling_videollama2 import VideoLlama2Connector, VideoLlama2ForCausalLM
 from hf_videollm.models.regstage_videollama2 import RegBlock, RegStage
+from hf_videollm.models.transformers_compat import enable_checkpointing
 
 CONNECTORS = [
     "stc_connector", "stc_connector_v35", "stp_connector", "spatial_conv", "spatial_pool", "mlp3x_gelu", "linear",
@@ -256,8 +257,6 @@ def test_new_weights_are_initialised(loaded: bool) -> None:
     assert tokens.std() > 1e-4
 
 
-# The new name of `gradient_checkpointing_enable` does not exist in the oldest supported release.
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_connector_learns_behind_a_frozen_tower_with_checkpointing(use_reentrant: bool) -> None:
     """The first stage of pre-training: nothing before the connector asks for gradients."""
@@ -281,7 +280,7 @@ def test_connector_learns_behind_a_frozen_tower_with_checkpointing(use_reentrant
     plain = {key: gradient.clone() for key, gradient in gradients().items() if gradient is not None}
     assert len(calls) == 1
     assert len(plain) == len(list(model.model.connector.parameters()))
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    enable_checkpointing(model, {"use_reentrant": use_reentrant})
     for key, gradient in gradients().items():
         assert gradient is not None, f"{key} lost its gradient"
         torch.testing.assert_close(gradient, plain[key], atol=1e-6, rtol=1e-4)

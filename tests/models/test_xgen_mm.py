@@ -36,6 +36,7 @@ from hf_videollm import (
 )
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 from hf_videollm.models.processing_linvt import LinVTProcessor
+from hf_videollm.models.transformers_compat import enable_checkpointing
 
 NAME, TOKENS = "xgen_mm", 5
 CONFIG: dict[str, Any] = {
@@ -153,7 +154,7 @@ def test_configurations_that_are_impossible(name: str) -> None:
 def test_everything_that_trains_gets_a_gradient(checkpointing: bool) -> None:
     model = make_model()
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_checkpointing(model, {"use_reentrant": False})
     model.train()
     ids = image_prompt(5, "i", 7, 8)
     labels = ids.masked_fill(ids == IMAGE, -100)

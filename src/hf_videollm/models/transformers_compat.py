@@ -6,12 +6,14 @@ treated as the one that first had it.
 """
 
 import inspect
+import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 import torch
 import transformers
-from transformers import GenerationMixin, QuantizedCache
+from transformers import GenerationMixin, PreTrainedModel, QuantizedCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.processing_utils import ProcessorMixin
 
@@ -184,6 +186,28 @@ def hold_gradients(inputs_embeds: torch.Tensor, context: Any) -> torch.Tensor:
     return held
 
 
+# --- Activations computed again in the backward pass: "gradient checkpointing" up to 5.22, "activation" since. --------
+# Until 5.23 is the oldest supported release.
+
+_CHECKPOINTING = "activation" if hasattr(PreTrainedModel, "activation_checkpointing_enable") else "gradient"
+
+
+def rename_checkpointing(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `TrainingArguments` under the names of the installed release; either name may come."""
+    pattern = re.compile(r"^(activation|gradient)(?=_checkpointing(_kwargs)?$)")
+    return {pattern.sub(_CHECKPOINTING, name): value for name, value in arguments.items()}
+
+
+def enable_checkpointing(model: PreTrainedModel, options: dict[str, Any] | None = None) -> None:
+    """Trade computation for memory in training; `options` are those of `torch.utils.checkpoint.checkpoint`."""
+    getattr(model, f"{_CHECKPOINTING}_checkpointing_enable")(options)
+
+
+def disable_checkpointing(model: PreTrainedModel) -> None:
+    """Take `enable_checkpointing` back."""
+    getattr(model, f"{_CHECKPOINTING}_checkpointing_disable")()
+
+
 # --- Processors. ------------------------------------------------------------------------------------------------------
 
 
@@ -236,12 +260,15 @@ __all__ = [
     "cache_argument",
     "cache_of",
     "class_of_transformers",
+    "disable_checkpointing",
     "drop_pooling_head",
+    "enable_checkpointing",
     "given_cache",
     "hold_gradients",
     "name_cache",
     "one_cache",
     "rename_cache",
+    "rename_checkpointing",
     "rendering_options",
     "why_not_croppable",
 ]

@@ -43,6 +43,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl
+from hf_videollm.models.transformers_compat import rename_checkpointing
 from hf_videollm.training.audio_cache import AudioCache
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache, StillFrames
@@ -311,7 +312,8 @@ def _arguments(recipe: Recipe) -> dict[str, Any]:
     }
     if clashes:
         raise RecipeError(f"arguments: {sorted(clashes)} cannot be changed; video batches need {FIXED_ARGUMENTS}.")
-    return {**DEFAULT_ARGUMENTS, **recipe.arguments, **FIXED_ARGUMENTS}
+    given = rename_checkpointing(recipe.arguments)
+    return {**rename_checkpointing(DEFAULT_ARGUMENTS), **given, **FIXED_ARGUMENTS}
 
 
 def _lora_config(options: Mapping[str, Any] | None, model: nn.Module) -> Any:
