@@ -257,3 +257,23 @@ def test_large_frames_of_cohere_are_not_cut_up():
     processor = make_processor("cohere2_vision")
     assert len(processor(frames, return_tensors="pt")["pixel_values"]) > 2
     assert len(frame_inputs(processor, "cohere2_vision", [frames])["pixel_values_videos"]) == 2
+
+
+@FAMILIES
+def test_every_batch_reaches_every_trained_parameter(name):
+    """What no loss can reach is frozen, and no more; batches of text or of images give the rest gradients of 0."""
+    model = make_linvt(name).train()
+    media, lengths = image_media(name, model.model.backbone, make_frames(2, seed=3))
+    images = [("i", lengths[0]), 4, ("i", lengths[1])]
+    rows = {"videos": [5, "v", 6], "images": [3, *images, 4], "text": [3, 4, 5], "both": [3, *images, 4, "v", 8]}
+    frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
+    for kind, row in rows.items():
+        batch = prompt(model, [row])
+        batch |= media if kind in ("images", "both") else {}
+        batch |= videos(name, [make_frames(3)]) if kind in ("videos", "both") else {}
+        for key, parameter in model.named_parameters():
+            parameter.requires_grad_(kind == "both" or key not in frozen)
+        model.zero_grad()
+        model(**batch, labels=batch["input_ids"]).loss.backward()
+        left = {key for key, parameter in model.named_parameters() if parameter.grad is None}
+        assert left == frozen, kind

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import cached_file
 
+from .checkpoint_video_llm import freeze_unused_parameters
 from .configuration_linvt import LinVTConfig, LinVTModuleConfig, check_module_options
 from .linvt_backbones import EXAMPLES, check_backbone
 from .linvt_module import LinVTModule
@@ -112,6 +113,7 @@ class LinVTCheckpointMixin(Base):
         linvt.apply(model._init_weights)
         model.model.linvt = linvt.to(device=head.weight.device, dtype=image_llm.dtype)
         model.generation_config = image_llm.generation_config
+        freeze_unused_parameters(model)
         return model.eval()
 
     @classmethod

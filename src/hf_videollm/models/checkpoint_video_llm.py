@@ -52,7 +52,18 @@ class CheckpointMixin:
             ) from error
         if strict:
             _refuse_partial_load(cls.__name__, pretrained_model_name_or_path, info, ignore_mismatched)
+        freeze_unused_parameters(model)
         return (model, info) if wants_info else model  # type: ignore[return-value]
+
+
+def freeze_unused_parameters(model: Any) -> None:
+    """Freeze what no loss can reach, in every part of a model that knows such parameters of itself.
+
+    Done when a model is made; new parameters, of `from_pretrained` or of PEFT (`modules_to_save`), are trainable again.
+    """
+    for module in model.modules():
+        if (freeze := getattr(type(module), "freeze_unused_parameters", None)) is not None:
+            freeze(module)
 
 
 def _refuse_partial_load(
@@ -81,4 +92,4 @@ def _shorten(keys: list[str], limit: int = 4) -> str:
     return ", ".join(keys[:limit]) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
 
 
-__all__ = ["CheckpointMixin"]
+__all__ = ["CheckpointMixin", "freeze_unused_parameters"]

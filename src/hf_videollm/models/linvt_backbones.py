@@ -14,6 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from .blank_media import blank_frames
+from .vision_tower_video_llm import freeze_unused_layers
+
 
 @dataclass(frozen=True)
 class FrameCall:
@@ -84,6 +87,19 @@ REFUSED: dict[str, str] = {
     "video_llava": "it is a video-LLM, and the names of what its image processor makes are its own",
 }
 
+# Families that read `vision_feature_layer` of their configuration out of the hidden states of their tower.
+LAYER_FAMILIES = frozenset({"aya_vision", "internvl", "llava", "llava_onevision", "mistral3", "vipllava"})
+
+# Parts that make images, or look at videos in a way of the family's own: neither images nor LinVT's videos need them.
+UNUSED_PARTS: dict[str, tuple[str, ...]] = {
+    "janus": ("vqmodel", "generation_embeddings", "generation_aligner", "generation_head"),
+}
+
+# Families whose image processor gives square images of the tower's size, and nothing besides.
+SQUARE_IMAGES = frozenset(
+    {"aya_vision", "cohere2_vision", "gemma3", "internvl", "janus", "llava", "paligemma", "xgen_mm"}
+)
+
 EXAMPLES = "llava, llava_onevision, internvl, qwen2_vl, ..."
 
 
@@ -117,6 +133,39 @@ def check_backbone(base: Any) -> None:
         reason = "its tower also feeds deeper layers of the language model, in a way that LinVT does not know"
     if reason is not None:
         raise ValueError(f"LinVT does not support {name} yet: {reason}. Take another image-LLM ({EXAMPLES}).")
+
+
+def freeze_unused_parts(base: Any) -> None:
+    """Freeze what neither images nor videos of LinVT run through, see `freeze_unused_layers`.
+
+    Args:
+        base: the base model of the image-LLM.
+    """
+    config = base.config
+    for name in UNUSED_PARTS.get(config.model_type, ()):
+        getattr(base, name).requires_grad_(False)
+    if (tower := getattr(base, "vision_tower", None)) is None:
+        return
+    if config.model_type not in LAYER_FAMILIES:
+        freeze_unused_layers(tower, None, uses_closing_norm=True)
+        return
+    layer = getattr(config, "vision_feature_layers", None) or config.vision_feature_layer
+    # InternVL's last layer is the tower's output, behind its norm.
+    freeze_unused_layers(tower, layer, uses_closing_norm=config.model_type == "internvl" and layer == -1)
+
+
+def blank_image(base: Any, device: torch.device) -> dict[str, torch.Tensor] | None:
+    """What the image processor would give for one image of zeros; `None` where that is not known."""
+    vision: Any = getattr(base.config, "vision_config", None)
+    if base.config.model_type in SQUARE_IMAGES:
+        return {"pixel_values": blank_frames(vision, device)}
+    if has_spatial_positions(base) and hasattr(vision, "spatial_merge_size"):
+        side = vision.spatial_merge_size
+        channels = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", 3)
+        width = channels * vision.temporal_patch_size * vision.patch_size**2
+        grid = torch.tensor([[1, side, side]], device=device)
+        return {"pixel_values": torch.zeros(side * side, width, device=device), "image_grid_thw": grid}
+    return None
 
 
 def watches_videos(config: Any) -> bool:

@@ -29,6 +29,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import can_return_tuple, logging
 
+from .blank_media import reach
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_beats import BeatsConfig
 from .eager_attention import eager_attention
@@ -254,6 +255,10 @@ class BeatsEncoder(nn.Module):
         for layer in self.layers:
             if self.training and torch.rand(()).item() < self.config.layerdrop:
                 weights = None
+                # Its gradient is 0 instead of missing, which other processes wait for.
+                if torch.is_grad_enabled():
+                    first_mask = None if token_mask is None else token_mask[:1]
+                    hidden_states = reach(hidden_states, layer(hidden_states[:1], bias, first_mask, False)[:1])
             else:
                 hidden_states, weights = layer(hidden_states, bias, token_mask, output_attentions)
             all_states.append(hidden_states)

@@ -11,6 +11,7 @@ can be another one in every call.
 """
 
 import math
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from transformers.utils.generic import maybe_autocast
 from .configuration_ftfv import FtfvConfig
 from .modeling_qwen_vl_vision import QwenVLVisionModel, resize_positions
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
+from .vision_tower_video_llm import NORM_OF_POOLED_OUTPUT, freeze_unused_layers
 
 # Attention weights that are held at a time, in numbers: 256 MiB of float32, 8 frames of the paper's size.
 MAX_WEIGHTS_AT_A_TIME = 2**26
@@ -200,6 +202,10 @@ class FtfvConnector(nn.Module):
         projected = self.ln_post(tokens) @ self.proj
         return [clip.flatten(0, 1) for clip in projected.split(num_frames)]
 
+    def freeze_unused_parameters(self) -> None:
+        """The table of places is never trained; see `VideoLlmModel.freeze_unused_parameters`."""
+        self.pos_embed.requires_grad_(False)
+
     def temporal_code(self, num_frames: int) -> torch.Tensor:
         """E (section 3.2) for a clip of `num_frames` frames: `(num_frames, 1, vision_width)`.
 
@@ -246,12 +252,9 @@ class FtfvModel(VideoLlmModel):
 
     def skip_unused_vision_layers(self) -> None:
         """As in the base, but a closing norm that the tower's output goes through is used, if the output is."""
-        super().skip_unused_vision_layers()
-        # CLIP's stands before its pooled output alone.
-        if self.config.vision_feature_layer == -1 and self.config.vision_config.model_type != "clip_vision_model":
-            for name in ("post_layernorm", "layernorm"):
-                if isinstance(module := getattr(self.vision_tower, name, None), nn.Module):
-                    module.requires_grad_(True)
+        layer = self.config.vision_feature_layer
+        is_normed = layer == -1 and self.config.vision_config.model_type not in NORM_OF_POOLED_OUTPUT
+        freeze_unused_layers(self.vision_tower, layer, uses_closing_norm=is_normed)
 
     def choose_layers(self, outputs: Any) -> torch.Tensor:
         """As in the base; the last layer is `last_hidden_state`, in some towers of transformers behind a norm."""
@@ -271,6 +274,14 @@ class FtfvModel(VideoLlmModel):
         outputs = self.encode_frames(frames, output_hidden_states, output_attentions)
         outputs.pooler_output = self.connector(outputs.last_hidden_state, num_frames, num_tokens_per_frame, is_video)
         return outputs
+
+    def covers_visual_parts(self, present: Collection[str]) -> bool:
+        """Images have no temporal code."""
+        return "video" in present
+
+    def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """As in the base, as a video."""
+        return list(self.get_video_features(frames.unsqueeze(0), return_dict=True).pooler_output)
 
     @can_return_tuple
     def get_image_features(

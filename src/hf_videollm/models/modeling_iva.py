@@ -9,7 +9,8 @@ How the adapter gets between the layers is in `iva_hooks.py`, what it does in `i
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +20,9 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple, torch_compilable_check
 
+from .blank_media import must_run
 from .configuration_iva import IvaConfig
+from .configuration_video_llm import patch_grid
 from .iva_adapter import IvaAdapter, IvaProjection
 from .iva_connector import IvaConnector, IvaPatchWeight
 from .iva_frames import (
@@ -89,6 +92,14 @@ class IvaModel(VideoLlmModel):
             init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", None) or 0.02)
         if isinstance(module, (IvaProjection, IvaPatchWeight)):
             init.zeros_(module.bias)
+
+    def covers_visual_parts(self, present: Collection[str]) -> bool:
+        """Images may have no temporal token, which the pooling and the causal layers make."""
+        return "video" in present or ("image" in present and self.config.image_temporal_token)
+
+    def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """As in the base, as a video."""
+        return list(self.get_video_features(frames.unsqueeze(0), return_dict=True).pooler_output)
 
     @can_return_tuple
     def get_image_features(
@@ -298,7 +309,11 @@ class IvaModel(VideoLlmModel):
                 "The prompts hold query tokens, but there is no video or image for them to look at. If it is on the "
                 "cache, pass video_state.",
             )
-            return super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
+            if not (self.training and torch.is_grad_enabled() and must_run([self.adapter, self.query_tokens])):
+                return super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
+            # No query token looks at it, but the adapter runs as in the batches of other processes.
+            media, rows = [self._blank_medium(inputs_embeds.device)], torch.zeros_like(queries[0, :1], dtype=torch.long)
+            columns = rows
         inputs_embeds = self.query_tokens(inputs_embeds, queries)
         context = self._make_context(queries, FrameBank(media, rows, columns))
         if record is not None:
@@ -315,6 +330,12 @@ class IvaModel(VideoLlmModel):
                 "(llama, qwen2, qwen3, mistral, gemma2, phi3, ...), or num_insertions=0 for the model without IVA."
             )
         return outputs
+
+    def _blank_medium(self, device: torch.device) -> MediumFrames:
+        """Features of one frame, all 0."""
+        width, num_patches = self.config.vision_width, math.prod(patch_grid(self.config.vision_config))
+        options = {"dtype": self.vision_tower.dtype, "device": device}
+        return MediumFrames(torch.zeros(1, width, **options), [torch.zeros(1, num_patches, width, **options)])
 
     def _find_queries(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
         if inputs_embeds is not None and self.config.query_token_id >= self.get_input_embeddings().num_embeddings:

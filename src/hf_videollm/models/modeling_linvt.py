@@ -19,6 +19,7 @@ from transformers import AutoModel, Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple, torch_compilable_check
 
+from .blank_media import reach
 from .checkpoint_linvt import AdapterRefusalMixin, LinVTCheckpointMixin, hub_options
 from .configuration_linvt import LinVTConfig
 from .generation_linvt import LinVTGenerationMixin, has_videos, split_media
@@ -33,6 +34,7 @@ from .linvt_backbones import (
     encode_frames,
     encode_images,
     first_position,
+    freeze_unused_parts,
     has_spatial_positions,
     prompt_positions,
     special_embeddings,
@@ -44,6 +46,7 @@ from .linvt_scorer import LinVTScoreHead
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
 from .quantization_video_llm import modules_beside
+from .training_linvt import LinVTTrainingMixin
 from .transformers_compat import CACHE_NAME, CacheNamesOutput, cache_argument, cache_of, name_cache, one_cache
 
 
@@ -91,7 +94,7 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
             module.reset_parameters()
 
 
-class LinVTModel(LinVTPreTrainedModel):
+class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
     """An image-LLM without its head, and LinVT."""
 
     # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
@@ -106,7 +109,12 @@ class LinVTModel(LinVTPreTrainedModel):
         check_backbone(self.backbone)
         self.cache_argument = cache_argument(self.backbone)
         self.linvt = LinVTModule(config.get_text_config().hidden_size, config.linvt_config)
+        self.freeze_unused_parameters()
         self.post_init()
+
+    def freeze_unused_parameters(self) -> None:
+        """Freeze what no loss can reach; `from_pretrained` makes new parameters, and calls this again."""
+        freeze_unused_parts(self.backbone)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -159,8 +167,8 @@ class LinVTModel(LinVTPreTrainedModel):
             times = (
                 None if video_frame_times is None else video_frame_times[members, : tokens.shape[1]].to(tokens.device)
             )
-            mask = None if len(members) == 1 else mask
-            selection = self.linvt(tokens, mask, frame_times=times, select_only=True)
+            padded = None if len(members) == 1 else mask
+            selection = self.linvt(tokens, padded, frame_times=times, select_only=True)
             for row, number in enumerate(members):
                 selections[number] = self._own_selection(selection, row, number, features)
         return [selections[number] for number in range(len(counts))]
@@ -291,8 +299,16 @@ class LinVTModel(LinVTPreTrainedModel):
         if has_videos(videos):
             found = self.get_video_features(**self._per_video(videos, per_row), return_dict=True)
             filled.append(("video", video_mask, found.pooler_output, found.deepstack_features))
+            if self.training and not has_images:
+                torch_compilable_check(
+                    ~image_mask.any(),
+                    "The prompts hold image placeholders, but no images came with them (pixel_values).",
+                )
         elif sum(per_row):
             raise ValueError(f"The prompts hold placeholders of {sum(per_row)} videos, but no frames came with them.")
+        else:
+            types = None if mm_token_type_ids is None else mm_token_type_ids[:, num_cached:]
+            self.refuse_forgotten_media(new_ids, types, has_images)
         levels = None
         for modality, mask, vectors, deeper in filled:
             embeds = self._merge(embeds, mask, torch.cat(vectors), modality, is_added)
@@ -385,7 +401,8 @@ class LinVTModel(LinVTPreTrainedModel):
         num_cached = 0 if cache is None else cache.get_seq_length()
         given_types = others.pop("token_type_ids", None)
         others |= self.token_types(input_ids, mm_token_type_ids, given_types, videos, num_cached)
-        self.check_cache(num_cached, has_videos(videos) or others.get("pixel_values") is not None)
+        has_images = others.get("pixel_values") is not None
+        self.check_cache(num_cached, has_videos(videos) or has_images)
         if has_videos(videos):
             if input_ids is None or inputs_embeds is not None:
                 raise ValueError("Videos need input_ids, and no inputs_embeds: LinVT finds their places by ids.")
@@ -397,14 +414,9 @@ class LinVTModel(LinVTPreTrainedModel):
             if position_ids is None and num_cached == 0:
                 position_ids = self.prompt_positions(input_ids, attention_mask, mm_token_type_ids, media)
         elif input_ids is not None and inputs_embeds is None and num_cached == 0:
-            _, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
             # Outside of training, ids may be any: a lone placeholder is a token, but a whole video's are no accident.
             run = 1 if self.training else self.config.num_video_tokens(1)
-            if run <= video_mask.shape[1]:
-                torch_compilable_check(
-                    ~video_mask.unfold(1, run, 1).all(-1).any(),
-                    "The prompts hold video placeholders, but no frames came with them.",
-                )
+            self.refuse_forgotten_media(input_ids, mm_token_type_ids, has_images, run)
         if position_ids is None and num_cached > 0:
             position_ids = self._continued_positions(attention_mask, num_cached, inputs)
         elif position_ids is None and inputs_embeds is not None and has_spatial_positions(self.backbone):
@@ -413,16 +425,20 @@ class LinVTModel(LinVTPreTrainedModel):
             position_ids = text_positions(mask, inputs_embeds.shape[1])
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids, self.cache_argument: cache}
         if deepstack is None:
-            return name_cache(self.backbone(**inputs, use_cache=use_cache, **others))
-        # The image-LLM's own forward makes these of images alone.
-        everywhere = torch.ones(deepstack.shape[:2], dtype=torch.bool, device=deepstack.device)
-        outputs = self.backbone.language_model(
-            **inputs,
-            use_cache=use_cache,
-            visual_pos_masks=everywhere,
-            deepstack_visual_embeds=[level.flatten(0, 1) for level in deepstack.unbind(2)],
-            **others,
-        )
+            outputs = self.backbone(**inputs, use_cache=use_cache, **others)
+        else:
+            # The image-LLM's own forward makes these of images alone.
+            everywhere = torch.ones(deepstack.shape[:2], dtype=torch.bool, device=deepstack.device)
+            outputs = self.backbone.language_model(
+                **inputs,
+                use_cache=use_cache,
+                visual_pos_masks=everywhere,
+                deepstack_visual_embeds=[level.flatten(0, 1) for level in deepstack.unbind(2)],
+                **others,
+            )
+        if self.training and torch.is_grad_enabled():
+            left_out = self.left_out(has_videos(videos), has_images, outputs.last_hidden_state)
+            outputs.last_hidden_state = reach(outputs.last_hidden_state, left_out)
         return name_cache(outputs)
 
     def token_types(

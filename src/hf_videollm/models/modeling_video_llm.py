@@ -5,7 +5,7 @@ A design adds a connector: a module that is called with the tower's features of 
 `(num_tokens, text_width)` per clip. Everything left and right of it is here, once.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict, Unpack
 
@@ -15,6 +15,7 @@ from transformers import AutoModel, Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
+from .blank_media import blank_frames, must_run, reach
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
@@ -31,7 +32,7 @@ from .transformers_compat import (
     given_cache,
     one_cache,
 )
-from .vision_tower_video_llm import check_frames, concatenate_layers, vision_layers
+from .vision_tower_video_llm import check_frames, concatenate_layers, freeze_unused_layers
 
 
 class ForwardOptions(TypedDict, total=False):
@@ -92,6 +93,8 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
     connector_class: ClassVar[Callable[..., nn.Module]]
     # Options of `get_image_features` and `get_video_features` that a call of the model, or `generate`, also takes.
     media_options: ClassVar[tuple[str, ...]] = ()
+    # Names of the parts that images and videos do not run through; a design that hears adds its own.
+    other_parts: ClassVar[tuple[str, ...]] = ("language_model",)
     # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
@@ -111,30 +114,12 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def skip_unused_vision_layers(self) -> None:
-        """Freeze the tower's parts behind the chosen feature layer: they never get a gradient (DDP would complain).
+        """Freeze the tower's parts behind the chosen feature layer; see `freeze_unused_layers`."""
+        freeze_unused_layers(self.vision_tower, self.config.vision_feature_layer)
 
-        The pooling head of SigLIP is not even run: on disk it would fail, as torch's attention reads its weights past
-        accelerate's hooks.
-        """
-        layers = vision_layers(self.vision_tower)
-        selected = self.config.vision_feature_layer
-        indices = [selected] if isinstance(selected, int) else list(selected)
-        # hidden_states holds the embeddings first, hence the one more.
-        num_states = len(layers) + 1
-        if not all(-num_states <= index < num_states for index in indices):
-            raise ValueError(
-                f"vision_feature_layer {selected} is out of range: the vision tower has {len(layers)} layers, so "
-                f"{-num_states} to {num_states - 1} are possible."
-            )
-        last_used = max(index % num_states for index in indices)
-        for layer in layers[last_used:]:
-            layer.requires_grad_(False)
-        for module in self.vision_tower.modules():
-            if hasattr(module, "use_head"):
-                module.use_head = False
-        for name in ("post_layernorm", "layernorm", "head", "pooler"):
-            if isinstance(module := getattr(self.vision_tower, name, None), nn.Module):
-                module.requires_grad_(False)
+    def freeze_unused_parameters(self) -> None:
+        """Freeze what no loss can reach; `from_pretrained` makes new parameters, and calls this again."""
+        self.skip_unused_vision_layers()
 
     def encode_frames(
         self, frames: torch.Tensor, output_hidden_states: bool | None = None, output_attentions: bool | None = None
@@ -289,6 +274,29 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True)
         return outputs
 
+    def encode_blank_media(self, present: Collection[str], device: torch.device) -> list[torch.Tensor]:
+        """Vectors of blank media for the parts of the model that no medium of a batch runs through.
+
+        Args:
+            present: modalities of which the batch has media.
+            device: of the inputs.
+
+        Returns:
+            `(num_tokens, text_width)` each, which have no place in the prompts; see `blank_media.py`.
+        """
+        parts = [module for name, module in self.named_children() if name not in self.other_parts]
+        if self.covers_visual_parts(present) or not must_run(parts):
+            return []
+        return self.encode_blank_frames(blank_frames(self.config.vision_config, device))
+
+    def covers_visual_parts(self, present: Collection[str]) -> bool:
+        """Whether media of these modalities run through all parts that see."""
+        return "video" in present or "image" in present
+
+    def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """Vectors of one frame `(1, 3, height, width)` that ran through all parts that see."""
+        return list(self.get_image_features(frames, return_dict=True).pooler_output)
+
     @can_return_tuple
     def forward(
         self,
@@ -337,8 +345,8 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         masks = {
             modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
         }
-        if self.training and not features and input_ids is not None:
-            self.refuse_forgotten_media(input_ids)
+        if self.training and input_ids is not None:
+            self.refuse_forgotten_media(input_ids, masks)
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.get_input_embeddings()(self._embeddable_ids(input_ids, masks))
@@ -347,6 +355,8 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         for modality, output in features.items():
             merged = self.merge_features(merged, masks[modality], output.pooler_output, modality)
             hidden_states[f"{modality}_hidden_states"] = torch.cat(list(output.pooler_output))
+        if self.training and torch.is_grad_enabled():
+            merged = reach(merged, self.encode_blank_media(features, merged.device))
 
         outputs = self.run_language_model(
             merged,

@@ -7,12 +7,14 @@ tokens, is the processor's matter: here every placeholder is filled in its place
 video alone, sound alone, images and text, also mixed in one batch.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
+from .blank_media import must_run
 from .configuration_videollama2_av import VideoLlama2AVConfig
 from .modeling_beats import BeatsModel
 from .modeling_video_llm import VideoLlmForConditionalGeneration
@@ -24,6 +26,7 @@ class VideoLlama2AVModel(VideoLlama2Model):
 
     config_class = VideoLlama2AVConfig
     input_modalities = ("image", "video", "audio", "text")
+    other_parts = ("language_model", "audio_tower", "audio_projector")
 
     def __init__(self, config: VideoLlama2AVConfig) -> None:
         super().__init__(config)
@@ -32,6 +35,15 @@ class VideoLlama2AVModel(VideoLlama2Model):
             config.audio_config.hidden_size, config.text_config.hidden_size, config.audio_projector_depth
         )
         self.post_init()
+
+    def encode_blank_media(self, present: Collection[str], device: torch.device) -> list[torch.Tensor]:
+        """As in the base, and one patch of silence for the parts that hear."""
+        vectors = super().encode_blank_media(present, device)
+        if "audio" not in present and must_run([self.audio_tower, self.audio_projector]):
+            audio = self.config.audio_config
+            silence = torch.full((1, audio.patch_size, audio.num_mel_bins), audio.fbank_mean, device=device)
+            vectors += self.get_audio_features(silence, return_dict=True).pooler_output
+        return vectors
 
     @can_return_tuple
     def get_audio_features(

@@ -1,6 +1,6 @@
 """The places in a prompt that stand for media: where they are, and how the vectors of the media get there."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -69,17 +69,27 @@ class PlaceholderMixin:
         )
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds))
 
-    def refuse_forgotten_media(self, input_ids: torch.Tensor) -> None:
+    def refuse_forgotten_media(self, input_ids: torch.Tensor, masks: Mapping[str, torch.Tensor] | None = None) -> None:
         """A batch that lost its media would be answered, or trained on, as if the videos said nothing.
 
+        Args:
+            input_ids: `(batch, length)`.
+            masks: modality -> placeholders of the media that the batch has, bool, `(batch, length)`.
+
         Raises:
-            ValueError: the prompts hold placeholders, but the batch has no media at all.
+            ValueError: the prompts hold placeholders of which the batch has no media.
         """
-        modalities = self.config.modalities
-        ids = [getattr(self.config, f"{modality}_token_id") for modality in modalities]
+        masks = masks or {}
+        missing = [modality for modality in self.config.modalities if modality not in masks]
+        if not missing:
+            return
+        ids = [getattr(self.config, f"{modality}_token_id") for modality in missing]
+        left = torch.isin(input_ids, torch.tensor(ids, device=input_ids.device))
+        for mask in masks.values():
+            left = left & ~mask
         torch_compilable_check(
-            ~torch.isin(input_ids, torch.tensor(ids, device=input_ids.device)).any(),
-            f"The prompts hold {' or '.join(modalities)} placeholders, but neither pixels nor sounds came with them. "
+            ~left.any(),
+            f"The prompts hold {' or '.join(missing)} placeholders, but neither pixels nor sounds came with them. "
             "Pass everything the processor returns (pixel_values, pixel_values_videos, input_features, ...); to train, "
             "use hf_videollm.training.collator.VideoDataCollator, which keeps it.",
         )

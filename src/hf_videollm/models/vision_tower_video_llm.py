@@ -1,9 +1,18 @@
 """What the base needs to know of vision towers of any family."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+
+# Norms behind the last layer, and what makes one vector of a frame, by their names in the families of transformers.
+CLOSING_NORMS = ("post_layernorm", "layernorm", "norm", "rms_norm")
+POOLING_HEADS = ("head", "pooler")
+# Stands for patches that pretraining hides.
+MASK_TOKENS = ("embeddings.mask_token",)
+# Towers whose closing norm stands before their pooled output alone, and not before `last_hidden_state`.
+NORM_OF_POOLED_OUTPUT = ("clip_vision_model", "chinese_clip_vision_model", "mlcd", "mlcd_vision_model")
 
 
 def check_frames(frames: torch.Tensor, vision_config: Any) -> None:
@@ -41,9 +50,57 @@ def vision_layers(vision_tower: Any) -> nn.ModuleList:
     raise ValueError(f"No list of {num_layers} layers found in the vision tower {type(vision_tower).__name__}.")
 
 
+def freeze_unused_layers(
+    vision_tower: Any, selected: int | Sequence[int] | None, uses_closing_norm: bool = False
+) -> None:
+    """Freeze what no loss can reach, so that nothing waits for gradients that never come (DistributedDataParallel).
+
+    The pooling head of SigLIP is not even run afterwards: on disk it would fail, as torch's attention reads its weights
+    past accelerate's hooks.
+
+    Args:
+        vision_tower: of any family of transformers.
+        selected: the hidden state(s) that are read, as in `vision_feature_layer`; the last layer's output if `None`.
+        uses_closing_norm: what is read went through the norm behind the last layer.
+
+    Raises:
+        ValueError: the tower has no such layer.
+    """
+    # PEFT keeps the original beside a copy that it trains (`modules_to_save`).
+    copies = getattr(vision_tower, "modules_to_save", None)
+    for tower in [vision_tower] if copies is None else list(copies.values()):
+        if selected is not None:
+            indices = [selected] if isinstance(selected, int) else list(selected)
+            for layer in _layers_behind(tower, indices):
+                layer.requires_grad_(False)
+        for module in tower.modules():
+            if hasattr(module, "use_head"):
+                module.use_head = False
+        for name in POOLING_HEADS if uses_closing_norm else (*CLOSING_NORMS, *POOLING_HEADS):
+            if isinstance(module := getattr(tower, name, None), nn.Module):
+                module.requires_grad_(False)
+        for name, parameter in tower.named_parameters():
+            if name.endswith(MASK_TOKENS):
+                parameter.requires_grad_(False)
+
+
+def _layers_behind(tower: Any, indices: Sequence[int]) -> nn.ModuleList:
+    """The layers behind the last of these hidden states."""
+    layers = vision_layers(tower)
+    # hidden_states holds the embeddings first, hence the one more.
+    num_states = len(layers) + 1
+    if not all(-num_states <= index < num_states for index in indices):
+        selected = indices[0] if len(indices) == 1 else list(indices)
+        raise ValueError(
+            f"vision_feature_layer {selected} is out of range: the vision tower has {len(layers)} layers, so "
+            f"{-num_states} to {num_states - 1} are possible."
+        )
+    return layers[max(index % num_states for index in indices) :]
+
+
 def concatenate_layers(chunks: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
     """Join per-chunk tuples of per-layer tensors along the frames."""
     return tuple(torch.cat(layer) for layer in zip(*chunks, strict=True))
 
 
-__all__ = ["check_frames", "concatenate_layers", "vision_layers"]
+__all__ = ["NORM_OF_POOLED_OUTPUT", "check_frames", "concatenate_layers", "freeze_unused_layers", "vision_layers"]
