@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import random
 import socket
 import threading
@@ -360,3 +361,37 @@ def test_a_slow_name_or_handshake_ends_with_the_deadline(raw: RawServer, monkeyp
     with pytest.raises(MediaTooLarge, match="timeout"):
         load_video("http://media.example/a.mp4", allowed_hosts="media.example", limits=MediaLimits(timeout=0.2))
     forever.set()
+
+
+def test_a_pipe_that_nobody_writes_to_ends_with_the_deadline() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        for load in (load_video, load_audio):
+            with pytest.raises(MediaTooLarge, match="timeout"):
+                load(pipe, limits=MediaLimits(timeout=0.2))
+        os.close(writing)
+
+
+@pytest.mark.parametrize("kind", ["closed", "text", "for writing", "none", "fails", "not ready", "no bytes"])
+def test_file_objects_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
+    class Odd:
+        """Read once, and never asked to seek."""
+
+        def read(self, size: int = -1) -> object:
+            if kind == "fails":
+                raise RuntimeError("two\nlines")
+            return {"not ready": None, "none": b"", "no bytes": 7}[kind]
+
+    (tmp_path / "file").write_bytes(b"x" * 100)
+    if kind in ("closed", "text", "for writing"):
+        source = open(tmp_path / "file", {"closed": "rb", "text": "r", "for writing": "ab"}[kind])  # noqa: SIM115
+        if kind == "closed":
+            source.close()
+    else:
+        source = Odd()
+    for load in (load_video, load_audio):
+        with pytest.raises(MediaError, match="<file object>") as caught:
+            load(source)
+        assert "\n" not in str(caught.value)
+    if not isinstance(source, Odd):
+        source.close()

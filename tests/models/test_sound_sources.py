@@ -180,6 +180,18 @@ def test_any_rate_in_a_header(rate: int) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("samples", [1, 2, 5, 20, 60, 100])
+def test_very_short_sounds_are_intact(samples: int) -> None:
+    """Shorter than the filter of the resampler, in every form of a frame, and heard at the level that they have."""
+    for rate in (8000, 16000, 44100, 192000):
+        for channels in (1, 9):
+            wave = load_audio(wav(np.full((channels, samples), 0.5), "flt", rate=rate))
+            assert abs(len(wave) - samples * 16000 / rate) <= 1.5, (rate, channels)
+            assert 0.0 < np.abs(wave).max() < 0.8
+    flac = load_audio(encode("flac", "flac", "s16", np.full((2, samples), 0.5), rate=48000, layout="stereo"))
+    assert abs(len(flac) - samples / 3) <= 1.5
+
+
 # --- arrays --------------------------------------------------------------------------------------------------------
 
 

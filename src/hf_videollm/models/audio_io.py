@@ -169,6 +169,8 @@ def _resampled(
     form: tuple[str, int, str] | None = None
     origin: float | None = None  # the resampler holds samples back, so a later frame may bring the first chunk
     clock = SoundClock(may_reset(container))
+    first: list[Any] = []  # frames at the beginning, as long as they are too few for the resampler
+    is_heard = False
     try:
         for frame in _frames(container, stream):
             deadline.check(name)
@@ -186,11 +188,34 @@ def _resampled(
                 resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=sampling_rate)
             origin = time if origin is None or is_gap else origin
             frame.pts = None  # the resampler shall not fill gaps of the timestamps
-            yield from _mono(origin, resampler.resample(frame), channel)
+            first = [*first, frame] if not is_heard else []
+            for chunk in _mono(origin, resampler.resample(frame), channel):
+                is_heard = True
+                yield chunk
         if resampler is not None and origin is not None:
-            yield from _mono(origin, resampler.resample(None), channel)
+            last = list(_mono(origin, resampler.resample(None), channel))
+            yield from last if is_heard or last else [(origin, _short_sound(first, sampling_rate, channel))]
     except (av.FFmpegError, OSError):
         yield None
+
+
+def _short_sound(frames: list[Any], sampling_rate: int, channel: str) -> np.ndarray:
+    """A sound shorter than the resampler's filter, which gives nothing of it: resampled with silence behind it.
+
+    Returns float32 (samples,).
+    """
+    av = import_pyav()
+    rate = frames[-1].sample_rate
+    frames = [frame for frame in frames if frame.sample_rate == rate]
+    as_it_is = av.AudioResampler(format="flt", layout=frames[-1].layout, rate=rate)
+    chunks = [chunk for frame in [*frames, None] for _, chunk in _mono(0.0, as_it_is.resample(frame), channel)]
+    sound = np.concatenate(chunks)
+    padded = np.pad(sound, (0, 64 * (1 + -(-rate // sampling_rate))))
+    frame = av.AudioFrame.from_ndarray(padded[None], format="flt", layout="mono")
+    frame.sample_rate = rate
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=sampling_rate)
+    resampled = np.concatenate([part.to_ndarray()[0] for step in (frame, None) for part in resampler.resample(step)])
+    return resampled[: max(1, round(len(sound) * sampling_rate / rate))]
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:

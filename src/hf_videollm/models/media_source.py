@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import tempfile
+import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ VideoSource: TypeAlias = (
     " | torch.Tensor"
 )
 
+_CHUNK = 1 << 20  # bytes
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.\-]*)://")
 
 
@@ -214,16 +216,20 @@ def _checked_stream(stream: BinaryIO, name: str, limits: MediaLimits) -> MediaHa
         stream.seek(0, os.SEEK_END)
         size = stream.tell()
         stream.seek(0)
+        begin = stream.read(1)
+        stream.seek(0)
     except (OSError, ValueError):  # ValueError: closed
         raise _unreadable_stream(name) from None
+    if not isinstance(begin, bytes | bytearray):
+        raise _unreadable_stream(name)
     if size == 0:
         raise _empty(name)
     limits.check_bytes(name, size)
     return MediaHandle(name, stream=stream)
 
 
-def _unreadable_stream(name: str) -> MediaError:
-    return MediaError(f"{name}: cannot be read; pass a file that is open for reading, open(path, 'rb').")
+def _unreadable_stream(name: str) -> UnsupportedMedia:
+    return UnsupportedMedia(f"{name}: cannot be read; open the file for reading in binary mode, open(path, 'rb').")
 
 
 def _empty(name: str) -> CorruptMedia:
@@ -233,21 +239,31 @@ def _empty(name: str) -> CorruptMedia:
 def _seekable(source: Any, name: str, limits: MediaLimits, deadline: Deadline) -> BinaryIO:
     """The file object itself, or its content in memory when it cannot seek (pipes, sockets)."""
     if isinstance(source, io.TextIOBase):
-        raise UnsupportedMedia(f"{name}: opened as text; open the file in binary mode, open(path, 'rb').")
+        raise _unreadable_stream(name)
     if is_seekable(source):
         return source
     buffer = io.BytesIO()
-    try:
-        while chunk := source.read(1 << 20):
-            if isinstance(chunk, str):
-                raise UnsupportedMedia(f"{name}: opened as text; open the file in binary mode, open(path, 'rb').")
-            buffer.write(chunk)
-            limits.check_bytes(name, buffer.tell())
-            deadline.check(name)
-    except MediaError:
-        raise
-    except (OSError, ValueError, TypeError):
-        raise _unreadable_stream(name) from None
+    failures: list[Exception] = []
+    is_over = threading.Event()
+
+    def read() -> None:
+        try:
+            while not is_over.is_set() and (chunk := source.read(_CHUNK)) != b"":
+                buffer.write(chunk)
+                limits.check_bytes(name, buffer.tell())
+        except Exception as error:  # whatever the user's object raises
+            failures.append(error)
+
+    # A read that waits for a writer cannot be interrupted; a thread that waits can be left.
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    reading.join(min(deadline.remaining(), threading.TIMEOUT_MAX))
+    is_over.set()
+    deadline.check(name)
+    if failures and isinstance(failures[0], MediaError):
+        raise failures[0]
+    if failures:
+        raise _unreadable_stream(name)
     return buffer
 
 
