@@ -20,9 +20,11 @@ from transformers import pipeline
 from trl import SFTConfig
 
 from hf_videollm.models.dataset_columns import without_decoding
+from hf_videollm.models.transformers_compat import rename_checkpointing
 from hf_videollm.models.video_io import UnsafeURL, UnsupportedMedia, available_backends, load_audio, load_video
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.learning_rates import PartwiseSFTTrainer
+from hf_videollm.training.sft import DEFAULT_ARGUMENTS, FIXED_ARGUMENTS
 from hf_videollm.training.tiny import build_tiny_pllava
 
 SMALL = {"num_frames": 4, "image_size": 32, "patch_size": 8, "pooling_shape": (2, 2, 2)}
@@ -132,18 +134,10 @@ def test_the_trainer_reads_datasets_by_itself(tiny: Any, clips: list[str], tmp_p
     features = Features({"messages": List({"role": Value("string"), "content": List(text)})})
     dataset = Dataset.from_dict({"messages": [chat(clip) for clip in clips[:2]]}, features=features)
     collator = VideoDataCollator(processor)
+    arguments = {"output_dir": str(tmp_path), "per_device_train_batch_size": 2, "use_cpu": True}
     trainer = PartwiseSFTTrainer(
         model=model,
-        args=SFTConfig(
-            output_dir=str(tmp_path),
-            per_device_train_batch_size=2,
-            max_length=None,
-            bf16=False,
-            remove_unused_columns=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            report_to="none",
-            use_cpu=True,
-        ),
+        args=SFTConfig(**arguments, **rename_checkpointing(DEFAULT_ARGUMENTS), **FIXED_ARGUMENTS),
         train_dataset=dataset,
         eval_dataset={"same": dataset},
         data_collator=collator,
