@@ -14,7 +14,7 @@ _FAR = 2**62  # ticks; numbers of FFmpeg end at 2**63
 
 def file_start(handle: MediaHandle, container: Any) -> float:
     """Second 0 of a file by its container's clock, the same for its pictures."""
-    start = container_start(container)
+    start = container_start(container) or 0.0  # bare sound begins at 0
     if not container.format.name.startswith("matroska") or best_stream(container, "video") is None:
         return start
     with open_container(handle) as second:
@@ -29,7 +29,7 @@ def seek_before(container: Any, stream: Any, seconds: float) -> bool:
     """
     if not container.format.name.startswith(("mov", "matroska", "wav", "flac")):
         return True
-    seconds = max(container_start(container), seconds)
+    seconds = max(container_start(container) or 0.0, seconds)
     ticks = round(min(seconds / float(stream.time_base), _FAR))
     try:
         container.seek(ticks, stream=stream, backward=True)

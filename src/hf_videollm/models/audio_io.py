@@ -26,6 +26,7 @@ from .media_errors import (
 from .media_source import is_cut_short, is_frames, open_media
 from .video_pyav import best_stream, import_pyav, open_container
 
+_TAGS = (b"ID3", b"TAG", b"APETAGEX")
 _LEAD = 0.25  # seconds decoded before `start`: lossy codecs need a run-up to settle
 _MAX_CHANNELS = 64  # FFmpeg's resampler takes no more
 _FAR = 2**62  # samples or ticks; numbers of FFmpeg end at 2**63
@@ -219,14 +220,18 @@ def _short_sound(frames: list[Any], sampling_rate: int, channel: str) -> np.ndar
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Decoded frames. A file that was cut may begin within a frame, which no decoder understands and nobody misses."""
+    """Decoded frames.
+
+    A file that was cut may begin within a frame, which no decoder understands and nobody misses; where two were joined,
+    tags lie between the frames.
+    """
     av = import_pyav()
     begun = False
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            if begun:
+            if begun and not bytes(packet).startswith(_TAGS):
                 raise
             continue
         begun = begun or bool(frames)

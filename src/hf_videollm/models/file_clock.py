@@ -26,10 +26,10 @@ def may_reset(container: Any) -> bool:
     return container.format.name in _RESETTABLE
 
 
-def container_start(container: Any) -> float:
-    """The time in seconds, by its own clock, at which an opened `av` container begins."""
+def container_start(container: Any) -> float | None:
+    """The time in seconds, by its own clock, at which an opened `av` container begins; None for a bare stream."""
     # FFmpeg counts it in microseconds.
-    return 0.0 if container.start_time is None else container.start_time / 1_000_000
+    return None if container.start_time is None else container.start_time / 1_000_000
 
 
 def early_start(container: Any, stream: Any) -> float | None:

@@ -37,6 +37,7 @@ class PacketList:
         self.count = 0  # packets, those that show nothing included
         self._codec = codec
         self._length_size = (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else None
+        self._stores_dts = not container.startswith("matroska")  # there FFmpeg makes them up
         self._latest: int | None = None
 
     def add(self, packet: Any) -> None:
@@ -68,15 +69,16 @@ class PacketList:
         if pts is None:
             self.doubt = self.doubt or "frames without times"
             return
-        if dts is not None and self.last_dts is not None and dts <= self.last_dts:
+        goes_back = dts is not None and self.last_dts is not None and dts < self.last_dts and self._stores_dts
+        if goes_back or (len(self.keys) > 1 and pts < self.keys[-2][0]):
             self.doubt = self.doubt or "times that go back"
         self.last_dts = dts
         if not self.keys and not is_key:
             self.oddity = self.oddity or "frames before the first keyframe"
         elif self.keys and pts < self.keys[-1][0]:
             self.oddity = self.oddity or "frames that need the next keyframe"
-        elif is_key and self._latest is not None and pts < self._latest:
-            self.oddity = self.oddity or "keyframes out of order"
+        if is_key and self._latest is not None and pts < self._latest:
+            self.doubt = self.doubt or "times that go back"
         if is_key:
             self.keys.append((pts, pts if dts is None else dts))
         self._latest = pts if self._latest is None else max(self._latest, pts)

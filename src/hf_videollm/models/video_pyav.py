@@ -323,7 +323,8 @@ class PyAVReader:
         claimed = float(claimed) if claimed else None
         step = usual_step(known) or (1 / claimed if claimed else tick)
         times = frame_times(pts, tick, step, may_reset(self._container))
-        times -= min(container_start(self._container), times[0] if pts[0] == NO_TIME else np.inf)
+        start = container_start(self._container)
+        times -= times[0] if start is None else min(start, times[0] if pts[0] == NO_TIME else start)
         span = float(times[-1] - times[0])
         rate = (len(pts) - 1) / span if span > 0 else claimed
         # The container's own rate is the round number, believed only when the timestamps say the same.
