@@ -6,6 +6,7 @@ import io
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from media_corpus import loudest_frequency, number_picture, sine, write_sound, write_video
@@ -81,6 +82,9 @@ def test_start_and_end(tmp_path: Path, name: str) -> None:
         load_audio(path, start=50.0)
 
 
+@pytest.mark.skipif(
+    int(av.__version__.split(".")[0]) < 17, reason="PyAV before 17.0 writes sound a frame late into MP4"
+)
 def test_sound_and_pictures_share_a_clock(tmp_path: Path) -> None:
     """A beep at the moment of a flash is found at the same time in both."""
     pictures = [number_picture(255 if 25 <= i < 35 else 0) for i in range(50)]

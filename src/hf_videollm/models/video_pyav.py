@@ -44,9 +44,10 @@ def open_container(handle: MediaHandle) -> Any:
         UnsupportedMedia, CorruptMedia: no container in it, or a damaged one.
     """
     av = import_pyav()
+    # For the container alone: PyAV 15.1 hands other options to streams that FLV has not announced yet, and crashes.
     options = {"format_whitelist": CONTAINERS}
     try:
-        return av.open(handle.for_pyav(), mode="r", options=options, metadata_errors="replace")
+        return av.open(handle.for_pyav(), mode="r", container_options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError, IndexError):
         raise unreadable(handle) from None
 
