@@ -226,6 +226,7 @@ def test_grey_frames_without_an_axis_of_channels() -> None:
         grey = clip[..., 0] > 128 if kind is bool else clip[..., 0].astype(kind)
         expected = (clip > 128).astype(np.uint8) * 255 if kind is bool else clip
         np.testing.assert_array_equal(load_video(list(grey))[0], expected)
+        np.testing.assert_array_equal(frames_by_processor(list(grey)).permute(0, 2, 3, 1).numpy(), expected)
         np.testing.assert_array_equal(load_video(list(map(torch.from_numpy, grey)))[0], expected)
 
 
@@ -262,6 +263,14 @@ def test_other_types_of_arrays() -> None:
                     load(source)
     with pytest.raises(UnsupportedMedia, match="bfloat16"):
         load_video(torch.zeros(2, 8, 8, 3, dtype=torch.bfloat16))
+    for tensor in (torch.zeros(2, 8, 8, 3).to_sparse(), torch.zeros(2, 8, 8, 3, device="meta", dtype=torch.uint8)):
+        for load in (load_video, frames_by_processor):
+            with pytest.raises(UnsupportedMedia, match="no plain tensor"):
+                load(tensor)
+    for shape in ((2, 0, 8, 3), (2, 8, 0, 3), (0, 8, 8, 3)):
+        for load in (load_video, frames_by_processor):
+            with pytest.raises(ValueError, match=r"shape|no frames"):
+                load(np.zeros(shape, np.uint8))
 
 
 def test_floats_for_the_processor_lie_between_0_and_1() -> None:
@@ -275,6 +284,10 @@ def test_floats_for_the_processor_lie_between_0_and_1() -> None:
                 got = frames_by_processor(source, **ready)
                 assert got.dtype == torch.float32
                 torch.testing.assert_close(got, expected, atol=2e-3, rtol=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learned = torch.from_numpy(clip / 255).requires_grad_()
+        assert not frames_by_processor(learned, **ready).requires_grad
     torch.testing.assert_close(
         frames_by_processor(torch.from_numpy(clip / 255).bfloat16(), **ready), expected, atol=2e-2, rtol=0
     )
@@ -378,6 +391,8 @@ def test_an_opened_animation_is_its_frames(form: str, tmp_path: Path) -> None:
                 by_processor = frames_by_processor(source)
                 assert read_numbers(by_processor.permute(0, 2, 3, 1).numpy()) == [0, 2, 3, 5]
         assert len(flatten_videos([make(), make()])) == 2
+        again = make()
+        assert len(flatten_videos([again, again])) == 2  # no iteration: that would be six
         # Among frames it would be one of them, and nobody knows which.
         still = Image.fromarray(number_picture(0))
         for mixed in ([still, make()], [make(), still]):

@@ -13,7 +13,15 @@ import torch
 from PIL import Image
 
 from .media_errors import CorruptMedia, Deadline, MediaError, MediaLimits, MediaTooLarge, UnsupportedMedia
-from .media_pictures import channels_axis, frame_array, is_moving, picture_array, picture_formats, picture_suffixes
+from .media_pictures import (
+    channels_axis,
+    frame_array,
+    is_iterated,
+    is_moving,
+    picture_array,
+    picture_formats,
+    picture_suffixes,
+)
 from .media_source import open_media, source_name
 
 
@@ -196,7 +204,7 @@ def _items(source: Any, name: str) -> Any:
     if hasattr(source, "get_frames_at"):  # a torchcodec decoder: frames by number, (3, H, W) or (H, W, 3)
         return source
     items = list(source)
-    if len(items) == 1 and is_moving(items[0]):
+    if is_iterated(items):
         return _Pages(items[0])
     return items
 

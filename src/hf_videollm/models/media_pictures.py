@@ -104,6 +104,13 @@ def is_moving(picture: Any) -> bool:
     return is_same
 
 
+def is_iterated(pictures: Sequence[Any]) -> bool:
+    """Whether this is one opened animation, alone or as `list(ImageSequence.Iterator(animation))` gives it: many times
+    the very same object, which is at its last picture by then."""
+    first = pictures[0] if pictures else None
+    return is_moving(first) and len(pictures) in (1, first.n_frames) and all(picture is first for picture in pictures)
+
+
 def file_of_gif(picture: Any) -> bytes | None:
     """The file of an opened animated GIF, so that it is read as its path would be; None for all others."""
     if not isinstance(picture, Image.Image) or picture.format != "GIF" or not is_moving(picture):
@@ -156,6 +163,11 @@ def picture_array(picture: Image.Image, what: str) -> np.ndarray:
     return np.asarray(picture.convert("RGB"))
 
 
+def is_plain(array: torch.Tensor) -> bool:
+    """Whether a tensor holds its numbers one by one."""
+    return array.layout is torch.strided and not array.is_meta
+
+
 def whole_numbers(array: Any, what: str) -> Any:
     """An array or tensor of any type as uint8 by the rule of this file, of the same kind and shape.
 
@@ -167,6 +179,8 @@ def whole_numbers(array: Any, what: str) -> Any:
         UnsupportedMedia: floats, complex numbers, objects, or numbers outside of 0 to 255.
     """
     if isinstance(array, torch.Tensor):
+        if not is_plain(array):
+            raise UnsupportedMedia(f"{what} is no plain tensor (sparse, or without data); {RULE}.")
         if array.dtype == torch.uint8:
             return array
         if array.dtype == torch.bool:

@@ -14,7 +14,7 @@ from transformers.video_utils import VideoMetadata
 
 from .dataset_columns import is_column, without_decoding
 from .media_errors import UnsupportedMedia
-from .media_pictures import is_moving, is_picture_file, is_picture_name, whole_numbers
+from .media_pictures import is_iterated, is_moving, is_picture_file, is_picture_name, is_plain, whole_numbers
 from .media_source import VideoSource, stored_media
 
 
@@ -30,7 +30,7 @@ def flatten_videos(videos: Any) -> list[VideoSource]:
     """
     videos = stored_media(without_decoding(videos) if is_column(videos) else videos)
     if is_single_video(videos):
-        if isinstance(videos, list | tuple) and is_moving(videos[0]):
+        if isinstance(videos, list | tuple) and is_iterated(videos):
             return [videos[0]]
         return [os.fspath(videos) if isinstance(videos, os.PathLike) else videos]
     if getattr(videos, "ndim", None) == 5 or isinstance(videos, Sequence):
@@ -49,8 +49,7 @@ def is_single_video(videos: Any) -> bool:
         return True
     if not isinstance(videos, list | tuple) or not videos:
         return False
-    # `list(ImageSequence.Iterator(gif))` is the same opened animation many times.
-    return all(map(_is_frame, videos)) or (is_moving(videos[0]) and all(item is videos[0] for item in videos))
+    return all(map(_is_frame, videos)) or is_iterated(videos)
 
 
 def media_per_row(
@@ -138,6 +137,8 @@ def frames_of_array(
         UnsupportedMedia: values of which the range is not known (`media_pictures`), or floats that are NaN, infinite or
             out of their range.
     """
+    if 0 in tuple(array.shape)[1:]:
+        raise UnsupportedMedia(f"the array of frames has the shape {tuple(array.shape)}; frames need pixels.")
     video = _as_numbers(array, "the array of frames")
     layout = input_data_format or infer_channel_dimension_format(video, num_channels=(1, 3, 4))
     if layout == ChannelDimension.LAST:
@@ -162,7 +163,9 @@ def _as_numbers(array: Any, what: str) -> torch.Tensor:
         array = np.ascontiguousarray(whole_numbers(array, what))
         # torch warns of memory that it may not write to.
         return torch.from_numpy(array if array.flags.writeable else array.copy())
-    return array.float() if array.is_floating_point() else whole_numbers(array, what)
+    if array.is_floating_point() and is_plain(array):
+        return array.detach().float()
+    return whole_numbers(array, what)
 
 
 def _check_floats(video: torch.Tensor, normalized: bool) -> None:
@@ -180,7 +183,7 @@ def _is_frame(item: Any) -> bool:
     item = stored_media(item)
     if isinstance(item, Image.Image):
         return not is_moving(item)
-    return is_picture_name(item) or is_picture_file(item) or getattr(item, "ndim", None) == 3
+    return is_picture_name(item) or is_picture_file(item) or getattr(item, "ndim", None) in (2, 3)
 
 
 __all__ = [
