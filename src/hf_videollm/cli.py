@@ -12,11 +12,13 @@ import typer
 from rich.table import Table
 
 from .cli_convert import convert_app
-from .cli_output import AsJson, console, errors, print_json, print_report
+from .cli_output import AsJson, HintingGroup, console, errors, print_json, print_report
 from .cli_quiet import quiet_libraries
+from .known_models import DEFAULT_CHECKPOINT, bundled_checkpoints, find_model
 
 app = typer.Typer(
     name="hf-videollm",
+    cls=HintingGroup,
     help="Ask videos questions, and work with the checkpoints of five video-language designs.",
     add_completion=False,
     rich_markup_mode=None,
@@ -36,7 +38,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Folder, Hub id or bundled model (pllava-tiny, videollama2-av-tiny, ftfv-tiny); the first by default.",
+        help=f"Folder, Hub id or bundled model ({', '.join(bundled_checkpoints())}); {DEFAULT_CHECKPOINT} by default.",
     ),
 ]
 Frames = Annotated[
@@ -94,7 +96,8 @@ def root(
 
         print(__version__)
     elif context.invoked_subcommand is None:
-        raise ValueError("Say what to do: ask, caption, info, flops, convert or tune-alpha (hf-videollm --help).")
+        commands = ", ".join(getattr(context.command, "commands", {}))
+        raise ValueError(f"Say what to do: {commands} (hf-videollm --help).")
 
 
 @app.command()
@@ -166,23 +169,23 @@ def caption(
 
       hf-videollm caption clip.mp4 --model ./pllava-7b --start 10 --end 25 --max-new-tokens 400
     """
+    options = _video_options(frames, fps, max_frames, start, end, allow_host, on_decode_error) | _design_options(
+        sound, missing_audio, tokens_per_frame, sampling
+    )
+    answer = _answer(video, prompt, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     if model is None:
         errors.print(
             "note: the bundled model answers questions on synthetic clips and was not trained to describe; "
             "pass --model for real captions.",
             soft_wrap=True,
         )
-    options = _video_options(frames, fps, max_frames, start, end, allow_host, on_decode_error) | _design_options(
-        sound, missing_audio, tokens_per_frame, sampling
-    )
-    answer = _answer(video, prompt, model, options, dtype, device, max_new_tokens, lora_alpha, trust_remote_code)
     _print_answer(answer, as_json)
 
 
 @app.command()
 def info(
     path_or_id: Annotated[
-        str | None, typer.Argument(help="Folder or Hub id; the small bundled model when left out.")
+        str | None, typer.Argument(help="Folder, Hub id or bundled model; the default one when left out.")
     ] = None,
     design: Annotated[
         str | None, typer.Option(help="linvt: its parameters before real image-LLMs, instead of a checkpoint.")
@@ -212,7 +215,7 @@ def info(
         return
     from .hub.info import describe_checkpoint
 
-    facts = describe_checkpoint(_find_checkpoint(path_or_id))
+    facts = describe_checkpoint(find_model(path_or_id))
     if as_json:
         print_json(facts.to_dict())
         return
@@ -227,8 +230,6 @@ def info(
         table.add_row("tokens per 30 s of sound", f"{facts.tokens_per_sound:,}")
     for name, count in facts.parameters.items():
         table.add_row(f"parameters, {name}", f"{count:,}")
-    if facts.quantization is not None:
-        table.add_row("quantized", facts.quantization)
     if facts.lora_alpha is not None:
         table.add_row("LoRA alpha", f"{facts.lora_alpha:g}")
     for name, size in facts.weight_bytes.items():
@@ -268,7 +269,7 @@ def flops(
     from .hub.flops import describe_flops
 
     report = describe_flops(
-        None if path_or_id is None else _find_checkpoint(path_or_id),
+        None if path_or_id is None else find_model(path_or_id),
         design=design,
         num_frames=frames,
         text_tokens=text_tokens,
@@ -354,16 +355,6 @@ def _design_options(
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _find_checkpoint(name: str | None) -> str:
-    """A folder or Hub id; the name of a bundled checkpoint is its folder, unless there is one of that name here."""
-    from .hub.checkpoint import bundled_checkpoints, default_checkpoint
-
-    if name is None:
-        return default_checkpoint()
-    bundled = bundled_checkpoints()
-    return str(bundled[name]) if name in bundled and not Path(name).exists() else name
-
-
 def _answer(
     video: str,
     question: str,
@@ -379,7 +370,8 @@ def _answer(
 
     if not question.strip():
         raise ValueError("The question is empty: say what you want to know.")
-    source = _find_checkpoint(model)
+    source = find_model(model)
+    _check_video(video, options)
     with errors.status("Loading the model ..."):
         pipe = load_pipeline(
             source, dtype=dtype, device=device, lora_alpha=lora_alpha, trust_remote_code=trust_remote_code
@@ -409,6 +401,24 @@ def _answer(
         **_sampling(options, pipe.processor.video_processor),
         "seconds": round(time.perf_counter() - began, 3),
     }
+
+
+def _check_video(video: str, options: dict[str, Any]) -> None:
+    """Find out what is wrong with a file before a large model is loaded for it."""
+    from .models.media_errors import NoVideoStream, check_interval, check_on_decode_error
+    from .models.video_io import probe_video
+
+    if not video:
+        raise ValueError("The name of the video is empty: give a file, a folder of frames or an address.")
+    check_interval(options.get("start"), options.get("end"))
+    check_on_decode_error(options["on_decode_error"])
+    if "fps" in options and "num_frames" in options:
+        raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
+    # What lies elsewhere would be fetched twice.
+    if not video.lower().startswith(("http:", "https:", "data:")):
+        # A file of sound alone may be heard.
+        with contextlib.suppress(NoVideoStream):
+            probe_video(video, on_decode_error=options["on_decode_error"])
 
 
 def _sampling(options: dict[str, Any], video_processor: Any) -> dict[str, Any]:
@@ -474,9 +484,12 @@ def _interrupt(*_: object) -> None:
 def _report(error: Exception) -> None:
     """One line on stderr; 2 for what the user can mend, 1 for what looks like our fault."""
     if hasattr(error, "format_message"):  # a usage error of click, whichever copy of click raised it
-        print(f"error: {error.format_message()} (hf-videollm --help tells more)", file=sys.stderr)
+        command = getattr(getattr(error, "ctx", None), "command_path", None) or "hf-videollm"
+        print(f"error: {error.format_message()} ({command} --help tells more)", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    message = _in_words_of_options(" ".join(str(error).split()) or type(error).__name__)
+    message = " ".join(str(error).split()) or type(error).__name__
+    # What is said of a config.json speaks of its fields, not of options.
+    message = message if "config.json" in message else _in_words_of_options(message)
     if isinstance(error, ValueError | OSError | ImportError | TypeError):
         print(f"error: {message}", file=sys.stderr)
         sys.exit(BAD_INPUT)
@@ -502,6 +515,9 @@ def _in_words_of_options(message: str) -> str:
         (r"missing_audio=[\"']?(\w+)[\"']?", r"--missing-audio \1"),
         (r"missing_audio", "--missing-audio"),
         (r"allow to overwrite it", "pass --overwrite"),
+        (r"\bon_decode_error=[\"']?(\w+)[\"']?", r"--on-decode-error \1"),
+        (r"\b(start|end)=(?=[\d-])", r"--\1 "),
+        (r"\b(dtype)(?= must)|\b(device)(?= ')", r"--\1\2"),
     ):
         message = re.sub(pattern, option, message)
     return message

@@ -6,9 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_output import AsJson, ByteProgress, errors, print_report
+from .cli_output import AsJson, ByteProgress, HintingGroup, errors, print_report
 
-convert_app = typer.Typer(help="Convert official checkpoints to safetensors folders that from_pretrained loads.")
+
+class ConvertGroup(HintingGroup):
+    """Kinds of checkpoints; whoever names a folder at once is told of which kind it is, as far as it can be seen."""
+
+    def unknown_command(self, name: str, written: str) -> str:
+        from .inference import advice_for_official
+
+        if not Path(name).exists():
+            return super().unknown_command(name, written)
+        advice = advice_for_official(name) or f"KIND is one of {', '.join(self.commands)}."
+        return f"{written}: say first what it is, hf-videollm convert KIND SRC DST. {advice}"
+
+
+convert_app = typer.Typer(cls=ConvertGroup)
 
 Destination = Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")]
 SourceTokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")]
@@ -20,11 +33,17 @@ MaxShardSize = Annotated[int, typer.Option(min=1, help="Bytes of one output file
 
 @convert_app.callback(invoke_without_command=True)
 def convert(context: typer.Context) -> None:
+    """Convert official checkpoints to safetensors folders that from_pretrained loads.
+
+    Examples:
+
+      hf-videollm convert pllava ./ermu2001-pllava-7b ./pllava-7b
+
+      hf-videollm convert videollama2 --help
+    """
     if context.invoked_subcommand is None:
-        raise ValueError(
-            "Say what to convert: hf-videollm convert pllava SRC DST, or videollama2, ftfv, iva, xgen-mm, beats "
-            "(--help)."
-        )
+        kinds = ", ".join(list(getattr(context.command, "commands", {}))[1:])
+        raise ValueError(f"Say what to convert: hf-videollm convert pllava SRC DST, or {kinds} (--help).")
 
 
 @convert_app.command("pllava")

@@ -9,13 +9,16 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
 
+from .known_models import find_model
 from .models.configuration_video_llm import PIPELINE_TASK, PublishedConfig
 from .models.media_errors import CheckpointError
+from .models.option_names import names_options
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
+@names_options
 def load_pipeline(
     source: str | os.PathLike[str],
     *,
@@ -27,13 +30,14 @@ def load_pipeline(
     """The `"video-text-to-text"` pipeline of a checkpoint.
 
     Args:
-        source: folder or Hub id.
+        source: folder, Hub id, or name of a bundled checkpoint.
         dtype: `"auto"` takes the one in the checkpoint.
         device: a torch device; the first GPU if there is one, when `None`.
         lora_alpha: strength of the checkpoint's LoRA adapter, for designs that keep it adjustable.
         trust_remote_code: run code of the repository.
 
     Raises:
+        TypeError: an unknown option; the nearest known one is named.
         ValueError: unknown `dtype` or a device that is not there.
         CheckpointError: the checkpoint does not fit its model, or has no adapter to set `lora_alpha` of.
         OSError: the checkpoint cannot be found.
@@ -42,17 +46,16 @@ def load_pipeline(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
     arguments: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
     # An unconverted checkpoint would load as another model, most of it random.
-    config = load_design_config(os.fspath(source), **arguments)
+    place = _parse_device(device)
+    source = find_model(source)
+    config = load_design_config(source, **arguments)
     # Designs that have the field say themselves whether there is an adapter.
     if lora_alpha is not None and not hasattr(config, "lora_alpha"):
-        raise CheckpointError(
-            f"{os.fspath(source)} has no LoRA adapter whose strength could be set: leave out lora_alpha."
-        )
-    place = _parse_device(device)
+        raise CheckpointError(f"{source} has no LoRA adapter whose strength could be set: leave out lora_alpha.")
     model = AutoModelForImageTextToText.from_pretrained(
-        os.fspath(source), dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
+        source, dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
     )
-    processor = AutoProcessor.from_pretrained(os.fspath(source), **arguments)
+    processor = AutoProcessor.from_pretrained(source, **arguments)
     return pipeline(
         PIPELINE_TASK,
         model=model,
@@ -70,19 +73,11 @@ def _parse_device(device: str | None) -> torch.device:
         raise ValueError(f"device {device!r} is unknown: use cpu, cuda or cuda:0.") from error
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no GPU here: use cpu.")
+    try:
+        torch.ones(1, device=place).item()
+    except (RuntimeError, AssertionError, ImportError) as error:  # NotImplementedError is a RuntimeError
+        raise ValueError(f"device {device!r} was asked for, but torch cannot use it here: use cpu.") from error
     return place
-
-
-def check_source(source: str | os.PathLike[str]) -> None:
-    """Tell a mistyped folder from a Hub id, before the Hub is asked for it.
-
-    Raises:
-        FileNotFoundError: `source` is written like a path, but nothing is there.
-    """
-    text = os.fspath(source)
-    looks_like_path = text.startswith((".", "~", os.sep)) or text.count("/") > 1
-    if looks_like_path and not os.path.isdir(text):
-        raise FileNotFoundError(f"{text}: no such folder. Give a checkpoint folder or a Hub id such as org/name.")
 
 
 def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
@@ -92,7 +87,11 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
         CheckpointError: the folder holds something else, or impossible values; official checkpoints are pointed to
             the converter.
     """
-    check_source(source)
+    source = find_model(source)
+    if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
+        raise CheckpointError(
+            f"{source} holds no config.json: give the folder that from_pretrained loads, or a Hub id."
+        )
     try:
         config = AutoConfig.from_pretrained(source, **kwargs)
     except StrictDataclassError as error:
@@ -100,7 +99,7 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
         reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
         raise CheckpointError(f"{source}: config.json describes no model that can be built ({reason}).") from error
     except (OSError, ValueError) as error:
-        if advice := _advice_for_official(source):
+        if advice := advice_for_official(source):
             raise CheckpointError(f"{source} is an unconverted checkpoint. {advice}") from error
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
@@ -108,14 +107,14 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
             "Hub id."
         ) from error
     if not isinstance(config, PublishedConfig) and not kwargs.get("trust_remote_code"):
-        advice = _advice_for_official(source) or "hf-videollm convert --help tells what can be converted."
+        advice = advice_for_official(source) or "hf-videollm convert --help tells what can be converted."
         raise CheckpointError(
             f"{source} is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. {advice}"
         )
     return config
 
 
-def _advice_for_official(source: str) -> str | None:
+def advice_for_official(source: str) -> str | None:
     """What to do with a folder in the layout of an original code base; `None` for any other."""
     try:
         content = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))

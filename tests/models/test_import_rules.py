@@ -27,6 +27,7 @@ RELATIVE = re.compile(r"^\s*(?:import\s+\.(\S+)\s*$|from\s+\.(\S+)\s+import)", r
 RANKS = {
     "models": 0,
     "version": 0,
+    "known_models": 0,
     "atomic_claim": -2,
     "atomic_exchange": -2,
     "disk_full": -2,

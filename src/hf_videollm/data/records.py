@@ -18,9 +18,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, BinaryIO, Literal, TypedDict
 
 from hf_videollm.atomic import atomic_file
+from hf_videollm.models.option_names import did_you_mean
 
 __all__ = [
     "ContentBlock",
@@ -88,7 +89,8 @@ class VideoQARecord:
         row = drop_none(row)
         unknown = sorted(set(row) - set(RECORD_KEYS))
         if unknown:
-            raise RecordError(f"{where}: unknown keys {unknown}; put extra facts under 'metadata'.")
+            hint = did_you_mean(unknown[0], RECORD_KEYS)
+            raise RecordError(f"{where}: unknown keys {unknown}: {hint} Extra facts go under 'metadata'.")
         record_id = row.get("id")
         if not isinstance(record_id, str) or not record_id:
             raise RecordError(f"{where}: 'id' must be a non-empty string, got {record_id!r}.")
@@ -178,7 +180,7 @@ def iter_jsonl(path: str | os.PathLike[str], resolve_media: bool = True) -> Iter
     """
     path = Path(path)
     seen: dict[str, int] = {}
-    with path.open("rb") as handle:
+    with _opened(path) as handle:
         for number, line in enumerate(handle, start=1):
             if not line.strip():
                 continue
@@ -192,6 +194,18 @@ def iter_jsonl(path: str | os.PathLike[str], resolve_media: bool = True) -> Iter
                 raise RecordError(f"{where}: id {record.id!r} was already used on line {seen[record.id]}.")
             seen[record.id] = number
             yield record.with_media_root(path.parent) if resolve_media else record
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file of records; what is wrong with its name is told in words."""
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file of records; check the path.") from None
+    except IsADirectoryError:
+        raise IsADirectoryError(f"{path}: a folder; give the file of records (JSON Lines) in it.") from None
+    except PermissionError:
+        raise PermissionError(f"{path}: cannot be read; check the permissions of the file of records.") from None
 
 
 def read_jsonl(path: str | os.PathLike[str], resolve_media: bool = True) -> list[VideoQARecord]:
@@ -234,7 +248,7 @@ def _check_messages(messages: Any, where: str) -> list[Message]:
             raise RecordError(f"{place}: expected exactly the keys 'role' and 'content'.")
         role = message["role"]
         if role not in ROLES:
-            raise RecordError(f"{place}: role {role!r} is not one of {ROLES}.")
+            raise RecordError(f"{place}: role {role!r} is not one of {ROLES}: {did_you_mean(role, ROLES)}")
         checked.append({"role": role, "content": _check_content(message["content"], role, place)})
     _check_turn_order([message["role"] for message in checked], where)
     return checked
@@ -275,8 +289,14 @@ def _check_block(block: Any, role: str, where: str) -> ContentBlock:
         if len(sources) != 1 and not (kind == "audio" and not set(block) & allowed):
             raise RecordError(f"{where}: a {kind} block needs exactly one of 'path' and 'url', a non-empty string.")
     else:
-        raise RecordError(f"{where}: type {kind!r} is not one of {('text', *MEDIA_TYPES)}.")
+        raise RecordError(
+            f"{where}: type {kind!r} is not one of {('text', *MEDIA_TYPES)}: "
+            f"{did_you_mean(kind, ('text', *MEDIA_TYPES))}"
+        )
     unknown = sorted(set(block) - allowed - {"type"})
     if unknown:
-        raise RecordError(f"{where}: unknown keys {unknown} in a {kind} block.")
+        raise RecordError(
+            f"{where}: unknown keys {unknown} in a {kind} block; it has {', '.join(sorted(allowed))}, and a part of a "
+            "video is a file of its own."
+        )
     return dict(block)  # type: ignore[return-value]

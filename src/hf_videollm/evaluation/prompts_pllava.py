@@ -18,6 +18,7 @@ from hf_videollm.evaluation.prompts import (
     to_chat_template,
     without_query_prompts,
 )
+from hf_videollm.models.option_names import did_you_mean
 
 __all__ = [
     "DESCRIBE_QUERY",
@@ -204,9 +205,12 @@ def prompt_style(benchmark: Benchmark, size: ModelSize = "7b", *, as_released: b
         ValueError: no such benchmark or size.
     """
     if benchmark not in SETTINGS or size not in get_args(ModelSize):
+        hint = (
+            did_you_mean(benchmark, SETTINGS) if benchmark not in SETTINGS else did_you_mean(size, get_args(ModelSize))
+        )
         raise ValueError(
             f"PLLaVA's evaluation has the benchmarks {', '.join(SETTINGS)} and the sizes "
-            f"{', '.join(get_args(ModelSize))}, not {benchmark!r} with {size!r}."
+            f"{', '.join(get_args(ModelSize))}, not {benchmark!r} with {size!r}: {hint}"
         )
     settings = SETTINGS[benchmark]
     name = settings.chatml_style if size == "34b" else settings.vicuna_style
@@ -238,7 +242,8 @@ def chat_template(name: str, benchmark: Benchmark | None = None) -> str:
         True
     """
     if name not in STYLES:
-        raise ValueError(f"PLLaVA has the prompt styles {', '.join(STYLES)}, not {name!r}.")
+        hint = did_you_mean(name, STYLES)
+        raise ValueError(f"PLLaVA has the prompt styles {', '.join(STYLES)}, not {name!r}: {hint}")
     if benchmark is None:
         return to_chat_template(without_query_prompts(STYLES[name]))
     own = prompt_style(benchmark)
@@ -264,9 +269,19 @@ def training_pieces(
         turns: (question, answer); the question of a caption is empty.
         instruction: the `i` of the first question of VideoChat2-IT, used as system text.
         media_alone: give media a turn of their own (off in the released scripts).
+
+    Raises:
+        ValueError: no such size.
     """
+    _check_size(size)
     name = ("train_yi" if size == "34b" else "train_vicuna") + ("_alone" if media_alone else "")
     return conversation_pieces(replace(STYLES[name], system=instruction), turns, num_media, placeholder)
+
+
+def _check_size(size: str) -> None:
+    sizes = get_args(ModelSize)
+    if size not in sizes:
+        raise ValueError(f"PLLaVA has no size {size!r}: {did_you_mean(size, sizes)}")
 
 
 def mvbench_query(question: str, options: Sequence[str]) -> str:

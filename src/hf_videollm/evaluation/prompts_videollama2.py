@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["GENERATION", "INSTRUCTIONS", "instruction"]
+from hf_videollm.models.option_names import did_you_mean
+
+__all__ = ["BARE_QUESTIONS", "GENERATION", "INSTRUCTIONS", "instruction"]
 
 # The original also passes `top_p=0.9` and `temperature=0.0`, which greedy decoding ignores.
 GENERATION: dict[str, Any] = {"do_sample": False, "max_new_tokens": 2048}
@@ -20,7 +22,7 @@ _SELECT = "Select the best answer to the following multiple-choice question base
 _SUBTITLES = "This video's subtitles are listed below:\n{subtitles}\n"
 _LISTED = "Question: {question}\nOptions:\n{options}\n" + _LETTER
 
-# Benchmark -> instruction. All other sets (ActivityNet-QA, MSVD-QA, VCGBench, MUSIC-AVQA, AVSD) ask the bare question.
+# Benchmark -> instruction.
 INSTRUCTIONS: dict[str, str] = {
     "egoschema": _SELECT + "\n{question}\nOptions:\n{options}\n" + _LETTER + " The best answer is: ",
     "mvbench": _LISTED,
@@ -34,6 +36,8 @@ INSTRUCTIONS: dict[str, str] = {
     "clotho_aqa": "Question: {question}\nAnswer the question using a single word.",
     "avssd": "Identify the event in the video.",
 }
+# Sets that ask the bare question.
+BARE_QUESTIONS: tuple[str, ...] = ("activitynet_qa", "avsd", "msvc", "msvd_qa", "music_avqa", "vcgbench")
 # Its rows bring their options with letters ("A. Apples.").
 _LETTERED = ("videomme",)
 
@@ -42,17 +46,21 @@ def instruction(benchmark: str, question: str = "", options: Sequence[str] = (),
     r"""What the official evaluation writes behind the placeholder and its line break.
 
     Args:
-        benchmark: key of `INSTRUCTIONS`, or any other set, which asks the bare question.
+        benchmark: key of `INSTRUCTIONS`, or one of `BARE_QUESTIONS`.
         options: what to choose from; the function puts letters before them, but Video-MME's own have theirs.
         subtitles: lines of the subtitles, for Video-MME.
 
     Raises:
-        ValueError: options are missing, or there are options or subtitles that the benchmark does not ask with.
+        ValueError: no such benchmark; the nearest one is named. Or options are missing, or there are options or
+            subtitles that the benchmark does not ask with.
 
     Example:
         >>> instruction("perception_test", "Who left?", ["A man", "A dog", "Nobody"]).splitlines()[:3]
         ['Question: Who left?', 'Options:', '(A) A man']
     """
+    known = (*INSTRUCTIONS, *BARE_QUESTIONS)
+    if benchmark not in known:
+        raise ValueError(f"VideoLLaMA2's evaluation has no benchmark {benchmark!r}: {did_you_mean(benchmark, known)}")
     template = INSTRUCTIONS.get(benchmark, "{question}")
     if bool(options) != ("{options}" in template):
         raise ValueError(f"{benchmark} is asked {'without' if options else 'with'} options.")

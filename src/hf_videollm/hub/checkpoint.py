@@ -1,15 +1,13 @@
 """Complete checkpoint folders: weights, configuration, processor, chat template, code and pipeline."""
 
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..atomic import atomic_folder
-
-DEFAULT_CHECKPOINT = "pllava-tiny"
+from ..known_models import bundled_checkpoints, default_checkpoint
 
 
 def save_checkpoint(
@@ -84,30 +82,6 @@ def _compare(facts: dict[str, tuple[Any, Any]]) -> None:
                 f"The processor belongs to another model: its {name} is {found}, the model's {expected}. "
                 "Pass the processor that the model was made or loaded with."
             )
-
-
-def bundled_checkpoints() -> dict[str, Path]:
-    """The small trained checkpoints that come with the package, by name."""
-    assets = Path(str(files("hf_videollm") / "assets"))
-    return {path.parent.name: path.parent for path in sorted(assets.glob("*/config.json"))}
-
-
-def default_checkpoint(name: str = DEFAULT_CHECKPOINT) -> str:
-    """Folder of a small trained checkpoint that comes with the package; it knows the synthetic clips and nothing else.
-
-    Args:
-        name: `"pllava-tiny"`, `"videollama2-av-tiny"`, which also hears, or `"ftfv-tiny"`.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint in this installation; those there are are named.
-    """
-    there = bundled_checkpoints()
-    if name not in there:
-        raise FileNotFoundError(
-            f"There is no bundled checkpoint {name!r}; this installation has {', '.join(there) or 'none'}. Reinstall "
-            "the package, or train the checkpoint again as examples/ describes."
-        )
-    return str(there[name])
 
 
 __all__ = ["bundled_checkpoints", "default_checkpoint", "save_checkpoint"]

@@ -243,6 +243,8 @@ def tune_alpha_on_file(
         raise ValueError(f"{source} is no local folder with a config.json, so the best alpha cannot be saved there.")
     records = read_jsonl(data)[:limit]
     pipe = load_pipeline(source, dtype=dtype, device=device)
+    # Before a bar stands on the screen.
+    _check_task(pipe.model, records, list(alphas), batch_size, max_new_tokens)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

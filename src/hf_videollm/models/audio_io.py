@@ -24,6 +24,7 @@ from .media_errors import (
     check_sampling_rate,
 )
 from .media_source import is_cut_short, is_frames, open_media
+from .option_names import names_options
 from .video_pyav import best_stream, import_pyav, open_container
 
 _TAGS = (b"ID3", b"TAG", b"APETAGEX")
@@ -32,6 +33,7 @@ _MAX_CHANNELS = 64  # FFmpeg's resampler takes no more
 _FAR = 2**62  # samples or ticks; numbers of FFmpeg end at 2**63
 
 
+@names_options
 def load_audio(
     source: Any,
     *,

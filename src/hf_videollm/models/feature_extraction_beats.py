@@ -15,6 +15,7 @@ from transformers.utils import TensorType
 
 from .audio_windows import WINDOW_POSITIONS, WindowPosition, window
 from .media_errors import UnsupportedSamples, check_sampling_rate
+from .option_names import refuse_unknown
 
 FRAME_SECONDS, STEP_SECONDS = 0.025, 0.01
 PREEMPHASIS = 0.97
@@ -148,8 +149,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             UnsupportedSamples: sound of a type that holds no samples (also a `TypeError` and a `ValueError`).
             TypeError: an unknown option.
         """
-        if unknown := set(kwargs) - set(AudioKwargs.__annotations__):
-            raise TypeError(f"BeatsFeatureExtractor has no option {', '.join(sorted(unknown))}.")
+        known = {*self.valid_kwargs.__annotations__} - {"raw_speech", "load_audio_backend"}
+        refuse_unknown(kwargs, known, type(self).__name__)
         rate = self.sampling_rate if sampling_rate is None else check_sampling_rate(sampling_rate)
         silence = self.pad_with_silence if pad_with_silence is None else pad_with_silence
         where = self.audio_window if audio_window is None else audio_window

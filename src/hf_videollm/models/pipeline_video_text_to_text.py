@@ -3,15 +3,54 @@
 Built on transformers' image-text-to-text pipeline: the same options and the same structure of results.
 """
 
+import inspect
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset
-from transformers import BatchFeature, GenerationConfig, ImageTextToTextPipeline
+from transformers import BatchFeature, GenerationConfig, GenerationMixin, ImageTextToTextPipeline
 from transformers.utils.chat_template_utils import Chat
 
 from .dataset_columns import without_decoding
+from .message_blocks import FOREIGN_TYPES, OTHER_NAMES
+from .option_names import did_you_mean, nearest, refuse_unknown
+from .processing_checked import in_rows, refuse_empty
 from .video_inputs import flatten_videos, is_single_video
+
+# What `generate` takes and the processor does not; the lengths are options of this pipeline and of tokenizers too.
+GENERATE_OPTIONS = frozenset(
+    {*GenerationConfig().to_dict(), *inspect.signature(GenerationMixin.generate).parameters}
+    | {"assistant_tokenizer", "tokenizer"}
+) - {"self", "inputs", "kwargs", "streamer", "max_new_tokens", "max_length"}
+# What transformers' image-text-to-text pipeline takes.
+PIPELINE_OPTIONS = frozenset(
+    {
+        "max_new_tokens",
+        "generate_kwargs",
+        "timeout",
+        "return_full_text",
+        "return_tensors",
+        "return_type",
+        "clean_up_tokenization_spaces",
+        "stop_sequence",
+        "continue_final_message",
+        "skip_special_tokens",
+        "processor_kwargs",
+        "batch_size",
+        "num_workers",
+    }
+)
+# What it passes on to chat templates.
+RENDERING_OPTIONS = frozenset({"chat_template", "tools", "documents", "sanitize_control_tokens"})
+# What a sample is made of.
+SAMPLE_KEYS = ("videos", "video", "images", "image", "audio", "text", "question", "messages")
+KINDS = ("videos", "images", "audio")
+# Facts of a record that no model sees, and what is refused by a message of its own.
+RECORD_KEYS = ("id", "metadata", "answer", "text_pair")
+# Options of a clip, which no column of a sample is read as.
+CLIP_COLUMNS = ("start", "end", "num_frames", "fps", "max_frames", *OTHER_NAMES)
+SOUND_TYPES = frozenset({"audio", *(name for name, kind in FOREIGN_TYPES.items() if kind == "audio")})
 
 
 class VideoTextToTextPipeline(ImageTextToTextPipeline):
@@ -53,8 +92,14 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         media_options = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
         for names in ("AUDIO_OPTIONS", "PROMPT_OPTIONS"):
             media_options |= set(getattr(self.processor, names, ()))
+        of_generation = GENERATE_OPTIONS & set(kwargs)
+        self._check_options(set(kwargs) - media_options - of_generation)
         processor_kwargs = dict(kwargs.pop("processor_kwargs", None) or {})
+        if twice := sorted(media_options & set(kwargs) & set(processor_kwargs)):
+            raise TypeError(f"{twice[0]} was passed twice, by itself and in processor_kwargs: leave one out.")
         processor_kwargs.update({name: kwargs.pop(name) for name in media_options & set(kwargs)})
+        if (timeout := kwargs.pop("timeout", None)) is not None:
+            processor_kwargs["timeout"] = timeout
         if processor_kwargs:
             kwargs["processor_kwargs"] = processor_kwargs
         # Options that decide the number of placeholders: prompt and model must agree on them.
@@ -62,7 +107,9 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if shared:
             generate_kwargs = {**(generate_kwargs or {}), **{name: processor_kwargs[name] for name in shared}}
         # The parent would hand these to the processor, which has no use for them.
-        of_generation = (set(GenerationConfig().to_dict()) & set(kwargs)) - {"max_new_tokens", "max_length"}
+        of_generation &= set(kwargs)
+        if twice := sorted(of_generation & set(generate_kwargs or {})):
+            raise TypeError(f"{twice[0]} was passed twice, by itself and in generate_kwargs: leave one out.")
         if of_generation:
             generate_kwargs = {**{name: kwargs.pop(name) for name in of_generation}, **(generate_kwargs or {})}
         if streamer is not None:
@@ -71,6 +118,18 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         return super()._sanitize_parameters(
             generate_kwargs=None if generate_kwargs is None else dict(generate_kwargs), **kwargs
         )
+
+    def _check_options(self, given: set[str]) -> None:
+        """Refuse options that neither this pipeline, nor processor, chat template or `generate` know.
+
+        Raises:
+            TypeError: the option and the nearest known one are named.
+        """
+        known = PIPELINE_OPTIONS | GENERATE_OPTIONS | RENDERING_OPTIONS
+        if hasattr(self.processor, "known_options"):
+            known |= self.processor.known_options()
+        words = set(re.findall(r"\b[a-z]+(?:_[a-z]+)*\b", str(getattr(self.processor, "chat_template", ""))))
+        refuse_unknown(given - words, known, type(self).__name__)
 
     def __call__(
         self, videos: Any = None, text: Any = None, *, images: Any = None, audio: Any = None, **kwargs: Any
@@ -103,12 +162,18 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if (videos is None and text is None) or (isinstance(text, list | tuple) and not text):
             raise ValueError("Pass at least a text, a chat or a video.")
         has_chat = _is_chat(videos) or _is_chat(text) or _is_chat_list(text)
+        if not has_chat and not _are_texts(text):
+            raise ValueError(f"text must be a string, a list of strings or a chat, not {type(text).__name__}.")
+        if text is not None:
+            refuse_empty(videos=videos, images=images, audio=audio)
         if has_chat and sum(given is not None for given in (videos, text, images, audio)) > 1:
             raise ValueError("A chat holds its media itself: pass it alone, without videos=, images=, audio= or text=.")
         if has_chat:
             chats = text if videos is None else videos
             inputs: Any = {"messages": chats} if _is_chat(chats) else [{"messages": chat} for chat in chats]
         elif text is None:
+            if images is not None or audio is not None:
+                raise ValueError("Images and audio need a text: pipe(images=..., text='What is this?').")
             inputs = _as_stream(videos)
         elif isinstance(text, str):
             inputs = {"videos": videos, "images": images, "audio": audio, "text": text}
@@ -130,7 +195,6 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if _holds_sound(sample) and getattr(self.processor, "audio_token", None) is None:
             raise ValueError(f"{type(self.model).__name__} cannot hear: leave the audio out.")
         processor_kwargs = dict(processing_kwargs.pop("processor_kwargs", None) or {})
-        processing_kwargs.pop("timeout", None)
         if (prompt := self._raw_prompt(sample)) is not None:
             if prompt != sample["text"] and "questions" in getattr(self.processor, "PROMPT_OPTIONS", ()):
                 # The text is the question alone; where it is a whole prompt, nobody knows which part of it asks.
@@ -148,7 +212,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         else:
             messages = _chat_messages(sample)
             if continue_final_message is None:
-                continue_final_message = messages[-1]["role"] == "assistant"
+                continue_final_message = messages[-1].get("role") == "assistant"
             row = self.processor.apply_chat_template(
                 messages,
                 continue_final_message=continue_final_message,
@@ -197,12 +261,24 @@ class _SampleDataset(Dataset):
         return self.samples[index]
 
 
+class _Sample(dict[str, Any]):
+    """What `_as_sample` makes of an item, known by its class so that it is made once."""
+
+
 def _is_message(item: Any) -> bool:
-    return isinstance(item, dict) and "role" in item and "content" in item
+    return isinstance(item, dict) and "role" in item
 
 
 def _is_chat(item: Any) -> bool:
     return isinstance(item, list | tuple) and bool(item) and all(map(_is_message, item))
+
+
+def _are_texts(text: Any) -> bool:
+    return (
+        text is None
+        or isinstance(text, str)
+        or (isinstance(text, list | tuple) and all(isinstance(part, str) for part in text))
+    )
 
 
 def _is_chat_list(items: Any) -> bool:
@@ -216,9 +292,9 @@ def _is_sample(item: Any) -> bool:
 def _as_stream(items: Any) -> Any:
     """One sample, a list of samples, or something to iterate over."""
     if _is_sample(items):
-        return items
+        return _as_sample(_checked(items))
     if isinstance(items, list | tuple) and items and all(_is_sample(item) or _is_chat(item) for item in items):
-        return list(items)
+        return [_as_sample(_checked(item)) for item in items]
     if isinstance(items, Iterator):
         # Wrapped, so that the parent does not look into the first item for a chat.
         return (_as_sample(item) for item in items)
@@ -240,6 +316,8 @@ def _pair(media: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
         is_single = is_single_video(items) if kind == "videos" else not isinstance(items, list | tuple)
         if items is None or is_single:
             return [items] * len(texts)
+        if any(isinstance(item, list | tuple) and not item for item in items):
+            raise ValueError(f"{kind} holds an empty list: pass None for a text without {kind}.")
         if len(items) != len(texts):
             raise ValueError(
                 f"{len(texts)} texts need {len(texts)} entries of {kind}, got {len(items)}: pass one for each text (or "
@@ -259,47 +337,94 @@ def _as_sample(item: Any) -> dict[str, Any]:
     Raises:
         ValueError: the item has none of these forms.
     """
+    if isinstance(item, _Sample):
+        return item
     if isinstance(item, Chat):  # what the parent makes of a list of messages
-        return {"messages": item.messages}
+        return _Sample(messages=item.messages)
     if _is_chat(item):
-        return {"messages": item}
+        return _Sample(messages=item)
     if isinstance(item, dict) and "text_pair" not in item:  # a pair of columns does not say which is the video
-        if "messages" in item:
-            return {"messages": item["messages"]}
-        text = item.get("text", item.get("question"))
+        _check_columns(item)
+        known = {key: item[key] for key in SAMPLE_KEYS if item.get(key) is not None}
+        text = known.pop("text", known.pop("question", None))
+        messages = known.pop("messages", text if _is_chat(text) else None)
+        if messages is not None:
+            if known or (text is not None and text is not messages):
+                raise ValueError("Messages name their media themselves: leave out the videos, images, audio and text.")
+            return _Sample(messages=messages)
         if isinstance(text, str):
-            videos, images = (_stored(item.get(f"{kind}s", item.get(kind))) for kind in ("video", "image"))
-            return {
-                "text": text,
-                "videos": [] if videos is None else flatten_videos(videos),
-                "images": _as_list(images),
-                # A dict with a waveform is for the processor to read.
-                "audio": _as_list(item.get("audio")),
-            }
-        if _is_chat(text):
-            return {"messages": text}
+            columns = {kind: _column(kind, known.get(kind, known.get(kind.removesuffix("s")))) for kind in KINDS}
+            return _Sample(text=text, **columns)
     raise ValueError(
         f"Cannot make a question from {type(item).__name__}: pass a chat, or a dict with 'text' and 'videos', or with "
         "'messages'."
     )
 
 
-def _as_list(media: Any) -> list[Any]:
-    return [] if media is None else list(media) if isinstance(media, list | tuple) else [media]
+def _checked(item: Any) -> Any:
+    """A sample that the user wrote, with no key that would be passed over.
+
+    Raises:
+        ValueError: an unknown key.
+    """
+    for key in item if _is_sample(item) else ():
+        if key not in SAMPLE_KEYS and key not in RECORD_KEYS:
+            raise ValueError(f"A sample has no key {key!r}: {did_you_mean(key, SAMPLE_KEYS)}")
+    return item
+
+
+def _check_columns(item: dict[str, Any]) -> None:
+    """Rows of a dataset have columns that are no input; refused are those that look as if they were one.
+
+    Raises:
+        ValueError: an option of a clip, a misspelt key, or two keys of one meaning.
+    """
+    given = [key for key, value in item.items() if value is not None]
+    for key in given:
+        if key in CLIP_COLUMNS:
+            raise ValueError(
+                f"A sample cannot hold {key!r}: pass it to the call, or write it into a message beside the name of "
+                "the video ({'type': 'video', 'path': ..., 'start': ...}); drop the column where it is none."
+            )
+        if key not in SAMPLE_KEYS and (meant := nearest(key, SAMPLE_KEYS + CLIP_COLUMNS, cutoff=0.8)):
+            raise ValueError(f"A sample has no key {key!r}: did you mean {' or '.join(meant)}?")
+    for pair in (("videos", "video"), ("images", "image"), ("text", "question")):
+        if set(pair) <= set(given):
+            raise ValueError(f"A sample holds {pair[0]!r} and {pair[1]!r}, which are one: leave one out.")
+
+
+def _column(kind: str, media: Any) -> list[Any]:
+    """The videos, images or sounds of a sample.
+
+    Raises:
+        ValueError: an empty list, or `None` in one.
+    """
+    if media is None:
+        return []
+    # A dict with a waveform is for the processor to read.
+    media = media if kind == "audio" else _stored(media)
+    refuse_empty(**{kind: media})
+    if kind == "videos":
+        in_rows(media, None, is_single_video, kind)
+        return flatten_videos(media)
+    media = list(media) if isinstance(media, list | tuple) else [media]
+    in_rows(media, None, lambda _: False, kind)
+    return media
 
 
 def _stored(video: Any) -> Any:
     """A video column of HF datasets with `decode=False` holds dicts of bytes and path."""
-    if isinstance(video, dict):
+    if isinstance(video, dict) and ("bytes" in video or "path" in video):
         return video["bytes"] if video.get("bytes") is not None else video["path"]
     return [_stored(item) for item in video] if isinstance(video, list) else video
 
 
 def _holds_sound(sample: dict[str, Any]) -> bool:
     """Whether there are sounds of their own; that of a video is the processor's matter."""
-    contents = [message["content"] for message in sample.get("messages", [])]
-    blocks = [block for content in contents if not isinstance(content, str) for block in content]
-    return bool(sample.get("audio")) or any(block.get("type") == "audio" for block in blocks)
+    contents = [message.get("content") for message in sample.get("messages", [])]
+    blocks = [block for content in contents if isinstance(content, list | tuple) for block in content]
+    kinds = [block.get("type") for block in blocks if isinstance(block, dict)]
+    return bool(sample.get("audio")) or not SOUND_TYPES.isdisjoint(kinds)
 
 
 def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
@@ -309,7 +434,7 @@ def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
         blocks += [{"type": "audio", "audio": sound} for sound in sample["audio"]]
         return [{"role": "user", "content": [*blocks, {"type": "text", "text": sample["text"]}]}]
     messages = [_without_none(message) for message in sample["messages"]]
-    if messages[-1]["role"] == "assistant" and isinstance(messages[-1]["content"], str):
+    if messages[-1].get("role") == "assistant" and isinstance(messages[-1].get("content"), str):
         # The parent joins the beginning of an answer and its continuation as text blocks.
         messages[-1]["content"] = [{"type": "text", "text": messages[-1]["content"]}]
     return messages
@@ -317,11 +442,16 @@ def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _without_none(message: dict[str, Any]) -> dict[str, Any]:
     """Arrow tables give every block every key; a block says what it is by the keys that have a value."""
-    content = message["content"]
-    if isinstance(content, str):
-        return {"role": message["role"], "content": content}
-    blocks = [{key: _stored(value) for key, value in block.items() if value is not None} for block in content]
-    return {"role": message["role"], "content": blocks}
+    message = {key: value for key, value in message.items() if value is not None}
+    if isinstance(message.get("content"), list | tuple):
+        message["content"] = [_block(block) if isinstance(block, dict) else block for block in message["content"]]
+    return message
+
+
+def _block(block: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _stored(value) if key in ("video", "image") else value for key, value in block.items() if value is not None
+    }
 
 
 __all__ = ["VideoTextToTextPipeline"]

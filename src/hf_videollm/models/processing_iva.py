@@ -86,7 +86,12 @@ class IvaProcessor(VideoLlmProcessor):
         return num_visual_tokens(num_frames)
 
     def apply_chat_template(
-        self, conversation: Any, chat_template: str | None = None, query_placement: str | None = None, **kwargs: Any
+        self,
+        conversation: Any,
+        chat_template: str | None = None,
+        *args: Any,
+        query_placement: str | None = None,
+        **kwargs: Any,
     ) -> Any:
         """As in transformers.
 
@@ -94,7 +99,8 @@ class IvaProcessor(VideoLlmProcessor):
             query_placement: `"last"`, `"every"` or `"none"`; the processor's own when `None`.
 
         Raises:
-            ValueError: an unknown placement, or query tokens are asked for and the processor has none.
+            ValueError: an unknown placement, one that the chat template does not read, or query tokens are asked for
+                and the processor has none.
         """
         check_placement(query_placement, (None, "none", *QUERY_PLACEMENTS))
         if query_placement in QUERY_PLACEMENTS and not self.num_query_tokens:
@@ -103,10 +109,14 @@ class IvaProcessor(VideoLlmProcessor):
                 "adapter."
             )
         placement = query_placement or (self.query_placement if self.num_query_tokens else "none")
-        # A template of the user's may know nothing of it.
         if "query_placement" in str(chat_template or self.chat_template):
             kwargs["query_placement"] = placement
-        return super().apply_chat_template(conversation, chat_template, **kwargs)
+        elif query_placement is not None:
+            raise ValueError(
+                f"query_placement={query_placement!r}, but this chat template does not read it: leave it out, or take "
+                "the template that came with the processor."
+            )
+        return super().apply_chat_template(conversation, chat_template, *args, **kwargs)
 
     def get_text_with_replacements(
         self,

@@ -4,6 +4,7 @@ Prompts and images are the business of the image-LLM's processor. Where a prompt
 placeholders of its vectors, and beside the prompt it gives the user's question, which LinVT reads with the video.
 """
 
+import inspect
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoProcessor, BatchFeature, ProcessorMixin
+from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessingKwargs
 
 from .configuration_linvt import LinVTConfig, check_module_options
@@ -30,9 +32,12 @@ from .linvt_prompts import (
     with_images,
 )
 from .media_errors import MediaWarning
-from .processing_video_llm import fetch_image
+from .message_blocks import read_chats
+from .option_names import plain_type_errors
+from .processing_checked import PARTS, CheckedProcessor, in_rows
+from .processing_video_llm import fetch_image, fetching
 from .processing_xgen_mm import XgenMMProcessor
-from .transformers_compat import add_defaults, class_of_transformers, rendering_options
+from .transformers_compat import add_defaults, class_of_transformers
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs
 
@@ -49,7 +54,7 @@ class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-
     videos_kwargs: LinVTVideoProcessorKwargs
 
 
-class LinVTProcessor(ProcessorMixin):
+class LinVTProcessor(CheckedProcessor):
     """Makes model inputs for LinVT before any image-LLM.
 
     ```python
@@ -246,10 +251,27 @@ class LinVTProcessor(ProcessorMixin):
         frames = [f"{name}_videos" for name in self.image_processor.model_input_names]
         return list(dict.fromkeys([*self.image_llm_processor.model_input_names, *frames, *own]))
 
+    def option_groups(self) -> dict[str, set[str]]:
+        """As in the base, with those of the image-LLM; frames take what its image processor takes."""
+        groups = super().option_groups()
+        inner = self.image_llm_processor.valid_processor_kwargs.__annotations__
+        for group in ("text_kwargs", "images_kwargs"):
+            groups[group] |= set(getattr(inner.get(group), "__annotations__", ()))
+        groups["videos_kwargs"] |= groups["images_kwargs"]
+        return groups
+
+    def known_options(self) -> set[str]:
+        """Names of all options of a call, those of the image-LLM's processor among them."""
+        inner = self.image_llm_processor
+        names = {*inner.valid_processor_kwargs.__annotations__, *inspect.signature(inner.__call__).parameters}
+        names -= {*PARTS, "images", "text", "videos", "audio", "args", "kwargs"}
+        return super().known_options() | names | set(self.PROMPT_OPTIONS)
+
     def num_video_tokens(self, num_frames: int) -> int:
         """Placeholders of one video, however many frames it has."""
         return self.num_tokens_per_video
 
+    @plain_type_errors()
     def __call__(
         self,
         images: Any = None,
@@ -267,7 +289,7 @@ class LinVTProcessor(ProcessorMixin):
             text: a prompt or a list of prompts, with the image-LLM's placeholder for each image and `video_token` for
                 each video.
             videos: videos of all prompts in their order; see `video_io.load_video` for what a video may be.
-            audio: none of the image-LLMs hears.
+            audio: refused, as none of the image-LLMs hears.
             questions: what is asked of the videos: one string for each prompt, `None` where nothing is. Prompts do not
                 tell: with videos and without questions LinVT reads the videos for no question in particular, which is
                 not what it does in a chat. A warning says so; `questions=[None]` says that it is meant.
@@ -286,19 +308,20 @@ class LinVTProcessor(ProcessorMixin):
             ValueError: the prompts hold more or fewer placeholders than there are media; options that mean nothing.
             MediaError: a video cannot be read; the message names it.
         """
-        if audio is not None:
-            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", MediaWarning, stacklevel=2)
         if images is None and text is None and videos is None and linvt_chat is None:
             raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
+        self.check_options(kwargs)
+        self.check_media(images, videos, audio)
         # Which question counts is known by the conversation.
         kwargs.pop("recondition", None)
+        how = fetching(kwargs)
         video_options, frame_options = self._options_of_videos(kwargs)
-        hosts = tuple(video_options.get("allowed_hosts") or ())
-        images = _fetched(images, hosts)
+        images = _fetched(images, **how)
         if linvt_chat is not None:
             videos = linvt_chat.videos
-        sources = [] if videos is None else flatten_videos(videos)
         rows = None if text is None else [text] if isinstance(text, str) else list(text)
+        videos = in_rows(videos, None if rows is None else len(rows), is_single_video, "videos")
+        sources = [] if videos is None else flatten_videos(videos)
         if rows is not None:
             rows = self._marked_rows(rows, videos, len(sources), None if linvt_chat is None else linvt_chat.kinds)
         if not sources:
@@ -360,13 +383,17 @@ class LinVTProcessor(ProcessorMixin):
         valid = set(ImagesKwargs.__annotations__)
         valid |= set(getattr(getattr(self.image_processor, "valid_kwargs", None), "__annotations__", {}))
         frames = {**{name: kwargs[name] for name in valid & set(kwargs)}, **nested}
-        return reading, {name: value for name, value in frames.items() if name not in NO_FRAME_OPTIONS}
+        return reading, frames
 
     def _frames(
         self, sources: list[Any], options: dict[str, Any], frame_options: dict[str, Any]
     ) -> tuple[dict[str, torch.Tensor], list[Any]]:
         """What the image processor makes of the frames, and what is known of the videos."""
         options = {name: value for name, value in options.items() if name != "return_metadata"}
+        options["input_data_format"] = frame_options.get("input_data_format")
+        if frame_options.get("data_format") not in (None, "channels_first", ChannelDimension.FIRST):
+            raise ValueError(f"data_format={frame_options['data_format']!r} cannot be had of frames: leave it out.")
+        frame_options = {name: value for name, value in frame_options.items() if name not in NO_FRAME_OPTIONS}
         clips = self.video_processor.read_frames(sources, **options)
         pictures = [list(clip.frames) for clip in clips]
         frames = frame_inputs(self.image_processor, self.image_llm_type, pictures, **frame_options)
@@ -427,7 +454,7 @@ class LinVTProcessor(ProcessorMixin):
                 "LinVT reads videos for a question, and was given none: pass questions=[...], one for each prompt, or "
                 "use apply_chat_template, which finds it. questions=[None] says that there is none.",
                 MediaWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
             questions = [None] * num_rows
         questions = [questions] if isinstance(questions, str) else list(questions)
@@ -449,9 +476,11 @@ class LinVTProcessor(ProcessorMixin):
     def apply_chat_template(
         self,
         conversation: Any,
+        chat_template: str | None = None,
         *args: Any,
         tokenize: bool = False,
-        processor_kwargs: dict[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        recondition: bool | None = None,
         **kwargs: Any,
     ) -> Any:
         """As in transformers. The template sees an image where a video is, and so writes it like one.
@@ -460,29 +489,39 @@ class LinVTProcessor(ProcessorMixin):
         `recondition=True` of the last: with the first, what was computed for a conversation stays right when it goes
         on. `questions` in `processor_kwargs` says it instead.
         """
-        is_single = bool(conversation) and isinstance(conversation[0], Mapping)
-        conversations = [conversation] if is_single else list(conversation)
-        processor_kwargs = dict(processor_kwargs or {})
-        recondition = kwargs.pop("recondition", None)
-        recondition = processor_kwargs.pop("recondition", None) if recondition is None else recondition
+        rules = self.block_rules(chat_template)
+        rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
+        conversations, is_batched = read_chats(conversation, rules)
+        asked = options.pop("recondition", None)
+        recondition = asked if recondition is None else recondition
         recondition = self.recondition if recondition is None else recondition
-        shown = [[with_images(message) for message in chat] for chat in conversations]
+        if tokenize:
+            conversations, options = self.with_video_options(conversations, options)
+            self._check_media(conversations, options, rendering)
         chat = ChatMedia(
             [media_kinds(chat) for chat in conversations],
             [named_videos(chat) for chat in conversations],
             [question_of(chat, recondition) for chat in conversations],
         )
-        rendering = rendering_options(kwargs, {**processor_kwargs, "linvt_chat": chat}) if tokenize else kwargs
-        prompts = super().apply_chat_template(
-            shown[0] if is_single else shown, *args, **{**rendering, "tokenize": tokenize}
+        shown = [[with_images(message) for message in chat] for chat in conversations]
+        if tokenize:
+            options["linvt_chat"] = chat
+        # Not the parent's, which would read the messages again, and miss the videos.
+        prompts = super(CheckedProcessor, self).apply_chat_template(
+            shown if is_batched else shown[0],
+            chat_template,
+            *args,
+            tokenize=tokenize,
+            processor_kwargs=options,
+            **rendering,
         )
         if tokenize:
             return prompts
-        rows = [prompts] if is_single else prompts
+        rows = prompts if is_batched else [prompts]
         count = sum(kinds.count("video") for kinds in chat.kinds)
         marked = self._marked_rows(rows, None, count, chat.kinds)
         written = [MARKED.sub(lambda _: self.video_token, row) for row in marked]
-        return written[0] if is_single else written
+        return written if is_batched else written[0]
 
     def collate(self, rows: Sequence[BatchFeature], padding_side: str | None = None) -> BatchFeature:
         """Join outputs of the processor (`return_tensors="pt"`) into one batch.
@@ -571,11 +610,11 @@ def _class_of_transformers(name: str) -> Any:
     return found
 
 
-def _fetched(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
-    """The same images, nested as they were, those at an address downloaded by the rules of videos."""
+def _fetched(images: Any, **how: Any) -> Any:
+    """The same images, nested as they were, those in files and at addresses read by the rules of videos."""
     if isinstance(images, list | tuple):
-        return [_fetched(image, allowed_hosts) for image in images]
-    return fetch_image(images, allowed_hosts)
+        return [_fetched(image, **how) for image in images]
+    return fetch_image(images, **how)
 
 
 def _count_videos(videos: Any) -> int:

@@ -1,20 +1,24 @@
 """Text and media of a batch -> model inputs; what the processors of all designs share."""
 
-import warnings
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
-from .media_errors import Deadline, MediaLimits, MediaWarning
-from .media_source import open_media
+from .media_addresses import host_names
+from .media_errors import Deadline, MediaLimits
+from .media_frames import load_picture
+from .processing_checked import CheckedProcessor, in_rows
 from .transformers_compat import add_defaults
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_video_llm import VideoLlmVideoProcessorKwargs
+
+# How bare base64 of a PNG, JPEG, GIF or WebP begins; transformers reads it too.
+BASE64_HEADS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 
 
 @add_defaults
@@ -24,7 +28,7 @@ class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[ca
     videos_kwargs: VideoLlmVideoProcessorKwargs
 
 
-class VideoLlmProcessor(ProcessorMixin):
+class VideoLlmProcessor(CheckedProcessor):
     """Image processor, video processor and tokenizer in one.
 
     A design overrides `num_image_tokens` and `num_video_tokens`: the numbers of placeholders of one image or video.
@@ -90,8 +94,10 @@ class VideoLlmProcessor(ProcessorMixin):
         Raises:
             ValueError: the nesting gives a prompt other media than its placeholders ask for.
         """
-        if text is not None:
-            rows = [text] if isinstance(text, str) else list(text)
+        rows = None if text is None else [text] if isinstance(text, str) else list(text)
+        videos = in_rows(videos, None if rows is None else len(rows), is_single_video, "videos")
+        images = in_rows(images, None if rows is None else len(rows), _is_single_image, "images")
+        if rows is not None:
             if not rows:
                 raise ValueError("text is an empty list: pass at least one prompt.")
             videos_per_row = media_per_row(videos, len(rows), is_single_video, _count_videos)
@@ -99,7 +105,7 @@ class VideoLlmProcessor(ProcessorMixin):
             _check_rows(rows, self.video_token, videos_per_row, "video")
             _check_rows(rows, self.image_token, images_per_row, "image")
         videos = flatten_videos(videos) if videos is not None else None
-        images = _flat_images(images, _allowed_hosts(kwargs))
+        images = _flat_images(images, **fetching(kwargs))
         return super().prepare_inputs_layout(images, text, videos or None, audio, **kwargs)
 
     def validate_inputs(
@@ -112,9 +118,6 @@ class VideoLlmProcessor(ProcessorMixin):
         """
         if images is None and text is None and videos is None and audio is None:
             raise ValueError(f"{type(self).__name__} needs at least one of text, images, videos and audio.")
-        if audio is not None and self._audio_processor is None:
-            # Processors of transformers take every modality; silence would let the user believe that it was heard.
-            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", MediaWarning, stacklevel=2)
         if text is None:
             return
         if not all(isinstance(sample, str) for sample in text):
@@ -243,9 +246,10 @@ def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Te
     return torch.cat(padded)
 
 
-def _allowed_hosts(kwargs: dict[str, Any]) -> tuple[str, ...]:
-    nested = kwargs.get("videos_kwargs") or {}
-    return tuple(kwargs.get("allowed_hosts") or nested.get("allowed_hosts") or ())
+def fetching(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """How the files of a call are fetched: `allowed_hosts` and `timeout`, by themselves or among options of videos."""
+    options = {**(kwargs.get("videos_kwargs") or {}), **kwargs}
+    return {"allowed_hosts": tuple(host_names(options.get("allowed_hosts"))), "timeout": options.get("timeout")}
 
 
 def _is_single_image(images: Any) -> bool:
@@ -265,30 +269,39 @@ def _check_rows(rows: Sequence[str], token: str, per_row: list[int] | None, kind
             )
 
 
-def _flat_images(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
+def _flat_images(images: Any, **how: Any) -> Any:
     """Images without the empty places of prompts that have none; `None` when nothing is left."""
     if not isinstance(images, list | tuple):
-        return None if images is None else fetch_image(images, allowed_hosts)
-    flat = [_flat_images(image, allowed_hosts) for image in images]
+        return None if images is None else fetch_image(images, **how)
+    flat = [_flat_images(image, **how) for image in images]
     return [image for image in flat if image is not None] or None
 
 
-def fetch_image(images: Any, allowed_hosts: tuple[str, ...]) -> Any:
-    """Download an image by the rules of videos, before transformers would fetch any address; others stay as they are.
+def fetch_image(image: Any, allowed_hosts: Sequence[str] = (), timeout: float | None = None) -> Any:
+    """Read an image from a path, address, data URL or bytes by the rules of videos; others stay as they are.
+
+    Args:
+        image: of any kind.
+        allowed_hosts: hosts of http(s) addresses; none by default.
+        timeout: seconds that reading may take; those of `MediaLimits` if `None`.
 
     Raises:
         UnsafeURL: the host is not allowed.
+        MediaError: the file cannot be read; the message names it.
     """
-    if not (isinstance(images, str) and images.startswith(("http://", "https://"))):
-        return images
-    limits = MediaLimits()
-    with (
-        open_media(images, limits, allowed_hosts, Deadline(limits.timeout)) as handle,
-        handle.reading() as stream,
-        Image.open(stream) as picture,
-    ):
-        limits.check_picture(images, *picture.size)
-        return picture.convert("RGB")
+    if not isinstance(image, str | os.PathLike | bytes | bytearray):
+        return image
+    if isinstance(image, str) and image.startswith(BASE64_HEADS) and not os.path.exists(image):
+        image = f"data:image;base64,{image}"
+    limits = MediaLimits() if timeout is None else MediaLimits(timeout=timeout)
+    return load_picture(image, limits, Deadline(limits.timeout), allowed_hosts)
 
 
-__all__ = ["VideoLlmProcessor", "VideoLlmProcessorKwargs", "fetch_image", "placeholder_id", "write_replacements"]
+__all__ = [
+    "VideoLlmProcessor",
+    "VideoLlmProcessorKwargs",
+    "fetch_image",
+    "fetching",
+    "placeholder_id",
+    "write_replacements",
+]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,8 +14,12 @@ from .audio_windows import take_clips
 from .chat_template_videollama2 import default_chat_template
 from .configuration_beats import num_audio_tokens
 from .feature_extraction_beats import BeatsAudioKwargs
+from .media_addresses import host_names
 from .media_errors import MediaLimits, check_interval
 from .media_source import source_name
+from .message_blocks import read_chats, source_of
+from .option_names import refuse_unknown
+from .processing_checked import in_rows
 from .processing_video_llm import placeholder_id
 from .processing_videollama2 import VideoLlama2Processor, VideoLlama2ProcessorKwargs, processor_options
 from .transformers_compat import add_defaults
@@ -32,6 +36,8 @@ class VideoLlama2AVAudioKwargs(BeatsAudioKwargs, total=False):  # type: ignore[c
     audio_sampling (`str`): `"clips"` (eight clips of two seconds, as in the original) or `"contiguous"`.
     audio_clip_divisor (`int`): 8 spreads the clips as in the original, 7 lets the last one end with the sound.
     max_audio_seconds (`float`): refuse to decode more sound than this from one file.
+    audio_options (`list[dict]`): `start`, `end` and `sampling_rate` of each sound of its own, which go before those of
+        the call; `None` where the call's hold.
     video_audio (`list`): the sounds of the videos, one entry for each, instead of those in their files: waveforms at
         the feature extractor's rate, files, or `None` for no sound.
     """
@@ -41,6 +47,7 @@ class VideoLlama2AVAudioKwargs(BeatsAudioKwargs, total=False):  # type: ignore[c
     audio_sampling: str | None
     audio_clip_divisor: int | None
     max_audio_seconds: float | int | None
+    audio_options: list[Any] | tuple[Any, ...] | None
     video_audio: Any
 
 
@@ -60,6 +67,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
     """
 
     valid_processor_kwargs = VideoLlama2AVProcessorKwargs
+    SOUND_OPTIONS: ClassVar[tuple[str, ...]] = ("start", "end", "sampling_rate")
     default_chat_template = default_chat_template(("image", "video", "audio"))
     # What a pipeline call may pass to this processor, besides the options of videos.
     AUDIO_OPTIONS: ClassVar[tuple[str, ...]] = (
@@ -68,6 +76,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         "audio_sampling",
         "audio_clip_divisor",
         "max_audio_seconds",
+        "audio_options",
         "video_audio",
         # Those of the feature extractor.
         "sampling_rate",
@@ -183,7 +192,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         """
         images, text, videos, _ = super().prepare_inputs_layout(images, text, videos, None, **kwargs)
         wishes = self._wishes(kwargs)
-        sounds = [self._read_sound(sound, wishes) for sound in flatten_sounds(audio)]
+        sounds = self._read_sounds(audio, text, wishes)
         if videos is not None and wishes["use_audio_in_video"] and wishes["video_audio"] is None:
             videos = [read_once(video, wishes["limits"], wishes["allowed_hosts"]) for video in videos]
         tracks = self._read_tracks(videos or [], wishes)
@@ -198,26 +207,40 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             ValueError: a value that means nothing; the possible ones are listed.
         """
         nested = {**(kwargs.get("videos_kwargs") or {}), **(kwargs.get("audio_kwargs") or {})}
-        names = (*self.AUDIO_OPTIONS, "start", "end", "on_decode_error", "allowed_hosts")
+        if given := [
+            name for name in ("raw_speech", "load_audio_backend") if {**nested, **kwargs}.get(name) is not None
+        ]:
+            raise ValueError(f"{given[0]} means nothing here: sounds are read by PyAV, from audio= or a message.")
+        names = (*self.AUDIO_OPTIONS, "start", "end", "on_decode_error", "allowed_hosts", "timeout", "video_options")
         wishes = {name: kwargs.get(name, nested.get(name)) for name in names}
         for name in ("use_audio_in_video", "missing_audio", "audio_sampling", "audio_clip_divisor"):
             wishes[name] = getattr(self, name) if wishes[name] is None else wishes[name]
         seconds = wishes["max_audio_seconds"]
         _check_options(wishes["missing_audio"], wishes["audio_sampling"], wishes["audio_clip_divisor"], seconds)
-        check_interval(wishes["start"], wishes["end"])
         for name in ("pad_with_silence", "sampling_rate"):
             wishes[name] = getattr(self.feature_extractor, name) if wishes[name] is None else wishes[name]
         wishes["sampling_rate"] = check_sampling_rate(wishes["sampling_rate"])
-        wishes["limits"] = MediaLimits()
-        if seconds is not None:
-            wishes["limits"] = MediaLimits(max_audio_seconds=seconds)
-        wishes["allowed_hosts"] = tuple(wishes["allowed_hosts"] or ())
+        budgets = {"max_audio_seconds": seconds, "timeout": wishes["timeout"]}
+        wishes["limits"] = MediaLimits(**{name: value for name, value in budgets.items() if value is not None})
+        wishes["allowed_hosts"] = tuple(host_names(wishes["allowed_hosts"]))
         wishes["audio_window"] = wishes["audio_window"] or self.feature_extractor.audio_window
         return wishes
 
     def _reading(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
         options = {name: wishes[name] for name in ("limits", "allowed_hosts")}
         return {**options, "on_decode_error": wishes["on_decode_error"] or self.video_processor.on_decode_error}
+
+    def _read_sounds(self, audio: Any, text: Any, wishes: Mapping[str, Any]) -> list[np.ndarray]:
+        """Sounds of their own, each with its own options before those of the call."""
+        num_rows = None if text is None else 1 if isinstance(text, str) else len(text)
+        sounds = flatten_sounds(in_rows(audio, num_rows, _is_one_sound, "audio"))
+        entries = wishes["audio_options"]
+        entries = [None] * len(sounds) if entries is None else list(entries)
+        if len(entries) != len(sounds):
+            raise ValueError(f"audio_options has {len(entries)} entries for {len(sounds)} sounds: pass one per sound.")
+        for index, own in enumerate(entries):
+            refuse_unknown(own or {}, self.SOUND_OPTIONS, f"audio_options[{index}]")
+        return [self._read_sound(sound, {**wishes, **(own or {})}) for sound, own in zip(sounds, entries, strict=True)]
 
     def _read_sound(self, sound: Any, wishes: Mapping[str, Any]) -> np.ndarray:
         """A sound of its own; always one window."""
@@ -234,9 +257,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             raise ValueError(f"video_audio has {len(replaced)} entries for {len(videos)} videos: pass one per video.")
         in_clips = wishes["audio_sampling"] == "clips"
         rate = self.feature_extractor.sampling_rate
-        reading = {**self._reading(wishes), **self._cut(wishes, whole=in_clips or wishes["audio_window"] != "start")}
+        whole = in_clips or wishes["audio_window"] != "start"
+        clips = self.video_processor.options_of_each(wishes["video_options"], len(videos), wishes)
         tracks: list[np.ndarray | None] = []
-        for source in videos if replaced is None else replaced:
+        for source, clip in zip(videos if replaced is None else replaced, clips, strict=True):
+            reading = {**self._reading(wishes), **self._cut(clip, whole)}
             if replaced is not None and (isinstance(source, dict) or hasattr(source, "__array__")):
                 track: np.ndarray | None = as_waveform(source, rate, self.feature_extractor, **reading)
             else:
@@ -251,6 +276,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
     def _cut(self, wishes: Mapping[str, Any], whole: bool) -> dict[str, float | None]:
         """Which part of a file to decode: where only the start is heard, no more than that of a long sound."""
         start, end = wishes["start"], wishes["end"]
+        check_interval(start, end)
         return {"start": start, "end": end if whole else _earlier(end, start, self.feature_extractor.max_seconds)}
 
     def _checked(self, wave: np.ndarray, source: Any, wishes: Mapping[str, Any]) -> np.ndarray:
@@ -322,9 +348,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
     def apply_chat_template(
         self,
         conversation: Any,
+        chat_template: str | None = None,
         *args: Any,
+        tokenize: bool = False,
         load_audio_from_video: bool | None = None,
-        processor_kwargs: dict[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """As in transformers; sounds are read by the rules of videos (limits, allowed hosts, formats of FFmpeg).
@@ -332,26 +360,40 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         Args:
             load_audio_from_video: transformers' name of `use_audio_in_video`.
 
-        An empty `{"type": "audio"}` behind a video, which transformers asks for with that option, says nothing here:
-        the sound of a video needs no place of its own.
+        A sound of its own may have `start`, `end` and (bare waveforms) `sampling_rate` beside its name; those of a
+        video cut its sound too. An empty `{"type": "audio"}` behind a video, which transformers asks for with
+        `load_audio_from_video`, says nothing here: the sound of a video needs no place of its own.
         """
-        processor_kwargs = dict(processor_kwargs or {})
+        rules = self.block_rules(chat_template)
+        rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
         if load_audio_from_video is not None:
-            processor_kwargs.setdefault("use_audio_in_video", load_audio_from_video)
-        is_single = bool(conversation) and isinstance(conversation[0], Mapping)
-        conversations = [conversation] if is_single else list(conversation)
-        if kwargs.get("tokenize"):
-            wishes = self._wishes({**kwargs, **processor_kwargs})
-            cut = self._cut(wishes, whole=wishes["audio_window"] != "start")
-            # What this leaves is at the extractor's rate, and cut at its beginning when it is processed.
-            wishes.update(start=None, end=cut["end"], audio_window="whole")
-            read = partial(self._read_sound, wishes=wishes)
-            processor_kwargs = _at_rate(self.feature_extractor.sampling_rate, processor_kwargs)
+            options.setdefault("use_audio_in_video", load_audio_from_video)
+        chats, is_batched = read_chats(conversation, rules)
+        sounds: list[np.ndarray] = []
+        if tokenize:
+            wishes = self._wishes(options)
+
+            def read(sound: Any, own: Mapping[str, Any]) -> np.ndarray:
+                sounds.append(self._read_sound(sound, {**wishes, **own}))
+                return sounds[-1]
+
+            chats = [[_with_sounds(message, read) for message in chat] for chat in chats]
+            options = _at_rate(self.feature_extractor.sampling_rate, options)
         else:
-            read = None
-        conversations = [[_with_sounds(message, read) for message in chat] for chat in conversations]
+            chats = [[_with_sounds(message, None) for message in chat] for chat in chats]
+        if sounds:
+            if wishes["audio_options"] is not None:
+                raise TypeError("audio_options belong to sounds outside of messages: write them into the blocks.")
+            # What was read has been cut, and has the extractor's rate.
+            done = {"start": None, "end": None, "sampling_rate": self.feature_extractor.sampling_rate}
+            options["audio_options"] = [done] * len(sounds)
         return super().apply_chat_template(
-            conversations[0] if is_single else conversations, *args, processor_kwargs=processor_kwargs, **kwargs
+            chats if is_batched else chats[0],
+            chat_template,
+            *args,
+            tokenize=tokenize,
+            processor_kwargs=options,
+            **rendering,
         )
 
     def _get_num_multimodal_tokens(
@@ -394,6 +436,10 @@ def _check_options(missing_audio: Any, audio_sampling: Any, audio_clip_divisor: 
         raise ValueError(f"max_audio_seconds={max_audio_seconds!r}: give seconds, more than zero.")
 
 
+def _is_one_sound(sounds: Any) -> bool:
+    return not isinstance(sounds, list | tuple) or (bool(sounds) and all(isinstance(part, Real) for part in sounds))
+
+
 def _earlier(end: float | None, start: float | None, seconds: float) -> float:
     """The end of a clip that need not be longer than `seconds`."""
     latest = (start or 0.0) + seconds
@@ -410,19 +456,22 @@ def _at_rate(sampling_rate: int, processor_kwargs: Mapping[str, Any]) -> dict[st
     return changed
 
 
-def _with_sounds(message: Mapping[str, Any], read: Callable[[Any], np.ndarray] | None) -> dict[str, Any]:
+def _with_sounds(
+    message: Mapping[str, Any], read: Callable[[Any, Mapping[str, Any]], np.ndarray] | None
+) -> dict[str, Any]:
     """A copy of a message whose sounds are waveforms; without `read` they stay as they are."""
     content = message.get("content")
     if not isinstance(content, list | tuple):
         return dict(message)
     blocks: list[Any] = []
     for block in content:
-        if block.get("type") == "audio":
-            sources = [block[key] for key in ("audio", "url", "path") if block.get(key) is not None]
-            if not sources and blocks and blocks[-1].get("type") == "video":
+        if block["type"] == "audio":
+            source = source_of(block)
+            if source is None and blocks and blocks[-1]["type"] == "video":
                 continue
-            if read is not None:
-                block = {"type": "audio", "audio": read(sources[0])} if sources else block
+            if read is not None and source is not None:
+                own = {name: block[name] for name in VideoLlama2AVProcessor.SOUND_OPTIONS if name in block}
+                block = {"type": "audio", "audio": read(source, own)}
         blocks.append(block)
     return {**message, "content": blocks}
 

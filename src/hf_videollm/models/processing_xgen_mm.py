@@ -2,10 +2,10 @@
 
 from typing import Any, ClassVar
 
-from transformers import ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
+from .processing_checked import CheckedProcessor
 from .processing_video_llm import placeholder_id
 from .transformers_compat import add_defaults
 
@@ -48,7 +48,7 @@ class XgenMMProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call
     """Keyword arguments of XGen-MM's processor."""
 
 
-class XgenMMProcessor(ProcessorMixin):
+class XgenMMProcessor(CheckedProcessor):
     """Image processor and tokenizer in one.
 
     The image processor is `SiglipImageProcessor(size={"height": 384, "width": 384})`, which squeezes every image into

@@ -15,7 +15,6 @@ import torch
 import transformers
 from transformers import GenerationMixin, PreTrainedModel, QuantizedCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.processing_utils import ProcessorMixin
 
 # --- The key-value cache is called `past_key_values` up to 5.23, and `cache` from 5.24 on. ----------------------------
 # Until 5.24 is the oldest supported release. What lets callers use the old name (the argument `past_key_values` of our
@@ -220,17 +219,6 @@ def add_defaults(kwargs_class: Any) -> Any:
     return kwargs_class
 
 
-def rendering_options(kwargs: dict[str, Any], processor_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments for `ProcessorMixin.apply_chat_template`, from options of its own and of the processor.
-
-    Of options in both places, 5.20 and 5.21 drop those that stand in the right one. So all go to the one place where
-    any of them stand. Until 5.22 is the oldest supported release.
-    """
-    if set(kwargs) <= set(inspect.signature(ProcessorMixin.apply_chat_template).parameters):
-        return {**kwargs, "processor_kwargs": processor_kwargs}
-    return {**processor_kwargs, **kwargs}
-
-
 # --- Classes that only some releases have. ----------------------------------------------------------------------------
 
 
@@ -269,6 +257,5 @@ __all__ = [
     "one_cache",
     "rename_cache",
     "rename_checkpointing",
-    "rendering_options",
     "why_not_croppable",
 ]

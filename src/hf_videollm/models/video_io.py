@@ -40,6 +40,7 @@ from .media_errors import (
 )
 from .media_frames import FrameList
 from .media_source import MediaHandle, VideoSource, is_frames, open_media, source_name
+from .option_names import names_options
 from .video_backends import available_backends, is_usable, open_reader
 from .video_clip import TIME_SLACK, Clip, DecodingStopped, FrameCountChanged, FrameReader
 
@@ -86,6 +87,7 @@ class ClipMetadata(VideoMetadata):
         return [float(self.frame_times[index]) for index in indices]
 
 
+@names_options
 def load_video(
     source: VideoSource,
     *,
@@ -162,6 +164,7 @@ def load_video(
             second.close()
 
 
+@names_options
 def probe_video(
     source: VideoSource,
     *,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
     """
 
     valid_kwargs = LinVTVideoProcessorKwargs
+    CLIP_OPTIONS: ClassVar[tuple[str, ...]] = (*VideoLlmVideoProcessor.CLIP_OPTIONS, "sampling")
     do_resize = False
     do_center_crop = False
     do_rescale = False
@@ -63,7 +64,12 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
     sampling = "uniform"
 
     def read_frames(
-        self, videos: Any, video_metadata: Any = None, frame_times: Sequence[Any] | None = None, **kwargs: Any
+        self,
+        videos: Any,
+        video_metadata: Any = None,
+        frame_times: Sequence[Any] | None = None,
+        video_options: Any = None,
+        **kwargs: Any,
     ) -> list[FramesInTime]:
         """Frames of each video, their times, and what is known of it.
 
@@ -71,6 +77,7 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
             videos: one video or a (nested) list of them; see `video_io.load_video` for what a video may be.
             video_metadata: what is known of frames without a file, one entry per video.
             frame_times: see `LinVTVideoProcessorKwargs`.
+            video_options: see `VideoLlmVideoProcessorKwargs`.
             kwargs: options of this processor.
 
         Raises:
@@ -83,10 +90,11 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
         if len(given) != len(sources):
             raise ValueError(f"frame_times has {len(given)} entries for {len(sources)} videos: pass one per video.")
         kwargs.update(do_rescale=False, do_normalize=False, return_metadata=True)
+        wishes = self.options_of_each(video_options, len(sources), kwargs)
         clips = []
-        for source, facts, times in zip(sources, known, given, strict=True):
+        for source, facts, times, options in zip(sources, known, given, wishes, strict=True):
             # One by one, since videos may have different sizes.
-            clip = self.preprocess([source], video_metadata=[facts], **kwargs)
+            clip = self.preprocess([source], video_metadata=[facts], **options)
             frames, found = clip["pixel_values_videos"][0], clip["video_metadata"][0]
             if frames.is_floating_point():
                 raise ValueError(
@@ -95,9 +103,9 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
             if times is None:
                 # Of frames that were chosen before, only the user knows which they are.
                 is_chosen = (
-                    kwargs.get("do_sample_frames") is False and getattr(facts, "frames_indices", None) is not None
+                    options.get("do_sample_frames") is False and getattr(facts, "frames_indices", None) is not None
                 )
-                times = seconds_of(facts if is_chosen else found, kwargs.get("start") or 0.0)
+                times = seconds_of(facts if is_chosen else found, options.get("start") or 0.0)
             if times is not None and len(times) != len(frames):
                 raise ValueError(
                     f"{source_name(source)}: {len(times)} frame_times for {len(frames)} frames: pass one per frame, "

@@ -1,23 +1,33 @@
 """From video files, arrays or frames to pixel values; what the video processors of all designs share."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from huggingface_hub.dataclasses import validate_typed_dict
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BaseVideoProcessor
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ChannelDimension, PILImageResampling
 from transformers.processing_utils import VideosKwargs
 from transformers.video_utils import VideoMetadata
 
+from .media_addresses import host_names
 from .media_errors import check_interval, check_num_frames
 from .media_source import source_name
+from .option_names import plain_type_errors, refuse_unknown
 from .video_clip import TIME_SLACK
 from .video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
 from .video_io import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
+
+# What videos come out as, whatever is asked: any other value would be passed over.
+NEVER_OTHERWISE: dict[str, tuple[Any, ...]] = {
+    "data_format": ("channels_first", ChannelDimension.FIRST),
+    "do_pad": (True,),
+}
 
 
 class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -26,17 +36,22 @@ class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[c
     start (`float`): beginning of the clip, in seconds of the file as in `load_video`.
     end (`float`): end of the clip, likewise.
     video_backend (`str`): decoder, one of `video_io.available_backends()` or `"auto"`.
-    allowed_hosts (`list[str]`): hosts that http(s) videos may come from; none by default.
+    allowed_hosts (`list[str]`): hosts that http(s) videos may come from; none by default. One may be a string.
     on_decode_error (`str`): `"raise"`, or `"truncate"` to use the frames before the damage.
     max_frames (`int`): refuse to return more frames than this.
+    timeout (`float`): seconds that reading one file may take, download included.
+    video_options (`list[dict]`): options of each video alone (those in `CLIP_OPTIONS`), `None` or an empty dict where
+        those of the call hold. They go before those of the call.
     """
 
     start: float | int | None
     end: float | int | None
     video_backend: str | None
-    allowed_hosts: list[str] | tuple[str, ...] | None
+    allowed_hosts: str | list[str] | tuple[str, ...] | None
     on_decode_error: str | None
     max_frames: int | None
+    timeout: float | int | None
+    video_options: list[Any] | tuple[Any, ...] | None
 
 
 def check_sampling(
@@ -79,6 +94,33 @@ def check_one_size(sizes: set[tuple[int, ...]]) -> None:
         )
 
 
+def _merged(call: Mapping[str, Any], own: Mapping[str, Any], most_frames: int) -> dict[str, Any]:
+    """Options of one video: its own, and those of the call that they do not contradict.
+
+    Args:
+        call: of the call.
+        own: of the video.
+        most_frames: what the call allows.
+
+    Raises:
+        ValueError: frames by number and by rate at once, or a choice among frames that are to be taken as they are.
+    """
+    merged = {**call, **own}
+    if own and call.get("do_sample_frames") is False:
+        raise ValueError(f"{', '.join(sorted(own))} of a video choose frames: leave out do_sample_frames=False.")
+    for name, other in (("num_frames", "fps"), ("fps", "num_frames")):
+        if name in own:
+            merged["do_sample_frames"] = True
+            if other not in own:
+                merged.pop(other, None)
+    if merged.get("fps") is not None and merged.get("num_frames") is not None:
+        raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
+    if "max_frames" in own:
+        # A message may come from anyone: it lowers a budget, and never raises it.
+        merged["max_frames"] = min(own["max_frames"], most_frames)
+    return merged
+
+
 class FrameClock:
     """From seconds of the file to frame numbers: by the times of the frames, or by the rate where those are unknown."""
 
@@ -116,6 +158,8 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
 
     valid_kwargs = VideoLlmVideoProcessorKwargs
     model_input_names: ClassVar[list[str]] = ["pixel_values_videos", "num_video_frames"]
+    # What may be said of each video alone: in `video_options`, and in a message beside its name.
+    CLIP_OPTIONS: ClassVar[tuple[str, ...]] = ("start", "end", "num_frames", "fps", "max_frames")
     resample = PILImageResampling.BICUBIC
     image_mean = OPENAI_CLIP_MEAN
     image_std = OPENAI_CLIP_STD
@@ -210,15 +254,69 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
             MediaError: a video cannot be read; the message names it.
             ValueError: `num_frames` and `fps` were both asked for, or the videos come out in different sizes.
         """
-        if kwargs.get("fps") is not None and kwargs.get("num_frames") is not None:
-            raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
+        self._check_call(kwargs)
         sources = flatten_videos(videos)
+        if not sources:
+            raise ValueError("There is no video in the list: give one at least.")
         metadata = flatten_metadata(kwargs.pop("video_metadata", None), len(sources))
-        decoded = [self.decode(source, known, **kwargs) for source, known in zip(sources, metadata, strict=True)]
+        options = self.options_of_each(kwargs.pop("video_options", None), len(sources), kwargs)
+        decoded = [
+            self.decode(source, known, **wishes)
+            for source, known, wishes in zip(sources, metadata, options, strict=True)
+        ]
         kwargs.update(do_sample_frames=False, input_data_format="channels_first")
-        return super().preprocess(
-            [frames for frames, _ in decoded], video_metadata=[known for _, known in decoded], **kwargs
-        )
+        # They have done their work; a video may have had others.
+        kwargs = {name: value for name, value in kwargs.items() if name not in self.CLIP_OPTIONS}
+        with plain_type_errors():
+            return super().preprocess(
+                [frames for frames, _ in decoded], video_metadata=[known for _, known in decoded], **kwargs
+            )
+
+    def _check_call(self, kwargs: Mapping[str, Any]) -> None:
+        """Refuse options that nobody knows, or that say what is never done.
+
+        Raises:
+            TypeError: an unknown option, or one of a wrong type.
+            ValueError: one that cannot be had.
+        """
+        refuse_unknown(kwargs, {*self.valid_kwargs.__annotations__, "return_tensors"}, type(self).__name__)
+        with plain_type_errors():
+            # Metadata have more forms than transformers allows for.
+            validate_typed_dict(self.valid_kwargs, {name: kwargs[name] for name in kwargs if name != "video_metadata"})
+        if kwargs.get("do_sample_frames") is False and (
+            given := [name for name in ("num_frames", "fps", "start", "end") if kwargs.get(name) is not None]
+        ):
+            raise ValueError(f"{' and '.join(given)} choose frames: leave out do_sample_frames=False.")
+        for name, values in NEVER_OTHERWISE.items():
+            if kwargs.get(name) is not None and kwargs[name] not in values:
+                raise ValueError(f"{name}={kwargs[name]!r} cannot be had, only {values[0]!r}: leave it out.")
+
+    def options_of_each(self, video_options: Any, num_videos: int, call: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The options that hold for each video: its own before those of the call.
+
+        Args:
+            video_options: see `VideoLlmVideoProcessorKwargs`.
+            num_videos: how many there are.
+            call: options of the call.
+
+        Raises:
+            TypeError: a video has an option of no meaning for one video.
+            ValueError: another number of entries than of videos, or options that contradict each other.
+        """
+        entries = [None] * num_videos if video_options is None else list(video_options)
+        if len(entries) != num_videos:
+            raise ValueError(f"video_options has {len(entries)} entries for {num_videos} videos: pass one per video.")
+        options = []
+        most_frames = self._option("max_frames", call) or MediaLimits().max_frames
+        for index, entry in enumerate(entries):
+            if entry is not None and not isinstance(entry, Mapping):
+                raise TypeError(f"video_options[{index}] is a {type(entry).__name__}: give a dict, or None.")
+            own = {name: value for name, value in (entry or {}).items() if value is not None}
+            refuse_unknown(own, self.CLIP_OPTIONS, f"video_options[{index}]")
+            with plain_type_errors():
+                validate_typed_dict(self.valid_kwargs, own)
+            options.append(_merged(call, own, most_frames))
+        return options
 
     def decode(
         self, source: VideoSource, metadata: VideoMetadata | None = None, **kwargs: Any
@@ -230,8 +328,8 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
             metadata: what is known of frames without a file (frame rate); files tell it themselves.
         """
         sampler = self._sampler(metadata, **kwargs)
-        max_frames = self._option("max_frames", kwargs)
-        limits = MediaLimits() if max_frames is None else MediaLimits(max_frames=max_frames)
+        budgets = {"max_frames": self._option("max_frames", kwargs), "timeout": kwargs.get("timeout")}
+        limits = MediaLimits(**{name: value for name, value in budgets.items() if value is not None})
         if sampler is not None and (num_frames := sampler.keywords["num_frames"]) is not None:
             check_frame_budget(num_frames, limits)
         try:
@@ -253,7 +351,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
                 backend=self._option("video_backend", kwargs),
                 limits=limits,
                 # By the call alone: a downloaded processor_config.json must not open the network.
-                allowed_hosts=tuple(kwargs.get("allowed_hosts") or ()),
+                allowed_hosts=tuple(host_names(kwargs.get("allowed_hosts"))),
                 on_decode_error=self._option("on_decode_error", kwargs),
                 frame_fn=self.frame_fn(**kwargs),
             )
@@ -271,18 +369,15 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         """
         return None
 
-    def _option(self, name: str, kwargs: dict[str, Any]) -> Any:
+    def _option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
         value = kwargs.get(name)
         return getattr(self, name, None) if value is None else value
 
     def _sampler(self, metadata: VideoMetadata | None, **kwargs: Any) -> partial | None:
         """The call for one video that chooses its frames; `None` to take them all."""
         wishes = {name: kwargs.get(name) for name in ("num_frames", "fps", "start", "end")}
-        if not self._option("do_sample_frames", kwargs):
-            if wishes["start"] is not None or wishes["end"] is not None:
-                # num_frames and fps say how to sample, so they lapse as everywhere in transformers; a clip would be
-                # lost.
-                raise ValueError("start and end choose frames: leave out do_sample_frames=False.")
+        # An option of the call that chooses frames goes before a checkpoint that takes all of them.
+        if not self._option("do_sample_frames", kwargs) and all(value is None for value in wishes.values()):
             return None
         check_sampling(**wishes)
         if wishes["fps"] is None:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_videollm.data.records import drop_none
+from hf_videollm.models.message_blocks import BlockRules, media_blocks, read_chats, source_of
 
 __all__ = ["IGNORE_INDEX", "VideoDataCollator"]
 
 IGNORE_INDEX = -100
+# Other trainers read media from columns.
+MEDIA_COLUMNS = ("images", "image", "videos", "video", "audio", "audios")
 # With frames from a cache, everything up to the normalisation has been done.
 CACHED_FRAMES_KWARGS = {"do_sample_frames": False, "do_resize": False, "do_center_crop": False}
 
@@ -61,7 +63,9 @@ class VideoDataCollator:
             that the model must be told too (`num_tokens_per_frame` of FTFV).
 
         Raises:
-            ValueError: a row has nothing to learn, is longer than `max_length`, or the template marks no answers.
+            TypeError: an option that the processor does not know.
+            ValueError: a row has nothing to learn, holds what would be passed over, or is longer than `max_length`; or
+                the template marks no answers.
         """
         template = self.processor.chat_template
         if not template or "generation" not in str(template):
@@ -69,10 +73,11 @@ class VideoDataCollator:
                 "The chat template does not mark the assistant's words with {% generation %} ... {% endgeneration %}, "
                 "so it is unknown what to train on. Add the tags to the template of the processor."
             )
-        conversations = [self._conversation(row) for row in rows]
+        chats = [self._chat(row) for row in rows]
+        conversations = [self._from_caches(chat) for chat in chats]
         options = {
             "padding": True,
-            **self._media_kwargs(rows),
+            **self._media_kwargs(chats),
             **(self.processor_kwargs or {}),
             **{name: self._rng.choice(values) for name, values in (self.vary or {}).items()},
         }
@@ -83,7 +88,7 @@ class VideoDataCollator:
             if "frame_times" in getattr(self.processor.video_processor.valid_kwargs, "__annotations__", {}):
                 # As when files are read: one entry per video, in reading order through the whole batch.
                 known = getattr(self.frames, "times", lambda path: None)
-                videos["frame_times"] = [known(path) for path in _videos(rows)]
+                videos["frame_times"] = [known(path) for path in _videos(chats)]
             options["videos_kwargs"] = videos
         batch = self.processor.apply_chat_template(
             conversations,
@@ -115,33 +120,58 @@ class VideoDataCollator:
         shapes = {name: tuple(value.shape) for name, value in batch.items() if hasattr(value, "shape")}
         return f"{' '.join(parts)}\n{shapes}"
 
-    def _conversation(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-        # Also a copy: apply_chat_template writes into the messages it is given.
-        messages = drop_none(row["messages"])
-        for message in messages:
-            if isinstance(message["content"], list):
-                message["content"] = [self._from_caches(block) for block in message["content"]]
-        return messages
+    def _chat(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The messages of a row in one form; a copy, because apply_chat_template writes into what it is given."""
+        name = f"The row with id {row.get('id')!r}"
+        if beside := sorted(key for key in MEDIA_COLUMNS if row.get(key) is not None):
+            raise ValueError(
+                f"{name} has media in {', '.join(beside)}: name them in its messages, which are trained on."
+            )
+        if row.get("messages") is None:
+            raise ValueError(f"{name} has no messages: give them in the form of a chat.")
+        try:
+            chats, _ = read_chats([row["messages"]], self._rules())
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return chats[0]
 
-    def _from_caches(self, block: Mapping[str, Any]) -> Mapping[str, Any]:
-        if block["type"] == "video" and self.frames is not None:
-            return {"type": "video", "video": self.frames[block["path"]]}
+    def _rules(self) -> BlockRules:
+        """What the processor understands in messages; one of transformers knows no options of videos."""
+        if hasattr(self.processor, "block_rules"):
+            return self.processor.block_rules()
+        return BlockRules({}, template=str(self.processor.chat_template))
+
+    def _from_caches(self, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {**message, "content": [self._block(block) for block in message["content"]]}
+            if isinstance(message["content"], list)
+            else message
+            for message in chat
+        ]
+
+    def _block(self, block: Mapping[str, Any]) -> Mapping[str, Any]:
+        cache = {"video": self.frames, "audio": self.sounds}.get(block["type"])
         # A sound without a name is that of the video before it.
-        if block["type"] == "audio" and self.sounds is not None and "path" in block:
-            sound = self.sounds[block["path"]]
-            return block if sound is None else {"type": "audio", "audio": sound}
-        return block
+        if cache is None or (source := source_of(block)) is None:
+            return block
+        if given := sorted(set(self._rules().options.get(block["type"], ())) & set(block)):
+            raise ValueError(
+                f"{source}: {', '.join(given)} in a message cannot be had of a cache, which holds whole clips: train "
+                "without frame_cache, or cut the files."
+            )
+        cached = cache[source]
+        return block if cached is None else {"type": block["type"], block["type"]: cached}
 
     def _does(self, step: str) -> bool:
         """Whether the video processor does that to frames; LinVT leaves their size to the image processor."""
         return bool(getattr(self.processor.video_processor, step, False))
 
-    def _media_kwargs(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _media_kwargs(self, chats: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
         options: dict[str, Any] = {}
-        if self.sounds is not None and _videos(rows):
+        if self.sounds is not None and _videos(chats):
             # One entry per video, in reading order through the whole batch.
             # What a file without sound gets is the processor's matter, so that one is named instead.
-            sounds = ((path, self.sounds[path]) for path in _videos(rows))
+            sounds = ((path, self.sounds[path]) for path in _videos(chats))
             options["video_audio"] = [path if sound is None else sound for path, sound in sounds]
         return options
 
@@ -159,13 +189,8 @@ class VideoDataCollator:
                 )
 
 
-def _videos(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    blocks = (block for row in rows for message in row["messages"] for block in _blocks(message["content"]))
-    return [block["path"] for block in blocks if block["type"] == "video"]
-
-
-def _blocks(content: Any) -> list[Mapping[str, Any]]:
-    return content if isinstance(content, list) else []
+def _videos(chats: Sequence[Sequence[Mapping[str, Any]]]) -> list[Any]:
+    return [source_of(block) for block in media_blocks(chats, "video")]
 
 
 def _count_repeats(words: list[str]) -> list[str]:

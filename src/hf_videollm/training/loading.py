@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.option_names import did_you_mean
 
 __all__ = ["load_for_training", "unmatched_modules"]
 
@@ -36,7 +37,8 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
         return AutoModelForImageTextToText.from_pretrained(source), AutoProcessor.from_pretrained(source)
     stored = AutoConfig.from_pretrained(source)
     if unknown := sorted(name for name in model_options if not hasattr(stored, name)):
-        raise ValueError(f"model_options: {type(stored).__name__} has no field {', '.join(unknown)}.")
+        hint = did_you_mean(unknown[0], set(stored.to_dict()))
+        raise ValueError(f"model_options: {type(stored).__name__} has no field {', '.join(unknown)}: {hint}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model, found = AutoModelForImageTextToText.from_pretrained(

@@ -43,6 +43,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl
+from hf_videollm.models.option_names import did_you_mean
 from hf_videollm.models.transformers_compat import rename_checkpointing
 from hf_videollm.training.audio_cache import AudioCache
 from hf_videollm.training.collator import VideoDataCollator
@@ -75,6 +76,15 @@ DEFAULT_ARGUMENTS: dict[str, Any] = {
     "bf16": False,
     "gradient_checkpointing": False,
     "report_to": "none",
+}
+
+
+# Fields that are no strings or switches: a string in place of a list would be read letter by letter.
+FIELD_TYPES: dict[str, type] = {
+    "kinds": list,
+    "trainable": list,
+    **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments"), dict),
+    **dict.fromkeys(("merge_turns", "split_rounds", "still_frames", "sound_only"), bool),
 }
 
 
@@ -120,7 +130,15 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     known = [entry.name for entry in fields(Recipe)]
     unknown = sorted(set(content) - set(known))
     if unknown:
-        raise RecipeError(f"{source}: unknown fields {unknown}; known are {known}.")
+        hint = did_you_mean(unknown[0], known)
+        raise RecipeError(f"{source}: unknown fields {unknown}; known are {known}; {hint}")
+    for name, value in content.items():
+        kind = FIELD_TYPES.get(name)
+        if value is not None and kind is not None and not isinstance(value, kind):
+            raise RecipeError(f"{source}: {name} must be a {kind.__name__}, not {value!r}.")
+    for name, values in (content.get("vary") or {}).items():
+        if not isinstance(values, list):
+            raise RecipeError(f"{source}: vary.{name} must be a list of values, not {values!r}.")
     return Recipe(**content)
 
 
@@ -164,7 +182,7 @@ def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """
     names = [name for name, _ in model.named_parameters()]
     chosen: set[str] = set()
-    for pattern in patterns:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = [name for name in names if re.search(pattern, name)]
         if not matches:
             raise RecipeError(f"trainable: the pattern {pattern!r} matches no parameter, e.g. not {names[0]!r}.")
@@ -190,6 +208,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     records = _read_records(recipe)
     if model is None or processor is None:
         model, processor = _load(recipe)
+    _check_vary(recipe, processor)
     if recipe.trainable is not None:
         freeze_all_but(model, recipe.trainable)
     frames = _open_frames(recipe, processor)
@@ -213,6 +232,14 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         processing_class=processor,
         peft_config=_lora_config(recipe.lora, model),
     )
+
+
+def _check_vary(recipe: Recipe, processor: Any) -> None:
+    if recipe.vary and hasattr(processor, "check_options"):
+        try:
+            processor.check_options(recipe.vary)
+        except TypeError as error:
+            raise RecipeError(f"vary: {error}") from error
 
 
 def show_sample(recipe: Recipe) -> str:
@@ -310,6 +337,9 @@ def _arguments(recipe: Recipe) -> dict[str, Any]:
         for name, value in recipe.arguments.items()
         if name in FIXED_ARGUMENTS and value != FIXED_ARGUMENTS[name]
     }
+    known = {entry.name for entry in fields(SFTConfig) if entry.init}
+    if unknown := sorted(set(rename_checkpointing(recipe.arguments)) - known):
+        raise RecipeError(f"arguments: trl.SFTConfig has no {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
     if clashes:
         raise RecipeError(f"arguments: {sorted(clashes)} cannot be changed; video batches need {FIXED_ARGUMENTS}.")
     given = rename_checkpointing(recipe.arguments)
@@ -321,6 +351,9 @@ def _lora_config(options: Mapping[str, Any] | None, model: nn.Module) -> Any:
         return None
     from peft import LoraConfig
 
+    known = {entry.name for entry in fields(LoraConfig) if entry.init}
+    if unknown := sorted(set(options) - known):
+        raise RecipeError(f"lora: peft.LoraConfig has no {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
     for name in ("modules_to_save", "target_modules"):
         if missing := unmatched_modules(model, options.get(name)):
             raise RecipeError(

@@ -1,0 +1,113 @@
+"""Which models there are: those that come with the package, folders, and names at the Hub."""
+
+import difflib
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+DEFAULT_CHECKPOINT = "pllava-tiny"
+# For one question whether a model exists; downloads have limits of their own.
+HUB_SECONDS = 10.0
+
+
+def bundled_checkpoints() -> dict[str, Path]:
+    """The small trained checkpoints that come with the package, by name, the default one first."""
+    assets = Path(str(files("hf_videollm") / "assets"))
+    found = {path.parent.name: path.parent for path in sorted(assets.glob("*/config.json"))}
+    return {name: found[name] for name in sorted(found, key=lambda name: name != DEFAULT_CHECKPOINT)}
+
+
+def default_checkpoint(name: str = DEFAULT_CHECKPOINT) -> str:
+    """Folder of a small trained checkpoint that comes with the package; it knows the synthetic clips and nothing else.
+
+    Args:
+        name: one of `bundled_checkpoints()`.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint in this installation; those there are are named.
+    """
+    there = bundled_checkpoints()
+    if name not in there:
+        raise FileNotFoundError(
+            f"There is no bundled checkpoint {name!r}{_did_you_mean(name, there)}; this installation has "
+            f"{', '.join(there) or 'none'}. Reinstall the package, or train the checkpoint as examples/ describes."
+        )
+    return str(there[name])
+
+
+def find_model(source: str | os.PathLike[str] | None) -> str:
+    """A folder or Hub id from what a user calls a model; a mistyped name is found out in seconds, without retries.
+
+    Args:
+        source: folder, name of a bundled checkpoint (unless there is a folder of that name here), or Hub id such as
+            `org/name`; the default checkpoint if `None`.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no such model at the Hub; similar names are told.
+        NotADirectoryError: it is a file.
+        OSError: the Hub cannot be asked, or does not let this user in.
+    """
+    if source is None:
+        return default_checkpoint()
+    text = os.fspath(source)
+    if not text.strip():
+        raise ValueError(
+            f"The name of the model is empty: give a folder, a Hub id or one of {', '.join(bundled_checkpoints())}."
+        )
+    if os.path.isdir(text):
+        return text
+    if os.path.isfile(text):
+        raise NotADirectoryError(f"{text} is a file: give the checkpoint folder that holds it.")
+    bundled = bundled_checkpoints()
+    if text in bundled:
+        return str(bundled[text])
+    parent = os.path.dirname(text.rstrip(os.sep)) or "."
+    is_path = text.startswith((".", "~", os.sep)) or text.count("/") != 1 or os.path.isdir(text.split("/")[0])
+    if is_path:
+        names = {entry.name: entry for entry in os.scandir(parent) if entry.is_dir()} if os.path.isdir(parent) else {}
+        hint = _did_you_mean(os.path.basename(text.rstrip(os.sep)), [*names, *(bundled if parent == "." else ())])
+        kinds = "a checkpoint folder, a Hub id such as org/name"
+        raise FileNotFoundError(f"{text}: no such folder{hint}. Give {kinds}, or one of {', '.join(bundled)}.")
+    _ask_hub(text)
+    return text
+
+
+def _ask_hub(name: str) -> None:
+    """Find out with one request whether the Hub has this model; libraries would ask for each file, with retries."""
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except HFValidationError:
+        raise FileNotFoundError(f"{name}: no such folder, and no name that the Hub could have; check it.") from None
+    except GatedRepoError:
+        raise PermissionError(
+            f"{name}: the Hub asks for your consent first; visit its page, then hf auth login."
+        ) from None
+    except RepositoryNotFoundError:
+        raise FileNotFoundError(
+            f"{name}: no such folder, and the Hub has no such model, or a private one; check the name, or log in with "
+            "hf auth login."
+        ) from None
+    except OfflineModeIsEnabled:
+        raise FileNotFoundError(
+            f"{name}: no such folder, and not downloaded before; HF_HUB_OFFLINE forbids to ask the Hub."
+        ) from None
+    # The Hub's client passes on errors of several libraries.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise OSError(
+            f"{name}: no such folder, not downloaded before, and the Hub does not answer ({reason.rstrip('.')}); check "
+            "name and connection."
+        ) from None
+
+
+def _did_you_mean(name: str, known: object) -> str:
+    found = difflib.get_close_matches(name.lower(), list(known), n=2)  # type: ignore[call-overload]
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+__all__ = ["DEFAULT_CHECKPOINT", "bundled_checkpoints", "default_checkpoint", "find_model"]

@@ -1,0 +1,264 @@
+"""Messages with media, from every usual form into one: nothing in them is passed over in silence.
+
+A block is `{"type": "text", "text": ...}`, or names one medium: `{"type": "video", "path": ...}` (or `url`, or `video`,
+which holds frames or bytes), and so `image` and `audio`. Blocks of OpenAI's form (`image_url`, `video_url`,
+`audio_url`, `input_audio`) become these. A video may have options of its own beside its name, also under Qwen's names.
+"""
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .option_names import did_you_mean
+
+SOURCE_KEYS = {
+    "image": ("image", "url", "path", "base64"),
+    "video": ("video", "url", "path"),
+    "audio": ("audio", "url", "path"),
+}
+# OpenAI's name of a block -> ours.
+FOREIGN_TYPES = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
+BLOCK_TYPES = ("text", *SOURCE_KEYS, *FOREIGN_TYPES)
+# Names of qwen-vl-utils -> ours.
+OTHER_NAMES = {"video_start": "start", "video_end": "end", "nframes": "num_frames"}
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+# All but the first two are read by chat templates of language models that call tools or think aloud.
+MESSAGE_KEYS = (
+    "role",
+    "content",
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+)
+
+
+@dataclass(frozen=True)
+class BlockRules:
+    """What a processor understands.
+
+    Args:
+        options: by kind of medium, the options that a block may have.
+        call_options: options of a whole call, which a block may not have.
+        template: text of the chat template; names that stand in it are known.
+    """
+
+    options: Mapping[str, Collection[str]]
+    call_options: Collection[str] = ()
+    template: str = ""
+
+    def template_says(self, word: str) -> bool:
+        """Whether the chat template knows this role or type of a block: it stands there in quotes."""
+        return f"'{word}'" in self.template or f'"{word}"' in self.template
+
+    def template_reads(self, key: str) -> bool:
+        """Whether the chat template reads this key of a message."""
+        pattern = rf"\b(?:message|msg|m)(?:\.|\[['\"]|\.get\(['\"]){re.escape(key)}\b"
+        return re.search(pattern, self.template) is not None
+
+
+def read_chats(conversation: Any, rules: BlockRules) -> tuple[list[list[dict[str, Any]]], bool]:
+    """Conversations in our form; what was given stays as it is.
+
+    Args:
+        conversation: a list of messages, or a list of such lists.
+        rules: what is understood.
+
+    Returns:
+        Copies of the messages, with blocks in our form, the options of videos beside their names; and whether there
+        was a list of conversations.
+
+    Raises:
+        ValueError: something is empty, or of an unknown type, role or name; the message says where.
+    """
+    conversation = getattr(conversation, "messages", conversation)
+    if not isinstance(conversation, list | tuple) or not conversation:
+        raise ValueError("The conversation is empty: give a list of messages with 'role' and 'content'.")
+    is_batched = isinstance(conversation[0], list | tuple) or hasattr(conversation[0], "messages")
+    if not is_batched:
+        return [_messages(conversation, rules, "")], False
+    return [_messages(chat, rules, f"conversation {index}, ") for index, chat in enumerate(conversation)], True
+
+
+def take_video_options(
+    chats: Sequence[Sequence[Mapping[str, Any]]], names: Collection[str]
+) -> tuple[list[list[dict[str, Any]]], list[dict[str, Any]] | None]:
+    """The messages without options of videos, and these for each video in reading order; `None` where there are none.
+
+    Args:
+        chats: of `read_chats`.
+        names: of the options.
+    """
+    found: list[dict[str, Any]] = []
+
+    def bare(block: Mapping[str, Any]) -> dict[str, Any]:
+        if block["type"] != "video":
+            return dict(block)
+        found.append({name: value for name, value in block.items() if name in names})
+        return {name: value for name, value in block.items() if name not in names}
+
+    stripped = [
+        [
+            {**message, "content": [bare(block) for block in message["content"]]}
+            if isinstance(message.get("content"), list)
+            else dict(message)
+            for message in chat
+        ]
+        for chat in chats
+    ]
+    return stripped, found if any(found) else None
+
+
+def media_blocks(chats: Sequence[Sequence[Mapping[str, Any]]], kind: str) -> Iterator[Mapping[str, Any]]:
+    """The blocks of one kind, `"image"`, `"video"` or `"audio"`, in reading order."""
+    for chat in chats:
+        for message in chat:
+            content = message.get("content")
+            for block in content if isinstance(content, list | tuple) else ():
+                if block["type"] == kind:
+                    yield block
+
+
+def source_of(block: Mapping[str, Any]) -> Any:
+    """What a block of our form names; `None` where it names nothing."""
+    return next((block[key] for key in SOURCE_KEYS[block["type"]] if key in block), None)
+
+
+def _messages(chat: Any, rules: BlockRules, where: str) -> list[dict[str, Any]]:
+    messages = getattr(chat, "messages", chat)
+    if not isinstance(messages, list | tuple) or not messages:
+        raise ValueError(f"{where}there are no messages: give a list of them, with 'role' and 'content'.")
+    return [_message(message, rules, f"{where}message {index}") for index, message in enumerate(messages)]
+
+
+def _message(item: Any, rules: BlockRules, where: str) -> dict[str, Any]:
+    message = _without_none(item, f"{where} is a {type(item).__name__}: give {{'role': ..., 'content': ...}}.")
+    for key in message:
+        if key not in MESSAGE_KEYS and not rules.template_reads(key):
+            raise ValueError(f"{where} has the unknown key {key!r}: {did_you_mean(key, MESSAGE_KEYS)}")
+    role = message.get("role")
+    if not isinstance(role, str):
+        raise ValueError(f"{where} has no role: give one of {', '.join(ROLES)}.")
+    if role not in ROLES and not rules.template_says(role):
+        raise ValueError(f"{where} has the unknown role {role!r}: {did_you_mean(role, ROLES)}")
+    content = message.get("content")
+    if isinstance(content, str):
+        return message
+    if not content and "tool_calls" in message:
+        return message
+    if not isinstance(content, list | tuple) or not content:
+        raise ValueError(f"{where} has no content: give a string, or a list of blocks that is not empty.")
+    message["content"] = [_block(block, rules, f"{where}, block {index}") for index, block in enumerate(content)]
+    return message
+
+
+def _block(item: Any, rules: BlockRules, where: str) -> dict[str, Any]:
+    block = _without_none(
+        item, f"{where} is a {type(item).__name__}: give {{'type': 'text', 'text': ...}} or a medium."
+    )
+    kind = block.get("type")
+    if kind not in BLOCK_TYPES:
+        if isinstance(kind, str) and rules.template_says(kind):
+            return block
+        if kind is None:
+            raise ValueError(f"{where} has no type: give one of {', '.join(BLOCK_TYPES)}.")
+        raise ValueError(f"{where} has the unknown type {kind!r}: {did_you_mean(kind, BLOCK_TYPES)}")
+    if kind in FOREIGN_TYPES:
+        block = _as_ours(block, where)
+    if block["type"] == "text":
+        _refuse_keys(block, {"type", "text"}, "text", where, rules)
+        if not isinstance(block.get("text"), str):
+            raise ValueError(f"{where} is a text block without a string as its text.")
+        return block
+    return _medium(block, rules, where)
+
+
+def _medium(block: dict[str, Any], rules: BlockRules, where: str) -> dict[str, Any]:
+    """A block of one medium: its type, at most one source, and options under our names."""
+    kind = block["type"]
+    options = rules.options.get(kind, ())
+    renamed: dict[str, Any] = {}
+    for key, value in block.items():
+        name = OTHER_NAMES.get(key, key) if OTHER_NAMES.get(key) in options else key
+        if name in renamed:
+            raise ValueError(f"{where} says {name} twice, also under the other name {key!r}: leave one out.")
+        renamed[name] = value
+    known = {"type", *SOURCE_KEYS[kind], *options}
+    _refuse_keys(renamed, known, kind, where, rules)
+    sources = [key for key in SOURCE_KEYS[kind] if key in renamed]
+    if len(sources) > 1:
+        raise ValueError(f"{where} names its {kind} twice, by {' and by '.join(sources)}: leave one out.")
+    if sources and isinstance(renamed[sources[0]], list | tuple | str | bytes) and not renamed[sources[0]]:
+        raise ValueError(f"{where}: {sources[0]} is empty: name the {kind}, or leave the block out.")
+    if "base64" in renamed:
+        renamed["image"] = _data_url(renamed.pop("base64"), "image/png", where)
+    return renamed
+
+
+def _as_ours(block: dict[str, Any], where: str) -> dict[str, Any]:
+    """A block of OpenAI's form in ours, options beside it kept."""
+    key = block["type"]
+    kind = FOREIGN_TYPES[key]
+    others = {name: value for name, value in block.items() if name not in ("type", key)}
+    inner = block.get(key)
+    if isinstance(inner, str):
+        inner = {"url": inner}
+    if not isinstance(inner, Mapping) and inner is not None:
+        inner = _without_none(inner, f"{where}: {key} is a {type(inner).__name__}: give a dict or a string.")
+    known = ("data", "format") if key == "input_audio" else ("url", "detail") if key == "image_url" else ("url",)
+    inner = {} if inner is None else dict(inner)
+    for name in inner:
+        if name not in known:
+            raise ValueError(f"{where} has the unknown key {name!r} in {key}: {did_you_mean(name, known)}")
+    if inner.get("detail") not in (None, "auto"):
+        raise ValueError(f"{where}: detail={inner['detail']!r} cannot be had, images have one size: leave it out.")
+    source = inner.get("data" if key == "input_audio" else "url")
+    if not isinstance(source, str) or not source:
+        raise ValueError(f"{where} needs {key}: {{{known[0]!r}: ...}}, a string.")
+    if key == "input_audio":
+        source = _data_url(source, f"audio/{inner.get('format', 'wav')}", where)
+        return {"type": kind, "audio": source, **others}
+    return {"type": kind, "url": source, **others}
+
+
+def _data_url(text: Any, media_type: str, where: str) -> str:
+    """Base64 text as a data URL, which is read by the rules of files."""
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"{where}: base64 data must be a string that is not empty.")
+    return text if text.startswith("data:") else f"data:{media_type};base64,{text}"
+
+
+def _refuse_keys(block: Mapping[str, Any], known: Collection[str], kind: str, where: str, rules: BlockRules) -> None:
+    for key in block:
+        if key in known:
+            continue
+        if key in rules.call_options:
+            raise ValueError(f"{where}: {key} holds for a whole call, not for one {kind}: pass it to the call.")
+        hints = {*known, *(name for name, ours in OTHER_NAMES.items() if ours in known)} - {"type"}
+        raise ValueError(f"{where}: a {kind} block has no option {key!r}: {did_you_mean(key, hints)}")
+
+
+def _without_none(item: Any, message: str) -> dict[str, Any]:
+    """A mapping, or an object of OpenAI's client, as a dict; keys without a value are Arrow's, and left out."""
+    if callable(getattr(item, "model_dump", None)):
+        item = item.model_dump()
+    elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+        item = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    if not isinstance(item, Mapping):
+        raise ValueError(message)
+    return {key: value for key, value in item.items() if value is not None}
+
+
+__all__ = [
+    "FOREIGN_TYPES",
+    "OTHER_NAMES",
+    "BlockRules",
+    "media_blocks",
+    "read_chats",
+    "source_of",
+    "take_video_options",
+]
