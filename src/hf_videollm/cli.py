@@ -230,6 +230,8 @@ def info(
         table.add_row("tokens per 30 s of sound", f"{facts.tokens_per_sound:,}")
     for name, count in facts.parameters.items():
         table.add_row(f"parameters, {name}", f"{count:,}")
+    if facts.quantization is not None:
+        table.add_row("quantized", facts.quantization)
     if facts.lora_alpha is not None:
         table.add_row("LoRA alpha", f"{facts.lora_alpha:g}")
     for name, size in facts.weight_bytes.items():

@@ -29,6 +29,8 @@ class CheckpointInfo:
         tokens_per_image: `None` for LinVT, where the image-LLM decides, perhaps for each image.
         tokens_per_sound: audio tokens of 30 seconds; `None` for designs that cannot hear.
         kv_cache_bytes: bfloat16 key-value cache of one video (and 30 seconds of sound) and 256 tokens of text.
+        quantization: how the checkpoint's weights are quantized, as in `"bitsandbytes 4-bit (nf4)"`; `None` if they are
+            not. `weight_bytes` are those of the model before that.
     """
 
     source: str
@@ -41,6 +43,7 @@ class CheckpointInfo:
     lora_alpha: float | None
     weight_bytes: dict[str, int]
     kv_cache_bytes: int
+    quantization: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -79,7 +82,21 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
         kv_cache_bytes=kv_cache_bytes(
             config.get_text_config(), tokens_per_video + (tokens_per_sound or 0) + text_tokens
         ),
+        quantization=describe_quantization(getattr(config, "quantization_config", None)),
     )
+
+
+def describe_quantization(quantization_config: Any) -> str | None:
+    """The method of a quantization config, an object of transformers or what config.json holds, in a few words."""
+    if not quantization_config:
+        return None
+    content = quantization_config if isinstance(quantization_config, dict) else quantization_config.to_dict()
+    method = str(content.get("quant_method"))
+    if content.get("load_in_8bit"):
+        return f"{method} 8-bit"
+    if content.get("load_in_4bit"):
+        return f"{method} 4-bit ({content.get('bnb_4bit_quant_type')})"
+    return method
 
 
 def _load_config(source: str) -> Any:

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -17,6 +18,7 @@ from .configuration_linvt import LinVTConfig, LinVTModuleConfig, check_module_op
 from .linvt_backbones import EXAMPLES, check_backbone
 from .linvt_module import LinVTModule
 from .media_errors import CheckpointError
+from .quantization_video_llm import adopt_quantization, leave_out, modules_beside, without_quantizer
 
 ADAPTER_PREFIX = "model.linvt."
 ADAPTER_FILE = "model.safetensors"
@@ -73,7 +75,8 @@ class LinVTCheckpointMixin(Base):
             num_frames: see `LinVTConfig`.
             vision_chunk_size: see `LinVTConfig`.
             mix_deepstack: see `LinVTConfig`.
-            kwargs: options of `AutoModelForImageTextToText.from_pretrained`.
+            kwargs: options of `AutoModelForImageTextToText.from_pretrained`; a `quantization_config` is for the
+                language model, as in `from_pretrained`.
 
         Raises:
             ValueError: an image-LLM that LinVT cannot stand before, with the reason; or an unknown option.
@@ -114,6 +117,7 @@ class LinVTCheckpointMixin(Base):
         model.model.linvt = linvt.to(device=head.weight.device, dtype=image_llm.dtype)
         model.generation_config = image_llm.generation_config
         freeze_unused_parameters(model)
+        adopt_quantization(model, image_llm, "backbone", ("linvt",))
         return model.eval()
 
     @classmethod
@@ -178,7 +182,8 @@ class LinVTCheckpointMixin(Base):
             self.config.backbone_name = _place(self.config.backbone_name)
             kwargs["state_dict"] = self._adapter_states(kwargs.get("state_dict") or self.state_dict())
             kwargs["max_shard_size"] = "1000GB"
-        super().save_pretrained(save_directory, *args, **kwargs)
+        with without_quantizer(self) if adapter_only else nullcontext():
+            super().save_pretrained(save_directory, *args, **kwargs)
 
     def _adapter_states(self, states: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Those of LinVT, under the names that they have without PEFT."""
@@ -264,6 +269,8 @@ def _check_image_llm(
 def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
     """An image-LLM with its head; what is none is named."""
     try:
+        if options.get("quantization_config") is not None:
+            options = {**options, "quantization_config": _language_model_alone(source, options)}
         return AutoModelForImageTextToText.from_pretrained(source, **options)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
@@ -274,6 +281,17 @@ def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> 
             f"{config.model_type!r}): it has no get_image_features that LinVT could ask for the tokens of frames. Take "
             f"an image-LLM ({EXAMPLES})."
         ) from error
+
+
+def _language_model_alone(source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
+    """The quantization config of the options, that leaves out what an image-LLM has beside its language model."""
+    trust = {name: options[name] for name in ("trust_remote_code",) if name in options}
+    config = options.get("config") or AutoConfig.from_pretrained(source, **hub_options(options, "revision"), **trust)
+    if getattr(config, "quantization_config", None):
+        return options["quantization_config"]
+    with torch.device("meta"):
+        image_llm = AutoModelForImageTextToText.from_config(config, **trust)
+    return leave_out(options["quantization_config"], list(modules_beside(image_llm, image_llm.get_decoder())))
 
 
 __all__ = ["ADAPTER_PREFIX", "AdapterRefusalMixin", "LinVTCheckpointMixin", "refuse_adapter"]

@@ -7,6 +7,8 @@ PEFT adapter that PEFT itself can read; `alpha` is a choice made at load time.
 import copy
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -124,6 +126,9 @@ class AdjustableLoraMixin(_Base):
     def merge_lora(self, alpha: float | None = None) -> Self:
         """Add the adapter to the weights, W <- W0 + (alpha / r) B A, and drop it; all weights become trainable again.
 
+        Quantized weights are rounded a second time, as PEFT does it, and stay frozen: what is merged before it is
+        quantized answers better.
+
         Args:
             alpha: strength to bake in; the present one when `None`.
 
@@ -145,8 +150,10 @@ class AdjustableLoraMixin(_Base):
         _tell_transformers(self, False)
         self.config.lora_merged_alpha = self.config.lora_alpha
         self.config.lora_adapter = self.config.lora_alpha = None
+        quantizer = getattr(self, "hf_quantizer", None)
         for name, parameter in self.named_parameters():
-            if _is_language(name) and parameter.is_floating_point():
+            is_quantized = quantizer is not None and quantizer.param_needs_quantization(self, name)
+            if _is_language(name) and parameter.is_floating_point() and not is_quantized:
                 parameter.requires_grad_(True)
         return self
 
@@ -169,10 +176,21 @@ class AdjustableLoraMixin(_Base):
         if kwargs.get("is_main_process", True):
             self._save_adapter(Path(save_directory, ADAPTER_FOLDER), state_dict)
         plain = {key.replace(".base_layer.", "."): value for key, value in state_dict.items() if ".lora_" not in key}
+        with self._adapter_aside():
+            super().save_pretrained(save_directory, state_dict=plain, **kwargs)
+
+    @contextmanager
+    def _adapter_aside(self) -> Iterator[None]:
+        """The model without its adapter, for transformers to save; of a quantized one it takes the tensors itself."""
+        layers = self.lora_layers()
         _tell_transformers(self, False)  # otherwise transformers saves the adapter alone
         try:
-            super().save_pretrained(save_directory, state_dict=plain, **kwargs)
+            for name, layer in layers.items():
+                self.set_submodule(name, layer.get_base_layer())
+            yield
         finally:
+            for name, layer in layers.items():
+                self.set_submodule(name, layer)
             _tell_transformers(self, True)
 
     def _has_adapter(self) -> bool:
@@ -306,7 +324,8 @@ def _merge_layer(layer: Any) -> None:
     base = layer.get_base_layer()
     if layer.merged:
         layer.unmerge()
-    if type(base) is not nn.Linear:
+    # Of torchao, the layer is as ever, and its weight a class of its own.
+    if type(base) is not nn.Linear or type(base.weight) is not nn.Parameter:
         layer.merge()
         return
     with torch.no_grad():

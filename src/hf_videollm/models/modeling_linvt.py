@@ -79,7 +79,7 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
     @classmethod
     def unquantized_modules(cls, source: str | os.PathLike[str] | None, **kwargs: Any) -> list[str]:
         """As in the base: LinVT, and all that the image-LLM has beside its language model."""
-        config = kwargs.get("config")
+        config: Any = kwargs.get("config")
         if not hasattr(config, "backbone_config"):
             config = cls.config_class.from_pretrained(source, **hub_options(kwargs, "revision", "subfolder"))
         with torch.device("meta"):

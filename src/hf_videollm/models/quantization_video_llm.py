@@ -6,6 +6,7 @@ Towers, connectors and adapters are small beside the language model, and cost an
 import copy
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
@@ -81,6 +82,52 @@ def modules_beside(module: nn.Module, language_model: nn.Module, prefix: str = "
             yield f"{prefix}{name}"
 
 
+def adopt_quantization(model: Any, part: Any, name: str, unquantized: Iterable[str]) -> None:
+    """Make a model around a quantized one known as quantized itself, so that it is saved and trained as one.
+
+    Args:
+        model: the model around it, with a head.
+        part: the quantized model, with a head; nothing is done if it is not quantized.
+        name: what the base model of `part` is called in the base model of `model`.
+        unquantized: what `model` has besides, by its names in the model without a head.
+    """
+    quantizer = getattr(part, "hf_quantizer", None)
+    if quantizer is None:
+        return
+    quantization_config = copy.copy(quantizer.quantization_config)
+    for field in SKIP_LISTS:
+        if hasattr(quantization_config, field):
+            given = getattr(quantization_config, field)
+            # Without a list, the quantizer has found out by itself.
+            given = list(quantizer.modules_to_not_convert) if given is None else given
+            moved = [f"{name}.{entry.removeprefix('model.')}" for entry in given if entry.startswith("model.")]
+            kept = [entry for entry in given if not entry.startswith("model.")]
+            own = [*moved, *unquantized]
+            setattr(quantization_config, field, [*own, *(f"model.{entry}" for entry in own), *kept])
+    quantizer.quantization_config = quantization_config
+    model.hf_quantizer, model.is_quantized = quantizer, True
+    model.quantization_method = part.quantization_method
+    quantizer.postprocess_model(model)
+    # It is said once, of the whole model.
+    part.config.__dict__.pop("quantization_config", None)
+    mend_four_bit_layers(model)
+
+
+@contextmanager
+def without_quantizer(model: Any) -> Iterator[None]:
+    """For saving what is not quantized of a quantized model, which transformers would save as a whole."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is None:
+        yield
+        return
+    quantization_config = model.config.quantization_config
+    del model.hf_quantizer, model.config.quantization_config
+    try:
+        yield
+    finally:
+        model.hf_quantizer, model.config.quantization_config = quantizer, quantization_config
+
+
 def mend_four_bit_layers(model: nn.Module) -> None:
     """Keep 4-bit layers of bitsandbytes right on a CPU with bfloat16 instructions, where the first answer packs them.
 
@@ -106,4 +153,11 @@ def _restore_scales(layer: Any, prefix: str, keep_vars: bool) -> None:
         state.original_nested = False
 
 
-__all__ = ["QuantizationMixin", "leave_out", "mend_four_bit_layers", "modules_beside"]
+__all__ = [
+    "QuantizationMixin",
+    "adopt_quantization",
+    "leave_out",
+    "mend_four_bit_layers",
+    "modules_beside",
+    "without_quantizer",
+]
