@@ -61,9 +61,9 @@ def _undecoded(feature: Any) -> Any:
     if isinstance(feature, list | tuple):
         parts = [_undecoded(part) for part in feature]
         return feature if all(new is old for new, old in zip(parts, feature, strict=True)) else parts
-    if hasattr(feature, "feature") and dataclasses.is_dataclass(feature):  # List, LargeList, Sequence
-        part = _undecoded(feature.feature)
-        return feature if part is feature.feature else dataclasses.replace(feature, feature=part)
+    inner_feature = getattr(feature, "feature", None)  # of List, LargeList, Sequence
+    if inner_feature is not None and (part := _undecoded(inner_feature)) is not inner_feature:
+        return dataclasses.replace(feature, feature=part)
     return feature
 
 

@@ -107,7 +107,7 @@ def is_moving(picture: Any) -> bool:
 def is_iterated(pictures: Sequence[Any]) -> bool:
     """Whether this is one opened animation, alone or as `list(ImageSequence.Iterator(animation))` gives it: many times
     the very same object, which is at its last picture by then."""
-    first = pictures[0] if pictures else None
+    first: Any = pictures[0] if pictures else None
     return is_moving(first) and len(pictures) in (1, first.n_frames) and all(picture is first for picture in pictures)
 
 
@@ -146,8 +146,10 @@ def picture_array(picture: Image.Image, what: str) -> np.ndarray:
         what: its name in messages.
 
     Raises:
-        UnsupportedMedia: a mode whose numbers have no known range.
+        UnsupportedMedia: no pixels, or a mode whose numbers have no known range.
     """
+    if 0 in picture.size:
+        raise UnsupportedMedia(f"{what} has no pixels ({picture.width}x{picture.height}).")
     file_format = picture.format
     picture = upright(picture)
     if picture.mode.startswith("I;16") or (picture.mode == "I" and file_format in ("PNG", "PPM")):
