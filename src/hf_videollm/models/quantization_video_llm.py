@@ -134,7 +134,8 @@ def mend_four_bit_layers(model: nn.Module) -> None:
     Packing fails on layers whose sides do not divide, which run without it; and what is saved of a packed layer has
     its scales in another order, so they are put back before.
     """
-    for layer in model.modules():
+    layers: Iterator[Any] = model.modules()
+    for layer in layers:
         # Other layers, and other releases, have no such switch.
         if getattr(layer, "support_avx512bf16_for_cpu", False):
             block_size = getattr(getattr(layer.weight, "quant_state", None), "blocksize", None) or 64
@@ -146,7 +147,7 @@ def mend_four_bit_layers(model: nn.Module) -> None:
 
 def _restore_scales(layer: Any, prefix: str, keep_vars: bool) -> None:
     """Make bitsandbytes save the scales that a packed layer computes with."""
-    state = getattr(layer.weight, "quant_state", None)
+    state: Any = getattr(layer.weight, "quant_state", None)
     if getattr(state, "packing_format_for_cpu", False):
         # Packed: (blocks of a row, rows). It would round them again if they were rounded twice before ("nested").
         state.absmax = state.absmax.T.reshape(-1).float()
