@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import signal
@@ -30,6 +31,7 @@ from hf_videollm.models.video_io import (
     load_video,
 )
 from hf_videollm.models.video_processing_video_llm import VideoLlmVideoProcessor
+from hf_videollm.training.tiny import build_tiny_pllava
 
 
 def save(picture: Image.Image, form: str, **options) -> bytes:
@@ -95,6 +97,41 @@ def test_orientation_of_images_of_prompts() -> None:
             shown = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
         for source in (data, Image.open(io.BytesIO(data)), {"bytes": data, "path": None}):
             assert np.array_equal(np.asarray(load_picture(source, limits, Deadline(10))), shown)
+
+
+def test_images_of_prompts_in_every_form(tmp_path: Path) -> None:
+    """Through a processor: turned, and with the range of their depth, whether opened or named."""
+    _, processor = build_tiny_pllava(num_frames=2, image_size=32, patch_size=8, pooling_shape=(1, 2, 2))
+
+    def pixels(image: object) -> torch.Tensor:
+        return processor(text=f"{processor.image_token} x", images=image, return_tensors="pt")["pixel_values"]
+
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    turned = save(corner_picture(), "PNG", exif=tags)
+    deep = save(Image.fromarray(ramp()), "PNG")
+    seen = []
+    for data in (turned, deep):
+        path = tmp_path / "image.png"
+        path.write_bytes(data)
+        shown = load_video([data])[0][0]
+        expected = pixels(Image.fromarray(shown))
+        seen.append(expected)
+        url = "data:image/png;base64," + base64.b64encode(data).decode()
+        forms = [
+            path,
+            str(path),
+            data,
+            io.BytesIO(data),
+            {"bytes": data, "path": None},
+            {"bytes": None, "path": str(path)},
+        ]
+        for form in [*forms, url, Image.open(path), Image.open(io.BytesIO(data))]:
+            for images in (form, [form]):
+                assert torch.equal(pixels(images), expected), form
+    assert not torch.equal(seen[0], pixels(corner_picture()))  # the control: as stored
+    with pytest.raises(UnsupportedMedia, match="whole numbers"):
+        pixels(Image.fromarray(np.full((8, 8), 0.5, np.float32)))
 
 
 def test_a_picture_with_a_broken_exif_block_is_shown_as_stored(tmp_path: Path) -> None:
@@ -544,8 +581,6 @@ def test_pictures_from_addresses_follow_the_url_policy() -> None:
     with pytest.raises(MediaError, match="not allowed"):
         load_video(["http://127.0.0.1/0.png"])
     data = save(corner_picture(), "PNG")
-    import base64
-
     url = "data:image/png;base64," + base64.b64encode(data).decode()
     np.testing.assert_array_equal(load_video([url])[0][0], np.asarray(corner_picture()))
 

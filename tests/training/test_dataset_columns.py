@@ -110,6 +110,18 @@ def test_a_column_of_pictures_is_a_video(tiny: Any, clips: list[str]) -> None:
         assert torch.equal(got, expected)
 
 
+def test_a_column_of_images_is_images(tiny: Any, clips: list[str]) -> None:
+    from PIL import Image as Pictures
+
+    pictures = [Pictures.fromarray(frame) for frame in load_video(clips[0], num_frames=2)[0]]
+    texts = [f"{tiny[1].image_token} {QUESTION}"] * 2
+    expected = tiny[1](text=texts, images=pictures, return_tensors="pt")["pixel_values"]
+    for feature in (Image(), Image(decode=False)):
+        dataset = Dataset.from_dict({"image": pictures}, features=Features({"image": feature}))
+        for images in (dataset["image"], list(dataset["image"])):
+            assert torch.equal(tiny[1](text=texts, images=images, return_tensors="pt")["pixel_values"], expected)
+
+
 def chat(video: Any, key: str = "video") -> list[dict[str, Any]]:
     return [
         {"role": "user", "content": [{"type": "video", key: video}, {"type": "text", "text": QUESTION}]},

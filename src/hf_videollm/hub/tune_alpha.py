@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -194,7 +193,7 @@ def _inputs(processor: Any, batch: Sequence[VideoQARecord], num_frames: int | No
         for record in batch
     ]
     videos = [video for record in batch for video in record.media("video")]
-    images = [Image.open(image).convert("RGB") for record in batch for image in record.media("image")]
+    images = [image for record in batch for image in record.media("image")]
     options: dict[str, Any] = {} if num_frames is None or not videos else {"num_frames": num_frames}
     # Left padding: answers begin in the same column.
     return processor(

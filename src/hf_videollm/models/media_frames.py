@@ -21,6 +21,7 @@ from .media_pictures import (
     picture_array,
     picture_formats,
     picture_suffixes,
+    upright,
 )
 from .media_source import open_media, source_name
 
@@ -149,6 +150,19 @@ def load_picture(
             return Image.fromarray(picture_array(source, name))
     with open_picture(source, limits, deadline, allowed_hosts) as (picture, _), _damage_is_typed(name):
         return Image.fromarray(picture_array(picture, name))
+
+
+def shown_picture(picture: Image.Image) -> Image.Image:
+    """An opened picture turned as it is shown; RGB where its mode has more than 8 bits, else in its own mode.
+
+    Raises:
+        CorruptMedia: it cannot be decoded. UnsupportedMedia: its mode has no known range (`media_pictures`).
+    """
+    name = source_name(picture)
+    with _damage_is_typed(name):
+        if picture.mode.startswith(("I", "F")):
+            return Image.fromarray(picture_array(picture, name))
+        return upright(picture)
 
 
 @contextmanager

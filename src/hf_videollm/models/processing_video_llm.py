@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
+from .dataset_columns import is_column
 from .media_addresses import host_names
 from .media_errors import Deadline, MediaLimits
-from .media_frames import load_picture
+from .media_frames import load_picture, shown_picture
+from .media_source import stored_media
 from .processing_checked import CheckedProcessor, in_rows
 from .transformers_compat import add_defaults
 from .video_inputs import flatten_videos, is_single_video, media_per_row
@@ -271,6 +274,8 @@ def _check_rows(rows: Sequence[str], token: str, per_row: list[int] | None, kind
 
 def _flat_images(images: Any, **how: Any) -> Any:
     """Images without the empty places of prompts that have none; `None` when nothing is left."""
+    if is_column(images):
+        images = list(images)
     if not isinstance(images, list | tuple):
         return None if images is None else fetch_image(images, **how)
     flat = [_flat_images(image, **how) for image in images]
@@ -278,10 +283,11 @@ def _flat_images(images: Any, **how: Any) -> Any:
 
 
 def fetch_image(image: Any, allowed_hosts: Sequence[str] = (), timeout: float | None = None) -> Any:
-    """Read an image from a path, address, data URL or bytes by the rules of videos; others stay as they are.
+    """Read an image from a path, address, data URL, bytes or file by the rules of videos; arrays stay as they are.
 
     Args:
-        image: of any kind.
+        image: of any kind, also what a column of `datasets` holds. An opened one is turned as it is shown, and keeps
+            its mode where that has 8 bits, since image processors have rules of their own for these.
         allowed_hosts: hosts of http(s) addresses; none by default.
         timeout: seconds that reading may take; those of `MediaLimits` if `None`.
 
@@ -289,7 +295,10 @@ def fetch_image(image: Any, allowed_hosts: Sequence[str] = (), timeout: float | 
         UnsafeURL: the host is not allowed.
         MediaError: the file cannot be read; the message names it.
     """
-    if not isinstance(image, str | os.PathLike | bytes | bytearray):
+    image = stored_media(image)
+    if isinstance(image, Image.Image):
+        return shown_picture(image)
+    if not (isinstance(image, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(image, "read")):
         return image
     if isinstance(image, str) and image.startswith(BASE64_HEADS) and not os.path.exists(image):
         image = f"data:image;base64,{image}"
