@@ -1,6 +1,5 @@
 """Where a LinVT model comes from and how it is kept: around a trained image-LLM, whole, or without the image-LLM."""
 
-import copy
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -92,8 +91,7 @@ class LinVTCheckpointMixin(Base):
         check_backbone(base)
         attention = kwargs.get("attn_implementation")
         config = LinVTConfig(
-            # A model that is made of a configuration sets the attention in it: that of the image-LLM stays as it is.
-            backbone_config=copy.deepcopy(base.config),
+            backbone_config=base.config,
             linvt_config=linvt_config,
             image_token_id=image_token_id,
             video_token_id=video_token_id,

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_video_llm import PublishedConfig
+from .configuration_video_llm import PublishedConfig, copy_parts, has_tied_embeddings
 
 # The import makes this image-LLM known, which transformers does not have, also where this file travels.
 from .configuration_xgen_mm import XgenMMConfig  # noqa: F401
@@ -162,8 +162,10 @@ class LinVTConfig(PublishedConfig):
         Path or Hub id that the image-LLM came from; needed where LinVT is saved alone.
     backbone_revision (`str`, *optional*):
         Its branch, tag or commit.
-    tie_word_embeddings (`bool`):
-        The head is the embedding; as in the image-LLM.
+    tie_word_embeddings (`bool`, *optional*):
+        The head is the embedding; as in the image-LLM by default.
+
+    Configurations that are passed in are copied.
 
     Example:
 
@@ -201,10 +203,13 @@ class LinVTConfig(PublishedConfig):
     mix_deepstack: bool = True
     backbone_name: str | None = None
     backbone_revision: str | None = None
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        copy_parts(self)
         super().__post_init__(**kwargs)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = has_tied_embeddings(self.backbone_config)
         if self.image_token_id is None:
             self.image_token_id = getattr(self.backbone_config, "image_token_id", None)
         if self.video_token_id is None:

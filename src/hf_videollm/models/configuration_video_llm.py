@@ -51,6 +51,17 @@ def check_patch_grid(grid: tuple[int, int], num_patches: int) -> tuple[int, int]
     return grid
 
 
+def copy_parts(config: Any) -> None:
+    """Give a configuration copies of its parts, so that it shares none with whoever passed them in."""
+    for name in type(config).sub_configs_defaults:
+        setattr(config, name, copy.deepcopy(getattr(config, name)))
+
+
+def has_tied_embeddings(config: Any) -> bool:
+    """Whether the head of a language model, or of an image-LLM, is its embedding."""
+    return bool(getattr(config, "tie_word_embeddings", False))
+
+
 class PublishedConfig(PreTrainedConfig):
     """What every configuration of ours writes into a Hub folder, so that its code and its pipeline are found."""
 
@@ -101,6 +112,11 @@ class VideoLlmConfig(PublishedConfig):
         `"default"` drops the class token, `"full"` keeps every token.
     vision_chunk_size (`int`, *optional*):
         Frames that run through the vision tower at a time; `None` runs all at once.
+    tie_word_embeddings (`bool`, *optional*):
+        The head is the embedding; what `text_config` says by default.
+
+    Configurations that are passed in are copied: what a model changes in its own (`resize_token_embeddings`) does not
+    reach the language model or tower that they came from, nor the next model made of them.
     """
 
     model_type = "video_llm"
@@ -120,7 +136,13 @@ class VideoLlmConfig(PublishedConfig):
     vision_feature_layer: int | list[int] = -2
     vision_feature_select_strategy: Literal["default", "full"] = "default"
     vision_chunk_size: int | None = 64
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        copy_parts(self)
+        super().__post_init__(**kwargs)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = has_tied_embeddings(self.text_config)
 
     def validate_architecture(self) -> None:
         """Checked by transformers when a config is made and when it is saved."""
@@ -138,4 +160,12 @@ class VideoLlmConfig(PublishedConfig):
         return self.num_video_tokens(1)
 
 
-__all__ = ["PublishedConfig", "VideoLlmConfig", "check_patch_grid", "has_class_token", "patch_grid"]
+__all__ = [
+    "PublishedConfig",
+    "VideoLlmConfig",
+    "check_patch_grid",
+    "copy_parts",
+    "has_class_token",
+    "has_tied_embeddings",
+    "patch_grid",
+]

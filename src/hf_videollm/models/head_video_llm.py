@@ -1,7 +1,8 @@
-"""The language-model head over a base model, and where transformers finds the embeddings of both."""
+"""The language-model head over a base model, what follows it, and where transformers finds the embeddings of both."""
 
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -38,4 +39,20 @@ class LanguageHeadMixin:
         self.lm_head = new_embeddings
 
 
-__all__ = ["LanguageHeadMixin"]
+def scale_logits(logits: torch.Tensor, text_config: Any) -> torch.Tensor:
+    """What some language models do behind their head: Cohere multiplies, Granite divides, Gemma bounds.
+
+    Args:
+        logits: `(batch, length, vocab_size)`.
+        text_config: of the language model.
+    """
+    if (factor := getattr(text_config, "logit_scale", None)) is not None:
+        logits = logits * factor
+    if (divisor := getattr(text_config, "logits_scaling", None)) is not None:
+        logits = logits / divisor
+    if (bound := getattr(text_config, "final_logit_softcapping", None)) is not None:
+        logits = (logits / bound).tanh() * bound
+    return logits
+
+
+__all__ = ["LanguageHeadMixin", "scale_logits"]

@@ -71,6 +71,7 @@ class IvaModel(VideoLlmModel):
         # What `from_pretrained` is given besides a checkpoint is written into the configuration without a check.
         config.validate_architecture()
         super().__init__(config)
+        config = self.config
         if config.num_insertions:
             self.query_tokens = IvaQueryTokens(config)
             self.adapter = IvaAdapter(config)

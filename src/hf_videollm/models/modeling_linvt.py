@@ -101,6 +101,8 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
     def __init__(self, config: LinVTConfig) -> None:
+        # A model writes into its configuration (attention, type, vocab_size), also into that of the image-LLM.
+        config = copy.deepcopy(config)
         super().__init__(config)
         if config.backbone_config.model_type == XgenMMModel.config_class.model_type:
             # As remote code, configuration and model are loaded apart, each with a configuration class of its own.
@@ -542,8 +544,10 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
     ```"""
 
     def __init__(self, config: LinVTConfig) -> None:
-        super().__init__(config)
-        self.model = LinVTModel(config)
+        super().__init__(copy.deepcopy(config))
+        self.model = LinVTModel(self.config)
+        # One configuration for both, which is a copy of the one that was passed in.
+        self.config = config = self.model.config
         # XGen-MM's head is the only one with a bias.
         self.make_head(config.get_text_config(), bias=getattr(config.backbone_config, "lm_head_bias", False))
         self.post_init()

@@ -5,6 +5,7 @@ A design adds a connector: a module that is called with the tower's features of 
 `(num_tokens, text_width)` per clip. Everything left and right of it is here, once.
 """
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict, Unpack
@@ -19,7 +20,7 @@ from .blank_media import blank_frames, must_run, reach
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
-from .head_video_llm import LanguageHeadMixin
+from .head_video_llm import LanguageHeadMixin, scale_logits
 from .placeholders_video_llm import PlaceholderMixin
 from .quantization_video_llm import QuantizationMixin
 from .transformers_compat import (
@@ -99,6 +100,8 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
     def __init__(self, config: VideoLlmConfig) -> None:
+        # A model writes into its configuration (attention, type, vocab_size), also into those of its parts.
+        config = copy.deepcopy(config)
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.connector = type(self).connector_class(config)
@@ -431,9 +434,11 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
     _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: VideoLlmConfig) -> None:
-        super().__init__(config)
-        self.model = type(self).model_class(config)
-        self.make_head(config.text_config)
+        super().__init__(copy.deepcopy(config))
+        self.model = type(self).model_class(self.config)
+        # One configuration for both, which is a copy of the one that was passed in.
+        self.config = self.model.config
+        self.make_head(self.config.text_config)
         self.post_init()
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
@@ -492,7 +497,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        logits = scale_logits(self.lm_head(outputs.last_hidden_state[:, kept]), self.config.text_config)
         loss = None
         if labels is not None:
             vocab_size = self.config.text_config.vocab_size

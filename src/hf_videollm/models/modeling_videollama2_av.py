@@ -30,6 +30,7 @@ class VideoLlama2AVModel(VideoLlama2Model):
 
     def __init__(self, config: VideoLlama2AVConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.audio_tower = BeatsModel(config.audio_config)
         self.audio_projector = build_mlp(
             config.audio_config.hidden_size, config.text_config.hidden_size, config.audio_projector_depth

@@ -27,8 +27,9 @@ class IvaProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[
 class IvaProcessor(VideoLlmProcessor):
     """Makes model inputs for IVA.
 
-    A chat becomes "USER: <video>\\nquestion ASSISTANT:" and a block of query tokens, behind which the answer begins
-    (paper, section 3.3: at the end of the input); conversations without media have none. With
+    Where the tokenizer has no chat template, a chat becomes "USER: <video>\\nquestion ASSISTANT:" and a block of query
+    tokens, behind which the answer begins (paper, section 3.3: at the end of the input); conversations without media
+    have none. With
     `query_placement="last"` a conversation of several rounds has one block, before its last answer, and that answer
     alone is marked to be learned: every round is a sample of its own (paper, Eq. 5). With `"every"` there is a block
     before every answer that has media before it, and all answers are learned.
@@ -74,8 +75,13 @@ class IvaProcessor(VideoLlmProcessor):
         self.num_query_tokens = num_query_tokens
         self.query_placement = query_placement
         self.image_temporal_token = image_temporal_token
-        chat_template = chat_template or query_chat_template(query_token)
         super().__init__(image_processor, tokenizer, video_processor, chat_template, image_token, video_token)
+        if self.chat_template == self.default_chat_template:
+            self.chat_template = query_chat_template(query_token)
+
+    @property
+    def prompt_query_token(self) -> str | None:
+        return self.query_token
 
     def num_image_tokens(self) -> int:
         """Two, or the global one alone without `image_temporal_token`; the same rule as in the model."""

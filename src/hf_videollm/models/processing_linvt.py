@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessingKwargs
 
+from .chat_template_language_model import tag_chat_template
 from .configuration_linvt import LinVTConfig, check_module_options
 from .linvt_backbones import frame_inputs, watches_videos
 from .linvt_batches import join_rows
@@ -103,7 +104,7 @@ class LinVTProcessor(CheckedProcessor):
         tokenizer: that of the image-LLM.
         video_processor: a `LinVTVideoProcessor`.
         image_llm_processor: the processor of the image-LLM, or the dict of its options.
-        chat_template: that of the image-LLM, if `None`.
+        chat_template: if `None` that of the image-LLM, which gets tags around what a model learns to write.
         image_llm_type: `model_type` of the image-LLM.
         image_token_id: id of the placeholder of one vector of an image; what that processor says, if `None`.
         video_token_id: id of the placeholder of one vector of a video; by default that of images.
@@ -122,7 +123,7 @@ class LinVTProcessor(CheckedProcessor):
             image_processor,
             tokenizer,
             video_processor,
-            chat_template=chat_template or image_llm_processor.chat_template,
+            chat_template=chat_template or tag_chat_template(image_llm_processor),
         )
         self.image_llm_type = image_llm_type
         self.num_tokens_per_video = num_tokens_per_video

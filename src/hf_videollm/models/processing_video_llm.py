@@ -10,6 +10,7 @@ from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
+from .chat_template_language_model import KEPT_TEMPLATE, keep_chat_template
 from .dataset_columns import is_column
 from .media_addresses import host_names
 from .media_errors import Deadline, MediaLimits
@@ -35,6 +36,9 @@ class VideoLlmProcessor(CheckedProcessor):
     """Image processor, video processor and tokenizer in one.
 
     A design overrides `num_image_tokens` and `num_video_tokens`: the numbers of placeholders of one image or video.
+
+    Where no chat template is given, the tokenizer's own is kept: a question without media has the prompt that its
+    language model knows. `default_chat_template` is for tokenizers that have none.
     """
 
     valid_processor_kwargs = VideoLlmProcessorKwargs
@@ -62,18 +66,48 @@ class VideoLlmProcessor(CheckedProcessor):
         self.video_token = video_token
         self.image_token_id = placeholder_id(tokenizer, image_token)
         self.video_token_id = placeholder_id(tokenizer, video_token)
+        kept = None if chat_template else keep_chat_template(tokenizer, self.placeholders, self.prompt_query_token)
         super().__init__(
             image_processor,
             tokenizer,
             video_processor,
-            chat_template=chat_template or self.default_chat_template,
+            chat_template=chat_template or kept or self.default_chat_template,
             **sub_processors,
         )
+
+    @property
+    def placeholders(self) -> dict[str, str]:
+        """Kind of media -> the token that stands for one in a prompt."""
+        return {"image": self.image_token, "video": self.video_token}
+
+    @property
+    def prompt_query_token(self) -> str | None:
+        """Token that a chat template writes before an answer; `None` for designs without query tokens."""
+        return None
 
     @property
     def model_input_names(self) -> list[str]:
         """Keys of a batch with text, images and videos; serving engines and collators go by it."""
         return list(dict.fromkeys([*super().model_input_names, "mm_token_type_ids"]))
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        chat_template: str | None = None,
+        *args: Any,
+        tokenize: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers. With the language model's own template, special tokens are those that it writes, as in
+        the `apply_chat_template` of the language model's tokenizer.
+        """
+        kept = str(chat_template or self.chat_template).startswith(KEPT_TEMPLATE)
+        if tokenize and kept and "add_special_tokens" not in kwargs:
+            processor_kwargs = {"add_special_tokens": False, **(processor_kwargs or {})}
+        return super().apply_chat_template(
+            conversation, chat_template, *args, tokenize=tokenize, processor_kwargs=processor_kwargs, **kwargs
+        )
 
     def num_image_tokens(self) -> int:
         """Placeholders of one image."""

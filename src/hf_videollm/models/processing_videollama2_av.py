@@ -174,6 +174,10 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         """
         return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
+    @property
+    def placeholders(self) -> dict[str, str]:
+        return {**super().placeholders, "audio": self.audio_token}
+
     def num_audio_tokens(self, num_frames: int) -> int:
         """Placeholders of one sound of `num_frames` filter-bank frames (10 ms each)."""
         return num_audio_tokens(num_frames, self.audio_patch_size, self.feature_extractor.num_mel_bins)

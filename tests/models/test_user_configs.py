@@ -1,0 +1,128 @@
+"""What a user passes in stays as it is, and a model follows its language model where nothing else is said."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from factory import FTFV_CASES, IVA_CASES, PLLAVA_CASES, VIDEOLLAMA2_AV_CASES, VIDEOLLAMA2_CASES, DesignCase
+from linvt_cases import CASES as IMAGE_LLMS
+from linvt_cases import MODULE
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from hf_videollm.models.configuration_linvt import LinVTConfig
+from hf_videollm.models.head_video_llm import scale_logits
+from hf_videollm.models.modeling_linvt import LinVTForCausalLM
+
+DESIGNS = [cases[0] for cases in (PLLAVA_CASES, VIDEOLLAMA2_CASES, VIDEOLLAMA2_AV_CASES, FTFV_CASES, IVA_CASES)]
+LLM: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 120,
+    "initializer_range": 0.2,
+}
+by_design = pytest.mark.parametrize("case", DESIGNS, ids=[case.name for case in DESIGNS])
+
+
+def text_config(model_type: str = "llama", **changes: Any) -> Any:
+    return AutoConfig.for_model(model_type, **{**LLM, **changes})
+
+
+def image_llm_config(**changes: Any) -> Any:
+    model_type, options, *_ = IMAGE_LLMS["llava_clip_llama"]
+    return AutoConfig.for_model(model_type, **copy.deepcopy(options), **changes)
+
+
+@by_design
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("form", ["object", "dict"])
+def test_the_head_is_tied_as_in_the_language_model(case: DesignCase, is_tied: bool, form: str) -> None:
+    text = text_config(tie_word_embeddings=is_tied)
+    model = case.model_class(case.make_config(text_config=text if form == "object" else text.to_dict()))
+    assert (model.lm_head.weight is model.get_input_embeddings().weight) is is_tied
+    # What is said goes before what follows.
+    other = case.make_config(text_config=text, tie_word_embeddings=not is_tied)
+    assert case.model_class.config_class(**other.to_dict()).tie_word_embeddings is not is_tied
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_linvt_is_tied_as_the_image_llm(is_tied: bool) -> None:
+    config = LinVTConfig(backbone_config=image_llm_config(tie_word_embeddings=is_tied), linvt_config=MODULE)
+    model = LinVTForCausalLM(config)
+    assert (model.lm_head.weight is model.get_input_embeddings().weight) is is_tied
+
+
+@by_design
+def test_the_decoder_of_a_tied_language_model_brings_its_head(case: DesignCase) -> None:
+    """The way of the first fault: weights of the decoder alone."""
+    llm = AutoModelForCausalLM.from_config(text_config(tie_word_embeddings=True)).eval()
+    model = case.model_class(case.make_config(text_config=llm.config)).eval()
+    model.model.language_model.load_state_dict(llm.model.state_dict())
+    ids = torch.randint(3, 90, (2, 7))
+    assert torch.equal(model(ids).logits, llm(ids).logits)
+    # The control: not of random weights.
+    assert not torch.equal(case.model_class(case.make_config(text_config=llm.config)).eval()(ids).logits, llm(ids).logits)
+
+
+@by_design
+def test_one_model_does_not_change_the_next(case: DesignCase) -> None:
+    text = text_config()
+    parts = {**case.config, "text_config": text}
+    before = text.to_dict()
+    config = case.model_class.config_class(**parts)
+    written = config.to_dict()
+    first = case.model_class(config)
+    first.resize_token_embeddings(200)
+    first.set_attn_implementation("eager")
+    assert first.config.text_config.vocab_size == len(first.get_input_embeddings().weight) == 200
+    assert text.to_dict() == before
+    assert config.to_dict() == written
+    second = case.model_class(config)
+    assert len(second.get_input_embeddings().weight) == len(second.lm_head.weight) == 120
+    assert case.model_class.config_class(**parts).text_config.vocab_size == 120
+    # The headless model and the one with a head agree.
+    assert first.config is first.model.config
+    assert first.config.text_config is first.model.language_model.config
+    # A base model alone, too.
+    base = case.model_class.model_class(config)
+    base.resize_token_embeddings(150)
+    assert config.to_dict() == written
+
+
+def test_one_linvt_does_not_change_the_next() -> None:
+    backbone = image_llm_config()
+    before = backbone.to_dict()
+    config = LinVTConfig(backbone_config=backbone, linvt_config=MODULE)
+    written = config.to_dict()
+    model = LinVTForCausalLM(config)
+    model.resize_token_embeddings(300)
+    model.set_attn_implementation("eager")
+    assert backbone.to_dict() == before
+    assert config.to_dict() == written
+    assert model.config.get_text_config().vocab_size == 300
+    assert len(LinVTForCausalLM(config).lm_head.weight) == before["text_config"]["vocab_size"]
+
+
+SCALED = {
+    "gemma2": {"final_logit_softcapping": 1.5, "head_dim": 8, "query_pre_attn_scalar": 8},
+    "cohere": {"logit_scale": 0.25},
+    "granite": {"logits_scaling": 4.0},
+}
+
+
+@by_design
+@pytest.mark.parametrize("model_type", SCALED)
+def test_what_a_language_model_does_behind_its_head(case: DesignCase, model_type: str) -> None:
+    llm = AutoModelForCausalLM.from_config(text_config(model_type, **SCALED[model_type])).eval()
+    model = case.model_class(case.make_config(text_config=llm.config)).eval()
+    model.model.language_model.load_state_dict(llm.model.state_dict())
+    model.lm_head.load_state_dict(llm.lm_head.state_dict())
+    ids = torch.randint(3, 90, (2, 7))
+    torch.testing.assert_close(model(ids).logits, llm(ids).logits)
+    # The control: without it, the logits are others.
+    hidden = llm.model(ids).last_hidden_state
+    assert (llm.lm_head(hidden) - llm(ids).logits).abs().max() > 0.05
+    assert scale_logits(llm.lm_head(hidden), text_config()) is not None
