@@ -14,6 +14,7 @@ from .models.configuration_video_llm import PIPELINE_TASK, PublishedConfig
 from .models.media_errors import CheckpointError
 from .models.option_names import names_options
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
+from .pair_check import check_pair
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -56,6 +57,10 @@ def load_pipeline(
         source, dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
     )
     processor = AutoProcessor.from_pretrained(source, **arguments)
+    try:
+        check_pair(model.config, processor)
+    except ValueError as error:
+        raise CheckpointError(f"{source} holds model and processor of different models. {error}") from error
     return pipeline(
         PIPELINE_TASK,
         model=model,

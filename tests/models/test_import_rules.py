@@ -32,6 +32,7 @@ RANKS = {
     "atomic_exchange": -2,
     "disk_full": -2,
     "atomic": -1,
+    "pair_check": 0,
     "registration": 1,
     "inference": 1,
     "data": 1,

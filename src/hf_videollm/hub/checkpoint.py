@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..atomic import atomic_folder
 from ..known_models import bundled_checkpoints, default_checkpoint
+from ..pair_check import check_pair
 
 
 def save_checkpoint(
@@ -30,7 +31,7 @@ def save_checkpoint(
     Raises:
         FileExistsError: the destination holds something and `overwrite` is not set.
         TypeError: `model` or `processor` is something else, of which half a checkpoint would be written.
-        ValueError: the processor belongs to another model.
+        ValueError: the processor belongs to another model: other placeholders, numbers of them, or sizes of frames.
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
@@ -39,7 +40,7 @@ def save_checkpoint(
         )
     if not isinstance(processor, ProcessorMixin):
         raise TypeError(f"{type(processor).__name__} is no processor: pass the one that holds tokenizer and the rest.")
-    _check_pair(model.config, processor)
+    check_pair(model.config, processor)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         # transformers 5 would write the layout of the original towers back; ours is the one that remote code reads.
         model.save_pretrained(temporary, save_original_format=False, **kwargs)
@@ -47,41 +48,6 @@ def save_checkpoint(
     return Path(folder)
 
 
-def _check_pair(config: Any, processor: Any) -> None:
-    """Refuse a processor whose prompts the model could not read."""
-    if not hasattr(config, "num_video_tokens"):
-        # XGen-MM, an image-LLM.
-        _compare({"image_token_id": (getattr(processor, "image_token_id", None), config.image_token_id)})
-        return
-    if not hasattr(processor, "video_processor"):
-        raise ValueError(f"{type(processor).__name__} reads no videos: pass the processor of the model's own design.")
-    # A design that samples by rate has no number of its own.
-    num_frames = processor.video_processor.num_frames or config.num_frames
-    facts = {
-        "image_token_id": (processor.image_token_id, config.image_token_id),
-        "video_token_id": (processor.video_token_id, config.video_token_id),
-        f"tokens of {num_frames} frames": (processor.num_video_tokens(num_frames), config.num_video_tokens(num_frames)),
-    }
-    if "audio" in config.modalities:
-        facts["audio_token_id"] = (getattr(processor, "audio_token_id", None), config.audio_token_id)
-    if hasattr(config, "query_token_id"):
-        expected_queries = config.num_query_tokens if config.num_insertions else 0
-        facts["number of query tokens"] = (getattr(processor, "num_query_tokens", 0), expected_queries)
-        facts["image_temporal_token"] = (getattr(processor, "image_temporal_token", None), config.image_temporal_token)
-        if expected_queries:
-            facts["query_placement"] = (getattr(processor, "query_placement", None), config.query_placement)
-            facts["query_token_id"] = (getattr(processor, "query_token_id", None), config.query_token_id)
-    _compare(facts)
-
-
-def _compare(facts: dict[str, tuple[Any, Any]]) -> None:
-    """Found and expected values, by their names."""
-    for name, (found, expected) in facts.items():
-        if found != expected:
-            raise ValueError(
-                f"The processor belongs to another model: its {name} is {found}, the model's {expected}. "
-                "Pass the processor that the model was made or loaded with."
-            )
 
 
 __all__ = ["bundled_checkpoints", "default_checkpoint", "save_checkpoint"]
