@@ -63,6 +63,7 @@ PUBLIC_NAMES = [
     "XgenMMModel",
     "XgenMMProcessor",
     "__version__",
+    "build_checkpoint",
     "default_checkpoint",
     "load_audio",
     "load_pipeline",

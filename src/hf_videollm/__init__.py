@@ -55,6 +55,7 @@ from .version import __version__
 
 register_all()
 
+from .build import build_checkpoint  # noqa: E402
 from .hub.checkpoint import default_checkpoint, save_checkpoint  # noqa: E402
 from .inference import load_pipeline  # noqa: E402
 
@@ -113,6 +114,7 @@ __all__ = [
     "XgenMMModel",
     "XgenMMProcessor",
     "__version__",
+    "build_checkpoint",
     "default_checkpoint",
     "load_audio",
     "load_pipeline",

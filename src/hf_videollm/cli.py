@@ -1,4 +1,4 @@
-"""The command line: `hf-videollm ask | caption | info | flops | convert | tune-alpha`."""
+"""The command line: `hf-videollm ask | caption | info | flops | build | convert | tune-alpha`."""
 
 import contextlib
 import re
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from .cli_build import build
 from .cli_convert import convert_app
 from .cli_output import AsJson, HintingGroup, console, errors, print_json, print_report
 from .cli_quiet import quiet_libraries
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(convert_app, name="convert")
+app.command()(build)
 
 # Newer typer carries its own click, so its exceptions are found through typer.
 _ABORTS = (typer.Abort,)

@@ -264,6 +264,8 @@ def _towers(text: str, vision: str) -> dict[str, Any]:
         "video_token_id": VIDEO,
         "num_frames": 4,
         "vision_chunk_size": 4,
+        # Whatever the language model says.
+        "tie_word_embeddings": False,
     }
 
 

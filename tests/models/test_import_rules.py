@@ -23,7 +23,7 @@ REQUIRED = {"huggingface_hub", "numpy", "PIL", "safetensors", "torch", "torchvis
 ALLOWED = REQUIRED | sys.stdlib_module_names
 # How transformers finds relative imports (transformers/dynamic_module_utils.py).
 RELATIVE = re.compile(r"^\s*(?:import\s+\.(\S+)\s*$|from\s+\.(\S+)\s+import)", re.MULTILINE)
-# models <- data <- training, evaluation, hub <- cli; a part may import itself and what stands lower.
+# models <- data <- training, evaluation, hub <- build <- cli; a part may import itself and what stands lower.
 RANKS = {
     "models": 0,
     "version": 0,
@@ -41,9 +41,11 @@ RANKS = {
     "hub": 2,
     "cli_output": 2,
     "cli_quiet": 2,
+    "build": 3,
+    "cli_build": 4,
     "cli_convert": 3,
-    "cli": 4,
-    "__init__": 4,
+    "cli": 5,
+    "__init__": 5,
 }
 
 

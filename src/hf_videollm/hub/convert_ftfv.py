@@ -28,8 +28,9 @@ from .conversion import (
 )
 from .conversion_report import Rows, WrittenReport
 from .convert_ftfv_keys import TEMPORAL, ConversionPlan, plan_conversion, take_part
-from .convert_ftfv_processor import build_generation_config, build_processor
+from .convert_ftfv_processor import build_processor
 from .convert_ftfv_sources import build_config, read_language, read_visual
+from .parts import language_generation_config
 from .stream import TensorPlan, read_tensor, require_folder
 from .tokenizer_files import find_tokenizer_folder
 
@@ -120,7 +121,7 @@ def convert_ftfv(
         is_tied = bool(getattr(config.text_config, "tie_word_embeddings", False))
         plan = plan_conversion(expected, visual.weights, language.weights, language.prefix, is_tied)
         result = build_processor(config, find_tokenizer_folder(language_folder, tokenizer_folder, None))
-        generation_config, generation_notes = build_generation_config(
+        generation_config, generation_notes = language_generation_config(
             language_folder, language.raw, config.text_config, result.processor and result.processor.tokenizer
         )
         notes = visual.weights.notes + language.notes + result.notes + generation_notes

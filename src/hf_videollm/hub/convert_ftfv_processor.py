@@ -1,16 +1,14 @@
-"""Tokenizer of a language model -> `FtfvProcessor`, placeholder ids, and the generation settings that go with it."""
+"""Tokenizer of a language model -> `FtfvProcessor` and placeholder ids."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from transformers import CLIPImageProcessor, GenerationConfig
+from transformers import CLIPImageProcessor
 
 from ..models.configuration_ftfv import FtfvConfig
 from ..models.processing_ftfv import FtfvProcessor, processor_options
 from ..models.video_processing_ftfv import FtfvVideoProcessor
-from .conversion import token_ids
-from .tokenizer_files import compare_eos, tokenizer_with
+from .tokenizer_files import tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>"}
 
@@ -59,27 +57,4 @@ def build_processor(config: FtfvConfig, tokenizer_folder: Path | None) -> Proces
     return ProcessorResult(processor, ids, notes)
 
 
-def build_generation_config(
-    folder: Path, raw: dict[str, Any], text_config: Any, tokenizer: Any
-) -> tuple[GenerationConfig, list[str]]:
-    """Greedy decoding with the ids of the language model, and notes on what does not fit its tokenizer.
-
-    Args:
-        folder: of the language model; its generation_config.json counts before config.json.
-        raw: content of its config.json.
-        tokenizer: of the processor, whose padding counts; `None` if there is none.
-
-    Raises:
-        CheckpointError: generation_config.json is damaged, or an id is no id.
-    """
-    ids = token_ids(folder, raw, text_config)
-    notes = []
-    if tokenizer is not None:
-        ids["pad_token_id"] = tokenizer.pad_token_id
-        if ids["eos_token_id"] is None:
-            ids["eos_token_id"] = tokenizer.eos_token_id
-        notes = compare_eos(tokenizer, ids["eos_token_id"])
-    return GenerationConfig(do_sample=False, **ids), notes
-
-
-__all__ = ["ProcessorResult", "build_generation_config", "build_processor"]
+__all__ = ["ProcessorResult", "build_processor"]

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..models.configuration_ftfv import FtfvConfig
 from ..models.configuration_qwen_vl_vision import QwenVLVisionConfig
-from ..models.configuration_video_llm import VideoLlmConfig
 from ..models.media_errors import CheckpointError
 from .convert_ftfv_keys import VISUAL
+from .parts import read_language_config
 from .pickle_reader import PICKLE_INDEX, read_weight_file, scan_any_weights
 from .stream import StoredTensor, StoredWeights, has_safetensors, read_index, read_json
 
@@ -89,30 +89,6 @@ def read_visual(folder: Path, workspace: Path) -> Visual:
     return Visual(StoredWeights(visual, origin, notes), len(names) - len(visual))
 
 
-def read_language_config(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Configuration of a causal language model, as transformers reads it and as it is written.
-
-    Raises:
-        CheckpointError: it is no causal language model of transformers.
-    """
-    file = folder / "config.json"
-    raw = read_json(file)
-    try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{file} describes no model that transformers knows ({reason}).") from error
-    is_plain = config.get_text_config() is config and not isinstance(config, VideoLlmConfig)
-    if not is_plain or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise CheckpointError(
-            f"{file} describes a {config.model_type!r}, which is no causal language model: pass the folder of one "
-            "(Vicuna 7B in the paper)."
-        )
-    # Not of the model, but of the file: it loads in the type that the whole checkpoint says, and generates with cache.
-    config.dtype, config.use_cache, config.architectures = None, True, None
-    return config, raw
-
-
 def read_language(folder: Path, workspace: Path) -> Language:
     """Configuration and headers of the language model; code that the folder may carry is never run.
 
@@ -181,4 +157,4 @@ def build_config(folder: Path, language: Any, **options: Any) -> FtfvConfig:
     return config
 
 
-__all__ = ["Language", "Visual", "build_config", "read_language", "read_language_config", "read_visual"]
+__all__ = ["Language", "Visual", "build_config", "read_language", "read_visual"]

@@ -5,23 +5,12 @@ transformers loads them (pickles with `weights_only`), and the folder appears co
 """
 
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from torch import nn
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_MAPPING,
-    AutoConfig,
-    CLIPImageProcessor,
-    PreTrainedModel,
-    SiglipImageProcessor,
-)
 
 from ..atomic import atomic_folder
 from ..models.configuration_iva import IvaConfig
@@ -29,17 +18,23 @@ from ..models.media_errors import CheckpointError
 from ..models.modeling_iva import IvaForConditionalGeneration
 from ..models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
 from ..models.video_processing_iva import IvaVideoProcessor
-from .conversion import check_places, parse_dtype, pixel_options, refuse, shape_text
+from .conversion import check_places, parse_dtype, pixel_options
 from .conversion_report import Rows, WrittenReport
-from .convert_ftfv_processor import build_generation_config
-from .convert_ftfv_sources import read_language_config
+from .parts import (
+    IMAGE_PROCESSORS,
+    language_generation_config,
+    load_language_model,
+    load_tower,
+    put_in,
+    read_language_config,
+    read_vision_config,
+    size_queries,
+    start_parts,
+)
 from .stream import require_folder
 from .tokenizer_files import find_tokenizer_folder, tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>", "query": QUERY_TOKEN}
-IMAGE_PROCESSORS = {"clip_vision_model": CLIPImageProcessor, "siglip_vision_model": SiglipImageProcessor}
-# What a CLIP or SigLIP has beside its vision tower.
-TEXT_SIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_")
 NEW_PARTS = ("connector", "query_tokens", "adapter")
 
 
@@ -127,11 +122,10 @@ def convert_iva(
             "num_query_tokens": num_query_tokens,
             "adapter_hidden_size": adapter_hidden_size,
         }
-        config = _build_config(_read_vision_config(vision_folder), text_config, options)
-        generation_config, more = build_generation_config(language_folder, raw, text_config, words)
-        language = _load(MODEL_FOR_CAUSAL_LM_MAPPING[type(text_config)], language_folder, text_config, wanted or "auto")
-        tower_class = MODEL_MAPPING[type(config.vision_config)]
-        tower = _load(tower_class, vision_folder, config.vision_config, language.dtype, TEXT_SIDE)
+        config = _build_config(read_vision_config(vision_folder, IMAGE_PROCESSORS), text_config, options)
+        generation_config, more = language_generation_config(language_folder, raw, text_config, words)
+        language = load_language_model(language_folder, text_config, wanted or "auto")
+        tower = load_tower(vision_folder, config.vision_config, language.dtype)
         model, new_parameters = _join(config, tower, language, seed)
         model.generation_config = generation_config
         model.save_pretrained(folder, save_original_format=False, max_shard_size=max_shard_size)
@@ -164,20 +158,6 @@ def _read_tokenizer(folder: Path, tokenizer: Path | None, vocab_size: int) -> tu
     return tokenizer_with(place, PLACEHOLDERS, vocab_size)
 
 
-def _read_vision_config(folder: Path) -> Any:
-    file = folder / "config.json"
-    try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{file} describes no model that transformers knows ({reason}).") from error
-    found = config.vision_config if config.model_type in ("clip", "siglip") else config
-    if found.model_type not in IMAGE_PROCESSORS:
-        raise CheckpointError(f"{file} describes a {config.model_type!r}: pass the folder of a CLIP or SigLIP.")
-    found.dtype, found.architectures = None, None
-    return found
-
-
 def _build_config(vision: Any, language: Any, options: dict[str, Any]) -> IvaConfig:
     tied = bool(getattr(language, "tie_word_embeddings", False))
     try:
@@ -188,62 +168,15 @@ def _build_config(vision: Any, language: Any, options: dict[str, Any]) -> IvaCon
     return config
 
 
-def _load(model_class: Any, folder: Path, config: Any, dtype: Any, left_aside: tuple[str, ...] = ()) -> PreTrainedModel:
-    """A model with all its weights, and the folder without others than those that may be left aside."""
-    try:
-        model, found = model_class.from_pretrained(
-            str(folder),
-            config=config,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"The weights in {folder} cannot be read ({reason}).") from error
-    mismatched = {entry[0]: entry[1:] for entry in found["mismatched_keys"]}
-    refuse(
-        [
-            *(f"{folder} lacks {name}" for name in sorted(set(found["missing_keys"]) - set(mismatched))),
-            *(
-                f"{folder} holds {name}, which has no place in {model_class.__name__}"
-                for name in sorted(found["unexpected_keys"])
-                if not name.startswith(left_aside)
-            ),
-            *(
-                f"{name} in {folder} has the shape {shape_text(tuple(stored))} instead of {shape_text(tuple(wanted))}"
-                for name, (stored, wanted) in sorted(mismatched.items())
-            ),
-        ]
-    )
-    loaded: PreTrainedModel = model
-    return loaded
-
-
 def _join(config: IvaConfig, tower: Any, language: Any, seed: int) -> tuple[IvaForConditionalGeneration, int]:
     """An IVA of these two, for saving, and the number of values that are new."""
     with torch.device("meta"):
         model = IvaForConditionalGeneration(config)
-    head: Any = language.get_output_embeddings()
-    if type(language.base_model) is not type(model.model.language_model) or getattr(head, "bias", None) is not None:
-        raise CheckpointError(
-            f"{type(language).__name__} is no plain decoder with a head without bias: use a LLaMA-like language model."
-        )
-    model.model.vision_tower, model.model.language_model, model.lm_head = tower, language.base_model, head
+    put_in(model, tower, language)
     parts = [getattr(model.model, name) for name in NEW_PARTS if hasattr(model.model, name)]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for part in parts:
-            _start(model.model, part, language.dtype)
-    return model, sum(weight.numel() for part in parts for weight in part.parameters())
-
-
-def _start(model: Any, part: nn.Module, dtype: torch.dtype) -> None:
-    """Initial weights for a part that has none yet, drawn in float32 so that they are the same in any type."""
-    part.to_empty(device="cpu").float()
-    part.apply(model._init_weights)
-    part.to(dtype)
+    new_parameters = start_parts(model.model, parts, seed, language.dtype)
+    size_queries(model.model)
+    return model, new_parameters
 
 
 def _build_processor(config: IvaConfig, tokenizer: Any) -> IvaProcessor:

@@ -1,5 +1,6 @@
 """Where a LinVT model comes from and how it is kept: around a trained image-LLM, whole, or without the image-LLM."""
 
+import copy
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -81,17 +82,10 @@ class LinVTCheckpointMixin(Base):
             ValueError: an image-LLM that LinVT cannot stand before, with the reason; or an unknown option.
         """
         check_module_options(linvt_config)
-        image_llm = _load_image_llm(pretrained_model_name_or_path, kwargs)
-        base, head = getattr(image_llm, "model", None), image_llm.get_output_embeddings()
-        has_bias = getattr(image_llm.config, "lm_head_bias", False)
-        if not isinstance(base, nn.Module) or type(head) is not nn.Linear or (head.bias is not None) != has_bias:
-            raise ValueError(
-                f"{type(image_llm).__name__} is not a base model with a linear head without bias, as LinVT expects."
-            )
-        check_backbone(base)
         attention = kwargs.get("attn_implementation")
-        config = LinVTConfig(
-            backbone_config=base.config,
+        image_llm = _load_image_llm(pretrained_model_name_or_path, kwargs)
+        return cls.around_image_llm(
+            image_llm,
             linvt_config=linvt_config,
             image_token_id=image_token_id,
             video_token_id=video_token_id,
@@ -101,9 +95,33 @@ class LinVTCheckpointMixin(Base):
             backbone_name=_place(pretrained_model_name_or_path),
             # The commit, where it is known: a branch moves.
             backbone_revision=getattr(image_llm.config, "_commit_hash", None) or kwargs.get("revision"),
+            attn_implementation=attention.get("") if isinstance(attention, Mapping) else attention,
+        )
+
+    @classmethod
+    def around_image_llm(cls, image_llm: Any, **options: Any) -> Self:
+        """Put a new, untrained LinVT before an image-LLM that is in memory; both use the same weights.
+
+        Args:
+            image_llm: a model of transformers with its head.
+            options: fields of `LinVTConfig`.
+
+        Raises:
+            ValueError: an image-LLM that LinVT cannot stand before, with the reason; or an unknown option.
+        """
+        check_module_options(options.get("linvt_config"))
+        base, head = getattr(image_llm, "model", None), image_llm.get_output_embeddings()
+        has_bias = getattr(image_llm.config, "lm_head_bias", False)
+        if not isinstance(base, nn.Module) or type(head) is not nn.Linear or (head.bias is not None) != has_bias:
+            raise ValueError(
+                f"{type(image_llm).__name__} is not a base model with a linear head without bias, as LinVT expects."
+            )
+        check_backbone(base)
+        config = LinVTConfig(
+            backbone_config=base.config,
             tie_word_embeddings=head.weight is image_llm.get_input_embeddings().weight,
             dtype=image_llm.dtype,
-            attn_implementation=attention.get("") if isinstance(attention, Mapping) else attention,
+            **options,
         )
         # The weights exist already: on this device they take no room.
         with torch.device("meta"):
@@ -113,7 +131,7 @@ class LinVTCheckpointMixin(Base):
         linvt = LinVTModule(config.get_text_config().hidden_size, config.linvt_config)
         linvt.apply(model._init_weights)
         model.model.linvt = linvt.to(device=head.weight.device, dtype=image_llm.dtype)
-        model.generation_config = image_llm.generation_config
+        model.generation_config = copy.deepcopy(image_llm.generation_config)
         freeze_unused_parameters(model)
         adopt_quantization(model, image_llm, "backbone", ("linvt",))
         return model.eval()
@@ -265,11 +283,17 @@ def _check_image_llm(
 
 
 def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
-    """An image-LLM with its head; what is none is named."""
+    """An image-LLM with its head and all its weights; what is none is named."""
     try:
         if options.get("quantization_config") is not None:
             options = {**options, "quantization_config": _language_model_alone(source, options)}
-        return AutoModelForImageTextToText.from_pretrained(source, **options)
+        model, info = AutoModelForImageTextToText.from_pretrained(source, **{**options, "output_loading_info": True})
+        if missing := sorted(info["missing_keys"]):
+            raise CheckpointError(
+                f"{source} lacks {len(missing)} weights of {type(model).__name__}, which would stay random "
+                f"({missing[0]}): download or save the image-LLM again."
+            )
+        return model
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise

@@ -405,7 +405,7 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         others |= self.token_types(input_ids, mm_token_type_ids, given_types, videos, num_cached)
         has_images = others.get("pixel_values") is not None
         self.check_cache(num_cached, has_videos(videos) or has_images)
-        if has_videos(videos):
+        if has_videos(videos) or self._has_rowless_images(input_ids, others.get("pixel_values")):
             if input_ids is None or inputs_embeds is not None:
                 raise ValueError("Videos need input_ids, and no inputs_embeds: LinVT finds their places by ids.")
             # What the image-LLM's tower takes has done its part afterwards.
@@ -442,6 +442,12 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
             left_out = self.left_out(has_videos(videos), has_images, outputs.last_hidden_state)
             outputs.last_hidden_state = reach(outputs.last_hidden_state, left_out)
         return name_cache(outputs)
+
+    def _has_rowless_images(self, input_ids: torch.Tensor | None, pixel_values: Any) -> bool:
+        """Whether there are images whose placeholder has no row in the embedding, where the image-LLM would read it."""
+        if input_ids is None or pixel_values is None:
+            return False
+        return bool(self.config.image_token_id >= self.get_input_embeddings().num_embeddings)
 
     def token_types(
         self,

@@ -1,0 +1,102 @@
+"""`hf-videollm build DESIGN`: a vision tower and a language model become a checkpoint that training starts from."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli_output import AsJson, ByteProgress, print_report
+
+
+def build(
+    design: Annotated[
+        str, typer.Argument(help="pllava, videollama2, videollama2_av, linvt, iva or ftfv.", metavar="DESIGN")
+    ],
+    dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
+    vision: Annotated[
+        Path | None, typer.Option("--vision", help="Folder of a CLIP, SigLIP or another tower (Qwen-VL for ftfv).")
+    ] = None,
+    llm: Annotated[Path | None, typer.Option("--llm", help="Folder of a causal language model.")] = None,
+    audio: Annotated[Path | None, typer.Option("--audio", help="BEATs, file or folder (videollama2_av).")] = None,
+    image_llm: Annotated[
+        Path | None, typer.Option("--image-llm", help="Folder of an image-LLM (linvt, instead of the first two).")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a video; the paper's by default.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the configuration, as JSON; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the new parts.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
+    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes of one output file.")] = 5 * 10**9,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a model together from a vision tower and a language model, ready for its first training stage.
+
+    Their weights are taken as they are; what no source has (connector, LinVT, ...) starts from its initial weights. The
+    language model keeps its chat template, so that a question without a video has its own prompt and answer.
+
+    Examples:
+
+      hf-videollm build pllava --vision ./clip-vit-large-patch14-336 --llm ./vicuna-7b-v1.5 ./pllava-start --dtype bfloat16
+
+      hf-videollm build videollama2 --vision ./siglip-so400m-patch14-384 --llm ./Qwen2-7B-Instruct ./vl2-start --frames 16
+
+      hf-videollm build videollama2_av --vision ./siglip --llm ./Qwen2-7B-Instruct --audio ./BEATs_iter3_plus.pt ./av-start
+
+      hf-videollm build linvt --image-llm ./llava-interleave-qwen-0.5b-hf ./linvt-start
+
+      hf-videollm build linvt --vision ./siglip --llm ./SmolLM2-135M-Instruct ./linvt-start --set num_layers=2
+
+      hf-videollm build iva --vision ./clip-vit-large-patch14-336 --llm ./vicuna-7b-v1.5 ./iva-start
+
+      hf-videollm build ftfv --vision ./clip-vit-large-patch14-336 --llm ./SmolLM2-135M-Instruct ./ftfv-start
+
+      hf-videollm build ftfv --vision ./Qwen-VL --llm ./vicuna-7b-v1.5 ./ftfv-start
+    """
+    from .build import build_checkpoint
+
+    options = _parse(settings or [])
+    if frames is not None:
+        options["num_frames"] = frames
+    with ByteProgress("Building") as progress:
+        report = build_checkpoint(
+            design,
+            dst,
+            vision=vision,
+            language_model=llm,
+            audio=audio,
+            image_llm=image_llm,
+            tokenizer=tokenizer,
+            seed=seed,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress.report,
+            **options,
+        )
+    print_report(report, as_json)
+
+
+def _parse(settings: list[str]) -> dict[str, Any]:
+    """`num_frames=8` and `pooling_shape=[8,4,4]` -> names and values; what is no JSON is a string.
+
+    Raises:
+        ValueError: there is no name, or it is set twice.
+    """
+    options: dict[str, Any] = {}
+    for setting in settings:
+        name, sign, text = setting.partition("=")
+        if not sign or not name.isidentifier() or name in options:
+            raise ValueError(f"--set {setting}: write FIELD=VALUE, each field once, such as --set num_frames=8.")
+        try:
+            options[name] = json.loads(text)
+        except json.JSONDecodeError:
+            options[name] = text
+    return options
+
+
+__all__ = ["build"]

@@ -1,0 +1,255 @@
+"""Vision towers and language models of transformers as parts of a new model: what they are, their weights, new weights.
+
+Both are loaded as transformers loads them (pickles with `weights_only`), strictly.
+"""
+
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    CLIPImageProcessor,
+    GenerationConfig,
+    PreTrainedModel,
+    SiglipImageProcessor,
+)
+
+from ..models.configuration_video_llm import PublishedConfig
+from ..models.media_errors import CheckpointError
+from .conversion import refuse, shape_text, token_ids
+from .stream import read_json
+from .tokenizer_files import compare_eos
+
+# What each family's own image processor is, without the file that says more.
+IMAGE_PROCESSORS: dict[str, Any] = {
+    "clip_vision_model": CLIPImageProcessor,
+    "siglip_vision_model": SiglipImageProcessor,
+}
+# A CLIP or SigLIP, and what it has beside its vision tower.
+PAIRS = ("clip", "siglip")
+TEXT_SIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_")
+# What generation_config.json may say of sampling; ours answers greedily.
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def read_config(folder: Path) -> Any:
+    """Configuration of a folder, as transformers reads it; code that the folder may carry is never run.
+
+    Raises:
+        CheckpointError: transformers does not know what it is.
+    """
+    file = folder / "config.json"
+    read_json(file)
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file} describes no model that transformers knows ({reason}).") from error
+
+
+def read_language_config(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Configuration of a causal language model, as transformers reads it and as it is written.
+
+    Raises:
+        CheckpointError: it is no causal language model of transformers.
+    """
+    config = read_config(folder)
+    is_plain = config.get_text_config() is config and not isinstance(config, PublishedConfig)
+    if not is_plain or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes a {config.model_type!r}, which is no causal language model: pass the "
+            "folder of one (Vicuna 7B in the papers)."
+        )
+    # Not of the model, but of the file: it loads in the type that the whole checkpoint says, and generates with cache.
+    config.dtype, config.use_cache, config.architectures = None, True, None
+    return config, read_json(folder / "config.json")
+
+
+def read_vision_config(folder: Path, known: Iterable[str] | None = None) -> Any:
+    """Configuration of a vision tower, alone or beside the text side of a CLIP or SigLIP.
+
+    Args:
+        known: model types that are accepted; any tower of patches when `None`.
+
+    Raises:
+        CheckpointError: it is something else, or its frames are not cut into a grid of patches.
+    """
+    file, config = folder / "config.json", read_config(folder)
+    found = config.vision_config if config.model_type in PAIRS else config
+    fields = ("image_size", "patch_size", "hidden_size", "num_hidden_layers")
+    lacking = [name for name in fields if not isinstance(getattr(found, name, None), int | list | tuple)]
+    is_known = found.model_type in known if known is not None else type(found) in MODEL_MAPPING
+    if not is_known or type(found) in MODEL_FOR_CAUSAL_LM_MAPPING or hasattr(found, "vision_config"):
+        raise CheckpointError(f"{file} describes a {config.model_type!r}: pass the folder of a CLIP or SigLIP.")
+    if lacking:
+        raise CheckpointError(
+            f"{file} describes a {config.model_type!r}, which has no {lacking[0]}: a tower that gives a grid of "
+            "patches is needed, such as a CLIP or SigLIP."
+        )
+    found.dtype, found.architectures = None, None
+    return found
+
+
+def load_language_model(folder: Path, config: Any, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
+    """A causal language model with all its weights.
+
+    Raises:
+        CheckpointError: see `load_part`.
+    """
+    return load_part(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], folder, config, dtype)
+
+
+def load_tower(folder: Path, config: Any, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
+    """A vision tower with all its weights; the text side of a CLIP or SigLIP is skipped.
+
+    Raises:
+        CheckpointError: see `load_part`.
+    """
+    return load_part(MODEL_MAPPING[type(config)], folder, config, dtype, TEXT_SIDE)
+
+
+def load_part(
+    model_class: Any, folder: Path, config: Any, dtype: torch.dtype | str, skipped: tuple[str, ...] = ()
+) -> PreTrainedModel:
+    """A model with all its weights.
+
+    Args:
+        dtype: `"auto"` keeps that in which they are stored.
+        skipped: beginnings of names that the folder may hold besides.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or of another shape, or a file is damaged.
+    """
+    try:
+        model, found = model_class.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"The weights in {folder} cannot be read ({reason}).") from error
+    mismatched = {entry[0]: entry[1:] for entry in found["mismatched_keys"]}
+    refuse(
+        [
+            *(f"{folder} lacks {name}" for name in sorted(set(found["missing_keys"]) - set(mismatched))),
+            *(
+                f"{folder} holds {name}, which has no place in {model_class.__name__}"
+                for name in sorted(found["unexpected_keys"])
+                if not name.startswith(skipped)
+            ),
+            *(
+                f"{name} in {folder} has the shape {shape_text(tuple(stored))} instead of {shape_text(tuple(wanted))}"
+                for name, (stored, wanted) in sorted(mismatched.items())
+            ),
+        ]
+    )
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def put_in(model: Any, tower: Any, language: Any) -> None:
+    """Give a model of a design, made on the meta device, its tower, its language model and its head.
+
+    Raises:
+        CheckpointError: the language model is more than a decoder and a linear head.
+    """
+    head: Any = language.get_output_embeddings()
+    base = language.base_model
+    is_plain = isinstance(head, nn.Linear) and getattr(head, "bias", None) is None
+    if not is_plain or type(base) is not type(model.model.language_model):
+        raise CheckpointError(
+            f"{type(language).__name__} is no plain decoder with a head without bias: use a LLaMA-like language model."
+        )
+    model.model.vision_tower, model.model.language_model, model.lm_head = tower, base, head
+
+
+def start_parts(model: Any, parts: Iterable[nn.Module], seed: int, dtype: torch.dtype) -> int:
+    """Give parts that have no weights yet those that a new model of the design has, and return how many.
+
+    They are drawn in float32, so that they are the same in any type; the global random state is left as it was.
+
+    Args:
+        model: the base model of the design, whose rules they follow.
+        parts: some of its modules.
+
+    Raises:
+        RuntimeError: the rules leave a weight out.
+    """
+    parts = list(parts)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for part in parts:
+            part.to_empty(device="cpu").float()
+            for weight in part.parameters():
+                weight.fill_(torch.nan)
+            part.apply(model._init_weights)
+            if forgotten := [name for name, weight in part.named_parameters() if weight.isnan().any()]:
+                raise RuntimeError(f"{type(model).__name__} has no initial weights for {forgotten[0]}.")
+            part.to(dtype)
+    return sum(weight.numel() for part in parts for weight in part.parameters())
+
+
+@torch.no_grad()
+def size_queries(model: Any) -> None:
+    """Give IVA's query tokens, if there are any, the size of the language model's embeddings.
+
+    Far smaller ones would leave what the adapter adds to them to the norms, which magnify it a thousandfold.
+
+    Args:
+        model: the base model; its query tokens were drawn.
+    """
+    if hasattr(model, "query_tokens"):
+        queries, embeddings = model.query_tokens.weight, model.get_input_embeddings().weight
+        size = embeddings.float().square().mean().sqrt()
+        queries.copy_(queries.float() * size / queries.float().square().mean().sqrt())
+
+
+def language_generation_config(
+    folder: Path, raw: dict[str, Any], text_config: Any, tokenizer: Any
+) -> tuple[GenerationConfig, list[str]]:
+    """Greedy decoding with what the language model says of its answers, and notes on what does not fit its tokenizer.
+
+    Args:
+        folder: of the language model; its generation_config.json counts before config.json.
+        raw: content of its config.json.
+        tokenizer: of the processor, whose padding counts; `None` if there is none.
+
+    Raises:
+        CheckpointError: generation_config.json is damaged, or an id is no id.
+    """
+    ids = token_ids(folder, raw, text_config)
+    notes = []
+    if tokenizer is not None:
+        ids["pad_token_id"] = tokenizer.pad_token_id
+        if ids["eos_token_id"] is None:
+            ids["eos_token_id"] = tokenizer.eos_token_id
+        notes = compare_eos(tokenizer, ids["eos_token_id"])
+    return GenerationConfig(do_sample=False, **ids), notes
+
+
+__all__ = [
+    "IMAGE_PROCESSORS",
+    "SAMPLING",
+    "language_generation_config",
+    "load_language_model",
+    "load_part",
+    "load_tower",
+    "put_in",
+    "read_config",
+    "read_language_config",
+    "read_vision_config",
+    "size_queries",
+    "start_parts",
+]
