@@ -41,19 +41,19 @@ def build(
 
     Examples:
 
-      hf-videollm build pllava --vision ./clip-vit-large-patch14-336 --llm ./vicuna-7b-v1.5 ./pllava-start --dtype bfloat16
+      hf-videollm build pllava --vision ./clip-large-336 --llm ./vicuna-7b-v1.5 ./pllava-start --dtype bfloat16
 
-      hf-videollm build videollama2 --vision ./siglip-so400m-patch14-384 --llm ./Qwen2-7B-Instruct ./vl2-start --frames 16
+      hf-videollm build videollama2 --vision ./siglip-so400m --llm ./Qwen2-7B-Instruct ./vl2-start --frames 16
 
-      hf-videollm build videollama2_av --vision ./siglip --llm ./Qwen2-7B-Instruct --audio ./BEATs_iter3_plus.pt ./av-start
+      hf-videollm build videollama2_av --vision ./siglip-so400m --llm ./Qwen2-7B-Instruct --audio ./BEATs.pt ./av-start
 
       hf-videollm build linvt --image-llm ./llava-interleave-qwen-0.5b-hf ./linvt-start
 
-      hf-videollm build linvt --vision ./siglip --llm ./SmolLM2-135M-Instruct ./linvt-start --set num_layers=2
+      hf-videollm build linvt --vision ./siglip-so400m --llm ./SmolLM2-135M-Instruct ./linvt-start --set num_layers=2
 
-      hf-videollm build iva --vision ./clip-vit-large-patch14-336 --llm ./vicuna-7b-v1.5 ./iva-start
+      hf-videollm build iva --vision ./clip-large-336 --llm ./vicuna-7b-v1.5 ./iva-start
 
-      hf-videollm build ftfv --vision ./clip-vit-large-patch14-336 --llm ./SmolLM2-135M-Instruct ./ftfv-start
+      hf-videollm build ftfv --vision ./clip-large-336 --llm ./SmolLM2-135M-Instruct ./ftfv-start
 
       hf-videollm build ftfv --vision ./Qwen-VL --llm ./vicuna-7b-v1.5 ./ftfv-start
     """
