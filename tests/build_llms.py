@@ -1,5 +1,6 @@
 """Tiny random language models of many families, each with a tokenizer and a chat template in the family's layout."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,20 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+
+from hf_videollm import BeatsConfig, BeatsModel
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -84,7 +98,7 @@ SMALL: dict[str, Any] = {
     "max_position_embeddings": 512,
     "initializer_range": 0.2,
 }
-YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 16.0, "original_max_position_embeddings": 32}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 1e4,
@@ -184,6 +198,10 @@ def write_llm(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Pa
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    with torch.no_grad():
+        # Nobody has trained these rows, and no language model writes them.
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight[len(tokenizer) :] = 0
     model.config.dtype = dtype
     # As most released ones: made for sampling.
     model.generation_config = GenerationConfig(do_sample=True, temperature=0.7, top_p=0.8, **special)
@@ -192,4 +210,37 @@ def write_llm(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Pa
     return folder
 
 
-TOWERS: dict[str, Callable[[], Any]] = {}
+TOWER: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "patch_size": 4,
+}
+TOWERS: dict[str, Callable[[], Any]] = {
+    "clip": lambda: CLIPVisionModel(CLIPVisionConfig(**TOWER)),
+    "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**TOWER)),
+    "dinov2": lambda: Dinov2Model(Dinov2Config(**TOWER)),
+}
+
+
+def write_tower(folder: Path, name: str = "clip") -> Path:
+    """A random vision tower, as a folder; one of DINOv2 with its preprocessing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        TOWERS[name]().save_pretrained(folder)
+    if name == "dinov2":
+        values = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "do_center_crop": True, "resample": 3}
+        (folder / "preprocessor_config.json").write_text(json.dumps(values))
+    return folder
+
+
+def write_beats(folder: Path) -> Path:
+    """A random BEATs, as a folder."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BeatsConfig(**sizes, patch_embedding_dim=16, conv_pos_kernel=8, conv_pos_groups=4)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        BeatsModel(config).save_pretrained(folder)
+    return folder

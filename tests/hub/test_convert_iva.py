@@ -114,7 +114,10 @@ def test_new_parts_follow_the_seed_and_nothing_else_does(clip: Path, llama: Path
     moved = {name for name in a if not torch.equal(a[name], c[name])}
     new = ("model.connector.", "model.adapter.", "model.query_tokens.")
     assert moved == {name for name in a if name.startswith(new) and a[name].unique().numel() > 1}
-    assert all(torch.equal(a[name].to(torch.bfloat16), d[name]) for name in a)
+    # Query tokens are as large as words, which are rounded.
+    queries = "model.query_tokens.weight"
+    assert all(torch.equal(a[name].to(torch.bfloat16), d[name]) for name in a.keys() - {queries})
+    torch.testing.assert_close(a[queries], d[queries].float(), rtol=0.01, atol=0)
     assert not a["model.adapter.output.weight"].any()
     # Query tokens are as large as words.
     sizes = [
