@@ -211,7 +211,12 @@ WRONG: dict[str, tuple[str, dict[str, str], dict[str, Any], str]] = {
         {},
         "takes no audio tower here: leave out --audio",
     ),
-    "towers swapped": ("iva", {"vision": "qwen2", "language_model": "clip"}, {}, "describes a 'clip_vision_model', which is no causal"),
+    "towers swapped": (
+        "iva",
+        {"vision": "qwen2", "language_model": "clip"},
+        {},
+        "describes a 'clip_vision_model', which is no causal",
+    ),
     "tower twice": (
         "iva",
         {"vision": "clip", "language_model": "clip"},
@@ -295,7 +300,7 @@ def test_folders_that_cannot_be(sources: Sources, tmp_path: Path) -> None:
         (llm / file).unlink()
     refused("has no tokenizer.*--tokenizer FOLDER")
     # With one from elsewhere, it can be.
-    build_checkpoint("ftfv", **usual, tokenizer=sources("phi3"), **SMALL["ftfv"])
+    build_checkpoint("ftfv", **usual, tokenizer=sources("mistral"), **SMALL["ftfv"])
 
 
 def larger_tokenizer(folder: Path, source: Path) -> Path:
