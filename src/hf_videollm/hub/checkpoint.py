@@ -48,6 +48,4 @@ def save_checkpoint(
     return Path(folder)
 
 
-
-
 __all__ = ["bundled_checkpoints", "default_checkpoint", "save_checkpoint"]

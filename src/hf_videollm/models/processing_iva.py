@@ -76,8 +76,9 @@ class IvaProcessor(VideoLlmProcessor):
         self.query_placement = query_placement
         self.image_temporal_token = image_temporal_token
         super().__init__(image_processor, tokenizer, video_processor, chat_template, image_token, video_token)
-        if self.chat_template == self.default_chat_template:
-            self.chat_template = query_chat_template(query_token)
+
+    def design_chat_template(self) -> str | None:
+        return query_chat_template(self.query_token)
 
     @property
     def prompt_query_token(self) -> str | None:

@@ -71,9 +71,13 @@ class VideoLlmProcessor(CheckedProcessor):
             image_processor,
             tokenizer,
             video_processor,
-            chat_template=chat_template or kept or self.default_chat_template,
+            chat_template=chat_template or kept or self.design_chat_template(),
             **sub_processors,
         )
+
+    def design_chat_template(self) -> str | None:
+        """The template for tokenizers that have none."""
+        return self.default_chat_template
 
     @property
     def placeholders(self) -> dict[str, str]:
