@@ -381,6 +381,17 @@ def test_every_suffix_that_pil_reads_is_a_frame_in_a_folder(tmp_path: Path) -> N
     assert not {".eps", ".ps", ".h5", ".grib", ".pdf", ".mpg", ".txt"} & set(picture_suffixes())
 
 
+def test_no_picture_runs_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PIL hands EPS to Ghostscript, whatever the file is called."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **kwargs: pytest.fail("run"))
+    (tmp_path / "0.png").write_bytes(save(corner_picture(), "EPS"))
+    for source in (tmp_path, [tmp_path / "0.png"], [(tmp_path / "0.png").read_bytes()]):
+        with pytest.raises(CorruptMedia):
+            load_video(source)
+    with pytest.raises(CorruptMedia):
+        load_picture(tmp_path / "0.png", MediaLimits(), Deadline(10))
+
+
 def test_damaged_pictures_are_typed(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0)
     for form, suffix in (("PNG", ".png"), ("JPEG", ".jpg"), ("WEBP", ".webp"), ("TIFF", ".tif"), ("GIF", ".gif")):

@@ -21,7 +21,14 @@ from trl import SFTConfig
 
 from hf_videollm.models.dataset_columns import without_decoding
 from hf_videollm.models.transformers_compat import rename_checkpointing
-from hf_videollm.models.video_io import UnsafeURL, UnsupportedMedia, available_backends, load_audio, load_video
+from hf_videollm.models.video_io import (
+    CorruptMedia,
+    UnsafeURL,
+    UnsupportedMedia,
+    available_backends,
+    load_audio,
+    load_video,
+)
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.learning_rates import PartwiseSFTTrainer
 from hf_videollm.training.sft import DEFAULT_ARGUMENTS, FIXED_ARGUMENTS
@@ -193,6 +200,29 @@ def test_what_is_left_alone(clips: list[str]) -> None:
         assert without_decoding(other) is other
 
 
+class _Decoder:
+    """A decoder as torchcodec's are used, of a file that breaks off."""
+
+    metadata = None
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index > 1:
+            raise RuntimeError("two\nlines")
+        return torch.full((3, 8, 8), index, dtype=torch.uint8)
+
+    get_frames_at = __getitem__
+
+
+def test_decoders_that_fail_are_typed() -> None:
+    assert load_video(_Decoder(), sample_indices_fn=lambda metadata: [1, 0])[0][:, 0, 0, 0].tolist() == [1, 0]
+    with pytest.raises(CorruptMedia) as caught:
+        load_video(_Decoder())
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.skipif(not DECODES, reason="torchcodec finds no FFmpeg here; the last test borrows one")
 def test_decoders_of_the_users_own(tiny: Any, clips: list[str]) -> None:
     """They carry no file: frames by number are theirs, sound they have none."""
@@ -220,6 +250,7 @@ def test_decoders_of_the_users_own(tiny: Any, clips: list[str]) -> None:
 @pytest.mark.skipif(DECODES, reason="torchcodec finds its FFmpeg, so the tests above have seen decoders")
 def test_all_of_this_with_decoders(tmp_path: Path) -> None:
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "base"), __file__]
+    arguments += ["-k", "not trainer"]  # it never sees a decoder
     libraries = tmp_path / "libraries"
     libraries.mkdir()
     child = subprocess.run(

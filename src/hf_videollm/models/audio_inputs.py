@@ -11,6 +11,7 @@ from .audio_io import load_audio
 from .dataset_columns import is_column, without_decoding
 from .feature_extraction_beats import BeatsFeatureExtractor, resample
 from .media_errors import (
+    CorruptMedia,
     Deadline,
     MediaLimits,
     NoAudioStream,
@@ -70,7 +71,10 @@ def as_waveform(
     """
     sound = stored_media(sound)
     if hasattr(sound, "get_all_samples"):  # a torchcodec decoder that carries no file
-        samples = sound.get_all_samples()
+        try:
+            samples = sound.get_all_samples()
+        except RuntimeError:
+            raise CorruptMedia("<decoder>: the sound cannot be decoded; pass the name of its file.") from None
         sound = {"array": samples.data.cpu().numpy(), "sampling_rate": samples.sample_rate}
     if isinstance(sound, dict):
         if sound.get("array") is not None:

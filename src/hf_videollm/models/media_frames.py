@@ -72,7 +72,9 @@ class FrameList:
         self._deadline.check(self.name)
         if index == 0 and self._first is not None:
             return self._first
-        frame = self._picture(self._items[index], index)
+        with _damage_is_typed(self.name):
+            item = self._items[index]  # of an animation or a decoder, read only now
+        frame = self._picture(item, index)
         self._deadline.check(self.name)
         height, width = frame.shape[:2]
         if index and (height, width) != (self.height, self.width):
