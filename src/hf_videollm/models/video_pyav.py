@@ -263,7 +263,7 @@ class PyAVReader:
         self._begins_plainly = head.times[0] == key == min(packets.pts, default=None)
         if whole:
             shown = head.times
-        elif packets.doubt or key not in packets.pts:
+        elif packets.doubt or key is None or key not in packets.pts:
             packets.doubt = packets.doubt or "a first frame without a packet"
             shown = self._decode_times()
         else:
