@@ -128,13 +128,14 @@ def tune_alpha(
 
 
 def current_alpha(model: Any) -> float:
-    """The alpha that the model runs with: its scale times its rank.
+    """The alpha that the model runs with.
 
     Raises:
         ValueError: the model has no adapter.
     """
-    layer = next(iter(model.lora_layers().values()))
-    return layer.scaling["default"] * layer.r["default"]
+    name, layers = model.lora_name(), model.lora_layers()
+    layer = next(iter(layers.values()))
+    return layer.scaling[name] * layer.r[name]
 
 
 def _check_task(

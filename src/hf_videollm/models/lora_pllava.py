@@ -5,9 +5,10 @@ PEFT adapter that PEFT itself can read; `alpha` is a choice made at load time.
 """
 
 import copy
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,7 @@ from torch import nn
 from transformers.utils import cached_file
 
 from .media_errors import CheckpointError
+from .transformers_compat import mark_adapter
 
 ADAPTER_NAME = "default"
 ADAPTER_FOLDER = "lora"
@@ -29,6 +31,8 @@ LORA_TARGETS = r"(.*\.)?language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
 PEFT_PREFIX = "base_model.model."
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 SAVE_ARGUMENTS = ("is_main_process", "state_dict", "push_to_hub", "max_shard_size")
+# Options of PEFT whose result is no W0 + (alpha / r) B A.
+UNSAVABLE = ("use_dora", "lora_bias", "target_parameters", "trainable_token_indices", "use_qalora")
 PUSH_ARGUMENTS = ("commit_message", "private", "token", "create_pr", "revision")
 
 if TYPE_CHECKING:
@@ -79,7 +83,7 @@ class AdjustableLoraMixin(_Base):
             CheckpointError: the adapter holds tensors that this model has no place for, lacks some, or is damaged.
             ValueError: `alpha` is negative, or the model already has an adapter.
         """
-        if self._has_adapter():
+        if self.lora_name() is not None:
             raise ValueError(f"This {type(self).__name__} already has a LoRA adapter: merge it first (merge_lora).")
         lora_config = _peft().LoraConfig.from_pretrained(str(Path(config_file).parent))
         alpha = _checked_alpha(lora_config.lora_alpha if alpha is None else alpha)
@@ -88,7 +92,7 @@ class AdjustableLoraMixin(_Base):
         # PEFT's own function: transformers' `add_adapter` does the same, but only with the PEFT release that it asks
         # for, which may not be out yet.
         _peft().inject_adapter_in_model(lora_config, self, ADAPTER_NAME)
-        _tell_transformers(self, True)
+        mark_adapter(self, True)
         self._check_adapter(weights_file, weights)
         self._place_factors(weights)
         self._restore_state(trainable)
@@ -101,9 +105,27 @@ class AdjustableLoraMixin(_Base):
             ValueError: the model has no adapter, or `alpha` is negative.
         """
         alpha = _checked_alpha(alpha)
-        for layer in self.lora_layers().values():
-            layer.set_scale(ADAPTER_NAME, alpha / layer.lora_alpha[ADAPTER_NAME])
+        name, layers = self.lora_name(), self.lora_layers()
+        # One factor for all: layers that were trained with an alpha of their own (`alpha_pattern`) keep their relation.
+        factor = alpha / self.peft_config[name].lora_alpha
+        for layer in layers.values():
+            layer.set_scale(name, factor)
         self.config.lora_alpha = alpha
+
+    def lora_name(self) -> str | None:
+        """Name of the LoRA that is attached, by this class or by PEFT (`get_peft_model`); `None` without one.
+
+        Raises:
+            ValueError: there are several, and not one of them alone is active.
+        """
+        layers = [module for module in self.modules() if _is_lora(module)]
+        names = {name for layer in layers for name in layer.lora_alpha}
+        active = {name for layer in layers for name in layer.active_adapters} & names
+        if len(names) < 2:
+            return next(iter(names), None)
+        if len(active) != 1:
+            raise ValueError(f"Several LoRA adapters are attached ({', '.join(sorted(names))}): activate one of them.")
+        return next(iter(active))
 
     def lora_layers(self) -> dict[str, Any]:
         """The adapted layers (PEFT's `LoraLayer`) by name.
@@ -111,17 +133,12 @@ class AdjustableLoraMixin(_Base):
         Raises:
             ValueError: the model has no adapter.
         """
-        layers = {}
-        if "peft" in sys.modules:  # otherwise nobody can have put an adapter in
-            lora_layer = _peft().tuners.lora.LoraLayer
-            layers = {
-                name: module
-                for name, module in self.named_modules()
-                if isinstance(module, lora_layer) and ADAPTER_NAME in module.lora_alpha
-            }
-        if not layers:
+        adapter = self.lora_name()
+        if adapter is None:
             raise ValueError(f"This {type(self).__name__} has no LoRA adapter: it was merged or never had one.")
-        return layers
+        return {
+            name: module for name, module in self.named_modules() if _is_lora(module) and adapter in module.lora_alpha
+        }
 
     def merge_lora(self, alpha: float | None = None) -> Self:
         """Add the adapter to the weights, W <- W0 + (alpha / r) B A, and drop it; all weights become trainable again.
@@ -135,7 +152,7 @@ class AdjustableLoraMixin(_Base):
         Raises:
             ValueError: the model has no adapter, some weights are offloaded, or `alpha` is negative.
         """
-        layers = self.lora_layers()
+        adapter, layers = self.lora_name(), self.lora_layers()
         if any(layer.get_base_layer().weight.is_meta for layer in layers.values()):
             raise ValueError(
                 "Some weights are offloaded and cannot be changed: load the model whole to merge its LoRA."
@@ -143,11 +160,14 @@ class AdjustableLoraMixin(_Base):
         if alpha is not None:
             self.set_lora_alpha(alpha)
         for name, layer in layers.items():
-            _merge_layer(layer)
+            _merge_layer(layer, adapter)
             parent, _, child = name.rpartition(".")
             setattr(self.get_submodule(parent), child, layer.get_base_layer())
+        # What PEFT trained as a whole, in place of what it was before.
+        for name, wrapper in _whole_copies(self).items():
+            self.set_submodule(name, _active_copy(wrapper, adapter))
         del self.peft_config
-        _tell_transformers(self, False)
+        mark_adapter(self, False)
         self.config.lora_merged_alpha = self.config.lora_alpha
         self.config.lora_adapter = self.config.lora_alpha = None
         quantizer = getattr(self, "hf_quantizer", None)
@@ -160,7 +180,8 @@ class AdjustableLoraMixin(_Base):
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save as transformers does; an attached adapter goes to its own folder, next to the unmerged weights."""
         kwargs.update(zip(SAVE_ARGUMENTS, args, strict=False))
-        if not self._has_adapter():
+        adapter = self.lora_name()
+        if adapter is None:
             super().save_pretrained(save_directory, **kwargs)
             return
         if kwargs.pop("push_to_hub", False):
@@ -170,43 +191,71 @@ class AdjustableLoraMixin(_Base):
             self.save_pretrained(save_directory, **kwargs)
             self.push_to_hub(repo_id, **push)
             return
+        if any(layer.merged for layer in self.lora_layers().values()):
+            raise ValueError("PEFT has merged the LoRA into the weights: call unmerge_adapter(), or merge_lora().")
         # Always this folder, whatever a downloaded config.json says: nothing is written outside of the destination.
         self.config.lora_adapter = ADAPTER_FOLDER
+        self._record_alpha(adapter)
         state_dict = kwargs.pop("state_dict", None) or self.state_dict()
         if kwargs.get("is_main_process", True):
-            self._save_adapter(Path(save_directory, ADAPTER_FOLDER), state_dict)
-        plain = {key.replace(".base_layer.", "."): value for key, value in state_dict.items() if ".lora_" not in key}
-        with self._adapter_aside():
-            super().save_pretrained(save_directory, state_dict=plain, **kwargs)
+            self._save_adapter(Path(save_directory, ADAPTER_FOLDER), state_dict, adapter)
+        with self._adapter_aside(adapter):
+            super().save_pretrained(save_directory, state_dict=plain_states(state_dict, adapter), **kwargs)
 
     @contextmanager
-    def _adapter_aside(self) -> Iterator[None]:
+    def _adapter_aside(self, adapter: str) -> Iterator[None]:
         """The model without its adapter, for transformers to save; of a quantized one it takes the tensors itself."""
-        layers = self.lora_layers()
-        _tell_transformers(self, False)  # otherwise transformers saves the adapter alone
+        held: dict[str, Any] = {**self.lora_layers(), **_whole_copies(self)}
+        plain = {
+            name: _active_copy(module, adapter) if hasattr(module, "modules_to_save") else module.get_base_layer()
+            for name, module in held.items()
+        }
+        mark_adapter(self, False)  # otherwise transformers saves the adapter alone
         try:
-            for name, layer in layers.items():
-                self.set_submodule(name, layer.get_base_layer())
+            for name, module in plain.items():
+                self.set_submodule(name, module)
             yield
         finally:
-            for name, layer in layers.items():
-                self.set_submodule(name, layer)
-            _tell_transformers(self, True)
+            for name, module in held.items():
+                self.set_submodule(name, module)
+            mark_adapter(self, True)
 
-    def _has_adapter(self) -> bool:
-        return ADAPTER_NAME in (getattr(self, "peft_config", None) or {})
+    def _record_alpha(self, adapter: str) -> None:
+        """Say in the configuration what the layers run with; PEFT has attached and scaled an own LoRA without it."""
+        training_alpha = self.peft_config[adapter].lora_alpha
+        layer = next(iter(self.lora_layers().values()))
+        present = layer.scaling[adapter]
+        layer.set_scale(adapter, 1.0)
+        alpha = training_alpha * present / layer.scaling[adapter] if layer.scaling[adapter] else 0.0
+        layer.scaling[adapter] = present
+        recorded = self.config.lora_alpha
+        if recorded is None or not math.isclose(recorded, alpha, rel_tol=1e-6, abs_tol=1e-9):
+            self.config.lora_alpha = alpha
+        if self.config.lora_training_alpha is None:
+            self.config.lora_training_alpha = training_alpha
 
-    def _save_adapter(self, folder: Path, state_dict: dict[str, torch.Tensor]) -> None:
+    def _save_adapter(self, folder: Path, state_dict: dict[str, torch.Tensor], adapter: str) -> None:
+        factors = {
+            key.replace(f".{adapter}.", ".", 1): tensor
+            for key, tensor in state_dict.items()
+            if key.endswith((f".lora_A.{adapter}.weight", f".lora_B.{adapter}.weight"))
+        }
+        config = copy.deepcopy(self.peft_config[adapter])
+        if strange := sorted(name for name in UNSAVABLE if getattr(config, name, None)):
+            raise ValueError(
+                f"The LoRA uses {', '.join(strange)} of PEFT, and an alpha that is chosen later means nothing to it: "
+                "merge it (merge_and_unload), or save it with PEFT."
+            )
+        # What was trained beside it is in the weights; and these have become what its start left of them.
+        config.modules_to_save, config.bias, config.init_lora_weights = None, "none", True
+        # The weights are in the folder above; the path they were once loaded from is nobody's business.
+        config.base_model_name_or_path = None
         folder.mkdir(parents=True, exist_ok=True)
-        adapter = _peft().get_peft_model_state_dict(self, state_dict=state_dict, adapter_name=ADAPTER_NAME)
         save_file(
-            {PEFT_PREFIX + self._saved_key(name): tensor.contiguous().cpu() for name, tensor in adapter.items()},
+            {PEFT_PREFIX + self._saved_key(name): tensor.contiguous().cpu() for name, tensor in factors.items()},
             folder / ADAPTER_WEIGHTS,
             metadata={"format": "pt"},
         )
-        config = copy.deepcopy(self.peft_config[ADAPTER_NAME])
-        # The weights are in the folder above; the path they were once loaded from is nobody's business.
-        config.base_model_name_or_path = None
         config.save_pretrained(str(folder))
 
     def _read_adapter(self, weights_file: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -267,15 +316,6 @@ def _peft() -> Any:
     return peft
 
 
-def _tell_transformers(model: Any, attached: bool) -> None:
-    """Say whether an adapter is attached, as transformers' `add_adapter` does.
-
-    The flag has no public name. Gradient checkpointing, the check of quantized models before training and
-    `save_pretrained` read it.
-    """
-    model._hf_peft_config_loaded = attached
-
-
 def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: dict[str, Any]) -> tuple[str, str]:
     """Files of the adapter of a checkpoint, downloaded if need be."""
     hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
@@ -319,7 +359,7 @@ def _execution_device(base: Any) -> torch.device | str | int:
     return base.weight.device if execution_device is None else execution_device
 
 
-def _merge_layer(layer: Any) -> None:
+def _merge_layer(layer: Any, adapter: Any) -> None:
     """Bake one adapted layer in, in float32 whatever it is kept in; quantized layers know their own way."""
     base = layer.get_base_layer()
     if layer.merged:
@@ -330,9 +370,51 @@ def _merge_layer(layer: Any) -> None:
         return
     with torch.no_grad():
         wide = torch.promote_types(base.weight.dtype, torch.float32)
-        a, b = (getattr(layer, name)[ADAPTER_NAME].weight.to(wide) for name in ("lora_A", "lora_B"))
-        merged = torch.addmm(base.weight.to(wide), b, a, alpha=layer.scaling[ADAPTER_NAME])
+        a, b = (getattr(layer, name)[adapter].weight.to(wide) for name in ("lora_A", "lora_B"))
+        merged = torch.addmm(base.weight.to(wide), b, a, alpha=layer.scaling[adapter])
         base.weight.copy_(merged.to(base.weight.dtype))
+
+
+def plain_states(states: Mapping[str, torch.Tensor], adapter: str) -> dict[str, torch.Tensor]:
+    """Weights under the names that they have without PEFT; of parts that it trained as a whole, what they have learned.
+
+    Args:
+        states: of a model with layers of PEFT.
+        adapter: the one whose parts count.
+    """
+    plain = {}
+    copied = tuple(key.partition(".modules_to_save.")[0] for key in states if f".modules_to_save.{adapter}." in key)
+    for key, value in states.items():
+        if ".lora_" in key:
+            continue
+        before, is_copy, after = key.partition(".modules_to_save.")
+        if is_copy:
+            name, _, rest = after.partition(".")
+            if name != adapter:
+                continue
+            key = f"{before}.{rest}"
+        before, is_original, rest = key.partition(".original_module.")
+        if is_original:
+            if before in copied:
+                continue
+            key = f"{before}.{rest}"
+        plain[key.replace(".base_layer.", ".")] = value
+    return plain
+
+
+def _whole_copies(model: nn.Module) -> dict[str, Any]:
+    """PEFT's wrappers of modules that it trains as a whole, by name."""
+    return {name: module for name, module in model.named_modules() if hasattr(module, "modules_to_save")}
+
+
+def _active_copy(wrapper: Any, adapter: str | None) -> nn.Module:
+    copies: dict[str | None, nn.Module] = dict(wrapper.modules_to_save.items())
+    return copies.get(adapter, wrapper.original_module)
+
+
+def _is_lora(module: nn.Module) -> bool:
+    # Without PEFT imported, nobody can have put an adapter in.
+    return "peft" in sys.modules and isinstance(module, _peft().tuners.lora.LoraLayer)
 
 
 def _is_language(name: str) -> bool:

@@ -21,6 +21,7 @@ from .checkpoint_video_llm import CheckpointMixin
 from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import repeat_media_per_row
 from .head_video_llm import LanguageHeadMixin, scale_logits
+from .lora_video_llm import lora_config
 from .placeholders_video_llm import PlaceholderMixin
 from .quantization_video_llm import QuantizationMixin
 from .transformers_compat import (
@@ -75,6 +76,10 @@ class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, PreTrainedMode
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _skip_keys_device_placement = CACHE_NAMES
+
+    def lora_config(self, **options: Any) -> Any:
+        """`peft.LoraConfig(**options)` whose patterns stay in the language model; see `lora_video_llm.lora_config`."""
+        return lora_config(self, **options)
 
     def initialize_weights(self) -> None:
         """Initialise what no checkpoint gave, the towers by their own rules.

@@ -44,6 +44,11 @@ class FtfvProcessor(VideoLlmProcessor):
     # Options of a call that the model must be given as well.
     MODEL_OPTIONS: ClassVar[tuple[str, ...]] = ("num_tokens_per_frame",)
 
+    @classmethod
+    def options_from_config(cls, config: Any) -> dict[str, Any]:
+        """See the base."""
+        return processor_options(config)
+
     def __init__(
         self,
         image_processor: Any = None,

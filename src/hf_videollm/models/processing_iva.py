@@ -42,6 +42,11 @@ class IvaProcessor(VideoLlmProcessor):
     valid_processor_kwargs = IvaProcessorKwargs
     default_chat_template = query_chat_template(QUERY_TOKEN)
 
+    @classmethod
+    def options_from_config(cls, config: Any) -> dict[str, Any]:
+        """See the base."""
+        return processor_options(config)
+
     def __init__(
         self,
         image_processor: Any = None,

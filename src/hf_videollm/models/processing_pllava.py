@@ -65,6 +65,11 @@ class PllavaProcessor(VideoLlmProcessor):
     valid_processor_kwargs = PllavaProcessorKwargs
     default_chat_template = CHAT_TEMPLATE
 
+    @classmethod
+    def options_from_config(cls, config: Any) -> dict[str, Any]:
+        """See the base."""
+        return {"pooling_shape": list(config.pooling_shape)}
+
     def __init__(
         self,
         image_processor: Any = None,

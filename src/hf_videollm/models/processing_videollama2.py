@@ -32,6 +32,11 @@ class VideoLlama2Processor(VideoLlmProcessor):
     valid_processor_kwargs = VideoLlama2ProcessorKwargs
     default_chat_template = default_chat_template()
 
+    @classmethod
+    def options_from_config(cls, config: Any) -> dict[str, Any]:
+        """See the base."""
+        return processor_options(config)
+
     def __init__(
         self,
         image_processor: Any = None,

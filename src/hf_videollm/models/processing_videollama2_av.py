@@ -85,6 +85,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         "seed",
     )
 
+    @classmethod
+    def options_from_config(cls, config: Any) -> dict[str, Any]:
+        """See the base."""
+        return av_processor_options(config)
+
     def __init__(
         self,
         image_processor: Any = None,

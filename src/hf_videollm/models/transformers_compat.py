@@ -238,6 +238,19 @@ def drop_pooling_head(vision_config: Any) -> None:
     vision_config.vision_use_head = False
 
 
+# --- `add_adapter` refuses a PEFT that is older than the release names (5.24: 0.22, which is not out). ---------------
+# Until the oldest supported release asks for a PEFT that all supported environments have.
+
+
+def mark_adapter(model: PreTrainedModel, attached: bool) -> None:
+    """Say whether an adapter is attached, as transformers' `add_adapter` does.
+
+    The flag has no public name. Gradient checkpointing, the check of quantized models before training and
+    `save_pretrained` read it.
+    """
+    model._hf_peft_config_loaded = attached
+
+
 __all__ = [
     "CACHE_NAME",
     "CACHE_NAMES",
@@ -253,6 +266,7 @@ __all__ = [
     "enable_checkpointing",
     "given_cache",
     "hold_gradients",
+    "mark_adapter",
     "name_cache",
     "one_cache",
     "rename_cache",

@@ -11,7 +11,7 @@ from trl import SFTTrainer
 
 from hf_videollm.models.dataset_columns import without_decoding
 
-__all__ = ["PartwiseSFTTrainer", "learning_rate_of"]
+__all__ = ["PartwiseSFTTrainer", "learning_rate_of", "plain_name"]
 
 
 class PartwiseSFTTrainer(SFTTrainer):
@@ -32,7 +32,7 @@ class PartwiseSFTTrainer(SFTTrainer):
         kwargs.update({name: without_decoding(kwargs[name]) for name in datasets if name in kwargs})
         super().__init__(*args, **kwargs)
         self.learning_rates = dict(learning_rates or {})
-        trainable = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        trainable = [plain_name(name) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         for pattern in self.learning_rates:
             if not any(re.search(pattern, name) for name in trainable):
                 raise ValueError(f"learning_rates: the pattern {pattern!r} matches no parameter that is trained.")
@@ -42,7 +42,7 @@ class PartwiseSFTTrainer(SFTTrainer):
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
         if is_new and self.learning_rates:
-            names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+            names = {id(parameter): plain_name(name) for name, parameter in self.model.named_parameters()}
             for group in list(optimizer.param_groups):
                 by_rate: dict[float, list[torch.Tensor]] = {}
                 for parameter in group["params"]:
@@ -55,6 +55,11 @@ class PartwiseSFTTrainer(SFTTrainer):
             # An empty group would be saved and could not be told from others when training resumes.
             optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
+
+
+def plain_name(name: str) -> str:
+    """Name of a parameter without what PEFT writes into it for parts that it trains as a whole."""
+    return re.sub(r"\.modules_to_save\.[^.]+\.", ".", name)
 
 
 def learning_rate_of(name: str, learning_rates: Mapping[str, float], rest: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,9 +58,10 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
             "a model, but not change or remove those that it has."
         )
     processor = AutoProcessor.from_pretrained(source)
-    follow = getattr(sys.modules[type(processor).__module__], "processor_options", None)
-    if follow is not None:
-        processor = AutoProcessor.from_pretrained(source, **follow(model.config))
+    # Processors saved by earlier releases, and loaded as remote code, have no such method.
+    follow = getattr(type(processor), "options_from_config", None)
+    if follow is not None and (options := follow(model.config)):
+        processor = AutoProcessor.from_pretrained(source, **options)
     return model, processor
 
 

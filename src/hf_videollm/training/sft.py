@@ -16,7 +16,8 @@ A recipe:
     sound_only: true                 # optional: let the model hear the clips without seeing them (audio stage)
     vary: {missing_audio: [silence, skip]}   # optional: options of the processor, one value drawn for each batch
     trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
-    lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig
+    lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig; names count
+                                     # inside the language model, and with `trainable` both are trained
     learning_rates: {connector: 2.0e-5}       # optional: pattern of names -> its own rate instead of learning_rate
     arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
 """
@@ -43,6 +44,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl
+from hf_videollm.models.checkpoint_video_llm import freeze_unused_parameters
+from hf_videollm.models.lora_video_llm import lora_config
 from hf_videollm.models.option_names import did_you_mean
 from hf_videollm.models.transformers_compat import rename_checkpointing
 from hf_videollm.training.audio_cache import AudioCache
@@ -180,6 +183,18 @@ def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     Raises:
         RecipeError: a pattern matches nothing.
     """
+    chosen = matched_parameters(model, patterns)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen and parameter.requires_grad)
+    return sorted(chosen)
+
+
+def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
+    """Names of the parameters that contain a match of one of the regular expressions.
+
+    Raises:
+        RecipeError: a pattern matches nothing.
+    """
     names = [name for name, _ in model.named_parameters()]
     chosen: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -187,9 +202,7 @@ def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
         if not matches:
             raise RecipeError(f"trainable: the pattern {pattern!r} matches no parameter, e.g. not {names[0]!r}.")
         chosen.update(matches)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen and parameter.requires_grad)
-    return sorted(chosen)
+    return chosen
 
 
 def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SFTTrainer:
@@ -209,7 +222,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     if model is None or processor is None:
         model, processor = _load(recipe)
     _check_vary(recipe, processor)
-    if recipe.trainable is not None:
+    if recipe.trainable is not None and recipe.lora is None:
         freeze_all_but(model, recipe.trainable)
     frames = _open_frames(recipe, processor)
     sounds = _open_sounds(recipe, processor)
@@ -218,7 +231,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     arguments = SFTConfig(**_arguments(recipe))
     # TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
-    return PartwiseSFTTrainer(
+    trainer = PartwiseSFTTrainer(
         learning_rates=recipe.learning_rates,
         model=model,
         args=arguments,
@@ -230,8 +243,11 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
             vary=recipe.vary,
         ),
         processing_class=processor,
-        peft_config=_lora_config(recipe.lora, model),
+        peft_config=_lora_config(recipe, model),
     )
+    # PEFT makes copies of the parts that it trains as a whole, and all of a copy trainable.
+    freeze_unused_parameters(trainer.model)
+    return trainer
 
 
 def _check_vary(recipe: Recipe, processor: Any) -> None:
@@ -346,21 +362,69 @@ def _arguments(recipe: Recipe) -> dict[str, Any]:
     return {**rename_checkpointing(DEFAULT_ARGUMENTS), **given, **FIXED_ARGUMENTS}
 
 
-def _lora_config(options: Mapping[str, Any] | None, model: nn.Module) -> Any:
-    if options is None:
+def _lora_config(recipe: Recipe, model: Any) -> Any:
+    if recipe.lora is None:
         return None
     from peft import LoraConfig
 
+    options = dict(recipe.lora)
     known = {entry.name for entry in fields(LoraConfig) if entry.init}
     if unknown := sorted(set(options) - known):
         raise RecipeError(f"lora: peft.LoraConfig has no {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
-    for name in ("modules_to_save", "target_modules"):
-        if missing := unmatched_modules(model, options.get(name)):
-            raise RecipeError(
-                f"lora.{name}: {type(model).__name__} has no module {', '.join(missing)}, and would be trained without."
-                " Take the name out, or give the model the part (IVA: model_options: {num_insertions: 8})."
-            )
-    return LoraConfig(**options)
+    if missing := unmatched_modules(model, options.get("modules_to_save")):
+        raise RecipeError(_no_module("modules_to_save", model, ", ".join(missing)))
+    if missing := unmatched_modules(model, options.get("target_modules")):
+        raise RecipeError(_no_module("target_modules", model, ", ".join(missing)))
+    try:
+        config = model.lora_config(**options) if hasattr(model, "lora_config") else lora_config(model, **options)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"lora: {error}") from error
+    if recipe.trainable is not None:
+        # PEFT freezes everything but the adapter and these, saves both, and finds both when training resumes.
+        whole = whole_modules(model, recipe.trainable, config)
+        config.modules_to_save = sorted({*(config.modules_to_save or ()), *whole})
+    return config
+
+
+def _no_module(option: str, model: Any, missing: str) -> str:
+    return (
+        f"lora.{option}: {type(model).__name__} has no module {missing}, and would be trained without."
+        " Take the name out, or give the model the part (IVA: model_options: {num_insertions: 8})."
+    )
+
+
+def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[str]:
+    """The modules that hold what the patterns of `trainable` name and nothing else, the largest of them.
+
+    Args:
+        model: before PEFT.
+        patterns: as in `freeze_all_but`.
+        lora: the `LoraConfig` that trains beside them.
+
+    Raises:
+        RecipeError: a pattern matches nothing, names parameters that no module holds alone, or the layers of the LoRA.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    chosen = matched_parameters(model, patterns) & trained
+    modules: list[str] = []
+    for name, module in model.named_modules():
+        inner = {f"{name}.{own}" for own, _ in module.named_parameters()} & trained
+        if name and inner and inner <= chosen and not any(name.startswith(f"{whole}.") for whole in modules):
+            modules.append(name)
+    left = sorted(name for name in chosen if not any(name.startswith(f"{whole}.") for whole in modules))
+    if left:
+        raise RecipeError(
+            f"trainable with lora: {left[0]} is a part of a module of which the rest is not trained, and PEFT trains "
+            "whole modules beside its LoRA: name the module."
+        )
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    for name, _ in model.named_modules():
+        if any(name == whole or name.startswith(f"{whole}.") for whole in modules) and check_target_module_exists(
+            lora, name
+        ):
+            raise RecipeError(f"trainable with lora: both name {name}: a layer gets a LoRA or is trained as a whole.")
+    return modules
 
 
 def _load(recipe: Recipe) -> tuple[Any, Any]:
