@@ -1,0 +1,137 @@
+"""Models of the designs from parts that are in memory, and the checks that nothing of a part was lost."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..hub.conversion import ByteCounter, Progress, check_space
+from ..hub.parts import put_in, size_queries, start_parts
+from ..hub.stream import TensorPlan, write_sharded
+from ..models.configuration_video_llm import patch_grid
+from ..models.media_errors import CheckpointError
+from .designs import Design
+
+
+def join(design: Design, config: Any, tower: Any, language: Any, audio: Any, seed: int) -> tuple[Any, int]:
+    """A model of a design that holds these parts, and the number of values that are new.
+
+    Args:
+        audio: the audio encoder, or `None`.
+        seed: of the new parts.
+
+    Raises:
+        CheckpointError: the design cannot be put together from these.
+    """
+    with torch.device("meta"):
+        model = design.model(config)
+    put_in(model, tower, language)
+    if audio is not None:
+        model.model.audio_tower = audio
+    parts = [getattr(model.model, name) for name in design.new_parts if hasattr(model.model, name)]
+    new_parameters = start_parts(model.model, parts, seed, language.dtype)
+    size_queries(model.model)
+    return model.eval(), new_parameters
+
+
+@torch.no_grad()
+def check_text(model: Any, language: Any, placeholders: set[int]) -> None:
+    """The model answers text as its language model does: a few tokens give the same logits, bit by bit.
+
+    Args:
+        placeholders: ids that are no text.
+
+    Raises:
+        CheckpointError: the language model does more than the design would ask of it.
+    """
+    name = type(language).__name__
+    numbers = torch.linspace(0, language.get_input_embeddings().num_embeddings - 1, 12).long().tolist()
+    ids = torch.tensor([[number for number in numbers if number not in placeholders]])
+    expected = language(input_ids=ids).logits
+    try:
+        found = model(input_ids=ids).logits
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{name} cannot be fed with embeddings ({reason}): use a LLaMA-like one.") from error
+    if not torch.equal(found, expected):
+        worst = (found.float() - expected.float()).abs().max().item()
+        raise CheckpointError(
+            f"{name} does more to its logits than a linear head (they would differ by {worst:.2g}): use a LLaMA-like "
+            "language model."
+        )
+
+
+@torch.no_grad()
+def check_tower(model: Any, folder: Path) -> None:
+    """A frame gives as many features as its configuration has patches.
+
+    Raises:
+        CheckpointError: it gives other ones: special tokens that no design knows, or no patches.
+    """
+    vision = model.config.vision_config
+    rows, columns = patch_grid(vision)
+    sides = vision.image_size
+    height, width = (sides, sides) if isinstance(sides, int) else sides
+    try:
+        frames = torch.zeros(1, getattr(vision, "num_channels", 3), height, width)
+        count = model.model.encode_frames(frames).last_hidden_state.shape[1]
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"The tower in {folder} gives no features of a frame ({reason}).") from error
+    if count != rows * columns:
+        raise CheckpointError(
+            f"The tower in {folder} gives {count} features of a frame, but its configuration has {rows} x {columns} "
+            "patches: use a tower with a class token at most, such as a CLIP, SigLIP or DINOv2."
+        )
+
+
+def planned_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """The tensors of a model by name, a shared one once.
+
+    Raises:
+        RuntimeError: one has no values yet.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[tuple[int, torch.Size]] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.device.type == "meta":
+            raise RuntimeError(f"{name} has no values.")
+        place = (tensor.data_ptr(), tensor.shape)
+        if tensor.numel() and place in seen:
+            continue
+        seen.add(place)
+        tensors[name] = tensor
+    return tensors
+
+
+def write_tensors(
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    dtype: torch.dtype | None,
+    max_shard_size: int,
+    progress: Progress | None,
+) -> tuple[list[Path], int]:
+    """Write the tensors one by one; files and their total size in bytes.
+
+    Args:
+        dtype: cast what is of floating point; kept as it is when `None`.
+
+    Raises:
+        CheckpointError: the disk has not enough room.
+    """
+    types = {
+        name: dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        for name, tensor in tensors.items()
+    }
+    plans = [TensorPlan(name, tuple(tensor.shape), types[name]) for name, tensor in tensors.items()]
+    total = sum(plan.nbytes for plan in plans)
+    check_space(folder, total)
+
+    def load(name: str) -> torch.Tensor:
+        return tensors[name].detach().to("cpu", types[name]).contiguous()
+
+    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
+
+
+__all__ = ["check_text", "check_tower", "join", "planned_tensors", "write_tensors"]

@@ -1,0 +1,188 @@
+"""LinVT before an image-LLM: one that there is, or a new LLaVA of a vision tower and a language model."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from ..hub.parts import (
+    SAMPLING,
+    load_language_model,
+    load_part,
+    load_tower,
+    put_in,
+    read_config,
+    read_language_config,
+    read_vision_config,
+    start_parts,
+)
+from ..models.chat_template_language_model import keep_chat_template
+from ..models.configuration_linvt import LinVTModuleConfig
+from ..models.configuration_video_llm import has_class_token, has_tied_embeddings, patch_grid
+from ..models.linvt_backbones import EXAMPLES
+from ..models.media_errors import CheckpointError
+from ..models.modeling_linvt import LinVTForCausalLM
+from ..models.processing_linvt import LinVTProcessor
+from .designs import Design
+from .joining import check_text
+from .made import Made, mixed_types_note
+from .pixels import image_processor_class, pixel_settings
+from .words import build_generation_config, read_words, template_notes
+
+
+def make_linvt(
+    design: Design,
+    places: Mapping[str, Path],
+    options: Mapping[str, Any],
+    dtype: torch.dtype | None,
+    seed: int,
+) -> Made:
+    """LinVT before an image-LLM.
+
+    Args:
+        places: `image_llm`, or `vision` and `language_model` and perhaps `tokenizer`.
+        options: fields of `LinVTConfig` and of `LinVTModuleConfig`.
+        dtype: type of all weights; as they are stored when `None`.
+        seed: of the new parts.
+
+    Raises:
+        CheckpointError: a source is something else, is damaged, or does not fit.
+    """
+    new_parts: list[str] = []
+    notes: list[str] = []
+    new_parameters = 0
+    if "image_llm" in places:
+        image_llm, inner = read_image_llm(places["image_llm"], dtype)
+        base = image_llm
+    else:
+        image_llm, inner, base, new_parameters, notes = make_llava(design, places, dtype, seed)
+        new_parts = ["multi_modal_projector"]
+    module = {name: options[name] for name in options if name in LinVTModuleConfig.__dataclass_fields__}
+    own = {name: value for name, value in options.items() if name not in module}
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = LinVTForCausalLM.around_image_llm(image_llm, linvt_config=module or None, **own)
+        processor = LinVTProcessor.from_image_llm_processor(inner, model.config)
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise CheckpointError(f"These sources and options describe no linvt: {reason}") from error
+    model.config.dtype = dtype or image_llm.dtype
+    if "image_llm" in places:
+        # Where an adapter that is saved alone finds its image-LLM.
+        model.config.backbone_name = str(places["image_llm"].resolve())
+    ids: dict[str, int] = {name: getattr(model.config, f"{name}_token_id") for name in ("image", "video")}
+    check_text(model, base, set(ids.values()))
+    generation_config = model.generation_config
+    if "image_llm" in places:
+        generation_config.update(do_sample=False, **dict.fromkeys(SAMPLING))
+    return Made(
+        model=model,
+        processor=processor,
+        generation_config=generation_config,
+        new_parts=["linvt", *new_parts],
+        new_parameters=new_parameters + sum(weight.numel() for weight in model.model.linvt.parameters()),
+        token_ids=ids,
+        notes=[*notes, *template_notes(processor)],
+    )
+
+
+def read_image_llm(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    """An image-LLM with its head and all its weights, and its processor.
+
+    Raises:
+        CheckpointError: it is none, or damaged.
+    """
+    config = read_config(folder)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or hasattr(config, "num_video_tokens"):
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes a {config.model_type!r}, which is no image-LLM: pass the folder of one "
+            f"({EXAMPLES}), or a tower and a language model (--vision, --llm)."
+        )
+    model = load_part(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)], folder, config, dtype or "auto")
+    try:
+        return model, AutoProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder} has no processor that can be read ({reason}): put its files there.") from error
+
+
+def make_llava(
+    design: Design, places: Mapping[str, Path], dtype: torch.dtype | None, seed: int
+) -> tuple[Any, Any, Any, int, list[str]]:
+    """A LLaVA whose projector is new, its processor, its language model, the number of new values, and notes.
+
+    Its placeholder needs no row in the embedding: LinVT puts the vectors of images in their places itself.
+
+    Raises:
+        CheckpointError: a source is something else, is damaged, or does not fit.
+    """
+    folder, vision_folder = places["language_model"], places["vision"]
+    text_config, raw = read_language_config(folder)
+    vision_config = read_vision_config(vision_folder)
+    pixels = pixel_settings(vision_folder, vision_config)
+    words, ids, notes = read_words(folder, places.get("tokenizer"), design.placeholders, text_config.vocab_size)
+    generation_config, more = build_generation_config(folder, raw, text_config, words)
+    rows, columns = patch_grid(vision_config)
+    config = LlavaConfig(
+        vision_config=copy.deepcopy(vision_config),
+        text_config=copy.deepcopy(text_config),
+        image_token_index=ids["image"],
+        image_seq_length=rows * columns,
+        tie_word_embeddings=has_tied_embeddings(text_config),
+        **design.follow(vision_config, text_config),
+    )
+    language = load_language_model(folder, copy.deepcopy(text_config), dtype or "auto")
+    tower = load_tower(vision_folder, copy.deepcopy(vision_config), dtype or "auto")
+    try:
+        with torch.device("meta"):
+            model = LlavaForConditionalGeneration(config)
+    except (AttributeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder} cannot be part of a LLaVA ({reason}): use a LLaMA-like one.") from error
+    put_in(model, tower, language)
+    projector: nn.Module = model.model.multi_modal_projector
+    new_parameters = start_parts(model.model, [projector], seed, language.dtype)
+    model.generation_config = generation_config
+    processor = LlavaProcessor(
+        image_processor=image_processor_class(vision_config)(**pixels),
+        tokenizer=words,
+        patch_size=vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=int(has_class_token(vision_config)),
+        chat_template=keep_chat_template(words, design.placeholders) or USER_ASSISTANT,
+    )
+    notes = [*notes, *more, *mixed_types_note({"tower": tower, "language model": language}, language.dtype)]
+    notes.append("the image-LLM is a new LLaVA, whose projector knows nothing yet: train it on images before LinVT.")
+    return model.eval(), processor, language, new_parameters, notes
+
+
+# For language models without a chat template.
+USER_ASSISTANT = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'assistant' -%}{{ 'ASSISTANT:' }}{%- generation -%}{{ ' ' }}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}"
+    "{%- for block in message['content'] -%}{{ block['text'] }}{%- endfor -%}{%- endif -%}"
+    "{{ eos_token }}{%- endgeneration -%}"
+    "{%- else -%}"
+    "{{ 'USER: ' if message['role'] == 'user' }}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}"
+    "{%- for block in message['content'] -%}"
+    "{{ block['text'] if block['type'] == 'text' else '<image>\\n' }}"
+    "{%- endfor -%}{%- endif -%}{{ ' ' }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
+)
+
+__all__ = ["make_linvt"]

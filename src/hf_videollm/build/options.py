@@ -1,0 +1,68 @@
+"""Fields of a design's configuration that a build may be told, and the configuration that they make."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
+
+from ..models.configuration_linvt import LinVTModuleConfig
+from ..models.media_errors import CheckpointError
+from .designs import DESIGNS, Design
+
+# Made of the sources.
+TAKEN = ("vision_config", "text_config", "audio_config", "backbone_config", "tie_word_embeddings", "backbone_name")
+
+
+def find_design(name: str) -> Design:
+    """A design by its name.
+
+    Raises:
+        CheckpointError: there is none; the names are listed.
+    """
+    key = name.replace("-", "_").lower()
+    if key not in DESIGNS:
+        near = difflib.get_close_matches(key, DESIGNS, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise CheckpointError(f"{name!r} is no design: choose one of {', '.join(DESIGNS)}.{hint}")
+    return DESIGNS[key]
+
+
+def check_options(design: Design, options: Mapping[str, Any]) -> None:
+    """Raises `CheckpointError` for options that are no fields of the design's configuration, with the nearest one."""
+    fields = _own_fields(design.config)
+    if design.config is DESIGNS["linvt"].config:
+        fields |= _own_fields(LinVTModuleConfig)
+    for name in options:
+        if name in TAKEN or name.endswith("_token_id"):
+            raise CheckpointError(f"{name} is made of the sources of a build, and cannot be set.")
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(fields - set(TAKEN)))}."
+            raise CheckpointError(f"{design.config.__name__} has no field {name}: {hint}")
+
+
+def make_config(design: Design, values: Mapping[str, Any]) -> Any:
+    """The configuration of a design.
+
+    Raises:
+        CheckpointError: the sources and options describe no such model.
+    """
+    try:
+        config = design.config(**values)
+        config.validate()
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise CheckpointError(
+            f"These sources and options describe no {design.config.model_type}: {reason}"
+        ) from error
+    return config
+
+
+def _own_fields(config_class: Any) -> set[str]:
+    known = set(PreTrainedConfig.__dataclass_fields__)
+    return {name for name in config_class.__dataclass_fields__ if name not in known}
+
+
+__all__ = ["check_options", "find_design", "make_config"]

@@ -1,0 +1,36 @@
+"""What a build tells when it is done."""
+
+from dataclasses import dataclass, field
+
+from ..hub.conversion_report import Rows, WrittenReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport(WrittenReport):
+    """How a model was put together.
+
+    Attributes:
+        design: its name.
+        sources: what was read -> folder.
+        new_parts: names of the parts that no source has.
+        new_parameters: their values.
+        seed: of these.
+        next_step: the training that comes first.
+    """
+
+    design: str
+    sources: dict[str, str] = field(default_factory=dict)
+    new_parts: list[str] = field(default_factory=list)
+    new_parameters: int = 0
+    seed: int = 0
+    next_step: str = ""
+
+    def source_rows(self) -> Rows:
+        new = f"{self.new_parameters:,} random values, seed {self.seed}"
+        return [("design", self.design), *self.sources.items(), (", ".join(self.new_parts), new)]
+
+    def detail_rows(self) -> Rows:
+        return [("next", self.next_step)]
+
+
+__all__ = ["BuildReport"]

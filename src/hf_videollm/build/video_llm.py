@@ -1,0 +1,143 @@
+"""The designs whose parts are a vision tower, a connector and a language model."""
+
+import copy
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..hub.conversion import check_space
+from ..hub.convert_videollama2_beats import convert_beats
+from ..hub.parts import (
+    load_language_model,
+    load_part,
+    load_tower,
+    read_config,
+    read_language_config,
+    read_vision_config,
+)
+from ..models.feature_extraction_beats import BeatsFeatureExtractor
+from ..models.media_errors import CheckpointError
+from ..models.modeling_beats import BeatsModel
+from .designs import Design
+from .joining import check_text, check_tower, join
+from .made import Made, mixed_types_note
+from .options import make_config
+from .pixels import image_processor_class, pixel_settings
+from .words import build_generation_config, read_words, template_notes
+
+
+def make_video_llm(
+    design: Design,
+    places: Mapping[str, Path],
+    options: Mapping[str, Any],
+    dtype: torch.dtype | None,
+    seed: int,
+    workspace: Path,
+) -> Made:
+    """A model of a design from its sources.
+
+    Args:
+        places: `vision`, `language_model`, and perhaps `audio` and `tokenizer`.
+        options: fields of the design's configuration.
+        dtype: type of all weights; as they are stored when `None`.
+        seed: of the new parts.
+        workspace: folder on the disk that will hold the result.
+
+    Raises:
+        CheckpointError: a source is something else, is damaged, or does not fit.
+    """
+    folder, vision_folder = places["language_model"], places["vision"]
+    text_config, raw = read_language_config(folder)
+    vision_config = read_vision_config(vision_folder)
+    pixels = pixel_settings(vision_folder, vision_config, design.crops)
+    words, ids, notes = read_words(folder, places.get("tokenizer"), design.placeholders, text_config.vocab_size)
+    wanted = dtype or "auto"
+    audio = load_audio_tower(places["audio"], wanted, workspace) if "audio" in places else None
+    values = {
+        **design.follow(vision_config, text_config),
+        **options,
+        **{f"{modality}_token_id": token_id for modality, token_id in ids.items()},
+        "vision_config": vision_config,
+        "text_config": text_config,
+        **({} if audio is None else {"audio_config": audio.config}),
+    }
+    config = make_config(design, values)
+    check_space(workspace, needed_bytes(design, config, dtype))
+    generation_config, more = build_generation_config(folder, raw, text_config, words)
+    language = load_language_model(folder, copy.deepcopy(text_config), wanted)
+    tower = load_tower(vision_folder, copy.deepcopy(vision_config), wanted)
+    model, new_parameters = join(design, config, tower, language, audio, seed)
+    check_text(model, language, set(ids.values()))
+    check_tower(model, vision_folder)
+    model.config.dtype = dtype or language.dtype
+    parts = {"tower": tower, "language model": language, **({} if audio is None else {"audio tower": audio})}
+    processor = make_processor(design, model.config, words, pixels)
+    return Made(
+        model=model,
+        processor=processor,
+        generation_config=generation_config,
+        new_parts=[name for name in design.new_parts if hasattr(model.model, name)],
+        new_parameters=new_parameters,
+        token_ids=ids,
+        notes=[*notes, *more, *mixed_types_note(parts, model.config.dtype), *template_notes(processor)],
+    )
+
+
+def make_processor(design: Design, config: Any, tokenizer: Any, pixels: Mapping[str, Any]) -> Any:
+    """The processor for a configuration.
+
+    Args:
+        tokenizer: with the placeholders.
+        pixels: options of the image processor and of the video processor.
+    """
+    video_options = {**pixels}
+    if design.video_processor.num_frames is not None:
+        video_options["num_frames"] = config.num_frames
+    parts: dict[str, Any] = {
+        "image_processor": image_processor_class(config.vision_config)(**pixels),
+        "tokenizer": tokenizer,
+        "video_processor": design.video_processor(**video_options),
+    }
+    if "audio" in config.modalities:
+        audio = config.audio_config
+        parts["feature_extractor"] = BeatsFeatureExtractor(num_mel_bins=audio.num_mel_bins, patch_size=audio.patch_size)
+    return design.processor(**parts, **design.processor_options(config))
+
+
+def load_audio_tower(place: Path, dtype: torch.dtype | str, workspace: Path) -> Any:
+    """A BEATs, from a folder of `hf-videollm convert beats` or from the file that this converts.
+
+    Raises:
+        CheckpointError: it is none, or damaged.
+    """
+    if place.is_file():
+        with tempfile.TemporaryDirectory(dir=workspace, prefix="beats.") as temporary:
+            convert_beats(place, Path(temporary) / "beats")
+            return load_audio_tower(Path(temporary) / "beats", dtype, workspace)
+    config = read_config(place)
+    if config.model_type != "beats":
+        raise CheckpointError(
+            f"{place / 'config.json'} describes a {config.model_type!r}, which is no BEATs: pass Microsoft's .pt, or a "
+            "folder of hf-videollm convert beats."
+        )
+    return load_part(BeatsModel, place, config, dtype)
+
+
+def needed_bytes(design: Design, config: Any, dtype: torch.dtype | None) -> int:
+    """At least so much the weights will take, known before they are loaded: two bytes each, unless a type is given."""
+    with torch.device("meta"):
+        model = design.model(config)
+    tied = config.text_config.vocab_size * config.text_config.hidden_size if config.tie_word_embeddings else 0
+    count: int = sum(weight.numel() for weight in model.parameters()) - (0 if _is_shared(model) else tied)
+    return count * (dtype.itemsize if dtype is not None else 2)
+
+
+def _is_shared(model: Any) -> bool:
+    """Whether `parameters()` counts a tied head once."""
+    return model.lm_head.weight is model.get_input_embeddings().weight
+
+
+__all__ = ["make_processor", "make_video_llm"]
