@@ -2,11 +2,13 @@
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from transformers import BatchFeature, ProcessorMixin
 
+from .media_errors import MediaWarning
 from .message_blocks import BlockRules, media_blocks, read_chats, source_of, take_video_options
 from .option_names import plain_type_errors, refuse_unknown
 
@@ -38,7 +40,7 @@ class CheckedProcessor(ProcessorMixin):
 
         Raises:
             TypeError: an option that no part of this processor knows, or of a wrong type.
-            ValueError: an empty list of media, or sounds for a processor that has no part for them.
+            ValueError: an empty list of media.
         """
         self.check_options(kwargs)
         self.check_media(images, videos, audio)
@@ -46,14 +48,14 @@ class CheckedProcessor(ProcessorMixin):
             return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def check_media(self, images: Any, videos: Any, audio: Any) -> None:
-        """Refuse empty lists, and sounds where nobody hears; transformers would leave them out in silence.
+        """Refuse empty lists, and warn of sounds where nobody hears: processors of transformers take every modality.
 
         Raises:
             ValueError: the argument is named.
         """
         refuse_empty(images=images, videos=videos, audio=audio)
         if audio is not None and not self._has("feature_extractor"):
-            raise ValueError(f"{type(self).__name__} cannot hear: leave audio= out.")
+            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", MediaWarning, stacklevel=3)
 
     def option_groups(self) -> dict[str, set[str]]:
         """Names of the options of each part that this processor has, by their group (`videos_kwargs`, ...)."""

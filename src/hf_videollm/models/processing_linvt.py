@@ -290,7 +290,7 @@ class LinVTProcessor(CheckedProcessor):
             text: a prompt or a list of prompts, with the image-LLM's placeholder for each image and `video_token` for
                 each video.
             videos: videos of all prompts in their order; see `video_io.load_video` for what a video may be.
-            audio: refused, as none of the image-LLMs hears.
+            audio: left out with a warning, as none of the image-LLMs hears.
             questions: what is asked of the videos: one string for each prompt, `None` where nothing is. Prompts do not
                 tell: with videos and without questions LinVT reads the videos for no question in particular, which is
                 not what it does in a chat. A warning says so; `questions=[None]` says that it is meant.
@@ -518,10 +518,10 @@ class LinVTProcessor(CheckedProcessor):
             processor_kwargs=options,
             **rendering,
         )
-        if tokenize:
+        count = sum(kinds.count("video") for kinds in chat.kinds)
+        if tokenize or not count:
             return prompts
         rows = prompts if is_batched else [prompts]
-        count = sum(kinds.count("video") for kinds in chat.kinds)
         marked = self._marked_rows(rows, None, count, chat.kinds)
         written = [MARKED.sub(lambda _: self.video_token, row) for row in marked]
         return written if is_batched else written[0]

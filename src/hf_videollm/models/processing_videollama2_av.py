@@ -216,10 +216,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             ValueError: a value that means nothing; the possible ones are listed.
         """
         nested = {**(kwargs.get("videos_kwargs") or {}), **(kwargs.get("audio_kwargs") or {})}
-        if given := [
-            name for name in ("raw_speech", "load_audio_backend") if {**nested, **kwargs}.get(name) is not None
-        ]:
-            raise ValueError(f"{given[0]} means nothing here: sounds are read by PyAV, from audio= or a message.")
+        if kwargs.get("raw_speech", nested.get("raw_speech")) is not None:
+            raise ValueError("raw_speech means nothing here: sounds come in audio= or in a message.")
+        backend = kwargs.get("load_audio_backend", nested.get("load_audio_backend"))
+        if backend not in (None, "auto"):
+            warnings.warn(f"load_audio_backend={backend!r} is not used: PyAV reads sounds.", MediaWarning, stacklevel=2)
         names = (*self.AUDIO_OPTIONS, "start", "end", "on_decode_error", "allowed_hosts", "timeout", "video_options")
         wishes = {name: kwargs.get(name, nested.get(name)) for name in names}
         for name in ("use_audio_in_video", "missing_audio", "audio_sampling", "audio_clip_divisor"):

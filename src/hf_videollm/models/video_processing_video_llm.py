@@ -29,6 +29,16 @@ NEVER_OTHERWISE: dict[str, tuple[Any, ...]] = {
     "do_pad": (True,),
 }
 
+# Options that say how a step is done, and the one that says whether.
+NEEDS_STEP = {
+    "size": "do_resize",
+    "resample": "do_resize",
+    "crop_size": "do_center_crop",
+    "rescale_factor": "do_rescale",
+    "image_mean": "do_normalize",
+    "image_std": "do_normalize",
+}
+
 
 class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """Options of the video processors.
@@ -283,10 +293,9 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         with plain_type_errors():
             # Metadata have more forms than transformers allows for.
             validate_typed_dict(self.valid_kwargs, {name: kwargs[name] for name in kwargs if name != "video_metadata"})
-        if kwargs.get("do_sample_frames") is False and (
-            given := [name for name in ("num_frames", "fps", "start", "end") if kwargs.get(name) is not None]
-        ):
-            raise ValueError(f"{' and '.join(given)} choose frames: leave out do_sample_frames=False.")
+        for name, step in NEEDS_STEP.items():
+            if kwargs.get(name) is not None and not self._option(step, kwargs):
+                raise ValueError(f"{name} does nothing without {step}=True: pass that too, or leave it out.")
         for name, values in NEVER_OTHERWISE.items():
             if kwargs.get(name) is not None and kwargs[name] not in values:
                 raise ValueError(f"{name}={kwargs[name]!r} cannot be had, only {values[0]!r}: leave it out.")
@@ -376,8 +385,11 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
     def _sampler(self, metadata: VideoMetadata | None, **kwargs: Any) -> partial | None:
         """The call for one video that chooses its frames; `None` to take them all."""
         wishes = {name: kwargs.get(name) for name in ("num_frames", "fps", "start", "end")}
-        # An option of the call that chooses frames goes before a checkpoint that takes all of them.
-        if not self._option("do_sample_frames", kwargs) and all(value is None for value in wishes.values()):
+        if not self._option("do_sample_frames", kwargs):
+            if wishes["start"] is not None or wishes["end"] is not None:
+                # num_frames and fps say how to sample, so they lapse as everywhere in transformers; a clip would be
+                # lost.
+                raise ValueError("start and end choose frames: leave out do_sample_frames=False.")
             return None
         check_sampling(**wishes)
         if wishes["fps"] is None:
