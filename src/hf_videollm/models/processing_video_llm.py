@@ -109,7 +109,7 @@ class VideoLlmProcessor(CheckedProcessor):
         chat_template: str | None = None,
         *args: Any,
         tokenize: bool = False,
-        processor_kwargs: dict[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """As in transformers. With the language model's own template, special tokens are those that it writes, as in

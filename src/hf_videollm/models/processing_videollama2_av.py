@@ -1,6 +1,7 @@
 """Processor of VideoLLaMA2-AV: what VideoLLaMA2's does, and the sound of videos and sounds of their own."""
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal
@@ -15,7 +16,7 @@ from .chat_template_videollama2 import default_chat_template
 from .configuration_beats import num_audio_tokens
 from .feature_extraction_beats import BeatsAudioKwargs
 from .media_addresses import host_names
-from .media_errors import MediaLimits, check_interval
+from .media_errors import MediaLimits, MediaWarning, check_interval
 from .media_source import source_name
 from .message_blocks import read_chats, source_of
 from .option_names import refuse_unknown
@@ -321,7 +322,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
 
     def _process_audio(self, audio: Sequence[np.ndarray | None], **kwargs: Any) -> tuple[BatchFeature, list[str]]:
         # What is the extractor's own; all waveforms have its rate by now.
-        own = BeatsAudioKwargs.__annotations__
+        own = set(BeatsAudioKwargs.__annotations__) - {"load_audio_backend", "raw_speech"}
         kwargs = {name: value for name, value in kwargs.items() if name in own}
         kwargs["sampling_rate"] = self.feature_extractor.sampling_rate
         heard = [sound for sound in audio if sound is not None]
