@@ -11,12 +11,10 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.masking_utils import create_masks_for_generate
 
 from .configuration_linvt import LinVTConfig
+from .generation_options import LINVT, named_arguments, refuse_options
+from .generation_video_llm import VideoLlmGenerationMixin
 from .linvt_backbones import TYPE_RULES
-from .transformers_compat import MASK_TYPES, CacheNamesGenerationMixin, given_cache
-
-# What lets `generate` guess several tokens at once. Guesses are checked by a forward over ids, which knows no prompt of
-# embeddings, and so none of LinVT's.
-ASSISTED_OPTIONS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+from .transformers_compat import MASK_TYPES, given_cache
 
 # Inputs of a prompt that nothing but its embeddings depends on. What ends in `_videos` belongs to the frames.
 VIDEO_INPUTS = (
@@ -39,8 +37,10 @@ def has_videos(videos: dict[str, Any]) -> bool:
     return any(value is not None for name, value in videos.items() if not name.startswith("question_"))
 
 
-class LinVTGenerationMixin(CacheNamesGenerationMixin):
+class LinVTGenerationMixin(VideoLlmGenerationMixin):
     """To be put before the model with a head."""
+
+    refused_options = LINVT
 
     if TYPE_CHECKING:
         model: Any
@@ -55,9 +55,12 @@ class LinVTGenerationMixin(CacheNamesGenerationMixin):
 
         Raises:
             ValueError: as `LinVTModel.embed_prompt`; a cache that is not of the beginning of this conversation; or
-                assisted decoding, which is not supported.
+                an option that would be ignored, or give wrong tokens, with what to use instead.
         """
-        self._refuse_assistance(args[0] if args else kwargs.get("generation_config"), kwargs)
+        refuse_options(self, self.refused_options, named_arguments((inputs, *args), kwargs))
+        if isinstance(kwargs.get("custom_generate"), str):
+            # A loop from a folder calls `generate` again, or encodes the media itself.
+            return super().generate(inputs, *args, **kwargs)
         input_ids = kwargs.pop("input_ids", inputs)
         if input_ids is None:
             return super().generate(*args, **kwargs)
@@ -85,16 +88,6 @@ class LinVTGenerationMixin(CacheNamesGenerationMixin):
         if prompt["position_ids"] is None:
             prompt["position_ids"] = self.model.prompt_positions(input_ids, attention_mask, types, media)
         return super().generate(None, *args, input_ids=input_ids, attention_mask=attention_mask, **prompt, **others)
-
-    def _refuse_assistance(self, generation_config: Any, options: dict[str, Any]) -> None:
-        # What a call says counts before what is configured.
-        sources = [options, *(vars(config) for config in (generation_config, self.generation_config) if config)]
-        for name in ASSISTED_OPTIONS:
-            said = [source[name] for source in sources if source.get(name) is not None]
-            if said and said[0] is not False:
-                raise ValueError(
-                    f"LinVT goes on from embeddings, where assisted decoding writes wrong tokens: leave out {name}."
-                )
 
     def prepare_inputs_for_generation(
         self,

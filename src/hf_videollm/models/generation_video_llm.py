@@ -1,8 +1,130 @@
-"""Repeat encoded media together with the rows of a prompt (beams, several return sequences)."""
+"""What the designs share when they generate: options that are refused, and media that are repeated with their rows."""
 
 from itertools import accumulate
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .generation_options import COMMON, Refusal, named_arguments, option_value, refuse_options
+from .transformers_compat import CacheNamesGenerationMixin, given_cache
+
+
+class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
+    """`generate` that refuses by name what a design cannot do; docs/generation.md lists every option."""
+
+    refused_options: ClassVar[dict[str, Refusal]] = COMMON
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers.
+
+        Raises:
+            ValueError: an option that would be ignored, or give wrong tokens, with what to use instead.
+        """
+        arguments = named_arguments(args, kwargs)
+        refuse_options(self, self.refused_options, arguments)
+        return super().generate(**arguments)
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Continuous batching takes ids alone.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"Continuous batching takes ids alone, so {type(self).__name__} would never see its videos: pass a padded "
+            "batch to generate."
+        )
+
+    # The other ways to the same.
+    init_continuous_batching = generate_batch
+    continuous_batching_context_manager = generate_batch
+
+
+class MediaGenerationMixin(VideoLlmGenerationMixin):
+    """`generate` with media, for models whose base model is a `VideoLlmModel`."""
+
+    if TYPE_CHECKING:
+        model: Any
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, with media as in `forward`.
+
+        Raises:
+            ValueError: an option that would be ignored, or give wrong tokens, with what to use instead.
+        """
+        arguments = named_arguments(args, kwargs)
+        if option_value(self, "prefill_chunk_size", arguments) is not None:
+            self._embed_for_chunks(arguments)
+        return super().generate(**arguments)
+
+    @torch.no_grad()
+    def _embed_for_chunks(self, arguments: dict[str, Any]) -> None:
+        """Put the media into the prompt before `prefill_chunk_size` cuts it: transformers would cut them wrongly."""
+        input_ids = arguments.get("input_ids", arguments.get("inputs"))
+        if input_ids is None or "prefill_chunk_size" in self.refused_options:
+            return
+        media = {**(arguments.pop("mm_encoder_outputs", None) or {}), **self.model.encode_media(arguments)}
+        if media:
+            arguments["prompt_embeds"], _ = self.model.embed_prompt(input_ids, None, media)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in transformers.
+
+        Args:
+            prompt_embeds: `(batch, prompt_length, text_width)`, a prompt that is read in chunks, its media in it.
+        """
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+        if prompt_embeds is not None:
+            start = int(given_cache(kwargs).get_seq_length())
+            if start < prompt_embeds.shape[1]:
+                length = inputs.pop("input_ids").shape[1]
+                inputs["inputs_embeds"] = prompt_embeds[:, start : start + length]
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.LongTensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
+        """Repeat every row for beams and return sequences; its media are encoded once and repeated with it.
+
+        transformers repeats every tensor along dimension 0, which pairs rows with the wrong videos as soon as a
+        row holds two of them.
+        """
+        carriers = ("pixel_values", "pixel_values_videos", "input_features", "prompt_embeds")
+        given = [given_cache(model_kwargs), *(model_kwargs.get(name) for name in carriers)]
+        given.append(model_kwargs.get("mm_encoder_outputs") or None)  # transformers puts an empty dict there
+        if input_ids is not None and all(value is None for value in given):
+            self.model.refuse_forgotten_media(input_ids)
+        if expand_size == 1:
+            return input_ids, model_kwargs
+        media = {**(model_kwargs.pop("mm_encoder_outputs", None) or {}), **self.model.encode_media(model_kwargs)}
+        inputs_embeds = model_kwargs.get("inputs_embeds")
+        # With embeddings, `generate` passes ids of length 0.
+        prompt_ids = input_ids if inputs_embeds is None else None
+        placeholders = {
+            modality: self.model.get_placeholder_mask(prompt_ids, inputs_embeds, modality, media).sum(-1)
+            for modality in media
+        }
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        model_kwargs["mm_encoder_outputs"] = {
+            modality: repeat_media_per_row(
+                output, placeholders[modality].tolist(), expand_size, self.model.placeholder_hint
+            )
+            for modality, output in media.items()
+        }
+        return input_ids, model_kwargs
 
 
 def repeat_media_per_row(
@@ -47,4 +169,4 @@ def repeat_media_per_row(
     return type(output)(pooler_output=repeated.pooler_output, frames=[frames[index] for index in order])
 
 
-__all__ = ["repeat_media_per_row"]
+__all__ = ["MediaGenerationMixin", "VideoLlmGenerationMixin", "repeat_media_per_row"]

@@ -330,12 +330,13 @@ class FtfvForConditionalGeneration(VideoLlmForConditionalGeneration):
         self,
         input_ids: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
         num_tokens_per_frame: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As in transformers, whose `generate` takes no options but those it finds named here or in the forward."""
         return super().prepare_inputs_for_generation(
-            input_ids, inputs_embeds=inputs_embeds, num_tokens_per_frame=num_tokens_per_frame, **kwargs
+            input_ids, inputs_embeds, prompt_embeds, num_tokens_per_frame=num_tokens_per_frame, **kwargs
         )
 
 

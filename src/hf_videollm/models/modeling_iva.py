@@ -23,6 +23,7 @@ from transformers.utils import can_return_tuple, torch_compilable_check
 from .blank_media import must_run
 from .configuration_iva import IvaConfig
 from .configuration_video_llm import patch_grid
+from .generation_options import IVA, option_value
 from .iva_adapter import IvaAdapter, IvaProjection
 from .iva_connector import IvaConnector, IvaPatchWeight
 from .iva_frames import (
@@ -458,6 +459,7 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
 
     config_class = IvaConfig
     model_class = IvaModel
+    refused_options = IVA
 
     def generate(
         self,
@@ -469,19 +471,15 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
         """As in transformers. Placeholders of media and query tokens are never written: they would be taken for media.
 
         Raises:
-            ValueError: `prefill_chunk_size` is set: the adapter needs all frames and all query tokens in one call.
+            ValueError: an option that would be ignored, or give wrong tokens, with what to use instead.
         """
-        settings = generation_config or self.generation_config
-        if kwargs.get("prefill_chunk_size", getattr(settings, "prefill_chunk_size", None)) is not None:
-            raise ValueError(
-                "prefill_chunk_size cuts the prompt, but IVA's adapter needs its frames and query tokens in one call: "
-                "leave it out. Memory of long videos is bounded by vision_chunk_size and max_frames_on_device."
-            )
         vocab_size = self.config.text_config.vocab_size
         placeholders = {getattr(self.config, f"{name}_token_id") for name in (*self.config.modalities, "query")}
         # Most placeholders have no row in the head, and need no care.
         if writable := {token_id for token_id in placeholders if token_id < vocab_size}:
-            asked = kwargs.pop("suppress_tokens", settings.suppress_tokens) or []
+            arguments = {"generation_config": generation_config, **kwargs}
+            asked = option_value(self, "suppress_tokens", arguments) or []
+            kwargs.pop("suppress_tokens", None)
             # transformers wants such options in one of the two places only.
             generation_config = copy.deepcopy(generation_config)
             if generation_config is None:
@@ -495,13 +493,14 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
         self,
         input_ids: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
         is_first_iteration: bool | None = False,
         video_state: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As in transformers; the adapter has no part in the steps behind the prompt."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds, prompt_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if is_first_iteration and video_state is not None:
             inputs["video_state"] = video_state

@@ -19,7 +19,7 @@ from transformers.utils import can_return_tuple
 from .blank_media import blank_frames, must_run, reach
 from .checkpoint_video_llm import CheckpointMixin
 from .configuration_video_llm import VideoLlmConfig
-from .generation_video_llm import repeat_media_per_row
+from .generation_video_llm import MediaGenerationMixin
 from .head_video_llm import LanguageHeadMixin, scale_logits
 from .lora_video_llm import lora_config
 from .placeholders_video_llm import PlaceholderMixin
@@ -27,11 +27,9 @@ from .quantization_video_llm import QuantizationMixin
 from .transformers_compat import (
     CACHE_NAME,
     CACHE_NAMES,
-    CacheNamesGenerationMixin,
     CacheNamesOutput,
     cache_argument,
     cache_of,
-    given_cache,
     one_cache,
 )
 from .vision_tower_video_llm import check_frames, concatenate_layers, freeze_unused_layers
@@ -350,19 +348,10 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             **{name: kwargs.pop(name, None) for name in self.media_options},  # type: ignore[misc]
         }
         features = {**(mm_encoder_outputs or {}), **self.encode_media(media)}
-        masks = {
-            modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
+        merged, masks = self.embed_prompt(input_ids, inputs_embeds, features)
+        hidden_states = {
+            f"{modality}_hidden_states": torch.cat(list(output.pooler_output)) for modality, output in features.items()
         }
-        if self.training and input_ids is not None:
-            self.refuse_forgotten_media(input_ids, masks)
-        if inputs_embeds is None:
-            assert input_ids is not None
-            inputs_embeds = self.get_input_embeddings()(self._embeddable_ids(input_ids, masks))
-        merged: torch.Tensor = inputs_embeds
-        hidden_states: dict[str, Any] = {}
-        for modality, output in features.items():
-            merged = self.merge_features(merged, masks[modality], output.pooler_output, modality)
-            hidden_states[f"{modality}_hidden_states"] = torch.cat(list(output.pooler_output))
         if self.training and torch.is_grad_enabled():
             merged = reach(merged, self.encode_blank_media(features, merged.device))
 
@@ -384,6 +373,34 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             **{CACHE_NAME: cache_of(outputs)},
             **hidden_states,
         )
+
+    def embed_prompt(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        features: dict[str, BaseModelOutputWithPooling],
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Embeddings of prompts with the media in their places, `(batch, length, text_width)`; and where these are.
+
+        Args:
+            input_ids, inputs_embeds: the prompts, one of the two.
+            features: modality -> output of `get_<modality>_features`.
+
+        Returns:
+            The embeddings, and modality -> bool, `(batch, length)`.
+        """
+        masks = {
+            modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
+        }
+        if self.training and input_ids is not None:
+            self.refuse_forgotten_media(input_ids, masks)
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.get_input_embeddings()(self._embeddable_ids(input_ids, masks))
+        merged: torch.Tensor = inputs_embeds
+        for modality, output in features.items():
+            merged = self.merge_features(merged, masks[modality], output.pooler_output, modality)
+        return merged, masks
 
     def run_language_model(
         self,
@@ -431,7 +448,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         )
 
 
-class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedModel, CacheNamesGenerationMixin):
+class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedModel, MediaGenerationMixin):
     """The base model with a language-model head."""
 
     model_class: ClassVar[type[VideoLlmModel]]
@@ -517,44 +534,6 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
             audio_hidden_states=outputs.audio_hidden_states,
             **{CACHE_NAME: cache_of(outputs)},
         )
-
-    def _expand_inputs_for_generation(
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: torch.LongTensor | None = None,
-        **model_kwargs: Any,
-    ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """Repeat every row for beams and return sequences; its media are encoded once and repeated with it.
-
-        transformers repeats every tensor along dimension 0, which pairs rows with the wrong videos as soon as a
-        row holds two of them.
-        """
-        carriers = ("pixel_values", "pixel_values_videos", "input_features")
-        given = [given_cache(model_kwargs), *(model_kwargs.get(name) for name in carriers)]
-        given.append(model_kwargs.get("mm_encoder_outputs") or None)  # transformers puts an empty dict there
-        if input_ids is not None and all(value is None for value in given):
-            self.model.refuse_forgotten_media(input_ids)
-        if expand_size == 1:
-            return input_ids, model_kwargs
-        media = {**(model_kwargs.pop("mm_encoder_outputs", None) or {}), **self.model.encode_media(model_kwargs)}
-        inputs_embeds = model_kwargs.get("inputs_embeds")
-        # With embeddings, `generate` passes ids of length 0.
-        prompt_ids = input_ids if inputs_embeds is None else None
-        placeholders = {
-            modality: self.model.get_placeholder_mask(prompt_ids, inputs_embeds, modality, media).sum(-1)
-            for modality in media
-        }
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size, is_encoder_decoder, input_ids, **model_kwargs
-        )
-        model_kwargs["mm_encoder_outputs"] = {
-            modality: repeat_media_per_row(
-                output, placeholders[modality].tolist(), expand_size, self.model.placeholder_hint
-            )
-            for modality, output in media.items()
-        }
-        return input_ids, model_kwargs
 
 
 __all__ = [

@@ -1,0 +1,166 @@
+"""What of transformers' `generate` is refused, with what to use instead; docs/generation.md lists every option.
+
+An option is refused where it would be ignored in silence, or where the tokens would be wrong.
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import GenerationMixin
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an option is refused.
+
+    Args:
+        text: the error, with `{name}` for the option.
+        is_harmless: it would have no effect; so it is refused as an argument of a call, but not in a generation
+            configuration, which may have come from elsewhere.
+        unless: name of an argument with which the option is right.
+    """
+
+    text: str
+    is_harmless: bool = False
+    unless: str | None = None
+
+
+# What counts as not given.
+OFF: dict[str, tuple[Any, ...]] = {"num_beam_groups": (1,), "diversity_penalty": (0.0,), "penalty_alpha": (0.0,)}
+
+_MOVED = "transformers no longer has the loop behind {name}, and its successor on the Hub does not know of media: "
+_LOSES_MEDIA = "{name} makes text of the prompt and reads it anew, in which videos and images are lost: "
+_NO_EFFECT = "{name} has no effect on models without an encoder for text: "
+
+COMMON: dict[str, Refusal] = {
+    "penalty_alpha": Refusal(_MOVED + "use do_sample with top_p, repetition_penalty, or a loop as custom_generate."),
+    "dola_layers": Refusal(_MOVED + "use repetition_penalty, or a loop as custom_generate."),
+    "num_beam_groups": Refusal(_MOVED + "use num_beams with do_sample=True for beams that differ."),
+    "diversity_penalty": Refusal(_MOVED + "use num_beams with do_sample=True for beams that differ."),
+    "constraints": Refusal(_MOVED + "use prefix_allowed_tokens_fn, or sequence_bias."),
+    "force_words_ids": Refusal(_MOVED + "use prefix_allowed_tokens_fn, or sequence_bias."),
+    "low_memory": Refusal(_MOVED + "leave it out.", is_harmless=True),
+    "use_mtp": Refusal("{name} needs layers for several tokens, which no design has: use prompt_lookup_num_tokens."),
+    "assistant_early_exit": Refusal(
+        "{name} needs a model whose own configuration counts its layers: use prompt_lookup_num_tokens."
+    ),
+    "assistant_ensemble_weight": Refusal(
+        "{name} mixes in scores of the assistant_model, which are computed without the videos: leave it out."
+    ),
+    "speculation_type": Refusal("{name} needs a draft model of another kind: use assistant_model alone."),
+    "assistant_tokenizer": Refusal(_LOSES_MEDIA + "use an assistant_model with the same tokenizer."),
+    "assistant_lookbehind": Refusal("{name} belongs to assistant_tokenizer, which is refused: leave it out.", True),
+    "target_lookbehind": Refusal("{name} belongs to assistant_tokenizer, which is refused: leave it out.", True),
+    "token_healing": Refusal(_LOSES_MEDIA + "end the prompt at the end of a word."),
+    "forced_bos_token_id": Refusal(_NO_EFFECT + "put the token at the end of the prompt.", True),
+    "decoder_start_token_id": Refusal(_NO_EFFECT + "put the token at the end of the prompt.", True),
+    "continuous_batching_config": Refusal(
+        "{name} belongs to continuous batching, which takes ids alone: pass a padded batch to generate.", True
+    ),
+}
+
+_GUESSES = "LinVT goes on from embeddings, where assisted decoding writes wrong tokens: leave out {name}."
+_IDS_OF_ENCODER = "LinVT goes on from embeddings, where {name} would be ignored: use "
+
+LINVT: dict[str, Refusal] = {
+    **COMMON,
+    **{
+        name: Refusal(_GUESSES)
+        for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+    },
+    "prefill_chunk_size": Refusal(
+        "LinVT goes on from embeddings, which {name} would not cut: leave it out. A video has few tokens, and the "
+        "memory of its frames is bounded by vision_chunk_size."
+    ),
+    "negative_prompt_attention_mask": Refusal(
+        "{name} marks padding, behind which LinVT's image-LLM counts positions in another way than generate: pass "
+        "negative_prompt_ids of one length, without padding."
+    ),
+    "encoder_repetition_penalty": Refusal(_IDS_OF_ENCODER + "repetition_penalty."),
+    "encoder_no_repeat_ngram_size": Refusal(_IDS_OF_ENCODER + "no_repeat_ngram_size."),
+}
+OFF["encoder_repetition_penalty"] = (1.0,)
+OFF["encoder_no_repeat_ngram_size"] = (0,)
+
+IVA: dict[str, Refusal] = {
+    **COMMON,
+    "prefill_chunk_size": Refusal(
+        "{name} cuts the prompt, but IVA's adapter needs its frames and query tokens in one call: leave it out. Memory "
+        "of long videos is bounded by vision_chunk_size and max_frames_on_device."
+    ),
+    "assistant_model": Refusal(
+        "IVA's adapter would have to look at the video in {name}, too, which is not told of it: use "
+        "prompt_lookup_num_tokens."
+    ),
+    "guidance_scale": Refusal(
+        "{name} without negative_prompt_ids starts from the last token of the prompt, with IVA a query token without a "
+        "video: pass negative_prompt_ids, a question without a video and query tokens.",
+        unless="negative_prompt_ids",
+    ),
+}
+OFF["guidance_scale"] = (1, 1.0)
+
+
+def named_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `generate`, all of them by name."""
+    names = list(inspect.signature(GenerationMixin.generate).parameters)[1:]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def option_value(model: Any, name: str, arguments: dict[str, Any], with_configs: bool = True) -> Any:
+    """What an option is in a call of `generate`: in the call, its `generation_config`, or that of the model.
+
+    Args:
+        model: whose `generate` is called.
+        arguments: of the call, by name.
+        with_configs: look into the configurations, too.
+    """
+    if name in arguments:
+        return arguments[name]
+    # A configuration in a call takes the place of the model's own, which fills what is left open.
+    configs = (arguments.get("generation_config"), model.generation_config) if with_configs else ()
+    return next((value for config in configs if (value := getattr(config, name, None)) is not None), None)
+
+
+def refuse_options(model: Any, refusals: dict[str, Refusal], arguments: dict[str, Any]) -> None:
+    """Refuse what a design cannot do.
+
+    Args:
+        model: whose `generate` is called.
+        refusals: of the design.
+        arguments: of the call, by name.
+
+    Raises:
+        ValueError: with the name of the option, and what to use instead.
+    """
+    for name, refusal in refusals.items():
+        value = option_value(model, name, arguments, with_configs=not refusal.is_harmless)
+        is_off = value is None or value is False or any(value is off or value == off for off in OFF.get(name, ()))
+        if not is_off and (refusal.unless is None or arguments.get(refusal.unless) is None):
+            raise ValueError(refusal.text.format(name=name))
+    if arguments.get("is_assistant"):
+        raise ValueError("is_assistant is set by transformers for the assistant_model of another: leave it out.")
+    _check_cache_implementation(model, option_value(model, "cache_implementation", arguments))
+    assistant = arguments.get("assistant_model")
+    if assistant is not None and "pixel_values_videos" not in inspect.signature(assistant.forward).parameters:
+        raise ValueError(
+            f"assistant_model is a {type(assistant).__name__}, which cannot be given the videos of the prompt: use a "
+            f"smaller {type(model).__name__} with the same tokenizer, or prompt_lookup_num_tokens."
+        )
+
+
+def _check_cache_implementation(model: Any, name: Any) -> None:
+    if name == "paged":
+        raise ValueError(
+            "cache_implementation='paged' is continuous batching, which takes ids alone and drops the videos: pass a "
+            "padded batch to generate, with cache_implementation 'dynamic' or 'static'."
+        )
+    if isinstance(name, str) and name.startswith("offloaded") and model.device.type == "cpu":
+        raise ValueError(
+            f"cache_implementation={name!r} keeps the cache on the CPU, where this model is already: "
+            f"use {'static' if 'static' in name else 'dynamic'!r}."
+        )
+
+
+__all__ = ["COMMON", "IVA", "LINVT", "OFF", "Refusal", "named_arguments", "option_value", "refuse_options"]
