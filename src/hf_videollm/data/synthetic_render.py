@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from hf_videollm.atomic import atomic_file
 from hf_videollm.data.synthetic_scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
+from hf_videollm.models.media_errors import MissingBackend
 
 __all__ = [
     "SAMPLE_RATE",
@@ -142,8 +143,16 @@ def write_clip(
     """Encode frames (T, H, W, 3) uint8 and an optional mono waveform (samples,) as an MP4 file, atomically.
 
     H and W must be even, as H.264 with 4:2:0 colour demands.
+
+    Raises:
+        MissingBackend: there is sound to write, and PyAV is older than 17.0.
     """
     path = Path(path)
+    if waveform is not None and int(av.__version__.split(".")[0]) < 17:
+        raise MissingBackend(
+            f"{path}: PyAV {av.__version__} writes sound a frame late into MP4; run: pip install -U 'av>=17', or write "
+            "clips without sound."
+        )
     with atomic_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         _encode(container, frames, fps, waveform, sample_rate)
     return path
