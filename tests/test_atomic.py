@@ -49,7 +49,7 @@ def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How a dead run is told from a live one: by its lock, or by its process where the file system has no locks."""
     if request.param == "process number":
-        monkeypatch.setattr(atomic_claim, "_lock", lambda descriptor: None)
+        monkeypatch.setattr(atomic_claim, "try_lock", lambda descriptor: None)
     return str(request.param)
 
 
@@ -215,7 +215,7 @@ def test_what_a_live_run_writes_is_left_alone(tmp_path: Path, locks: str) -> Non
 
 
 def test_runs_of_other_machines_are_never_taken_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic_claim, "_lock", lambda descriptor: None)
+    monkeypatch.setattr(atomic_claim, "try_lock", lambda descriptor: None)
     there = atomic_claim._identity(os.getpid())
     assert not atomic_claim._process_is_gone(there)
     place, pid, start = there.rsplit(" ", 2)

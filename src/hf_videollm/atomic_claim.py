@@ -22,7 +22,7 @@ try:
 except ImportError:  # pragma: no cover  (Windows)
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Claim", "exists", "remove", "remove_dead_claims", "sync", "sync_tree"]
+__all__ = ["Claim", "exists", "remove", "remove_dead_claims", "sync", "sync_tree", "try_lock"]
 
 FOLDER, LOCK, CONTENT, ASIDE = ".partial", ".lock", ".new", ".old"
 # Longest name that file systems take, less the dot and the word of the folder, and room for 8 digits of a hash.
@@ -64,7 +64,7 @@ class Claim:
             try:
                 os.write(descriptor, _identity(os.getpid()).encode())
                 # Another run may have found the file before it was locked, and removed it as one of a dead run.
-                if _lock(descriptor) is not False and _is_same(descriptor, path):
+                if try_lock(descriptor) is not False and _is_same(descriptor, path):
                     return cls(destination, token, descriptor)
             except BaseException:
                 os.close(descriptor)
@@ -115,7 +115,7 @@ def _remove_if_dead(destination: Path, token: str) -> None:
     except OSError:  # gone meanwhile, or another user's
         return
     try:
-        locked = _lock(descriptor)
+        locked = try_lock(descriptor)
         if locked is None:
             locked = _process_is_gone(os.read(descriptor, 4096).decode(errors="replace"))
         if locked and _is_same(descriptor, path):
@@ -169,8 +169,8 @@ def _remove_folder(folder: Path) -> None:
 # Locks
 
 
-def _lock(descriptor: int) -> bool | None:
-    """Whether the lock was free and is ours now; `None` if there are no locks here."""
+def try_lock(descriptor: int) -> bool | None:
+    """Whether the lock of a file was free and is now ours, until it is closed; `None` if there are no locks here."""
     if fcntl is None:  # pragma: no cover
         return None
     try:

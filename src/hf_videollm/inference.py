@@ -10,6 +10,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from .known_models import find_model
+from .models.checkpoint_config import describe_impossible
+from .models.checkpoint_files import check_links, find_file, read_checkpoint_json
 from .models.configuration_video_llm import PIPELINE_TASK, PublishedConfig
 from .models.media_errors import CheckpointError
 from .models.option_names import names_options
@@ -45,7 +47,8 @@ def load_pipeline(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
-    arguments: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
+    # False is said too: left out, transformers would ask on the terminal.
+    arguments: dict[str, Any] = {"trust_remote_code": bool(trust_remote_code)}
     # An unconverted checkpoint would load as another model, most of it random.
     place = _parse_device(device)
     source = find_model(source)
@@ -67,6 +70,7 @@ def load_pipeline(
         processor=processor,
         tokenizer=processor.tokenizer,
         device=place,
+        trust_remote_code=bool(trust_remote_code),
         pipeline_class=VideoTextToTextPipeline,
     )
 
@@ -97,12 +101,20 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
         raise CheckpointError(
             f"{source} holds no config.json: give the folder that from_pretrained loads, or a Hub id."
         )
+    if os.path.isdir(source):
+        check_links(Path(source))
+    # Read once as plain JSON: what is too long or too deep is named before transformers parses it.
+    if (file := find_file(source, "config.json", kwargs)) is not None:
+        read_checkpoint_json(file)
+    kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
     try:
         config = AutoConfig.from_pretrained(source, **kwargs)
     except StrictDataclassError as error:
-        # What is wrong is its cause; it tells only which check found it.
-        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
-        raise CheckpointError(f"{source}: config.json describes no model that can be built ({reason}).") from error
+        raise CheckpointError(f"{source}: {describe_impossible(error)}") from error
+    except CheckpointError as error:
+        if advice := advice_for_official(source):
+            raise CheckpointError(f"{source} is an unconverted checkpoint. {advice}") from error
+        raise
     except (OSError, ValueError) as error:
         if advice := advice_for_official(source):
             raise CheckpointError(f"{source} is an unconverted checkpoint. {advice}") from error

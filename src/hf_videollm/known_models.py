@@ -8,6 +8,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
+from .atomic import restore
+
 DEFAULT_CHECKPOINT = "pllava-tiny"
 # For one question whether a model exists; downloads have limits of their own.
 HUB_SECONDS = 10.0
@@ -57,6 +59,8 @@ def find_model(source: str | os.PathLike[str] | None) -> str:
         raise ValueError(
             f"The name of the model is empty: give a folder, a Hub id or one of {', '.join(bundled_checkpoints())}."
         )
+    # A run that was killed while it replaced the folder may have put it aside.
+    restore(text)
     if os.path.isdir(text):
         return text
     if os.path.isfile(text):

@@ -12,6 +12,7 @@ from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
 from transformers.dynamic_module_utils import custom_object_save
 
 from ..atomic import is_home_or_working_folder
+from ..models.checkpoint_config import IMPOSSIBLE, check_config_values
 from ..models.media_errors import CheckpointError
 from .stream import Load, StoredTensor, TensorPlan, read_json, write_sharded
 
@@ -177,6 +178,14 @@ def pixel_options(vision: Any) -> dict[str, Any]:
     }
 
 
+def check_raw_config(content: Mapping[str, Any], file: Path) -> None:
+    """Raises `CheckpointError` when a configuration holds numbers that no model has, or is nested without end."""
+    try:
+        check_config_values(content)
+    except ValueError as error:
+        raise CheckpointError(f"{file} describes no model that can be built ({error}).") from error
+
+
 # Tensors
 
 
@@ -186,10 +195,11 @@ def model_shapes(config: Any, model_class: Any, file: Path) -> dict[str, tuple[i
     Raises:
         CheckpointError: nothing can be built from this configuration; `file` is named.
     """
+    check_raw_config(config.to_dict(), file)
     try:
         with torch.device("meta"):
             model = model_class(config)
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except IMPOSSIBLE as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise CheckpointError(f"{file} describes no model that can be built ({reason}).") from error
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -1,7 +1,8 @@
 """A CLIP or SigLIP and a causal language model -> one IVA checkpoint, ready for training.
 
 There is no released IVA: the paper starts from these two, and so does whoever trains it. Both are loaded as
-transformers loads them (pickles with `weights_only`), and the folder appears complete or not at all.
+transformers loads them, from safetensors (pickles are copied to those in a process of their own), and the folder
+appears complete or not at all.
 """
 
 import os
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
 from ..atomic import atomic_folder
+from ..models.checkpoint_config import IMPOSSIBLE
 from ..models.configuration_iva import IvaConfig
 from ..models.media_errors import CheckpointError
 from ..models.modeling_iva import IvaForConditionalGeneration
@@ -163,7 +164,7 @@ def _build_config(vision: Any, language: Any, options: dict[str, Any]) -> IvaCon
     try:
         config = IvaConfig(vision_config=vision, text_config=language, tie_word_embeddings=tied, **options)
         config.validate()
-    except (StrictDataclassError, ValueError, TypeError) as error:
+    except IMPOSSIBLE as error:
         raise CheckpointError(f"These sources and options describe no IVA: {' '.join(str(error).split())}") from error
     return config
 

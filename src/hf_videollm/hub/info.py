@@ -116,7 +116,7 @@ def _load_config(source: str) -> Any:
 
 def _model_type(source: str) -> str | None:
     try:
-        return AutoConfig.from_pretrained(source).model_type
+        return AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     except (OSError, ValueError, StrictDataclassError):
         return None
 

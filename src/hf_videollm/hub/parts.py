@@ -1,15 +1,15 @@
 """Vision towers and language models of transformers as parts of a new model: what they are, their weights, new weights.
 
-Both are loaded as transformers loads them (pickles with `weights_only`), strictly.
+Both are loaded as transformers loads them, strictly, from safetensors; pickles are copied to those in a process of their
+own first.
 """
 
-import pickle
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -22,9 +22,11 @@ from transformers import (
     SiglipImageProcessor,
 )
 
+from ..models.checkpoint_config import IMPOSSIBLE
 from ..models.configuration_video_llm import PublishedConfig
 from ..models.media_errors import CheckpointError
-from .conversion import refuse, shape_text, token_ids
+from .conversion import check_raw_config, refuse, shape_text, token_ids
+from .pickle_reader import as_safetensors
 from .stream import read_json
 from .tokenizer_files import compare_eos
 
@@ -47,10 +49,10 @@ def read_config(folder: Path) -> Any:
         CheckpointError: transformers does not know what it is.
     """
     file = folder / "config.json"
-    read_json(file)
+    check_raw_config(read_json(file), file)
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+    except (OSError, *IMPOSSIBLE) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{file} describes no model that transformers knows ({reason}).") from error
 
@@ -126,18 +128,23 @@ def load_part(
         skipped: beginnings of names that the folder may hold besides.
 
     Raises:
-        CheckpointError: a tensor is missing, left over or of another shape, or a file is damaged.
+        CheckpointError: a tensor is missing, left over, of another shape, NaN or infinite, or a file is damaged.
     """
     try:
-        model, found = model_class.from_pretrained(
-            str(folder),
-            config=config,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        # What is mapped from a copy stays there until the model goes.
+        with tempfile.TemporaryDirectory(prefix="hf_videollm_") as workspace:
+            model, found = model_class.from_pretrained(
+                str(as_safetensors(folder, Path(workspace))),
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                use_safetensors=True,
+            )
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"The weights in {folder} cannot be read ({reason}).") from error
     mismatched = {entry[0]: entry[1:] for entry in found["mismatched_keys"]}

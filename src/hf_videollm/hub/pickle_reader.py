@@ -4,6 +4,7 @@ A pickle is a program. `torch.load(weights_only=True)` runs only the part of it 
 all the same, this happens in a process with little memory and time, whose only product are safetensors files.
 """
 
+import json
 import re
 import shutil
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..models.checkpoint_files import INDEX_NAME, check_file, check_headers, check_values, find_weight_files
 from ..models.media_errors import CheckpointError
 from .stream import (
     StoredTensor,
@@ -127,6 +129,27 @@ def scan_any_weights(folder: Path, workspace: Path) -> StoredWeights | None:
     return StoredWeights(tensors, files[0] if len(files) == 1 else folder, notes)
 
 
+def as_safetensors(folder: Path, workspace: Path) -> Path:
+    """A folder that holds the weights of `folder` as safetensors, with all their values finite: itself, or a copy.
+
+    Args:
+        workspace: see `read_weight_file`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a weight is NaN or infinite.
+    """
+    if not has_safetensors(folder) and (weights := scan_any_weights(folder, workspace)) is not None:
+        folder = Path(tempfile.mkdtemp(prefix="copy.", dir=workspace))
+        files = sorted({tensor.file for tensor in weights.tensors.values()})
+        names = {file: f"model-{number:05}-of-{len(files):05}.safetensors" for number, file in enumerate(files, 1)}
+        for file, name in names.items():
+            file.rename(folder / name)
+        weight_map = {name: names[tensor.file] for name, tensor in weights.tensors.items()}
+        (folder / INDEX_NAME).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
+    check_values(check_headers(*find_weight_files(folder, {})))
+    return folder
+
+
 def _pickles(folder: Path) -> list[Path]:
     """Files of a pickled checkpoint, all of which are there."""
     index = folder / PICKLE_INDEX
@@ -142,7 +165,8 @@ def _pickles(folder: Path) -> list[Path]:
     for name in names:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} is missing: download the shard again.")
+        check_file(folder / name, folder)
     return [folder / name for name in names]
 
 
-__all__ = ["WeightFile", "read_weight_file", "scan_any_weights"]
+__all__ = ["WeightFile", "as_safetensors", "read_weight_file", "scan_any_weights"]

@@ -16,14 +16,21 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..atomic import restore
+from ..models.checkpoint_files import (
+    INDEX_NAME,
+    PICKLE_SUFFIXES,
+    SINGLE_NAME,
+    check_links,
+    refuse_nonfinite,
+)
+from ..models.checkpoint_files import read_checkpoint_json as read_json
+from ..models.checkpoint_files import read_weight_map as read_index
 from ..models.media_errors import CheckpointError
 
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
 # The released loader reads everything that begins with "model-0".
 SHARD_PATTERN = "model-0*.safetensors"
 SHARD_NAME = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 LFS_MARK = b"version https://git-lfs"
 
 DTYPES = {
@@ -107,26 +114,15 @@ class TensorPlan:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds something else than an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing: download the checkpoint again with all its files.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} is no readable JSON ({reason}): download the file again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(value).__name__} instead of an object: download it again.")
-    return value
-
-
 def require_folder(folder: Path, what: str) -> None:
-    """Raises `CheckpointError` when `folder` is no folder; `what` says whose folder it should be."""
+    """Raises `CheckpointError` when `folder` is no folder, or holds links that leave it.
+
+    One that a killed run has put aside while it replaced it comes back first.
+
+    Args:
+        what: whose folder it should be.
+    """
+    restore(folder)
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file: pass the folder of {what} instead.")
     if not folder.is_dir():
@@ -134,6 +130,7 @@ def require_folder(folder: Path, what: str) -> None:
             f"{folder} does not exist: pass the folder of {what} "
             "(a Hub repository is downloaded with `hf download REPO --local-dir FOLDER`)."
         )
+    check_links(folder)
 
 
 def has_safetensors(folder: Path) -> bool:
@@ -203,22 +200,6 @@ def _no_weights(folder: Path) -> str:
         f"{folder} has no weights: expected {SINGLE_NAME}, or {INDEX_NAME} and its shards{found}. "
         "Download the checkpoint again with all its files."
     )
-
-
-def read_index(path: Path, suffix: str = ".safetensors") -> dict[str, str]:
-    """The tensor-to-file map of an index, whose files are all in its folder and end in `suffix`.
-
-    Raises:
-        CheckpointError: the index is damaged, or names something else.
-    """
-    weight_map = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{path} has no 'weight_map' of tensors to files: download it again.")
-    for name in weight_map.values():
-        # A file of another folder is never meant, and could be anything.
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(suffix):
-            raise CheckpointError(f"{path} names {name!r}, which is no {suffix.lstrip('.')} file of this folder.")
-    return weight_map
 
 
 def _check_complete(shards: list[Path]) -> None:
@@ -293,7 +274,8 @@ def read_tensor(tensor: StoredTensor) -> torch.Tensor:
     """Load one tensor.
 
     Raises:
-        CheckpointError: the file changed or became unreadable since its header was read.
+        CheckpointError: the file changed or became unreadable since its header was read, or the tensor holds NaN or
+            infinity.
     """
     data = torch.empty(tensor.nbytes, dtype=torch.uint8)
     try:
@@ -304,7 +286,9 @@ def read_tensor(tensor: StoredTensor) -> torch.Tensor:
         raise CheckpointError(f"{tensor.file} cannot be read ({error}).") from error
     if done != tensor.nbytes:
         raise CheckpointError(f"{tensor.file} ends within {tensor.name}: download it again.")
-    return data.view(tensor.dtype).reshape(tensor.shape)
+    values = data.view(tensor.dtype).reshape(tensor.shape)
+    refuse_nonfinite(values, tensor.name, tensor.place)
+    return values
 
 
 def _read_into(handle: BinaryIO, view: memoryview) -> int:

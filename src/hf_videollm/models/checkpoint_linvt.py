@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -11,8 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
-from transformers.utils import cached_file
 
+from .checkpoint_files import (
+    check_headers,
+    check_links,
+    check_values,
+    find_file,
+    find_weight_files,
+    read_checkpoint_json,
+)
 from .checkpoint_video_llm import freeze_unused_parameters
 from .configuration_linvt import LinVTConfig, LinVTModuleConfig, check_module_options
 from .linvt_backbones import EXAMPLES, check_backbone
@@ -151,13 +159,15 @@ class LinVTCheckpointMixin(Base):
             CheckpointError: the adapter names no image-LLM, or one that is not found, or belongs to another one.
         """
         hub = hub_options(kwargs)
-        config = LinVTConfig.from_pretrained(adapter, **hub)
+        config = _read_adapter_config(adapter, hub)
         source = image_llm or config.backbone_name
         if source is None:
             raise CheckpointError(f"{adapter} does not say which image-LLM it belongs to: pass image_llm.")
         if image_llm is None and config.backbone_revision is not None:
             kwargs.setdefault("revision", config.backbone_revision)
-        tensors = load_file(str(cached_file(adapter, ADAPTER_FILE, **hub)))
+        file = find_weight_files(adapter, hub)[0][0]
+        check_values(check_headers([file], None))
+        tensors = load_file(str(file))
         _check_image_llm(adapter, config.backbone_config, source, hub_options(kwargs, "revision", "trust_remote_code"))
         model = cls.from_image_llm(
             source,
@@ -231,7 +241,7 @@ def refuse_adapter(source: str | os.PathLike[str], **options: Any) -> None:
         CheckpointError: it is LinVT alone.
     """
     try:
-        file = cached_file(source, ADAPTER_FILE, **options)
+        file = find_file(source, ADAPTER_FILE, options)
         with safe_open(str(file), "pt") as tensors:
             is_adapter = all(name.startswith(ADAPTER_PREFIX) for name in tensors.keys())  # noqa: SIM118
     except (OSError, ValueError, SafetensorError):
@@ -242,6 +252,24 @@ def refuse_adapter(source: str | os.PathLike[str], **options: Any) -> None:
             f"{source} is a LinVT adapter, without its image-LLM: load it with LinVTForCausalLM.from_adapter, and "
             "save that with save_checkpoint where a whole model is needed."
         )
+
+
+def _read_adapter_config(adapter: str | os.PathLike[str], hub: dict[str, Any]) -> LinVTConfig:
+    """Configuration of an adapter, whose image-LLM lies where such a configuration may say.
+
+    Raises:
+        CheckpointError: a file leads out of the adapter, or the configuration is impossible; or it leads to the
+            image-LLM by a path of another machine, or by one that depends on where the program runs.
+    """
+    if os.path.isdir(adapter):
+        check_links(Path(adapter))
+    if (file := find_file(adapter, "config.json", hub)) is not None:
+        read_checkpoint_json(file)
+    config = LinVTConfig.from_pretrained(adapter, **hub)
+    place = config.backbone_name
+    if place is not None and (".." in Path(place).parts or (os.path.isabs(place) and not os.path.isdir(adapter))):
+        raise CheckpointError(f"{adapter} leads to its image-LLM by the path {place!r}: pass image_llm.")
+    return config
 
 
 def hub_options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
@@ -262,6 +290,7 @@ def _check_image_llm(
         CheckpointError: with what differs.
     """
     try:
+        options["trust_remote_code"] = bool(options.get("trust_remote_code"))
         found = AutoConfig.from_pretrained(source, **options)
     except OSError as error:
         raise CheckpointError(
@@ -284,6 +313,13 @@ def _check_image_llm(
 
 def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
     """An image-LLM with its head and all its weights; what is none is named."""
+    options["trust_remote_code"] = bool(options.get("trust_remote_code"))
+    options.setdefault("use_safetensors", True)
+    if os.path.isdir(source):
+        check_links(Path(source))
+    if (file := find_file(source, "config.json", options)) is not None:
+        is_quantized = "quantization_config" in read_checkpoint_json(file)
+        check_values(check_headers(*find_weight_files(source, options), is_quantized))
     try:
         if options.get("quantization_config") is not None:
             options = {**options, "quantization_config": _language_model_alone(source, options)}
@@ -297,7 +333,7 @@ def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> 
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
-        config = AutoConfig.from_pretrained(source, **hub_options(options, "revision"))
+        config = AutoConfig.from_pretrained(source, **hub_options(options, "revision", "trust_remote_code"))
         raise ValueError(
             f"{source} is no image-LLM that AutoModelForImageTextToText loads ({type(config).__name__}, model_type "
             f"{config.model_type!r}): it has no get_image_features that LinVT could ask for the tokens of frames. Take "

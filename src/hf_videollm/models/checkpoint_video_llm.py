@@ -1,10 +1,20 @@
 """Loading that never leaves a weight at its random initialisation, and saving that takes the pipeline along."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from safetensors import SafetensorError
 
+from .checkpoint_config import IMPOSSIBLE, check_config_values, check_sizes, describe_impossible
+from .checkpoint_files import (
+    check_headers,
+    check_links,
+    check_values,
+    find_file,
+    find_weight_files,
+    read_checkpoint_json,
+)
 from .media_errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -29,14 +39,21 @@ class CheckpointMixin:
         Args:
             strict: refuse missing, unexpected and mis-shaped tensors. `strict=False` gives transformers' behaviour,
                 for starting a training from part of a checkpoint.
+            kwargs: options of transformers; `trust_remote_code` is False unless it is given, so nobody is asked.
 
         Raises:
-            CheckpointError: a tensor is missing (it would stay random), is left over, or has another shape; a weight
-                file is damaged.
+            CheckpointError: a tensor is missing (it would stay random), is left over, or has another shape; a file is
+                damaged, lies outside of the checkpoint's folder or is a pickle; the configuration describes no model
+                that can be built; or a weight is NaN, infinite or no floating-point number.
         """
+        # `None` would make transformers ask on the terminal.
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         wants_info = kwargs.pop("output_loading_info", False)
         # Mis-shaped tensors are collected like missing ones, so that one error names them all.
         ignore_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
+        if pretrained_model_name_or_path is not None and kwargs.get("gguf_file") is None:
+            kwargs.setdefault("use_safetensors", True)
+            _check_checkpoint(cls, pretrained_model_name_or_path, args, kwargs, strict)
         try:
             model, info = super().from_pretrained(  # type: ignore[misc]
                 pretrained_model_name_or_path,
@@ -64,6 +81,51 @@ def freeze_unused_parameters(model: Any) -> None:
     for module in model.modules():
         if (freeze := getattr(type(module), "freeze_unused_parameters", None)) is not None:
             freeze(module)
+
+
+def _check_checkpoint(
+    model_class: Any, source: str | os.PathLike[str], args: tuple[Any, ...], options: dict[str, Any], strict: bool
+) -> None:
+    """Everything that can be known before memory is taken.
+
+    Raises:
+        CheckpointError: see `CheckpointMixin.from_pretrained`.
+    """
+    if os.path.isdir(source):
+        check_links(Path(source, options.get("subfolder") or ""))
+    config = options.get("config")
+    if isinstance(config, str | os.PathLike) or config is None:
+        config = _read_config(model_class, source if config is None else config, options)
+    if config is None:  # transformers says what is missing
+        return
+    if (named := getattr(config, "transformers_weights", None)) is not None:
+        raise CheckpointError(f"{source}: config.json names weights of its own ({named!r:.100}): take that field out.")
+    files, index = find_weight_files(source, options)
+    is_quantized = getattr(config, "quantization_config", None) is not None
+    headers = check_headers(files, index, is_quantized)
+    check_sizes(lambda: model_class(config, *args), config, headers, source, is_quantized, strict)
+    check_values(headers)
+
+
+def _read_config(model_class: Any, source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
+    """The configuration as transformers is going to read it; `None` if there is none."""
+    if os.path.isfile(source):
+        file = Path(source)
+    elif (found := find_file(source, "config.json", options)) is not None:
+        file = found
+    else:
+        return None
+    content = read_checkpoint_json(file)
+    try:
+        check_config_values(content)
+        config, _ = model_class.config_class.from_pretrained(
+            source, return_unused_kwargs=True, **{name: value for name, value in options.items() if name != "config"}
+        )
+    except CheckpointError:
+        raise
+    except IMPOSSIBLE as error:
+        raise CheckpointError(f"{source}: {describe_impossible(error)}") from error
+    return config
 
 
 def _refuse_partial_load(

@@ -3,6 +3,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .checkpoint_config import CheckedConfigMixin
+
 
 def num_audio_tokens(num_frames: int, patch_size: int = 16, num_mel_bins: int = 128) -> int:
     """Vectors that BEATs gives for a fbank; the one rule that model and processor count by.
@@ -19,7 +21,7 @@ def num_audio_tokens(num_frames: int, patch_size: int = 16, num_mel_bins: int = 
 
 
 @strict
-class BeatsConfig(PreTrainedConfig):
+class BeatsConfig(CheckedConfigMixin, PreTrainedConfig):
     r"""
     Configuration of a BEATs encoder. The defaults are those of BEATs iter3+ (AS2M), which VideoLLaMA2-AV uses.
 

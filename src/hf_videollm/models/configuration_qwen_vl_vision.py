@@ -3,9 +3,11 @@
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from .checkpoint_config import CheckedConfigMixin
+
 
 @strict
-class QwenVLVisionConfig(PreTrainedConfig):
+class QwenVLVisionConfig(CheckedConfigMixin, PreTrainedConfig):
     r"""
     Configuration of Qwen-VL's vision tower. The defaults are those of the released checkpoint.
 

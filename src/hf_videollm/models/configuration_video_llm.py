@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .checkpoint_config import CheckedConfigMixin
 from .transformers_compat import CACHE_NAMES
 
 PIPELINE_TASK = "video-text-to-text"
@@ -62,7 +63,7 @@ def has_tied_embeddings(config: Any) -> bool:
     return bool(getattr(config, "tie_word_embeddings", False))
 
 
-class PublishedConfig(PreTrainedConfig):
+class PublishedConfig(CheckedConfigMixin, PreTrainedConfig):
     """What every configuration of ours writes into a Hub folder, so that its code and its pipeline are found."""
 
     # What a prompt of this design can hold besides text; each needs an `<modality>_token_id`.

@@ -6,9 +6,11 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .checkpoint_config import CheckedConfigMixin
+
 
 @strict
-class XgenMMConfig(PreTrainedConfig):
+class XgenMMConfig(CheckedConfigMixin, PreTrainedConfig):
     r"""
     SigLIP, a perceiver resampler and Phi-3, for images alone. The defaults are those of the released v1.5 checkpoints
     (4.36 billion parameters, the head of SigLIP included, which nothing reads and which is left out here).

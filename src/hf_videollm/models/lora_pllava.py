@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import cached_file
 
+from .checkpoint_files import check_file, check_headers, check_values
 from .media_errors import CheckpointError
 from .transformers_compat import mark_adapter
 
@@ -319,6 +320,8 @@ def _peft() -> Any:
 def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: dict[str, Any]) -> tuple[str, str]:
     """Files of the adapter of a checkpoint, downloaded if need be."""
     hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    if not isinstance(adapter, str) or os.path.isabs(adapter) or ".." in Path(adapter).parts:
+        raise CheckpointError(f"{source} names a LoRA adapter outside of its folder ({adapter!r}): it is not read.")
     folder = os.path.join(kwargs.get("subfolder") or "", adapter)
     try:
         files = [
@@ -331,6 +334,10 @@ def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: d
             f"{source} names a LoRA adapter in its folder {folder!r}, which cannot be read ({reason}): "
             "download the checkpoint again with all its files, or pass lora_adapter=None to load it without."
         ) from error
+    root = Path(source) if source is not None and os.path.isdir(source) else Path(str(files[0])).parent
+    for file in files:
+        check_file(Path(str(file)), root)
+    check_values(check_headers([Path(str(files[1]))], None))
     return str(files[0]), str(files[1])
 
 

@@ -48,6 +48,7 @@ from .modeling_xgen_mm import XgenMMModel
 from .quantization_video_llm import modules_beside
 from .training_linvt import LinVTTrainingMixin
 from .transformers_compat import CACHE_NAME, CacheNamesOutput, cache_argument, cache_of, name_cache, one_cache
+from .trust import trust_of
 
 
 @dataclass
@@ -107,7 +108,7 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         if config.backbone_config.model_type == XgenMMModel.config_class.model_type:
             # As remote code, configuration and model are loaded apart, each with a configuration class of its own.
             AutoModel.register(type(config.backbone_config), XgenMMModel, exist_ok=True)
-        self.backbone = AutoModel.from_config(config.backbone_config)
+        self.backbone = AutoModel.from_config(config.backbone_config, **trust_of(config.backbone_config))
         check_backbone(self.backbone)
         self.cache_argument = cache_argument(self.backbone)
         self.linvt = LinVTModule(config.get_text_config().hidden_size, config.linvt_config)

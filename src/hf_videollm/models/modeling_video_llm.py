@@ -32,6 +32,7 @@ from .transformers_compat import (
     cache_of,
     one_cache,
 )
+from .trust import trust_of
 from .vision_tower_video_llm import check_frames, concatenate_layers, freeze_unused_layers
 
 
@@ -106,9 +107,9 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         # A model writes into its configuration (attention, type, vocab_size), also into those of its parts.
         config = copy.deepcopy(config)
         super().__init__(config)
-        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.vision_tower = AutoModel.from_config(config.vision_config, **trust_of(config.vision_config))
         self.connector = type(self).connector_class(config)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = AutoModel.from_config(config.text_config, **trust_of(config.text_config))
         self.cache_argument = cache_argument(self.language_model)
         self.skip_unused_vision_layers()
         self.post_init()

@@ -19,6 +19,7 @@ from transformers.utils import can_return_tuple
 
 from .configuration_xgen_mm import XgenMMConfig
 from .modeling_video_llm import VideoLlmPreTrainedModel
+from .trust import trust_of
 from .vision_tower_video_llm import check_frames
 
 
@@ -108,9 +109,9 @@ class XgenMMModel(XgenMMPreTrainedModel, LlavaModel):
     def __init__(self, config: XgenMMConfig) -> None:
         # Not LLaVA's own, which would make a projector that has no configuration here.
         super(LlavaModel, self).__init__(config)
-        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.vision_tower = AutoModel.from_config(config.vision_config, **trust_of(config.vision_config))
         self.multi_modal_projector = XgenMMResampler(config)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = AutoModel.from_config(config.text_config, **trust_of(config.text_config))
         self.post_init()
 
     @can_return_tuple

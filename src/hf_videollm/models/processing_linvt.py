@@ -39,6 +39,7 @@ from .processing_checked import PARTS, CheckedProcessor, in_rows
 from .processing_video_llm import fetch_image, fetching
 from .processing_xgen_mm import XgenMMProcessor
 from .transformers_compat import add_defaults, class_of_transformers
+from .trust import NoQuestionMixin
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs
 
@@ -55,7 +56,7 @@ class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-
     videos_kwargs: LinVTVideoProcessorKwargs
 
 
-class LinVTProcessor(CheckedProcessor):
+class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
     """Makes model inputs for LinVT before any image-LLM.
 
     ```python
@@ -178,13 +179,14 @@ class LinVTProcessor(CheckedProcessor):
         check_module_options(linvt_config)
         hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
         backbone = AutoConfig.from_pretrained(
-            pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
+            pretrained_model_name_or_path, trust_remote_code=bool(kwargs.get("trust_remote_code")), **hub
         )
         if watches_videos(backbone):
             raise ValueError(
                 f"{pretrained_model_name_or_path} is a video-LLM already ({backbone.model_type}): load its processor "
                 "with AutoProcessor.from_pretrained, or take an image-LLM."
             )
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         inner = AutoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
         config = LinVTConfig(
             backbone_config=backbone,

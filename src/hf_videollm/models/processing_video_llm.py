@@ -18,6 +18,7 @@ from .media_frames import load_picture, shown_picture
 from .media_source import stored_media
 from .processing_checked import CheckedProcessor, in_rows
 from .transformers_compat import add_defaults
+from .trust import NoQuestionMixin
 from .video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_processing_video_llm import VideoLlmVideoProcessorKwargs
 
@@ -32,7 +33,7 @@ class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[ca
     videos_kwargs: VideoLlmVideoProcessorKwargs
 
 
-class VideoLlmProcessor(CheckedProcessor):
+class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
     """Image processor, video processor and tokenizer in one.
 
     A design overrides `num_image_tokens` and `num_video_tokens`: the numbers of placeholders of one image or video.

@@ -8,6 +8,7 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs
 from .processing_checked import CheckedProcessor
 from .processing_video_llm import placeholder_id
 from .transformers_compat import add_defaults
+from .trust import NoQuestionMixin
 
 # The layout of the public training code (salesforce/LAVIS, branch xgen-mm, `open_flamingo/train/sft_data_utils.py`):
 # Phi-3's, with this system message where a conversation has none, and a line break behind each image. The generation
@@ -48,7 +49,7 @@ class XgenMMProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call
     """Keyword arguments of XGen-MM's processor."""
 
 
-class XgenMMProcessor(CheckedProcessor):
+class XgenMMProcessor(NoQuestionMixin, CheckedProcessor):
     """Image processor and tokenizer in one.
 
     The image processor is `SiglipImageProcessor(size={"height": 384, "width": 384})`, which squeezes every image into

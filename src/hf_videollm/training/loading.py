@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from hf_videollm.atomic import restore
 from hf_videollm.models.media_errors import CheckpointError
 from hf_videollm.models.option_names import did_you_mean
 
@@ -32,16 +33,20 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
         CheckpointError: the checkpoint lacks tensors that are not new, or holds some that the model does not have.
     """
     # The classes are registered: whoever imports this module has imported the package.
+    restore(source)
+    # Said in words: left out, transformers would ask on the terminal whether code of the checkpoint may run.
+    trust = {"trust_remote_code": False}
     if not model_options:
-        return AutoModelForImageTextToText.from_pretrained(source), AutoProcessor.from_pretrained(source)
-    stored = AutoConfig.from_pretrained(source)
+        model = AutoModelForImageTextToText.from_pretrained(source, **trust)
+        return model, AutoProcessor.from_pretrained(source, **trust)
+    stored = AutoConfig.from_pretrained(source, **trust)
     if unknown := sorted(name for name in model_options if not hasattr(stored, name)):
         hint = did_you_mean(unknown[0], set(stored.to_dict()))
         raise ValueError(f"model_options: {type(stored).__name__} has no field {', '.join(unknown)}: {hint}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model, found = AutoModelForImageTextToText.from_pretrained(
-            source, strict=False, output_loading_info=True, ignore_mismatched_sizes=True, **model_options
+            source, strict=False, output_loading_info=True, ignore_mismatched_sizes=True, **trust, **model_options
         )
     with torch.device("meta"):
         known = type(model)(stored).state_dict().keys()
@@ -57,11 +62,11 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
             f"{source} does not fit model_options {dict(model_options)}: {'; '.join(texts)}. Options may add parts to "
             "a model, but not change or remove those that it has."
         )
-    processor = AutoProcessor.from_pretrained(source)
+    processor = AutoProcessor.from_pretrained(source, **trust)
     # Processors saved by earlier releases, and loaded as remote code, have no such method.
     follow = getattr(type(processor), "options_from_config", None)
     if follow is not None and (options := follow(model.config)):
-        processor = AutoProcessor.from_pretrained(source, **options)
+        processor = AutoProcessor.from_pretrained(source, **trust, **options)
     return model, processor
 
 

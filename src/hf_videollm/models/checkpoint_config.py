@@ -1,0 +1,161 @@
+"""Configurations that can be built: checked as JSON, then as a model without memory, before anything is allocated."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+
+from .checkpoint_files import StoredHeader
+from .media_errors import CheckpointError
+
+# What building a model from impossible values ends in.
+IMPOSSIBLE = (
+    StrictDataclassError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+MAX_DEPTH, MAX_ENTRIES = 32, 200_000
+# Layers, heads and the like are made one by one, and so cost time however small they are.
+COUNTS = ("layers", "blocks", "depth", "depths", "heads", "experts", "groups", "insertions")
+MAX_COUNT = 1024
+# Of these each has weights.
+LAYERS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "depth")
+SIZES = ("size", "dim", "width", "channels", "frames", "queries", "tokens", "bins", "buckets", "kernel")
+MAX_SIZE, MAX_INTEGER = 2**31, 2**53
+# Mamba's time steps have no upper bound.
+UNBOUNDED = ("time_step_limit",)
+# Values that may start at random, or be computed (tables of positions), beyond those that are stored.
+ROOM = 2**26
+
+
+class CheckedConfigMixin:
+    """To be put before `PreTrainedConfig`: a stored configuration is checked before it is believed."""
+
+    model_type: ClassVar[str]
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """As in transformers.
+
+        Raises:
+            CheckpointError: the values describe no model that can be built.
+        """
+        where = kwargs.get("name_or_path") or config_dict.get("_name_or_path") or "The checkpoint"
+        try:
+            check_config_values(config_dict)
+            return super().from_dict(config_dict, **kwargs)  # type: ignore[misc]
+        except IMPOSSIBLE as error:
+            raise CheckpointError(f"{where}: {describe_impossible(error)}") from error
+
+
+def describe_impossible(error: BaseException) -> str:
+    """What is wrong with a configuration, in words; of a strict dataclass, the check that found it is left out."""
+    reason = " ".join(
+        str(error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error).split()
+    )
+    return f"config.json describes no model that can be built ({reason.rstrip('.')[:300] or type(error).__name__})."
+
+
+def check_config_values(content: Mapping[str, Any]) -> None:
+    """Refuse numbers that no model has, and nesting without end.
+
+    Raises:
+        ValueError: with the name of the field.
+    """
+    seen = 0
+    pending: list[tuple[str, Any, int]] = [("", dict(content), 0)]
+    while pending:
+        name, value, depth = pending.pop()
+        seen += 1
+        if depth > MAX_DEPTH or seen > MAX_ENTRIES:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep, or has more than {MAX_ENTRIES:,} entries")
+        if isinstance(value, Mapping):
+            pending += [(str(key), item, depth + 1) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            pending += [(name, item, depth + 1) for item in value]
+        else:
+            _check_number(name, value)
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value) and name not in UNBOUNDED:
+            raise ValueError(f"{name} is {value}")
+        return
+    last = name.rsplit("_", 1)[-1]
+    if last in (*COUNTS, *SIZES) and value < -1:
+        raise ValueError(f"{name} is negative ({value})")
+    highest = MAX_COUNT if last in COUNTS else MAX_SIZE if last in SIZES else MAX_INTEGER
+    if abs(value) > highest:
+        raise ValueError(f"{name} is {value:,}, more than {highest:,}")
+
+
+def _most_layers(content: Any) -> int:
+    """The largest number of layers that any part of a configuration names."""
+    if not isinstance(content, Mapping):
+        return 0
+    own = [content[name] for name in LAYERS if isinstance(content.get(name), int)]
+    return max([0, *own, *map(_most_layers, content.values())])
+
+
+def check_sizes(
+    make: Callable[[], nn.Module],
+    config: Any,
+    headers: Sequence[StoredHeader],
+    source: Any,
+    is_quantized: bool,
+    is_strict: bool,
+) -> None:
+    """Refuse a configuration whose model is far larger than its weights, and weights that are no part of any model.
+
+    Args:
+        make: builds the model of `config`; called where tensors take no memory.
+        headers: what is stored.
+        is_quantized: several weights may share a stored value.
+        is_strict: without it parts may be missing, of any size.
+
+    Raises:
+        CheckpointError: nothing can be built, or what would be built does not fit what is stored.
+    """
+    # Layers are made one by one: those that can have no weights are not even begun.
+    if is_strict and (deepest := _most_layers(config.to_dict())) > len(headers):
+        raise CheckpointError(
+            f"{source}: config.json describes {deepest:,} layers, but the weight files hold {len(headers):,} tensors: "
+            "they do not belong together."
+        )
+    try:
+        with torch.device("meta"):
+            model = make()
+    except ImportError:  # something that is not installed, which the loader names
+        return
+    except IMPOSSIBLE as error:
+        raise CheckpointError(f"{source}: {describe_impossible(error)}") from error
+    needed = sum(weight.numel() for weight in model.parameters())
+    computed = sum(buffer.numel() for buffer in model.buffers())
+    stored = [header.numel for header in headers]
+    most = sum(stored) * (32 if is_quantized else 2) + ROOM
+    if (is_strict and needed > most) or computed > most:
+        raise CheckpointError(
+            f"{source}: config.json describes a model of {needed + computed:,} values, but the weight files hold "
+            f"{sum(stored):,}: they do not belong together."
+        )
+    if max(stored, default=0) > needed + computed + ROOM and not is_quantized:
+        raise CheckpointError(
+            f"{source}: a weight file holds a tensor of {max(stored):,} values, more than the whole model of "
+            f"config.json ({needed + computed:,}): they do not belong together."
+        )
+
+
+__all__ = ["IMPOSSIBLE", "CheckedConfigMixin", "check_config_values", "check_sizes", "describe_impossible"]
