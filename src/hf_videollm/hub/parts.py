@@ -1,7 +1,7 @@
 """Vision towers and language models of transformers as parts of a new model: what they are, their weights, new weights.
 
-Both are loaded as transformers loads them, strictly, from safetensors; pickles are copied to those in a process of their
-own first.
+Both are loaded as transformers loads them, strictly, from safetensors; pickles are copied to those in a process of
+their own first.
 """
 
 import tempfile

@@ -40,10 +40,10 @@ import yaml
 from datasets import Dataset
 from torch import nn
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl
+from hf_videollm.disk_full import name_full_disk
 from hf_videollm.models.checkpoint_video_llm import freeze_unused_parameters
 from hf_videollm.models.lora_video_llm import lora_config
 from hf_videollm.models.option_names import did_you_mean
@@ -53,6 +53,7 @@ from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache, StillFrames
 from hf_videollm.training.learning_rates import PartwiseSFTTrainer
 from hf_videollm.training.loading import load_for_training, unmatched_modules
+from hf_videollm.training.resume import last_whole_checkpoint, needed_files, only_run
 
 __all__ = [
     "Recipe",
@@ -269,15 +270,21 @@ def run_sft(recipe: Recipe, model: Any = None, processor: Any = None, resume: bo
     """Train as the recipe says; see `make_trainer`.
 
     Args:
-        resume: go on from the last checkpoint in `output_dir`, if there is one.
+        resume: go on from the last whole checkpoint in `output_dir`, if there is one; half-written ones, which a
+            killed run has left, are removed.
 
     Returns:
         The trainer, with the trained model in `trainer.model`.
+
+    Raises:
+        FileExistsError: another run is training into `output_dir`.
+        DiskFullError: a checkpoint could not be written; those before it are kept.
     """
     trainer = make_trainer(recipe, model, processor)
     output = str(trainer.args.output_dir)
-    checkpoint = get_last_checkpoint(output) if resume and os.path.isdir(output) else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with name_full_disk(output), only_run(output, trainer.is_world_process_zero()) as may_remove:
+        checkpoint = last_whole_checkpoint(output, needed_files(trainer), may_remove) if resume else None
+        trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
 

@@ -1,0 +1,123 @@
+"""Where a training goes on after it was killed: the last checkpoint that is whole.
+
+Trainer writes a checkpoint in place, file after file, and its state last; it removes old ones file after file, too. A
+run that is killed meanwhile leaves a folder that looks like a checkpoint, and Trainer would resume from it: fail, or go
+on without optimizer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hf_videollm.atomic_claim import try_lock
+from hf_videollm.models.checkpoint_files import read_headers, read_weight_map
+from hf_videollm.models.media_errors import CheckpointError
+
+__all__ = ["checkpoint_problem", "last_whole_checkpoint", "needed_files", "only_run"]
+
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+LOCK_NAME = ".training.lock"
+OPTIMIZER = ("optimizer.pt", "scheduler.pt")
+
+
+def last_whole_checkpoint(
+    output: str | os.PathLike[str], needed: Sequence[str] | None = OPTIMIZER, remove: bool = True
+) -> str | None:
+    """The newest checkpoint of a training that is whole, or `None`.
+
+    Args:
+        output: the `output_dir` of the training.
+        needed: files that belong to a checkpoint beside weights and state; `None` for a sharded training, which keeps
+            them in folders of their own, and whose processes finish those together.
+        remove: remove those that are not; only for the one process that writes there.
+    """
+    folder = Path(output)
+    if not folder.is_dir():
+        return None
+    numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := CHECKPOINT.fullmatch(path.name))]
+    whole = None
+    for _, path in sorted(numbered):
+        if not path.is_dir():
+            continue
+        if checkpoint_problem(path, needed) is None:
+            whole = str(path)
+        elif remove:
+            # Its state first: should this be cut off, too, the rest is never taken for a checkpoint.
+            (path / "trainer_state.json").unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+    return whole
+
+
+def checkpoint_problem(folder: Path, needed: Sequence[str] | None = OPTIMIZER) -> str | None:
+    """Why training cannot go on from a checkpoint; `None` if it can.
+
+    Args:
+        needed: see `last_whole_checkpoint`.
+    """
+    try:
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        if not isinstance(state, dict) or state.get("global_step") != int(folder.name.rpartition("-")[2]):
+            return "trainer_state.json is of another step"
+    except (OSError, ValueError, RecursionError):
+        return "trainer_state.json, which is written last, is missing or cut off"
+    if needed is None:
+        return None
+    for name in needed:
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+    try:
+        return _weight_problem(folder)
+    except CheckpointError as error:
+        return str(error)
+
+
+def _weight_problem(folder: Path) -> str | None:
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    files = {folder / name for index in indices for name in read_weight_map(index).values()}
+    files |= set(folder.glob("*.safetensors"))
+    if not files:
+        return "it holds no weights"
+    for file in sorted(files):
+        read_headers(file)
+    return None
+
+
+@contextmanager
+def only_run(output: str | os.PathLike[str], is_writer: bool = True) -> Iterator[bool]:
+    """Hold the output folder of a training; gives whether what lies there may be removed.
+
+    Args:
+        is_writer: this process is the one of its run that writes.
+
+    Raises:
+        FileExistsError: another run is training into the folder.
+    """
+    if not is_writer:
+        yield False
+        return
+    os.makedirs(output, exist_ok=True)
+    path = Path(output, LOCK_NAME)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        locked = try_lock(descriptor)
+        if locked is False:
+            raise FileExistsError(f"Another run is training into {output}: wait for it, or choose another output_dir.")
+        yield bool(locked)
+        if locked:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def needed_files(trainer: Any) -> Sequence[str] | None:
+    """What belongs to a whole checkpoint of a trainer, as `last_whole_checkpoint` wants it."""
+    if getattr(trainer, "is_fsdp_enabled", False) or getattr(trainer, "is_deepspeed_enabled", False):
+        return None
+    return () if trainer.args.save_only_model else OPTIMIZER
