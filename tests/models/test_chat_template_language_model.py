@@ -4,7 +4,12 @@ import pytest
 from build_llms import FAMILIES, TEMPLATES, THINKING, make_tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from hf_videollm.models.chat_template_language_model import KEPT_TEMPLATE, has_tags, keep_chat_template
+from hf_videollm.models.chat_template_language_model import (
+    KEPT_TEMPLATE,
+    has_tags,
+    keep_chat_template,
+    tag_chat_template,
+)
 
 MEDIA = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
 SYSTEM = {"role": "system", "content": "  Be brief. "}
@@ -159,3 +164,31 @@ def test_tokenizers_are_not_changed() -> None:
     before = tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, dict(tokenizer.special_tokens_map)
     keep_chat_template(tokenizer, MEDIA)
     assert before == (tokenizer.backend_tokenizer.to_str(), THINKING, dict(tokenizer.special_tokens_map))
+
+
+# As image-LLMs have them: blocks alone, and media in a form of their own.
+OF_BLOCKS = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for block in message['content'] %}{{ '<img>' if block['type'] == 'image' else block['text'] }}{% endfor %}"
+    "{{ '<end>\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}"
+)
+
+
+def test_templates_of_image_llms_get_tags_and_nothing_else() -> None:
+    class Processor(Words):
+        tokenizer = Words(None)
+
+    template = tag_chat_template(Processor(OF_BLOCKS))
+    assert template is not None
+    seen = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]}
+    for chat in ([seen], [seen, answer], [seen, answer, seen], [seen, answer, seen, answer]):
+        for asks in (False, True):
+            found, expected = render(template, chat, asks), render(OF_BLOCKS, chat, asks)
+            assert found is not None
+            assert expected is not None
+            assert found[0] == expected[0]
+            assert found[1] == ["A dog.<end>"] * chat.count(answer)
+    # Tags of its own stay, and so does what nobody can read.
+    assert tag_chat_template(Processor(TEMPLATES["tagged"])) == TEMPLATES["tagged"]
+    assert tag_chat_template(Processor("{{ messages | length }}")) == "{{ messages | length }}"
