@@ -41,7 +41,8 @@ def image_llm_config(**changes: Any) -> Any:
 @pytest.mark.parametrize("form", ["object", "dict"])
 def test_the_head_is_tied_as_in_the_language_model(case: DesignCase, is_tied: bool, form: str) -> None:
     text = text_config(tie_word_embeddings=is_tied)
-    model = case.model_class(case.make_config(text_config=text if form == "object" else text.to_dict()))
+    given = text if form == "object" else text.to_dict()
+    model = case.model_class(case.make_config(text_config=given, tie_word_embeddings=None))
     assert (model.lm_head.weight is model.get_input_embeddings().weight) is is_tied
     # What is said goes before what follows.
     other = case.make_config(text_config=text, tie_word_embeddings=not is_tied)
@@ -59,7 +60,7 @@ def test_linvt_is_tied_as_the_image_llm(is_tied: bool) -> None:
 def test_the_decoder_of_a_tied_language_model_brings_its_head(case: DesignCase) -> None:
     """The way of the first fault: weights of the decoder alone."""
     llm = AutoModelForCausalLM.from_config(text_config(tie_word_embeddings=True)).eval()
-    model = case.model_class(case.make_config(text_config=llm.config)).eval()
+    model = case.model_class(case.make_config(text_config=llm.config, tie_word_embeddings=None)).eval()
     model.model.language_model.load_state_dict(llm.model.state_dict())
     ids = torch.randint(3, 90, (2, 7))
     assert torch.equal(model(ids).logits, llm(ids).logits)
