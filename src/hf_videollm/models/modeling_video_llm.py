@@ -350,7 +350,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         }
         features = {**(mm_encoder_outputs or {}), **self.encode_media(media)}
         merged, masks = self.embed_prompt(input_ids, inputs_embeds, features)
-        hidden_states = {
+        hidden_states: dict[str, Any] = {
             f"{modality}_hidden_states": torch.cat(list(output.pooler_output)) for modality, output in features.items()
         }
         if self.training and torch.is_grad_enabled():
