@@ -9,13 +9,13 @@ import pytest
 import torch
 from build_checks import QUESTION, SMALL, ask, check_saving, check_text, check_training, load
 from build_llms import FAMILIES, TOWER, TOWERS, write_beats, write_llm, write_tower
-from hf_videollm.build.designs import DESIGNS
-from hf_videollm.build.joining import check_text as refuse_other_logits
 from safetensors.torch import load_file
 from tiny_linvt import write_llava
 from transformers import AutoModelForCausalLM, AutoTokenizer, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from hf_videollm import CheckpointError, build_checkpoint
+from hf_videollm.build.designs import DESIGNS
+from hf_videollm.build.joining import check_text as refuse_other_logits
 from hf_videollm.models.chat_template_language_model import has_tags
 
 # LLaVA, which LinVT is put before, has a plain head, and wants its embedding by a name that GPT-2 has not.

@@ -11,10 +11,10 @@ import pytest
 import torch
 from build_checks import check_saving, check_text, check_training, load
 from build_llms import write_beats
-from hf_videollm.build.designs import DESIGNS
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from hf_videollm import build_checkpoint
+from hf_videollm.build.designs import DESIGNS
 
 # A minute's work on a CPU: fewer frames and tokens than the papers.
 OPTIONS = {

@@ -106,8 +106,8 @@ def read_image_llm(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
     config = read_config(folder)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or hasattr(config, "num_video_tokens"):
         raise CheckpointError(
-            f"{folder / 'config.json'} describes a {config.model_type!r}, which is no image-LLM: pass the folder of one "
-            f"({EXAMPLES}), or a tower and a language model (--vision, --llm)."
+            f"{folder / 'config.json'} describes a {config.model_type!r}, which is no image-LLM: pass the folder of "
+            f"one ({EXAMPLES}), or a tower and a language model (--vision, --llm)."
         )
     model = load_part(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)], folder, config, dtype or "auto")
     try:

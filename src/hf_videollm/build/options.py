@@ -54,9 +54,7 @@ def make_config(design: Design, values: Mapping[str, Any]) -> Any:
         config.validate()
     except (StrictDataclassError, ValueError, TypeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise CheckpointError(
-            f"These sources and options describe no {design.config.model_type}: {reason}"
-        ) from error
+        raise CheckpointError(f"These sources and options describe no {design.config.model_type}: {reason}") from error
     return config
 
 

@@ -9,8 +9,8 @@ import torch
 
 from ..atomic import atomic_folder
 from ..hub.conversion import Progress, check_places, parse_dtype, write_code_and_configs
-from ..hub.convert_ftfv import convert_ftfv
 from ..hub.conversion_report import WrittenReport
+from ..hub.convert_ftfv import convert_ftfv
 from ..hub.stream import read_json, require_folder
 from ..models.media_errors import CheckpointError
 from ..pair_check import check_pair

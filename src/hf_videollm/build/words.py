@@ -34,7 +34,7 @@ def read_words(
     if words.eos_token_id is None:
         raise CheckpointError(f"The tokenizer in {place} has no end of text (eos_token): set it in its files.")
     if words.chat_template is None:
-        notes.append("the tokenizer has no chat template: prompts are USER: ... ASSISTANT: ..., or ChatML (VideoLLaMA2).")
+        notes.append("the tokenizer has no chat template: prompts are USER: ... ASSISTANT: ... (VideoLLaMA2: ChatML).")
     return words, ids, notes
 
 
