@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _skip_where_sound_cannot_be_written() -> Generator[None, object, object]:
-    """Reading works with PyAV from 15.1 on; what first writes sound into MP4 is skipped before 17.0."""
+    """Reading works with PyAV from 15.1 on; what first writes sound into MP4 is skipped before 17.1."""
     from hf_videollm import MissingBackend
 
     try:

@@ -460,7 +460,9 @@ def run_cli(*arguments):
     return CliRunner().invoke(app, arguments)
 
 
-@pytest.mark.skipif(int(av.__version__.split(".")[0]) < 17, reason="PyAV before 17.0 writes sound late into MP4")
+@pytest.mark.skipif(
+    tuple(map(int, av.__version__.split(".")[:2])) < (17, 1), reason="PyAV before 17.1 writes sound late into MP4"
+)
 def test_command_line(tmp_path):
     assert "--num-videos" in run_cli("--help").stdout
     # Once as users call it; a new process takes seconds to import torch.

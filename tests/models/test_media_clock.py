@@ -35,7 +35,11 @@ PROCESSORS = (
     IvaVideoProcessor,
     LinVTVideoProcessor,
 )
-WRITES_LATE = "PyAV before 17.0 writes compressed sound a frame late" if int(av.__version__.split(".")[0]) < 17 else ""
+WRITES_LATE = (
+    "PyAV before 17.1 writes compressed sound a frame late"
+    if tuple(map(int, av.__version__.split(".")[:2])) < (17, 1)
+    else ""
+)
 STEP = 0.04
 DELAY = 1024 / 44100  # of AAC: there the sound begins before the pictures
 

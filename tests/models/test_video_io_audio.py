@@ -83,7 +83,8 @@ def test_start_and_end(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.skipif(
-    int(av.__version__.split(".")[0]) < 17, reason="PyAV before 17.0 writes sound a frame late into MP4"
+    tuple(map(int, av.__version__.split(".")[:2])) < (17, 1),
+    reason="PyAV before 17.1 writes sound a frame late into MP4",
 )
 def test_sound_and_pictures_share_a_clock(tmp_path: Path) -> None:
     """A beep at the moment of a flash is found at the same time in both."""

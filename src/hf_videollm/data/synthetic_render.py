@@ -145,12 +145,12 @@ def write_clip(
     H and W must be even, as H.264 with 4:2:0 colour demands.
 
     Raises:
-        MissingBackend: there is sound to write, and PyAV is older than 17.0.
+        MissingBackend: there is sound to write, and PyAV is older than 17.1.
     """
     path = Path(path)
-    if waveform is not None and int(av.__version__.split(".")[0]) < 17:
+    if waveform is not None and tuple(map(int, av.__version__.split(".")[:2])) < (17, 1):
         raise MissingBackend(
-            f"{path}: PyAV {av.__version__} writes sound a frame late into MP4; run: pip install -U 'av>=17', or write "
+            f"{path}: PyAV {av.__version__} writes sound a frame late into MP4; run: pip install -U 'av>=17.1', or write "
             "clips without sound."
         )
     with atomic_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
