@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
+QUANTIZED_TESTS := tests/models/test_quantized.py tests/models/test_quantized_uses.py tests/hub/test_quantized_lora.py
 # The versions that were tested; `make lock` writes them anew.
 LOCK := requirements/locked.txt
 # The build backend comes from the lock too.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint $(LOCK) --build-constraint $(LOCK)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-test install-dev demo test test-slow test-newest test-floor lock conformance lint format types benchmarks clean
+.PHONY: help venv install install-test install-dev demo test test-slow test-newest test-floor test-torchao lock conformance lint format types benchmarks clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +51,14 @@ test-newest: install-test ## Run the suite on the newest releases of everything,
 
 test-floor: install-test ## Run the suite on the oldest supported packages (torch excepted)
 	$(BIN)/python tools/test_floor.py -n $(PYTEST_WORKERS)
+
+# Apart from the environment, because transformers prints notices of torch where it finds torchao.
+$(VENV)/.torchao: $(VENV)/.installed-test
+	$(PIP_INSTALL) --no-deps --upgrade --target $@ torchao
+	@touch $@
+
+test-torchao: $(VENV)/.torchao ## Run the tests of quantized loading with torchao, too
+	PYTHONPATH=$(VENV)/.torchao $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -k torchao $(QUANTIZED_TESTS)
 
 lock: install-dev ## Write the newest releases into requirements/locked.txt, from which everything here installs
 	$(BIN)/python tools/lock.py

@@ -1,25 +1,19 @@
 """PLLaVA's adjustable LoRA on a quantized language model: strength, saving, merging."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pllava_sources import raw_config, released_tensors, write_source, write_tokenizer
-from transformers import BitsAndBytesConfig, TorchAoConfig
+from quantizers import QUANTIZERS, each_quantizer
 
 from hf_videollm import PllavaForConditionalGeneration
 from hf_videollm.hub.convert_pllava import convert_pllava
 
 pytest.importorskip("bitsandbytes", reason="quantized loading is tested with bitsandbytes")
-torchao = pytest.importorskip("torchao.quantization", reason="quantized loading is tested with torchao")
 
-QUANTIZERS: dict[str, Callable[[], Any]] = {
-    "int8": lambda: BitsAndBytesConfig(load_in_8bit=True),
-    "nf4": lambda: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
-    "torchao-int8": lambda: TorchAoConfig(torchao.Int8WeightOnlyConfig()),
-}
+CHOSEN = ("int8", "nf4", "torchao-int8")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +36,7 @@ def logits(model: Any) -> torch.Tensor:
         return model(input_ids=torch.tensor([[1, 5, *[101] * 8, 6, 7]]), pixel_values_videos=pixels)[0]
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@each_quantizer(CHOSEN)
 def test_the_adapter_is_adjusted_and_saved_beside_quantized_weights(
     quantizer: str, converted: Path, tmp_path: Path
 ) -> None:
@@ -59,7 +53,7 @@ def test_the_adapter_is_adjusted_and_saved_beside_quantized_weights(
     assert torch.equal(logits(load(tmp_path, lora_alpha=16)), at_16)
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@each_quantizer(CHOSEN)
 def test_a_merged_adapter_is_in_the_quantized_weights(quantizer: str, converted: Path, tmp_path: Path) -> None:
     model = load(converted, quantization_config=QUANTIZERS[quantizer]())
     with_adapter = logits(model)

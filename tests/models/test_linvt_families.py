@@ -224,7 +224,7 @@ def test_times_of_frames_reach_the_time_code():
 def identity_of(model, count):
     """Make LinVT hand on the tokens of a video of one frame as they are."""
 
-    def aggregate(selection, *_, return_map=False):
+    def aggregate(selection, text_embeddings, text_mask, return_map):
         identity = torch.eye(count).unsqueeze(0)
         return (selection.tokens, identity) if return_map else selection.tokens
 

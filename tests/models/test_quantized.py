@@ -26,13 +26,11 @@ from factory import (
 from linvt_case import LINVT_CASES
 from linvt_cases import CASES as FAMILIES
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from quantizers import QUANTIZERS, each_quantizer, marks_of
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig, TorchAoConfig
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="quantized loading is tested with bitsandbytes")
-torchao = pytest.importorskip("torchao", reason="quantized loading is tested with torchao")
-
-from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup  # noqa: E402
 
 from hf_videollm.models.quantization_video_llm import modules_beside  # noqa: E402
 
@@ -53,17 +51,10 @@ CASES: list[DesignCase] = [
     ftfv_case("llama"),
     *LINVT_CASES,
 ]
-QUANTIZERS: dict[str, Callable[..., Any]] = {
-    "int8": lambda **own: BitsAndBytesConfig(load_in_8bit=True, **own),
-    "nf4": lambda **own: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", **own),
-    "fp4-double": lambda **own: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_use_double_quant=True, **own),
-    "torchao-int8": lambda **own: TorchAoConfig(Int8WeightOnlyConfig(), **own),
-    "torchao-int4": lambda **own: TorchAoConfig(IntxWeightOnlyConfig(torch.int4, PerGroup(16)), **own),
-}
 SKIP_LIST = {name: "modules_to_not_convert" if "torchao" in name else "llm_int8_skip_modules" for name in QUANTIZERS}
 # The other two are like these; and torchao knows no linear layers like GPT-2's.
 PAIRS = [
-    pytest.param(case, quantizer, id=f"{case.name}-{quantizer}")
+    pytest.param(case, quantizer, id=f"{case.name}-{quantizer}", marks=marks_of(quantizer))
     for case in CASES
     for quantizer in QUANTIZERS
     if (quantizer in ("int8", "nf4", "torchao-int8") or case in (WIDE, CASES[-1]))
@@ -145,7 +136,7 @@ def test_the_language_model_alone_is_quantized_and_reloads_equal(
     assert torch.equal(logits(model, batch), before), "saving changes nothing"
 
 
-@pytest.mark.parametrize("quantizer", ["nf4", "fp4-double"])
+@each_quantizer(["nf4", "fp4-double"])
 def test_layers_that_bitsandbytes_packs_are_saved_as_they_compute(
     quantizer: str, folder_of: Callable[[DesignCase], Path], tmp_path: Path
 ) -> None:
@@ -162,7 +153,7 @@ def test_layers_that_bitsandbytes_packs_are_saved_as_they_compute(
     assert torch.equal(logits(load(tmp_path), WIDE.make_batch([["v2"]])), before)
 
 
-@pytest.mark.parametrize("quantizer", ["int8", "torchao-int8"])
+@each_quantizer(["int8", "torchao-int8"])
 @each_design
 def test_a_list_of_the_users_own_is_followed(
     case: DesignCase, quantizer: str, folder_of: Callable[[DesignCase], Path], tmp_path: Path
@@ -176,7 +167,7 @@ def test_a_list_of_the_users_own_is_followed(
     assert torch.equal(logits(load(tmp_path), batch), before)
 
 
-@pytest.mark.parametrize("quantizer", ["int8", "torchao-int8"])
+@each_quantizer(["int8", "torchao-int8"])
 def test_the_users_objects_stay_as_they_are(quantizer: str, folder_of: Callable[[DesignCase], Path]) -> None:
     given, config = QUANTIZERS[quantizer](), AutoConfig.from_pretrained(folder_of(CASES[0]))
     before = copy.deepcopy((given.to_dict(), config.to_dict()))
@@ -234,7 +225,7 @@ def test_dtypes_and_devices(
 
 # PEFT 0.21 switches checkpointing on under its old name.
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable.:FutureWarning")
-@pytest.mark.parametrize("quantizer", ["int8", "nf4"])
+@each_quantizer(["int8", "nf4"])
 @each_design
 def test_a_lora_learns_on_a_quantized_language_model(
     case: DesignCase, quantizer: str, folder_of: Callable[[DesignCase], Path]

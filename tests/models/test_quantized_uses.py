@@ -1,29 +1,23 @@
 """What is done with quantized models: LinVT around a quantized image-LLM, pipelines, remote code, `info`."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from quantizers import QUANTIZERS, each_quantizer
 from safetensors.torch import load_file
 from test_remote_code import WITHOUT_PACKAGE, run_fresh
 from tiny_linvt import IMAGE, MODULE
 from torch import nn
-from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, TorchAoConfig, pipeline
+from transformers import AutoConfig, AutoProcessor, pipeline
 
 from hf_videollm import LinVTForCausalLM, PllavaForConditionalGeneration, default_checkpoint, save_checkpoint
 from hf_videollm.hub.info import describe_checkpoint
 from hf_videollm.inference import load_pipeline
 
 pytest.importorskip("bitsandbytes", reason="quantized loading is tested with bitsandbytes")
-torchao = pytest.importorskip("torchao.quantization", reason="quantized loading is tested with torchao")
 
-QUANTIZERS: dict[str, Callable[[], Any]] = {
-    "int8": lambda: BitsAndBytesConfig(load_in_8bit=True),
-    "nf4": lambda: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
-    "torchao-int8": lambda: TorchAoConfig(torchao.Int8WeightOnlyConfig()),
-}
+CHOSEN = ("int8", "nf4", "torchao-int8")
 QUESTION = "What colour is the shape?"
 # In a process without the package: what is quantized, and the answer before and after it is saved.
 REMOTE = """
@@ -71,7 +65,7 @@ def linvt_logits(model: LinVTForCausalLM) -> torch.Tensor:
         ).logits
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@each_quantizer(CHOSEN)
 def test_linvt_before_an_image_llm_that_is_quantized(quantizer: str, tiny_image_llm: str, tmp_path: Path) -> None:
     model = LinVTForCausalLM.from_image_llm(
         tiny_image_llm, linvt_config=MODULE, quantization_config=QUANTIZERS[quantizer]()

@@ -150,8 +150,8 @@ def write_clip(
     path = Path(path)
     if waveform is not None and tuple(map(int, av.__version__.split(".")[:2])) < (17, 1):
         raise MissingBackend(
-            f"{path}: PyAV {av.__version__} writes sound a frame late into MP4; run: pip install -U 'av>=17.1', or write "
-            "clips without sound."
+            f"{path}: PyAV {av.__version__} writes sound a frame late into MP4; run: pip install -U 'av>=17.1', or "
+            "write clips without sound."
         )
     with atomic_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         _encode(container, frames, fps, waveform, sample_rate)
