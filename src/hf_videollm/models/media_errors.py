@@ -171,7 +171,7 @@ def check_interval(start: float | None, end: float | None, of: str = "video") ->
         if value is not None and not (_is_number(value) and 0 <= value <= sys.float_info.max):
             raise ValueError(f"{name}={value!r}: give seconds since the start of the {of}, zero or more.")
     if end is not None and end <= (start or 0.0):
-        raise ValueError(f"end={end} is not after start={start or 0.0}; swap them.")
+        raise ValueError(f"end={end} is not after start={start or 0.0}; give an end after the start.")
 
 
 def check_sampling_rate(sampling_rate: Any) -> int:

@@ -280,7 +280,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
                 track = sound_of_video([] if source is None else source, rate, wishes["missing_audio"], **options)
             if track is not None:
                 track = take_clips(track, rate, divisor=wishes["audio_clip_divisor"]) if in_clips else track
-                track = self._checked(in_16_bits(track), source, wishes)
+                track = self._checked(in_16_bits(track), source, {**wishes, "start": clip["start"]})
             tracks.append(track)
         return tracks
 
@@ -293,9 +293,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
     def _checked(self, wave: np.ndarray, source: Any, wishes: Mapping[str, Any]) -> np.ndarray:
         """Here, where the name of the file is known, instead of in the feature extractor."""
         if not wishes["pad_with_silence"] and self.feature_extractor.num_frames(len(wave)) < self.audio_patch_size:
+            begin = f" from start={wishes['start']:g} s on" if wishes["start"] else ""
             raise ValueError(
-                f"{source_name(source)}: {len(wave) / self.feature_extractor.sampling_rate:.3f} s of sound are shorter "
-                "than one patch of the audio encoder; take more of it, or pad_with_silence=True."
+                f"{source_name(source)}: {len(wave) / self.feature_extractor.sampling_rate:.3f} s of sound{begin} are "
+                f"shorter than one patch of the audio encoder; take {'an earlier start' if begin else 'more of it'}, or "
+                "pad_with_silence=True."
             )
         return wave
 
