@@ -296,8 +296,8 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             begin = f" from start={wishes['start']:g} s on" if wishes["start"] else ""
             raise ValueError(
                 f"{source_name(source)}: {len(wave) / self.feature_extractor.sampling_rate:.3f} s of sound{begin} are "
-                f"shorter than one patch of the audio encoder; take {'an earlier start' if begin else 'more of it'}, or "
-                "pad_with_silence=True."
+                f"shorter than one patch of the audio encoder; take {'an earlier start' if begin else 'more of it'}, "
+                "or pad_with_silence=True."
             )
         return wave
 
