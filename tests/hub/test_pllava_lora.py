@@ -14,7 +14,7 @@ import transformers.integrations.peft
 from peft import LoraConfig, PeftModel
 from pllava_sources import RANK, our_tensors, raw_config, released_tensors, siblings, write_source, write_tokenizer
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForImageTextToText
+from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from hf_videollm import PllavaForConditionalGeneration, PllavaModel, save_checkpoint
 from hf_videollm.hub.convert_pllava import convert_pllava
@@ -405,3 +405,56 @@ def test_an_adapter_of_another_model_is_refused(converted: Path, tmp_path: Path)
 def test_peft_is_not_imported_with_the_package() -> None:
     code = "import sys, hf_videollm; sys.exit('peft' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Ranks and options of save_checkpoint
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_other_ranks_leave_the_checkpoint_of_the_main_one_alone(
+    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    model, processor = load(converted), AutoProcessor.from_pretrained(converted)
+    folder = save_checkpoint(model, processor, tmp_path / "saved")
+    kept = listing(folder)
+    asked: list[Any] = []
+    save = PllavaForConditionalGeneration.save_pretrained
+    monkeypatch.setattr(
+        PllavaForConditionalGeneration,
+        "save_pretrained",
+        lambda self, *args, **kwargs: asked.append(kwargs["is_main_process"]) or save(self, *args, **kwargs),
+    )
+    model.set_lora_alpha(20)
+    assert save_checkpoint(model, processor, folder, overwrite=overwrite, is_main_process=False) == folder
+    assert listing(folder) == kept
+    assert not save_checkpoint(model, processor, tmp_path / "other", is_main_process=False).exists()
+    # All processes gather the weights.
+    assert asked == [False, False]
+    # Control: the main one writes.
+    save_checkpoint(model, processor, folder, overwrite=True, is_main_process=True)
+    assert listing(folder) != kept
+
+
+@pytest.mark.parametrize("shards", [{}, {"max_shard_size": "20kB"}])
+def test_a_variant_is_saved_and_loads_by_its_name(converted: Path, tmp_path: Path, shards: dict[str, str]) -> None:
+    model, processor = load(converted), AutoProcessor.from_pretrained(converted)
+    folder = save_checkpoint(model, processor, tmp_path / "saved", variant="bf16", **shards)
+    assert bool(shards) == any(path.name.endswith(".json") and ".bf16." in path.name for path in folder.iterdir())
+    assert torch.equal(logits(load(folder, variant="bf16")), logits(model))
+    # Control: there are no weights without the name.
+    with pytest.raises(CheckpointError, match="has no weights"):
+        load(folder)
+
+
+def test_save_checkpoint_refuses_to_push(converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PllavaForConditionalGeneration, "push_to_hub", lambda *args, **kwargs: pytest.fail("pushed"))
+    model, processor = load(converted), AutoProcessor.from_pretrained(converted)
+    for is_main in (True, False):
+        with pytest.raises(ValueError, match=r"cannot push_to_hub: .* huggingface_hub\.upload_folder"):
+            save_checkpoint(model, processor, tmp_path / "saved", push_to_hub=True, is_main_process=is_main)
+    assert not (tmp_path / "saved").exists()
+    save_checkpoint(model, processor, tmp_path / "saved", push_to_hub=False)

@@ -1,6 +1,7 @@
 """Complete checkpoint folders: weights, configuration, processor, chat template, code and pipeline."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ def save_checkpoint(
         processor: its processor.
         folder: destination; must not exist yet, or be empty, unless `overwrite`.
         overwrite: replace what is there.
-        kwargs: options of the model's `save_pretrained`, e.g. `max_shard_size`.
+        kwargs: options of the model's `save_pretrained`, e.g. `max_shard_size` or `variant`. With
+            `is_main_process=False` nothing is written: the process only takes part in gathering the weights, and the
+            main one writes them.
 
     Returns:
         The folder.
@@ -35,19 +38,31 @@ def save_checkpoint(
     Raises:
         FileExistsError: the destination holds something and `overwrite` is not set.
         TypeError: `model` or `processor` is something else, of which half a checkpoint would be written.
-        ValueError: the processor belongs to another model: other placeholders, numbers of them, or sizes of frames.
+        ValueError: the processor belongs to another model: other placeholders, numbers of them, or sizes of frames; or
+            `push_to_hub` is set: push the folder when it is there, with `huggingface_hub.upload_folder`.
         CheckpointError: what was saved could not be loaded again.
     """
     model = _without_wrapper(model)
     if not isinstance(processor, ProcessorMixin):
         raise TypeError(f"{type(processor).__name__} is no processor: pass the one that holds tokenizer and the rest.")
     check_pair(model.config, processor)
+    if kwargs.pop("push_to_hub", False):
+        # transformers would name the repository after the temporary folder, and fill it before anything is checked.
+        raise ValueError(
+            "save_checkpoint cannot push_to_hub: push the folder when it is there, with "
+            "huggingface_hub.upload_folder(repo_id=..., folder_path=...)."
+        )
+    # transformers 5 would write the layout of the original towers back; ours is the one that remote code reads.
+    kwargs["save_original_format"] = False
+    if not kwargs.get("is_main_process", True):
+        # Weights that are spread over processes are gathered by all of them; the folder belongs to the main one.
+        with tempfile.TemporaryDirectory(prefix="hf_videollm_") as unused:
+            model.save_pretrained(unused, **kwargs)
+        return Path(folder)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
-        # transformers 5 would write the layout of the original towers back; ours is the one that remote code reads.
-        model.save_pretrained(temporary, save_original_format=False, **kwargs)
+        model.save_pretrained(temporary, **kwargs)
         processor.save_pretrained(temporary)
-        if kwargs.get("is_main_process", True):
-            _check_loads(temporary, model, processor, adapter_only=kwargs.get("adapter_only", False))
+        _check_loads(temporary, model, processor, kwargs.get("adapter_only", False), kwargs.get("variant"))
     return Path(folder)
 
 
@@ -69,7 +84,7 @@ def _without_wrapper(model: Any) -> PreTrainedModel:
     return inner
 
 
-def _check_loads(folder: Path, model: PreTrainedModel, processor: Any, adapter_only: bool) -> None:
+def _check_loads(folder: Path, model: PreTrainedModel, processor: Any, adapter_only: bool, variant: str | None) -> None:
     """Load what was written, as whoever downloads it will.
 
     Raises:
@@ -82,7 +97,7 @@ def _check_loads(folder: Path, model: PreTrainedModel, processor: Any, adapter_o
         type(processor).from_pretrained(folder)
         # Quantizers have names of their own for weights, and need the device that they are for.
         if not adapter_only and not getattr(model, "is_quantized", False):
-            type(model).from_pretrained(folder, device_map="meta")
+            type(model).from_pretrained(folder, device_map="meta", variant=variant)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(

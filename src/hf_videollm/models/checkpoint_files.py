@@ -220,8 +220,9 @@ def find_file(source: str | os.PathLike[str], name: str, options: Mapping[str, A
 
 
 def _with_variant(name: str, variant: str | None) -> str:
-    first, rest = name.split(".", 1)
-    return name if variant is None else f"{first}.{rest.replace('safetensors', f'{variant}.safetensors', 1)}"
+    """Before the ending, as transformers writes it: of an index, `model.safetensors.index.VARIANT.json`."""
+    first, _, ending = name.rpartition(".")
+    return name if variant is None else f"{first}.{variant}.{ending}"
 
 
 def _no_weights(source: str | os.PathLike[str], single: str, index: str, options: Mapping[str, Any]) -> str:
