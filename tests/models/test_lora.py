@@ -1,5 +1,6 @@
 """LoRA of recipes and of one's own making stays in the language model; `trainable` beside it trains, too."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tiny_ftfv_checkpoint import make_processor as make_ftfv_processor
 from hf_videollm.data.synthetic import generate_dataset
 from hf_videollm.models.checkpoint_video_llm import freeze_unused_parameters
 from hf_videollm.training.sft import Recipe, RecipeError, load_recipe, make_trainer, run_sft
+from hf_videollm.training.trainable import whole_modules
 
 DESIGNS = [
     PLLAVA_CASES[0],
@@ -197,3 +199,44 @@ def test_a_pattern_may_name_several_modules_and_parts_of_them(records: str, tmp_
     plain = {name for name in whole if "lora_" not in name}
     assert all(any(part in name for part in parts) for name in plain)
     assert all(any(part in name for name in plain) for part in parts)
+
+
+# What trains, where PEFT can train lists of layers no more than we can call them.
+LISTS: dict[str, tuple[Any, str]] = {
+    "iva": (IVA_CASES[0], r"causal_layers"),
+    "linvt": (LINVT_CASES[0], r"linvt\.tta\.layers"),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_of_layers_are_trained_layer_by_layer(name: str) -> None:
+    case, pattern = LISTS[name]
+    model = case.make_model()
+    chosen = {own for own, weight in model.named_parameters() if re.search(pattern, own) and weight.requires_grad}
+    options = model.lora_config(r=2, target_modules=["q_proj"] if name == "iva" else r".*language_model.*q_proj")
+    whole = whole_modules(model, [pattern], options)
+    lists = {own for own, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)}
+    assert whole
+    assert not lists & set(whole)
+    # The control: a list itself is what PEFT refuses.
+    (inside,) = {own.rpartition(".")[0] for own in whole}
+    options.modules_to_save = [inside]
+    with pytest.raises(TypeError, match="ModuleList"):
+        get_peft_model(case.make_model(), options)
+    options.modules_to_save = whole
+    tuned = get_peft_model(model, options)
+    tuned.train()(**with_labels(case.make_batch([["v3", "i"], []]))).loss.backward()
+    learning = {own for own, weight in tuned.named_parameters() if weight.grad is not None and "lora_" not in own}
+    assert {own.removeprefix("base_model.model.").replace("modules_to_save.default.", "") for own in learning} == chosen
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2, "target_modules": ["q_proj"]}])
+def test_a_pattern_that_leaves_nothing_to_train_is_refused(lora: Any, records: str, tmp_path: Path) -> None:
+    model = make_model()
+    model.model.vision_tower.requires_grad_(False)
+    recipe = replace(recipe_for(records, tmp_path, trainable=["vision_tower", "connector"]), lora=lora)
+    with pytest.raises(RecipeError, match=r"'vision_tower' finds only what is frozen: model\.vision_tower"):
+        make_trainer(recipe, model, make_processor())
+    # The control: where one of them is not.
+    model.model.vision_tower.requires_grad_(True)
+    assert make_trainer(recipe, model, make_processor())

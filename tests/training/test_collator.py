@@ -6,6 +6,7 @@ from PIL import Image
 
 from hf_videollm.data.records import make_record
 from hf_videollm.data.synthetic import make_scene, write_scene_mp4
+from hf_videollm.models.chat_template_language_model import TAG
 from hf_videollm.training.collator import IGNORE_INDEX, VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache, StillFrames
 from hf_videollm.training.tiny import build_tiny_pllava
@@ -175,6 +176,20 @@ def test_template_without_generation_tags_is_an_error(clips):
     processor.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     with pytest.raises(ValueError, match="generation"):
         VideoDataCollator(processor)([row(clips[0])])
+
+
+@pytest.mark.parametrize("added", ["{% if add_generation_prompt %}ASSISTANT:{% endif %}", "{# generation #}", None])
+def test_the_word_generation_is_no_tag(processor, clips, added):
+    """Every usual template has `add_generation_prompt`; the control is the same template with its tags."""
+    untagged = build_tiny_pllava(**SMALL)[1]
+    tagged = untagged.chat_template
+    plain = TAG.sub("", tagged)
+    assert plain != tagged
+    untagged.chat_template = None if added is None else plain + added
+    with pytest.raises(ValueError, match="does not mark the assistant's words"):
+        VideoDataCollator(untagged)([row(clips[0])])
+    untagged.chat_template = tagged
+    assert learned_words(untagged, VideoDataCollator(untagged)([row(clips[0])])) == ["red", "</s>"]
 
 
 def test_describe_shows_what_is_learned(processor, clips):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_videollm.models.chat_template_language_model import has_tags
 from hf_videollm.models.message_blocks import BlockRules, media_blocks, read_chats, source_of
 
 __all__ = ["IGNORE_INDEX", "VideoDataCollator"]
@@ -68,7 +69,8 @@ class VideoDataCollator:
                 the template marks no answers.
         """
         template = self.processor.chat_template
-        if not template or "generation" not in str(template):
+        # Several by name: that of conversations is the one that is used.
+        if not has_tags(template.get("default") if isinstance(template, Mapping) else template):
             raise ValueError(
                 "The chat template does not mark the assistant's words with {% generation %} ... {% endgeneration %}, "
                 "so it is unknown what to train on. Add the tags to the template of the processor."

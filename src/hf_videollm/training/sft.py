@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -38,7 +37,6 @@ import torch
 import typer
 import yaml
 from datasets import Dataset
-from torch import nn
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -54,6 +52,7 @@ from hf_videollm.training.frame_cache import FrameCache, StillFrames
 from hf_videollm.training.learning_rates import PartwiseSFTTrainer
 from hf_videollm.training.loading import load_for_training, unmatched_modules
 from hf_videollm.training.resume import last_whole_checkpoint, needed_files, only_run
+from hf_videollm.training.trainable import RecipeError, freeze_all_but, whole_modules
 
 __all__ = [
     "Recipe",
@@ -90,10 +89,6 @@ FIELD_TYPES: dict[str, type] = {
     **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments"), dict),
     **dict.fromkeys(("merge_turns", "split_rounds", "still_frames", "sound_only"), bool),
 }
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the message names the file and the field."""
 
 
 @dataclass(frozen=True)
@@ -173,37 +168,6 @@ def split_rounds(records: Iterable[VideoQARecord]) -> list[VideoQARecord]:
             position for position, message in enumerate(record.messages) if message["role"] == "assistant"
         )
     ]
-
-
-def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Train only the parameters whose name contains a match of one of the regular expressions.
-
-    Returns:
-        Names of the parameters left trainable.
-
-    Raises:
-        RecipeError: a pattern matches nothing.
-    """
-    chosen = matched_parameters(model, patterns)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen and parameter.requires_grad)
-    return sorted(chosen)
-
-
-def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
-    """Names of the parameters that contain a match of one of the regular expressions.
-
-    Raises:
-        RecipeError: a pattern matches nothing.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    chosen: set[str] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = [name for name in names if re.search(pattern, name)]
-        if not matches:
-            raise RecipeError(f"trainable: the pattern {pattern!r} matches no parameter, e.g. not {names[0]!r}.")
-        chosen.update(matches)
-    return chosen
 
 
 def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SFTTrainer:
@@ -398,40 +362,6 @@ def _no_module(option: str, model: Any, missing: str) -> str:
         f"lora.{option}: {type(model).__name__} has no module {missing}, and would be trained without."
         " Take the name out, or give the model the part (IVA: model_options: {num_insertions: 8})."
     )
-
-
-def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[str]:
-    """The modules that hold what the patterns of `trainable` name and nothing else, the largest of them.
-
-    Args:
-        model: before PEFT.
-        patterns: as in `freeze_all_but`.
-        lora: the `LoraConfig` that trains beside them.
-
-    Raises:
-        RecipeError: a pattern matches nothing, names parameters that no module holds alone, or the layers of the LoRA.
-    """
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    chosen = matched_parameters(model, patterns) & trained
-    modules: list[str] = []
-    for name, module in model.named_modules():
-        inner = {f"{name}.{own}" for own, _ in module.named_parameters()} & trained
-        if name and inner and inner <= chosen and not any(name.startswith(f"{whole}.") for whole in modules):
-            modules.append(name)
-    left = sorted(name for name in chosen if not any(name.startswith(f"{whole}.") for whole in modules))
-    if left:
-        raise RecipeError(
-            f"trainable with lora: {left[0]} is a part of a module of which the rest is not trained, and PEFT trains "
-            "whole modules beside its LoRA: name the module."
-        )
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    for name, _ in model.named_modules():
-        if any(name == whole or name.startswith(f"{whole}.") for whole in modules) and check_target_module_exists(
-            lora, name
-        ):
-            raise RecipeError(f"trainable with lora: both name {name}: a layer gets a LoRA or is trained as a whole.")
-    return modules
 
 
 def _load(recipe: Recipe) -> tuple[Any, Any]:

@@ -1,0 +1,88 @@
+"""What a recipe trains: the parameters that `trainable` names, alone or as whole modules beside a LoRA."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+# PEFT calls what it trains as a whole, and these cannot be called.
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message names the file and the field."""
+
+
+def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """Train only the parameters whose name contains a match of one of the regular expressions.
+
+    Returns:
+        Names of the parameters left trainable.
+
+    Raises:
+        RecipeError: a pattern matches nothing.
+    """
+    chosen = matched_parameters(model, patterns)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen and parameter.requires_grad)
+    return sorted(chosen)
+
+
+def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
+    """Names of the parameters that contain a match of one of the regular expressions.
+
+    Raises:
+        RecipeError: a pattern matches nothing, or only what is frozen for good.
+    """
+    names = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    chosen: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matches = [name for name in names if re.search(pattern, name)]
+        if not matches:
+            raise RecipeError(
+                f"trainable: the pattern {pattern!r} matches no parameter, e.g. not {next(iter(names))!r}."
+            )
+        if not any(names[name] for name in matches):
+            raise RecipeError(f"trainable: the pattern {pattern!r} finds only what is frozen: {matches[0]}.")
+        chosen.update(matches)
+    return chosen
+
+
+def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[str]:
+    """The modules that hold what the patterns of `trainable` name and nothing else, the largest of them.
+
+    Args:
+        model: before PEFT.
+        patterns: as in `freeze_all_but`.
+        lora: the `LoraConfig` that trains beside them.
+
+    Raises:
+        RecipeError: a pattern matches nothing, names parameters that no module holds alone, or the layers of the LoRA.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    chosen = matched_parameters(model, patterns) & trained
+    modules: list[str] = []
+    for name, module in model.named_modules():
+        inner = {f"{name}.{own}" for own, _ in module.named_parameters()} & trained
+        is_taken = any(name.startswith(f"{whole}.") for whole in modules)
+        # Of a container the members are taken.
+        if name and inner and inner <= chosen and not is_taken and not isinstance(module, CONTAINERS):
+            modules.append(name)
+    left = sorted(name for name in chosen if not any(name.startswith(f"{whole}.") for whole in modules))
+    if left:
+        raise RecipeError(
+            f"trainable with lora: {left[0]} is a part of a module of which the rest is not trained, and PEFT trains "
+            "whole modules beside its LoRA: name the module."
+        )
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    for name, _ in model.named_modules():
+        if any(name == whole or name.startswith(f"{whole}.") for whole in modules) and check_target_module_exists(
+            lora, name
+        ):
+            raise RecipeError(f"trainable with lora: both name {name}: a layer gets a LoRA or is trained as a whole.")
+    return modules
+
+
+__all__ = ["RecipeError", "freeze_all_but", "matched_parameters", "whole_modules"]
