@@ -49,9 +49,9 @@ def load_pipeline(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
     # False is said too: left out, transformers would ask on the terminal.
     arguments: dict[str, Any] = {"trust_remote_code": bool(trust_remote_code)}
-    # An unconverted checkpoint would load as another model, most of it random.
     place = _parse_device(device)
     source = find_model(source)
+    # An unconverted checkpoint would load as another model, most of it random.
     config = load_design_config(source, **arguments)
     # Designs that have the field say themselves whether there is an adapter.
     if lora_alpha is not None and not hasattr(config, "lora_alpha"):

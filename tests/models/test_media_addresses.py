@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import random
@@ -11,12 +12,21 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from media_corpus import read_numbers, write_video
 
 from hf_videollm.models import media_fetch
 from hf_videollm.models.media_addresses import ascii_host, host_names, is_public
-from hf_videollm.models.video_io import MediaError, MediaLimits, MediaTooLarge, UnsafeURL, load_audio, load_video
+from hf_videollm.models.video_io import (
+    CorruptMedia,
+    MediaError,
+    MediaLimits,
+    MediaTooLarge,
+    UnsafeURL,
+    load_audio,
+    load_video,
+)
 
 LOCAL = ("127.0.0.1",)
 
@@ -181,6 +191,19 @@ def test_whatever_a_caller_writes_is_a_typed_error(load) -> None:
         assert "\n" not in text, url
         assert text.isprintable(), url
         assert "secret" not in text
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\n\t ", "\f"])
+def test_base64_may_be_broken_into_lines(clip: bytes, line_break: str) -> None:
+    text = base64.encodebytes(clip).decode()
+    assert text.count("\n") > 1
+    url = "data:video/mp4;base64,\n" + text.replace("\n", line_break)
+    limits = MediaLimits(max_bytes=len(clip) + 2)
+    frames = load_video(url, limits=limits)[0]
+    np.testing.assert_array_equal(frames, load_video(clip)[0])
+    for stranger in ("\xa0", "\0", "-", "\u2028"):
+        with pytest.raises(CorruptMedia, match="base64 text is damaged"):
+            load_video(url[:100] + stranger + url[100:])
 
 
 # --- servers -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from media_corpus import write_video
 from sound_files import WAV_FORMATS, channel_tones, encode, wav
 
 from hf_videollm.models.audio_inputs import as_waveform
@@ -267,7 +268,34 @@ def test_limits_are_numbers(value: object) -> None:
             MediaLimits(**{name: value})
 
 
+@pytest.mark.parametrize("missing", range(4))
+def test_a_wav_may_lack_its_last_byte_of_padding(missing: int) -> None:
+    """The length in the header counts it where the block is odd; any byte more that is missing is damage."""
+    samples = wav(channel_tones(1, 801), "u8")
+    odd = samples[: samples.index(b"data") + 8 + 801]
+    odd = odd[:4] + (len(odd) + 1 - 8).to_bytes(4, "little") + odd[8:]
+    data = (odd + b"\0")[: len(odd) + 1 - missing]
+    if missing <= 1:
+        assert len(load_audio(data)) == 801
+    else:
+        with pytest.raises(CorruptMedia, match="ends too early"):
+            load_audio(data)
+    with pytest.raises(CorruptMedia, match="ends too early"):
+        load_audio(wav(channel_tones(1, 801))[: -1 - missing])
+
+
+@pytest.mark.parametrize("no_limit", [2**31 - 1, 2**31, 10**20, math.inf, 1e6])
+def test_any_limit_of_pixels_that_is_not_passed(no_limit: float, tmp_path) -> None:
+    path = write_video(tmp_path / "a.mp4", 3)
+    assert len(load_video(path, limits=MediaLimits(max_pixels=no_limit))[0]) == 3
+    with pytest.raises(MediaTooLarge):
+        load_video(path, limits=MediaLimits(max_pixels=64))
+
+
 def test_no_limit(tmp_path) -> None:
     unlimited = MediaLimits(**dict.fromkeys(MediaLimits.__dataclass_fields__, math.inf))
     assert len(load_audio(wav(channel_tones(1)), limits=unlimited)) == 1600
     assert len(load_video([np.zeros((4, 4, 3), np.uint8)], limits=unlimited)[0]) == 1
+    path = write_video(tmp_path / "a.mp4", 3, sound=channel_tones(1, 8000).astype(np.float32))
+    assert len(load_video(path, limits=unlimited)[0]) == 3
+    assert len(load_audio(path, limits=unlimited)) > 1

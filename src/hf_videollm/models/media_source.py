@@ -11,6 +11,7 @@ import io
 import os
 import re
 import stat
+import string
 import tempfile
 import threading
 import urllib.parse
@@ -35,6 +36,7 @@ VideoSource: TypeAlias = (
 )
 
 _CHUNK = 1 << 20  # bytes
+_NO_WHITESPACE = dict.fromkeys(map(ord, string.whitespace))
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.\-]*)://")
 
 
@@ -281,6 +283,8 @@ def _decode_data_url(text: str, name: str, limits: MediaLimits) -> bytes:
     header, comma, payload = text.partition(",")
     if not comma or not header.lower().endswith(";base64"):
         raise UnsupportedMedia(f"{name}: only base64 is supported; write data:video/mp4;base64,... .")
+    # Encoders break long lines; other characters outside of the alphabet are damage.
+    payload = payload.translate(_NO_WHITESPACE)
     limits.check_bytes(name, len(payload) * 3 // 4)
     try:
         return base64.b64decode(payload, validate=True)
@@ -327,9 +331,23 @@ def is_cut_short(handle: MediaHandle) -> bool:
             return _matroska_end(head) > size
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"):
             return _last_box_end(stream, size) > size
-    if head.startswith(b"RIFF"):
-        length = int.from_bytes(head[4:8], "little")
-        return length < 0x7FFFFFFF and 8 + length > size  # above: written to a pipe, length unknown
+        if head.startswith(b"RIFF"):
+            end = 8 + int.from_bytes(head[4:8], "little")
+            is_known = end < 8 + 0x7FFFFFFF  # above: written to a pipe
+            return is_known and end > size and not (end == size + 1 and _lacks_padding(stream, size))
+    return False
+
+
+def _lacks_padding(stream: BinaryIO, size: int) -> bool:
+    """Whether the last block of a RIFF file is whole and of odd length: some writers leave out the byte behind it."""
+    position = 12
+    while position + 8 <= size:
+        stream.seek(position + 4)
+        length = int.from_bytes(stream.read(4), "little")
+        position += 8 + length
+        if position == size:
+            return length % 2 == 1
+        position += length % 2
     return False
 
 

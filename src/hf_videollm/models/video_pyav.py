@@ -25,6 +25,7 @@ CONTAINERS = (
     "ac3,eac3,mpegvideo,h264,hevc,m4v,mxf,wtv,rm,dv,ivf,obu,nut"
 )
 _MAX_PACKETS = 10_000_000  # 90 hours at 30 frames a second; bounds the memory of the packet list
+_MOST_PIXELS = 2**31 - 1  # FFmpeg refuses larger values of the option, and `MediaLimits` may say infinity
 _THREADS = max(1, min(4, os.cpu_count() or 1))
 
 
@@ -217,7 +218,7 @@ class PyAVReader:
         self._started = self._broken = False
         context = self._stream.codec_context
         self._limits.check_picture(self._name, context.width, context.height)
-        context.options = {"max_pixels": str(self._limits.max_pixels)}
+        context.options = {"max_pixels": str(int(min(self._limits.max_pixels, _MOST_PIXELS)))}
         context.thread_type = "AUTO"
         # Starting threads costs more than decoding small pictures.
         context.thread_count = _THREADS if context.width * context.height >= 100_000 else 1
