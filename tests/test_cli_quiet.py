@@ -1,15 +1,22 @@
 """The command line hides the messages of the libraries below it; `--debug` brings them back."""
 
+import io
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, tqdm
+from transformers.utils import logging as transformers_logging
 
+import hf_videollm
+from hf_videollm.cli import main
 from hf_videollm.cli_quiet import quiet_libraries
 from hf_videollm.models.media_errors import MediaWarning
 
@@ -103,3 +110,64 @@ def test_with_debug_messages_of_libraries_are_shown(
     assert code == 0
     with pytest.warns(UserWarning, match="noise of a library"):
         cli("info", "--json", "--debug")
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["transformers", "no-transformers"])
+@pytest.mark.parametrize("hubs", [True, False], ids=["hub", "no-hub"])
+def test_progress_bars_are_hidden_and_come_back(ours: bool, hubs: bool) -> None:
+    """Of both libraries, as they were before; the environment of other programs stays as it is."""
+    environment = dict(os.environ)
+    shown = (transformers_logging.is_progress_bar_enabled, lambda: not are_progress_bars_disabled())
+    before = [is_shown() for is_shown in shown]
+    try:
+        (transformers_logging.enable_progress_bar if ours else transformers_logging.disable_progress_bar)()
+        (enable_progress_bars if hubs else disable_progress_bars)()
+        with quiet_libraries():
+            assert [is_shown() for is_shown in shown] == [False, False]
+            assert tqdm(range(2), file=io.StringIO()).disable
+        assert [is_shown() for is_shown in shown] == [ours, hubs]
+        assert dict(os.environ) == environment
+    finally:
+        (transformers_logging.enable_progress_bar if before[0] else transformers_logging.disable_progress_bar)()
+        (enable_progress_bars if before[1] else disable_progress_bars)()
+
+
+def test_main_leaves_signals_as_they_were(cli: Any) -> None:
+    def mine(*_: Any) -> None:
+        raise AssertionError
+
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    before = [signal.signal(number, mine) for number in numbers]
+    try:
+        for arguments in (["--version"], ["ask", "gone.mp4", "Q"]):
+            cli(*arguments)
+            assert [signal.getsignal(number) for number in numbers] == [mine, mine]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_main_ends_as_after_ctrl_c(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control: while a command runs, the signals are ours."""
+    import hf_videollm.hub.info as module
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        monkeypatch.setattr(module, "describe_checkpoint", lambda _, number=number: signal.raise_signal(number))
+        code, _, err = cli("info")
+        assert (code, err) == (130, "Stopped; nothing half-written is left behind.\n")
+
+
+def test_main_runs_in_any_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    codes = []
+
+    def call() -> None:
+        try:
+            main(["--version"])
+        except SystemExit as stop:
+            codes.append(stop.code)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    assert capsys.readouterr().out == f"{hf_videollm.__version__}\n"

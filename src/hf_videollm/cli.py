@@ -4,7 +4,9 @@ import contextlib
 import re
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -461,13 +463,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; bad input ends with exit code 2 and one line, without a traceback unless `--debug`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    for name in ("SIGTERM", "SIGHUP"):
-        # As after Ctrl-C: what is half-written goes away. kill, containers and schedulers send these.
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        with contextlib.nullcontext() if debug else quiet_libraries():
+        with _signals_as_ctrl_c(), contextlib.nullcontext() if debug else quiet_libraries():
             code = app(args=arguments, prog_name="hf-videollm", standalone_mode=False)
         if code == INTERRUPTED:  # typer makes a quiet exit code of Ctrl-C
             raise KeyboardInterrupt
@@ -479,6 +477,25 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _report(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """What kill, containers and schedulers send ends a command as Ctrl-C does: what is half-written goes away.
+
+    The handlers before are put back, because tests and notebooks call `main` in their own process; other threads than
+    the main one cannot have any.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {number: signal.signal(number, _interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # None: it was not set from Python, and Python cannot put it back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _interrupt(*_: object) -> None:

@@ -1,12 +1,14 @@
 """Without --debug, the messages of libraries do not stand between the user and the answer."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging as logging_of_transformers
 
 
 @contextmanager
@@ -19,12 +21,13 @@ def quiet_libraries() -> Iterator[None]:
 
     logging_before = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings(), _hidden_progress_bars():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", MediaWarning)
         warnings.showwarning = _print_warning
         try:
-            yield
+            with _hidden_progress_bars():
+                yield
         finally:
             logging.disable(logging_before)
 
@@ -35,17 +38,18 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 @contextmanager
 def _hidden_progress_bars() -> Iterator[None]:
-    # huggingface_hub and transformers read this variable when they are imported; what is imported already is told.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    loaded = sys.modules.get("transformers")
-    was_shown = loaded is not None and loaded.utils.logging.is_progress_bar_enabled()
-    if was_shown:
-        loaded.utils.logging.disable_progress_bar()  # type: ignore[union-attr]
+    """Those of transformers and of huggingface_hub; transformers switches the other's along with its own."""
+    was_shown, hub_was_hidden = logging_of_transformers.is_progress_bar_enabled(), are_progress_bars_disabled()
+    logging_of_transformers.disable_progress_bar()
     try:
         yield
     finally:
         if was_shown:
-            loaded.utils.logging.enable_progress_bar()  # type: ignore[union-attr]
+            logging_of_transformers.enable_progress_bar()
+        if hub_was_hidden:
+            disable_progress_bars()
+        else:
+            enable_progress_bars()
 
 
 __all__ = ["quiet_libraries"]
