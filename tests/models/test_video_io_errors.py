@@ -25,6 +25,9 @@ from media_corpus import (
 from PIL import Image
 
 from hf_videollm.models import video_io
+from hf_videollm.models.audio_inputs import as_waveform, sound_of_video
+from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor
+from hf_videollm.models.media_errors import MediaWarning
 from hf_videollm.models.video_io import (
     CorruptMedia,
     MediaError,
@@ -39,6 +42,7 @@ from hf_videollm.models.video_io import (
     load_video,
     probe_video,
 )
+from hf_videollm.models.video_processing_pllava import PllavaVideoProcessor
 
 BACKENDS = [name for name in ("pyav", "decord", "torchcodec") if name in available_backends()]
 
@@ -206,6 +210,28 @@ def test_truncate_returns_what_can_be_read(folder: Path, name: str, backend: str
         frames, metadata = load_video(folder / name, num_frames=8, backend=backend, on_decode_error="truncate")
     assert len(frames) == 8
     assert read_numbers(frames) == metadata.frames_indices
+
+
+def test_warnings_name_the_line_of_the_caller(folder: Path, tmp_path: Path) -> None:
+    """However many of our functions, or of transformers', lie between."""
+    sound = tmp_path / "cut.wav"
+    sound.write_bytes((folder / "sound.wav").read_bytes()[:-1000])
+    tolerant = {"on_decode_error": "truncate"}
+    processor = PllavaVideoProcessor(num_frames=4, size={"height": 8, "width": 8}, crop_size={"height": 8, "width": 8})
+    calls = [
+        lambda: load_video(folder / "cut.mp4", **tolerant),
+        lambda: load_video(folder / "cut.mkv", num_frames=3, **tolerant),
+        lambda: load_audio(sound, **tolerant),
+        lambda: sound_of_video(sound, 16000, "error", **tolerant),
+        lambda: as_waveform(sound, 16000, BeatsFeatureExtractor(), **tolerant),
+        lambda: processor(str(folder / "cut.mp4"), **tolerant),
+    ]
+
+    for call in calls:
+        with pytest.warns(MediaWarning, match="damaged") as caught:
+            call()
+        line = call.__code__.co_firstlineno
+        assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, line)}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -16,12 +15,12 @@ from .media_errors import (
     CorruptMedia,
     Deadline,
     MediaLimits,
-    MediaWarning,
     NoAudioStream,
     UnsupportedMedia,
     check_interval,
     check_on_decode_error,
     check_sampling_rate,
+    warn_caller,
 )
 from .media_source import is_cut_short, is_frames, open_media
 from .option_names import names_options
@@ -96,8 +95,7 @@ def load_audio(
             raise NoAudioStream(f"{name}: there is no sound after start={start:g} s; choose an earlier start.")
         raise CorruptMedia(f"{name}: the sound cannot be decoded; download or export the file again.")
     if cut_short or not complete:
-        message = f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned."
-        warnings.warn(message, MediaWarning, stacklevel=2)
+        warn_caller(f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned.")
     return np.clip(wave, -1.0, 1.0)
 
 

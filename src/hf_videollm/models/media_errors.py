@@ -6,10 +6,13 @@ Every message is one line: the name of the source, what is wrong, what to do abo
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
+import warnings
 from dataclasses import dataclass, fields
 from numbers import Real
+from types import FrameType
 from typing import Any
 
 # Above it FFmpeg's resampler takes gigabytes for its filters, or none at all; ultrasound is recorded below it.
@@ -67,6 +70,22 @@ class CheckpointError(ValueError):
 
 class MediaWarning(UserWarning):
     """A request was carried out in part; the message says what is missing."""
+
+
+def warn_caller(message: str) -> None:
+    """A `MediaWarning` that names the line of the user's code that led here, however many of our functions lie between.
+
+    Lines of this package, and of the libraries that call it, tell the user nothing.
+    """
+    passed_over = {__name__.partition(".")[0], "transformers", "torch"}
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_back is not None and _package(frame) in passed_over:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, MediaWarning, stacklevel=level)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 import inspect
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from transformers import BatchFeature, ProcessorMixin
 
-from .media_errors import MediaWarning
+from .media_errors import warn_caller
 from .message_blocks import BlockRules, media_blocks, read_chats, source_of, take_video_options
 from .option_names import plain_type_errors, refuse_unknown
 
@@ -55,7 +54,7 @@ class CheckedProcessor(ProcessorMixin):
         """
         refuse_empty(images=images, videos=videos, audio=audio)
         if audio is not None and not self._has("feature_extractor"):
-            warnings.warn(f"{type(self).__name__} cannot hear: the audio is left out.", MediaWarning, stacklevel=3)
+            warn_caller(f"{type(self).__name__} cannot hear: the audio is left out.")
 
     def option_groups(self) -> dict[str, set[str]]:
         """Names of the options of each part that this processor has, by their group (`videos_kwargs`, ...)."""

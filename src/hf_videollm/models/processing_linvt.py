@@ -6,7 +6,6 @@ placeholders of its vectors, and beside the prompt it gives the user's question,
 
 import inspect
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -32,7 +31,7 @@ from .linvt_prompts import (
     question_of,
     with_images,
 )
-from .media_errors import MediaWarning
+from .media_errors import warn_caller
 from .message_blocks import read_chats
 from .option_names import plain_type_errors
 from .processing_checked import PARTS, CheckedProcessor, in_rows
@@ -453,11 +452,9 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
     def _question_inputs(self, questions: Any, num_rows: int, ids: Any) -> dict[str, Any]:
         """Ids and mask of the questions, as tensors or lists as the prompts are."""
         if questions is None:
-            warnings.warn(
+            warn_caller(
                 "LinVT reads videos for a question, and was given none: pass questions=[...], one for each prompt, or "
-                "use apply_chat_template, which finds it. questions=[None] says that there is none.",
-                MediaWarning,
-                stacklevel=4,
+                "use apply_chat_template, which finds it. questions=[None] says that there is none."
             )
             questions = [None] * num_rows
         questions = [questions] if isinstance(questions, str) else list(questions)

@@ -1,7 +1,6 @@
 """Processor of VideoLLaMA2-AV: what VideoLLaMA2's does, and the sound of videos and sounds of their own."""
 
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal
@@ -16,7 +15,7 @@ from .chat_template_videollama2 import default_chat_template
 from .configuration_beats import num_audio_tokens
 from .feature_extraction_beats import BeatsAudioKwargs
 from .media_addresses import host_names
-from .media_errors import MediaLimits, MediaWarning, check_interval
+from .media_errors import MediaLimits, check_interval, warn_caller
 from .media_source import source_name
 from .message_blocks import read_chats, source_of
 from .option_names import refuse_unknown
@@ -221,7 +220,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             raise ValueError("raw_speech means nothing here: sounds come in audio= or in a message.")
         backend = kwargs.get("load_audio_backend", nested.get("load_audio_backend"))
         if backend not in (None, "auto"):
-            warnings.warn(f"load_audio_backend={backend!r} is not used: PyAV reads sounds.", MediaWarning, stacklevel=2)
+            warn_caller(f"load_audio_backend={backend!r} is not used: PyAV reads sounds.")
         names = (*self.AUDIO_OPTIONS, "start", "end", "on_decode_error", "allowed_hosts", "timeout", "video_options")
         wishes = {name: kwargs.get(name, nested.get(name)) for name in names}
         for name in ("use_audio_in_video", "missing_audio", "audio_sampling", "audio_clip_divisor"):

@@ -11,7 +11,6 @@ truncated, damaged), `NoVideoStream`, `NoAudioStream`, `MediaTooLarge` (a budget
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -28,7 +27,6 @@ from .media_errors import (
     MediaLimits,
     MediaNotFound,
     MediaTooLarge,
-    MediaWarning,
     MissingBackend,
     NoAudioStream,
     NoVideoStream,
@@ -37,6 +35,7 @@ from .media_errors import (
     check_interval,
     check_num_frames,
     check_on_decode_error,
+    warn_caller,
 )
 from .media_frames import FrameList
 from .media_source import MediaHandle, VideoSource, is_frames, open_media, source_name
@@ -268,11 +267,7 @@ def _read(
             raise CorruptMedia(f"{name}: none of the wanted frames can be decoded; download or export the file again.")
         indices = [i for i in indices if row_of[i] < decoded]
     if decoded < len(distinct) or getattr(reader, "damaged", False):
-        warnings.warn(
-            f"{name}: the video is damaged; {readable} frames can be read, {len(indices)} are returned.",
-            MediaWarning,
-            stacklevel=4,
-        )
+        warn_caller(f"{name}: the video is damaged; {readable} frames can be read, {len(indices)} are returned.")
     metadata.frames_indices = indices
     rows = [row_of[i] for i in indices]
     return (pictures if rows == list(range(len(distinct))) else pictures[rows]), metadata
