@@ -11,7 +11,14 @@ from build_checks import QUESTION, SMALL, ask, check_saving, check_text, check_t
 from build_llms import FAMILIES, TOWER, TOWERS, write_beats, write_llm, write_tower
 from safetensors.torch import load_file
 from tiny_linvt import write_llava
-from transformers import AutoModelForCausalLM, AutoTokenizer, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DeiTConfig,
+    DeiTModel,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+)
 
 from hf_videollm import CheckpointError, build_checkpoint
 from hf_videollm.build.designs import DESIGNS
@@ -271,6 +278,80 @@ def test_what_cannot_be_is_one_line_that_says_what_to_do(name: str, sources: Sou
         build_checkpoint(design, tmp_path / "out", **{key: sources(one) for key, one in given.items()}, **options)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+# Values that nothing can be built of, whatever kind of error they would end in.
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "linvt": {
+        "num_frames": 0,
+        "num_layers": "abc",
+        "num_queries": [],
+        "linvt_config": {},
+        "num_attention_heads": 10**9,
+    },
+    "pllava": {
+        "projector_hidden_act": "foo",
+        "vision_feature_layer": -99,
+        "pooling_shape": [0, 1, 1],
+        "num_frames": "many",
+        "lora_alpha": 16,
+        "lora_adapter": "lora",
+        "lora_training_alpha": 4.0,
+        "lora_merged_alpha": 4.0,
+    },
+    "iva": {"causal_num_heads": 0, "num_query_tokens": -1, "num_insertions": 10**9},
+    "ftfv": {"num_tokens_per_frame": 0, "adapter_num_heads": 3},
+    "videollama2": {"vision_feature_select_strategy": "some"},
+}
+
+
+@pytest.mark.parametrize("design", IMPOSSIBLE)
+def test_impossible_values_are_one_line(design: str, sources: Sources, tmp_path: Path) -> None:
+    for name, value in IMPOSSIBLE[design].items():
+        with pytest.raises(CheckpointError, match=r"describe no |cannot be set|gives no features") as caught:
+            build(design, "qwen2", sources, tmp_path / "out", **{name: value})
+        assert "\n" not in str(caught.value), name
+        assert list(tmp_path.iterdir()) == [], name
+
+
+def test_what_would_not_load_is_not_written(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_videollm.build.options.TAKEN", ())
+    with pytest.raises(CheckpointError, match="would not load again"):
+        build("pllava", "qwen2", sources, tmp_path / "out", lora_alpha=16)
+    assert list(tmp_path.iterdir()) == []
+    # The control: without it, the same is written.
+    build("pllava", "qwen2", sources, tmp_path / "out")
+
+
+def write_other_tower(folder: Path, kind: str) -> Path:
+    tower = DeiTModel(DeiTConfig(**TOWER)) if kind == "deit" else None
+    tower = tower or Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**TOWER, num_register_tokens=2))
+    tower.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}')
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["deit", "registers"])
+@pytest.mark.parametrize("design", ["linvt", "pllava"])
+def test_towers_with_further_tokens(design: str, kind: str, sources: Sources, tmp_path: Path) -> None:
+    tower = write_other_tower(tmp_path / "tower", kind)
+    with pytest.raises(
+        CheckpointError, match=r"gives \d+ features of a frame, but its configuration has 4 x 4 patches"
+    ):
+        build_checkpoint(design, tmp_path / "out", vision=tower, language_model=sources("qwen2"), **SMALL[design])
+    assert not (tmp_path / "out").exists()
+
+
+def test_linvt_of_sources_of_two_types(sources: Sources, tmp_path: Path) -> None:
+    llm = write_llm(tmp_path / "llm", "qwen2", torch.bfloat16)
+    build_checkpoint("linvt", tmp_path / "out", vision=sources("clip"), language_model=llm, **SMALL["linvt"])
+
+
+def test_an_image_llm_has_its_tokenizer(sources: Sources, tmp_path: Path) -> None:
+    image_llm = Path(write_llava(tmp_path / "llava"))
+    with pytest.raises(CheckpointError, match="takes no tokenizer here: leave out --tokenizer"):
+        build_checkpoint("linvt", tmp_path / "out", image_llm=image_llm, tokenizer=sources("qwen2"), **SMALL["linvt"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_that_cannot_be(sources: Sources, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Models of the designs from parts that are in memory, and the checks that nothing of a part was lost."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +63,22 @@ def check_text(model: Any, language: Any, placeholders: set[int]) -> None:
 
 
 @torch.no_grad()
-def check_tower(model: Any, folder: Path) -> None:
+def check_tower(vision: Any, folder: Path, count_features: Callable[[torch.Tensor], int]) -> None:
     """A frame gives as many features as its configuration has patches.
+
+    Args:
+        vision: configuration of the tower.
+        count_features: frames, `(1, 3, height, width)` -> what the language model gets of one.
 
     Raises:
         CheckpointError: it gives other ones: special tokens that no design knows, or no patches.
     """
-    vision = model.config.vision_config
     rows, columns = patch_grid(vision)
     sides = vision.image_size
     height, width = (sides, sides) if isinstance(sides, int) else sides
     try:
         frames = torch.zeros(1, getattr(vision, "num_channels", 3), height, width)
-        count = model.model.encode_frames(frames).last_hidden_state.shape[1]
+        count = count_features(frames)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"The tower in {folder} gives no features of a frame ({reason}).") from error

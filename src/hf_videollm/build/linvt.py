@@ -29,13 +29,14 @@ from ..hub.parts import (
 from ..models.chat_template_language_model import keep_chat_template
 from ..models.configuration_linvt import LinVTModuleConfig
 from ..models.configuration_video_llm import has_class_token, has_tied_embeddings, patch_grid
-from ..models.linvt_backbones import EXAMPLES
+from ..models.linvt_backbones import EXAMPLES, encode_images
 from ..models.media_errors import CheckpointError
 from ..models.modeling_linvt import LinVTForCausalLM
 from ..models.processing_linvt import LinVTProcessor
 from .designs import Design
-from .joining import check_text
+from .joining import check_text, check_tower
 from .made import Made, mixed_types_note
+from .options import refuse_impossible
 from .pixels import image_processor_class, pixel_settings
 from .words import build_generation_config, read_words, template_notes
 
@@ -69,14 +70,11 @@ def make_linvt(
         new_parts = ["multi_modal_projector"]
     module = {name: options[name] for name in options if name in LinVTModuleConfig.__dataclass_fields__}
     own = {name: value for name, value in options.items() if name not in module}
-    try:
+    with refuse_impossible(design):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = LinVTForCausalLM.around_image_llm(image_llm, linvt_config=module or None, **own)
         processor = LinVTProcessor.from_image_llm_processor(inner, model.config)
-    except (ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise CheckpointError(f"These sources and options describe no linvt: {reason}") from error
     model.config.dtype = dtype or image_llm.dtype
     if "image_llm" in places:
         # Where an adapter that is saved alone finds its image-LLM.
@@ -153,6 +151,7 @@ def make_llava(
     put_in(model, tower, language)
     projector: nn.Module = model.model.multi_modal_projector
     new_parameters = start_parts(model.model, [projector], seed, language.dtype)
+    check_tower(vision_config, vision_folder, lambda frames: _count_features(model.model, frames.to(tower.dtype)))
     model.generation_config = generation_config
     processor = LlavaProcessor(
         image_processor=image_processor_class(vision_config)(**pixels),
@@ -165,6 +164,17 @@ def make_llava(
     notes = [*notes, *more, *mixed_types_note({"tower": tower, "language model": language}, language.dtype)]
     notes.append("the image-LLM is a new LLaVA, whose projector knows nothing yet: train it on images before LinVT.")
     return model.eval(), processor, language, new_parameters, notes
+
+
+def _count_features(base: Any, frames: torch.Tensor) -> int:
+    """Vectors of one image; tower and language model may still differ in type, as their sources do."""
+    projector: nn.Module = base.multi_modal_projector
+    dtype = next(projector.parameters()).dtype
+    handle = projector.register_forward_pre_hook(lambda _, arguments: tuple(value.to(dtype) for value in arguments))
+    try:
+        return len(encode_images(base, {"pixel_values": frames}).tokens[0])
+    finally:
+        handle.remove()
 
 
 # For language models without a chat template.

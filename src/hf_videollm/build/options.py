@@ -1,18 +1,31 @@
 """Fields of a design's configuration that a build may be told, and the configuration that they make."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
+from ..models.checkpoint_config import IMPOSSIBLE, check_config_values
 from ..models.configuration_linvt import LinVTModuleConfig
 from ..models.media_errors import CheckpointError
 from .designs import DESIGNS, Design
 
-# Made of the sources.
-TAKEN = ("vision_config", "text_config", "audio_config", "backbone_config", "tie_word_embeddings", "backbone_name")
+# Made of the sources, or of a training that comes later.
+TAKEN = (
+    "vision_config",
+    "text_config",
+    "audio_config",
+    "backbone_config",
+    "linvt_config",
+    "tie_word_embeddings",
+    "backbone_name",
+    "lora_adapter",
+    "lora_alpha",
+    "lora_training_alpha",
+    "lora_merged_alpha",
+)
 
 
 def find_design(name: str) -> Design:
@@ -30,7 +43,10 @@ def find_design(name: str) -> Design:
 
 
 def check_options(design: Design, options: Mapping[str, Any]) -> None:
-    """Raises `CheckpointError` for options that are no fields of the design's configuration, with the nearest one."""
+    """Raises `CheckpointError` for options that are no fields of the design's configuration, with the nearest one.
+
+    Numbers that no model has are refused before anything is built of them.
+    """
     fields = _own_fields(design.config)
     if design.config is DESIGNS["linvt"].config:
         fields |= _own_fields(LinVTModuleConfig)
@@ -41,6 +57,29 @@ def check_options(design: Design, options: Mapping[str, Any]) -> None:
             near = difflib.get_close_matches(name, fields, 1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(fields - set(TAKEN)))}."
             raise CheckpointError(f"{design.config.__name__} has no field {name}: {hint}")
+    with refuse_impossible(design):
+        check_config_values(options)
+
+
+@contextmanager
+def refuse_impossible(design: Design) -> Iterator[None]:
+    """Turn whatever a model of impossible values ends in into one line.
+
+    Raises:
+        CheckpointError: the sources and options describe no such model.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except IMPOSSIBLE as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        if isinstance(error, KeyError):
+            reason = f"there is no {reason}"
+        name = design.config.model_type
+        raise CheckpointError(
+            f"These sources and options describe no {name}: {reason or type(error).__name__}"
+        ) from error
 
 
 def make_config(design: Design, values: Mapping[str, Any]) -> Any:
@@ -49,12 +88,9 @@ def make_config(design: Design, values: Mapping[str, Any]) -> Any:
     Raises:
         CheckpointError: the sources and options describe no such model.
     """
-    try:
+    with refuse_impossible(design):
         config = design.config(**values)
         config.validate()
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise CheckpointError(f"These sources and options describe no {design.config.model_type}: {reason}") from error
     return config
 
 
@@ -63,4 +99,4 @@ def _own_fields(config_class: Any) -> set[str]:
     return {name for name in config_class.__dataclass_fields__ if name not in known}
 
 
-__all__ = ["check_options", "find_design", "make_config"]
+__all__ = ["check_options", "find_design", "make_config", "refuse_impossible"]

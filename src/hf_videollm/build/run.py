@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..atomic import atomic_folder
+from ..hub.checkpoint import check_loads
 from ..hub.conversion import Progress, check_places, parse_dtype, write_code_and_configs
 from ..hub.conversion_report import WrittenReport
 from ..hub.convert_ftfv import convert_ftfv
@@ -121,6 +122,7 @@ def build_checkpoint(
         files, size = write_tensors(folder, tensors, wanted, max_shard_size, progress)
         classes = (chosen.model, chosen.processor)
         write_code_and_configs(folder, config, made.generation_config, made.processor, classes)
+        check_loads(folder, made.model, made.processor)
     return BuildReport(
         design=config.model_type,
         sources={SOURCES[name][0]: str(place) for name, place in places.items()},
@@ -154,7 +156,8 @@ def _check_sources(design: Design, places: dict[str, Path]) -> None:
             raise CheckpointError(f"{name} is built from a {what}: pass its folder ({option} FOLDER){instead}.")
     for source, place in places.items():
         what, option = SOURCES[source]
-        if source not in (*needed, "tokenizer"):
+        # An image-LLM brings its processor, and the tokenizer in it.
+        if source not in (needed if "image_llm" in needed else (*needed, "tokenizer")):
             wanted = " and ".join(SOURCES[other][1] for other in needed)
             raise CheckpointError(f"{name} takes no {what} here: leave out {option}, and pass {wanted}.")
         if not (source == "audio" and place.is_file()):

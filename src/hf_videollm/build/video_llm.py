@@ -24,7 +24,7 @@ from ..models.modeling_beats import BeatsModel
 from .designs import Design
 from .joining import check_text, check_tower, join
 from .made import Made, mixed_types_note
-from .options import make_config
+from .options import make_config, refuse_impossible
 from .pixels import image_processor_class, pixel_settings
 from .words import build_generation_config, read_words, template_notes
 
@@ -65,16 +65,19 @@ def make_video_llm(
         **({} if audio is None else {"audio_config": audio.config}),
     }
     config = make_config(design, values)
-    check_space(workspace, needed_bytes(design, config, dtype))
+    with refuse_impossible(design):
+        needed = needed_bytes(design, config, dtype)
+    check_space(workspace, needed)
     generation_config, more = build_generation_config(folder, raw, text_config, words)
     language = load_language_model(folder, copy.deepcopy(text_config), wanted)
     tower = load_tower(vision_folder, copy.deepcopy(vision_config), wanted)
     model, new_parameters = join(design, config, tower, language, audio, seed)
     check_text(model, language, set(ids.values()))
-    check_tower(model, vision_folder)
+    check_tower(model.config.vision_config, vision_folder, lambda frames: count_features(model.model, frames))
     model.config.dtype = dtype or language.dtype
     parts = {"tower": tower, "language model": language, **({} if audio is None else {"audio tower": audio})}
-    processor = make_processor(design, model.config, words, pixels)
+    with refuse_impossible(design):
+        processor = make_processor(design, model.config, words, pixels)
     return Made(
         model=model,
         processor=processor,
@@ -84,6 +87,12 @@ def make_video_llm(
         token_ids=ids,
         notes=[*notes, *more, *mixed_types_note(parts, model.config.dtype), *template_notes(processor)],
     )
+
+
+def count_features(base: Any, frames: torch.Tensor) -> int:
+    """Features of one frame, as the connector gets them."""
+    count: int = base.encode_frames(frames).last_hidden_state.shape[1]
+    return count
 
 
 def make_processor(design: Design, config: Any, tokenizer: Any, pixels: Mapping[str, Any]) -> Any:

@@ -62,7 +62,7 @@ def save_checkpoint(
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         model.save_pretrained(temporary, **kwargs)
         processor.save_pretrained(temporary)
-        _check_loads(temporary, model, processor, kwargs.get("adapter_only", False), kwargs.get("variant"))
+        check_loads(temporary, model, processor, kwargs.get("adapter_only", False), kwargs.get("variant"))
     return Path(folder)
 
 
@@ -84,7 +84,9 @@ def _without_wrapper(model: Any) -> PreTrainedModel:
     return inner
 
 
-def _check_loads(folder: Path, model: PreTrainedModel, processor: Any, adapter_only: bool, variant: str | None) -> None:
+def check_loads(
+    folder: Path, model: PreTrainedModel, processor: Any, adapter_only: bool = False, variant: str | None = None
+) -> None:
     """Load what was written, as whoever downloads it will.
 
     Raises:
@@ -109,4 +111,4 @@ def _check_loads(folder: Path, model: PreTrainedModel, processor: Any, adapter_o
             logging.enable_progress_bar()
 
 
-__all__ = ["bundled_checkpoints", "default_checkpoint", "save_checkpoint"]
+__all__ = ["bundled_checkpoints", "check_loads", "default_checkpoint", "save_checkpoint"]
