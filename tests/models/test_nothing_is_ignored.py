@@ -5,9 +5,21 @@ from typing import Any
 import pytest
 import torch
 from tiny_linvt import make_llava_processor
-from ways_in import BUNDLED, OF_A_CALL, OF_A_VIDEO, ask, chat_inputs, is_same, outcome, pipeline_of, processor_of
+from ways_in import (
+    BUNDLED,
+    OF_A_CALL,
+    OF_A_VIDEO,
+    TENSORS,
+    ask,
+    chat_inputs,
+    is_same,
+    outcome,
+    pipeline_of,
+    processor_of,
+)
 
 from hf_videollm import BeatsFeatureExtractor, MediaWarning, load_pipeline, load_video
+from hf_videollm.models.chat_template_variables import template_of, template_variables
 
 # Names that people write, and what is nearest to them.
 MISTYPED = {
@@ -78,7 +90,54 @@ def test_known_options_of_a_call_count_or_are_refused(design: str, way: str, cli
 
 
 @designs
-def test_the_two_above_can_fail(design: str, clips: list[str]) -> None:
+def test_words_of_a_chat_template_take_no_option_away(design: str, clips: list[str], caplog: Any) -> None:
+    """The names of options may stand in a template as arguments, as text, even as variables."""
+    processor, video = processor_of(design), {"type": "video", "path": clips[0]}
+    names = sorted(processor.known_options())
+    token = processor.image_token if design == "linvt" else processor.video_token
+    own = f"{{% generation %}}{{% endgeneration %}}{token}<|end|>{{{{ mood }}}}"
+    own += "<iva_query>" if design == "iva" else ""
+    template = f"{{% set seen = namespace({', '.join(f'{name}=0' for name in names)}) %}}{{{{ seen.start }}}}{own}"
+    questions = {"processor_kwargs": {"questions": [None]}} if design == "linvt" else {}
+    seen = []
+    for text in (template, own + "{% if end is defined %}{{ num_frames }}{% endif %}"):
+        plain = processor.apply_chat_template(ask(video), chat_template=text, **TENSORS, **questions)
+        for options in CLIP_OPTIONS[2:5]:
+            given = {**questions.get("processor_kwargs", {}), **options}
+            inside = processor.apply_chat_template(ask(video), chat_template=text, processor_kwargs=given, **TENSORS)
+            beside = processor.apply_chat_template(ask(video), chat_template=text, **TENSORS, **questions, **options)
+            assert is_same(beside, inside), options
+            assert not is_same(beside, plain), options
+        # Control: what the template does ask for reaches it.
+        seen.append(processor.apply_chat_template(ask(video), chat_template=text, mood="glad"))
+        with pytest.raises(TypeError, match=r"'moood': did you mean mood"):
+            processor.apply_chat_template(ask(video), chat_template=text, moood="glad")
+    assert all("glad" in text for text in seen)
+    assert "have to be in `processor_kwargs`" not in caplog.text
+
+
+def test_the_variables_of_a_template_are_those_it_does_not_set() -> None:
+    template = "{% set a = 1 %}{% for b in messages %}{{ a + b + c }}{% break %}{% endfor %}{{ raise_exception('d') }}"
+    assert template_variables(template + "{% if not e is defined %}{% set e = 2 %}{% endif %}{{ e }} f") == {"c", "e"}
+    assert template_variables("{{ broken") == set()
+    assert template_of("tools", {"default": "a", "tools": "b"}) == "b"
+    assert template_of(None, {"default": "a", "tools": "b"}) == "a"
+    assert template_of("{{ c }}", "a") == "{{ c }}"
+    assert template_of(None, None) == ""
+
+
+@designs
+def test_options_common_to_all_parts_are_those_that_all_know(design: str, clips: list[str]) -> None:
+    way = OF_A_CALL["processor"]
+    for name, group in (("num_frames", "videos_kwargs"), ("padding", "text_kwargs"), ("do_resize", "images_kwargs")):
+        found = outcome(way, design, clips[0], {"common_kwargs": {name: 2}})
+        assert all(word in found for word in (name, "common_kwargs", group)), found
+    assert "'num_frame'" in outcome(way, design, clips[0], {"common_kwargs": {"num_frame": 2}})
+    assert outcome(way, design, clips[0], {"common_kwargs": {"return_tensors": "pt"}}) == "ignored"
+
+
+@designs
+def test_the_checks_of_calls_can_fail(design: str, clips: list[str]) -> None:
     """An option that asks for what happens anyway is seen to change nothing; transformers passes over unknown ones."""
     number = processor_of(design).video_processor.num_frames
     same: dict[str, Any] = {"fps": 1.0} if number is None else {"num_frames": number}

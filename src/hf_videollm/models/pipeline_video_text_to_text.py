@@ -4,7 +4,6 @@ Built on transformers' image-text-to-text pipeline: the same options and the sam
 """
 
 import inspect
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.utils.data import Dataset
 from transformers import BatchFeature, GenerationConfig, GenerationMixin, ImageTextToTextPipeline
 from transformers.utils.chat_template_utils import Chat
 
+from .chat_template_variables import template_of, template_variables
 from .dataset_columns import without_decoding
 from .message_blocks import FOREIGN_TYPES, OTHER_NAMES
 from .option_names import did_you_mean, nearest, refuse_unknown
@@ -93,7 +93,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         for names in ("AUDIO_OPTIONS", "PROMPT_OPTIONS"):
             media_options |= set(getattr(self.processor, names, ()))
         of_generation = GENERATE_OPTIONS & set(kwargs)
-        self._check_options(set(kwargs) - media_options - of_generation)
+        self._check_options(set(kwargs) - media_options - of_generation, kwargs.get("chat_template"))
         processor_kwargs = dict(kwargs.pop("processor_kwargs", None) or {})
         if twice := sorted(media_options & set(kwargs) & set(processor_kwargs)):
             raise TypeError(f"{twice[0]} was passed twice, by itself and in processor_kwargs: leave one out.")
@@ -119,7 +119,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             generate_kwargs=None if generate_kwargs is None else dict(generate_kwargs), **kwargs
         )
 
-    def _check_options(self, given: set[str]) -> None:
+    def _check_options(self, given: set[str], chat_template: Any) -> None:
         """Refuse options that neither this pipeline, nor processor, chat template or `generate` know.
 
         Raises:
@@ -128,8 +128,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         known = PIPELINE_OPTIONS | GENERATE_OPTIONS | RENDERING_OPTIONS
         if hasattr(self.processor, "known_options"):
             known |= self.processor.known_options()
-        words = set(re.findall(r"\b[a-z]+(?:_[a-z]+)*\b", str(getattr(self.processor, "chat_template", ""))))
-        refuse_unknown(given - words, known, type(self).__name__)
+        template = template_of(chat_template, getattr(self.processor, "chat_template", None))
+        refuse_unknown(given - template_variables(template), known, type(self).__name__)
 
     def __call__(
         self, videos: Any = None, text: Any = None, *, images: Any = None, audio: Any = None, **kwargs: Any

@@ -1,12 +1,12 @@
 """What the processors of all designs refuse: unknown options, empty lists, and messages that would be read in part."""
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from transformers import BatchFeature, ProcessorMixin
 
+from .chat_template_variables import template_of, template_variables
 from .media_errors import warn_caller
 from .message_blocks import BlockRules, media_blocks, read_chats, source_of, take_video_options
 from .option_names import plain_type_errors, refuse_unknown
@@ -82,13 +82,22 @@ class CheckedProcessor(ProcessorMixin):
         refuse_unknown(options, self.known_options(), name)
         for group, known in groups.items():
             refuse_unknown(options.get(group) or (), known, f"{name} in {group}")
-        refuse_unknown(options.get("common_kwargs") or (), set().union(*groups.values()), f"{name} in common_kwargs")
+        annotations = self.valid_processor_kwargs.__annotations__
+        # transformers hands these to every part, also to those that a design lacks.
+        common = set.intersection(*(groups.get(group) or _names(annotations.get(group)) for group in PARTS))
+        for option in set(options.get("common_kwargs") or ()) - common:
+            if places := [group for group, known in groups.items() if option in known]:
+                raise TypeError(
+                    f"{name} has no option {option!r} in common_kwargs, which hold for every part: pass it in "
+                    f"{' or '.join(places)}, or by itself."
+                )
+        refuse_unknown(options.get("common_kwargs") or (), common, f"{name} in common_kwargs")
 
     def block_rules(self, chat_template: Any = None) -> BlockRules:
         """What this processor understands in messages."""
         options = {"video": getattr(self.video_processor, "CLIP_OPTIONS", ()) if self._has("video_processor") else ()}
         options["audio"] = self.SOUND_OPTIONS
-        return BlockRules(options, self.known_options(), str(chat_template or self.chat_template))
+        return BlockRules(options, self.known_options(), template_of(chat_template, self.chat_template))
 
     def apply_chat_template(
         self,
@@ -129,13 +138,17 @@ class CheckedProcessor(ProcessorMixin):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Options of a call of `apply_chat_template`: for the template, and for this processor.
 
+        Where both know a name, it is the processor's.
+
         Raises:
             TypeError: an option that neither knows, or that was passed in both places.
         """
         options = dict(processor_kwargs or {})
         rendering = {}
+        known = self.known_options()
+        variables = template_variables(rules.template) - known
         for name, value in given.items():
-            if name in RENDERING or re.search(rf"\b{re.escape(name)}\b", rules.template):
+            if name in RENDERING or name in variables:
                 rendering[name] = value
             elif name in options:
                 raise TypeError(f"{name} was passed twice, by itself and in processor_kwargs: leave one out.")
@@ -143,9 +156,8 @@ class CheckedProcessor(ProcessorMixin):
                 options[name] = value
         # transformers takes images here as well.
         checked = {name: value for name, value in options.items() if name != "images"}
-        words = re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", rules.template)
         owner = f"{type(self).__name__} with this chat template"
-        refuse_unknown(checked, self.known_options(), owner, elsewhere=RENDERING.union(words))
+        refuse_unknown(checked, known, owner, elsewhere=RENDERING | variables)
         self.check_options(checked)
         return rendering, options
 
