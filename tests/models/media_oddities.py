@@ -17,18 +17,38 @@ _LAP = 1 << 33  # its clock begins anew there
 
 
 def plain_decode(path: Path) -> np.ndarray:
-    """What FFmpeg gives when it decodes a file from its beginning; what it cannot decode before that is left out."""
+    """What FFmpeg gives when it decodes a file from its beginning; what it cannot decode before that is left out.
+
+    In MPEG-4 and its kin FFmpeg makes grey pictures of that; they are left out up to the first that needs no other.
+    """
     pictures = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        checks = stream.codec_context.name not in ("mpeg4", "flv", "wmv2")
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
             except av.FFmpegError:
                 assert not pictures, "damage in the middle"
                 continue
-            pictures += [frame.to_ndarray(format="rgb24") for frame in frames]
+            checks = checks or any(frame.pict_type == 1 for frame in frames)
+            pictures += [frame.to_ndarray(format="rgb24") for frame in frames] if checks else []
     return np.stack(pictures)
+
+
+def plain_frames(path: Path, begins_headless: bool) -> np.ndarray:
+    """`plain_decode`, where the first picture stands in for each of the packets before it that cannot be decoded.
+
+    Args:
+        begins_headless: whether that is so, and nothing else is missing: then each packet is a frame.
+    """
+    pictures = plain_decode(path)
+    if not begins_headless:
+        return pictures
+    with av.open(str(path)) as container:
+        count = sum(packet.size > 0 for packet in container.demux(video=0))
+    assert count > len(pictures)
+    return np.concatenate([np.repeat(pictures[:1], count - len(pictures), axis=0), pictures])
 
 
 def copy_packets(source: Path, target: Path, first: int, last: int | None = None) -> Path:
@@ -115,6 +135,27 @@ def _joined_with_a_cut(folder: Path) -> Path:
     return path
 
 
+def _cut_before_a_join(folder: Path) -> Path:
+    whole = write(folder, "second.ts", 20)
+    cut = copy_packets(whole, folder / "first.ts", 5)
+    path = folder / "cut_joined.ts"
+    path.write_bytes(cut.read_bytes() + whole.read_bytes())
+    return path
+
+
+def _cut_with_sound(folder: Path) -> Path:
+    source, target = write(folder, "full_sound.mkv", sound=sine(1.6, 440)), folder / "cut_sound.mkv"
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        streams = [new.add_stream_from_template(stream) for stream in old.streams]
+        seen = 0
+        for packet in old.demux():
+            seen += packet.stream.type == "video"
+            if packet.size and (packet.stream.type == "audio" or seen > 5):
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    return target
+
+
 def _doubled(name: str, **kwargs) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         data = write(folder, f"single_{name}", 20, **kwargs).read_bytes()
@@ -141,7 +182,7 @@ VP9 = {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "g": "12", "cr
 MPEG2 = {"codec": "mpeg2video", "options": {"g": "12", "bf": "2", "qscale": "2"}}
 MPEG4 = {"codec": "mpeg4", "options": {"g": "12", "bf": "2", "qscale": "2"}}
 
-# Name -> how to make it in a folder.
+# Name -> how to make it in a folder. What begins with "cut" begins between keyframes, but for two.
 FILES: dict[str, Callable[[Path], Path]] = {
     "plain mp4": _one("plain.mp4"),
     "plain mkv": _one("plain.mkv"),
@@ -168,6 +209,18 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "cut vp8": _cut("l.webm", "l.webm", codec="libvpx", options={"g": "12", "crf": "10"}),
     "cut vp9": _cut("m.webm", "m.webm", **VP9),
     "cut ffv1": _cut("n.mkv", "n.mkv", codec="ffv1", pix_fmt="bgr0", options={}),
+    "cut wmv": _cut("o.wmv", "o.wmv", codec="wmv2", options={"g": "12", "qscale": "2"}),
+    "cut flv1": _cut("p.flv", "p.flv", codec="flv", options={"g": "12", "qscale": "2"}),
+    "cut bare h264": _cut("q.ts", "q.h264"),
+    "cut bare hevc": _cut("r.ts", "r.hevc", codec="libx265", options=HEVC),
+    "cut bare mpeg2": _cut("s.ts", "s.m2v", **MPEG2),
+    "cut mpeg program": _cut("t.mpg", "t.mpg", **MPEG2),
+    "cut avi": _cut("u.avi", "u.avi", **MPEG4),
+    "cut avi h264": _cut("v.avi", "v.avi"),
+    "cut interlaced": _cut("w.ts", "w.ts", options={**GROUPS, "flags": "+ildct+ilme"}),
+    "cut open groups ts": _cut("x.ts", "x.ts", first=12, options={**GROUPS, "x264-params": "open-gop=1"}),
+    "cut with sound": _cut_with_sound,
+    "cut before a join": _cut_before_a_join,
     "h264": _one("bare.h264"),
     "hevc": _one("bare.hevc", codec="libx265", options=HEVC),
     "mpeg2": _one("bare.m2v", **MPEG2),
@@ -203,3 +256,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
         "interlaced.mpg", codec="mpeg2video", options={**MPEG2["options"], "flags": "+ildct+ilme"}
     ),
 }
+# Decoding begins with something else than the first packet's picture.
+HEADLESS = [
+    name for name in FILES if name.startswith("cut") and name not in ("cut at a keyframe", "cut among B-frames")
+]

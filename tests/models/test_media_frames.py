@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 
@@ -10,18 +11,15 @@ import av
 import numpy as np
 import pytest
 from media_corpus import read_numbers, sine, write_sound
-from media_oddities import FILES, plain_decode, write
+from media_oddities import FILES, HEADLESS, plain_decode, plain_frames, write
 
 from hf_videollm.models import video_backends
-from hf_videollm.models.media_errors import CorruptMedia, MissingBackend
+from hf_videollm.models.media_errors import CorruptMedia, Deadline, MediaLimits, MissingBackend
+from hf_videollm.models.media_source import open_media
 from hf_videollm.models.video_io import available_backends, load_audio, load_video, probe_video
 from hf_videollm.models.video_pyav import PyAVReader
 
 BACKENDS = [name for name in ("pyav", "decord", "torchcodec") if name in available_backends()]
-# Decoding begins with something else than the first packet's picture.
-HEADLESS = [
-    name for name in FILES if name.startswith("cut") and name not in ("cut at a keyframe", "cut among B-frames")
-]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +34,7 @@ def requests(count: int) -> list[list[int]]:
     return [
         list(range(count)),
         [0],
+        [3, 1],
         [count - 1],
         [third, third],
         list(range(third, 2 * third)),
@@ -44,9 +43,8 @@ def requests(count: int) -> list[list[int]]:
     ]
 
 
-def differences(path: Path, backend: str) -> list[str]:
-    """Where the answers to some requests differ from a plain decode of the file: nowhere, is the property."""
-    right = plain_decode(path)
+def differences(path: Path, backend: str, right: np.ndarray) -> list[str]:
+    """Where the answers to some requests differ from the right frames of the file: nowhere, is the property."""
     count = len(right)
     found = [] if probe_video(path, backend=backend).total_num_frames == count else ["probe"]
     for wanted in requests(count):
@@ -64,8 +62,36 @@ def differences(path: Path, backend: str) -> list[str]:
 @pytest.mark.parametrize("name", FILES)
 def test_frame_i_is_one_picture(folder: Path, name: str) -> None:
     path = FILES[name](folder)
+    right = plain_frames(path, name in HEADLESS)
     for backend in BACKENDS:
-        assert differences(path, backend) == []
+        assert differences(path, backend, right) == []
+
+
+def steps_of_packets(path: Path) -> np.ndarray:
+    """Seconds between the frames of a file by its own times; by its rate where it has none, or has them twice."""
+    with av.open(str(path)) as container:
+        tick = float(container.streams.video[0].time_base)
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        times = [packet.pts for packet in packets]
+        if container.format.name == "avi" or None in times or len(set(times)) < len(times):
+            return np.full(len(times) - 1, 0.04)
+    return np.diff(np.sort(times)) * tick
+
+
+@pytest.mark.parametrize("name", HEADLESS)
+def test_frames_before_the_first_picture_show_it_and_have_their_times(folder: Path, name: str) -> None:
+    path = FILES[name](folder)
+    frames, metadata = load_video(path)
+    first = len(frames) - len(plain_decode(path))
+    assert first >= 2
+    assert (frames[:first] == frames[first]).all()
+    assert np.any(frames[first] != frames[first + 1])  # control
+    assert np.array_equal(metadata.frame_times, probe_video(path).frame_times)
+    assert np.diff(metadata.frame_times) == pytest.approx(steps_of_packets(path), abs=0.0011)
+    moment = metadata.frame_times[first - 1]
+    shown, about = load_video(path, start=max(0.0, moment), end=moment + 0.01)
+    assert about.frames_indices == [first - 1]
+    assert np.array_equal(shown[0], frames[first])
 
 
 def test_the_files_are_what_they_are_called(folder: Path) -> None:
@@ -83,7 +109,7 @@ def test_other_decoders_do_differ_on_such_files(folder: Path, monkeypatch: pytes
     wrong = [
         name
         for name in ("intra refresh mkv", "cut h264 mkv", "cut h264 mp4", "joined")
-        if differences(FILES[name](folder), "decord")
+        if differences(path := FILES[name](folder), "decord", plain_frames(path, name in HEADLESS))
     ]
     assert wrong
 
@@ -112,6 +138,20 @@ def test_seeks_are_used_where_decoding_may_begin(folder: Path, monkeypatch: pyte
         decoded.clear()
         load_video(path, sample_indices_fn=lambda metadata, last=total - 1: [last], backend="pyav")
         assert len(decoded) < total / 2, name
+
+
+def test_no_thread_of_the_decoder_is_at_work_when_it_is_freed(tmp_path: Path) -> None:
+    """Else a thread that logs an error and the interpreter may wait for each other forever."""
+    path = write(tmp_path, "large.mp4", [np.full((320, 400, 3), 5 * i, np.uint8) for i in range(40)])
+    limits = MediaLimits()
+    with open_media(str(path), limits, (), Deadline(60)) as handle:
+        reader = PyAVReader(handle, limits, Deadline(60), False)
+        next(reader.frames([0, 1]))
+        stream = reader._stream
+        assert stream.codec_context.thread_count == min(4, os.cpu_count() or 1)
+        reader.close()
+    with pytest.raises(EOFError):
+        stream.decode(None)
 
 
 # --- what is intact is read; what is not is named ------------------------------------------------------------------

@@ -3,6 +3,10 @@
 PyAV reads the packets of a file once, without decoding, and so knows the time of every frame in the order of
 presentation, whatever the header claims. The other decoders take their frame numbers from the same list;
 where one of them disagrees, or stumbles, PyAV does the work.
+
+decord 0.6 has been seen to wait forever inside of its own `get_batch` on an intact file; others report it too
+(dmlc/decord, issues 269 and 375). It is native code, so no limit of time reaches it. Nothing here chooses decord but
+`backend="decord"`, or "auto" where neither PyAV nor torchcodec works.
 """
 
 from __future__ import annotations

@@ -119,8 +119,10 @@ def load_video(
             used without them.
         backend: "pyav", "decord", "torchcodec", or "auto" for the first that works here. Frame i is the i-th picture
             that comes out when the file is decoded from its beginning, whatever else is asked for and whichever of
-            them reads it. The others are given plain files alone; the rest (cut between keyframes, edited, in
-            fragments, of uneven rate, ...) is decoded by PyAV, and `metadata.video_backend` says so.
+            them reads it. Frames before the first picture, which nothing can decode in a clip that begins between
+            keyframes, count as the file counts them, with its times, and show that first picture. The others are given
+            plain files alone; the rest (cut between keyframes, edited, in fragments, of uneven rate, ...) is decoded by
+            PyAV, and `metadata.video_backend` says so.
         limits: budgets, checked before and while decoding.
         allowed_hosts: hosts that may be downloaded from; none by default. A host whose name leads to a private
             address is refused unless the address itself is listed.

@@ -65,6 +65,29 @@ class PacketList:
         if not self.doubt and len(set(self.pts)) != len(self.pts):
             self.doubt = "times that occur twice"
 
+    def leading(self, place: int, decoded: set[int]) -> array[int]:
+        """Times of the frames before the first picture: the file holds them, and they cannot be decoded.
+
+        They are the packets before that of the first picture and, in open groups of pictures, those right behind it
+        that are shown before it. Of packets without times, those right behind it of which nothing came out.
+
+        Args:
+            place: of the first picture's packet in `pts`.
+            decoded: such places of what came out of the decoder.
+        """
+        end, last = place + 1, max(decoded, default=place)
+        while end < len(self.pts) and end not in decoded and self._comes_before(end, place, last):
+            end += 1
+        times = array("q", [self.pts[i] for i in range(end) if i != place and i not in decoded])
+        # Without all times the order of decoding is the best that is known.
+        return times if NO_TIME in times else array("q", sorted(times))
+
+    def _comes_before(self, place: int, first: int, last: int) -> bool:
+        time, start = self.pts[place], self.pts[first]
+        if self.has_times and NO_TIME not in (time, start):
+            return time < start
+        return place < last
+
     def _look_at_times(self, pts: int | None, dts: int | None, is_key: bool) -> None:
         if pts is None:
             self.doubt = self.doubt or "frames without times"

@@ -6,7 +6,7 @@ import bisect
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,8 @@ from .file_clock import container_start, frame_times, may_reset, usual_step
 from .media_errors import CorruptMedia, Deadline, MediaLimits, MediaTooLarge, MissingBackend, NoVideoStream
 from .media_source import MediaHandle, is_cut_short, unreadable
 from .video_clip import Clip, DecodingStopped, FrameCountChanged
+from .video_head import TAG, Head, is_entry, time_of
+from .video_orientation import Orientation, orientation_of
 from .video_packets import NO_TIME, PacketList
 
 # Demuxers that may be used. The list keeps out playlists (which open further files and addresses), picture
@@ -26,6 +28,8 @@ CONTAINERS = (
 )
 _MAX_PACKETS = 10_000_000  # 90 hours at 30 frames a second; bounds the memory of the packet list
 _MOST_PIXELS = 2**31 - 1  # FFmpeg refuses larger values of the option, and `MediaLimits` may say infinity
+# Decoders that make grey pictures of frames whose beginning is missing, and do not say so.
+_BLIND = ("mpeg4", "h263", "flv", "msmpeg4", "wmv1", "wmv2")
 _THREADS = max(1, min(4, os.cpu_count() or 1))
 
 
@@ -67,73 +71,21 @@ def _is_cover(stream: Any) -> bool:
     return bool(disposition & type(disposition).attached_pic)
 
 
-@dataclass(frozen=True)
-class Orientation:
-    """How a decoded picture is turned for display: first the transposition, then the flips."""
-
-    transpose: bool = False
-    flip_rows: bool = False
-    flip_columns: bool = False
-
-    def apply(self, picture: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) as stored -> as shown."""
-        if self.transpose:
-            picture = picture.transpose(1, 0, 2)
-        if self.flip_rows:
-            picture = picture[::-1]
-        if self.flip_columns:
-            picture = picture[:, ::-1]
-        return picture
-
-
-def _orientation(frame: Any) -> Orientation:
-    """The display matrix of a frame as quarter turns and mirrors; other angles are left as stored."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return Orientation()
-    a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return Orientation(False, flip_rows=d < 0, flip_columns=a < 0)
-    return Orientation(True, flip_rows=b < 0, flip_columns=c < 0)
-
-
 @dataclass
 class _Run:
     key: tuple[int, int] | None
     indices: list[int]
 
 
-@dataclass
-class _Head:
-    """What came out of the decoder first, up to the first picture that needs no other one."""
-
-    first: Any = None  # the very first frame: it alone tells the true size and the rotation
-    key: Any = None  # the first that needs no other
-    times: array[int] = field(default_factory=lambda: array("q"))  # of all these frames
-
-    def add(self, frame: Any) -> None:
-        self.first = self.first or frame
-        self.times.append(_time_of(frame))
-        if self.key is None and _is_entry(frame):
-            self.key = frame
-
-
-def _time_of(frame: Any) -> int:
-    return NO_TIME if frame.pts is None else frame.pts
-
-
-def _is_entry(frame: Any) -> bool:
-    """Whether decoding may begin at this frame, by what the decoder itself says. Containers flag others, too."""
-    return bool(frame.key_frame) and int(frame.pict_type) == 1
-
-
 class PyAVReader:
     """Decodes with PyAV: seeks to the keyframe before each group of wanted frames and decodes from there.
 
-    Frame i is the i-th picture that comes out when the file is decoded from its beginning. Where its packets do not
-    tell that (`PacketList.doubt`), the file is decoded once when it is opened, so that a number never depends on what
-    is asked for. A frame is known by its timestamp, so a seek that lands elsewhere is noticed; then, and for streams
-    whose frames carry no usable timestamps, the file is decoded from its beginning.
+    Frame i is the i-th picture that comes out when the file is decoded from its beginning, counted from the first frame
+    that the file holds: frames before the first picture, which nothing can decode in a clip that was cut between
+    keyframes, have their numbers and times too, and show that picture, as a player does that waits for it. Where the
+    packets do not tell what comes out (`PacketList.doubt`), the file is decoded once when it is opened, so that a
+    number never depends on what is asked for. A frame is known by its timestamp, so a seek that lands elsewhere is
+    noticed; then, and for streams whose frames carry no usable timestamps, the file is decoded from its beginning.
     """
 
     backend = "pyav"
@@ -147,6 +99,8 @@ class PyAVReader:
         self._tolerate = tolerate_damage
         self._pts = array("q")
         self._counting = False
+        self._lead = array("q")  # times of the frames before the first picture
+        self._waiting = False  # for a picture that needs no other one
         self._broken = False  # decoding met damage
         self._started = False  # a keyframe was given to the decoder
         self._readable = 0  # frames known to decode
@@ -154,6 +108,7 @@ class PyAVReader:
         if self.damaged and not tolerate_damage:
             raise self._corrupt("ends too early")
         self._container: Any = None
+        self._stream: Any = None
         try:
             self._open()
             self._read_stream()
@@ -163,7 +118,24 @@ class PyAVReader:
 
     def close(self) -> None:
         if self._container is not None:
+            self._settle()
             self._container.close()
+
+    def _settle(self) -> None:
+        """Lets the decoder's threads end their work, before a seek or the end.
+
+        Both wait for these threads while they hold the interpreter, and a thread that logs an error waits for the
+        interpreter (where `av.logging` is on): a deadlock. Decoding does not hold it.
+        """
+        if self._stream is None or not self._stream.codec_context.is_open:
+            return
+        for _ in range(_THREADS + 1):
+            try:
+                self._stream.decode(None)
+            except EOFError:
+                return  # nothing is left
+            except self._av.FFmpegError:
+                continue  # one of the threads met damage, nobody wants its frame
 
     def unsuited_for(self, backend: str) -> str | None:
         """Why another decoder might not give the same frames of this file, or None.
@@ -217,6 +189,7 @@ class PyAVReader:
             )
         self._started = self._broken = False
         context = self._stream.codec_context
+        self._waiting = context.name.startswith(_BLIND)
         self._limits.check_picture(self._name, context.width, context.height)
         context.options = {"max_pixels": str(int(min(self._limits.max_pixels, _MOST_PIXELS)))}
         context.thread_type = "AUTO"
@@ -227,23 +200,26 @@ class PyAVReader:
         """Reads all packets, and decodes as few as tell which frames there are and what they look like."""
         context, container = self._stream.codec_context, self._container.format.name
         packets = PacketList(context.name, container, context.extradata, bool(context.has_b_frames))
-        head, whole = _Head(), True
+        head, whole = Head(), True
         for packet in self._packets():
+            place = len(packets.pts)
             packets.add(packet)
             if packets.count > _MAX_PACKETS:
                 raise MediaTooLarge(f"{self._name}: more than {_MAX_PACKETS:,} frames; cut the file.")
             if not whole:
                 continue
+            if len(packets.pts) > place:
+                packet.pts = TAG + place  # whatever its time is, the frame then tells its packet
             for frame in self._decoded(packet):
-                head.add(frame)
-                if head.key and not packets.doubt:
+                head.add(frame, packets)
+                if head.has_key and not packets.doubt:
                     break  # from here on the packets tell the rest
-            whole = not (self._broken or (head.key and not packets.doubt))
+            whole = not (self._broken or (head.has_key and not packets.doubt))
         packets.finish()
         self._packets_seen, self._keys = packets, sorted(packets.keys)
         if whole:
             for frame in self._decoded(None):
-                head.add(frame)
+                head.add(frame, packets)
         if head.first is None:
             raise self._corrupt("holds no frame that can be decoded" if packets.count else "holds no frames")
         self._look_at(head.first)
@@ -252,37 +228,49 @@ class PyAVReader:
 
     def _look_at(self, first: Any) -> None:
         self._limits.check_picture(self._name, first.width, first.height)
-        self._orientation = _orientation(first)
+        self._orientation = orientation_of(first)
         self._size = (first.width, first.height)
         # In broadcasts the two fields of a frame of H.264 may be packets of their own.
-        if first.interlaced_frame and may_reset(self._container) and self._stream.codec_context.name == "h264":
+        is_h264 = self._stream.codec_context.name == "h264"
+        self._has_fields = is_h264 and first.interlaced_frame and may_reset(self._container)
+        if self._has_fields:
             self._packets_seen.doubt = self._packets_seen.doubt or "fields as packets"
 
-    def _number_frames(self, packets: PacketList, head: _Head, whole: bool) -> None:
+    def _number_frames(self, packets: PacketList, head: Head, whole: bool) -> None:
         """Decides which frames there are, once and for all."""
-        key = None if head.key is None else head.key.pts
-        self._begins_plainly = head.times[0] == key == min(packets.pts, default=None)
+        self._begins_plainly = head.times[0] == head.key == min(packets.pts, default=None)
         if whole:
             shown = head.times
-        elif packets.doubt or key is None or key not in packets.pts:
+        elif packets.doubt or head.key == NO_TIME or head.key not in packets.pts:
             packets.doubt = packets.doubt or "a first frame without a packet"
             shown = self._decode_times()
         else:
-            shown = head.times[:-1] + array("q", sorted(time for time in packets.pts if time >= key))
+            shown = head.times[:-1] + array("q", sorted(time for time in packets.pts if time >= head.key))
             if self.damaged and packets.last_dts is not None:
                 # Packets come in decoding order. Of the frames up to the last packet's decoding time none can be
                 # missing; of later ones some may, and then the numbers would be wrong.
                 shown = array("q", [time for time in shown if time <= packets.last_dts])
         if not shown:
             raise self._corrupt("holds no frames")
+        self._lead = self._leading(packets, head, len(shown))
         self._take_frames(shown)
+
+    def _leading(self, packets: PacketList, head: Head, shown: int) -> array[int]:
+        """Times of the frames before the first picture, of which `shown` follow."""
+        place = head.first_place
+        if place is None:  # a decoder that does not tell
+            return array("q")
+        lead = packets.leading(place, head.places)
+        # The packets that follow tell whether one is a field or a frame.
+        return lead[:: max(1, round((len(packets.pts) - place) / shown))] if self._has_fields else lead
 
     def _decode_times(self) -> array[int]:
         """Times of all frames, by decoding them all."""
         self._open()
-        return array("q", [_time_of(frame) for frame in self._decode_from_here()])
+        return array("q", [time_of(frame) for frame in self._decode_from_here()])
 
     def _take_frames(self, times: array[int]) -> None:
+        times = self._lead + times
         if not self._packets_seen.has_times:
             times = array("q", [NO_TIME] * len(times))
         self._pts = times
@@ -351,6 +339,18 @@ class PyAVReader:
             CorruptMedia: damage was met and is not tolerated; DecodingStopped: it is tolerated.
             FrameCountChanged: `clip` was wrong and is right now.
         """
+        first = len(self._lead)
+        early = [index for index in indices if index < first]
+        wanted = list(indices[len(early) :])
+        stands_in = bool(early) and wanted[:1] != [first]
+        for index, picture in self._pictures([first, *wanted] if stands_in else wanted):
+            if index == first:
+                yield from ((waiting, picture) for waiting in early)
+            if index != first or not stands_in:
+                yield index, picture
+
+    def _pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """As `frames`, for those that can be decoded."""
         done = 0
         if not self._counting:
             for run in self._runs(indices):
@@ -387,6 +387,7 @@ class PyAVReader:
         if run.key is None:
             self._open()
         else:
+            self._settle()
             try:
                 self._container.seek(run.key[1], stream=self._stream, backward=True)
             except (self._av.FFmpegError, OSError):
@@ -396,7 +397,7 @@ class PyAVReader:
             if not entered:
                 if frame.pts is not None and run.key is not None and frame.pts < run.key[0]:
                     continue  # it leads the keyframe, and what it refers to is missing
-                if not _is_entry(frame):
+                if not is_entry(frame):
                     return  # its pixels would depend on frames that were left out
                 entered = True
             if frame.pts is None or frame.pts > wanted[done]:
@@ -410,9 +411,9 @@ class PyAVReader:
     def _decode_all(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Frames by counting from the beginning; recounts the clip when the stream ends before the list does."""
         self._open()
-        times, done = array("q"), 0
-        for count, frame in enumerate(self._decode_from_here()):
-            times.append(_time_of(frame))
+        times, done, first = array("q"), 0, len(self._lead)
+        for count, frame in enumerate(self._decode_from_here(), first):
+            times.append(time_of(frame))
             wanted = indices[done]
             if wanted == count if self._counting else self._pts[wanted] == frame.pts:
                 yield wanted, self._picture(frame)
@@ -420,7 +421,7 @@ class PyAVReader:
                 if done == len(indices):
                     return
         if self._broken:
-            raise DecodingStopped(min(len(times) if self._counting else self._readable, indices[done]))
+            raise DecodingStopped(min(first + len(times) if self._counting else self._readable, indices[done]))
         if not times:
             raise self._corrupt("holds no frame that can be decoded")
         self._packets_seen.doubt = "packets without a picture"
@@ -468,7 +469,8 @@ class PyAVReader:
             return
         self._deadline.check(self._name)
         for frame in frames:
-            if frame.is_corrupt and not self._started:
+            self._waiting = self._waiting and not is_entry(frame)
+            if self._waiting or (frame.is_corrupt and not self._started):
                 continue
             if frame.is_corrupt:
                 self._damage("holds a broken frame")
