@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
 from media_corpus import write_video
 from sound_files import WAV_FORMATS, channel_tones, encode, wav
 
-from hf_videollm.models.audio_inputs import as_waveform
+from hf_videollm.models.audio_inputs import as_waveform, sound_of_video
 from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor
 from hf_videollm.models.media_errors import MAX_SAMPLING_RATE
 from hf_videollm.models.video_io import (
@@ -193,6 +195,71 @@ def test_very_short_sounds_are_intact(samples: int) -> None:
     assert abs(len(flac) - samples / 3) <= 1.5
 
 
+@pytest.mark.parametrize("start", [None, 0.0, 0.03, 0.09])
+@pytest.mark.parametrize("length", [1e-9, 1e-5, 1 / 16000, 1e-3, 1.0])
+def test_any_interval_with_sound_holds_a_sample(start: float | None, length: float) -> None:
+    end = (start or 0.0) + length
+    expected = max(1, round(min(length, 0.1 - (start or 0.0)) * 16000))
+    sound = channel_tones(1)
+    extractor = BeatsFeatureExtractor()
+    for wave in (
+        load_audio(wav(sound), start=start, end=end),
+        as_waveform(wav(sound), 16000, extractor, start=start, end=end),
+        as_waveform(sound, 16000, extractor, start=start, end=end),
+    ):
+        assert len(wave) == expected
+
+
+def empty_track(container: str, codec: str, with_pictures: bool) -> bytes:
+    """A whole file whose track of sound holds no packet."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as target:
+        if with_pictures:
+            pictures = target.add_stream("mpeg4", rate=25)
+            pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        sound = target.add_stream(codec, rate=16000, layout="mono")
+        target.start_encoding()
+        assert sound.index == int(with_pictures)
+        for _ in range(5 if with_pictures else 0):
+            target.mux(pictures.encode(av.VideoFrame(64, 48, "yuv420p")))
+        if with_pictures:
+            target.mux(pictures.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("tolerance", ["raise", "truncate"])
+@pytest.mark.parametrize("start", [None, 0.0, 0.1])
+def test_an_empty_track_is_no_sound_and_no_damage(start: float | None, tolerance: str) -> None:
+    files = [
+        wav(np.zeros((1, 0))),
+        empty_track("wav", "pcm_s16le", False),
+        empty_track("matroska", "pcm_s16le", True),
+        empty_track("matroska", "aac", True),
+        empty_track("avi", "pcm_s16le", True),
+        empty_track("mp4", "aac", True),
+    ]
+    options = {"start": start, "on_decode_error": tolerance}
+    for file in files:
+        with pytest.raises(NoAudioStream, match=r"track of sound is empty|there is no sound"):
+            load_audio(file, **options)
+        assert sound_of_video(file, 16000, "skip", **options) is None
+    for file in files[2:]:
+        silence = sound_of_video(file, 16000, "silence", **options)
+        assert len(silence) == round((0.2 - (start or 0.0)) * 16000)
+
+
+@pytest.mark.parametrize("tolerance", ["raise", "truncate"])
+def test_a_track_that_cannot_be_decoded_is_damage(tolerance: str) -> None:
+    """A control of the test above."""
+    data = bytearray(encode("flac", "flac", "s16", channel_tones(1)))
+    begin = data.index(b"\xff\xf8")
+    for byte in range(begin + 4, len(data)):
+        data[byte] = 0x55
+    for broken in (bytes(data), wav(channel_tones(1))[:44]):
+        with pytest.raises(CorruptMedia):
+            load_audio(broken, on_decode_error=tolerance)
+
+
 # --- arrays --------------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +303,32 @@ def test_budgets_of_arrays() -> None:
     with pytest.raises(MediaTooLarge, match="max_audio_seconds"):
         as_waveform(samples, 100, extractor, limits=MediaLimits(max_audio_seconds=9.9))
     assert len(as_waveform(samples, 100, extractor, limits=MediaLimits(max_audio_seconds=10))) == 160_000
+
+
+@pytest.mark.parametrize("name", ["start", "end", "channel", "sampling_rates", "video"])
+def test_no_key_of_a_dict_is_ignored(name: str) -> None:
+    extractor = BeatsFeatureExtractor()
+    sounds = [
+        {"array": np.zeros(1600), "sampling_rate": 16000, "path": "a.wav"},
+        {"bytes": wav(channel_tones(1)), "path": None},
+    ]
+    for sound in sounds:
+        with pytest.raises(TypeError, match=f"has no option '{name}'") as caught:
+            as_waveform({**sound, name: 0.05}, 16000, extractor)
+        assert "\n" not in str(caught.value)
+        # A control; and None is a key that Arrow fills in.
+        assert len(as_waveform({**sound, name: None}, 16000, extractor)) == 1600
+
+
+def test_files_tell_their_own_rate(tmp_path) -> None:
+    """Another one beside them would be ignored; it counts for bare samples alone."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav(channel_tones(1)))
+    for stored in ({"bytes": path.read_bytes()}, {"path": str(path)}):
+        with pytest.raises(ValueError, match="sampling_rate is that of bare samples"):
+            as_waveform({**stored, "sampling_rate": 8000}, 16000, BeatsFeatureExtractor())
+    samples = {"array": np.zeros(1600), "sampling_rate": 8000}
+    assert len(as_waveform({**samples, "path": str(path)}, 16000, BeatsFeatureExtractor())) == 3200
 
 
 # --- budgets of files ----------------------------------------------------------------------------------------------

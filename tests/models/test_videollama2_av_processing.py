@@ -218,6 +218,27 @@ class TestSoundsOfTheirOwn:
             torch.testing.assert_close(batch["input_features"], expected)
             assert counts(processor, batch) == [{"image": 0, "video": 0, "audio": tokens_of(1.0)}]
 
+    def test_a_rate_beside_a_file_is_refused(self, processor: VideoLlama2AVProcessor, sound: str) -> None:
+        """In a block as in `audio_options`: the file tells its own. That of a call is for its bare samples."""
+
+        def chat(source: Any, **own: Any) -> Any:
+            content = [{"type": "audio", "audio": source, **own}, {"type": "text", "text": "What?"}]
+            return processor.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
+            )
+
+        def call(source: Any, **own: Any) -> Any:
+            return processor(text="<audio>", audio=[source], audio_options=[own], return_tensors="pt")
+
+        wave = load_audio(sound)
+        for ask_for in (chat, call):
+            for source in (sound, Path(sound).read_bytes(), {"array": wave, "sampling_rate": RATE}):
+                with pytest.raises(ValueError, match="sampling_rate is that of bare samples"):
+                    ask_for(source, sampling_rate=8000)
+                ask_for(source, end=0.5)
+            assert len(ask_for(wave, sampling_rate=8000)["input_features"]) == 1
+        assert len(processor(text="<audio>", audio=sound, sampling_rate=8000)["input_features"]) == 1
+
     @pytest.mark.parametrize("rate", [8000, 44100, 48000])
     @pytest.mark.parametrize("channels", [1, 2])
     def test_rates_and_channels(

@@ -19,9 +19,12 @@ from .media_errors import (
     check_interval,
     check_sampling_rate,
 )
-from .media_source import is_frames, is_seekable, is_web_address, open_media, stored_media
+from .media_source import is_frames, is_seekable, is_web_address, open_media, source_name, stored_media
+from .option_names import refuse_unknown
 from .video_io import probe_video
 
+# Keys of what a column of `datasets` holds.
+SOUND_KEYS = ("array", "sampling_rate", "bytes", "path")
 # How long a video of frames alone lasts is unknown.
 UNKNOWN_SECONDS = 1.0
 
@@ -65,8 +68,9 @@ def as_waveform(
         reading: further arguments of `load_audio`.
 
     Raises:
+        TypeError: a dict has other keys than those of `datasets`; `start` and `end` are arguments.
         UnsupportedMedia: this is no sound, or an array of a type that holds no samples (`BeatsFeatureExtractor`).
-        ValueError: the array is empty or holds NaN or infinity, or `sampling_rate` is absurd.
+        ValueError: the array is empty or holds NaN or infinity, or `sampling_rate` is absurd, or a file's.
         MediaError: the file cannot be read, or a limit is passed.
     """
     sound = stored_media(sound)
@@ -77,6 +81,10 @@ def as_waveform(
             raise CorruptMedia("<decoder>: the sound cannot be decoded; pass the name of its file.") from None
         sound = {"array": samples.data.cpu().numpy(), "sampling_rate": samples.sample_rate}
     if isinstance(sound, dict):
+        given = {name: value for name, value in sound.items() if value is not None}
+        refuse_unknown(given, SOUND_KEYS, "A dict of one sound", elsewhere=("audio_options",))
+        if "sampling_rate" in given and "array" not in given:
+            refuse_rate_of_file(given.get("path") or given.get("bytes"))
         if sound.get("array") is not None:
             if sound.get("sampling_rate") is None:
                 raise UnsupportedMedia("Cannot read a sound from a dict with 'array' alone: add its 'sampling_rate'.")
@@ -101,7 +109,8 @@ def as_waveform(
     check_interval(start, end, of="sound")
     wave = extractor.to_mono(sound)
     first, last = (None if time is None else round(min(time * given_rate, len(wave))) for time in (start, end))
-    wave = wave[first:last]
+    # Of the shortest interval, one sample.
+    wave = wave[first : None if last is None else max(last, (first or 0) + 1)]
     if not len(wave):
         raise NoAudioStream(f"<samples>: there is no sound after start={start} s; choose an earlier start.")
     limits = reading.get("limits") or MediaLimits()
@@ -109,6 +118,13 @@ def as_waveform(
     limits.check_audio("<samples>", len(wave) / given_rate)
     limits.check_samples("<samples>", num_samples)
     return wave if given_rate == rate else resample(wave, num_samples)
+
+
+def refuse_rate_of_file(sound: Any) -> None:
+    """Raises `ValueError`: somebody says the rate of a sound that tells it itself."""
+    raise ValueError(
+        f"{source_name(sound)}: sampling_rate is that of bare samples, and this sound tells its own: leave it out."
+    )
 
 
 def sound_of_video(
@@ -179,4 +195,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-__all__ = ["as_waveform", "check_sampling_rate", "flatten_sounds", "in_16_bits", "read_once", "sound_of_video"]
+__all__ = [
+    "as_waveform",
+    "check_sampling_rate",
+    "flatten_sounds",
+    "in_16_bits",
+    "read_once",
+    "refuse_rate_of_file",
+    "sound_of_video",
+]

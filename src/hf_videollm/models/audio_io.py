@@ -86,13 +86,20 @@ def load_audio(
                 container = reopened.enter_context(open_container(handle))
                 stream = best_stream(container, "audio")
             chunks = _resampled(container, stream, name, sampling_rate, zero - _LEAD, limits, deadline, channel)
-            length = None if end is None else round(min((end - (start or 0.0)) * sampling_rate, _FAR))
+            # Of the shortest interval, one sample.
+            length = None if end is None else max(1, round(min((end - (start or 0.0)) * sampling_rate, _FAR)))
             wave, complete = _collect(chunks, name, sampling_rate, zero, length, limits)
+            if len(wave) == 0 and not start and best_stream(container, "video") is None:
+                # FFmpeg passes over bytes that are no packets. The duration tells that there should be some; beside
+                # pictures it is theirs.
+                complete = complete and not stream.duration
     if not complete and on_decode_error == "raise":
         raise _damaged(name)
     if len(wave) == 0:
-        if start and complete:
-            raise NoAudioStream(f"{name}: there is no sound after start={start:g} s; choose an earlier start.")
+        if complete and not cut_short:
+            if start:
+                raise NoAudioStream(f"{name}: there is no sound after start={start:g} s; choose an earlier start.")
+            raise NoAudioStream(f"{name}: its track of sound is empty; use a file with sound or go without.")
         raise CorruptMedia(f"{name}: the sound cannot be decoded; download or export the file again.")
     if cut_short or not complete:
         warn_caller(f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned.")
@@ -226,16 +233,21 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     tags lie between the frames.
     """
     av = import_pyav()
-    begun = False
+    begun, failed = False, None
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
-        except av.FFmpegError:
-            if begun and not bytes(packet).startswith(_TAGS):
-                raise
+        except av.FFmpegError as error:
+            if not bytes(packet).startswith(_TAGS):
+                if begun:
+                    raise
+                failed = error
             continue
         begun = begun or bool(frames)
         yield from frames
+    if failed is not None and not begun:
+        # There are packets, and none is understood: not an empty track.
+        raise failed
 
 
 def _check_frame(frame: Any, name: str, sampling_rate: int, limits: MediaLimits) -> None:

@@ -9,7 +9,15 @@ import numpy as np
 from transformers import BatchFeature
 from transformers.processing_utils import MultiModalData
 
-from .audio_inputs import as_waveform, check_sampling_rate, flatten_sounds, in_16_bits, read_once, sound_of_video
+from .audio_inputs import (
+    as_waveform,
+    check_sampling_rate,
+    flatten_sounds,
+    in_16_bits,
+    read_once,
+    refuse_rate_of_file,
+    sound_of_video,
+)
 from .audio_windows import take_clips
 from .chat_template_videollama2 import default_chat_template
 from .configuration_beats import num_audio_tokens
@@ -250,10 +258,13 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             raise ValueError(f"audio_options has {len(entries)} entries for {len(sounds)} sounds: pass one per sound.")
         for index, own in enumerate(entries):
             refuse_unknown(own or {}, self.SOUND_OPTIONS, f"audio_options[{index}]")
-        return [self._read_sound(sound, {**wishes, **(own or {})}) for sound, own in zip(sounds, entries, strict=True)]
+        return [self._read_sound(sound, wishes, own or {}) for sound, own in zip(sounds, entries, strict=True)]
 
-    def _read_sound(self, sound: Any, wishes: Mapping[str, Any]) -> np.ndarray:
-        """A sound of its own; always one window."""
+    def _read_sound(self, sound: Any, wishes: Mapping[str, Any], own: Mapping[str, Any]) -> np.ndarray:
+        """A sound of its own, by its own options before those of the call; always one window."""
+        if own.get("sampling_rate") is not None and not hasattr(sound, "__array__"):
+            refuse_rate_of_file(sound)
+        wishes = {**wishes, **own}
         cut = self._cut(wishes, whole=wishes["audio_window"] != "start")
         wave = as_waveform(sound, wishes["sampling_rate"], self.feature_extractor, **cut, **self._reading(wishes))
         return self._checked(wave, sound, wishes)
@@ -386,7 +397,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             wishes = self._wishes(options)
 
             def read(sound: Any, own: Mapping[str, Any]) -> np.ndarray:
-                sounds.append(self._read_sound(sound, {**wishes, **own}))
+                sounds.append(self._read_sound(sound, wishes, own))
                 return sounds[-1]
 
             chats = [[_with_sounds(message, read) for message in chat] for chat in chats]
