@@ -226,7 +226,7 @@ def test_the_command(cli: Callable[..., tuple[int, str, str]], qwen_vl: Path, ll
     assert "--overwrite" in error
     code, _, error = cli(*arguments[:-1], "17", "--overwrite")
     assert code == 2
-    assert "--tokens-per-frame must be a whole number from 1 to 16" in error
+    assert "num_tokens_per_frame must be a whole number from 1 to 16" in error
     code, out, _ = cli("convert", "ftfv", "--help")
     assert code == 0
     assert "hf-videollm convert ftfv ./Qwen-VL" in out

@@ -415,6 +415,8 @@ LOGITS = [
         },
         processed(guided),
         shown="guidance_scale=1.5, negative_prompt_ids=..., negative_prompt_attention_mask=...",
+        refused=LINVT,
+        text="negative_prompt_attention_mask",
     ),
     Option(
         "logits_processor",

@@ -309,8 +309,8 @@ def test_what_processors_pass_changes_nothing() -> None:
     extractor, wave = BeatsFeatureExtractor(pad_with_silence=False), noise(8000)
     passed = {"padding": "max_length", "truncation": True, "max_length": 20, "return_attention_mask": False}
     assert np.array_equal(features(extractor, wave, **passed), features(extractor, wave))
-    with pytest.raises(TypeError, match="no option dither, hop"):
-        extractor(wave, hop=1, dither=0.1)
+    with pytest.raises(TypeError, match="no option 'hop'"):
+        extractor(wave, hop=1)
 
 
 def test_saved_is_loaded(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def test_a_folder_is_found_from_elsewhere(image_llm, tmp_path, monkeypatch):
 def test_the_commit_is_kept_and_not_the_branch(image_llm, monkeypatch):
     loaded = AutoModelForImageTextToText.from_pretrained(image_llm)
     loaded.config._commit_hash = "c0ffee"
-    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", lambda *args, **kwargs: loaded)
+    monkeypatch.setattr(
+        AutoModelForImageTextToText, "from_pretrained", lambda *args, **kwargs: (loaded, {"missing_keys": []})
+    )
     assert make(image_llm, revision="main").config.backbone_revision == "c0ffee"
     loaded.config._commit_hash = None
     assert make(image_llm, revision="main").config.backbone_revision == "main"

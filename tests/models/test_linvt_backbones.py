@@ -20,6 +20,7 @@ from linvt_cases import (
     videos,
     without_foreign,
 )
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 from hf_videollm.models.linvt_backbones import REFUSED, check_backbone, encode_frames, frame_inputs
@@ -236,6 +237,8 @@ def test_models_without_image_features_are_refused(model_type):
 )
 def test_checkpoints_that_are_no_image_llm_are_refused(model_type, name, tmp_path):
     AutoConfig.for_model(model_type).save_pretrained(tmp_path)
+    # The configuration is asked first, so that a file of weights need only be there.
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=rf"is no image-LLM that .* loads \({name}, .*it has no get_image_features"):
         LinVTForCausalLM.from_image_llm(tmp_path)
 

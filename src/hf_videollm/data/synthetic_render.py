@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hf_videollm.atomic import atomic_file
 from hf_videollm.data.synthetic_scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
 from hf_videollm.models.media_errors import MissingBackend
+from hf_videollm.models.transformers_compat import pyav_writes_sound_in_place
 
 __all__ = [
     "SAMPLE_RATE",
@@ -148,9 +149,9 @@ def write_clip(
         MissingBackend: there is sound to write, and PyAV is older than 17.1.
     """
     path = Path(path)
-    if waveform is not None and tuple(map(int, av.__version__.split(".")[:2])) < (17, 1):
+    if waveform is not None and not pyav_writes_sound_in_place():
         raise MissingBackend(
-            f"{path}: PyAV {av.__version__} writes sound a frame late into MP4; run: pip install -U 'av>=17.1', or "
+            f"{path}: this PyAV writes sound a frame late into MP4; run: pip install -U 'av>=17.1', or "
             "write clips without sound."
         )
     with atomic_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:

@@ -73,6 +73,10 @@ LINVT: dict[str, Refusal] = {
         "LinVT goes on from embeddings, which {name} would not cut: leave it out. A video has few tokens, and the "
         "memory of its frames is bounded by vision_chunk_size."
     ),
+    "negative_prompt_attention_mask": Refusal(
+        "{name} marks padding, behind which LinVT's image-LLM counts positions in another way than generate: pass "
+        "negative_prompt_ids of one length, without padding."
+    ),
     "encoder_repetition_penalty": Refusal(_IDS_OF_ENCODER + "repetition_penalty."),
     "encoder_no_repeat_ngram_size": Refusal(_IDS_OF_ENCODER + "no_repeat_ngram_size."),
 }

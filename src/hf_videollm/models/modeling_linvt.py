@@ -420,8 +420,6 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
             # Outside of training, ids may be any: a lone placeholder is a token, but a whole video's are no accident.
             run = 1 if self.training else self.config.num_video_tokens(1)
             self.refuse_forgotten_media(input_ids, mm_token_type_ids, has_images, run)
-            if position_ids is None and not has_images:
-                position_ids = self._text_positions(input_ids, attention_mask)
         if position_ids is None and num_cached > 0:
             position_ids = self._continued_positions(attention_mask, num_cached, inputs)
         elif position_ids is None and inputs_embeds is not None and has_spatial_positions(self.backbone):
@@ -519,15 +517,6 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         """Whether an input is one of those that an image processor makes."""
         accepted = inspect.signature(self.backbone.get_image_features).parameters
         return name in accepted or name.startswith(("pixel_", "image_"))
-
-    def _text_positions(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Positions of prompts of text alone, counted without padding, as what is continued behind the cache counts.
-
-        `None` where the image-LLM does so itself, or nothing is padded.
-        """
-        if attention_mask is None or attention_mask.ndim != 2 or has_spatial_positions(self.backbone):
-            return None
-        return text_positions(attention_mask, input_ids.shape[1], first_position(self.backbone))
 
     def _continued_positions(
         self, attention_mask: torch.Tensor | None, num_cached: int, inputs: dict[str, Any]

@@ -1,4 +1,6 @@
-"""All differences between the releases of transformers that this package runs on (5.20 to 5.24), and nothing else.
+"""All differences between the releases of libraries that this package runs on, and nothing else.
+
+Most are those of transformers, 5.20 to 5.24.
 
 No other file asks which release is installed, or does something for one release alone. Each entry says with which
 oldest supported release it can go. It asks for what a release has, not for its number, so that later releases are
@@ -251,6 +253,17 @@ def mark_adapter(model: PreTrainedModel, attached: bool) -> None:
     model._hf_peft_config_loaded = attached
 
 
+# --- PyAV writes the sound of an MP4 file a frame late before 17.1. ---------------------------------------------------
+# Until the oldest supported PyAV is 17.1.
+
+
+def pyav_writes_sound_in_place() -> bool:
+    """Whether sound that PyAV writes begins where its first sample says."""
+    import av
+
+    return tuple(map(int, av.__version__.split(".")[:2])) >= (17, 1)
+
+
 __all__ = [
     "CACHE_NAME",
     "CACHE_NAMES",
@@ -269,6 +282,7 @@ __all__ = [
     "mark_adapter",
     "name_cache",
     "one_cache",
+    "pyav_writes_sound_in_place",
     "rename_cache",
     "rename_checkpointing",
     "why_not_croppable",
