@@ -404,6 +404,23 @@ def test_replaced_sound_of_a_video(processor: VideoLlama2AVProcessor, video: str
         ask(processor, videos=video, video_audio=[wave, wave])
 
 
+def test_sounds_of_videos_that_nobody_hears_are_refused(
+    processor: VideoLlama2AVProcessor, video: str, sound: str
+) -> None:
+    for prompt, videos in (("<video>\nWhat?", video), ("What?", None)):
+        mute: list[dict[str, Any]] = [{"use_audio_in_video": False}, {"audio_kwargs": {"use_audio_in_video": False}}]
+        for options in mute:
+            with pytest.raises(ValueError, match=r"video_audio.*use_audio_in_video=False"):
+                processor(text=prompt, videos=videos, **{"video_audio": [sound], **options})
+    with pytest.raises(ValueError, match="video_audio has 1 entries for 0 videos"):
+        processor(text="What?", video_audio=[sound])
+    with pytest.raises(ValueError, match=r"video_audio.*use_audio_in_video=False"):
+        ask(make_av_processor(use_audio_in_video=False), videos=video, video_audio=[sound])
+    # Control: each of the two alone.
+    assert "input_features" not in ask(processor, videos=video, use_audio_in_video=False)
+    assert "input_features" in ask(processor, videos=video, video_audio=[sound])
+
+
 def test_one_way_files_are_read_once(processor: VideoLlama2AVProcessor, video: str) -> None:
     class OneWay(io.BytesIO):
         def seekable(self) -> bool:
@@ -453,6 +470,17 @@ class TestChat:
         assert torch.equal(plain["input_ids"], asked["input_ids"])
         mute = self.apply(processor, self.chat({"type": "video", "path": video}), load_audio_from_video=False)
         assert counts(processor, mute)[0]["audio"] == 0
+        for said in (True, False):
+            own: list[dict[str, Any]] = [
+                {"use_audio_in_video": said},
+                {"processor_kwargs": {"use_audio_in_video": said}},
+                {"processor_kwargs": {"audio_kwargs": {"use_audio_in_video": said}}},
+            ]
+            for options in own:
+                agreed = self.apply(processor, with_place[:1], load_audio_from_video=said, **options)
+                assert torch.equal(agreed["input_ids"], (asked if said else mute)["input_ids"])
+                with pytest.raises(ValueError, match="load_audio_from_video and use_audio_in_video"):
+                    self.apply(processor, with_place[:1], load_audio_from_video=not said, **options)
 
     def test_batch_of_chats(self, processor: VideoLlama2AVProcessor, video: str, sound: str) -> None:
         chats = [

@@ -124,6 +124,14 @@ def test_sounds_of_their_own_come_from_the_cache(processor, clips, tmp_path):
     assert not (decoded["input_ids"] == processor.video_token_id).any()
 
 
+def test_no_cached_sound_goes_to_videos_that_are_not_heard(processor, clips, tmp_path):
+    sounds = AudioCache.build(clips[:1], 16000, tmp_path, progress=False)
+    for options in ({"use_audio_in_video": False}, {"audio_kwargs": {"use_audio_in_video": False}}):
+        batch = VideoDataCollator(processor, sounds=sounds, processor_kwargs=options)([row(clips[0])])
+        assert "input_features" not in batch
+    assert "input_features" in VideoDataCollator(processor, sounds=sounds)([row(clips[0])])
+
+
 def test_one_of_several_options_is_drawn_for_each_batch(processor, clips):
     options = {"missing_audio": ["silence", "skip"]}
 

@@ -76,7 +76,8 @@ def read_chats(conversation: Any, rules: BlockRules) -> tuple[list[list[dict[str
         ValueError: something is empty, or of an unknown type, role or name; the message says where.
     """
     conversation = getattr(conversation, "messages", conversation)
-    if not isinstance(conversation, list | tuple) or not conversation:
+    _refuse_no_list(conversation, "The conversation")
+    if not conversation:
         raise ValueError("The conversation is empty: give a list of messages with 'role' and 'content'.")
     is_batched = isinstance(conversation[0], list | tuple) or hasattr(conversation[0], "messages")
     if not is_batched:
@@ -128,9 +129,20 @@ def source_of(block: Mapping[str, Any]) -> Any:
     return next((block[key] for key in SOURCE_KEYS[block["type"]] if key in block), None)
 
 
+def _refuse_no_list(chat: Any, name: str) -> None:
+    """Refuse what is given in place of a list of messages, such as one message by itself."""
+    if isinstance(chat, Mapping) or callable(getattr(chat, "model_dump", None)):
+        raise ValueError(f"{name} is one message, and no list of them: put it into a list, [message].")
+    if isinstance(chat, str):
+        raise ValueError(f"{name} is a string, and no list of messages: give [{{'role': 'user', 'content': ...}}].")
+    if not isinstance(chat, list | tuple):
+        raise ValueError(f"{name} is a {type(chat).__name__}: give a list of messages with 'role' and 'content'.")
+
+
 def _messages(chat: Any, rules: BlockRules, where: str) -> list[dict[str, Any]]:
     messages = getattr(chat, "messages", chat)
-    if not isinstance(messages, list | tuple) or not messages:
+    _refuse_no_list(messages, where.removesuffix(", ").capitalize())
+    if not messages:
         raise ValueError(f"{where}there are no messages: give a list of them, with 'role' and 'content'.")
     return [_message(message, rules, f"{where}message {index}") for index, message in enumerate(messages)]
 

@@ -271,9 +271,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
 
     def _read_tracks(self, videos: Sequence[Any], wishes: Mapping[str, Any]) -> list[np.ndarray | None]:
         """Sound of each video, already cut to what is heard of it."""
-        if not wishes["use_audio_in_video"]:
-            return [None] * len(videos)
         replaced = wishes["video_audio"]
+        if not wishes["use_audio_in_video"]:
+            if replaced is not None:
+                raise ValueError("video_audio is never heard with use_audio_in_video=False: leave one of them out.")
+            return [None] * len(videos)
         if replaced is not None and len(replaced) != len(videos):
             raise ValueError(f"video_audio has {len(replaced)} entries for {len(videos)} videos: pass one per video.")
         in_clips = wishes["audio_sampling"] == "clips"
@@ -390,7 +392,12 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         rules = self.block_rules(chat_template)
         rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
         if load_audio_from_video is not None:
-            options.setdefault("use_audio_in_video", load_audio_from_video)
+            nested = options.get("audio_kwargs") or {}
+            said = options.get("use_audio_in_video", nested.get("use_audio_in_video"))
+            if said not in (None, load_audio_from_video):
+                raise ValueError("load_audio_from_video and use_audio_in_video are one option: leave one of them out.")
+            if said is None:
+                options["use_audio_in_video"] = load_audio_from_video
         chats, is_batched = read_chats(conversation, rules)
         sounds: list[np.ndarray] = []
         if tokenize:

@@ -79,10 +79,10 @@ class VideoDataCollator:
         conversations = [self._from_caches(chat) for chat in chats]
         options = {
             "padding": True,
-            **self._media_kwargs(chats),
             **(self.processor_kwargs or {}),
             **{name: self._rng.choice(values) for name, values in (self.vary or {}).items()},
         }
+        options = {**self._media_kwargs(chats, options), **options}
         if self.frames is not None:
             # For videos only: images come as they are.
             done = {name: value for name, value in CACHED_FRAMES_KWARGS.items() if self._does(name)}
@@ -168,9 +168,13 @@ class VideoDataCollator:
         """Whether the video processor does that to frames; LinVT leaves their size to the image processor."""
         return bool(getattr(self.processor.video_processor, step, False))
 
-    def _media_kwargs(self, chats: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    def _hears_videos(self, options: Mapping[str, Any]) -> bool:
+        said = {**(options.get("audio_kwargs") or {}), **options}.get("use_audio_in_video")
+        return bool(getattr(self.processor, "use_audio_in_video", True) if said is None else said)
+
+    def _media_kwargs(self, chats: Sequence[Sequence[Mapping[str, Any]]], given: Mapping[str, Any]) -> dict[str, Any]:
         options: dict[str, Any] = {}
-        if self.sounds is not None and _videos(chats):
+        if self.sounds is not None and _videos(chats) and self._hears_videos(given):
             # One entry per video, in reading order through the whole batch.
             # What a file without sound gets is the processor's matter, so that one is named instead.
             sounds = ((path, self.sounds[path]) for path in _videos(chats))
