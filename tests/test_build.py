@@ -23,6 +23,8 @@ from transformers import (
 from hf_videollm import CheckpointError, build_checkpoint
 from hf_videollm.build.designs import DESIGNS
 from hf_videollm.build.joining import check_text as refuse_other_logits
+from hf_videollm.hub.convert_ftfv_sources import read_language
+from hf_videollm.hub.convert_iva import convert_iva
 from hf_videollm.models.chat_template_language_model import has_tags
 
 # LLaVA, which LinVT is put before, has a plain head, and wants its embedding by a name that GPT-2 has not.
@@ -199,6 +201,20 @@ def test_other_logits_are_refused(sources: Sources) -> None:
     other.model.norm.weight.mul_(1.01)
     with pytest.raises(CheckpointError, match="Qwen2ForCausalLM does more to its logits than a linear head"):
         refuse_other_logits(other, llm, set())
+
+
+def test_conversions_look_at_the_logits_too(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IVA compares them; FTFV, which holds no language model, asks whether it knows what the family does."""
+    arguments = {"vision": sources("clip"), "language_model": sources("cohere"), "num_insertions": 0}
+    convert_iva(destination=tmp_path / "out", **arguments)
+    read_language(sources("cohere"), tmp_path)
+    # The control: without the rule of the family, they would be others.
+    monkeypatch.setattr("hf_videollm.models.head_video_llm.FACTORS", {})
+    with pytest.raises(CheckpointError, match="CohereForCausalLM does more to its logits"):
+        convert_iva(destination=tmp_path / "other", **arguments)
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(CheckpointError, match=r"does something to its logits \(logit_scale is 0.25\)"):
+        read_language(sources("cohere"), tmp_path)
 
 
 BOTH = {"vision": "clip", "language_model": "qwen2"}

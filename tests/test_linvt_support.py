@@ -10,7 +10,7 @@ import pytest
 from transformers.masking_utils import create_masks_for_generate
 
 from hf_videollm.models.generation_linvt import LinVTGenerationMixin
-from hf_videollm.models.linvt_backbones import ADDED_FEATURES, CAPPED_LOGITS, FRAME_CALLS, REFUSED, TYPE_RULES
+from hf_videollm.models.linvt_backbones import ADDED_FEATURES, FRAME_CALLS, REFUSED, TYPE_RULES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -40,7 +40,7 @@ def test_every_family_of_the_tests_stands_in_the_document(tool: ModuleType) -> N
     assert len(families) >= 20
     assert {row[0] for row in works.values()} == {"yes"}
     assert {row[2] for row in works.values()} == {"bitwise"}
-    assert FRAME_CALLS.keys() | TYPE_RULES.keys() | ADDED_FEATURES | CAPPED_LOGITS <= families
+    assert FRAME_CALLS.keys() | TYPE_RULES.keys() | ADDED_FEATURES <= families
     assert {name: row[0] for name, row in refused.items()} == tool.REFUSED_CLASSES
     assert REFUSED.keys() <= set(tool.REFUSED_CLASSES.values())
     assert deepstack.keys() == {name for name, row in notes.items() if "deepstack" in row[1]}

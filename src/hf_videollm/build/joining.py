@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..hub.conversion import ByteCounter, Progress, check_space
-from ..hub.parts import put_in, size_queries, start_parts
+from ..hub.parts import check_text, put_in, size_queries, start_parts
 from ..hub.stream import TensorPlan, write_sharded
 from ..models.configuration_video_llm import patch_grid
 from ..models.media_errors import CheckpointError
@@ -33,33 +33,6 @@ def join(design: Design, config: Any, tower: Any, language: Any, audio: Any, see
     new_parameters = start_parts(model.model, parts, seed, language.dtype)
     size_queries(model.model)
     return model.eval(), new_parameters
-
-
-@torch.no_grad()
-def check_text(model: Any, language: Any, placeholders: set[int]) -> None:
-    """The model answers text as its language model does: a few tokens give the same logits, bit by bit.
-
-    Args:
-        placeholders: ids that are no text.
-
-    Raises:
-        CheckpointError: the language model does more than the design would ask of it.
-    """
-    name = type(language).__name__
-    numbers = torch.linspace(0, language.get_input_embeddings().num_embeddings - 1, 12).long().tolist()
-    ids = torch.tensor([[number for number in numbers if number not in placeholders]])
-    expected = language(input_ids=ids).logits
-    try:
-        found = model(input_ids=ids).logits
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{name} cannot be fed with embeddings ({reason}): use a LLaMA-like one.") from error
-    if not torch.equal(found, expected):
-        worst = (found.float() - expected.float()).abs().max().item()
-        raise CheckpointError(
-            f"{name} does more to its logits than a linear head (they would differ by {worst:.2g}): use a LLaMA-like "
-            "language model."
-        )
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..models.configuration_ftfv import FtfvConfig
 from ..models.configuration_qwen_vl_vision import QwenVLVisionConfig
+from ..models.head_video_llm import unknown_logit_field
 from ..models.media_errors import CheckpointError
 from .convert_ftfv_keys import VISUAL
 from .parts import read_language_config
@@ -93,9 +94,16 @@ def read_language(folder: Path, workspace: Path) -> Language:
     """Configuration and headers of the language model; code that the folder may carry is never run.
 
     Raises:
-        CheckpointError: it is no causal language model of transformers, or a file is missing or damaged.
+        CheckpointError: it is no causal language model of transformers, does something behind its head that FTFV does
+            not know, or a file is missing or damaged.
     """
     config, raw = read_language_config(folder)
+    # The weights are copied one by one, so there is no language model here whose logits could be compared.
+    if (name := unknown_logit_field(config)) is not None:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: a {config.model_type!r} does something to its logits ({name} is "
+            f"{getattr(config, name)}) that FTFV does not know: use a LLaMA-like language model."
+        )
     weights = scan_any_weights(folder, workspace)
     if weights is None:
         raise CheckpointError(f"{folder} has no weights: download the language model again with all its files.")

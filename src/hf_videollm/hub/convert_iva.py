@@ -23,6 +23,7 @@ from .conversion import check_places, parse_dtype, pixel_options
 from .conversion_report import Rows, WrittenReport
 from .parts import (
     IMAGE_PROCESSORS,
+    check_text,
     language_generation_config,
     load_language_model,
     load_tower,
@@ -128,6 +129,7 @@ def convert_iva(
         language = load_language_model(language_folder, text_config, wanted or "auto")
         tower = load_tower(vision_folder, config.vision_config, language.dtype)
         model, new_parameters = _join(config, tower, language, seed)
+        check_text(model, language, set(ids.values()))
         model.generation_config = generation_config
         model.save_pretrained(folder, save_original_format=False, max_shard_size=max_shard_size)
         _build_processor(config, words).save_pretrained(folder)
@@ -177,7 +179,7 @@ def _join(config: IvaConfig, tower: Any, language: Any, seed: int) -> tuple[IvaF
     parts = [getattr(model.model, name) for name in NEW_PARTS if hasattr(model.model, name)]
     new_parameters = start_parts(model.model, parts, seed, language.dtype)
     size_queries(model.model)
-    return model, new_parameters
+    return model.eval(), new_parameters
 
 
 def _build_processor(config: IvaConfig, tokenizer: Any) -> IvaProcessor:

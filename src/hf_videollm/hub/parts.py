@@ -182,6 +182,33 @@ def put_in(model: Any, tower: Any, language: Any) -> None:
     model.model.vision_tower, model.model.language_model, model.lm_head = tower, base, head
 
 
+@torch.no_grad()
+def check_text(model: Any, language: Any, placeholders: set[int]) -> None:
+    """The model answers text as its language model does: a few tokens give the same logits, bit by bit.
+
+    Args:
+        placeholders: ids that are no text.
+
+    Raises:
+        CheckpointError: the language model does more than the design would ask of it.
+    """
+    name = type(language).__name__
+    numbers = torch.linspace(0, language.get_input_embeddings().num_embeddings - 1, 12).long().tolist()
+    ids = torch.tensor([[number for number in numbers if number not in placeholders]])
+    expected = language(input_ids=ids).logits
+    try:
+        found = model(input_ids=ids).logits
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{name} cannot be fed with embeddings ({reason}): use a LLaMA-like one.") from error
+    if not torch.equal(found, expected):
+        worst = (found.float() - expected.float()).abs().max().item()
+        raise CheckpointError(
+            f"{name} does more to its logits than a linear head (they would differ by {worst:.2g}): use a LLaMA-like "
+            "language model."
+        )
+
+
 def start_parts(model: Any, parts: Iterable[nn.Module], seed: int, dtype: torch.dtype) -> int:
     """Give parts that have no weights yet those that a new model of the design has, and return how many.
 
@@ -249,6 +276,7 @@ def language_generation_config(
 __all__ = [
     "IMAGE_PROCESSORS",
     "SAMPLING",
+    "check_text",
     "language_generation_config",
     "load_language_model",
     "load_part",

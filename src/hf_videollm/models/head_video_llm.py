@@ -1,9 +1,58 @@
 """The language-model head over a base model, what follows it, and where transformers finds the embeddings of both."""
 
+import re
 from typing import Any
 
 import torch
 from torch import nn
+
+# Model type -> the field with the number, as read in the forward of each family in transformers. The same name does not
+# say the same: HyperCLOVA X multiplies by the field that Granite divides by, and LLaVA never looks at Gemma's.
+FACTORS: dict[str, str] = {
+    "cohere": "logit_scale",
+    "cohere2": "logit_scale",
+    "cohere2_moe": "logit_scale",
+    "cohere_compass": "logit_scale",
+    "cohere_compass_text": "logit_scale",
+    "falcon_h1": "lm_head_multiplier",
+    "hyperclovax": "logits_scaling",
+    "hyperclovax_vision_v2": "logits_scaling",
+    "muse_glimmer": "output_multiplier",
+    "muse_spark": "output_multiplier",
+}
+DIVISORS: dict[str, str] = {
+    "granite": "logits_scaling",
+    "granite4_vision": "logits_scaling",
+    "granite_docling": "logits_scaling",
+    "granite_swa": "logits_scaling",
+    "granitemoe": "logits_scaling",
+    "granitemoe_swa": "logits_scaling",
+    "granitemoehybrid": "logits_scaling",
+    "granitemoeshared": "logits_scaling",
+    # Before its head, which has no bias.
+    "minicpm3": "logits_scaling",
+}
+BOUNDS: dict[str, str] = {
+    "beam": "final_logit_softcapping",
+    "gemma2": "final_logit_softcapping",
+    "gemma3_text": "final_logit_softcapping",
+    "gemma3n_text": "final_logit_softcapping",
+    "gemma4": "final_logit_softcapping",
+    "gemma4_text": "final_logit_softcapping",
+    "gemma4_unified": "final_logit_softcapping",
+    "gemma4_unified_text": "final_logit_softcapping",
+    "muse_glimmer": "final_logit_softcapping",
+    "muse_spark": "final_logit_softcapping",
+    "nanochat": "final_logit_softcapping",
+    "paligemma": "final_logit_softcapping",
+    "recurrent_gemma": "logits_soft_cap",
+    "vaultgemma": "final_logit_softcapping",
+}
+# Have such a field, which their forward does not read.
+PLAIN = ("mpt",)
+LOGIT_FIELD = re.compile(
+    r"logits?_(scal\w+|mup\w*|soft_?cap\w*)|(final|output)_logits?_soft_?cap\w*|(lm_head|output)_multiplier"
+)
 
 
 class LanguageHeadMixin:
@@ -39,20 +88,35 @@ class LanguageHeadMixin:
         self.lm_head = new_embeddings
 
 
-def scale_logits(logits: torch.Tensor, text_config: Any) -> torch.Tensor:
-    """What some language models do behind their head: Cohere multiplies, Granite divides, Gemma bounds.
+def scale_logits(logits: torch.Tensor, text_config: Any, model_type: str | None = None) -> torch.Tensor:
+    """What some models do behind their head: multiply, divide, and bound their logits, in this order.
 
     Args:
         logits: `(batch, length, vocab_size)`.
-        text_config: of the language model.
+        text_config: of the language model, which holds the numbers.
+        model_type: of the model whose head it is; the language model's own by default.
     """
-    if (factor := getattr(text_config, "logit_scale", None)) is not None:
+    family = model_type or text_config.model_type
+    if (factor := _number(text_config, FACTORS.get(family))) is not None:
         logits = logits * factor
-    if (divisor := getattr(text_config, "logits_scaling", None)) is not None:
+    if (divisor := _number(text_config, DIVISORS.get(family))) is not None:
         logits = logits / divisor
-    if (bound := getattr(text_config, "final_logit_softcapping", None)) is not None:
+    if (bound := _number(text_config, BOUNDS.get(family))) is not None:
         logits = (logits / bound).tanh() * bound
     return logits
 
 
-__all__ = ["LanguageHeadMixin", "scale_logits"]
+def unknown_logit_field(text_config: Any) -> str | None:
+    """A field of a language model's configuration that looks like something behind its head, and has no rule here."""
+    if text_config.model_type in {*FACTORS, *DIVISORS, *BOUNDS, *PLAIN}:
+        return None
+    fields = (name for name in text_config.to_dict() if LOGIT_FIELD.fullmatch(name))
+    return next((name for name in fields if _number(text_config, name) not in (None, 1)), None)
+
+
+def _number(config: Any, name: str | None) -> float | int | None:
+    value = None if name is None else getattr(config, name, None)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+__all__ = ["LanguageHeadMixin", "scale_logits", "unknown_logit_field"]

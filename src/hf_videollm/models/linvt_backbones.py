@@ -75,9 +75,6 @@ TYPE_RULES: dict[str, TypeRule] = {
 # Features are added to the embedding of the placeholder, instead of taking its place.
 ADDED_FEATURES = frozenset({"molmo2"})
 
-# The head bounds its logits, if the configuration of the language model says by how much.
-CAPPED_LOGITS = frozenset({"paligemma"})
-
 # Model type -> what LinVT would do wrong.
 TILED = "its image processor cuts every frame into tiles, which its model counts on, and nothing switches them off"
 REFUSED: dict[str, str] = {
@@ -472,7 +469,6 @@ def prompt_positions(
 
 __all__ = [
     "ADDED_FEATURES",
-    "CAPPED_LOGITS",
     "FRAME_CALLS",
     "REFUSED",
     "TYPE_RULES",

@@ -23,11 +23,10 @@ from .blank_media import reach
 from .checkpoint_linvt import AdapterRefusalMixin, LinVTCheckpointMixin, hub_options
 from .configuration_linvt import LinVTConfig
 from .generation_linvt import LinVTGenerationMixin, has_videos, split_media
-from .head_video_llm import LanguageHeadMixin
+from .head_video_llm import LanguageHeadMixin, scale_logits
 from .linvt_aggregator import LinVTAggregator
 from .linvt_backbones import (
     ADDED_FEATURES,
-    CAPPED_LOGITS,
     TYPE_RULES,
     VisualFeatures,
     check_backbone,
@@ -607,7 +606,10 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self._cap(self.lm_head(outputs.last_hidden_state[:, kept]))
+        # By the image-LLM, not by its language model: a LLaVA leaves out what its language model would do alone.
+        family = self.model.backbone.config.model_type
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        logits = scale_logits(logits, self.config.get_text_config(), family)
         loss = None
         if labels is not None:
             vocab_size = self.config.get_text_config().vocab_size
@@ -619,12 +621,6 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
             attentions=outputs.attentions,
             **{CACHE_NAME: cache_of(outputs)},
         )
-
-    def _cap(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.model.backbone.config.model_type not in CAPPED_LOGITS:
-            return logits
-        bound = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
-        return logits if bound is None else (logits / bound).tanh() * bound
 
 
 def _groups_of(keys: list[int]) -> list[list[int]]:
