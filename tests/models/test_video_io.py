@@ -10,6 +10,7 @@ import warnings
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -32,6 +33,7 @@ import hf_videollm
 from hf_videollm.models.video_io import (
     MissingBackend,
     available_backends,
+    load_audio,
     load_video,
     probe_video,
 )
@@ -245,11 +247,41 @@ def test_variable_frame_rate_goes_by_timestamps(tmp_path: Path, backend: str) ->
         ({"sample_indices_fn": pick(90)}, "go from 0 to 89"),
         ({"sample_indices_fn": pick(-1, 3)}, "-1 to 3"),
         ({"sample_indices_fn": pick()}, "no frames"),
+        *(({"num_frames": value}, "num_frames=") for value in (4.0, "4", True, [4], np.float32(4))),
+        *(
+            ({"sample_indices_fn": pick(*value)}, "sample_indices_fn must")
+            for value in ("12", [None], [np.nan], [[1], []])
+        ),
+        ({"sample_indices_fn": pick(True, False, True)}, "flatnonzero"),
+        ({"sample_indices_fn": 5}, "sample_indices_fn=5"),
+        ({"frame_fn": "resize"}, "frame_fn='resize'"),
+        ({"allowed_hosts": 5}, "allowed_hosts=5"),
+        ({"allowed_hosts": [5]}, "allowed_hosts holds 5"),
     ],
 )
 def test_wrong_arguments_are_named(clip: Path, arguments: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        load_video(clip, **arguments)
+    """For every source, whether or not it would have been looked at, and by every function that takes the argument."""
+    given, pictures = set(arguments), list(np.zeros((90, 8, 8, 3), np.uint8))
+    of_files = {"start", "end"}
+    for source in (clip, pictures) if not given & of_files else (clip,):
+        with pytest.raises(ValueError, match=words) as caught:
+            load_video(source, **arguments)
+        assert "\n" not in str(caught.value)
+        if given <= {"backend", "on_decode_error", "allowed_hosts"}:
+            with pytest.raises(ValueError, match=words):
+                probe_video(source, **arguments)
+    if given <= {"on_decode_error", "allowed_hosts"}:
+        with pytest.raises(ValueError, match=words):
+            load_audio(clip, **arguments)
+
+
+@pytest.mark.parametrize("number", [4, np.int64(4), np.uint8(4)])
+def test_whole_numbers_of_every_type(clip: Path, number: Any) -> None:
+    """A control of the test above; numbers of frames may be floats, as many samplers return them."""
+    frames = load_video(clip, num_frames=number)[0]
+    assert len(frames) == 4
+    for sampler in (pick(number), pick(4.0), lambda metadata: torch.tensor([4]), lambda metadata: np.array([4])):
+        assert read_numbers(load_video(clip, sample_indices_fn=sampler, allowed_hosts=("example.org",))[0]) == [4]
 
 
 # --- pictures as shown ---------------------------------------------------------------------------------------------

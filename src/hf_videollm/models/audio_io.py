@@ -10,6 +10,7 @@ import numpy as np
 
 from .audio_clock import SoundClock, file_start, seek_before
 from .file_clock import may_reset
+from .media_addresses import host_names
 from .media_errors import (
     MAX_SAMPLING_RATE,
     CorruptMedia,
@@ -68,6 +69,7 @@ def load_audio(
     if is_frames(source):
         raise UnsupportedMedia("<frames>: pictures carry no sound; pass the file that holds it.")
     check_on_decode_error(on_decode_error)
+    allowed_hosts = sorted(host_names(allowed_hosts))
     if channel not in ("mean", "first"):
         raise ValueError(f'channel={channel!r} is unknown; use "mean" or "first".')
     deadline = Deadline(limits.timeout)

@@ -51,8 +51,10 @@ def host_names(allowed_hosts: Iterable[str] | str | None) -> set[str]:
     """The hosts that a user allowed, each as `ascii_host` writes it. A string is one host.
 
     Raises:
-        UnsafeURL: an entry is no name of a host.
+        UnsafeURL: these are no names, or an entry is no name of a host.
     """
+    if allowed_hosts is not None and not isinstance(allowed_hosts, Iterable):
+        raise UnsafeURL(f"allowed_hosts={allowed_hosts!r}: give names of hosts, as ['example.org'].")
     entries: Iterable[Any] = (allowed_hosts,) if isinstance(allowed_hosts, str) else allowed_hosts or ()
     hosts = set()
     for entry in entries:

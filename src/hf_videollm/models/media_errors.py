@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from types import FrameType
 from typing import Any
 
@@ -179,8 +179,12 @@ class MediaLimits:
 
 
 def check_num_frames(num_frames: int | None) -> None:
-    """Raises `ValueError` when no frame, or fewer, is asked for."""
-    if num_frames is not None and num_frames < 1:
+    """Raises `ValueError` when this is no whole number, or no frame, or fewer, is asked for."""
+    if num_frames is None:
+        return
+    if not isinstance(num_frames, Integral) or isinstance(num_frames, bool):
+        raise ValueError(f"num_frames={num_frames!r}: give a whole number of frames.")
+    if num_frames < 1:
         raise ValueError(f"num_frames={num_frames}: at least one frame must be asked for.")
 
 

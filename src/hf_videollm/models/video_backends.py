@@ -45,6 +45,12 @@ def is_usable(backend: str) -> bool:
     return True
 
 
+def check_backend(backend: str) -> None:
+    """Raises `ValueError` when there is no such backend."""
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f'backend={backend!r} is unknown; use "auto", "pyav", "decord" or "torchcodec".')
+
+
 def _import_decord() -> Any:
     if not _is_of_package("decord"):
         raise MissingBackend(
@@ -114,8 +120,7 @@ def open_reader(
         MissingBackend: the backend named is not usable here; ValueError: there is no such backend.
         UnsupportedMedia, NoVideoStream, CorruptMedia, MediaTooLarge: see the names.
     """
-    if backend not in ("auto", *BACKENDS):
-        raise ValueError(f'backend={backend!r} is unknown; use "auto", "pyav", "decord" or "torchcodec".')
+    check_backend(backend)
     if backend == "auto":
         backend = next((name for name in BACKENDS if is_usable(name)), "pyav")
     _PROBES[backend]()

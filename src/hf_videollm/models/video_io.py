@@ -19,6 +19,7 @@ import numpy as np
 from transformers.video_utils import VideoMetadata
 
 from .audio_io import load_audio
+from .media_addresses import host_names
 from .media_errors import (
     CheckpointError,
     CorruptMedia,
@@ -40,7 +41,7 @@ from .media_errors import (
 from .media_frames import FrameList
 from .media_source import MediaHandle, VideoSource, is_frames, open_media, source_name
 from .option_names import names_options
-from .video_backends import available_backends, is_usable, open_reader
+from .video_backends import available_backends, check_backend, is_usable, open_reader
 from .video_clip import TIME_SLACK, Clip, DecodingStopped, FrameCountChanged, FrameReader
 
 __all__ = [
@@ -141,8 +142,9 @@ def load_video(
         ValueError: a wrong argument, among them frame numbers outside of the clip.
     """
     check_num_frames(num_frames)
-    check_on_decode_error(on_decode_error)
     check_interval(start, end)
+    _check_functions(sample_indices_fn=sample_indices_fn, frame_fn=frame_fn)
+    allowed_hosts = _checked_reading(backend, allowed_hosts, on_decode_error)
     if num_frames is not None and num_frames > limits.max_frames:
         # Before the list of their numbers fills the memory.
         limits.check_result(source_name(source), num_frames, 1, 1)
@@ -178,11 +180,25 @@ def probe_video(
 
     `frames_indices` is None. Arguments and errors as in `load_video`.
     """
+    allowed_hosts = _checked_reading(backend, allowed_hosts, on_decode_error)
     deadline = Deadline(limits.timeout)
     if is_frames(source):
         return _frame_metadata(FrameList(source, limits, deadline, allowed_hosts))
     with _opened(source, backend, limits, allowed_hosts, deadline, on_decode_error == "truncate") as (_, reader):
         return _metadata(reader.clip, reader.backend)
+
+
+def _checked_reading(backend: str, allowed_hosts: Sequence[str], on_decode_error: str) -> list[str]:
+    """The hosts; what is wrong is told for every source, also where it would not be looked at."""
+    check_backend(backend)
+    check_on_decode_error(on_decode_error)
+    return sorted(host_names(allowed_hosts))
+
+
+def _check_functions(**functions: Any) -> None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ValueError(f"{name}={function!r}: give a function.")
 
 
 @contextmanager
@@ -201,7 +217,7 @@ class _Uniform:
     """The sampler of `num_frames`: the middle of each of n equal parts; all frames when n is None."""
 
     def __init__(self, num_frames: int | None) -> None:
-        self.num_frames = num_frames
+        self.num_frames = None if num_frames is None else int(num_frames)
 
     def __call__(self, metadata: VideoMetadata) -> list[int]:
         total, wanted = metadata.total_num_frames, self.num_frames
@@ -312,8 +328,15 @@ def _shown_until(clip: Clip, count: int) -> float:
 
 def _asked_for(sampler: Callable[..., Any], metadata: VideoMetadata, name: str) -> list[int]:
     """The sampler's answer as a checked list of frame numbers."""
-    indices = [int(i) for i in np.asarray(sampler(metadata=metadata)).reshape(-1)]
-    total = metadata.total_num_frames
+    total, answer = metadata.total_num_frames, sampler(metadata=metadata)
+    try:
+        numbers = np.asarray(answer).reshape(-1)
+    except (TypeError, ValueError):  # of lists of several lengths, of tensors on a GPU
+        numbers = np.array([None])
+    if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+        mask = " True and False do not choose: give np.flatnonzero(mask)." if numbers.dtype.kind == "b" else ""
+        raise ValueError(f"{name}: sample_indices_fn must return frame numbers, as a list or an array.{mask}")
+    indices = [int(i) for i in numbers]
     if not indices:
         raise ValueError(f"{name}: the sampler chose no frames of {total}; choose at least one.")
     if min(indices) < 0 or max(indices) >= total:
