@@ -84,6 +84,10 @@ WRONG = [
 ]
 
 
+# Words of messages about arguments of Python functions, which are translated where they are not the user's own.
+PYTHON_WORDS = ["num_frames", "fps=8", "start=3", "max_frames", "lora_alpha", "missing_audio=skip", "sampling=shots"]
+
+
 @pytest.fixture
 def places(clips: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Files and folders that are wrong in one way each; the working folder is theirs."""
@@ -117,6 +121,29 @@ def test_wrong_input_is_one_line_that_names_it(
     cli: Callable[..., Any], places: dict[str, str], line: str, named: str
 ) -> None:
     assert named in run(cli, line, places)
+
+
+@pytest.mark.parametrize("word", PYTHON_WORDS)
+def test_what_the_user_wrote_stays_as_it_is(cli: Callable[..., Any], places: dict[str, str], word: str) -> None:
+    for name in (f"{word}.mp4", f"data/{word}/clip.mp4", f"/data/{word}/{word}", f"./{word}-num_frames.mp4"):
+        assert run(cli, f"ask {name} Q", places) == f"error: {name}: no such file; check the path.\n"
+        assert name in run(cli, f"ask {{clip}} Q --model=./{name}", places)
+    text = f"{word}.mp4"
+    Path(text).write_text("this is no video")
+    assert run(cli, f"ask {text} Q", places).startswith(f"error: {text}: not a video")
+
+
+@pytest.mark.parametrize("word", PYTHON_WORDS)
+def test_the_test_above_translates_other_words(cli: Callable[..., Any], places: dict[str, str], word: str) -> None:
+    """A control: beside a name that is left alone, the message is in words of options."""
+    line = run(cli, f"ask {word}.mp4 Q --fps 1 --frames 3", places)
+    assert "--frames and --fps exclude each other" in line
+
+
+@pytest.mark.parametrize("setting", ["foo", "num_frames", "num_frames=8 --set num_frames=9", "=3"])
+def test_messages_about_set_speak_of_fields(cli: Callable[..., Any], places: dict[str, str], setting: str) -> None:
+    line = run(cli, f"build pllava out --vision {{folder}} --llm {{folder}} --set {setting}", places)
+    assert "such as --set num_frames=8" in line
 
 
 @pytest.mark.parametrize(("line", "named"), BEFORE_A_MODEL_IS_LOADED)

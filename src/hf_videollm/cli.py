@@ -475,7 +475,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        _report(error)
+        _report(error, arguments)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -502,15 +502,16 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _report(error: Exception) -> None:
+def _report(error: Exception, arguments: list[str]) -> None:
     """One line on stderr; 2 for what the user can mend, 1 for what looks like our fault."""
     if hasattr(error, "format_message"):  # a usage error of click, whichever copy of click raised it
         command = getattr(getattr(error, "ctx", None), "command_path", None) or "hf-videollm"
         print(f"error: {error.format_message()} ({command} --help tells more)", file=sys.stderr)
         sys.exit(BAD_INPUT)
     message = " ".join(str(error).split()) or type(error).__name__
-    # What is said of a config.json speaks of its fields, not of options.
-    message = message if "config.json" in message else _in_words_of_options(message)
+    # What is said of a config.json, or of --set, speaks of its fields, not of options.
+    if "config.json" not in message and "--set" not in message:
+        message = _in_words_of_options(message, arguments)
     if isinstance(error, ValueError | OSError | ImportError | TypeError):
         print(f"error: {message}", file=sys.stderr)
         sys.exit(BAD_INPUT)
@@ -518,8 +519,29 @@ def _report(error: Exception) -> None:
     sys.exit(1)
 
 
-def _in_words_of_options(message: str) -> str:
-    """Errors name arguments of Python functions; on the command line they have other names."""
+def _in_words_of_options(message: str, arguments: list[str]) -> str:
+    """Errors name arguments of Python functions; on the command line they have other names.
+
+    What the user wrote, and what looks like such a name in it, stays as it is.
+    """
+    own = [text for text in _own_words(arguments) if _translated(text) != text]
+    for index, text in enumerate(own):
+        message = message.replace(text, f"\0{index}\0")
+    message = _translated(message)
+    for index, text in enumerate(own):
+        message = message.replace(f"\0{index}\0", text)
+    return message
+
+
+def _own_words(arguments: list[str]) -> list[str]:
+    """The arguments, what stands behind their = and between their slashes; the longest first."""
+    words = {" ".join(argument.split()) for argument in arguments}
+    words |= {word.partition("=")[2] for word in words if word.startswith("--")}
+    words |= {part for word in words for part in re.split(r"[/\\]", word)}
+    return sorted((word for word in words if word), key=len, reverse=True)
+
+
+def _translated(message: str) -> str:
     for pattern, option in (
         (r'pass on_decode_error="truncate"', "pass --on-decode-error truncate"),
         (r"allowed_hosts=[(\[][^)\]]*[)\]]", "--allow-host HOST"),
