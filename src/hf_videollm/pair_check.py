@@ -25,6 +25,10 @@ def check_pair(config: Any, processor: Any, num_rows: int | None = None) -> None
     if not hasattr(config, "num_video_tokens"):
         # XGen-MM, an image-LLM.
         _compare({"image_token_id": (getattr(processor, "image_token_id", None), config.image_token_id)})
+        if hasattr(config, "num_query_tokens"):
+            counts = (getattr(processor, "num_query_tokens", None), config.num_query_tokens)
+            _compare({"number of query tokens": counts})
+        _compare(_sizes(config, processor))
         return
     if not hasattr(processor, "video_processor"):
         raise ValueError(f"{type(processor).__name__} reads no videos: pass the processor of the model's own design.")
@@ -73,7 +77,10 @@ def _sizes(config: Any, processor: Any) -> Facts:
     expected = _pair(getattr(vision, "image_size", None))
     is_fixed = config.model_type in GRID_DESIGNS or getattr(vision, "model_type", None) in FIXED_TOWERS
     if expected is not None and is_fixed:
-        parts = {"images": getattr(processor, "image_processor", None), "frames": processor.video_processor}
+        parts = {
+            "images": getattr(processor, "image_processor", None),
+            "frames": getattr(processor, "video_processor", None),
+        }
         for name, part in parts.items():
             # LinVT's video processor leaves the size to the image processor.
             if name == "images" or not hasattr(config, "backbone_config"):

@@ -37,6 +37,7 @@ from hf_videollm import (
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 from hf_videollm.models.processing_linvt import LinVTProcessor
 from hf_videollm.models.transformers_compat import enable_checkpointing
+from hf_videollm.pair_check import check_pair
 
 NAME, TOKENS = "xgen_mm", 5
 CONFIG: dict[str, Any] = {
@@ -218,6 +219,49 @@ def test_prompts_are_those_of_the_public_training_code() -> None:
     )
     trained = [token for token, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
     assert processor.tokenizer.decode(trained).replace(" ", "") == "Yes.<|end|>\n"
+
+
+def test_what_is_passed_in_stays_as_it_is() -> None:
+    text = AutoConfig.for_model(**CONFIG["text_config"])
+    before = text.to_dict()
+    config = AutoConfig.for_model(NAME, **{**CONFIG, "text_config": text})
+    written = config.to_dict()
+    for model in (XgenMMForConditionalGeneration(config), XgenMMModel(config)):
+        model.resize_token_embeddings(150)
+        model.set_attn_implementation("eager")
+        assert model.config.text_config.vocab_size == len(model.get_input_embeddings().weight) == 150
+        assert model.config.text_config is model.get_decoder().config
+        assert config.to_dict() == written
+        assert text.to_dict() == before
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_the_head_is_tied_as_in_the_language_model(is_tied: bool, tmp_path: Path) -> None:
+    text = {**CONFIG["text_config"], "tie_word_embeddings": is_tied}
+    model = make_model(text_config=text, lm_head_bias=False)
+    assert (model.lm_head.weight is model.get_input_embeddings().weight) is is_tied
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert (again.lm_head.weight is again.get_input_embeddings().weight) is is_tied
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+    # What is said goes before what follows, in a file as well, and a file of old says nothing where it is not.
+    other = AutoConfig.for_model(NAME, **{**CONFIG, "text_config": text}, tie_word_embeddings=not is_tied)
+    other.save_pretrained(tmp_path / "other")
+    assert AutoConfig.from_pretrained(tmp_path / "other").tie_word_embeddings is not is_tied
+    content = json.loads((tmp_path / "other" / "config.json").read_text())
+    content.pop("tie_word_embeddings", None)
+    (tmp_path / "other" / "config.json").write_text(json.dumps(content))
+    assert AutoConfig.from_pretrained(tmp_path / "other").tie_word_embeddings is False
+
+
+def test_a_processor_of_another_model_is_refused() -> None:
+    check_pair(make_model().config, make_processor())
+    config, processor = make_model(num_query_tokens=TOKENS + 1).config, make_processor()
+    with pytest.raises(ValueError, match=rf"number of query tokens is {TOKENS}, the model's {TOKENS + 1}"):
+        check_pair(config, processor)
+    processor.image_processor.size = {"height": 48, "width": 48}
+    with pytest.raises(ValueError, match=r"size of images \(height, width\) is \(48, 48\), the model's \(56, 56\)"):
+        check_pair(make_model().config, processor)
 
 
 @torch.no_grad()

@@ -113,6 +113,7 @@ def read_source(folder: Path, vision_config: Path | None, has_head_bias: bool) -
             image_token_id=length,
             num_query_tokens=tokens.get("num_vis_tokens", DEFAULT_TOKENS),
             lm_head_bias=has_head_bias,
+            tie_word_embeddings=False,
         )
         config.validate()
     except (StrictDataclassError, ValueError, TypeError) as error:

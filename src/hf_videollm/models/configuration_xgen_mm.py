@@ -1,12 +1,13 @@
 """Configuration of XGen-MM, also called BLIP-3 (Xue et al., 2024): an image-LLM that transformers does not have."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .checkpoint_config import CheckedConfigMixin
+from .configuration_video_llm import copy_parts, has_tied_embeddings
 
 
 @strict
@@ -35,6 +36,8 @@ class XgenMMConfig(CheckedConfigMixin, PreTrainedConfig):
         Width of its MLPs, in widths of the tower.
     lm_head_bias (`bool`):
         The head adds a bias, as the released one does.
+    tie_word_embeddings (`bool`, *optional*):
+        The head is the embedding; what `text_config` says by default.
 
     Example:
 
@@ -87,11 +90,19 @@ class XgenMMConfig(CheckedConfigMixin, PreTrainedConfig):
     resampler_head_dim: int = 96
     resampler_mlp_ratio: int = 4
     lm_head_bias: bool = True
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """As in transformers; files that do not say whether the head is tied are of a time when none was."""
+        return super().from_dict({"tie_word_embeddings": False, **config_dict}, **kwargs)
 
     def __post_init__(self, **kwargs: Any) -> None:
+        copy_parts(self)
         saved_auto_map = kwargs.pop("auto_map", None) or {}
         super().__post_init__(**kwargs)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = has_tied_embeddings(self.text_config)
         self.auto_map = {**self.auto_classes, **saved_auto_map}
 
     def validate_architecture(self) -> None:

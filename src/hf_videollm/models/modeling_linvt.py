@@ -108,6 +108,8 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
             # As remote code, configuration and model are loaded apart, each with a configuration class of its own.
             AutoModel.register(type(config.backbone_config), XgenMMModel, exist_ok=True)
         self.backbone = AutoModel.from_config(config.backbone_config, **trust_of(config.backbone_config))
+        # XGen-MM copies the one that it is made of.
+        config.backbone_config = self.backbone.config
         check_backbone(self.backbone)
         self.cache_argument = cache_argument(self.backbone)
         self.linvt = LinVTModule(config.get_text_config().hidden_size, config.linvt_config)

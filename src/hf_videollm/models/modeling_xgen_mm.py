@@ -6,6 +6,7 @@ The resampler is that of the public code (salesforce/LAVIS, branch xgen-mm, `ope
 latents look at the patches and at themselves. One view of each image, at the size of the tower; no any-res.
 """
 
+import copy
 from typing import Any, ClassVar
 
 import torch
@@ -107,6 +108,8 @@ class XgenMMModel(XgenMMPreTrainedModel, LlavaModel):
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
     def __init__(self, config: XgenMMConfig) -> None:
+        # A model writes into its configuration (attention, type, vocab_size), also into those of its parts.
+        config = copy.deepcopy(config)
         # Not LLaVA's own, which would make a projector that has no configuration here.
         super(LlavaModel, self).__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config, **trust_of(config.vision_config))
@@ -147,8 +150,10 @@ class XgenMMForConditionalGeneration(XgenMMPreTrainedModel, LlavaForConditionalG
 
     def __init__(self, config: XgenMMConfig) -> None:
         # Not LLaVA's own, which would make a LLaVA first.
-        super(LlavaForConditionalGeneration, self).__init__(config)
-        self.model = XgenMMModel(config)
+        super(LlavaForConditionalGeneration, self).__init__(copy.deepcopy(config))
+        self.model = XgenMMModel(self.config)
+        # One configuration for both, which is a copy of the one that was passed in.
+        self.config = config = self.model.config
         text_config = config.text_config
         self.lm_head: nn.Module = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=config.lm_head_bias)
         self.post_init()
