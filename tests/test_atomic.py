@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from hf_videollm import atomic, atomic_claim, atomic_exchange
 from hf_videollm.atomic import DiskFullError, atomic_file, atomic_folder
-from hf_videollm.disk_full import full_disk_reason
+from hf_videollm.disk_full import full_disk_reason, name_full_disk
 
 ROOT = Path(__file__).parent
 
@@ -365,6 +365,34 @@ def test_a_full_disk_is_one_line_and_the_old_content_stays(
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "no"), ValueError("space"), SafetensorError("(os error 5)")])
 def test_other_errors_are_not_taken_for_a_full_disk(error: Exception) -> None:
     assert full_disk_reason(error) is None
+
+
+@pytest.mark.parametrize("place", ["elsewhere/copy", "model2/weights", "modelx", ".model/x"])
+def test_a_disk_that_is_full_elsewhere_is_named(tmp_path: Path, place: str) -> None:
+    """Room in the destination would help nobody when it is the one of temporary files that is full."""
+
+    def told(file: Path | None, destination: Path) -> str:
+        with pytest.raises(DiskFullError) as caught, name_full_disk(destination):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), None if file is None else str(file))
+        return str(caught.value)
+
+    other = tmp_path / place
+    told_elsewhere = told(other, tmp_path / "model")
+    assert f"(for {other})" in told_elsewhere
+    assert "choose a destination" not in told_elsewhere
+    # Control: what belongs to the destination, and what has no name, is told as the destination's.
+    for own in (None, tmp_path, tmp_path / "model", tmp_path / "model" / "x", tmp_path / ".model.partial" / "a" / "x"):
+        message = told(own, tmp_path / "model")
+        assert "(for" not in message
+        assert "or choose a destination on another disk" in message
+
+
+def test_what_a_library_says_of_a_full_disk_is_repeated(tmp_path: Path) -> None:
+    words = "unable to write to file </torch_1_2>: No space left on device (28)"
+    with pytest.raises(DiskFullError) as caught, name_full_disk(tmp_path / "model"):
+        raise RuntimeError(f"Caught RuntimeError in a worker.\nOriginal Traceback:\n  File x\nRuntimeError: {words}\n")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
