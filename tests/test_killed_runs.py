@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_videollm.training import resume
 from hf_videollm.training.resume import checkpoint_problem, last_whole_checkpoint, only_run
 
 PROGRAM = Path(__file__).with_name("kill_saves.py")
@@ -95,4 +96,27 @@ def test_two_live_trainings_never_share_a_folder(tmp_path: Path) -> None:
     # A lock that a killed run has left holds nobody up.
     (tmp_path / ".training.lock").touch()
     with only_run(tmp_path) as may_remove:
+        assert may_remove
+
+
+def test_a_lock_is_never_one_of_a_file_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run ends, and removes its lock, after this one has opened it."""
+    lock, removed = resume.try_lock, []
+
+    def lock_what_is_gone(descriptor: int) -> bool | None:
+        if not removed:
+            removed.append((tmp_path / ".training.lock").unlink())
+        return lock(descriptor)
+
+    monkeypatch.setattr(resume, "try_lock", lock_what_is_gone)
+    with only_run(tmp_path) as may_remove:
+        assert may_remove
+        assert removed
+        with pytest.raises(FileExistsError, match="Another run is training into"), only_run(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    # Control: without the second look there would be two.
+    removed.clear()
+    monkeypatch.setattr(resume, "is_same", lambda descriptor, path: True)
+    with only_run(tmp_path), only_run(tmp_path) as may_remove:
         assert may_remove

@@ -22,7 +22,7 @@ try:
 except ImportError:  # pragma: no cover  (Windows)
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Claim", "exists", "remove", "remove_dead_claims", "sync", "sync_tree", "try_lock"]
+__all__ = ["Claim", "exists", "is_same", "remove", "remove_dead_claims", "sync", "sync_tree", "try_lock"]
 
 FOLDER, LOCK, CONTENT, ASIDE = ".partial", ".lock", ".new", ".old"
 # Longest name that file systems take, less the dot and the word of the folder, and room for 8 digits of a hash.
@@ -64,7 +64,7 @@ class Claim:
             try:
                 os.write(descriptor, _identity(os.getpid()).encode())
                 # Another run may have found the file before it was locked, and removed it as one of a dead run.
-                if try_lock(descriptor) is not False and _is_same(descriptor, path):
+                if try_lock(descriptor) is not False and is_same(descriptor, path):
                     return cls(destination, token, descriptor)
             except BaseException:
                 os.close(descriptor)
@@ -118,7 +118,7 @@ def _remove_if_dead(destination: Path, token: str) -> None:
         locked = try_lock(descriptor)
         if locked is None:
             locked = _process_is_gone(os.read(descriptor, 4096).decode(errors="replace"))
-        if locked and _is_same(descriptor, path):
+        if locked and is_same(descriptor, path):
             _clear(destination, token)
     except OSError:  # not ours to change: it is no reason to fail
         return
@@ -182,7 +182,8 @@ def try_lock(descriptor: int) -> bool | None:
     return True
 
 
-def _is_same(descriptor: int, path: Path) -> bool:
+def is_same(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one that has the name `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hf_videollm.atomic_claim import try_lock
+from hf_videollm.atomic_claim import is_same, try_lock
 from hf_videollm.models.checkpoint_files import read_headers, read_weight_map
 from hf_videollm.models.media_errors import CheckpointError
 
@@ -104,16 +104,25 @@ def only_run(output: str | os.PathLike[str], is_writer: bool = True) -> Iterator
         return
     os.makedirs(output, exist_ok=True)
     path = Path(output, LOCK_NAME)
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        locked = try_lock(descriptor)
-        if locked is False:
-            raise FileExistsError(f"Another run is training into {output}: wait for it, or choose another output_dir.")
-        yield bool(locked)
-        if locked:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            locked = try_lock(descriptor)
+            if locked is False:
+                raise FileExistsError(
+                    f"Another run is training into {output}: wait for it, or choose another output_dir."
+                )
+            # Another run may have removed the file after it was opened here: its lock would keep nobody out.
+            if locked and not is_same(descriptor, path):
+                continue
+            try:
+                yield bool(locked)
+            finally:
+                if locked:
+                    path.unlink(missing_ok=True)
+            return
+        finally:
+            os.close(descriptor)
 
 
 def needed_files(trainer: Any) -> Sequence[str] | None:
