@@ -1,6 +1,8 @@
 """Designs put together from a tower and a language model of any family: nothing of either is lost."""
 
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from transformers import (
 from hf_videollm import CheckpointError, build_checkpoint
 from hf_videollm.build.designs import DESIGNS
 from hf_videollm.build.joining import check_text as refuse_other_logits
+from hf_videollm.hub import parts
 from hf_videollm.hub.convert_ftfv_sources import read_language
 from hf_videollm.hub.convert_iva import convert_iva
 from hf_videollm.models.chat_template_language_model import has_tags
@@ -154,6 +157,42 @@ def test_weights_stay_as_they_were_stored(tmp_path: Path, sources: Sources) -> N
     assert {kind for name, kind in types.items() if "vision_tower" in name} == {torch.float32}
     assert {kind for name, kind in types.items() if "vision_tower" not in name} == {torch.bfloat16}
     assert any("--dtype makes them one" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("design", ["pllava", "linvt", "linvt before an image-LLM", "convert iva"])
+def test_copies_of_pickles_grow_beside_the_destination(
+    design: str, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing as large as the weights goes to the system's folder for temporary files, which here is not there."""
+    folders = [sources("qwen2"), sources("clip")]
+    if design == "linvt before an image-LLM":
+        folders = [Path(write_llava(tmp_path / "llava"))]
+    pickled = [as_pickle(folder, tmp_path / "pickled" / folder.name) for folder in folders]
+    copied: list[Path] = []
+    copy = parts.as_safetensors
+    monkeypatch.setattr(parts, "as_safetensors", lambda *given: copied.append(copy(*given)) or copied[-1])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    out = tmp_path / "out"
+    if design == "convert iva":
+        convert_iva(pickled[1], pickled[0], out, num_insertions=1, num_query_tokens=2, adapter_hidden_size=24)
+    elif len(pickled) == 1:
+        build_checkpoint("linvt", out, image_llm=pickled[0], **SMALL["linvt"])
+    else:
+        build_checkpoint(design, out, vision=pickled[1], language_model=pickled[0], **SMALL[design])
+    assert len(copied) == len(pickled)
+    for folder in copied:
+        assert tmp_path / ".out.partial" in folder.parents, folder
+    assert not [path for path in out.iterdir() if path.is_dir()]
+    # Control: what asks the system for a temporary folder fails.
+    with pytest.raises(FileNotFoundError):
+        tempfile.mkdtemp()
+
+
+def as_pickle(folder: Path, destination: Path) -> Path:
+    shutil.copytree(folder, destination)
+    torch.save(load_file(destination / "model.safetensors"), destination / "pytorch_model.bin")
+    (destination / "model.safetensors").unlink()
+    return destination
 
 
 def test_linvt_before_an_image_llm(tmp_path: Path, clips: list[str]) -> None:

@@ -47,6 +47,7 @@ def make_linvt(
     options: Mapping[str, Any],
     dtype: torch.dtype | None,
     seed: int,
+    workspace: Path,
 ) -> Made:
     """LinVT before an image-LLM.
 
@@ -55,6 +56,7 @@ def make_linvt(
         options: fields of `LinVTConfig` and of `LinVTModuleConfig`.
         dtype: type of all weights; as they are stored when `None`.
         seed: of the new parts.
+        workspace: folder on the disk that will hold the result.
 
     Raises:
         CheckpointError: a source is something else, is damaged, or does not fit.
@@ -63,10 +65,10 @@ def make_linvt(
     notes: list[str] = []
     new_parameters = 0
     if "image_llm" in places:
-        image_llm, inner = read_image_llm(places["image_llm"], dtype)
+        image_llm, inner = read_image_llm(places["image_llm"], dtype, workspace)
         base = image_llm
     else:
-        image_llm, inner, base, new_parameters, notes = make_llava(design, places, dtype, seed)
+        image_llm, inner, base, new_parameters, notes = make_llava(design, places, dtype, seed, workspace)
         new_parts = ["multi_modal_projector"]
     module = {name: options[name] for name in options if name in LinVTModuleConfig.__dataclass_fields__}
     own = {name: value for name, value in options.items() if name not in module}
@@ -95,7 +97,7 @@ def make_linvt(
     )
 
 
-def read_image_llm(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+def read_image_llm(folder: Path, dtype: torch.dtype | None, workspace: Path) -> tuple[Any, Any]:
     """An image-LLM with its head and all its weights, and its processor.
 
     Raises:
@@ -107,7 +109,8 @@ def read_image_llm(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
             f"{folder / 'config.json'} describes a {config.model_type!r}, which is no image-LLM: pass the folder of "
             f"one ({EXAMPLES}), or a tower and a language model (--vision, --llm)."
         )
-    model = load_part(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)], folder, config, dtype or "auto")
+    model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    model = load_part(model_class, folder, config, workspace, dtype or "auto")
     try:
         return model, AutoProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
@@ -116,7 +119,7 @@ def read_image_llm(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
 
 
 def make_llava(
-    design: Design, places: Mapping[str, Path], dtype: torch.dtype | None, seed: int
+    design: Design, places: Mapping[str, Path], dtype: torch.dtype | None, seed: int, workspace: Path
 ) -> tuple[Any, Any, Any, int, list[str]]:
     """A LLaVA whose projector is new, its processor, its language model, the number of new values, and notes.
 
@@ -140,8 +143,8 @@ def make_llava(
         tie_word_embeddings=has_tied_embeddings(text_config),
         **design.follow(vision_config, text_config),
     )
-    language = load_language_model(folder, copy.deepcopy(text_config), dtype or "auto")
-    tower = load_tower(vision_folder, copy.deepcopy(vision_config), dtype or "auto")
+    language = load_language_model(folder, copy.deepcopy(text_config), workspace, dtype or "auto")
+    tower = load_tower(vision_folder, copy.deepcopy(vision_config), workspace, dtype or "auto")
     try:
         with torch.device("meta"):
             model = LlavaForConditionalGeneration(config)

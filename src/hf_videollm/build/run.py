@@ -112,7 +112,7 @@ def build_checkpoint(
         tempfile.TemporaryDirectory(dir=folder, prefix="work.") as workspace,
     ):
         if chosen.config.model_type == "linvt":
-            made = make_linvt(chosen, places, options, wanted, seed)
+            made = make_linvt(chosen, places, options, wanted, seed, Path(workspace))
         else:
             made = make_video_llm(chosen, places, options, wanted, seed, Path(workspace))
         config = made.model.config

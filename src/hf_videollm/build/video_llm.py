@@ -69,8 +69,8 @@ def make_video_llm(
         needed = needed_bytes(design, config, dtype)
     check_space(workspace, needed)
     generation_config, more = build_generation_config(folder, raw, text_config, words)
-    language = load_language_model(folder, copy.deepcopy(text_config), wanted)
-    tower = load_tower(vision_folder, copy.deepcopy(vision_config), wanted)
+    language = load_language_model(folder, copy.deepcopy(text_config), workspace, wanted)
+    tower = load_tower(vision_folder, copy.deepcopy(vision_config), workspace, wanted)
     model, new_parameters = join(design, config, tower, language, audio, seed)
     check_text(model, language, set(ids.values()))
     check_tower(model.config.vision_config, vision_folder, lambda frames: count_features(model.model, frames))
@@ -132,7 +132,7 @@ def load_audio_tower(place: Path, dtype: torch.dtype | str, workspace: Path) -> 
             f"{place / 'config.json'} describes a {config.model_type!r}, which is no BEATs: pass Microsoft's .pt, or a "
             "folder of hf-videollm convert beats."
         )
-    return load_part(BeatsModel, place, config, dtype)
+    return load_part(BeatsModel, place, config, workspace, dtype)
 
 
 def needed_bytes(design: Design, config: Any, dtype: torch.dtype | None) -> int:

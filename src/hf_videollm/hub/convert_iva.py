@@ -6,6 +6,7 @@ appears complete or not at all.
 """
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,10 @@ def convert_iva(
     check_places(Path(destination), dict(places))
     vision_folder, language_folder = places["vision tower"], places["language model"]
 
-    with atomic_folder(Path(destination), overwrite=overwrite) as folder:
+    with (
+        atomic_folder(Path(destination), overwrite=overwrite) as folder,
+        tempfile.TemporaryDirectory(dir=folder, prefix="pickles.") as workspace,
+    ):
         text_config, raw = read_language_config(language_folder)
         words, ids, notes = _read_tokenizer(language_folder, tokenizer_folder, text_config.vocab_size)
         options = {f"{modality}_token_id": token_id for modality, token_id in ids.items()} | {
@@ -126,8 +130,8 @@ def convert_iva(
         }
         config = _build_config(read_vision_config(vision_folder, IMAGE_PROCESSORS), text_config, options)
         generation_config, more = language_generation_config(language_folder, raw, text_config, words)
-        language = load_language_model(language_folder, text_config, wanted or "auto")
-        tower = load_tower(vision_folder, config.vision_config, language.dtype)
+        language = load_language_model(language_folder, text_config, Path(workspace), wanted or "auto")
+        tower = load_tower(vision_folder, config.vision_config, Path(workspace), language.dtype)
         model, new_parameters = _join(config, tower, language, seed)
         check_text(model, language, set(ids.values()))
         model.generation_config = generation_config

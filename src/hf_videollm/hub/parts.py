@@ -100,30 +100,45 @@ def read_vision_config(folder: Path, known: Iterable[str] | None = None) -> Any:
     return found
 
 
-def load_language_model(folder: Path, config: Any, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
+def load_language_model(
+    folder: Path, config: Any, workspace: Path, dtype: torch.dtype | str = "auto"
+) -> PreTrainedModel:
     """A causal language model with all its weights.
 
+    Args:
+        workspace, dtype: see `load_part`.
+
     Raises:
         CheckpointError: see `load_part`.
     """
-    return load_part(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], folder, config, dtype)
+    return load_part(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], folder, config, workspace, dtype)
 
 
-def load_tower(folder: Path, config: Any, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
+def load_tower(folder: Path, config: Any, workspace: Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
     """A vision tower with all its weights; the text side of a CLIP or SigLIP is skipped.
 
+    Args:
+        workspace, dtype: see `load_part`.
+
     Raises:
         CheckpointError: see `load_part`.
     """
-    return load_part(MODEL_MAPPING[type(config)], folder, config, dtype, TEXT_SIDE)
+    return load_part(MODEL_MAPPING[type(config)], folder, config, workspace, dtype, TEXT_SIDE)
 
 
 def load_part(
-    model_class: Any, folder: Path, config: Any, dtype: torch.dtype | str, skipped: tuple[str, ...] = ()
+    model_class: Any,
+    folder: Path,
+    config: Any,
+    workspace: Path,
+    dtype: torch.dtype | str,
+    skipped: tuple[str, ...] = (),
 ) -> PreTrainedModel:
     """A model with all its weights.
 
     Args:
+        workspace: folder on the disk of the destination, for copies of pickles, which are as large as the weights. It
+            goes with a run that fails; of one that is killed, the next run finds it.
         dtype: `"auto"` keeps that in which they are stored.
         skipped: beginnings of names that the folder may hold besides.
 
@@ -132,9 +147,9 @@ def load_part(
     """
     try:
         # What is mapped from a copy stays there until the model goes.
-        with tempfile.TemporaryDirectory(prefix="hf_videollm_") as workspace:
+        with tempfile.TemporaryDirectory(prefix="copies.", dir=workspace) as copies:
             model, found = model_class.from_pretrained(
-                str(as_safetensors(folder, Path(workspace))),
+                str(as_safetensors(folder, Path(copies))),
                 config=config,
                 dtype=dtype,
                 output_loading_info=True,

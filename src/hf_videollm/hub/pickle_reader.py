@@ -139,13 +139,19 @@ def as_safetensors(folder: Path, workspace: Path) -> Path:
         CheckpointError: a file is missing or damaged, or a weight is NaN or infinite.
     """
     if not has_safetensors(folder) and (weights := scan_any_weights(folder, workspace)) is not None:
+        source = folder
         folder = Path(tempfile.mkdtemp(prefix="copy.", dir=workspace))
         files = sorted({tensor.file for tensor in weights.tensors.values()})
         names = {file: f"model-{number:05}-of-{len(files):05}.safetensors" for number, file in enumerate(files, 1)}
         for file, name in names.items():
             file.rename(folder / name)
         weight_map = {name: names[tensor.file] for name, tensor in weights.tensors.items()}
-        (folder / INDEX_NAME).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
+        # transformers asks for the metadata of an index, whatever there is in it.
+        index = {"metadata": {}, "weight_map": weight_map}
+        (folder / INDEX_NAME).write_text(json.dumps(index), encoding="utf-8")
+        if (config := source / "config.json").is_file():
+            # And reads in it how to generate, where nothing else says that.
+            shutil.copyfile(config, folder / config.name)
     check_values(check_headers(*find_weight_files(folder, {})))
     return folder
 
