@@ -299,3 +299,51 @@ def test_the_messages_of_the_user_stay_as_they_are(clips: list[str]) -> None:
         assert chat == before
         assert options == {"num_frames": 3}
         assert shown[0]["content"][0]["video_url"] == {"url": clips[0]}
+
+
+@pytest.mark.parametrize("kind", ["video", "image", "audio"])
+def test_nothing_beside_the_name_of_a_file_is_passed_over(kind: str, clips: list[str], picture: str) -> None:
+    design = "videollama2_av"
+    pipe, path = pipeline_of(design), picture if kind == "image" else clips[0]
+    content = Path(path).read_bytes()
+    expected = chat_inputs(design, {"type": kind, "path": path})
+    for stored in ({"path": path}, {"bytes": content}, {"bytes": content, "path": None, "start": None}):
+        sample = {"audio" if kind == "audio" else f"{kind}s": stored, "text": QUESTION["text"]}
+        for ours in (
+            chat_inputs(design, {"type": kind, kind: stored}),
+            pipe.preprocess({"messages": ask({"type": kind, kind: stored})})["row"],
+            pipe.preprocess(sample)["row"],
+        ):
+            assert ours.keys() >= {"input_ids"}
+            assert any(name.startswith(("pixel_values", "input_features")) for name in ours)
+        assert is_same(chat_inputs(design, {"type": kind, kind: stored}), expected)
+    for stored, words in (
+        ({"path": path, "start": 1}, "'start'"),
+        ({"bytes": content, "path": "a", "num_frames": 2}, "'num_frames'"),
+        ({"bytes": None}, "Cannot read"),
+        ({"bytes": None, "path": None}, "Cannot read"),
+    ):
+        sample = {"audio" if kind == "audio" else f"{kind}s": stored, "text": QUESTION["text"]}
+        for way in (
+            lambda stored, _: chat_inputs(design, {"type": kind, kind: stored}),
+            lambda stored, _: pipe.preprocess({"messages": ask({"type": kind, kind: stored})}),
+            lambda _, sample: pipe.preprocess(sample),
+        ):
+            with pytest.raises((TypeError, ValueError), match=words):
+                way(stored, sample)
+    if kind == "audio":
+        with pytest.raises((TypeError, ValueError), match="'start'"):
+            chat_inputs(design, {"type": kind, kind: {"array": [0.0] * 16000, "sampling_rate": 16000, "start": 1}})
+
+
+def test_rows_without_media_are_not_answered_blind(clips: list[str]) -> None:
+    pipe = pipeline_of("pllava")
+    for name in ("video_path", "Clip", "image_file", "audio_name", "all_videos_of_it"):
+        rows = datasets.Dataset.from_list([{name: clips[0], "question": "What?"}])
+        with pytest.raises(ValueError, match=f"{name}.*videos, video, images, image, audio"):
+            list(pipe(rows, max_new_tokens=1))
+    for row in (
+        {"video_path": None, "clip": "", "question": "What?", "source": "x"},
+        {"video": clips[0], "clip_name": "x", "question": "What?"},
+    ):
+        assert len(list(pipe(iter([row]), max_new_tokens=1))) == 1  # control

@@ -269,3 +269,83 @@ def test_a_saved_pipeline_is_complete(pipe: VideoTextToTextPipeline, clips: list
     pipe.save_pretrained(tmp_path)
     again = pipeline("video-text-to-text", model=str(tmp_path), device="cpu")
     assert again(clips[0], text=QUESTION, **GREEDY) == pipe(clips[0], text=QUESTION, **GREEDY)
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ({"num_frames": 2}, {"timeout": 50.0}, {"num_frames": 2, "timeout": 50.0}),
+    ({"num_frames": 2, "start": 0.5}, {"start": 1.0}, {"num_frames": 2, "start": 1.0}),
+    ({"num_frames": 2}, {"processor_kwargs": {"end": 1.0}}, {"num_frames": 2, "end": 1.0}),
+    ({"processor_kwargs": {"num_frames": 2}}, {"end": 1.0}, {"num_frames": 2, "end": 1.0}),
+    ({"videos_kwargs": {"num_frames": 2, "start": 0.5}}, {"num_frames": 3}, {"num_frames": 3, "start": 0.5}),
+    ({"videos_kwargs": {"num_frames": 2}}, {"videos_kwargs": {"start": 0.5}}, {"num_frames": 2, "start": 0.5}),
+    ({"num_frames": 2, "start": 0.5}, {"videos_kwargs": {"num_frames": 3}}, {"num_frames": 3, "start": 0.5}),
+    # Of two that exclude each other, that of the call.
+    ({"num_frames": 2, "start": 0.5}, {"fps": 2.0}, {"fps": 2.0, "start": 0.5}),
+    ({"fps": 2.0, "start": 0.5}, {"num_frames": 3}, {"num_frames": 3, "start": 0.5}),
+    ({"fps": 2.0}, {"videos_kwargs": {"num_frames": 3}}, {"num_frames": 3}),
+    ({"fps": 2.0}, {"num_frames": None}, {"fps": 2.0}),
+]
+
+
+@pytest.mark.parametrize(("made_with", "of_call", "expected"), CHANGES)
+def test_options_of_a_call_leave_the_others_of_the_pipeline(
+    pipe: VideoTextToTextPipeline,
+    clips: list[str],
+    made_with: dict[str, Any],
+    of_call: dict[str, Any],
+    expected: dict[str, Any],
+) -> None:
+    made = VideoTextToTextPipeline(model=pipe.model, processor=pipe.processor, **made_with)
+
+    def seen(given: VideoTextToTextPipeline, **options: Any) -> torch.Tensor:
+        rows: list[torch.Tensor] = []
+        process = type(given).preprocess
+
+        class Watched(VideoTextToTextPipeline):
+            def preprocess(self, inputs: Any = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
+                row = process(self, inputs, *args, **kwargs)
+                rows.append(row["row"]["pixel_values_videos"])
+                return row
+
+        given.__class__ = Watched
+        try:
+            given(clips[0], text=QUESTION, max_new_tokens=1, **options)
+        finally:
+            given.__class__ = VideoTextToTextPipeline
+        return rows[0]
+
+    plain = seen(made)
+    assert torch.equal(seen(made, **of_call), seen(pipe, **expected))
+    assert torch.equal(seen(made), plain)  # nothing of the call stays behind
+    assert not torch.equal(plain, seen(pipe))  # control: the options of the pipeline show
+
+
+def test_options_of_generation_of_a_call_leave_the_others(pipe: VideoTextToTextPipeline, clips: list[str]) -> None:
+    seen: list[dict[str, Any]] = []
+
+    class Watched(VideoTextToTextPipeline):
+        def _forward(self, model_inputs: Any, generate_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
+            seen.append(dict(generate_kwargs or {}))
+            return super()._forward(model_inputs, generate_kwargs)
+
+    fixed = {"generate_kwargs": {"max_new_tokens": 3, "do_sample": False}}
+    made = Watched(model=pipe.model, processor=pipe.processor, **fixed)
+    for of_call, expected in (
+        ({}, {"max_new_tokens": 3, "do_sample": False}),
+        ({"num_beams": 2}, {"max_new_tokens": 3, "do_sample": False, "num_beams": 2}),
+        ({"generate_kwargs": {"num_beams": 2}}, {"max_new_tokens": 3, "do_sample": False, "num_beams": 2}),
+        ({"max_new_tokens": 2}, {"max_new_tokens": 2, "do_sample": False}),
+        ({"generate_kwargs": {"max_new_tokens": 2}}, {"max_new_tokens": 2, "do_sample": False}),
+        ({}, {"max_new_tokens": 3, "do_sample": False}),
+    ):
+        result = made(clips[0], text=QUESTION, return_tensors=True, **of_call)
+        assert seen[-1] == expected
+        assert result
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        made(clips[0], text=QUESTION, max_new_tokens=2, generate_kwargs={"max_new_tokens": 2})
+    # The small tokenizer cannot look for strings to stop at.
+    _, forward, _ = made._sanitize_parameters(stop_sequence="zzz")
+    assert {"max_new_tokens": 3, "do_sample": False, "stop_strings": ["zzz"]}.items() <= forward[
+        "generate_kwargs"
+    ].items()
+    assert "stop_sequence" not in forward["generate_kwargs"]

@@ -73,6 +73,9 @@ def as_waveform(
         ValueError: the array is empty or holds NaN or infinity, or `sampling_rate` is absurd, or a file's.
         MediaError: the file cannot be read, or a limit is passed.
     """
+    if isinstance(sound, dict):
+        given = {name: value for name, value in sound.items() if value is not None}
+        refuse_unknown(given, SOUND_KEYS, "A dict of one sound", elsewhere=("audio_options",))
     sound = stored_media(sound)
     if hasattr(sound, "get_all_samples"):  # a torchcodec decoder that carries no file
         try:
@@ -81,10 +84,8 @@ def as_waveform(
             raise CorruptMedia("<decoder>: the sound cannot be decoded; pass the name of its file.") from None
         sound = {"array": samples.data.cpu().numpy(), "sampling_rate": samples.sample_rate}
     if isinstance(sound, dict):
-        given = {name: value for name, value in sound.items() if value is not None}
-        refuse_unknown(given, SOUND_KEYS, "A dict of one sound", elsewhere=("audio_options",))
-        if "sampling_rate" in given and "array" not in given:
-            refuse_rate_of_file(given.get("path") or given.get("bytes"))
+        if sound.get("sampling_rate") is not None and sound.get("array") is None:
+            refuse_rate_of_file(sound.get("path") or sound.get("bytes"))
         if sound.get("array") is not None:
             if sound.get("sampling_rate") is None:
                 raise UnsupportedMedia("Cannot read a sound from a dict with 'array' alone: add its 'sampling_rate'.")

@@ -125,12 +125,23 @@ def stored_media(source: Any) -> Any:
 
     With `decode=False` a column holds dicts of `bytes` and `path`. Else it holds decoders of torchcodec, which carry
     the same dict, so that the file itself is read: with its sound, and by the decoder of one's choice.
+
+    Raises:
+        UnsupportedMedia: something else stands in the dict.
     """
     kept = getattr(source, "_hf_encoded", None)  # where datasets looks as well, when it writes a decoder
     is_kept = isinstance(kept, dict)
     stored = kept if is_kept else source
-    if not isinstance(stored, dict) or not stored.keys() <= {"bytes", "path"}:
+    if not isinstance(stored, dict):
         return source
+    given = {key for key, value in stored.items() if value is not None}
+    if given & {"array", "sampling_rate"} or not given & {"bytes", "path"}:  # readers of sound know waveforms
+        return source
+    if unread := sorted(given - {"bytes", "path"}):
+        raise UnsupportedMedia(
+            f"A file is given by its 'path' or 'bytes', and {unread[0]!r} beside these would be passed over: leave it "
+            "out. Options of a medium stand beside it, in a message or in the call."
+        )
     if stored.get("bytes") is not None:
         return stored["bytes"]
     path = stored.get("path")

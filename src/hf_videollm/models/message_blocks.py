@@ -148,7 +148,7 @@ def _messages(chat: Any, rules: BlockRules, where: str) -> list[dict[str, Any]]:
 
 
 def _message(item: Any, rules: BlockRules, where: str) -> dict[str, Any]:
-    message = _without_none(item, f"{where} is a {type(item).__name__}: give {{'role': ..., 'content': ...}}.")
+    message = without_none(item, f"{where} is a {type(item).__name__}: give {{'role': ..., 'content': ...}}.")
     for key in message:
         if key not in MESSAGE_KEYS and not rules.template_reads(key):
             raise ValueError(f"{where} has the unknown key {key!r}: {did_you_mean(key, MESSAGE_KEYS)}")
@@ -169,9 +169,7 @@ def _message(item: Any, rules: BlockRules, where: str) -> dict[str, Any]:
 
 
 def _block(item: Any, rules: BlockRules, where: str) -> dict[str, Any]:
-    block = _without_none(
-        item, f"{where} is a {type(item).__name__}: give {{'type': 'text', 'text': ...}} or a medium."
-    )
+    block = without_none(item, f"{where} is a {type(item).__name__}: give {{'type': 'text', 'text': ...}} or a medium.")
     kind = block.get("type")
     if kind not in BLOCK_TYPES:
         if isinstance(kind, str) and rules.template_says(kind):
@@ -220,7 +218,7 @@ def _as_ours(block: dict[str, Any], where: str) -> dict[str, Any]:
     if isinstance(inner, str):
         inner = {"url": inner}
     if not isinstance(inner, Mapping) and inner is not None:
-        inner = _without_none(inner, f"{where}: {key} is a {type(inner).__name__}: give a dict or a string.")
+        inner = without_none(inner, f"{where}: {key} is a {type(inner).__name__}: give a dict or a string.")
     known = ("data", "format") if key == "input_audio" else ("url", "detail") if key == "image_url" else ("url",)
     inner = {} if inner is None else dict(inner)
     for name in inner:
@@ -254,8 +252,12 @@ def _refuse_keys(block: Mapping[str, Any], known: Collection[str], kind: str, wh
         raise ValueError(f"{where}: a {kind} block has no option {key!r}: {did_you_mean(key, hints)}")
 
 
-def _without_none(item: Any, message: str) -> dict[str, Any]:
-    """A mapping, or an object of OpenAI's client, as a dict; keys without a value are Arrow's, and left out."""
+def without_none(item: Any, message: str) -> dict[str, Any]:
+    """A mapping, or an object of OpenAI's client, as a dict; keys without a value are Arrow's, and left out.
+
+    Raises:
+        ValueError: with this message, where it is neither.
+    """
     if callable(getattr(item, "model_dump", None)):
         item = item.model_dump()
     elif dataclasses.is_dataclass(item) and not isinstance(item, type):
@@ -273,4 +275,5 @@ __all__ = [
     "read_chats",
     "source_of",
     "take_video_options",
+    "without_none",
 ]

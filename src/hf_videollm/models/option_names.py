@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -11,6 +11,8 @@ from huggingface_hub.errors import StrictDataclassError
 
 # A longer list of known names helps nobody.
 MOST_NAMES_SHOWN = 16
+# Of each pair only one can hold.
+RIVALS = {"num_frames": "fps", "fps": "num_frames", "max_new_tokens": "max_length", "max_length": "max_new_tokens"}
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -55,6 +57,25 @@ def names_options(function: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
+def merged_options(made_with: Mapping[str, Any], of_call: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a call before those that a pipeline was made with; of two that exclude each other, the call's.
+
+    Groups (`videos_kwargs`, ...) are merged option by option; what a call says by itself goes before what was in one.
+    """
+    said = {*of_call, *(RIVALS[name] for name, value in of_call.items() if name in RIVALS and value is not None)}
+    groups = {name: value for name, value in of_call.items() if name.endswith("_kwargs") and isinstance(value, Mapping)}
+    said_in_groups = {option for group in groups.values() for option in group}
+    said_in_groups |= {RIVALS[option] for option in said_in_groups & RIVALS.keys()}
+    merged: dict[str, Any] = {}
+    for name, value in made_with.items():
+        if name.endswith("_kwargs") and isinstance(value, Mapping):
+            kept = {option: inner for option, inner in value.items() if option not in said}
+            merged[name] = merged_options(kept, groups.get(name, {}))
+        elif name not in said and name not in said_in_groups:
+            merged[name] = value
+    return {**of_call, **merged}
+
+
 @contextmanager
 def plain_type_errors() -> Iterator[None]:
     """Options of a wrong type become one line of `TypeError` or `ValueError`; transformers has classes of its own."""
@@ -66,4 +87,4 @@ def plain_type_errors() -> Iterator[None]:
         raise type(cause)(" ".join(str(cause).split()).split(" Errors:")[0]) from error
 
 
-__all__ = ["did_you_mean", "names_options", "nearest", "plain_type_errors", "refuse_unknown"]
+__all__ = ["did_you_mean", "merged_options", "names_options", "nearest", "plain_type_errors", "refuse_unknown"]

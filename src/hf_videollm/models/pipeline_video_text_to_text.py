@@ -13,8 +13,8 @@ from transformers.utils.chat_template_utils import Chat
 
 from .chat_template_variables import template_of, template_variables
 from .dataset_columns import without_decoding
-from .message_blocks import FOREIGN_TYPES, OTHER_NAMES
-from .option_names import did_you_mean, nearest, refuse_unknown
+from .message_blocks import FOREIGN_TYPES, OTHER_NAMES, without_none
+from .option_names import did_you_mean, merged_options, nearest, refuse_unknown
 from .processing_checked import in_rows, refuse_empty
 from .video_inputs import flatten_videos, is_single_video
 
@@ -50,6 +50,8 @@ KINDS = ("videos", "images", "audio")
 RECORD_KEYS = ("id", "metadata", "answer", "text_pair")
 # Options of a clip, which no column of a sample is read as.
 CLIP_COLUMNS = ("start", "end", "num_frames", "fps", "max_frames", *OTHER_NAMES)
+# What names of columns with media have in them.
+MEDIA_WORDS = ("video", "image", "clip", "audio")
 SOUND_TYPES = frozenset({"audio", *(name for name, kind in FOREIGN_TYPES.items() if kind == "audio")})
 
 
@@ -92,6 +94,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         media_options = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
         for names in ("AUDIO_OPTIONS", "PROMPT_OPTIONS"):
             media_options |= set(getattr(self.processor, names, ()))
+        if hasattr(self.processor, "known_options"):
+            media_options |= self.processor.known_options() - PIPELINE_OPTIONS - RENDERING_OPTIONS - {"device"}
         of_generation = GENERATE_OPTIONS & set(kwargs)
         self._check_options(set(kwargs) - media_options - of_generation, kwargs.get("chat_template"))
         processor_kwargs = dict(kwargs.pop("processor_kwargs", None) or {})
@@ -101,7 +105,9 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if (timeout := kwargs.pop("timeout", None)) is not None:
             processor_kwargs["timeout"] = timeout
         if processor_kwargs:
-            kwargs["processor_kwargs"] = processor_kwargs
+            # transformers would take those of a call instead of all that the pipeline was made with.
+            made_with = getattr(self, "_preprocess_params", {}).get("processor_kwargs")
+            kwargs["processor_kwargs"] = merged_options(made_with or {}, processor_kwargs)
         # Options that decide the number of placeholders: prompt and model must agree on them.
         shared = set(getattr(self.model.base_model, "media_options", ())) & set(processor_kwargs)
         if shared:
@@ -114,10 +120,15 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             generate_kwargs = {**{name: kwargs.pop(name) for name in of_generation}, **(generate_kwargs or {})}
         if streamer is not None:
             generate_kwargs = {**(generate_kwargs or {}), "streamer": streamer}
-        # A copy, because transformers writes into the caller's dict.
-        return super()._sanitize_parameters(
-            generate_kwargs=None if generate_kwargs is None else dict(generate_kwargs), **kwargs
-        )
+        # A new dict each time, because transformers writes into it.
+        lengths = {name: kwargs[name] for name in ("max_new_tokens",) if kwargs.get(name) is not None}
+        if generate_kwargs is not None or lengths or kwargs.get("stop_sequence") is not None:
+            said = generate_kwargs or {}
+            made_with = getattr(self, "_forward_params", {}).get("generate_kwargs") or {}
+            merged = merged_options(made_with, {**lengths, **said})
+            # transformers adds what stands beside generate_kwargs, and refuses it in both places.
+            generate_kwargs = {name: value for name, value in merged.items() if name in said or name not in lengths}
+        return super()._sanitize_parameters(generate_kwargs=generate_kwargs, **kwargs)
 
     def _check_options(self, given: set[str], chat_template: Any) -> None:
         """Refuse options that neither this pipeline, nor processor, chat template or `generate` know.
@@ -354,6 +365,8 @@ def _as_sample(item: Any) -> dict[str, Any]:
             return _Sample(messages=messages)
         if isinstance(text, str):
             columns = {kind: _column(kind, known.get(kind, known.get(kind.removesuffix("s")))) for kind in KINDS}
+            if not any(columns.values()):
+                _refuse_unread_media(item)
             return _Sample(text=text, **columns)
     raise ValueError(
         f"Cannot make a question from {type(item).__name__}: pass a chat, or a dict with 'text' and 'videos', or with "
@@ -393,6 +406,23 @@ def _check_columns(item: dict[str, Any]) -> None:
             raise ValueError(f"A sample holds {pair[0]!r} and {pair[1]!r}, which are one: leave one out.")
 
 
+def _refuse_unread_media(item: dict[str, Any]) -> None:
+    """Refuse a row without media that has a column for them under another name: it would be answered blind.
+
+    Raises:
+        ValueError: the column is named.
+    """
+    for key, value in item.items():
+        is_empty = value is None or (isinstance(value, str | bytes | list | tuple | dict) and not value)
+        if key in SAMPLE_KEYS or key in RECORD_KEYS or is_empty:
+            continue
+        if any(word in str(key).lower() for word in MEDIA_WORDS):
+            raise ValueError(
+                f"A sample has no media but the column {key!r}, which is not read: rename it to one of "
+                f"{', '.join(SAMPLE_KEYS)}, or drop it."
+            )
+
+
 def _column(kind: str, media: Any) -> list[Any]:
     """The videos, images or sounds of a sample.
 
@@ -401,8 +431,6 @@ def _column(kind: str, media: Any) -> list[Any]:
     """
     if media is None:
         return []
-    # A dict with a waveform is for the processor to read.
-    media = media if kind == "audio" else _stored(media)
     refuse_empty(**{kind: media})
     if kind == "videos":
         in_rows(media, None, is_single_video, kind)
@@ -410,13 +438,6 @@ def _column(kind: str, media: Any) -> list[Any]:
     media = list(media) if isinstance(media, list | tuple) else [media]
     in_rows(media, None, lambda _: False, kind)
     return media
-
-
-def _stored(video: Any) -> Any:
-    """A video column of HF datasets with `decode=False` holds dicts of bytes and path."""
-    if isinstance(video, dict) and ("bytes" in video or "path" in video):
-        return video["bytes"] if video.get("bytes") is not None else video["path"]
-    return [_stored(item) for item in video] if isinstance(video, list) else video
 
 
 def _holds_sound(sample: dict[str, Any]) -> bool:
@@ -433,25 +454,21 @@ def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
         blocks += [{"type": "image", "image": image} for image in sample["images"]]
         blocks += [{"type": "audio", "audio": sound} for sound in sample["audio"]]
         return [{"role": "user", "content": [*blocks, {"type": "text", "text": sample["text"]}]}]
-    messages = [_without_none(message) for message in sample["messages"]]
+    messages = [_tidied(message) for message in sample["messages"]]
     if messages[-1].get("role") == "assistant" and isinstance(messages[-1].get("content"), str):
         # The parent joins the beginning of an answer and its continuation as text blocks.
         messages[-1]["content"] = [{"type": "text", "text": messages[-1]["content"]}]
     return messages
 
 
-def _without_none(message: dict[str, Any]) -> dict[str, Any]:
-    """Arrow tables give every block every key; a block says what it is by the keys that have a value."""
-    message = {key: value for key, value in message.items() if value is not None}
-    if isinstance(message.get("content"), list | tuple):
-        message["content"] = [_block(block) if isinstance(block, dict) else block for block in message["content"]]
-    return message
-
-
-def _block(block: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _stored(value) if key in ("video", "image") else value for key, value in block.items() if value is not None
-    }
+def _tidied(message: Any) -> dict[str, Any]:
+    """A message without the keys that Arrow tables give to every message and block; what is none is refused later."""
+    tidy = without_none(message, f"A message is a {type(message).__name__}: give {{'role': ..., 'content': ...}}.")
+    if isinstance(tidy.get("content"), list | tuple):
+        tidy["content"] = [
+            without_none(block, "A block is a dict.") if isinstance(block, dict) else block for block in tidy["content"]
+        ]
+    return tidy
 
 
 __all__ = ["VideoTextToTextPipeline"]

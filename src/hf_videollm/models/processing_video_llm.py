@@ -13,7 +13,7 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs
 from .chat_template_language_model import KEPT_TEMPLATE, keep_chat_template
 from .dataset_columns import is_column
 from .media_addresses import host_names
-from .media_errors import Deadline, MediaLimits
+from .media_errors import Deadline, MediaLimits, UnsupportedMedia
 from .media_frames import load_picture, shown_picture
 from .media_source import stored_media
 from .processing_checked import CheckedProcessor, in_rows
@@ -344,6 +344,10 @@ def fetch_image(image: Any, allowed_hosts: Sequence[str] = (), timeout: float | 
         MediaError: the file cannot be read; the message names it.
     """
     image = stored_media(image)
+    if isinstance(image, dict):
+        raise UnsupportedMedia(
+            f"Cannot read an image from a dict with {sorted(map(str, image))}: give 'path' or 'bytes'."
+        )
     if isinstance(image, Image.Image):
         return shown_picture(image)
     if not (isinstance(image, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(image, "read")):

@@ -37,7 +37,8 @@ def flatten_videos(videos: Any) -> list[VideoSource]:
         return [video for item in videos if item is not None for video in flatten_videos(item)]
     if getattr(videos, "ndim", None) == 3 or isinstance(videos, Image.Image):
         return [[videos]]
-    raise UnsupportedMedia(f"Cannot read a video from {type(videos).__name__}: pass a path, bytes, a file or frames.")
+    what = f"a dict with {sorted(map(str, videos))}" if isinstance(videos, dict) else type(videos).__name__
+    raise UnsupportedMedia(f"Cannot read a video from {what}: pass a path, bytes, a file or frames.")
 
 
 def is_single_video(videos: Any) -> bool:
