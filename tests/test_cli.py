@@ -114,7 +114,7 @@ BAD_INPUT = [
     (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--frames", "0"), "--frames"),
     (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--frames", "many"), "--frames"),
     (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--start", "90"), "90"),
-    (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--lora-alpha", "4"), "lora_alpha"),
+    (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--lora-alpha", "4"), "--lora-alpha"),
     (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--device", "cuda:9"), "cuda:9"),
     (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--device", "xyz"), "xyz"),
     (("ask", "{clip}", "What?", "--model", "{checkpoint}", "--frames", "1000000000"), "1,000,000,000 frames"),
