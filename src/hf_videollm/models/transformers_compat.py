@@ -259,8 +259,10 @@ def mark_adapter(model: PreTrainedModel, attached: bool) -> None:
 
 def pyav_writes_sound_in_place() -> bool:
     """Whether sound that PyAV writes begins where its first sample says."""
-    import av
-
+    try:
+        import av
+    except ImportError:
+        return False
     return tuple(map(int, av.__version__.split(".")[:2])) >= (17, 1)
 
 
