@@ -17,7 +17,7 @@ from .atomic_claim import Claim, exists, remove, remove_dead_claims, sync, sync_
 from .atomic_exchange import exchange
 from .disk_full import DiskFullError, name_full_disk
 
-__all__ = ["DiskFullError", "atomic_file", "atomic_folder", "is_home_or_working_folder", "restore"]
+__all__ = ["DiskFullError", "atomic_file", "atomic_files", "atomic_folder", "is_home_or_working_folder", "restore"]
 
 
 @contextmanager
@@ -82,6 +82,35 @@ def atomic_file(path: str | os.PathLike[str], mode: int | None = None) -> Iterat
         sync(claim.content)
         os.replace(claim.content, destination)
         sync(destination.parent)
+
+
+@contextmanager
+def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder whose files take their places in `folder`, each in one step, when the block ends well.
+
+    Unlike with `atomic_folder`, all else in `folder` stays. No file takes its place before all are on the disk.
+
+    Args:
+        folder: destination; made if need be.
+
+    Raises:
+        DiskFullError: there is no room for the new files; the old ones are kept.
+    """
+    destination = Path(folder).absolute()
+    destination.mkdir(parents=True, exist_ok=True)
+    # Inside, since the folder above may be another disk, or not be ours to write in.
+    name = destination / "files"
+    remove_dead_claims(name)
+    with name_full_disk(destination), Claim.make(name) as claim:
+        claim.content.mkdir()
+        yield claim.content
+        _give_usual_modes(claim.content)
+        sync_tree(claim.content)
+        for file in sorted(path for path in claim.content.rglob("*") if not path.is_dir()):
+            place = destination / file.relative_to(claim.content)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
+        sync(destination)
 
 
 def restore(folder: str | os.PathLike[str]) -> None:

@@ -1,14 +1,19 @@
 """Recipes, and the ordinary way of training: TRL's SFTTrainer on real MP4 files."""
 
+import errno
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from hf_videollm.data.records import make_record, read_jsonl
 from hf_videollm.data.synthetic import generate_dataset
+from hf_videollm.disk_full import DiskFullError
+from hf_videollm.training import sft
 from hf_videollm.training.sft import (
     Recipe,
     RecipeError,
@@ -202,6 +207,92 @@ def test_building_is_deterministic_and_leaves_the_global_seed_alone():
     assert torch.equal(torch.rand(1), expected)
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])
+
+
+# The result
+
+
+class FakeTrainer:
+    """Saves the files of one result after the other, and ends in between with an error if there is one."""
+
+    def __init__(self, output, files, error=None, should_save=True):
+        self.args = SimpleNamespace(output_dir=str(output), should_save=should_save, save_only_model=False)
+        self.files, self.error, self.seen = files, error, None
+
+    def is_world_process_zero(self):
+        return self.args.should_save
+
+    def train(self, resume_from_checkpoint):
+        pass
+
+    def save_model(self, folder=None):
+        # Nobody else may train into the folder meanwhile.
+        self.seen = sorted(path.name for path in Path(self.args.output_dir).iterdir())
+        for number, (name, content) in enumerate(self.files.items()):
+            if number == 1 and self.error is not None:
+                raise self.error
+            path = Path(folder or self.args.output_dir, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+
+OLD = {"config.json": "old", "model.safetensors": "old", "notes.txt": "mine", "checkpoint-1/model.safetensors": "step"}
+SHARDS = {
+    "config.json": "new",
+    "lora/adapter.json": "new",
+    "model-00001-of-00002.safetensors": "new",
+    "model.safetensors.index.json": "new",
+}
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_all(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def train_fake(monkeypatch, *given, **options):
+    trainer = FakeTrainer(*given, **options)
+    monkeypatch.setattr(sft, "make_trainer", lambda *ignored: trainer)
+    return run_sft(Recipe(), resume=False, save=True)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), ValueError("x")])
+def test_a_result_that_is_not_saved_whole_leaves_the_old_one(tmp_path, monkeypatch, error):
+    write_all(tmp_path, OLD)
+    wanted = DiskFullError if isinstance(error, OSError) else type(error)
+    with pytest.raises(wanted):
+        train_fake(monkeypatch, tmp_path, SHARDS, error)
+    assert {name: text for name, text in content(tmp_path).items() if name != ".training.lock"} == OLD
+    # Control: in place, the old configuration would be gone.
+    with pytest.raises(type(error)):
+        FakeTrainer(tmp_path, SHARDS, error).save_model()
+    assert content(tmp_path)["config.json"] == "new"
+
+
+def test_a_result_replaces_the_old_one_and_nothing_else(tmp_path, monkeypatch):
+    write_all(tmp_path, OLD)
+    trainer = train_fake(monkeypatch, tmp_path, SHARDS)
+    kept = {name: OLD[name] for name in ("notes.txt", "checkpoint-1/model.safetensors")}
+    assert content(tmp_path) == {**kept, **SHARDS}
+    assert {".training.lock", "checkpoint-1"} <= set(trainer.seen)
+    # Shards would be read from no folder with an old file of all weights, nor an old index of other shards.
+    train_fake(monkeypatch, tmp_path, {"config.json": "third", "model.safetensors": "third"})
+    lora = {"lora/adapter.json": "new"}
+    assert content(tmp_path) == {**kept, **lora, "config.json": "third", "model.safetensors": "third"}
+    # An adapter alone replaces no weights.
+    train_fake(monkeypatch, tmp_path, {"adapter_model.safetensors": "fourth"})
+    assert content(tmp_path)["model.safetensors"] == "third"
+
+
+def test_other_processes_save_nothing(tmp_path, monkeypatch):
+    write_all(tmp_path, OLD)
+    assert train_fake(monkeypatch, tmp_path, SHARDS, should_save=False).seen is not None
+    assert content(tmp_path) == OLD
 
 
 # Command line

@@ -51,6 +51,7 @@ from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.frame_cache import FrameCache, StillFrames
 from hf_videollm.training.learning_rates import PartwiseSFTTrainer
 from hf_videollm.training.loading import load_for_training, unmatched_modules
+from hf_videollm.training.result import save_result
 from hf_videollm.training.resume import last_whole_checkpoint, needed_files, only_run
 from hf_videollm.training.trainable import RecipeError, freeze_all_but, whole_modules
 
@@ -80,7 +81,6 @@ DEFAULT_ARGUMENTS: dict[str, Any] = {
     "gradient_checkpointing": False,
     "report_to": "none",
 }
-
 
 # Fields that are no strings or switches: a string in place of a list would be read letter by letter.
 FIELD_TYPES: dict[str, type] = {
@@ -230,25 +230,30 @@ def show_sample(recipe: Recipe) -> str:
     return VideoDataCollator(processor).describe(records[0].to_dict())
 
 
-def run_sft(recipe: Recipe, model: Any = None, processor: Any = None, resume: bool = True) -> SFTTrainer:
+def run_sft(
+    recipe: Recipe, model: Any = None, processor: Any = None, resume: bool = True, save: bool = False
+) -> SFTTrainer:
     """Train as the recipe says; see `make_trainer`.
 
     Args:
         resume: go on from the last whole checkpoint in `output_dir`, if there is one; half-written ones, which a
             killed run has left, are removed.
+        save: save the trained model in `output_dir`, beside its checkpoints (see `save_result`).
 
     Returns:
         The trainer, with the trained model in `trainer.model`.
 
     Raises:
         FileExistsError: another run is training into `output_dir`.
-        DiskFullError: a checkpoint could not be written; those before it are kept.
+        DiskFullError: a checkpoint or the result could not be written; those before it are kept.
     """
     trainer = make_trainer(recipe, model, processor)
     output = str(trainer.args.output_dir)
     with name_full_disk(output), only_run(output, trainer.is_world_process_zero()) as may_remove:
         checkpoint = last_whole_checkpoint(output, needed_files(trainer), may_remove) if resume else None
         trainer.train(resume_from_checkpoint=checkpoint)
+        if save:
+            save_result(trainer)
     return trainer
 
 
@@ -406,21 +411,15 @@ def _main(
         extra = {"output_dir": output, "max_steps": max_steps}
         arguments = {**chosen.arguments, **{name: value for name, value in extra.items() if value is not None}}
         options = {**(chosen.model_options or {}), **_model_options(model_option or [])}
-        chosen = replace(
-            chosen,
-            model=model or chosen.model,
-            model_options=options,
-            records=records or chosen.records,
-            arguments=arguments,
-        )
+        chosen = replace(chosen, model=model or chosen.model, records=records or chosen.records)
+        chosen = replace(chosen, model_options=options, arguments=arguments)
         if dry_run:
             typer.echo(show_sample(chosen))
             return
-        trainer = run_sft(chosen, resume=resume)
+        trainer = run_sft(chosen, resume=resume, save=True)
     except (ValueError, OSError, yaml.YAMLError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
-    trainer.save_model()
     typer.echo(f"Saved to {trainer.args.output_dir}")
 
 
