@@ -450,6 +450,103 @@ def test_an_adapter_with_nan_is_refused(pllava_lora: Path, value: float) -> None
     assert "holds NaN or infinity" in refused(pllava_lora)
 
 
+def adapter_says(folder: Path, **values: Any) -> None:
+    file = folder / "lora" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+EVIL = "(a|a|aa)+" * 20 + "(.*)*(.*)*(.*)*b"
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("r", [10**9, 0, -1, "2", 2.0, True, None, 3]),
+        ("lora_alpha", ["x", -1, 0, None, [2], float("nan"), 10**400]),
+        ("lora_dropout", ["x", -1, 2]),
+        ("peft_type", ["IA3", "nothing", None, 1]),
+        ("use_rslora", ["yes"]),
+        ("task_type", ["nothing", 1]),
+        ("use_dora", [True]),
+        ("layer_replication", [[[0, 10**9]]]),
+        ("target_modules", [["v_proj"], ["fc1"]]),
+        ("alpha_pattern", [{EVIL: 2}, {"q_proj": "x"}, ["q_proj"], {"(": 2}, {"q_proj": 10**400}]),
+    ],
+)
+def test_an_adapter_says_nothing_that_its_weights_do_not_bear_out(
+    pllava_lora: Path, name: str, values: list[Any]
+) -> None:
+    kept = (pllava_lora / "lora" / "adapter_config.json").read_text()
+    for value in values:
+        (pllava_lora / "lora" / "adapter_config.json").write_text(kept)
+        adapter_says(pllava_lora, **{name: value})
+        assert "adapter_" in refused(pllava_lora)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"r": 2', '{"a":' * 100_000, "\x00"])
+def test_other_json_of_an_adapter_is_refused(pllava_lora: Path, text: str) -> None:
+    (pllava_lora / "lora" / "adapter_config.json").write_text(text)
+    assert "adapter_config.json" in refused(pllava_lora)
+
+
+def test_foreign_patterns_of_an_adapter_are_never_run(pllava_lora: Path) -> None:
+    """They would take longer than anyone lives; which layers there are, the weights tell."""
+    for name in ("target_modules", "exclude_modules", "layers_pattern"):
+        adapter_says(pllava_lora, **{name: EVIL})
+    adapter_says(pllava_lora, rank_pattern={EVIL: 2})
+    model = load(pllava_lora)
+    assert len(model.lora_layers()) == len(load_file(pllava_lora / "lora" / "adapter_model.safetensors")) / 2
+    # Nor are they handed on.
+    model.save_pretrained(pllava_lora.parent / "again")
+    assert EVIL not in (pllava_lora.parent / "again" / "lora" / "adapter_config.json").read_text()
+    assert len(load(pllava_lora.parent / "again").lora_layers()) == len(model.lora_layers())
+
+
+def test_empty_factors_make_no_large_ones(pllava_lora: Path) -> None:
+    file = pllava_lora / "lora" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: torch.ones(10**9, 0) if ".lora_A." in name else torch.ones(0, 10**9) for name in tensors}, file)
+    adapter_says(pllava_lora, r=10**9)
+    assert "instead of" in refused(pllava_lora)
+
+
+def test_an_adapter_that_cannot_be_attached_leaves_the_model_as_it_was(
+    pllava_lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hf_videollm import PllavaForConditionalGeneration
+
+    model = PllavaForConditionalGeneration.from_pretrained(pllava_lora, lora_adapter=None, lora_alpha=None)
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    files = [pllava_lora / "lora" / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+
+    def fail(self: Any, weights: Any) -> None:
+        assert self.lora_layers()
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PllavaForConditionalGeneration, "_place_factors", fail)
+        with pytest.raises(CheckpointError, match="no memory"):
+            model.load_lora(*files)
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
+    assert model.lora_name() is None
+    model.load_lora(*files)
+    assert model.lora_layers()
+
+
+def test_ranks_of_their_own_are_those_of_the_weights(pllava_lora: Path) -> None:
+    file = pllava_lora / "lora" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    own = sorted(tensors)[0].partition(".lora_")[0]
+    for part, change in (("lora_A", lambda a: a[:1]), ("lora_B", lambda b: b[:, :1])):
+        tensors[f"{own}.{part}.weight"] = change(tensors[f"{own}.{part}.weight"]).contiguous()
+    save_file(tensors, file)
+    assert "says r=2" in refused(pllava_lora)
+    adapter_says(pllava_lora, rank_pattern={own.removeprefix("base_model.model."): 1})
+    layers = load(pllava_lora).lora_layers()
+    assert sorted({layer.r["default"] for layer in layers.values()}) == [1, 2]
+
+
 def test_linvts_adapter_is_checked_alike(tiny_linvt_checkpoint: str, tmp_path: Path) -> None:
     from hf_videollm import LinVTForCausalLM
 

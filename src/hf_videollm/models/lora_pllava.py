@@ -7,6 +7,7 @@ PEFT adapter that PEFT itself can read; `alpha` is a choice made at load time.
 import copy
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from torch import nn
 from transformers.utils import cached_file
 
 from .checkpoint_files import check_file, check_headers, check_values
+from .lora_files import expected_layers, fit_lora_options, read_lora_options
 from .media_errors import CheckpointError
 from .transformers_compat import mark_adapter
 
@@ -29,6 +31,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 # The paper adapts the query and value projections of the language model, and nothing else.
 LORA_TARGETS = r"(.*\.)?language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
+FACTORS = (".lora_A.weight", ".lora_B.weight")
 PEFT_PREFIX = "base_model.model."
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 SAVE_ARGUMENTS = ("is_main_process", "state_dict", "push_to_hub", "max_shard_size")
@@ -81,23 +84,73 @@ class AdjustableLoraMixin(_Base):
 
         Raises:
             ImportError: PEFT is not installed.
-            CheckpointError: the adapter holds tensors that this model has no place for, lacks some, or is damaged.
+            CheckpointError: the adapter holds tensors that this model has no place for, lacks some, is damaged or no
+                LoRA; the model is as it was before.
             ValueError: `alpha` is negative, or the model already has an adapter.
         """
         if self.lora_name() is not None:
             raise ValueError(f"This {type(self).__name__} already has a LoRA adapter: merge it first (merge_lora).")
-        lora_config = _peft().LoraConfig.from_pretrained(str(Path(config_file).parent))
-        alpha = _checked_alpha(lora_config.lora_alpha if alpha is None else alpha)
+        peft = _peft()
+        raw = read_lora_options(config_file)
+        alpha = _checked_alpha(raw.get("lora_alpha", 8) if alpha is None else alpha)
         weights = self._read_adapter(weights_file)
+        modules = dict(self.named_modules())
+        self._check_names(weights_file, weights, raw)
+        options = fit_lora_options(raw, config_file, modules, weights)
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        # PEFT's own function: transformers' `add_adapter` does the same, but only with the PEFT release that it asks
-        # for, which may not be out yet.
-        _peft().inject_adapter_in_model(lora_config, self, ADAPTER_NAME)
-        mark_adapter(self, True)
-        self._check_adapter(weights_file, weights)
-        self._place_factors(weights)
-        self._restore_state(trainable)
-        self.set_lora_alpha(alpha)
+        try:
+            lora_config = peft.LoraConfig(**options)
+            # PEFT's own function: transformers' `add_adapter` does the same, but only with the PEFT release that it
+            # asks for, which may not be out yet.
+            peft.inject_adapter_in_model(lora_config, self, ADAPTER_NAME)
+            mark_adapter(self, True)
+            self._place_factors(weights)
+            self._restore_state(trainable)
+            self.set_lora_alpha(alpha)
+        except BaseException as error:
+            self._detach(trainable)
+            if isinstance(error, CheckpointError) or not isinstance(error, Exception):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{config_file} describes no LoRA that can be attached ({reason}).") from error
+        # For saving: as it was, or the names that a foreign pattern stood for.
+        self.peft_config[ADAPTER_NAME].target_modules = (
+            raw["target_modules"]
+            if self._said_layers(raw) is not None
+            else sorted(self._saved_key(name) for name in self.lora_layers())
+        )
+
+    def _check_names(
+        self, weights_file: str | os.PathLike[str], weights: dict[str, torch.Tensor], raw: Mapping[str, Any]
+    ) -> None:
+        """Refuse weights that are not those of the layers that the adapter is for."""
+        layers = self._said_layers(raw)
+        if layers is None:
+            names = {name for name, _ in self.named_modules()}
+            layers = {key.removesuffix(end) for key in weights for end in FACTORS if key.endswith(end)} & names
+        if wrong := sorted({f"{layer}{end}" for layer in layers for end in FACTORS} ^ weights.keys()):
+            raise CheckpointError(
+                f"{weights_file} does not fit {type(self).__name__}: {wrong[0]} is in one of them only "
+                f"({len(wrong)} tensors are)."
+            )
+
+    def _said_layers(self, raw: Mapping[str, Any]) -> set[str] | None:
+        """The layers that an adapter is for by its own words; `None` where only its weights tell that."""
+        names = {self._saved_key(name): name for name, _ in self.named_modules()}
+        if raw.get("target_modules") == LORA_TARGETS:
+            return {name for saved, name in names.items() if re.fullmatch(LORA_TARGETS, saved)}
+        layers = expected_layers(raw, names)
+        return None if layers is None else {names[saved] for saved in layers}
+
+    def _detach(self, trainable: set[str]) -> None:
+        """The model as it was before an adapter that could not be attached."""
+        for name, layer in [(name, module) for name, module in self.named_modules() if _is_lora(module)]:
+            self.set_submodule(name, layer.get_base_layer())
+        if hasattr(self, "peft_config"):
+            del self.peft_config
+        mark_adapter(self, False)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in trainable)
 
     def set_lora_alpha(self, alpha: float) -> None:
         """Set the strength of the adapter in place, for all layers; 0 switches it off.
@@ -265,22 +318,6 @@ class AdjustableLoraMixin(_Base):
         except (SafetensorError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{weights_file} is truncated or damaged ({reason}): download it again.") from error
-
-    def _check_adapter(self, weights_file: str | os.PathLike[str], weights: dict[str, torch.Tensor]) -> None:
-        expected = _peft().get_peft_model_state_dict(self, adapter_name=ADAPTER_NAME)
-        if wrong := sorted(expected.keys() ^ weights.keys()):
-            raise CheckpointError(
-                f"{weights_file} does not fit {type(self).__name__}: {wrong[0]} is in one of them only "
-                f"({len(wrong)} tensors are)."
-            )
-        for name, tensor in weights.items():
-            if not name.endswith((".lora_A.weight", ".lora_B.weight")):
-                raise CheckpointError(f"{weights_file} is no plain LoRA ({name}): attach it with PEFT itself.")
-            if tensor.shape != expected[name].shape:
-                raise CheckpointError(
-                    f"{weights_file} does not fit {type(self).__name__}: {name} is {tuple(tensor.shape)} instead of "
-                    f"{tuple(expected[name].shape)}."
-                )
 
     def _place_factors(self, weights: dict[str, torch.Tensor]) -> None:
         # Where the layer computes, and not where its weights rest: PEFT would leave the factors of an offloaded layer

@@ -1,0 +1,145 @@
+"""What `adapter_config.json` of a LoRA says, believed as far as the weights beside it bear it out.
+
+The file comes from anywhere: nothing is as large as it says before the weights have that size, and none of its regular
+expressions is run that could take long.
+"""
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoint_files import read_checkpoint_json
+from .media_errors import CheckpointError
+
+# Names, "\.", "." and ".*", "\d" and "\d+"; a few repetitions only, since each multiplies the time that a match takes.
+SIMPLE_PATTERN = re.compile(r"\^?(?:\w|\.\*|\\?\.|\\d\+?)*\$?")
+MAX_REPETITIONS, MAX_LENGTH = 2, 200
+# What is neither in the weights nor without meaning for an adapter that is only loaded.
+KEPT = ("task_type", "inference_mode", "r", "lora_alpha", "lora_dropout", "use_rslora", "fan_in_fan_out")
+# Options of PEFT that change what a layer computes, or the model around it.
+NO_PLAIN_LORA = (
+    "use_dora",
+    "lora_bias",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_qalora",
+    "use_bdlora",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "velora_config",
+    "monteclora_config",
+    "megatron_config",
+    "modules_to_save",
+)
+
+
+def read_lora_options(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Content of an `adapter_config.json`, with fields of the right kinds.
+
+    Raises:
+        CheckpointError: the file is damaged, or describes no LoRA.
+    """
+    raw = read_checkpoint_json(Path(file))
+    if raw.get("peft_type") != "LORA":
+        raise CheckpointError(f"{file} describes no LoRA, its peft_type is {raw.get('peft_type')!r:.50}.")
+    rank, alpha, dropout = raw.get("r", 8), raw.get("lora_alpha", 8), raw.get("lora_dropout", 0.0)
+    if type(rank) is not int or rank < 1:
+        raise CheckpointError(f"{file}: r must be a whole number of at least 1, not {rank!r:.50}.")
+    if not _is_number(alpha) or alpha <= 0:
+        raise CheckpointError(f"{file}: lora_alpha must be a number above 0, not {alpha!r:.50}.")
+    if not _is_number(dropout) or not 0 <= dropout < 1:
+        raise CheckpointError(f"{file}: lora_dropout must be a number from 0 to 1, not {dropout!r:.50}.")
+    if strange := [name for name in NO_PLAIN_LORA if raw.get(name)]:
+        raise CheckpointError(f"{file} is no plain LoRA ({strange[0]}): attach it with PEFT itself.")
+    for name in ("inference_mode", "use_rslora", "fan_in_fan_out"):
+        if not isinstance(raw.get(name, False), bool):
+            raise CheckpointError(f"{file}: {name} must be true or false, not {raw[name]!r:.50}.")
+    return raw
+
+
+def fit_lora_options(
+    raw: Mapping[str, Any],
+    file: str | os.PathLike[str],
+    modules: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor],
+) -> dict[str, Any]:
+    """Options for `peft.LoraConfig`: the layers that have weights, with the ranks that these have.
+
+    Args:
+        raw: of `read_lora_options`.
+        modules: of the model, by name.
+        weights: of the adapter, by their names in the model (`LAYER.lora_A.weight`).
+
+    Raises:
+        CheckpointError: ranks or layers are others than the weights say, or the sizes others than those of the model.
+    """
+    names = {key.removesuffix(f".{part}.weight") for key in weights for part in ("lora_A", "lora_B")}
+    layers = sorted(names & modules.keys())
+    if not layers:
+        raise CheckpointError(f"{file}: the weights beside it are for no layer of this model.")
+    ranks = {}
+    for layer in layers:
+        a, b = (weights.get(f"{layer}.{part}.weight") for part in ("lora_A", "lora_B"))
+        rank = int(a.shape[0]) if a is not None and a.ndim == 2 else raw["r"]
+        if a is None or a.ndim != 2 or (rank != raw["r"] and not raw.get("rank_pattern")):
+            shape = "nothing" if a is None else tuple(a.shape)
+            raise CheckpointError(f"{file} says r={raw['r']!r:.20}, but {layer}.lora_A is {shape}: get both again.")
+        _check_sizes(file, layer, modules[layer], rank, a, b)
+        ranks[layer] = rank
+    own = {layer: rank for layer, rank in ranks.items() if rank != raw["r"]}
+    return {
+        **{name: raw[name] for name in KEPT if name in raw},
+        "target_modules": layers,
+        "rank_pattern": {re.escape(layer): rank for layer, rank in own.items()},
+        "alpha_pattern": _read_alphas(raw, file),
+    }
+
+
+def expected_layers(raw: Mapping[str, Any], names: Iterable[str]) -> set[str] | None:
+    """The layers that a LoRA is for by its own words; `None` where only its weights tell that in bounded time."""
+    targets = raw.get("target_modules")
+    if any(raw.get(name) for name in ("exclude_modules", "layers_to_transform", "layers_pattern")):
+        return None
+    if isinstance(targets, list) and all(isinstance(target, str) for target in targets):
+        endings = tuple(f".{target}" for target in targets)
+        return {name for name in names if f".{name}".endswith(endings)}
+    return None
+
+
+def _check_sizes(file: Any, layer: str, module: Any, rank: int, a: torch.Tensor, b: torch.Tensor | None) -> None:
+    """PEFT makes the factors of the sizes that layer and rank ask for, which the stored ones must have."""
+    sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+    if not all(isinstance(size, int) for size in sizes):
+        raise CheckpointError(f"{file}: the weights beside it are for {layer}, which is no linear layer.")
+    for part, tensor, wanted in (("lora_A", a, (rank, sizes[0])), ("lora_B", b, (sizes[1], rank))):
+        if tensor is not None and tuple(tensor.shape) != wanted:
+            raise CheckpointError(
+                f"{file}: its weights do not fit: {layer}.{part} is {tuple(tensor.shape)} instead of {wanted}."
+            )
+
+
+def _read_alphas(raw: Mapping[str, Any], file: Any) -> dict[str, float]:
+    alphas = raw.get("alpha_pattern") or {}
+    if not isinstance(alphas, dict) or not all(_is_number(alpha) and alpha >= 0 for alpha in alphas.values()):
+        raise CheckpointError(f"{file}: alpha_pattern must name numbers of at least 0.")
+    for pattern in alphas:
+        repetitions = pattern.count("*") + pattern.count("+")
+        if len(pattern) > MAX_LENGTH or repetitions > MAX_REPETITIONS or not SIMPLE_PATTERN.fullmatch(pattern):
+            raise CheckpointError(f"{file}: alpha_pattern names layers by {pattern!r:.80}: write their names instead.")
+    return alphas
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+__all__ = ["expected_layers", "fit_lora_options", "read_lora_options"]
