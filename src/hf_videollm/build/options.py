@@ -52,7 +52,7 @@ def check_options(design: Design, options: Mapping[str, Any]) -> None:
         fields |= _own_fields(LinVTModuleConfig)
     for name in options:
         if name in TAKEN or name.endswith("_token_id"):
-            raise CheckpointError(f"{name} is made of the sources of a build, and cannot be set.")
+            raise CheckpointError(f"{name} is made of the sources of a build, and cannot be set (--set).")
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(fields - set(TAKEN)))}."
