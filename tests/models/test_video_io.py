@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import borrowed_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -483,14 +484,7 @@ for name in ("long_gop.mp4", "no_count.mkv"):
 
 def test_torchcodec_on_the_libraries_of_pyav(clips: dict[str, Path], tmp_path: Path) -> None:
     """torchcodec finds FFmpeg by soname; PyAV brings the libraries under other names."""
-    pytest.importorskip("torchcodec", reason="the torchcodec extra is not installed")
-    libraries = Path(av.__file__).parent.parent / "av.libs"
-    if not libraries.is_dir():
-        pytest.skip("this PyAV does not bundle its FFmpeg as av.libs (not a Linux wheel)")
-    for library in libraries.glob("lib*-*.so.*"):
-        stem, _, rest = library.name.partition("-")
-        if stem.startswith(("libav", "libsw")):
-            (tmp_path / f"{stem}.so.{rest.split('.so.')[1].split('.')[0]}").symlink_to(library)
+    environment = borrowed_ffmpeg.environment(tmp_path)
     turned = rotate_mp4(clips["many_keys.mp4"], clips["many_keys.mp4"].parent / "turned.mp4", ROTATIONS[90])
     paths = [*map(str, clips.values()), str(turned)]
     script = f"""
@@ -507,7 +501,6 @@ for path in {paths!r}:
             used.add(about_two.video_backend)
 assert used == {{"torchcodec", "pyav"}}, used
 """
-    environment = {**os.environ, "LD_LIBRARY_PATH": f"{tmp_path}:{libraries}"}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=120)
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import cached_file
 
-from .checkpoint_files import check_file, check_headers, check_values
+from .checkpoint_files import HUB_OPTIONS, check_file, check_headers, check_values
 from .lora_files import expected_layers, fit_lora_options, read_lora_options
 from .media_errors import CheckpointError
 from .transformers_compat import mark_adapter
@@ -33,7 +33,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 LORA_TARGETS = r"(.*\.)?language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 PEFT_PREFIX = "base_model.model."
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 SAVE_ARGUMENTS = ("is_main_process", "state_dict", "push_to_hub", "max_shard_size")
 # Options of PEFT whose result is no W0 + (alpha / r) B A.
 UNSAVABLE = ("use_dora", "lora_bias", "target_parameters", "trainable_token_indices", "use_qalora")
@@ -356,7 +355,7 @@ def _peft() -> Any:
 
 def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: dict[str, Any]) -> tuple[str, str]:
     """Files of the adapter of a checkpoint, downloaded if need be."""
-    hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    hub_arguments = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
     if not isinstance(adapter, str) or os.path.isabs(adapter) or ".." in Path(adapter).parts:
         raise CheckpointError(f"{source} names a LoRA adapter outside of its folder ({adapter!r}): it is not read.")
     folder = os.path.join(kwargs.get("subfolder") or "", adapter)
