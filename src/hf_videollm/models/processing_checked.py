@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from transformers import BatchFeature, ProcessorMixin
 
+from .chat_template_language_model import KEPT_TEMPLATE
 from .chat_template_variables import template_of, template_variables
 from .media_errors import warn_caller
 from .message_blocks import BlockRules, media_blocks, read_chats, source_of, take_video_options
@@ -122,8 +123,7 @@ class CheckedProcessor(ProcessorMixin):
         rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
         chats, is_batched = read_chats(conversation, rules)
         if tokenize:
-            chats, options = self.with_video_options(chats, options)
-            self._check_media(chats, options, rendering)
+            chats, options = self.tokenizing_options(chats, options, rendering, rules)
         return super().apply_chat_template(
             chats if is_batched else chats[0],
             chat_template,
@@ -160,6 +160,24 @@ class CheckedProcessor(ProcessorMixin):
         refuse_unknown(checked, known, owner, elsewhere=RENDERING | variables)
         self.check_options(checked)
         return rendering, options
+
+    def tokenizing_options(
+        self,
+        chats: list[list[dict[str, Any]]],
+        options: Mapping[str, Any],
+        rendering: Mapping[str, Any],
+        rules: BlockRules,
+    ) -> tuple[list[list[dict[str, Any]]], dict[str, Any]]:
+        """Messages and options for a prompt that becomes ids.
+
+        With the language model's own template, special tokens are those that it writes, as in the
+        `apply_chat_template` of the language model's tokenizer.
+        """
+        chats, options = self.with_video_options(chats, options)
+        if str(rules.template).startswith(KEPT_TEMPLATE):
+            options.setdefault("add_special_tokens", False)
+        self._check_media(chats, options, rendering)
+        return chats, options
 
     def with_video_options(
         self, chats: list[list[dict[str, Any]]], options: Mapping[str, Any]

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessingKwargs
 
-from .chat_template_language_model import KEPT_TEMPLATE, tag_chat_template
+from .chat_template_language_model import tag_chat_template
 from .configuration_linvt import LinVTConfig, check_module_options
 from .linvt_backbones import frame_inputs, watches_videos
 from .linvt_batches import join_rows
@@ -491,15 +491,12 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         """
         rules = self.block_rules(chat_template)
         rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
-        if tokenize and str(chat_template or self.chat_template).startswith(KEPT_TEMPLATE):
-            options = {"add_special_tokens": False, **options}
         conversations, is_batched = read_chats(conversation, rules)
         asked = options.pop("recondition", None)
         recondition = asked if recondition is None else recondition
         recondition = self.recondition if recondition is None else recondition
         if tokenize:
-            conversations, options = self.with_video_options(conversations, options)
-            self._check_media(conversations, options, rendering)
+            conversations, options = self.tokenizing_options(conversations, options, rendering, rules)
         chat = ChatMedia(
             [media_kinds(chat) for chat in conversations],
             [named_videos(chat) for chat in conversations],

@@ -10,7 +10,7 @@ from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
-from .chat_template_language_model import KEPT_TEMPLATE, keep_chat_template
+from .chat_template_language_model import keep_chat_template
 from .dataset_columns import is_column
 from .media_addresses import host_names
 from .media_errors import Deadline, MediaLimits, UnsupportedMedia
@@ -103,25 +103,6 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
     def model_input_names(self) -> list[str]:
         """Keys of a batch with text, images and videos; serving engines and collators go by it."""
         return list(dict.fromkeys([*super().model_input_names, "mm_token_type_ids"]))
-
-    def apply_chat_template(
-        self,
-        conversation: Any,
-        chat_template: str | None = None,
-        *args: Any,
-        tokenize: bool = False,
-        processor_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """As in transformers. With the language model's own template, special tokens are those that it writes, as in
-        the `apply_chat_template` of the language model's tokenizer.
-        """
-        kept = str(chat_template or self.chat_template).startswith(KEPT_TEMPLATE)
-        if tokenize and kept and "add_special_tokens" not in kwargs:
-            processor_kwargs = {"add_special_tokens": False, **(processor_kwargs or {})}
-        return super().apply_chat_template(
-            conversation, chat_template, *args, tokenize=tokenize, processor_kwargs=processor_kwargs, **kwargs
-        )
 
     def num_image_tokens(self) -> int:
         """Placeholders of one image."""
