@@ -246,7 +246,7 @@ def main(
 
       python benchmarks/bench_iva.py --lengths 60,120 --width 64 --repeats 1
 
-      python benchmarks/bench_iva.py --out benchmarks/results/iva_cpu.json --plot docs/iva_memory.png
+      python benchmarks/bench_iva.py --out benchmarks/results/iva_cpu.json --plot docs/measured/iva_memory.png
     """
     if measure is not None:
         way, _, count = measure.partition(":")

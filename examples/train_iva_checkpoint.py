@@ -417,7 +417,7 @@ def evaluate(
 @torch.no_grad()
 def plot(
     video_seed: Annotated[int, typer.Option(help="Which held-out video to ask about.")] = SPLIT_SEEDS["test"].start,
-    picture: Annotated[Path, typer.Option(help="PNG file to write.")] = REPOSITORY / "docs" / "iva_attention.png",
+    picture: Annotated[Path, typer.Option(help="PNG file to write.")] = REPOSITORY / "docs/measured/iva_attention.png",
     output: Annotated[Path, typer.Option(help="Folder of the checkpoint.")] = ASSET,
 ) -> None:
     """Draw the selector's attention over time for one question about each event of a video (needs matplotlib)."""

@@ -1,4 +1,4 @@
-"""`docs/linvt_backbones.md` says what the tables of the code and a run of the tool say."""
+"""`docs/measured/linvt_backbones.md` says what the tables of the code and a run of the tool say."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""Try LinVT before a tiny random image-LLM of every family and write `docs/linvt_backbones.md`.
+"""Try LinVT before a tiny random image-LLM of every family and write `docs/measured/linvt_backbones.md`.
 
 `python tools/linvt_support.py` takes about a minute. What stands in the document is what these runs gave; the tests
 (`tests/models/test_linvt_*.py`) try the same properties and more.
@@ -14,7 +14,7 @@ import transformers
 from transformers import AutoConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DOCUMENT = REPOSITORY / "docs" / "linvt_backbones.md"
+DOCUMENT = REPOSITORY / "docs" / "measured" / "linvt_backbones.md"
 sys.path.insert(0, str(REPOSITORY / "tests" / "models"))
 
 import linvt_cases as cases  # noqa: E402

@@ -13,7 +13,7 @@ from hf_videollm.training.synthetic_check import accuracies, answer_questions, h
 from hf_videollm.training.tiny_ftfv import generate_with
 
 FOLDER = Path(hf_videollm.__file__).parent / "assets" / "ftfv-tiny"
-TABLE = Path(__file__).resolve().parents[2] / "docs" / "ftfv_tokens.md"
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "measured" / "ftfv_tokens.md"
 # What the checkpoint must reach on 500 held-out questions with K = N/4.
 TARGETS = {"colour": 0.95, "shape": 0.90, "direction": 0.90, "order": 0.85, "count": 0.85}
 MAX_SHUFFLED_DIRECTION = 0.40

@@ -19,7 +19,7 @@ from hf_videollm.data.synthetic_long import (
 from hf_videollm.training.synthetic_check import Clip, accuracies, answer_questions
 
 FOLDER = Path(hf_videollm.__file__).parent / "assets" / "iva-tiny"
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "iva_learning.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "measured" / "iva_learning.md"
 MAX_BYTES = 6_000_000
 DETAIL_KINDS = ("detail_shape", "detail_colour")
 # What issue 6 asks for: points between the means of three seeds with IVA and three without.

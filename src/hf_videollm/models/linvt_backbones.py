@@ -3,7 +3,7 @@
 All that LinVT asks of one is its base model: `get_image_features` for the frames, `get_input_embeddings`, and a forward
 from `inputs_embeds` with positions. The families differ in how their image processor wants frames (`frame_inputs`), in
 the form in which features come out (`encode_images`), in positions (`prompt_positions`), and in what their masks want
-to know of the tokens (`TYPE_RULES`). `docs/linvt_backbones.md` lists what was tried.
+to know of the tokens (`TYPE_RULES`). `docs/measured/linvt_backbones.md` lists what was tried.
 """
 
 import inspect
