@@ -21,7 +21,7 @@ from hf_videollm import atomic, atomic_claim, atomic_exchange
 from hf_videollm.atomic import DiskFullError, atomic_file, atomic_folder
 from hf_videollm.disk_full import full_disk_reason, name_full_disk
 
-ROOT = Path(__file__).parent
+SUPPORT = Path(__file__).with_name("support")
 
 
 def save(destination: Path, content: dict[str, str]) -> None:
@@ -163,7 +163,7 @@ def test_a_run_that_is_killed_at_any_step_leaves_the_old_content_or_the_new(
 ) -> None:
     """And the next run finds it, removes what the dead one left, and writes its own."""
     (tmp_path / "work").mkdir()
-    command = [sys.executable, ROOT / "kill_steps.py", tmp_path / "work", what]
+    command = [sys.executable, SUPPORT / "kill_steps.py", tmp_path / "work", what]
     flags = [str(int(way == "exchange")), str(int(locks == "flock"))]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -291,7 +291,7 @@ def test_any_name_can_be_written(tmp_path: Path, name: str) -> None:
 def test_modes_are_those_of_new_files_and_the_umask_is_never_touched(tmp_path: Path, mask: int) -> None:
     script = f"""
 import os, sys
-sys.path.insert(0, {str(ROOT)!r})
+sys.path.insert(0, {str(SUPPORT)!r})
 from kill_steps import load_atomic
 atomic = load_atomic()
 atomic_file, atomic_folder = atomic.atomic_file, atomic.atomic_folder

@@ -10,7 +10,7 @@ import pytest
 from hf_videollm.training import resume
 from hf_videollm.training.resume import checkpoint_problem, last_whole_checkpoint, only_run
 
-PROGRAM = Path(__file__).with_name("kill_saves.py")
+PROGRAM = Path(__file__).with_name("support") / "kill_saves.py"
 
 
 def kill(folder: Path, what: str, moments: int) -> dict[str, int]:

@@ -15,9 +15,9 @@ from transformers import AutoConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENT = REPOSITORY / "docs" / "measured" / "linvt_backbones.md"
-sys.path.insert(0, str(REPOSITORY / "tests" / "models"))
+sys.path.insert(0, str(REPOSITORY / "tests" / "support"))
 
-import linvt_cases as cases  # noqa: E402
+import tiny_image_llms as cases  # noqa: E402
 
 from hf_videollm.models.linvt_backbones import (  # noqa: E402
     ADDED_FEATURES,
@@ -120,7 +120,7 @@ def step_logits(model: Any, batch: dict[str, Any], **options: Any) -> tuple[torc
 
 @torch.no_grad()
 def measure(name: str) -> dict[str, float]:
-    """Try one of `linvt_cases.CASES`.
+    """Try one of `tiny_image_llms.CASES`.
 
     Returns:
         Largest differences of logits: `bypass`, `cached`, `batch`, `static`, and `moved`, which must not be small.

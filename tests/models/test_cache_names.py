@@ -9,7 +9,7 @@ import pytest
 import torch
 from factory import FTFV_CASES, IVA_CASES, PLLAVA_CASES, VIDEOLLAMA2_AV_CASES, VIDEOLLAMA2_CASES, DesignCase
 from invariants import assert_same
-from linvt_case import LINVT_CASES
+from linvt_design_case import LINVT_CASES
 from torch import nn
 from transformers import Cache, DynamicCache, LlamaModel, StaticCache
 from transformers.modeling_outputs import BaseModelOutputWithPast

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 PROCESS = """
 import sys
 
-rank, rendezvous, *folders = int(sys.argv[1]), sys.argv[2], *sys.argv[3:]
-sys.path[:0] = folders
+rank, rendezvous, support = int(sys.argv[1]), *sys.argv[2:]
+sys.path.insert(0, support)
 
 import torch
 import torch.distributed as dist
 from factory import IVA_CASES, PLLAVA_CASES, with_labels
-from linvt_case import LINVT_CASES
+from linvt_design_case import LINVT_CASES
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
@@ -43,10 +43,9 @@ dist.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_with_different_batches(tmp_path: Path) -> None:
     """One has a video and a text, the other texts alone, and in the second step the other way round."""
-    folders = [str(HERE), str(HERE.parent)]
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "rendezvous"), *folders],
+            [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "rendezvous"), str(SUPPORT)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

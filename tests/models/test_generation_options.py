@@ -10,7 +10,7 @@ from factory import FTFV_CASES, IVA_CASES, PLLAVA_CASES, VIDEOLLAMA2_AV_CASES, V
 from generation_by_hand import STEPS, ByHand, tokens_of
 from generation_page import PAGE, render
 from generation_table import ALL, DESIGNS, TABLE, Listener, Option, plain
-from linvt_case import LINVT_CASES
+from linvt_design_case import LINVT_CASES
 from transformers import GenerationConfig, GenerationMixin, LlamaConfig, LlamaForCausalLM
 
 from hf_videollm.models.generation_options import COMMON, IVA, LINVT, OFF
@@ -87,7 +87,7 @@ def test_the_table_has_every_option() -> None:
 
 
 def test_the_page_is_the_table() -> None:
-    assert PAGE.read_text(encoding="utf-8") == render(), "run python tests/models/generation_page.py"
+    assert PAGE.read_text(encoding="utf-8") == render(), "run python tests/support/generation_page.py"
 
 
 def test_what_is_refused_is_in_the_table() -> None:

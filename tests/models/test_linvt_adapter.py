@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from linvt_cases import CASES, MODULE, make_frames, make_image_llm, make_linvt, prompt, videos
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+from tiny_image_llms import CASES, MODULE, make_frames, make_image_llm, make_linvt, prompt, videos
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from hf_videollm.models.media_errors import CheckpointError

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from linvt_cases import (
+from safetensors.torch import save_file
+from tiny_image_llms import (
     CASES,
     IMAGE,
     VIDEO,
@@ -20,7 +21,6 @@ from linvt_cases import (
     videos,
     without_foreign,
 )
-from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 from hf_videollm.models.linvt_backbones import REFUSED, check_backbone, encode_frames, frame_inputs

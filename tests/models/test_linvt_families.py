@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from linvt_cases import (
+from tiny_image_llms import (
     CASES,
     IMAGE,
     VIDEO,

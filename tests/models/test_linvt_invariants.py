@@ -9,7 +9,7 @@ import pytest
 import torch
 from factory import DesignCase, collate, with_other_media
 from invariant_tests import InvariantTests
-from linvt_case import LINVT_CASES
+from linvt_design_case import LINVT_CASES
 from linvt_processors import make_pair
 from transformers import DynamicCache
 

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from linvt_cases import (
+from safetensors.torch import load_file
+from tiny_image_llms import (
     CASES,
     IMAGE,
     MODULE,
@@ -17,7 +18,6 @@ from linvt_cases import (
     prompt,
     videos,
 )
-from safetensors.torch import load_file
 from transformers import GenerationConfig
 
 from hf_videollm.models.configuration_linvt import LinVTConfig

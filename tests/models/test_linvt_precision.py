@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from linvt_cases import CASES, MODULE, image_media, make_frames, make_image_llm, make_linvt, prompt, videos
+from tiny_image_llms import CASES, MODULE, image_media, make_frames, make_image_llm, make_linvt, prompt, videos
 
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 from hf_videollm.models.transformers_compat import enable_checkpointing

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from linvt_cases import MODULE
-from linvt_cases import make_processor as make_image_processor
 from linvt_processors import PROCESSORS, WRITTEN_TOKENS, make_image_llm_processor, make_pair, make_processor
 from PIL import Image
+from tiny_image_llms import MODULE
+from tiny_image_llms import make_processor as make_image_processor
 from tiny_linvt import make_llava_processor
 from transformers import AutoProcessor, AutoVideoProcessor
 from transformers.video_utils import VideoMetadata

@@ -16,7 +16,7 @@ from factory import (
     DesignCase,
     with_labels,
 )
-from linvt_case import LINVT_CASES
+from linvt_design_case import LINVT_CASES
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_checkpoint import make_model, make_processor
 from tiny_ftfv_checkpoint import make_model as make_ftfv

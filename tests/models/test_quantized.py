@@ -23,10 +23,10 @@ from factory import (
     videollama2_case,
     with_labels,
 )
-from linvt_case import LINVT_CASES
-from linvt_cases import CASES as FAMILIES
+from linvt_design_case import LINVT_CASES
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from quantizers import QUANTIZERS, each_quantizer, marks_of
+from tiny_image_llms import CASES as FAMILIES
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 

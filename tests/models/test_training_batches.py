@@ -26,7 +26,7 @@ from factory import (
     pllava_case,
     with_labels,
 )
-from linvt_case import LINVT_CASES
+from linvt_design_case import LINVT_CASES
 from torch import nn
 from transformers import PreTrainedModel
 

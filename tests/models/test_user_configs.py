@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 from factory import FTFV_CASES, IVA_CASES, PLLAVA_CASES, VIDEOLLAMA2_AV_CASES, VIDEOLLAMA2_CASES, DesignCase
-from linvt_cases import CASES as IMAGE_LLMS
-from linvt_cases import MODULE
+from tiny_image_llms import CASES as IMAGE_LLMS
+from tiny_image_llms import MODULE
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import linvt_cases
 import numpy as np
 import pytest
+import tiny_image_llms
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from linvt_cases import IMAGE, MODULE, SIGLIP, TEXT, make_frames, prompt, videos, without_foreign
 from tiny_checkpoint import CHARACTERS
+from tiny_image_llms import IMAGE, MODULE, SIGLIP, TEXT, make_frames, prompt, videos, without_foreign
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
@@ -56,7 +56,7 @@ TOLERANCE = 2e-5
 def _case(monkeypatch: pytest.MonkeyPatch) -> None:
     """One more family for the helpers of LinVT's tests."""
     square = {"size": {"height": 56, "width": 56}}
-    monkeypatch.setitem(linvt_cases.CASES, NAME, (NAME, CONFIG, "SiglipImageProcessor", square))
+    monkeypatch.setitem(tiny_image_llms.CASES, NAME, (NAME, CONFIG, "SiglipImageProcessor", square))
 
 
 def make_model(**changes: Any) -> XgenMMForConditionalGeneration:

@@ -1,4 +1,4 @@
-"""docs/generation.md, from generation_table.py: `python tests/models/generation_page.py` writes it."""
+"""docs/generation.md, from generation_table.py: `python tests/support/generation_page.py` writes it."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ from generation_table import DESIGNS, PARTS, TABLE
 PAGE = Path(__file__).parents[2] / "docs" / "generation.md"
 HEAD = """# Options of generate
 
-Written by `python tests/models/generation_page.py`: do not edit by hand. `tests/models/test_generation_options.py`
+Written by `python tests/support/generation_page.py`: do not edit by hand. `tests/models/test_generation_options.py`
 tries every cell.
 
 `yes`: on prompts with videos of different lengths, the tokens are those of a loop by hand without a cache, in which the

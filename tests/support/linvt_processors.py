@@ -1,12 +1,12 @@
-"""Processors of the tiny image-LLMs of `linvt_cases.py`, and LinVT's processor around them."""
+"""Processors of the tiny image-LLMs of `tiny_image_llms.py`, and LinVT's processor around them."""
 
 from typing import Any
 
 import torch
 import transformers
-from linvt_cases import CASES, MODULE
-from linvt_cases import make_processor as make_image_processor
 from tiny_checkpoint import CHARACTERS
+from tiny_image_llms import CASES, MODULE
+from tiny_image_llms import make_processor as make_image_processor
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split

@@ -1,17 +1,12 @@
 """A tiny random FTFV on Qwen-VL's kind of tower, with everything a checkpoint folder needs."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
+from factory import QWEN_VL_VISION, TEXT_TOWERS, randomise
 from tiny_checkpoint import CHARACTERS, SPECIAL, make_tokenizer
 from transformers import CLIPImageProcessor
 
 from hf_videollm import FtfvConfig, FtfvForConditionalGeneration, FtfvProcessor, FtfvVideoProcessor
-
-# The towers of the shared invariants, for whoever comes from outside of tests/models.
-sys.path.append(str(Path(__file__).parent / "models"))
-from factory import QWEN_VL_VISION, TEXT_TOWERS, randomise
 
 IMAGE, VIDEO = SPECIAL.index("<image>"), SPECIAL.index("<video>")
 SIDE, NUM_FRAMES, QUERIES, KEPT = 16, 4, 9, 4

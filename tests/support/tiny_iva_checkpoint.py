@@ -1,17 +1,12 @@
 """A tiny random IVA with everything a checkpoint folder needs."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
+from factory import TEXT_TOWERS, VISION_TOWERS, randomise
 from tiny_checkpoint import CHARACTERS, SPECIAL, make_tokenizer
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 
 from hf_videollm import IvaConfig, IvaForConditionalGeneration, IvaProcessor, IvaVideoProcessor
-
-# The towers of the shared invariants, for whoever comes from outside of tests/models.
-sys.path.append(str(Path(__file__).parent / "models"))
-from factory import TEXT_TOWERS, VISION_TOWERS, randomise
 
 IMAGE, VIDEO = SPECIAL.index("<image>"), SPECIAL.index("<video>")
 QUERY_TOKEN, QUERY = "<iva_query>", len(SPECIAL) + len(CHARACTERS)
