@@ -43,10 +43,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, **options: Any) -> Any:
     if read_config(folder)["model_type"] == "beats":
-        return BeatsModel.from_pretrained(folder)
-    return AutoModelForImageTextToText.from_pretrained(folder)
+        return BeatsModel.from_pretrained(folder, **options)
+    return AutoModelForImageTextToText.from_pretrained(folder, **options)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -223,6 +223,28 @@ def test_weights_are_floating_point_numbers(folder: Path, dtype: torch.dtype) ->
 
     change_weights(folder, spoil)
     assert "where weights are floating-point numbers" in refused(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_without_strict_only_weights_must_be_floating_point_numbers(folder: Path, dtype: torch.dtype) -> None:
+    """What is no part of the model may hold anything, as its values go nowhere."""
+
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        tensors.update({"step": torch.ones(2, dtype=dtype), "ema.projection.weight": torch.ones(2, dtype=dtype)})
+
+    before = load(folder).state_dict()
+    change_weights(folder, add)
+    assert "where weights are floating-point numbers" in refused(folder)
+    after = load(folder, strict=False).state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        name = first_float(tensors)
+        tensors[name] = tensors[name].to(dtype)
+
+    change_weights(folder, spoil)
+    with pytest.raises(CheckpointError, match="where weights are floating-point numbers"):
+        load(folder, strict=False)
 
 
 def test_a_file_that_is_cut_anywhere_is_refused(folder: Path) -> None:

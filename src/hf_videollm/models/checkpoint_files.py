@@ -238,12 +238,16 @@ def _no_weights(source: str | os.PathLike[str], single: str, index: str, options
     return f"{source} has no weights: expected {single}, or {index} and its shards. Download it again with all files."
 
 
-def check_headers(files: Iterable[Path], index_file: Path | None, is_quantized: bool = False) -> list[StoredHeader]:
+def check_headers(
+    files: Iterable[Path], index_file: Path | None, is_quantized: bool = False, check_dtypes: bool = True
+) -> list[StoredHeader]:
     """Headers of all weight files, which fit each other.
 
     Args:
         index_file: the index; anything else is passed over.
         is_quantized: whole numbers are expected.
+        check_dtypes: every tensor is taken for a weight. `False` where a file may hold tensors that are no part of the
+            model; `refuse_other_numbers` is then for the caller to call.
 
     Raises:
         CheckpointError: a file is damaged, a tensor is in two files or not where the index says, or holds numbers of a
@@ -263,13 +267,23 @@ def check_headers(files: Iterable[Path], index_file: Path | None, is_quantized: 
                 raise CheckpointError(
                     f"{index_file} says that {name} is in {file_name}, but it is not: download index and shards again."
                 )
-    for header in found.values():
-        if header.dtype not in FLOATS and not is_quantized and not header.name.endswith(INTEGER_BUFFERS):
+    if check_dtypes and not is_quantized:
+        refuse_other_numbers(found.values())
+    return list(found.values())
+
+
+def refuse_other_numbers(headers: Iterable[StoredHeader]) -> None:
+    """Refuse weights that are stored as whole numbers, truth values or complex numbers.
+
+    Raises:
+        CheckpointError: with the name of the first of them.
+    """
+    for header in headers:
+        if header.dtype not in FLOATS and not header.name.endswith(INTEGER_BUFFERS):
             raise CheckpointError(
                 f"{header.name} in {header.file} holds {header.dtype} where weights are floating-point numbers: save "
                 "the checkpoint again from the model it was trained with."
             )
-    return list(found.values())
 
 
 def check_values(headers: Iterable[StoredHeader]) -> None:
@@ -337,4 +351,5 @@ __all__ = [
     "read_headers",
     "read_weight_map",
     "refuse_nonfinite",
+    "refuse_other_numbers",
 ]

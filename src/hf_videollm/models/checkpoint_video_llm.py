@@ -1,6 +1,7 @@
 """Loading that never leaves a weight at its random initialisation, and saving that takes the pipeline along."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -8,12 +9,14 @@ from safetensors import SafetensorError
 
 from .checkpoint_config import IMPOSSIBLE, check_config_values, check_sizes, describe_impossible
 from .checkpoint_files import (
+    StoredHeader,
     check_headers,
     check_links,
     check_values,
     find_file,
     find_weight_files,
     read_checkpoint_json,
+    refuse_other_numbers,
 )
 from .media_errors import CheckpointError
 
@@ -51,9 +54,10 @@ class CheckpointMixin:
         wants_info = kwargs.pop("output_loading_info", False)
         # Mis-shaped tensors are collected like missing ones, so that one error names them all.
         ignore_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
+        unsure: list[StoredHeader] = []
         if pretrained_model_name_or_path is not None and kwargs.get("gguf_file") is None:
             kwargs.setdefault("use_safetensors", True)
-            _check_checkpoint(cls, pretrained_model_name_or_path, args, kwargs, strict)
+            unsure = _check_checkpoint(cls, pretrained_model_name_or_path, args, kwargs, strict)
         try:
             model, info = super().from_pretrained(  # type: ignore[misc]
                 pretrained_model_name_or_path,
@@ -69,6 +73,7 @@ class CheckpointMixin:
             ) from error
         if strict:
             _refuse_partial_load(cls.__name__, pretrained_model_name_or_path, info, ignore_mismatched)
+        refuse_other_numbers(header for header in unsure if not _is_among(header.name, info["unexpected_keys"]))
         freeze_unused_parameters(model)
         return (model, info) if wants_info else model  # type: ignore[return-value]
 
@@ -85,8 +90,12 @@ def freeze_unused_parameters(model: Any) -> None:
 
 def _check_checkpoint(
     model_class: Any, source: str | os.PathLike[str], args: tuple[Any, ...], options: dict[str, Any], strict: bool
-) -> None:
+) -> list[StoredHeader]:
     """Everything that can be known before memory is taken.
+
+    Returns:
+        Tensors whose numbers must be looked at again after loading, which tells what is no part of the model: without
+        `strict`, such tensors may hold anything.
 
     Raises:
         CheckpointError: see `CheckpointMixin.from_pretrained`.
@@ -97,14 +106,20 @@ def _check_checkpoint(
     if isinstance(config, str | os.PathLike) or config is None:
         config = _read_config(model_class, source if config is None else config, options)
     if config is None:  # transformers says what is missing
-        return
+        return []
     if (named := getattr(config, "transformers_weights", None)) is not None:
         raise CheckpointError(f"{source}: config.json names weights of its own ({named!r:.100}): take that field out.")
     files, index = find_weight_files(source, options)
     is_quantized = getattr(config, "quantization_config", None) is not None
-    headers = check_headers(files, index, is_quantized)
+    headers = check_headers(files, index, is_quantized, check_dtypes=strict)
     check_sizes(lambda: model_class(config, *args), config, headers, source, is_quantized, strict)
     check_values(headers)
+    return [] if strict or is_quantized else headers
+
+
+def _is_among(name: str, keys: Iterable[str]) -> bool:
+    """Whether a stored tensor is one of `keys`, which transformers names with or without the part they belong to."""
+    return any(name == key or name.endswith(f".{key}") or key.endswith(f".{name}") for key in keys)
 
 
 def _read_config(model_class: Any, source: str | os.PathLike[str], options: dict[str, Any]) -> Any:

@@ -551,6 +551,9 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
     model = LinVTForCausalLM.from_image_llm("llava-hf/llava-interleave-qwen-0.5b-hf")
     ```"""
 
+    # As in the other designs: a tied head is the embedding, which the image-LLMs shard.
+    _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
+
     def __init__(self, config: LinVTConfig) -> None:
         super().__init__(copy.deepcopy(config))
         self.model = LinVTModel(self.config)
