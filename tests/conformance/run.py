@@ -67,7 +67,8 @@ class Report:
         for name, reason in replaced.items():
             print(f"  {name}: {reason}")
         print(f"\nRun with strict=False, as they load a checkpoint that lacks weights: {', '.join(lenient)}")
-        totals = [f"{self.outcomes[key]} {key}" for key in ("passed", "failed", "skipped", "subtests passed")]
+        kinds = ("passed", "failed", "skipped", "subtests passed", "subtests failed")
+        totals = [f"{self.outcomes[key]} {key}" for key in kinds]
         print(f"\nConformance: {', '.join(totals)}")
 
 

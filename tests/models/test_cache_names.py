@@ -201,6 +201,22 @@ def test_outputs_hold_the_cache_once() -> None:
     assert VideoLlmModelOutputWithPast(last_hidden_state=torch.zeros(1)).cache is None
 
 
+@torch.no_grad()
+def test_who_asks_hears_of_the_old_name(design: Any) -> None:
+    """Our forwards take it for as long as there is a release that has no other, and so only announce its end."""
+    _, model, batch = design
+    for called in (model, model.base_model):
+        for name, is_old in {"past_key_values": compat.CACHE_NAME == "cache", "cache": False}.items():
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                called(**batch, **{name: DynamicCache()})
+            announced = [warning for warning in caught if "`past_key_values` is deprecated" in str(warning.message)]
+            assert [warning.category for warning in announced] == [PendingDeprecationWarning] * is_old
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PendingDeprecationWarning)
+        model.generate(**batch, **GREEDY, past_key_values=DynamicCache())
+
+
 @pytest.mark.skipif(compat.CACHE_NAME == "past_key_values", reason="the old name is the only one before 5.24")
 def test_a_wrong_name_would_be_heard() -> None:
     """Control of `_no_notices`: transformers' own forward does warn of the old name."""

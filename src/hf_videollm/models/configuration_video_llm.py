@@ -73,7 +73,7 @@ class PublishedConfig(CheckedConfigMixin, PreTrainedConfig):
     # Parts of the model that stay as they are when it is quantized, by their names in the model without a head.
     modules_to_not_convert: ClassVar[tuple[str, ...]] = ()
     # What Trainer does not gather as predictions.
-    keys_to_ignore_at_inference: ClassVar[list[str]] = list(CACHE_NAMES)
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [*CACHE_NAMES, "image_outputs", "video_outputs", "audio_outputs"]
 
     def __post_init__(self, **kwargs: Any) -> None:
         # `pipeline()` asks for trust as soon as it sees `custom_pipelines` on a config. A config of the installed

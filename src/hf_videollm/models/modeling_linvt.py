@@ -46,7 +46,7 @@ from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
 from .quantization_video_llm import modules_beside
 from .training_linvt import LinVTTrainingMixin
-from .transformers_compat import CACHE_NAME, CacheNamesOutput, cache_argument, cache_of, name_cache, one_cache
+from .transformers_compat import CACHE_NAME, CacheNamesOutput, cache_argument, cache_of, forward_cache, name_cache
 from .trust import trust_of
 
 
@@ -401,7 +401,7 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         inputs: dict[str, Any] = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
         deepstack: torch.Tensor | None = deepstack_embeds
         videos, others = split_media(kwargs)
-        cache = one_cache(cache, past_key_values)
+        cache = forward_cache(cache, past_key_values)
         num_cached = 0 if cache is None else cache.get_seq_length()
         given_types = others.pop("token_type_ids", None)
         others |= self.token_types(input_ids, mm_token_type_ids, given_types, videos, num_cached)
@@ -604,7 +604,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            cache=one_cache(cache, past_key_values),
+            cache=forward_cache(cache, past_key_values),
             inputs_embeds=inputs_embeds,
             mm_token_type_ids=mm_token_type_ids,
             use_cache=use_cache,

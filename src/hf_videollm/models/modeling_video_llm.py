@@ -7,13 +7,12 @@ A design adds a connector: a module that is called with the tower's features of 
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
 from torch import nn
 from transformers import AutoModel, Cache, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
 from .blank_media import blank_frames, must_run, reach
@@ -22,15 +21,20 @@ from .configuration_video_llm import VideoLlmConfig
 from .generation_video_llm import MediaGenerationMixin
 from .head_video_llm import LanguageHeadMixin, scale_logits
 from .lora_video_llm import lora_config
+from .outputs_video_llm import (
+    ENCODER_FIELDS,
+    VideoLlmCausalLMOutputWithPast,
+    VideoLlmModelOutputWithPast,
+    encoder_fields,
+)
 from .placeholders_video_llm import PlaceholderMixin
 from .quantization_video_llm import QuantizationMixin
 from .transformers_compat import (
     CACHE_NAME,
     CACHE_NAMES,
-    CacheNamesOutput,
     cache_argument,
     cache_of,
-    one_cache,
+    forward_cache,
 )
 from .trust import trust_of
 from .vision_tower_video_llm import check_frames, concatenate_layers, freeze_unused_layers
@@ -42,24 +46,6 @@ class ForwardOptions(TypedDict, total=False):
     num_items_in_batch: torch.Tensor | None
     output_hidden_states: bool | None
     output_attentions: bool | None
-
-
-@dataclass
-class VideoLlmModelOutputWithPast(CacheNamesOutput, BaseModelOutputWithPast):
-    """Output of the base model; `<modality>_hidden_states` are `(total_tokens, text_width)`."""
-
-    image_hidden_states: torch.FloatTensor | None = None
-    video_hidden_states: torch.FloatTensor | None = None
-    audio_hidden_states: torch.FloatTensor | None = None
-
-
-@dataclass
-class VideoLlmCausalLMOutputWithPast(CacheNamesOutput, CausalLMOutputWithPast):
-    """Output of the model with a head; `<modality>_hidden_states` as in the base model."""
-
-    image_hidden_states: torch.FloatTensor | None = None
-    video_hidden_states: torch.FloatTensor | None = None
-    audio_hidden_states: torch.FloatTensor | None = None
 
 
 class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, PreTrainedModel):
@@ -257,16 +243,19 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             )
         return [video[:count] for video, count in zip(pixel_values_videos, counts, strict=True)]
 
-    def encode_media(self, media: dict[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
+    def encode_media(self, media: dict[str, Any], **asked: bool | None) -> dict[str, BaseModelOutputWithPooling]:
         """Take the raw media out of `media` and encode them: modality -> output of `get_<modality>_features`.
 
         The design's options for media (`media_options`) are taken out too, also where there is nothing to encode.
+
+        Args:
+            asked: `output_hidden_states` and `output_attentions` of the towers, see `encode_frames`.
 
         Raises:
             ValueError: there are sounds, and the design cannot hear.
         """
         outputs = {}
-        options = {name: media.pop(name, None) for name in self.media_options}
+        options: dict[str, Any] = {**asked, **{name: media.pop(name, None) for name in self.media_options}}
         if (pixel_values := media.pop("pixel_values", None)) is not None:
             outputs["image"] = self.get_image_features(pixel_values, return_dict=True, **options)
         num_video_frames = media.pop("num_video_frames", None)
@@ -278,7 +267,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         if (input_features := media.pop("input_features", None)) is not None:
             if "audio" not in self.config.modalities:
                 raise ValueError(f"{type(self).__name__} cannot hear: leave out input_features.")
-            outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True)
+            outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True, **asked)
         return outputs
 
     def encode_blank_media(self, present: Collection[str], device: torch.device) -> list[torch.Tensor]:
@@ -348,11 +337,9 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             "input_features_mask": input_features_mask,
             **{name: kwargs.pop(name, None) for name in self.media_options},  # type: ignore[misc]
         }
-        features = {**(mm_encoder_outputs or {}), **self.encode_media(media)}
+        asked: dict[str, Any] = {name: kwargs.get(name) for name in ("output_hidden_states", "output_attentions")}
+        features = {**(mm_encoder_outputs or {}), **self.encode_media(media, **asked)}
         merged, masks = self.embed_prompt(input_ids, inputs_embeds, features)
-        hidden_states: dict[str, Any] = {
-            f"{modality}_hidden_states": torch.cat(list(output.pooler_output)) for modality, output in features.items()
-        }
         if self.training and torch.is_grad_enabled():
             merged = reach(merged, self.encode_blank_media(features, merged.device))
 
@@ -361,7 +348,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             (input_ids, None if input_ids is not None else inputs_embeds),
             features,
             masks,
-            one_cache(cache, past_key_values),
+            forward_cache(cache, past_key_values),
             attention_mask=attention_mask,
             position_ids=self._position_ids(attention_mask, position_ids, merged.shape[1]),
             use_cache=use_cache,
@@ -372,7 +359,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             **{CACHE_NAME: cache_of(outputs)},
-            **hidden_states,
+            **encoder_fields(features),
         )
 
     def embed_prompt(
@@ -507,7 +494,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            cache=one_cache(cache, past_key_values),
+            cache=forward_cache(cache, past_key_values),
             inputs_embeds=inputs_embeds,
             pixel_values=pixel_values,
             pixel_values_videos=pixel_values_videos,
@@ -530,10 +517,8 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
-            video_hidden_states=outputs.video_hidden_states,
-            audio_hidden_states=outputs.audio_hidden_states,
             **{CACHE_NAME: cache_of(outputs)},
+            **{name: getattr(outputs, name) for name in ENCODER_FIELDS},
         )
 
 

@@ -9,6 +9,7 @@ treated as the one that first had it.
 
 import inspect
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -37,6 +38,21 @@ def one_cache(cache: Any, past_key_values: Any) -> Any:
     if cache is not None and past_key_values is not None and cache is not past_key_values:
         raise ValueError("cache and past_key_values are two names of the same: pass one of them.")
     return past_key_values if cache is None else cache
+
+
+def forward_cache(cache: Any, past_key_values: Any) -> Any:
+    """The cache that a forward was given under one of its two names.
+
+    From 5.24 on, models of transformers warn of the old name, which they take up to 5.40. Ours take it for longer, as
+    it is the only name on older releases: those who ask Python for announcements of this kind hear of the new one.
+
+    Raises:
+        ValueError: two different ones came.
+    """
+    if CACHE_NAME == "cache" and past_key_values is not None and not torch.compiler.is_compiling():
+        message = "`past_key_values` is deprecated in transformers: `cache` is its name from transformers 5.24 on."
+        warnings.warn(message, PendingDeprecationWarning, stacklevel=2)
+    return one_cache(cache, past_key_values)
 
 
 def given_cache(arguments: dict[str, Any]) -> Any:
@@ -279,6 +295,7 @@ __all__ = [
     "disable_checkpointing",
     "drop_pooling_head",
     "enable_checkpointing",
+    "forward_cache",
     "given_cache",
     "hold_gradients",
     "mark_adapter",

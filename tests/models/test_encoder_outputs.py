@@ -1,0 +1,99 @@
+"""Forwards also return what the encoders gave, under the names of transformers: `<modality>_outputs`."""
+
+from typing import Any
+
+import pytest
+import torch
+from factory import FTFV_CASES, IVA_CASES, PLLAVA_CASES, VIDEOLLAMA2_AV_CASES, VIDEOLLAMA2_CASES, DesignCase
+from invariants import assert_same
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from hf_videollm.models import transformers_compat as compat
+
+DESIGNS = {
+    case.name: case
+    for cases in (PLLAVA_CASES, VIDEOLLAMA2_CASES, VIDEOLLAMA2_AV_CASES, FTFV_CASES, IVA_CASES)
+    for case in cases[:1]
+}
+# Raw inputs of each modality, in the order in which `get_<modality>_features` takes them.
+INPUTS = {
+    "image": ("pixel_values",),
+    "video": ("pixel_values_videos", "num_video_frames"),
+    "audio": ("input_features", "input_features_mask"),
+}
+COMMON = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")
+PROMPTS = ([["v3"], ["v2", "v4"]], [["i"], []], [["v3", "i"], ["i", "i", "v2"]], [[], []])
+
+
+@pytest.fixture(scope="module", params=DESIGNS)
+def design(request: pytest.FixtureRequest) -> tuple[DesignCase, Any]:
+    case = DESIGNS[request.param]
+    model = case.make_model()
+    model.set_attn_implementation("eager")  # the only one that gives attention weights
+    return case, model
+
+
+def assert_equal_parts(found: Any, expected: Any, what: str) -> None:
+    """The same tensors in the same places."""
+    if isinstance(expected, torch.Tensor):
+        assert_same(found, expected, what)
+    elif expected is None:
+        assert found is None, what
+    else:
+        assert len(found) == len(expected), what
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert_equal_parts(one, other, f"{what}[{number}]")
+
+
+@pytest.mark.parametrize("prompts", PROMPTS)
+@pytest.mark.parametrize("asked", [True, None])
+@torch.no_grad()
+def test_forward_returns_what_the_encoders_gave(design: Any, prompts: Any, asked: bool | None) -> None:
+    case, model = design
+    batch = case.make_batch(prompts)
+    options = {"output_hidden_states": asked, "output_attentions": asked}
+    with_head, without = model(**batch, **options), model.base_model(**batch, **options)
+    for modality, names in INPUTS.items():
+        found = getattr(with_head, f"{modality}_outputs")
+        if batch.get(names[0]) is None:
+            assert found is None
+            assert getattr(without, f"{modality}_outputs") is None
+            continue
+        assert type(found) is BaseModelOutputWithPooling
+        expected = getattr(model, f"get_{modality}_features")(*(batch[name] for name in names), **options)
+        for name in COMMON:
+            for output in (found, getattr(without, f"{modality}_outputs")):
+                assert_equal_parts(getattr(output, name), getattr(expected, name), f"{modality} {name}")
+        assert (found.hidden_states is not None) == (found.attentions is not None) == bool(asked)
+        assert_same(getattr(with_head, f"{modality}_hidden_states"), torch.cat(found.pooler_output), modality)
+
+
+@torch.no_grad()
+def test_outputs_that_are_passed_in_come_out(design: Any) -> None:
+    case, model = design
+    batch = case.make_batch([["v3"], ["v2"]])
+    media = model.base_model.encode_media(batch)
+    output = model(**batch, mm_encoder_outputs=media)
+    assert output.image_outputs is None
+    assert output.video_outputs.pooler_output is media["video"].pooler_output
+
+
+@torch.no_grad()
+def test_tuples_hold_tuples_behind_what_they_held_before(design: Any) -> None:
+    case, model = design
+    batch = case.make_batch([["v3", "i"]])
+    output, values = model(**batch), model(**batch, return_dict=False)
+    names = list(output)
+    assert names[:2] == ["logits", compat.CACHE_NAME]
+    first = next(index for index, name in enumerate(names) if name.endswith("_outputs"))
+    assert names[first - 1].endswith("_hidden_states")
+    assert all(name.endswith("_outputs") for name in names[first:])
+    assert len(values) == len(names)
+    for name, value in zip(names[first:], values[first:], strict=True):
+        assert type(value) is tuple, name
+        assert_equal_parts(value, output[name].to_tuple(), name)
+
+
+def test_trainer_gathers_none_of_them(design: Any) -> None:
+    _, model = design
+    assert {f"{modality}_outputs" for modality in INPUTS} <= set(model.config.keys_to_ignore_at_inference)
