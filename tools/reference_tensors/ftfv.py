@@ -196,9 +196,9 @@ def make() -> tuple[Tensors, dict[str, object]]:
     frames = uniform("ftfv/frames", (size["frames"], 3, size["image"], size["image"]), 2.0)
     patches = np.stack([vision_tower(frame, w) for frame in frames])
     tensors |= {"inputs.frames": frames, "outputs.patches": patches}
-    tensors["intermediate.key_positions"] = resize_positions(
-        sine_positions(size["query_grid"], size["width"]), size["image"] // size["patch"]
-    )
+    positions = sine_positions(size["query_grid"], size["width"])
+    tensors["intermediate.query_positions"] = positions
+    tensors["intermediate.key_positions"] = resize_positions(positions, size["image"] // size["patch"])
     tensors["intermediate.temporal_code_long"] = temporal_code(w["temporal_encoding"], size["long_frames"])
     code = temporal_code(w["temporal_encoding"], size["frames"])
     results = [adapter(patches[frame] + code[frame], w) for frame in range(size["frames"])]

@@ -1,9 +1,9 @@
 """IVA (Interactive Visual Adapter, Li et al., 2024): two tokens per frame (Eq. 1 and 2) and the adapter (Eq. 3 and 4).
 
 There is no public code. Where the paper is silent the reference decides as this package does: the class token is the
-global feature of a frame; the frame positions are sinusoidal; the MLP of Eq. 2 has a residual; a LayerNorm and a linear
-layer come before the adapter's pairs and a linear layer after them; the tokens of the frames are interleaved. Eq. 3
-and 4 are computed literally: every patch of every frame goes through `Trans`, `W2` and `W3`.
+global feature of a frame; the frame positions are sinusoidal, sines before cosines; the MLP of Eq. 2 has a residual; a
+LayerNorm and a matrix come before the adapter's pairs, a matrix after them; the tokens of the frames are interleaved.
+Eq. 3 and 4 are computed literally: every patch of every frame goes through `Trans`, `W2` and `W3`.
 """
 
 import math
@@ -59,11 +59,12 @@ def pool_patches(patches: np.ndarray, w: Tensors) -> np.ndarray:
 
 
 def frame_positions(frames: int, width: int) -> np.ndarray:
-    """Sines in the even channels, cosines in the odd ones, of the number of the frame."""
+    """Sines of the number of the frame in the first half of the channels, cosines in the second."""
+    half = width // 2
     out = np.empty((frames, width))
-    for frame, i in np.ndindex(frames, width // 2):
-        angle = frame / POSITION_BASE ** (2 * i / width)
-        out[frame, 2 * i], out[frame, 2 * i + 1] = math.sin(angle), math.cos(angle)
+    for frame, i in np.ndindex(frames, half):
+        angle = frame / POSITION_BASE ** (i / half)
+        out[frame, i], out[frame, half + i] = math.sin(angle), math.cos(angle)
     return out
 
 
@@ -160,14 +161,14 @@ def shapes() -> dict[str, tuple[int, ...]]:
         result |= norm_shapes(f"{name}.norm_1", vision) | norm_shapes(f"{name}.norm_2", vision)
     result |= linear_shapes("temporal_proj", vision, width)
     result |= linear_shapes("global_mlp.0", vision, width) | linear_shapes("global_mlp.2", width, width)
-    result |= norm_shapes("adapter.norm", width) | linear_shapes("adapter.in_proj", width, inner)
+    result |= norm_shapes("adapter.norm", width) | linear_shapes("adapter.in_proj", width, inner, bias=False)
     for number in range(size["pairs"]):
         name = f"adapter.pairs.{number}"
         for part, inputs in (("query", inner), ("key", vision), ("trans", vision), ("w1", inner), ("w2", inner)):
             result |= linear_shapes(f"{name}.{part}", inputs, inner)
         result |= linear_shapes(f"{name}.w3", inner, inner)
         result |= linear_shapes(f"{name}.mlp.0", inner, 4 * inner) | linear_shapes(f"{name}.mlp.2", 4 * inner, inner)
-    result |= linear_shapes("adapter.out_proj", inner, width)
+    result |= linear_shapes("adapter.out_proj", inner, width, bias=False)
     result |= {"query_tokens": (size["queries"], width)}
     return result | llama.shapes(size["vocab"], width, size["inner"], size["layers"], size["heads"], size["kv_heads"])
 
