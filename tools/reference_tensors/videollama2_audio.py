@@ -36,7 +36,7 @@ LOWEST, FLOOR = 20.0, 2.0**-23
 SAMPLES = 800
 FEATURE_FRAMES = 40
 # How many of the 40 feature frames are sound, in the case with padding.
-VALID_FRAMES = 27
+VALID_FRAMES = 23
 
 
 def mel(frequency: float) -> float:
