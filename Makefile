@@ -10,7 +10,7 @@ LOCK := requirements/locked.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint $(LOCK) --build-constraint $(LOCK)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-test install-dev demo test test-slow test-newest test-floor test-torchao lock conformance lint format types benchmarks clean
+.PHONY: help venv install install-test install-dev demo test test-slow test-newest test-floor test-torchao lock reference conformance lint format types benchmarks clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,9 @@ test-torchao: $(VENV)/.torchao ## Run the tests of quantized loading with torcha
 
 lock: install-dev ## Write the newest releases into requirements/locked.txt, from which everything here installs
 	$(BIN)/python tools/lock.py
+
+reference: install ## Compute the reference tensors of the parity tests anew, from the equations of the papers
+	PYTHONPATH=tools $(BIN)/python -m reference_tensors
 
 conformance: install-dev ## Run transformers' own test mixins against the designs
 	$(BIN)/python tests/conformance/run.py

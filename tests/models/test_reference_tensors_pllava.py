@@ -1,7 +1,7 @@
 """PLLaVA against reference tensors that tools/reference_tensors/pllava.py computed from the paper.
 
-Covered: the projector before the pooling (section 3.3), Eq. 1 and 2, the order of the tokens, their place in the prompt,
-Eq. 3 (LoRA of any alpha), all in one model with a LLaMA behind it.
+Covered: the projector before the pooling (section 3.3), Eq. 1 and 2, the order of the tokens, their place in the
+prompt, Eq. 3 (LoRA of any alpha), all in one model with a LLaMA behind it.
 """
 
 from collections.abc import Callable

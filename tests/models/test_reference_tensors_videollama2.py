@@ -1,7 +1,7 @@
-"""VideoLLaMA 2 against reference tensors that tools/reference_tensors/videollama2_*.py computed from paper and public code.
+"""VideoLLaMA 2 against reference tensors that tools/reference_tensors/videollama2_*.py computed from public sources.
 
-Covered: Algorithm 1 (STC connector) with both paddings, its RegStage, the order of the tokens; the audio branch: Kaldi's
-filter bank, BEATs with its gated relative position bias and its padding, the audio projector.
+Covered: Algorithm 1 (STC connector) with both paddings, its RegStage, the order of the tokens; the audio branch:
+Kaldi's filter bank, BEATs with its gated relative position bias and its padding, the audio projector.
 """
 
 from collections.abc import Callable
@@ -204,7 +204,7 @@ def test_the_model_gives_the_tokens_of_the_projector() -> None:
 
 
 def test_padding_is_noticed() -> None:
-    """The control of the case with padding: the upper 4 bands of the second patch, and the others hear the difference."""
+    """The control: the upper 4 bands of the second patch are padding, and the other tokens hear the difference."""
     padding = AUDIO["intermediate.padded.padding"]
     assert padding.tolist() == [0] * 12 + [1] * 4
     sound = padding == 0

@@ -82,18 +82,17 @@ def pooling(count: int, window: int, stride: int) -> np.ndarray:
     return matrix
 
 
-def condition(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, text: np.ndarray, w: Tensors) -> np.ndarray:
-    """The queries of one scale after L times self-attention, attention to its tokens, attention to the text."""
+def condition(
+    queries: np.ndarray, keys: np.ndarray, values: np.ndarray, text: np.ndarray | None, w: Tensors
+) -> np.ndarray:
+    """The queries of one group after L times self-attention, attention to its tokens, attention to the text."""
     for number in range(SIZES["layers"]):
-        for part, source, content in (
-            ("self", None, None),
-            ("visual", keys, values),
-            ("text", text, text),
-        ):
+        for part in ("self", "visual", "text"):
             name = f"aggregator.{number}.{part}"
-            if part == "self":
-                source = content = queries
-            queries = queries + projected_attention(queries, source, content, w, name, SIZES["heads"])
+            source, content = {"self": (queries, queries), "visual": (keys, values), "text": (text, text)}[part]
+            # Without a text the norm still runs.
+            if source is not None:
+                queries = queries + projected_attention(queries, source, content, w, name, SIZES["heads"])
             queries = named_layer_norm(queries, w, f"{name}_norm", NORM_EPS)
     return queries
 
@@ -110,10 +109,34 @@ def multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.stack([weighted_sum(row, right) for row in left.tolist()])
 
 
-def tokenize(video: np.ndarray, code: np.ndarray, text: np.ndarray, w: Tensors, overlap: bool) -> dict[str, np.ndarray]:
+def pools_and_queries(count: int, w: Tensors, variant: str, overlap: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each group of queries, how the `count` selected tokens are pooled before they meet it (Fig. 3)."""
+    pools = [pooling(count, window, max(1, window // 2) if overlap else window) for window in WINDOWS]
+    queries = [w[f"aggregator.queries.{scale}"] for scale in range(len(WINDOWS))]
+    if variant == "multi_c":
+        return list(zip(pools, queries, strict=True))
+    if variant == "multi_b":
+        return [(np.concatenate(pools), np.concatenate(queries))]
+    return [(np.eye(count), queries[0] if variant == "multi_a" else np.concatenate(queries))]
+
+
+def tokenize(
+    video: np.ndarray,
+    code: np.ndarray,
+    text: np.ndarray | None,
+    w: Tensors,
+    variant: str = "multi_c",
+    overlap: bool = False,
+) -> dict[str, np.ndarray]:
     """All steps on the valid frames `(T, N, D)` of one video and the valid tokens `(S, D)` of its question.
 
-    The three scales do not see each other (Multi-C of Fig. 3), and their outputs follow each other, finest first.
+    Args:
+        code: `(T, D)`, zeros for the literal paper.
+        text: `None` for a video without a question (Table 5).
+        variant: of Fig. 3. "multi_c", the paper's choice: the scales do not see each other, and their outputs follow
+            each other, finest first. "multi_b": all queries see all scales. "single_a": all queries see the selected
+            tokens. "multi_a": as that, with the queries of the first scale, and their outputs are pooled.
+        overlap: windows start half a window apart.
     """
     scores = score(video, code, w)
     chosen = select(scores)
@@ -124,13 +147,14 @@ def tokenize(video: np.ndarray, code: np.ndarray, text: np.ndarray, w: Tensors, 
         selection[row, index] = 1
     maps = []
     steps = {"scores": scores, "selected": np.array(chosen, dtype=np.float64)}
-    for scale, window in enumerate(WINDOWS):
-        pool = pooling(len(chosen), window, max(1, window // 2) if overlap else window)
+    for group, (pool, queries) in enumerate(pools_and_queries(len(chosen), w, variant, overlap)):
         pooled = multiply(pool, flat[chosen])
         keys = pooled + multiply(pool, codes[chosen])
-        queries = condition(w[f"aggregator.queries.{scale}"], keys, pooled, text, w)
+        queries = condition(queries, keys, pooled, text, w)
         maps.append(multiply(multiply(attention_map(queries, keys, w), pool), selection))
-        steps |= {f"pooled_{scale}": pooled, f"queries_{scale}": queries}
+        steps[f"pooled_{group}"] = pooled
+    if variant == "multi_a":
+        maps = [multiply(pooling(len(maps[0]), window, window), maps[0]) for window in WINDOWS]
     steps["map"] = np.concatenate(maps)
     steps["tokens"] = multiply(steps["map"], flat)
     return steps
@@ -165,15 +189,16 @@ def make() -> tuple[Tensors, dict[str, object]]:
     for case, coded, overlap in (("paper", False, False), ("time_code", True, False), ("overlap", True, True)):
         for row in range(size["videos"]):
             video = videos[row, : VALID_FRAMES[row]]
-            text = texts[row, : VALID_TEXT[row]]
-            code = np.zeros((len(video), size["width"]))
-            if coded:
-                code = time_code(FRAME_TIMES[row][: len(video)], video)
-            steps = tokenize(video, code, text, w, overlap)
+            code = time_code(FRAME_TIMES[row][: len(video)], video) if coded else no_code(video)
+            steps = tokenize(video, code, texts[row, : VALID_TEXT[row]], w, overlap=overlap)
             check_margin(steps["scores"])
             tensors |= {f"outputs.{case}.{row}.{step}": steps[step] for step in ("tokens", "map")}
             inner = {"scores", "selected", *(f"pooled_{scale}" for scale in range(3))} if row == 1 else {"scores"}
             tensors |= {f"intermediate.{case}.{row}.{step}": steps[step] for step in sorted(inner)}
+    for variant in ("single_a", "multi_a", "multi_b"):
+        steps = tokenize(videos[0], no_code(videos[0]), texts[0], w, variant)
+        tensors |= {f"outputs.{variant}.0.{step}": steps[step] for step in ("tokens", "map")}
+    tensors["outputs.no_text.0.tokens"] = tokenize(videos[0], no_code(videos[0]), None, w)["tokens"]
     facts = {
         "windows": WINDOWS,
         "queries": QUERIES,
@@ -182,6 +207,10 @@ def make() -> tuple[Tensors, dict[str, object]]:
         "frame_times": FRAME_TIMES,
     }
     return tensors, size | facts
+
+
+def no_code(video: np.ndarray) -> np.ndarray:
+    return np.zeros((len(video), video.shape[-1]))
 
 
 def check_margin(scores: np.ndarray) -> None:

@@ -380,7 +380,9 @@ class LinVTModule(nn.Module):
         counts = mask.sum(1)
         times = mask.cumsum(1) - 1 if frame_times is None else frame_times
         times = torch.where(mask, times.float(), 0)
-        norms = torch.linalg.vector_norm(tokens.flatten(1), dim=1, dtype=torch.float32)
+        # At least float32, without a copy of all tokens; torch refuses to narrow float64.
+        dtype = torch.promote_types(tokens.dtype, torch.float32)
+        norms = torch.linalg.vector_norm(tokens.flatten(1), dim=1, dtype=dtype).float()
         sizes = norms / (counts * tokens[0, 0].numel()) ** 0.5
         return sinusoidal_code(times, self.hidden_size) * sizes[:, None, None]
 
