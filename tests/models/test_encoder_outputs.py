@@ -6,6 +6,7 @@ import pytest
 import torch
 from factory import FTFV_CASES, IVA_CASES, PLLAVA_CASES, VIDEOLLAMA2_AV_CASES, VIDEOLLAMA2_CASES, DesignCase
 from invariants import assert_same
+from linvt_design_case import LINVT_CASES
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hf_videollm.models import transformers_compat as compat
@@ -97,3 +98,24 @@ def test_tuples_hold_tuples_behind_what_they_held_before(design: Any) -> None:
 def test_trainer_gathers_none_of_them(design: Any) -> None:
     _, model = design
     assert {f"{modality}_outputs" for modality in INPUTS} <= set(model.config.keys_to_ignore_at_inference)
+
+
+@pytest.mark.parametrize("case", LINVT_CASES, ids=lambda case: case.name)
+@torch.no_grad()
+def test_linvt_returns_what_stands_in_the_prompt(case: Any) -> None:
+    """Whatever form the image-LLM gives its features in, and also where it returns them under another name itself."""
+    model = case.make_model()
+    batch = case.make_batch([["v3", "i"], ["i", "v2"]])
+    with_head, without = model(**batch), model.base_model(**batch)
+    masks = model.base_model.placeholder_masks(batch["input_ids"], batch["mm_token_type_ids"])
+    embeds = model.base_model.embed_prompt(**batch)["inputs_embeds"]
+    for modality, mask in zip(("image", "video"), masks, strict=True):
+        for output in (with_head, without):
+            found = getattr(output, f"{modality}_outputs").pooler_output
+            assert len(found) == 2
+            assert_same(torch.cat(found), embeds[mask], modality)
+            assert_same(getattr(output, f"{modality}_hidden_states"), embeds[mask], modality)
+    assert isinstance(model(**batch, return_dict=False)[-1], tuple)
+    text = case.make_batch([[], []])
+    for output in (model(**text), model.base_model(**text)):
+        assert getattr(output, "video_outputs", None) is None

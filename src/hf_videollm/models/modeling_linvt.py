@@ -44,6 +44,7 @@ from .linvt_module import LinVTModule, LinVTSelection, join_selections, mix_deep
 from .linvt_scorer import LinVTScoreHead
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
+from .outputs_video_llm import ENCODER_FIELDS, EncoderOutputs, encoder_fields
 from .quantization_video_llm import modules_beside
 from .training_linvt import LinVTTrainingMixin
 from .transformers_compat import CACHE_NAME, CacheNamesOutput, cache_argument, cache_of, forward_cache, name_cache
@@ -64,7 +65,12 @@ class LinVTVideoFeatures(BaseModelOutputWithPooling):
 
 
 @dataclass
-class LinVTCausalLMOutputWithPast(CacheNamesOutput, CausalLMOutputWithPast):
+class LinVTModelOutputWithPast(CacheNamesOutput, EncoderOutputs, BaseModelOutputWithPast):
+    """Output of the base model where it encodes the media itself: with videos. Else it is that of the image-LLM."""
+
+
+@dataclass
+class LinVTCausalLMOutputWithPast(CacheNamesOutput, EncoderOutputs, CausalLMOutputWithPast):
     """Output of the model with a head."""
 
 
@@ -266,6 +272,7 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         input_ids: torch.Tensor,
         mm_token_type_ids: torch.Tensor | None = None,
         num_cached: int = 0,
+        encoded: dict[str, Any] | None = None,
         **media: Any,
     ) -> dict[str, torch.Tensor]:
         """What the language model is fed of prompts, all images and videos in their places.
@@ -274,6 +281,7 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
             input_ids: `(batch, length)`.
             mm_token_type_ids: see `placeholder_masks`.
             num_cached: of these tokens, how many have been run before; media are those of the others.
+            encoded: receives modality -> the output of its encoder.
             media: images as the image-LLM takes them; videos as in `get_video_features`, those of all rows in row
                 order, but questions `(batch, question_length)`, one per row.
 
@@ -284,6 +292,7 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         Raises:
             ValueError: placeholders and media disagree.
         """
+        encoded = {} if encoded is None else encoded
         videos, media = split_media(media)
         new_ids = input_ids[:, num_cached:]
         image_mask, video_mask = (mask[:, num_cached:] for mask in self.placeholder_masks(input_ids, mm_token_type_ids))
@@ -299,10 +308,12 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         if has_images:
             images = encode_images(self.backbone, media)
             filled.append(("image", image_mask, images.tokens, images.deepstack))
+            encoded["image"] = BaseModelOutputWithPooling(pooler_output=images.tokens)
         per_row = self._videos_per_row(video_mask)
         if has_videos(videos):
             found = self.get_video_features(**self._per_video(videos, per_row), return_dict=True)
             filled.append(("video", video_mask, found.pooler_output, found.deepstack_features))
+            encoded["video"] = found
             if self.training and not has_images:
                 torch_compilable_check(
                     ~image_mask.any(),
@@ -400,6 +411,7 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         """
         inputs: dict[str, Any] = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
         deepstack: torch.Tensor | None = deepstack_embeds
+        encoded: dict[str, Any] = {}
         videos, others = split_media(kwargs)
         cache = forward_cache(cache, past_key_values)
         num_cached = 0 if cache is None else cache.get_seq_length()
@@ -413,7 +425,7 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
             # What the image-LLM's tower takes has done its part afterwards.
             media = {name: value for name, value in others.items() if self.is_image_input(name)}
             others = {name: value for name, value in others.items() if name not in media}
-            inputs = self.embed_prompt(input_ids, mm_token_type_ids, **media, **videos)
+            inputs = self.embed_prompt(input_ids, mm_token_type_ids, encoded=encoded, **media, **videos)
             deepstack = inputs.pop("deepstack_embeds", None)
             if position_ids is None and num_cached == 0:
                 position_ids = self.prompt_positions(input_ids, attention_mask, mm_token_type_ids, media)
@@ -443,7 +455,15 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         if self.training and torch.is_grad_enabled():
             left_out = self.left_out(has_videos(videos), has_images, outputs.last_hidden_state)
             outputs.last_hidden_state = reach(outputs.last_hidden_state, left_out)
-        return name_cache(outputs)
+        if not encoded:
+            return name_cache(outputs)
+        return LinVTModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            **{CACHE_NAME: cache_of(outputs)},
+            **encoder_fields(encoded),
+        )
 
     def _has_rowless_images(self, input_ids: torch.Tensor | None, pixel_values: Any) -> bool:
         """Whether there are images whose placeholder has no row in the embedding, where the image-LLM would read it."""
@@ -625,6 +645,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             **{CACHE_NAME: cache_of(outputs)},
+            **{name: outputs.get(name) for name in ENCODER_FIELDS},
         )
 
 
@@ -640,6 +661,7 @@ __all__ = [
     "LinVTCausalLMOutputWithPast",
     "LinVTForCausalLM",
     "LinVTModel",
+    "LinVTModelOutputWithPast",
     "LinVTPreTrainedModel",
     "LinVTVideoFeatures",
 ]

@@ -21,6 +21,7 @@ class EncoderOutputs(ModelOutput):
         image_outputs, video_outputs, audio_outputs: output of the encoder of the modality. `pooler_output` is a list
             with one `(num_tokens, text_width)` tensor per medium. `last_hidden_state` holds the features that went
             into the connector. `hidden_states` and `attentions` are those of the tower, where they were asked for.
+            LinVT and IVA keep no such features: theirs are `None`, and for LinVT so are the layers of the tower.
     """
 
     image_hidden_states: torch.FloatTensor | None = None
