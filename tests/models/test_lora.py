@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from every_design import every_design
 from factory import (
-    FTFV_CASES,
     IVA_CASES,
     PLLAVA_CASES,
     VIDEOLLAMA2_AV_CASES,
-    VIDEOLLAMA2_CASES,
     DesignCase,
     with_labels,
 )
@@ -27,15 +26,6 @@ from hf_videollm.models.checkpoint_video_llm import freeze_unused_parameters
 from hf_videollm.training.sft import Recipe, RecipeError, load_recipe, make_trainer, run_sft
 from hf_videollm.training.trainable import whole_modules
 
-DESIGNS = [
-    PLLAVA_CASES[0],
-    VIDEOLLAMA2_CASES[1],
-    VIDEOLLAMA2_AV_CASES[0],
-    FTFV_CASES[0],
-    IVA_CASES[0],
-    LINVT_CASES[0],
-]
-every_design = pytest.mark.parametrize("case", DESIGNS, ids=lambda case: case.name)
 PATTERNS: dict[str, Any] = {
     "names": ["q_proj", "v_proj"],
     "longer names": ["self_attn.q_proj", "k_proj", "fc1", "down_proj"],

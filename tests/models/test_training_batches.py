@@ -12,12 +12,9 @@ from typing import Any
 import invariants
 import pytest
 import torch
+from every_design import every_design
 from factory import (
-    FTFV_CASES,
-    IVA_CASES,
-    PLLAVA_CASES,
     VIDEOLLAMA2_AV_CASES,
-    VIDEOLLAMA2_CASES,
     VISION_TOWERS,
     DesignCase,
     collate,
@@ -26,21 +23,11 @@ from factory import (
     pllava_case,
     with_labels,
 )
-from linvt_design_case import LINVT_CASES
 from torch import nn
 from transformers import PreTrainedModel
 
 from hf_videollm.models import blank_media, modeling_iva, modeling_linvt, modeling_video_llm, modeling_videollama2_av
 
-DESIGNS = [
-    PLLAVA_CASES[0],
-    VIDEOLLAMA2_CASES[1],
-    VIDEOLLAMA2_AV_CASES[0],
-    FTFV_CASES[0],
-    IVA_CASES[0],
-    LINVT_CASES[0],
-]
-every_design = pytest.mark.parametrize("case", DESIGNS, ids=lambda case: case.name)
 KINDS = {
     "text": [[], []],
     "images": [["i"], ["i", "i"]],
