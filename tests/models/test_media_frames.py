@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from backends import BACKENDS, record_decoded
 from media_corpus import read_numbers, sine, write_sound
 from media_oddities import FILES, HEADLESS, plain_decode, plain_frames, write
 
@@ -18,8 +19,6 @@ from hf_videollm.models.media_errors import CorruptMedia, Deadline, MediaLimits,
 from hf_videollm.models.media_source import open_media
 from hf_videollm.models.video_io import available_backends, load_audio, load_video, probe_video
 from hf_videollm.models.video_pyav import PyAVReader
-
-BACKENDS = [name for name in ("pyav", "decord", "torchcodec") if name in available_backends()]
 
 
 @pytest.fixture(scope="module")
@@ -123,15 +122,7 @@ def test_plain_files_still_go_to_the_backend_that_was_named(folder: Path, name: 
 
 def test_seeks_are_used_where_decoding_may_begin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is safe is not what is slow: from the keyframe before, in plain files and in those cut between keyframes."""
-    decoded = []
-    original = PyAVReader._decoded
-
-    def counting(self, packet):
-        for frame in original(self, packet):
-            decoded.append(frame)
-            yield frame
-
-    monkeypatch.setattr(PyAVReader, "_decoded", counting)
+    decoded = record_decoded(monkeypatch)
     for name in ("plain mp4", "cut h264 mkv", "open groups mkv"):
         path = FILES[name](folder)
         total = probe_video(path).total_num_frames

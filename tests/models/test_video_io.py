@@ -17,6 +17,7 @@ import borrowed_ffmpeg
 import numpy as np
 import pytest
 import torch
+from backends import BACKENDS, record_decoded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from media_corpus import (
@@ -38,8 +39,6 @@ from hf_videollm.models.video_io import (
     load_video,
     probe_video,
 )
-
-BACKENDS = [name for name in ("pyav", "decord", "torchcodec") if name in available_backends()]
 
 CLIPS = {
     "long_gop.mp4": {"pictures": 200},  # three B-frames, one keyframe in 250
@@ -125,17 +124,7 @@ def test_any_indices_in_any_order(clip: Path, indices: list[int]) -> None:
 
 
 def test_only_the_needed_part_is_decoded(clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_videollm.models.video_pyav import PyAVReader
-
-    decoded = []
-    original = PyAVReader._decoded
-
-    def counting(self, packet):
-        for frame in original(self, packet):
-            decoded.append(frame)
-            yield frame
-
-    monkeypatch.setattr(PyAVReader, "_decoded", counting)
+    decoded = record_decoded(monkeypatch)
     load_video(clips["no_count.mkv"], sample_indices_fn=pick(52), backend="pyav")
     assert len(decoded) <= 1 + 8  # the first frame, then from keyframe 50 on
 

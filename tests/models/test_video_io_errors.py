@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from backends import BACKENDS
 from media_corpus import (
     claim_size,
     lie_about_duration,
@@ -37,14 +38,11 @@ from hf_videollm.models.video_io import (
     NoVideoStream,
     UnsafeURL,
     UnsupportedMedia,
-    available_backends,
     load_audio,
     load_video,
     probe_video,
 )
 from hf_videollm.models.video_processing_pllava import PllavaVideoProcessor
-
-BACKENDS = [name for name in ("pyav", "decord", "torchcodec") if name in available_backends()]
 
 
 @pytest.fixture(scope="module")
