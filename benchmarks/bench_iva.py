@@ -15,7 +15,7 @@ import typer
 from bench_tools import record, seconds_by_turns, with_ratios
 
 from hf_videollm import IvaConfig, IvaForConditionalGeneration
-from hf_videollm.hub.flops_counter import measure as count
+from hf_videollm.costs.counter import measure as count
 from hf_videollm.models.iva_adapter import IvaAdapter, IvaAdapterLayer
 from hf_videollm.models.iva_frames import FrameBank, MediumFrames
 

@@ -25,9 +25,9 @@ from transformers import (
 from hf_videollm import CheckpointError, build_checkpoint
 from hf_videollm.build.designs import DESIGNS
 from hf_videollm.build.joining import check_text as refuse_other_logits
-from hf_videollm.hub import parts
-from hf_videollm.hub.convert_ftfv_sources import read_language
-from hf_videollm.hub.convert_iva import convert_iva
+from hf_videollm.convert import parts
+from hf_videollm.convert.ftfv.sources import read_language
+from hf_videollm.convert.iva.convert import convert_iva
 from hf_videollm.models.chat_template_language_model import has_tags
 
 # LLaVA, which LinVT is put before, has a plain head, and wants its embedding by a name that GPT-2 has not.

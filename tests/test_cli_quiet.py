@@ -97,7 +97,7 @@ def test_with_debug_messages_of_libraries_are_shown(
     folder: Path, cli: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A control: the same noise is hidden without the option."""
-    import hf_videollm.hub.info as module
+    import hf_videollm.costs.info as module
 
     facts = module.describe_checkpoint
 
@@ -149,7 +149,7 @@ def test_main_leaves_signals_as_they_were(cli: Any) -> None:
 
 def test_main_ends_as_after_ctrl_c(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control: while a command runs, the signals are ours."""
-    import hf_videollm.hub.info as module
+    import hf_videollm.costs.info as module
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         monkeypatch.setattr(module, "describe_checkpoint", lambda _, number=number: signal.raise_signal(number))

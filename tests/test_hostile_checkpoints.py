@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from hf_videollm import CheckpointError, load_pipeline
+from hf_videollm.convert.stream import read_tensor, require_folder, scan_weights
 from hf_videollm.hub.checkpoint import bundled_checkpoints
-from hf_videollm.hub.stream import read_tensor, require_folder, scan_weights
 from hf_videollm.models.checkpoint_files import check_file, check_links, is_finite, read_checkpoint_json
 from hf_videollm.models.configuration_beats import BeatsConfig
 from hf_videollm.models.modeling_beats import BeatsModel

@@ -207,7 +207,7 @@ def info(
       hf-videollm info --json
     """
     if design is not None:
-        from .hub.linvt_table import linvt_table
+        from .costs.linvt import linvt_table
 
         if path_or_id is not None:
             raise ValueError("Give a checkpoint or --design, not both.")
@@ -217,7 +217,7 @@ def info(
             )
         print_report(linvt_table(), as_json)
         return
-    from .hub.info import describe_checkpoint
+    from .costs.info import describe_checkpoint
 
     facts = describe_checkpoint(find_model(path_or_id))
     if as_json:
@@ -272,7 +272,7 @@ def flops(
 
       hf-videollm flops ./pllava-7b --frames 32 --text-tokens 256 --json
     """
-    from .hub.flops import describe_flops
+    from .costs.flops import describe_flops
 
     report = describe_flops(
         None if path_or_id is None else find_model(path_or_id),
@@ -309,7 +309,7 @@ def tune_alpha_command(
 
       hf-videollm tune-alpha ./pllava-7b validation.jsonl --alphas 0,4,16,20,32 --limit 200 --save
     """
-    from .hub.tune_alpha import tune_alpha_on_file
+    from .training.tune_alpha import tune_alpha_on_file
 
     report = tune_alpha_on_file(
         path_or_id,

@@ -73,7 +73,7 @@ def convert_pllava_command(
 
       hf-videollm convert pllava ./ermu2001-pllava-7b ./pllava-7b-alpha4 --merge 4
     """
-    from .hub.convert_pllava import convert_pllava
+    from .convert.pllava.convert import convert_pllava
 
     _run(
         convert_pllava,
@@ -118,7 +118,7 @@ def convert_videollama2_command(
 
       hf-videollm convert videollama2 ./7B-Base ./out --base ./Mistral-7B-Instruct-v0.2 --vision ./clip-large-336
     """
-    from .hub.convert_videollama2 import convert_videollama2
+    from .convert.videollama2.convert import convert_videollama2
 
     _run(
         convert_videollama2,
@@ -156,7 +156,7 @@ def convert_ftfv_command(
 
       hf-videollm convert ftfv ./Qwen-VL ./vicuna-7b-v1.5 ./ftfv-start --dtype bfloat16
     """
-    from .hub.convert_ftfv import convert_ftfv
+    from .convert.ftfv.convert import convert_ftfv
 
     _run(
         convert_ftfv,
@@ -201,7 +201,7 @@ def convert_iva_command(
 
       hf-videollm convert iva ./clip-vit-large-patch14-336 ./vicuna-7b-v1.5 ./iva-stage0 --num-insertions 0
     """
-    from .hub.convert_iva import convert_iva
+    from .convert.iva.convert import convert_iva
 
     with errors.status("Converting ..."):
         report = convert_iva(
@@ -239,7 +239,7 @@ def convert_xgen_mm_command(
 
       hf-videollm convert xgen-mm ./xgen-mm-phi3-mini-instruct-interleave-r-v1.5 ./xgen-mm --dtype bfloat16
     """
-    from .hub.convert_xgen_mm import convert_xgen_mm
+    from .convert.xgen_mm.convert import convert_xgen_mm
 
     _run(
         convert_xgen_mm,
@@ -268,7 +268,7 @@ def convert_beats_command(
 
       hf-videollm convert beats ./BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt ./beats
     """
-    from .hub.convert_videollama2_beats import convert_beats
+    from .convert.videollama2.beats import convert_beats
 
     _run(convert_beats, as_json, src, dst, dtype=dtype, overwrite=overwrite)
 

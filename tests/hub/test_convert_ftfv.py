@@ -31,11 +31,11 @@ from transformers import (
 )
 
 from hf_videollm import save_checkpoint
-from hf_videollm.hub.conversion import model_shapes
-from hf_videollm.hub.convert_ftfv import convert_ftfv
-from hf_videollm.hub.convert_ftfv_keys import plan_conversion
-from hf_videollm.hub.flops_presets import find_preset
-from hf_videollm.hub.stream import StoredTensor, StoredWeights
+from hf_videollm.convert.ftfv.convert import convert_ftfv
+from hf_videollm.convert.ftfv.keys import plan_conversion
+from hf_videollm.convert.stream import StoredTensor, StoredWeights
+from hf_videollm.convert.tensors import model_shapes
+from hf_videollm.costs.presets import find_preset
 from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
 
 TOLERANCE = 2e-5

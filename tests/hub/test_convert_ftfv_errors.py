@@ -10,7 +10,7 @@ import pytest
 import torch
 from ftfv_sources import PREFIX, llama_tensors, qwen_vl_tensors, write_llama, write_qwen_vl
 
-from hf_videollm.hub.convert_ftfv import convert_ftfv
+from hf_videollm.convert.ftfv.convert import convert_ftfv
 from hf_videollm.models.media_errors import CheckpointError
 
 BLOCK = f"{PREFIX}transformer.resblocks.1."

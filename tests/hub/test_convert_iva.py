@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from hf_videollm import CheckpointError
+from hf_videollm.convert.iva.convert import convert_iva
 from hf_videollm.data.records import make_record
-from hf_videollm.hub.convert_iva import convert_iva
 from hf_videollm.training.collator import VideoDataCollator
 
 WIDTH, SIDE = 32, 16

@@ -39,10 +39,10 @@ from transformers import (
 )
 
 from hf_videollm import PllavaForConditionalGeneration, save_checkpoint
-from hf_videollm.hub.convert_pllava import convert_pllava
-from hf_videollm.hub.convert_pllava_config import build_config, build_generation_config
-from hf_videollm.hub.convert_pllava_keys import plan_conversion
-from hf_videollm.hub.stream import StoredTensor, StoredWeights
+from hf_videollm.convert.pllava.config import build_config, build_generation_config
+from hf_videollm.convert.pllava.convert import convert_pllava
+from hf_videollm.convert.pllava.keys import plan_conversion
+from hf_videollm.convert.stream import StoredTensor, StoredWeights
 from hf_videollm.models.media_errors import CheckpointError
 
 TOLERANCE = 2e-5
@@ -395,7 +395,7 @@ def test_sparse_configs_mean_the_defaults_of_their_time(
 MEASURE = """
 import json, sys
 from pathlib import Path
-from hf_videollm.hub.convert_pllava import convert_pllava
+from hf_videollm.convert.pllava.convert import convert_pllava
 
 def status(name):
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))

@@ -21,7 +21,7 @@ from pllava_sources import (
 )
 
 from hf_videollm import PllavaForConditionalGeneration
-from hf_videollm.hub.convert_pllava import convert_pllava
+from hf_videollm.convert.pllava.convert import convert_pllava
 from hf_videollm.models.media_errors import CheckpointError
 
 LLM = "language_model.base_model.model.model."

@@ -18,7 +18,7 @@ from pllava_sources import (
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from hf_videollm import PllavaForConditionalGeneration, PllavaProcessor
-from hf_videollm.hub.convert_pllava import convert_pllava
+from hf_videollm.convert.pllava.convert import convert_pllava
 from hf_videollm.models.media_errors import CheckpointError
 
 CLIP = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)

@@ -35,7 +35,7 @@ from videollama2_sources import (
 )
 
 from hf_videollm import save_checkpoint
-from hf_videollm.hub.convert_videollama2 import convert_videollama2
+from hf_videollm.convert.videollama2.convert import convert_videollama2
 
 TOLERANCE = 2e-5
 VISUAL_PREFIX = "model.vision_tower.vision_tower."

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModel
 
 from hf_videollm.cli import main
-from hf_videollm.hub.convert_videollama2_beats import beats_config, convert_beats
-from hf_videollm.hub.convert_videollama2_keys import sort_beats
-from hf_videollm.hub.stream import read_header
+from hf_videollm.convert.stream import read_header
+from hf_videollm.convert.videollama2.beats import beats_config, convert_beats
+from hf_videollm.convert.videollama2.keys import sort_beats
 from hf_videollm.models.media_errors import CheckpointError
 from hf_videollm.models.modeling_beats import BeatsModel
 

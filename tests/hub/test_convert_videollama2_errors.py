@@ -33,7 +33,7 @@ from videollama2_sources import (
 )
 
 from hf_videollm.cli import main
-from hf_videollm.hub.convert_videollama2 import convert_videollama2
+from hf_videollm.convert.videollama2.convert import convert_videollama2
 from hf_videollm.models.media_errors import CheckpointError
 
 RAW = raw_config(mm_projector_type="mlp2x_gelu")

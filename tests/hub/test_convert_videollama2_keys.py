@@ -19,17 +19,17 @@ from videollama2_sources import (
     write_vision_config,
 )
 
-from hf_videollm.hub.conversion import model_shapes
-from hf_videollm.hub.convert_videollama2_beats import beats_config
-from hf_videollm.hub.convert_videollama2_config import build_config, build_vision_config, can_hear
-from hf_videollm.hub.convert_videollama2_keys import (
+from hf_videollm.convert.stream import StoredTensor
+from hf_videollm.convert.tensors import model_shapes
+from hf_videollm.convert.videollama2.beats import beats_config
+from hf_videollm.convert.videollama2.config import build_config, build_vision_config, can_hear
+from hf_videollm.convert.videollama2.keys import (
     ConversionPlan,
     official_name,
     our_name,
     plan_conversion,
     sort_tensors,
 )
-from hf_videollm.hub.stream import StoredTensor
 from hf_videollm.models.configuration_beats import BeatsConfig
 from hf_videollm.models.modeling_videollama2 import VideoLlama2ForCausalLM
 from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
@@ -171,7 +171,7 @@ def test_the_72b_has_the_keys_of_the_others_at_its_width(goldens: Path) -> None:
 MEASURE = """
 import json, sys
 from pathlib import Path
-from hf_videollm.hub.convert_videollama2 import convert_videollama2
+from hf_videollm.convert.videollama2.convert import convert_videollama2
 
 def status(name):
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))

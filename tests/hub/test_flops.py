@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, AutoModelForImageTextToText, LlamaConfig
 
 from hf_videollm import PllavaConfig, VideoLlama2AVConfig, VideoLlama2Config
-from hf_videollm.hub.flops import count_flops, describe_flops, lora_flops_per_token
-from hf_videollm.hub.flops_counter import measure
-from hf_videollm.hub.flops_presets import IVA_VARIANTS, PRESETS
+from hf_videollm.costs.counter import measure
+from hf_videollm.costs.flops import count_flops, describe_flops, lora_flops_per_token
+from hf_videollm.costs.presets import IVA_VARIANTS, PRESETS
 from hf_videollm.models.configuration_ftfv import FtfvConfig
 
 # FTFV, Table 5: kept tokens per frame -> TFLOPs, 8 frames.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_videollm.hub.info import describe_checkpoint
-from hf_videollm.hub.linvt_table import IMAGE_LLMS, IN_PAPER, linvt_table
+from hf_videollm.costs.info import describe_checkpoint
+from hf_videollm.costs.linvt import IMAGE_LLMS, IN_PAPER, linvt_table
 from hf_videollm.models.configuration_linvt import LinVTConfig
 
 # Section 6 of the specification, in millions.

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from hf_videollm import PllavaForConditionalGeneration, PllavaModel, save_checkpoint
-from hf_videollm.hub.convert_pllava import convert_pllava
+from hf_videollm.convert.pllava.convert import convert_pllava
 from hf_videollm.models.lora_pllava import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hf_videollm.models.media_errors import CheckpointError
 

@@ -9,7 +9,7 @@ from pllava_sources import raw_config, released_tensors, write_source, write_tok
 from quantizers import QUANTIZERS, each_quantizer
 
 from hf_videollm import PllavaForConditionalGeneration
-from hf_videollm.hub.convert_pllava import convert_pllava
+from hf_videollm.convert.pllava.convert import convert_pllava
 
 pytest.importorskip("bitsandbytes", reason="quantized loading is tested with bitsandbytes")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_videollm.hub.stream import (
+from hf_videollm.convert.stream import (
     TensorPlan,
     read_header,
     read_json,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hf_videollm import CheckpointError
-from hf_videollm.hub import tokenizer_files
+from hf_videollm.convert import tokenizers as tokenizer_files
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

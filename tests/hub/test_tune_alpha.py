@@ -12,9 +12,10 @@ from pllava_sources import RANK, raw_config, released_tensors, write_source, wri
 from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from hf_videollm.convert.pllava.convert import convert_pllava
 from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
-from hf_videollm.hub.convert_pllava import convert_pllava
-from hf_videollm.hub.tune_alpha import (
+from hf_videollm.models.media_errors import CheckpointError, MediaError
+from hf_videollm.training.tune_alpha import (
     AlphaScore,
     TuneReport,
     current_alpha,
@@ -24,7 +25,6 @@ from hf_videollm.hub.tune_alpha import (
     tune_alpha,
     tune_alpha_on_file,
 )
-from hf_videollm.models.media_errors import CheckpointError, MediaError
 
 ALPHAS = (0.0, 4.0, 16.0)
 QUESTIONS = ("what moves ?", "red", "blue what ? no", "yes", "what")

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 import hf_videollm
 from hf_videollm import CheckpointError, VideoTextToTextPipeline, save_checkpoint
+from hf_videollm.costs.presets import IVA_VARIANTS
 from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
-from hf_videollm.hub.flops_presets import IVA_VARIANTS
 from hf_videollm.models.processing_iva import processor_options
 from hf_videollm.training import sft
 from hf_videollm.training.collator import VideoDataCollator

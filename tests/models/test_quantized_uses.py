@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoProcessor, pipeline
 
 from hf_videollm import LinVTForCausalLM, PllavaForConditionalGeneration, default_checkpoint, save_checkpoint
-from hf_videollm.hub.info import describe_checkpoint
+from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.inference import load_pipeline
 
 pytest.importorskip("bitsandbytes", reason="quantized loading is tested with bitsandbytes")

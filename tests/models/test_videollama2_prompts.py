@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_checkpoint import make_tokenizer
 from transformers import AutoTokenizer, LlavaImageProcessor
 
-from hf_videollm.hub.tokenizer_videollama2 import prepare_tokenizer
+from hf_videollm.convert.videollama2.tokenizer import prepare_tokenizer
 from hf_videollm.models.chat_template_videollama2 import (
     MISTRAL_BODY,
     MISTRAL_SYSTEM_PROMPT,

@@ -95,7 +95,7 @@ def kill_saves(folder: Path, moments: int, seed: int) -> dict[str, Any]:
 def kill_conversions(folder: Path, moments: int, seed: int) -> dict[str, Any]:
     from pllava_sources import raw_config, released_tensors, write_source, write_tokenizer
 
-    from hf_videollm.hub.convert_pllava import convert_pllava
+    from hf_videollm.convert.pllava.convert import convert_pllava
 
     source = write_source(folder / "source", released_tensors(), raw_config(), shards=2)
     write_tokenizer(source)

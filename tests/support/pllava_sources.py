@@ -12,8 +12,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from hf_videollm.hub.convert_pllava_config import build_config
-from hf_videollm.hub.convert_pllava_keys import expected_shapes, is_adapted
+from hf_videollm.convert.pllava.config import build_config
+from hf_videollm.convert.pllava.keys import expected_shapes, is_adapted
 
 RANK = 4
 IMAGE_ID = 100

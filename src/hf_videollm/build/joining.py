@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ..hub.conversion import ByteCounter, Progress, check_space
-from ..hub.parts import check_text, put_in, size_queries, start_parts
-from ..hub.stream import TensorPlan, write_sharded
+from ..convert.parts import check_text, put_in, size_queries, start_parts
+from ..convert.stream import TensorPlan, write_sharded
+from ..convert.tensors import ByteCounter, Progress, check_space
 from ..models.configuration_video_llm import patch_grid
 from ..models.media_errors import CheckpointError
 from .designs import Design

@@ -15,7 +15,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from ..hub.parts import (
+from ..convert.parts import (
     SAMPLING,
     load_language_model,
     load_part,

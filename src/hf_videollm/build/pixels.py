@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import CLIPImageProcessor
 
-from ..hub.parts import IMAGE_PROCESSORS
-from ..hub.stream import read_json
+from ..convert.parts import IMAGE_PROCESSORS
+from ..convert.stream import read_json
 from ..models.media_errors import CheckpointError
 
 # What the tower's own image processor says of values; sizes follow the tower.

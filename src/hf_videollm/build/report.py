@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..hub.conversion_report import Rows, WrittenReport
+from ..convert.report import Rows, WrittenReport
 
 
 @dataclass(frozen=True, kw_only=True)

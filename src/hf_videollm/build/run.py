@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ..atomic import atomic_folder
+from ..convert.ftfv.convert import convert_ftfv
+from ..convert.report import WrittenReport
+from ..convert.stream import read_json, require_folder
+from ..convert.tensors import Progress, check_places, parse_dtype, write_code_and_configs
 from ..hub.checkpoint import check_loads
-from ..hub.conversion import Progress, check_places, parse_dtype, write_code_and_configs
-from ..hub.conversion_report import WrittenReport
-from ..hub.convert_ftfv import convert_ftfv
-from ..hub.stream import read_json, require_folder
 from ..models.media_errors import CheckpointError
 from ..pair_check import check_pair
 from .designs import Design

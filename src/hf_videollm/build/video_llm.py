@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from ..hub.conversion import check_space
-from ..hub.convert_videollama2_beats import convert_beats
-from ..hub.parts import (
+from ..convert.parts import (
     load_language_model,
     load_part,
     load_tower,
@@ -18,6 +16,8 @@ from ..hub.parts import (
     read_language_config,
     read_vision_config,
 )
+from ..convert.tensors import check_space
+from ..convert.videollama2.beats import convert_beats
 from ..models.feature_extraction_beats import BeatsFeatureExtractor
 from ..models.media_errors import CheckpointError
 from ..models.modeling_beats import BeatsModel

@@ -7,8 +7,8 @@ from typing import Any
 from transformers import GenerationConfig
 from transformers import logging as transformers_logging
 
-from ..hub.parts import SAMPLING, language_generation_config
-from ..hub.tokenizer_files import find_tokenizer_folder, tokenizer_with
+from ..convert.parts import SAMPLING, language_generation_config
+from ..convert.tokenizers import find_tokenizer_folder, tokenizer_with
 from ..models.chat_template_language_model import has_tags
 from ..models.media_errors import CheckpointError
 

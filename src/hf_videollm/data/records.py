@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypedDict
 
-from hf_videollm.atomic import atomic_file
-from hf_videollm.models.option_names import did_you_mean
+from ..atomic import atomic_file
+from ..models.option_names import did_you_mean
 
 __all__ = [
     "ContentBlock",

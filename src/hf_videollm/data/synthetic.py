@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
-from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
-from hf_videollm.data.synthetic_render import render_audio, render_scene, write_clip, write_scene_mp4
-from hf_videollm.data.synthetic_scene import (
+from .records import VideoQARecord, make_record, write_jsonl
+from .synthetic_render import render_audio, render_scene, write_clip, write_scene_mp4
+from .synthetic_scene import (
     COLOURS,
     DEFAULT_SIZE,
     DIRECTIONS,

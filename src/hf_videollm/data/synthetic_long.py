@@ -30,10 +30,10 @@ import numpy.typing as npt
 import typer
 from rich.progress import track
 
-from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
-from hf_videollm.data.synthetic import RECORDS_NAME, claim_folder
-from hf_videollm.data.synthetic_render import draw_sprite, empty_frames, to_bytes, write_clip
-from hf_videollm.data.synthetic_scene import (
+from .records import VideoQARecord, make_record, write_jsonl
+from .synthetic import RECORDS_NAME, claim_folder
+from .synthetic_render import draw_sprite, empty_frames, to_bytes, write_clip
+from .synthetic_scene import (
     COLOURS,
     DEFAULT_SIZE,
     QA,

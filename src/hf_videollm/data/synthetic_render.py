@@ -10,10 +10,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from hf_videollm.atomic import atomic_file
-from hf_videollm.data.synthetic_scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
-from hf_videollm.models.media_errors import MissingBackend
-from hf_videollm.models.transformers_compat import pyav_writes_sound_in_place
+from ..atomic import atomic_file
+from ..models.media_errors import MissingBackend
+from ..models.transformers_compat import pyav_writes_sound_in_place
+from .synthetic_scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
 
 __all__ = [
     "SAMPLE_RATE",

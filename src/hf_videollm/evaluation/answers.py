@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_videollm.evaluation.prompts import PromptStyle
+from .prompts import PromptStyle
 
 __all__ = ["continued_answer", "cut_at_keywords", "extract_answer", "last_answer", "mvbench_match"]
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from hf_videollm.evaluation.prompts import (
+from ..models.option_names import did_you_mean
+from .prompts import (
     Piece,
     PromptStyle,
     conversation_pieces,
     to_chat_template,
     without_query_prompts,
 )
-from hf_videollm.models.option_names import did_you_mean
 
 __all__ = [
     "DESCRIBE_QUERY",

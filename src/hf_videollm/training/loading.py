@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from hf_videollm.atomic import restore
-from hf_videollm.models.media_errors import CheckpointError
-from hf_videollm.models.option_names import did_you_mean
+from ..atomic import restore
+from ..models.media_errors import CheckpointError
+from ..models.option_names import did_you_mean
 
 __all__ = ["load_for_training", "unmatched_modules"]
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hf_videollm.atomic import atomic_files
+from ..atomic import atomic_files
 
 __all__ = ["save_result"]
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hf_videollm.atomic_claim import is_same, try_lock
-from hf_videollm.models.checkpoint_files import read_headers, read_weight_map
-from hf_videollm.models.media_errors import CheckpointError
+from ..atomic_claim import is_same, try_lock
+from ..models.checkpoint_files import read_headers, read_weight_map
+from ..models.media_errors import CheckpointError
 
 __all__ = ["checkpoint_problem", "last_whole_checkpoint", "needed_files", "only_run"]
 

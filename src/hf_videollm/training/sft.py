@@ -40,20 +40,20 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl
-from hf_videollm.disk_full import name_full_disk
-from hf_videollm.models.checkpoint_video_llm import freeze_unused_parameters
-from hf_videollm.models.lora_video_llm import lora_config
-from hf_videollm.models.option_names import did_you_mean
-from hf_videollm.models.transformers_compat import rename_checkpointing
-from hf_videollm.training.audio_cache import AudioCache
-from hf_videollm.training.collator import VideoDataCollator
-from hf_videollm.training.frame_cache import FrameCache, StillFrames
-from hf_videollm.training.learning_rates import PartwiseSFTTrainer
-from hf_videollm.training.loading import load_for_training, unmatched_modules
-from hf_videollm.training.result import save_result
-from hf_videollm.training.resume import last_whole_checkpoint, needed_files, only_run
-from hf_videollm.training.trainable import RecipeError, freeze_all_but, whole_modules
+from ..data.records import ContentBlock, Message, VideoQARecord, read_jsonl
+from ..disk_full import name_full_disk
+from ..models.checkpoint_video_llm import freeze_unused_parameters
+from ..models.lora_video_llm import lora_config
+from ..models.option_names import did_you_mean
+from ..models.transformers_compat import rename_checkpointing
+from .audio_cache import AudioCache
+from .collator import VideoDataCollator
+from .frame_cache import FrameCache, StillFrames
+from .learning_rates import PartwiseSFTTrainer
+from .loading import load_for_training, unmatched_modules
+from .result import save_result
+from .resume import last_whole_checkpoint, needed_files, only_run
+from .trainable import RecipeError, freeze_all_but, whole_modules
 
 __all__ = [
     "Recipe",

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from transformers import CLIPImageProcessor, GenerationConfig
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from hf_videollm.data.synthetic_long import BACKDROPS, LONG_TEMPLATES, LongScene, Shot, render_long_scene
-from hf_videollm.data.synthetic_scene import COLOURS, SHAPES
-from hf_videollm.models.configuration_iva import IvaConfig
-from hf_videollm.models.modeling_iva import IvaForConditionalGeneration
-from hf_videollm.models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
-from hf_videollm.models.video_processing_iva import IvaVideoProcessor
-from hf_videollm.training.tiny import build_tokenizer, square_sizes, start_with_positions, tiny_towers
+from ..data.synthetic_long import BACKDROPS, LONG_TEMPLATES, LongScene, Shot, render_long_scene
+from ..data.synthetic_scene import COLOURS, SHAPES
+from ..models.configuration_iva import IvaConfig
+from ..models.modeling_iva import IvaForConditionalGeneration
+from ..models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
+from ..models.video_processing_iva import IvaVideoProcessor
+from .tiny import build_tokenizer, square_sizes, start_with_positions, tiny_towers
 
 __all__ = ["build_tiny_iva", "iva_vocabulary", "train_tower"]
 

@@ -22,9 +22,9 @@ from transformers import (
     LlavaProcessor,
 )
 
-from hf_videollm.data.records import VideoQARecord, write_jsonl
-from hf_videollm.data.synthetic import make_scene, write_scene_mp4
-from hf_videollm.data.synthetic_scene import (
+from ..data.records import VideoQARecord, write_jsonl
+from ..data.synthetic import make_scene, write_scene_mp4
+from ..data.synthetic_scene import (
     DETAIL_TEMPLATES,
     QA,
     QUESTION_TEMPLATES,
@@ -32,13 +32,13 @@ from hf_videollm.data.synthetic_scene import (
     Scene,
     Sprite,
 )
-from hf_videollm.models.configuration_linvt import LinVTModuleConfig
-from hf_videollm.models.modeling_linvt import LinVTForCausalLM
-from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration
-from hf_videollm.models.processing_linvt import LinVTProcessor
-from hf_videollm.models.video_io import load_video
-from hf_videollm.training.synthetic_check import Clip
-from hf_videollm.training.tiny import build_tokenizer, tiny_towers, vocabulary
+from ..models.configuration_linvt import LinVTModuleConfig
+from ..models.modeling_linvt import LinVTForCausalLM
+from ..models.modeling_pllava import PllavaForConditionalGeneration
+from ..models.processing_linvt import LinVTProcessor
+from ..models.video_io import load_video
+from .synthetic_check import Clip
+from .tiny import build_tokenizer, tiny_towers, vocabulary
 
 __all__ = [
     "STILL_KINDS",

@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from ..atomic import atomic_folder
-from ..models.configuration_pllava import PllavaConfig
-from ..models.lora_pllava import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
-from ..models.media_errors import CheckpointError
-from ..models.modeling_pllava import PllavaForConditionalGeneration
-from ..models.processing_pllava import PllavaProcessor
-from .conversion import (
+from ...atomic import atomic_folder
+from ...models.configuration_pllava import PllavaConfig
+from ...models.lora_pllava import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
+from ...models.media_errors import CheckpointError
+from ...models.modeling_pllava import PllavaForConditionalGeneration
+from ...models.processing_pllava import PllavaProcessor
+from ..report import Rows, WrittenReport
+from ..stream import TensorPlan, read_json, read_tensor, require_folder, scan_weights, write_file, write_sharded
+from ..tensors import (
     ByteCounter,
     Progress,
     check_places,
@@ -29,12 +31,10 @@ from .conversion import (
     usual_dtype,
     write_code_and_configs,
 )
-from .conversion_report import Rows, WrittenReport
-from .convert_pllava_config import build_config, build_generation_config, read_source_config
-from .convert_pllava_keys import ConversionPlan, plan_conversion
-from .convert_pllava_processor import build_processor
-from .stream import TensorPlan, read_json, read_tensor, require_folder, scan_weights, write_file, write_sharded
-from .tokenizer_files import find_tokenizer_folder
+from ..tokenizers import find_tokenizer_folder
+from .config import build_config, build_generation_config, read_source_config
+from .keys import ConversionPlan, plan_conversion
+from .processor import build_processor
 
 # The official demo and evaluation load with 4; training used 32 (paper, section 3.4, and the released scripts).
 DEFAULT_ALPHA, TRAINING_ALPHA = 4.0, 32

@@ -6,22 +6,22 @@ from typing import Any
 
 from transformers import CLIPImageProcessor, GenerationConfig, PreTrainedConfig, SiglipImageProcessor
 
-from ..models.chat_template_videollama2 import (
+from ...models.chat_template_videollama2 import (
     MISTRAL_BODY,
     MISTRAL_SYSTEM_PROMPT,
     default_chat_template,
     wrap_chat_template,
 )
-from ..models.configuration_videollama2 import VideoLlama2Config
-from ..models.feature_extraction_beats import BeatsFeatureExtractor
-from ..models.media_errors import CheckpointError
-from ..models.processing_videollama2 import VideoLlama2Processor, processor_options
-from ..models.processing_videollama2_av import VideoLlama2AVProcessor
-from ..models.video_processing_videollama2 import VideoLlama2VideoProcessor
-from .conversion import pixel_options, token_ids
-from .stream import read_json
-from .tokenizer_files import compare_eos, load_tokenizer
-from .tokenizer_videollama2 import prepare_tokenizer
+from ...models.configuration_videollama2 import VideoLlama2Config
+from ...models.feature_extraction_beats import BeatsFeatureExtractor
+from ...models.media_errors import CheckpointError
+from ...models.processing_videollama2 import VideoLlama2Processor, processor_options
+from ...models.processing_videollama2_av import VideoLlama2AVProcessor
+from ...models.video_processing_videollama2 import VideoLlama2VideoProcessor
+from ..stream import read_json
+from ..tensors import pixel_options, token_ids
+from ..tokenizers import compare_eos, load_tokenizer
+from .tokenizer import prepare_tokenizer
 
 # The official code opens every conversation of these with its system message, and leaves the others to their template.
 SYSTEM_PROMPTS = {"mistral": MISTRAL_SYSTEM_PROMPT, "mixtral": MISTRAL_SYSTEM_PROMPT}

@@ -17,11 +17,14 @@ from pathlib import Path
 
 import torch
 
-from ..atomic import atomic_folder
-from ..models.media_errors import CheckpointError
-from ..models.modeling_xgen_mm import XgenMMForConditionalGeneration
-from ..models.processing_xgen_mm import XgenMMProcessor
-from .conversion import (
+from ...atomic import atomic_folder
+from ...models.media_errors import CheckpointError
+from ...models.modeling_xgen_mm import XgenMMForConditionalGeneration
+from ...models.processing_xgen_mm import XgenMMProcessor
+from ..pickle_reader import scan_any_weights
+from ..report import Rows, WrittenReport
+from ..stream import TensorPlan, read_tensor, require_folder
+from ..tensors import (
     Progress,
     check_places,
     model_shapes,
@@ -30,12 +33,9 @@ from .conversion import (
     write_code_and_configs,
     write_weights,
 )
-from .conversion_report import Rows, WrittenReport
-from .convert_xgen_mm_keys import HEAD, PREFIXES, ConversionPlan, plan_conversion
-from .convert_xgen_mm_sources import ADDED_TOKENS, build_processor, read_source
-from .pickle_reader import scan_any_weights
-from .stream import TensorPlan, read_tensor, require_folder
-from .tokenizer_files import find_tokenizer_folder
+from ..tokenizers import find_tokenizer_folder
+from .config import ADDED_TOKENS, build_processor, read_source
+from .keys import HEAD, PREFIXES, ConversionPlan, plan_conversion
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .conversion import misfits, refuse
-from .stream import StoredTensor, StoredWeights
+from ..stream import StoredTensor, StoredWeights
+from ..tensors import misfits, refuse
 
 VISUAL = "transformer.visual."
 TOWER, CONNECTOR, LANGUAGE, HEAD = "model.vision_tower.", "model.connector.", "model.language_model.", "lm_head."

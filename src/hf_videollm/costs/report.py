@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .flops_counter import Flops
+from .counter import Flops
 
 TERA, GIGA = 10**12, 10**9
 

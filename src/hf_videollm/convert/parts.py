@@ -25,10 +25,10 @@ from transformers import (
 from ..models.checkpoint_config import IMPOSSIBLE
 from ..models.configuration_video_llm import PublishedConfig
 from ..models.media_errors import CheckpointError
-from .conversion import check_raw_config, refuse, shape_text, token_ids
 from .pickle_reader import as_safetensors
 from .stream import read_json
-from .tokenizer_files import compare_eos
+from .tensors import check_raw_config, refuse, shape_text, token_ids
+from .tokenizers import compare_eos
 
 # What each family's own image processor is, without the file that says more.
 IMAGE_PROCESSORS: dict[str, Any] = {

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..convert.videollama2.config import KNOWN_TOWERS
 from ..models.configuration_ftfv import FtfvConfig
 from ..models.configuration_iva import IvaConfig
 from ..models.configuration_pllava import PllavaConfig
 from ..models.configuration_video_llm import VideoLlmConfig
 from ..models.configuration_videollama2 import VideoLlama2Config
 from ..models.configuration_videollama2_av import VideoLlama2AVConfig
-from .convert_videollama2_config import KNOWN_TOWERS
 
 CLIP_LARGE = KNOWN_TOWERS["clip-vit-large-patch14-336"]
 SIGLIP = KNOWN_TOWERS["siglip-so400m-patch14-384"]

@@ -12,12 +12,15 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers.dynamic_module_utils import custom_object_save
 
-from ..atomic import atomic_folder
-from ..models.configuration_beats import BeatsConfig
-from ..models.feature_extraction_beats import BeatsFeatureExtractor
-from ..models.media_errors import CheckpointError
-from ..models.modeling_beats import BeatsModel
-from .conversion import (
+from ...atomic import atomic_folder
+from ...models.configuration_beats import BeatsConfig
+from ...models.feature_extraction_beats import BeatsFeatureExtractor
+from ...models.media_errors import CheckpointError
+from ...models.modeling_beats import BeatsModel
+from ..pickle_reader import read_weight_file
+from ..report import Rows, WrittenReport
+from ..stream import StoredTensor, TensorPlan, read_tensor
+from ..tensors import (
     Progress,
     check_places,
     misfits,
@@ -27,10 +30,7 @@ from .conversion import (
     usual_dtype,
     write_weights,
 )
-from .conversion_report import Rows, WrittenReport
-from .convert_videollama2_keys import EAR, SHARED_TABLE, Contents, check_copies, sort_beats
-from .pickle_reader import read_weight_file
-from .stream import StoredTensor, TensorPlan, read_tensor
+from .keys import EAR, SHARED_TABLE, Contents, check_copies, sort_beats
 
 LAYER = re.compile(re.escape(EAR) + r"encoder\.layers\.(\d+)\..+")
 # Settings of Microsoft's file -> ours: first those that the tensors show as well, then those that only it knows.

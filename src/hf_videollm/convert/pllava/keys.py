@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..models.configuration_pllava import PllavaConfig
-from ..models.lora_pllava import LORA_TARGETS
-from ..models.media_errors import CheckpointError
-from ..models.modeling_pllava import PllavaForConditionalGeneration
-from .conversion import FLOATS, misfits, model_shapes, refuse, shape_text
-from .stream import StoredTensor, StoredWeights
+from ...models.configuration_pllava import PllavaConfig
+from ...models.lora_pllava import LORA_TARGETS
+from ...models.media_errors import CheckpointError
+from ...models.modeling_pllava import PllavaForConditionalGeneration
+from ..stream import StoredTensor, StoredWeights
+from ..tensors import FLOATS, misfits, model_shapes, refuse, shape_text
 
 LANGUAGE, HEAD, TOWER, CONNECTOR = "model.language_model.", "lm_head.", "model.vision_tower.", "model.connector."
 # Official prefix -> ours; the first that fits counts. The last column of layouts is what transformers 5 keeps in memory

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from transformers import CLIPImageProcessor
 
-from ..models.configuration_ftfv import FtfvConfig
-from ..models.processing_ftfv import FtfvProcessor, processor_options
-from ..models.video_processing_ftfv import FtfvVideoProcessor
-from .tokenizer_files import tokenizer_with
+from ...models.configuration_ftfv import FtfvConfig
+from ...models.processing_ftfv import FtfvProcessor, processor_options
+from ...models.video_processing_ftfv import FtfvVideoProcessor
+from ..tokenizers import tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>"}
 

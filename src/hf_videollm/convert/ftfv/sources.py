@@ -8,14 +8,14 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from ..models.configuration_ftfv import FtfvConfig
-from ..models.configuration_qwen_vl_vision import QwenVLVisionConfig
-from ..models.head_video_llm import unknown_logit_field
-from ..models.media_errors import CheckpointError
-from .convert_ftfv_keys import VISUAL
-from .parts import read_language_config
-from .pickle_reader import PICKLE_INDEX, read_weight_file, scan_any_weights
-from .stream import StoredTensor, StoredWeights, has_safetensors, read_index, read_json
+from ...models.configuration_ftfv import FtfvConfig
+from ...models.configuration_qwen_vl_vision import QwenVLVisionConfig
+from ...models.head_video_llm import unknown_logit_field
+from ...models.media_errors import CheckpointError
+from ..parts import read_language_config
+from ..pickle_reader import PICKLE_INDEX, read_weight_file, scan_any_weights
+from ..stream import StoredTensor, StoredWeights, has_safetensors, read_index, read_json
+from .keys import VISUAL
 
 # Fixed in Qwen-VL's code: positions of a frame of 224 pixels, and the width of a head of the adapter.
 POSITION_GRID, ADAPTER_HEAD_WIDTH, DEFAULT_QUERIES = 16, 128, 256

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .conversion import misfits, refuse
-from .stream import StoredTensor, StoredWeights
+from ..stream import StoredTensor, StoredWeights
+from ..tensors import misfits, refuse
 
 TOWER, RESAMPLER = "model.vision_tower.", "model.multi_modal_projector."
 LANGUAGE, HEAD = "model.language_model.", "lm_head."

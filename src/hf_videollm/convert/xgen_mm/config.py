@@ -7,14 +7,14 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, PreTrainedConfig, SiglipImageProcessor
 
-from ..models.configuration_xgen_mm import XgenMMConfig
-from ..models.media_errors import CheckpointError
-from ..models.processing_xgen_mm import XgenMMProcessor
-from ..models.transformers_compat import drop_pooling_head
-from .conversion import token_ids, tower_config
-from .convert_videollama2_config import KNOWN_TOWERS
-from .stream import read_json
-from .tokenizer_files import load_tokenizer, set_padding, with_token
+from ...models.configuration_xgen_mm import XgenMMConfig
+from ...models.media_errors import CheckpointError
+from ...models.processing_xgen_mm import XgenMMProcessor
+from ...models.transformers_compat import drop_pooling_head
+from ..stream import read_json
+from ..tensors import token_ids, tower_config
+from ..tokenizers import load_tokenizer, set_padding, with_token
+from ..videollama2.config import KNOWN_TOWERS
 
 OFFICIAL_TYPE = "xgenmm"
 TOWER_TYPE = "siglip_vision_model"

@@ -13,16 +13,14 @@ from typing import Any
 
 import torch
 
-from ..atomic import atomic_folder
-from ..models.checkpoint_config import IMPOSSIBLE
-from ..models.configuration_iva import IvaConfig
-from ..models.media_errors import CheckpointError
-from ..models.modeling_iva import IvaForConditionalGeneration
-from ..models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
-from ..models.video_processing_iva import IvaVideoProcessor
-from .conversion import check_places, parse_dtype, pixel_options
-from .conversion_report import Rows, WrittenReport
-from .parts import (
+from ...atomic import atomic_folder
+from ...models.checkpoint_config import IMPOSSIBLE
+from ...models.configuration_iva import IvaConfig
+from ...models.media_errors import CheckpointError
+from ...models.modeling_iva import IvaForConditionalGeneration
+from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
+from ...models.video_processing_iva import IvaVideoProcessor
+from ..parts import (
     IMAGE_PROCESSORS,
     check_text,
     language_generation_config,
@@ -34,8 +32,10 @@ from .parts import (
     size_queries,
     start_parts,
 )
-from .stream import require_folder
-from .tokenizer_files import find_tokenizer_folder, tokenizer_with
+from ..report import Rows, WrittenReport
+from ..stream import require_folder
+from ..tensors import check_places, parse_dtype, pixel_options
+from ..tokenizers import find_tokenizer_folder, tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>", "query": QUERY_TOKEN}
 NEW_PARTS = ("connector", "query_tokens", "adapter")

@@ -20,9 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..atomic import atomic_file
+from ..convert.stream import read_json
 from ..data.records import VideoQARecord, read_jsonl
 from ..inference import load_pipeline
-from .stream import read_json
 
 Score = Callable[[str, str], float]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..models.media_errors import CheckpointError
-from .convert_videollama2_config import can_hear
-from .convert_videollama2_keys import PARTS, Contents, is_owner, sort_beats, sort_tensors, sort_vision
-from .pickle_reader import read_weight_file, scan_any_weights
-from .stream import read_json
+from ...models.media_errors import CheckpointError
+from ..pickle_reader import read_weight_file, scan_any_weights
+from ..stream import read_json
+from .config import can_hear
+from .keys import PARTS, Contents, is_owner, sort_beats, sort_tensors, sort_vision
 
 # What training leaves in its output folder instead of a whole model, and the part of the model that it is.
 ARTEFACTS = {"mm_projector": "connector", "mm_projector_a": "audio projector", "audio_tower": "audio tower"}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ..models.media_errors import CheckpointError
-from .conversion import FLOATS, misfits, refuse, shape_text
-from .stream import StoredTensor, read_tensor
+from ...models.media_errors import CheckpointError
+from ..stream import StoredTensor, read_tensor
+from ..tensors import FLOATS, misfits, refuse, shape_text
 
 LANGUAGE, HEAD, TOWER, CONNECTOR = "model.language_model.", "lm_head.", "model.vision_tower.", "model.connector."
 EAR, EAR_PROJECTOR = "model.audio_tower.", "model.audio_projector."

@@ -6,12 +6,12 @@ from typing import Any
 
 from transformers import CLIPImageProcessor
 
-from ..models.configuration_pllava import PllavaConfig
-from ..models.media_errors import CheckpointError
-from ..models.processing_pllava import CHAT_TEMPLATE, PllavaProcessor
-from ..models.video_processing_pllava import PllavaVideoProcessor
-from .stream import read_json
-from .tokenizer_files import compare_eos, load_tokenizer, set_padding, with_token
+from ...models.configuration_pllava import PllavaConfig
+from ...models.media_errors import CheckpointError
+from ...models.processing_pllava import CHAT_TEMPLATE, PllavaProcessor
+from ...models.video_processing_pllava import PllavaVideoProcessor
+from ..stream import read_json
+from ..tokenizers import compare_eos, load_tokenizer, set_padding, with_token
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
 CHATML_MARK = "<|im_start|>"

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import torch
 
-from ..atomic import atomic_folder
-from ..models.configuration_ftfv import FtfvConfig
-from ..models.media_errors import CheckpointError
-from ..models.modeling_ftfv import FtfvForConditionalGeneration
-from ..models.processing_ftfv import FtfvProcessor
-from .conversion import (
+from ...atomic import atomic_folder
+from ...models.configuration_ftfv import FtfvConfig
+from ...models.media_errors import CheckpointError
+from ...models.modeling_ftfv import FtfvForConditionalGeneration
+from ...models.processing_ftfv import FtfvProcessor
+from ..parts import language_generation_config
+from ..report import Rows, WrittenReport
+from ..stream import TensorPlan, read_tensor, require_folder
+from ..tensors import (
     Progress,
     check_places,
     model_shapes,
@@ -26,13 +29,10 @@ from .conversion import (
     write_code_and_configs,
     write_weights,
 )
-from .conversion_report import Rows, WrittenReport
-from .convert_ftfv_keys import TEMPORAL, ConversionPlan, plan_conversion, take_part
-from .convert_ftfv_processor import build_processor
-from .convert_ftfv_sources import build_config, read_language, read_visual
-from .parts import language_generation_config
-from .stream import TensorPlan, read_tensor, require_folder
-from .tokenizer_files import find_tokenizer_folder
+from ..tokenizers import find_tokenizer_folder
+from .keys import TEMPORAL, ConversionPlan, plan_conversion, take_part
+from .processor import build_processor
+from .sources import build_config, read_language, read_visual
 
 TEMPORAL_STD = 0.02
 

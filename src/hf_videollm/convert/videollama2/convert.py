@@ -13,14 +13,16 @@ from typing import Any
 
 import torch
 
-from ..atomic import atomic_folder
-from ..models.configuration_videollama2 import VideoLlama2Config
-from ..models.media_errors import CheckpointError
-from ..models.modeling_videollama2 import VideoLlama2ForCausalLM
-from ..models.modeling_videollama2_av import VideoLlama2AVForCausalLM
-from ..models.processing_videollama2 import VideoLlama2Processor
-from ..models.processing_videollama2_av import VideoLlama2AVProcessor
-from .conversion import (
+from ...atomic import atomic_folder
+from ...models.configuration_videollama2 import VideoLlama2Config
+from ...models.media_errors import CheckpointError
+from ...models.modeling_videollama2 import VideoLlama2ForCausalLM
+from ...models.modeling_videollama2_av import VideoLlama2AVForCausalLM
+from ...models.processing_videollama2 import VideoLlama2Processor
+from ...models.processing_videollama2_av import VideoLlama2AVProcessor
+from ..report import Rows, WrittenReport
+from ..stream import StoredTensor, TensorPlan, read_json, read_tensor, require_folder
+from ..tensors import (
     Progress,
     check_places,
     compare_bases,
@@ -31,14 +33,12 @@ from .conversion import (
     write_code_and_configs,
     write_weights,
 )
-from .conversion_report import Rows, WrittenReport
-from .convert_videollama2_beats import beats_config
-from .convert_videollama2_config import build_config, build_vision_config, can_hear, language_model, read_source_config
-from .convert_videollama2_keys import ConversionPlan, check_copies, plan_conversion
-from .convert_videollama2_processor import build_generation_config, build_processor
-from .convert_videollama2_source import Inputs, Sources, collect_sources
-from .stream import StoredTensor, TensorPlan, read_json, read_tensor, require_folder
-from .tokenizer_files import find_tokenizer_folder
+from ..tokenizers import find_tokenizer_folder
+from .beats import beats_config
+from .config import build_config, build_vision_config, can_hear, language_model, read_source_config
+from .keys import ConversionPlan, check_copies, plan_conversion
+from .processor import build_generation_config, build_processor
+from .sources import Inputs, Sources, collect_sources
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ from ..inference import load_design_config
 from ..models.configuration_video_llm import VideoLlmConfig
 from ..models.iva_frames import FrameBank
 from ..models.transformers_compat import cache_of
-from .flops_counter import Flops, measure
-from .flops_presets import find_preset
-from .flops_report import FlopsReport, TokensRow
+from .counter import Flops, measure
 from .info import FRAMES_OF_30_SECONDS, kv_cache_bytes
+from .presets import find_preset
+from .report import FlopsReport, TokensRow
 
 # FTFV's Table 5 (its text length is inferred, as its LoRA is).
 DEFAULT_TEXT_TOKENS = 48
