@@ -19,8 +19,8 @@ import typer
 from transformers.trainer_utils import get_last_checkpoint
 
 import hf_videollm
+from hf_videollm.synthetic.check import Clip
 from hf_videollm.training.sft import load_recipe, run_sft
-from hf_videollm.training.synthetic_check import Clip
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ASSETS = REPOSITORY / "src" / "hf_videollm" / "assets"

@@ -11,7 +11,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from hf_videollm import default_checkpoint, load_pipeline
-from hf_videollm.data.synthetic import SPLIT_SEEDS, make_scene, questions_for, write_scene_mp4
+from hf_videollm.synthetic.clips import SPLIT_SEEDS, make_scene, questions_for, write_scene_mp4
 
 FOLDER = Path("demo")
 

@@ -26,13 +26,13 @@ from checkpoint_tools import (
 
 import hf_videollm
 from hf_videollm.data.records import VideoQARecord, read_jsonl, write_jsonl
-from hf_videollm.data.synthetic import generate_dataset
-from hf_videollm.data.synthetic_scene import QUESTION_KINDS, SOUND_QUESTION_KINDS
 from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.clips import generate_dataset
+from hf_videollm.synthetic.scene import QUESTION_KINDS, SOUND_QUESTION_KINDS
+from hf_videollm.synthetic.tiny.pllava import take_over_weights
+from hf_videollm.synthetic.tiny.videollama2_av import build_tiny_videollama2_av
 from hf_videollm.training.sft import without_picture
-from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
-from hf_videollm.training.tiny import take_over_weights
-from hf_videollm.training.tiny_av import build_tiny_videollama2_av
 
 STAGES = ("videollama2_av_synthetic_sound", "videollama2_av_synthetic")
 ASSET = ASSETS / "videollama2-av-tiny"

@@ -24,9 +24,9 @@ from checkpoint_tools import (
 )
 
 from hf_videollm import PllavaForConditionalGeneration
-from hf_videollm.data.synthetic import generate_dataset
-from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
-from hf_videollm.training.tiny import build_tiny_pllava
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.clips import generate_dataset
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 
 STAGES = ("pllava_synthetic_stills", "pllava_synthetic")
 ASSET = ASSETS / "pllava-tiny"

@@ -29,13 +29,13 @@ from PIL import Image
 
 import hf_videollm
 from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl, write_jsonl
-from hf_videollm.data.synthetic import generate_dataset
 from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
-from hf_videollm.training.frame_cache import FrameCache
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.clips import generate_dataset
+from hf_videollm.synthetic.tiny.ftfv import build_tiny_ftfv, generate_with
+from hf_videollm.synthetic.tiny.pllava import take_over_weights
+from hf_videollm.training.caches.frames import FrameCache
 from hf_videollm.training.sft import load_recipe, run_sft
-from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
-from hf_videollm.training.tiny import take_over_weights
-from hf_videollm.training.tiny_ftfv import build_tiny_ftfv, generate_with
 
 STAGES = ("ftfv_synthetic_stills", "ftfv_synthetic_motion", "ftfv_synthetic")
 ASSET = ASSETS / "ftfv-tiny"

@@ -38,7 +38,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_videollm.data.records import read_jsonl
-from hf_videollm.data.synthetic_long import (
+from hf_videollm.models.modeling_iva import IvaForConditionalGeneration
+from hf_videollm.synthetic.check import Answer, Clip, accuracies, answer_questions
+from hf_videollm.synthetic.long import (
     LONG_FRAMES,
     LONG_KINDS,
     SHORT_FRAMES,
@@ -50,19 +52,17 @@ from hf_videollm.data.synthetic_long import (
     make_long_scene,
     write_long_mp4,
 )
-from hf_videollm.data.synthetic_scene import SPLIT_SEEDS
-from hf_videollm.models.modeling_iva import IvaForConditionalGeneration
-from hf_videollm.training.collator import CACHED_FRAMES_KWARGS
-from hf_videollm.training.feature_cache import (
+from hf_videollm.synthetic.scene import SPLIT_SEEDS
+from hf_videollm.synthetic.tiny.iva import build_tiny_iva, train_tower
+from hf_videollm.training.caches.features import (
     BlankFrames,
     FeatureCache,
     FeatureCollator,
     reads_features,
     tower_features,
 )
+from hf_videollm.training.collator import CACHED_FRAMES_KWARGS
 from hf_videollm.training.sft import load_recipe, make_trainer
-from hf_videollm.training.synthetic_check import Answer, Clip, accuracies, answer_questions
-from hf_videollm.training.tiny_iva import build_tiny_iva, train_tower
 
 # Recipe of each stage -> folder of its videos, their lengths and their number.
 STAGES: dict[str, tuple[str, tuple[int, int], int]] = {
@@ -98,7 +98,7 @@ TRL's SFTTrainer, without LoRA, in three stages, whose steps and learning rates 
 
 The adapter has one pair of selector and interactor instead of the paper's four, before layers {layers} of the four of
 the language model, and {queries} query tokens before every answer; its unscaled products start small
-(`training/tiny_iva.py`). The paper's defaults otherwise, tau = 0.5 among them.
+(`synthetic/tiny/iva.py`). The paper's defaults otherwise, tau = 0.5 among them.
 
 Six runs were made: three seeds with IVA, and the same three without (`num_insertions=0`: no adapter, no query tokens).
 Both have the same tower, the same other initial weights, the same number of steps, and the same videos and questions in

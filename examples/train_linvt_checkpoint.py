@@ -36,10 +36,9 @@ from transformers import LlavaForConditionalGeneration
 
 import hf_videollm
 from hf_videollm.data.records import read_jsonl
-from hf_videollm.data.synthetic import generate_dataset
-from hf_videollm.training.sft import load_recipe, run_sft
-from hf_videollm.training.synthetic_check import Answer, Clip, accuracies, answer_questions, held_out_clips
-from hf_videollm.training.tiny_linvt import (
+from hf_videollm.synthetic.check import Answer, Clip, accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.clips import generate_dataset
+from hf_videollm.synthetic.tiny.linvt import (
     bare_image_llm,
     build_tiny_linvt,
     build_tiny_llava,
@@ -49,6 +48,7 @@ from hf_videollm.training.tiny_linvt import (
     without_order,
     write_stills,
 )
+from hf_videollm.training.sft import load_recipe, run_sft
 
 IMAGE_STAGES = ("linvt_synthetic_words", "linvt_synthetic_places", "linvt_synthetic_images")
 LINVT_STAGES = ("linvt_synthetic_motion", "linvt_synthetic")

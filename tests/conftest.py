@@ -136,7 +136,7 @@ def tiny_iva_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Three different real MP4 files of the synthetic generator."""
-    from hf_videollm.data.synthetic import make_scene, write_scene_mp4
+    from hf_videollm.synthetic.clips import make_scene, write_scene_mp4
 
     folder = tmp_path_factory.mktemp("clips")
     paths = [str(folder / f"{seed}.mp4") for seed in range(3)]

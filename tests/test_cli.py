@@ -93,7 +93,7 @@ def test_help_shows_what_to_type(cli: Any, command: str) -> None:
 
 def matroska(folder: Path) -> bytes:
     """A clip whose container can be opened although its end is missing."""
-    from hf_videollm.data.synthetic import make_scene, write_scene_mp4
+    from hf_videollm.synthetic.clips import make_scene, write_scene_mp4
 
     write_scene_mp4(make_scene(5), folder / "whole.mp4")
     with av.open(str(folder / "whole.mp4")) as source, av.open(str(folder / "whole.mkv"), "w") as target:

@@ -52,7 +52,7 @@ def run(arguments: tuple[str, ...], folder: Path, *flags: str) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from hf_videollm.data.synthetic import make_scene, write_scene_mp4
+    from hf_videollm.synthetic.clips import make_scene, write_scene_mp4
 
     path = tmp_path_factory.mktemp("quiet")
     write_scene_mp4(make_scene(2_000_000, kind="motion"), path / "clip.mp4")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hf_videollm.data.synthetic import make_scene, write_scene_mp4
+from hf_videollm.synthetic.clips import make_scene, write_scene_mp4
 
 QUESTION = "What moves?"
 

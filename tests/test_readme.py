@@ -45,7 +45,7 @@ def test_demo_prints_right_answers_and_nothing_else(tmp_path: Path) -> None:
 
 def test_python_example_runs_as_printed(tmp_path: Path) -> None:
     """The answer is the direction that the generator drew."""
-    from hf_videollm.data.synthetic import make_scene
+    from hf_videollm.synthetic.clips import make_scene
 
     example = re.search(r"In Python:\n\n```python\n(.*?)```", README, re.DOTALL)
     assert example
@@ -57,7 +57,7 @@ def test_python_example_runs_as_printed(tmp_path: Path) -> None:
 
 def test_sound_example_runs_as_printed(tmp_path: Path) -> None:
     """Behind the first example, whose clip it hears."""
-    from hf_videollm.data.synthetic import make_scene
+    from hf_videollm.synthetic.clips import make_scene
 
     examples = re.findall(r"(?:In Python|sounds of their own):\n\n```python\n(.*?)```", README, re.DOTALL)
     assert len(examples) == 2

@@ -11,9 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hf_videollm.data import synthetic
 from hf_videollm.data.records import read_jsonl
-from hf_videollm.data.synthetic import (
+from hf_videollm.synthetic import clips as synthetic
+from hf_videollm.synthetic.clips import (
     COLOURS,
     DIRECTIONS,
     KINDS,
@@ -32,8 +32,8 @@ from hf_videollm.data.synthetic import (
     split_of,
     write_scene_mp4,
 )
-from hf_videollm.data.synthetic_render import SAMPLE_RATE, shape_coverage
-from hf_videollm.data.synthetic_scene import BEEP_SECONDS
+from hf_videollm.synthetic.render import SAMPLE_RATE, shape_coverage
+from hf_videollm.synthetic.scene import BEEP_SECONDS
 
 MANY = range(400)
 # Written down once: if this changes, GENERATOR_VERSION must be raised and the bundled checkpoint retrained.
@@ -362,7 +362,7 @@ def test_failed_encoding_leaves_nothing(tmp_path, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("no encoder")
 
-    monkeypatch.setattr("hf_videollm.data.synthetic_render._encode", broken)
+    monkeypatch.setattr("hf_videollm.synthetic.render._encode", broken)
     with pytest.raises(RuntimeError, match="no encoder"):
         write_scene_mp4(make_scene(0), tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
@@ -466,7 +466,7 @@ def run_cli(*arguments):
 def test_command_line(tmp_path):
     assert "--num-videos" in run_cli("--help").stdout
     # Once as users call it; a new process takes seconds to import torch.
-    command = [sys.executable, "-m", "hf_videollm.data.synthetic", str(tmp_path / "d"), "--num-videos", "2"]
+    command = [sys.executable, "-m", "hf_videollm.synthetic.clips", str(tmp_path / "d"), "--num-videos", "2"]
     options = ["--split", "test", "--offset", "5", "--sound"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

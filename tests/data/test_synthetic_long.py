@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
-from hf_videollm.data import synthetic_long
 from hf_videollm.data.records import read_jsonl
-from hf_videollm.data.synthetic import DatasetExistsError
-from hf_videollm.data.synthetic_long import (
+from hf_videollm.synthetic import long as synthetic_long
+from hf_videollm.synthetic.clips import DatasetExistsError
+from hf_videollm.synthetic.long import (
     BACKDROPS,
     EVENT_FRAMES,
     LONG_FRAMES,
@@ -25,7 +25,7 @@ from hf_videollm.data.synthetic_long import (
     render_long_scene,
     write_long_mp4,
 )
-from hf_videollm.data.synthetic_scene import COLOURS, SHAPES, SPLIT_SEEDS
+from hf_videollm.synthetic.scene import COLOURS, SHAPES, SPLIT_SEEDS
 
 MANY = range(300)
 LENGTHS = [LONG_FRAMES, SHORT_FRAMES, STILL_FRAMES]

@@ -21,7 +21,7 @@ from hf_videollm.evaluation.prompts_pllava import (
     training_pieces,
 )
 from hf_videollm.models.processing_pllava import PllavaProcessor
-from hf_videollm.training.tiny import build_tiny_pllava
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 
 MVBENCH_QUERY = mvbench_query("What did the person do?", ["Sat down", "Stood up", "Left"])
 DEMO_QUERY = "What is the man doing?"

@@ -23,9 +23,9 @@ from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
 from hf_videollm.models.processing_iva import processor_options
 from hf_videollm.training import sft
 from hf_videollm.training.collator import VideoDataCollator
-from hf_videollm.training.learning_rates import learning_rate_of
 from hf_videollm.training.loading import load_for_training
 from hf_videollm.training.sft import Recipe, RecipeError, freeze_all_but, load_recipe, make_trainer, split_rounds
+from hf_videollm.training.trainer import learning_rate_of
 
 GREEDY = {"generate_kwargs": {"do_sample": False, "max_new_tokens": 6}}
 QUESTION = "What moves?"

@@ -16,11 +16,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 from trl import SFTConfig, SFTTrainer
 
 from hf_videollm import LinVTForCausalLM, LinVTProcessor, VideoTextToTextPipeline, load_pipeline, save_checkpoint
-from hf_videollm.data.synthetic import generate_dataset
 from hf_videollm.models.media_errors import MissingBackend
 from hf_videollm.models.transformers_compat import rename_checkpointing
+from hf_videollm.synthetic.clips import generate_dataset
+from hf_videollm.training.caches.frames import FrameCache
 from hf_videollm.training.collator import VideoDataCollator
-from hf_videollm.training.frame_cache import FrameCache
 from hf_videollm.training.sft import Recipe, make_trainer
 
 GREEDY = {"return_full_text": False, "generate_kwargs": {"do_sample": False, "max_new_tokens": 6}}

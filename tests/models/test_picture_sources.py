@@ -31,7 +31,7 @@ from hf_videollm.models.video_io import (
     load_video,
 )
 from hf_videollm.models.video_processing_video_llm import VideoLlmVideoProcessor
-from hf_videollm.training.tiny import build_tiny_pllava
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 
 
 def save(picture: Image.Image, form: str, **options) -> bytes:

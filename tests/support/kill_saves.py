@@ -110,10 +110,10 @@ def kill_conversions(folder: Path, moments: int, seed: int) -> dict[str, Any]:
 
 
 def kill_trainings(folder: Path, moments: int, seed: int) -> dict[str, Any]:
-    from hf_videollm.data.synthetic import generate_dataset
+    from hf_videollm.synthetic.clips import generate_dataset
+    from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
     from hf_videollm.training.resume import checkpoint_problem
     from hf_videollm.training.sft import Recipe, make_trainer, run_sft
-    from hf_videollm.training.tiny import build_tiny_pllava
 
     steps = 4
     model, processor = build_tiny_pllava(num_frames=4, image_size=32, patch_size=8, pooling_shape=(2, 2, 2))

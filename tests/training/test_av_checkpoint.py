@@ -7,8 +7,8 @@ import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import hf_videollm
-from hf_videollm.data.synthetic_scene import QUESTION_KINDS, SOUND_QUESTION_KINDS, VIDEO_QUESTION_KINDS
-from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.scene import QUESTION_KINDS, SOUND_QUESTION_KINDS, VIDEO_QUESTION_KINDS
 
 FOLDER = Path(hf_videollm.__file__).parent / "assets" / "videollama2-av-tiny"
 # What the checkpoint must reach on 800 held-out questions.

@@ -5,11 +5,11 @@ import torch
 from PIL import Image
 
 from hf_videollm.data.records import make_record
-from hf_videollm.data.synthetic import make_scene, write_scene_mp4
 from hf_videollm.models.chat_template_language_model import TAG
+from hf_videollm.synthetic.clips import make_scene, write_scene_mp4
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
+from hf_videollm.training.caches.frames import FrameCache, StillFrames
 from hf_videollm.training.collator import IGNORE_INDEX, VideoDataCollator
-from hf_videollm.training.frame_cache import FrameCache, StillFrames
-from hf_videollm.training.tiny import build_tiny_pllava
 
 SMALL = {"num_frames": 4, "image_size": 32, "patch_size": 8, "pooling_shape": (2, 2, 2)}
 

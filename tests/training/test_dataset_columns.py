@@ -29,10 +29,10 @@ from hf_videollm.models.video_io import (
     load_audio,
     load_video,
 )
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 from hf_videollm.training.collator import VideoDataCollator
-from hf_videollm.training.learning_rates import PartwiseSFTTrainer
 from hf_videollm.training.sft import DEFAULT_ARGUMENTS, FIXED_ARGUMENTS
-from hf_videollm.training.tiny import build_tiny_pllava
+from hf_videollm.training.trainer import PartwiseSFTTrainer
 
 SMALL = {"num_frames": 4, "image_size": 32, "patch_size": 8, "pooling_shape": (2, 2, 2)}
 DECODES = "torchcodec" in available_backends()

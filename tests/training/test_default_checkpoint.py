@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import hf_videollm
-from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
 
 # What the checkpoint must reach on 500 held-out questions.
 TARGETS = {"colour": 0.95, "shape": 0.90, "direction": 0.90, "order": 0.85, "count": 0.85}

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from hf_videollm.data.records import read_jsonl
-from hf_videollm.data.synthetic_long import SHORT_FRAMES, generate_long_dataset, make_long_scene
+from hf_videollm.synthetic.long import SHORT_FRAMES, generate_long_dataset, make_long_scene
+from hf_videollm.synthetic.tiny.iva import build_tiny_iva, train_tower
+from hf_videollm.training.caches.features import FeatureCache, FeatureCollator, reads_features
 from hf_videollm.training.collator import VideoDataCollator
-from hf_videollm.training.feature_cache import FeatureCache, FeatureCollator, reads_features
 from hf_videollm.training.sft import load_recipe
-from hf_videollm.training.tiny_iva import build_tiny_iva, train_tower
 
 
 @pytest.fixture(scope="module")

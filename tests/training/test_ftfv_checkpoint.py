@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import hf_videollm
-from hf_videollm.data.synthetic_scene import VIDEO_QUESTION_KINDS
-from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
-from hf_videollm.training.tiny_ftfv import generate_with
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.scene import VIDEO_QUESTION_KINDS
+from hf_videollm.synthetic.tiny.ftfv import generate_with
 
 FOLDER = Path(hf_videollm.__file__).parent / "assets" / "ftfv-tiny"
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "measured" / "ftfv_tokens.md"

@@ -9,14 +9,14 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import hf_videollm
-from hf_videollm.data.synthetic_long import (
+from hf_videollm.synthetic.check import Clip, accuracies, answer_questions
+from hf_videollm.synthetic.long import (
     LONG_FRAMES,
     LONG_KINDS,
     held_out_long_questions,
     make_long_scene,
     write_long_mp4,
 )
-from hf_videollm.training.synthetic_check import Clip, accuracies, answer_questions
 
 FOLDER = Path(hf_videollm.__file__).parent / "assets" / "iva-tiny"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "measured" / "iva_learning.md"

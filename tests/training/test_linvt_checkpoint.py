@@ -13,10 +13,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import hf_videollm
 from hf_videollm.data.records import read_jsonl
-from hf_videollm.data.synthetic import make_scene, render_scene, write_scene_mp4
-from hf_videollm.data.synthetic_scene import VIDEO_QUESTION_KINDS
-from hf_videollm.training.synthetic_check import accuracies, answer_questions, held_out_clips
-from hf_videollm.training.tiny_linvt import (
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.clips import make_scene, render_scene, write_scene_mp4
+from hf_videollm.synthetic.scene import VIDEO_QUESTION_KINDS
+from hf_videollm.synthetic.tiny.linvt import (
     STILL_KINDS,
     bare_image_llm,
     build_tiny_llava,

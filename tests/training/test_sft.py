@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from hf_videollm.data.records import make_record, read_jsonl
-from hf_videollm.data.synthetic import generate_dataset
 from hf_videollm.disk_full import DiskFullError
+from hf_videollm.synthetic.clips import generate_dataset
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava, build_tokenizer, vocabulary
 from hf_videollm.training import sft
 from hf_videollm.training.sft import (
     Recipe,
@@ -23,7 +24,6 @@ from hf_videollm.training.sft import (
     merge_turns,
     run_sft,
 )
-from hf_videollm.training.tiny import build_tiny_pllava, build_tokenizer, vocabulary
 
 SMALL = {"num_frames": 4, "image_size": 32, "patch_size": 8, "pooling_shape": (2, 2, 2)}
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from hf_videollm.data.records import make_record, read_jsonl, write_jsonl
-from hf_videollm.data.synthetic import generate_dataset, make_scene, write_scene_mp4
 from hf_videollm.models.audio_io import load_audio
-from hf_videollm.training.audio_cache import AudioCache
+from hf_videollm.synthetic.clips import generate_dataset, make_scene, write_scene_mp4
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava, build_tokenizer, take_over_weights, vocabulary
+from hf_videollm.synthetic.tiny.videollama2_av import av_vocabulary, build_tiny_videollama2_av
+from hf_videollm.training.caches.frames import FrameCache
+from hf_videollm.training.caches.sounds import AudioCache
 from hf_videollm.training.collator import IGNORE_INDEX, VideoDataCollator
-from hf_videollm.training.frame_cache import FrameCache
 from hf_videollm.training.sft import Recipe, RecipeError, make_trainer, merge_turns, run_sft, without_picture
-from hf_videollm.training.tiny import build_tiny_pllava, build_tokenizer, take_over_weights, vocabulary
-from hf_videollm.training.tiny_av import av_vocabulary, build_tiny_videollama2_av
 
 SMALL = {"num_frames": 4, "image_size": 32, "vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1}
 SMALL |= {"audio_width": 32, "audio_layers": 1}
@@ -66,7 +66,7 @@ def test_cache_holds_the_sound_of_the_files(clips, tmp_path):
 def test_cache_is_reused_and_notices_changes(clips, tmp_path, monkeypatch):
     first = AudioCache.build(clips, 16000, tmp_path, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr("hf_videollm.training.audio_cache.load_audio", lambda *_, **__: pytest.fail("decoded again"))
+        patch.setattr("hf_videollm.training.caches.sounds.load_audio", lambda *_, **__: pytest.fail("decoded again"))
         again = AudioCache.build(clips, 16000, tmp_path, progress=False)
     np.testing.assert_array_equal(first[clips[1]], again[clips[1]])
     assert len(list(tmp_path.iterdir())) == 2

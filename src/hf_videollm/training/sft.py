@@ -46,14 +46,14 @@ from ..models.checkpoint_video_llm import freeze_unused_parameters
 from ..models.lora_video_llm import lora_config
 from ..models.option_names import did_you_mean
 from ..models.transformers_compat import rename_checkpointing
-from .audio_cache import AudioCache
+from .caches.frames import FrameCache, StillFrames
+from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
-from .frame_cache import FrameCache, StillFrames
-from .learning_rates import PartwiseSFTTrainer
 from .loading import load_for_training, unmatched_modules
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
 from .trainable import RecipeError, freeze_all_but, whole_modules
+from .trainer import PartwiseSFTTrainer
 
 __all__ = [
     "Recipe",

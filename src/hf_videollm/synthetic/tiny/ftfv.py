@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from transformers import CLIPImageProcessor, GenerationConfig
 
-from ..models.configuration_ftfv import FtfvConfig
-from ..models.modeling_ftfv import FtfvForConditionalGeneration
-from ..models.processing_ftfv import FtfvProcessor, processor_options
-from ..models.video_processing_ftfv import FtfvVideoProcessor
-from .tiny import build_tokenizer, tiny_towers
+from ...models.configuration_ftfv import FtfvConfig
+from ...models.modeling_ftfv import FtfvForConditionalGeneration
+from ...models.processing_ftfv import FtfvProcessor, processor_options
+from ...models.video_processing_ftfv import FtfvVideoProcessor
+from .pllava import build_tokenizer, tiny_towers
 
 __all__ = ["build_tiny_ftfv", "generate_with"]
 

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from transformers import CLIPImageProcessor, GenerationConfig
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from ..data.synthetic_long import BACKDROPS, LONG_TEMPLATES, LongScene, Shot, render_long_scene
-from ..data.synthetic_scene import COLOURS, SHAPES
-from ..models.configuration_iva import IvaConfig
-from ..models.modeling_iva import IvaForConditionalGeneration
-from ..models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
-from ..models.video_processing_iva import IvaVideoProcessor
-from .tiny import build_tokenizer, square_sizes, start_with_positions, tiny_towers
+from ...models.configuration_iva import IvaConfig
+from ...models.modeling_iva import IvaForConditionalGeneration
+from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
+from ...models.video_processing_iva import IvaVideoProcessor
+from ..long import BACKDROPS, LONG_TEMPLATES, LongScene, Shot, render_long_scene
+from ..scene import COLOURS, SHAPES
+from .pllava import build_tokenizer, square_sizes, start_with_positions, tiny_towers
 
 __all__ = ["build_tiny_iva", "iva_vocabulary", "train_tower"]
 

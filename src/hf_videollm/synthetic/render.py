@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..atomic import atomic_file
 from ..models.media_errors import MissingBackend
 from ..models.transformers_compat import pyav_writes_sound_in_place
-from .synthetic_scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
+from .scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
 
 __all__ = [
     "SAMPLE_RATE",

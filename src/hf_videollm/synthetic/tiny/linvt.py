@@ -22,9 +22,15 @@ from transformers import (
     LlavaProcessor,
 )
 
-from ..data.records import VideoQARecord, write_jsonl
-from ..data.synthetic import make_scene, write_scene_mp4
-from ..data.synthetic_scene import (
+from ...data.records import VideoQARecord, write_jsonl
+from ...models.configuration_linvt import LinVTModuleConfig
+from ...models.modeling_linvt import LinVTForCausalLM
+from ...models.modeling_pllava import PllavaForConditionalGeneration
+from ...models.processing_linvt import LinVTProcessor
+from ...models.video_io import load_video
+from ..check import Clip
+from ..clips import make_scene, write_scene_mp4
+from ..scene import (
     DETAIL_TEMPLATES,
     QA,
     QUESTION_TEMPLATES,
@@ -32,13 +38,7 @@ from ..data.synthetic_scene import (
     Scene,
     Sprite,
 )
-from ..models.configuration_linvt import LinVTModuleConfig
-from ..models.modeling_linvt import LinVTForCausalLM
-from ..models.modeling_pllava import PllavaForConditionalGeneration
-from ..models.processing_linvt import LinVTProcessor
-from ..models.video_io import load_video
-from .synthetic_check import Clip
-from .tiny import build_tokenizer, tiny_towers, vocabulary
+from .pllava import build_tokenizer, tiny_towers, vocabulary
 
 __all__ = [
     "STILL_KINDS",

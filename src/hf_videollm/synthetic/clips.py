@@ -1,7 +1,7 @@
 """Synthetic video question answering: real MP4 files whose answers are known.
 
-    python -m hf_videollm.data.synthetic clips/ --num-videos 200
-    python -m hf_videollm.data.synthetic held_out/ --split test --num-videos 100 --sound
+    python -m hf_videollm.synthetic.clips clips/ --num-videos 200
+    python -m hf_videollm.synthetic.clips held_out/ --split test --num-videos 100 --sound
 
 What a scene is stands in `synthetic_scene`, how it is drawn in `synthetic_render`; this file writes data sets.
 """
@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
-from .records import VideoQARecord, make_record, write_jsonl
-from .synthetic_render import render_audio, render_scene, write_clip, write_scene_mp4
-from .synthetic_scene import (
+from ..data.records import VideoQARecord, make_record, write_jsonl
+from .render import render_audio, render_scene, write_clip, write_scene_mp4
+from .scene import (
     COLOURS,
     DEFAULT_SIZE,
     DIRECTIONS,
@@ -225,9 +225,9 @@ def _main(
 
     Examples:
 
-      python -m hf_videollm.data.synthetic clips/ --num-videos 200
+      python -m hf_videollm.synthetic.clips clips/ --num-videos 200
 
-      python -m hf_videollm.data.synthetic held_out/ --split test --num-videos 100 --sound --entries
+      python -m hf_videollm.synthetic.clips held_out/ --split test --num-videos 100 --sound --entries
     """
     if split not in SPLIT_SEEDS:
         raise typer.BadParameter(f"{split!r} is not one of {', '.join(SPLIT_SEEDS)}.", param_hint="--split")

@@ -19,8 +19,8 @@ import torch
 from rich.progress import track
 from torch.nn.utils.rnn import pad_sequence
 
-from .collator import VideoDataCollator
-from .frame_cache import cache_signature
+from ..collator import VideoDataCollator
+from .frames import cache_signature
 
 __all__ = ["BlankFrames", "FeatureCache", "FeatureCollator", "reads_features", "tower_features"]
 

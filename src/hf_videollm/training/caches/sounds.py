@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
-from ..models.audio_io import load_audio
-from ..models.media_errors import NoAudioStream
-from .frame_cache import CLIPS_AHEAD, DECODERS, cache_signature
+from ...models.audio_io import load_audio
+from ...models.media_errors import NoAudioStream
+from .frames import CLIPS_AHEAD, DECODERS, cache_signature
 
 __all__ = ["AudioCache"]
 

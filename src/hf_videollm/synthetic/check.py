@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from rich.progress import track
 
-from ..data.synthetic import QA, Scene, held_out_questions, write_scene_mp4
+from .clips import QA, Scene, held_out_questions, write_scene_mp4
 
 __all__ = ["Answer", "Clip", "accuracies", "answer_questions", "held_out_clips"]
 

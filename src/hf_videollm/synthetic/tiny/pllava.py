@@ -13,17 +13,17 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import CLIPImageProcessor, GenerationConfig, PreTrainedTokenizerFast
 
-from ..data.synthetic_scene import (
+from ...models.configuration_pllava import PllavaConfig
+from ...models.modeling_pllava import PllavaForConditionalGeneration
+from ...models.modeling_video_llm import VideoLlmForConditionalGeneration
+from ...models.processing_pllava import PllavaProcessor
+from ...models.video_processing_pllava import PllavaVideoProcessor
+from ..scene import (
     DETAIL_TEMPLATES,
     QUESTION_TEMPLATES,
     VIDEO_QUESTION_KINDS,
     answer_vocabulary,
 )
-from ..models.configuration_pllava import PllavaConfig
-from ..models.modeling_pllava import PllavaForConditionalGeneration
-from ..models.modeling_video_llm import VideoLlmForConditionalGeneration
-from ..models.processing_pllava import PllavaProcessor
-from ..models.video_processing_pllava import PllavaVideoProcessor
 
 __all__ = [
     "build_tiny_pllava",

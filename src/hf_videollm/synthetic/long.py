@@ -1,7 +1,7 @@
 """Long synthetic videos: one frame per second, one or two minutes, and short events full of small details.
 
-    python -m hf_videollm.data.synthetic_long long/ --num-videos 200
-    python -m hf_videollm.data.synthetic_long held_out/ --split test --num-videos 50
+    python -m hf_videollm.synthetic.long long/ --num-videos 200
+    python -m hf_videollm.synthetic.long held_out/ --split test --num-videos 50
 
 A video is a row of shots. In most of them a few small shapes stand on dark grey. In an event, which lasts two or three
 seconds, the backdrop has a colour that it has but once in the video, and four small shapes stand on it, of four
@@ -30,10 +30,10 @@ import numpy.typing as npt
 import typer
 from rich.progress import track
 
-from .records import VideoQARecord, make_record, write_jsonl
-from .synthetic import RECORDS_NAME, claim_folder
-from .synthetic_render import draw_sprite, empty_frames, to_bytes, write_clip
-from .synthetic_scene import (
+from ..data.records import VideoQARecord, make_record, write_jsonl
+from .clips import RECORDS_NAME, claim_folder
+from .render import draw_sprite, empty_frames, to_bytes, write_clip
+from .scene import (
     COLOURS,
     DEFAULT_SIZE,
     QA,
