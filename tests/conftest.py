@@ -148,7 +148,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command of the command line: exit code, stdout and stderr."""
-    from hf_videollm.cli import main
+    from hf_videollm.cli.commands import main
 
     def run(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stop:

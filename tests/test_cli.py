@@ -7,7 +7,7 @@ from typing import Any
 import av
 import pytest
 
-from hf_videollm.cli import main
+from hf_videollm.cli.commands import main
 
 
 def test_ask_prints_the_answer_alone(cli: Any, tiny_checkpoint: str, clips: list[str]) -> None:

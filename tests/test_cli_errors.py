@@ -14,7 +14,7 @@ from typer.main import get_command
 
 import hf_videollm
 from hf_videollm import known_models
-from hf_videollm.cli import app
+from hf_videollm.cli.commands import app
 from hf_videollm.hub.checkpoint import bundled_checkpoints
 
 README = Path(__file__).resolve().parent.parent / "README.md"

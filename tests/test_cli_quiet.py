@@ -16,8 +16,8 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 from transformers.utils import logging as transformers_logging
 
 import hf_videollm
-from hf_videollm.cli import main
-from hf_videollm.cli_quiet import quiet_libraries
+from hf_videollm.cli.commands import main
+from hf_videollm.cli.quiet import quiet_libraries
 from hf_videollm.models.media_errors import MediaWarning
 
 QUESTION = "What colour is the shape?"
@@ -40,7 +40,7 @@ COMMANDS = {
 def run(arguments: tuple[str, ...], folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, *flags, "-m", "hf_videollm.cli", *arguments],
+        [sys.executable, *flags, "-m", "hf_videollm.cli.commands", *arguments],
         capture_output=True,
         text=True,
         cwd=folder,

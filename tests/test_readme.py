@@ -92,7 +92,7 @@ def test_files_named_in_the_readme_exist() -> None:
 def test_commands_named_in_the_readme_exist() -> None:
     from typer.main import get_command
 
-    from hf_videollm.cli import app
+    from hf_videollm.cli.commands import app
 
     known = set(get_command(app).commands)  # type: ignore[attr-defined]
     used = set(re.findall(r"^hf-videollm ([a-z-]+)", README, re.MULTILINE))

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 import hf_videollm
 from hf_videollm import LinVTForCausalLM, load_pipeline
-from hf_videollm.cli import main
+from hf_videollm.cli.commands import main
 from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.hub.checkpoint import default_checkpoint
 from hf_videollm.training.loading import load_for_training

@@ -10,7 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModel
 
-from hf_videollm.cli import main
+from hf_videollm.cli.commands import main
 from hf_videollm.convert.stream import read_header
 from hf_videollm.convert.videollama2.beats import beats_config, convert_beats
 from hf_videollm.convert.videollama2.keys import sort_beats

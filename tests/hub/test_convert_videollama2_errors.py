@@ -32,7 +32,7 @@ from videollama2_sources import (
     write_weights,
 )
 
-from hf_videollm.cli import main
+from hf_videollm.cli.commands import main
 from hf_videollm.convert.videollama2.convert import convert_videollama2
 from hf_videollm.models.media_errors import CheckpointError
 
@@ -474,7 +474,7 @@ def test_a_signal_while_a_pickle_is_read_leaves_nothing(
         # A test run in the background of a shell ignores Ctrl-C, and so would what it starts.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import sys; from pathlib import Path; from hf_videollm.hub import pickle_reader; "
-        f"pickle_reader.CHILD = Path({str(hanging)!r}); from hf_videollm.cli import main; main(sys.argv[1:])"
+        f"pickle_reader.CHILD = Path({str(hanging)!r}); from hf_videollm.cli.commands import main; main(sys.argv[1:])"
     )
     arguments = ["convert", "videollama2", str(source), str(tmp_path / "out"), "--vision-config", str(tower)]
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_output import AsJson, ByteProgress, HintingGroup, errors, print_report
+from .output import AsJson, ByteProgress, HintingGroup, errors, print_report
 
 
 class ConvertGroup(HintingGroup):
     """Kinds of checkpoints; whoever names a folder at once is told of which kind it is, as far as it can be seen."""
 
     def unknown_command(self, name: str, written: str) -> str:
-        from .inference import advice_for_official
+        from ..inference import advice_for_official
 
         if not Path(name).exists():
             return super().unknown_command(name, written)
@@ -73,7 +73,7 @@ def convert_pllava_command(
 
       hf-videollm convert pllava ./ermu2001-pllava-7b ./pllava-7b-alpha4 --merge 4
     """
-    from .convert.pllava.convert import convert_pllava
+    from ..convert.pllava.convert import convert_pllava
 
     _run(
         convert_pllava,
@@ -118,7 +118,7 @@ def convert_videollama2_command(
 
       hf-videollm convert videollama2 ./7B-Base ./out --base ./Mistral-7B-Instruct-v0.2 --vision ./clip-large-336
     """
-    from .convert.videollama2.convert import convert_videollama2
+    from ..convert.videollama2.convert import convert_videollama2
 
     _run(
         convert_videollama2,
@@ -156,7 +156,7 @@ def convert_ftfv_command(
 
       hf-videollm convert ftfv ./Qwen-VL ./vicuna-7b-v1.5 ./ftfv-start --dtype bfloat16
     """
-    from .convert.ftfv.convert import convert_ftfv
+    from ..convert.ftfv.convert import convert_ftfv
 
     _run(
         convert_ftfv,
@@ -201,7 +201,7 @@ def convert_iva_command(
 
       hf-videollm convert iva ./clip-vit-large-patch14-336 ./vicuna-7b-v1.5 ./iva-stage0 --num-insertions 0
     """
-    from .convert.iva.convert import convert_iva
+    from ..convert.iva.convert import convert_iva
 
     with errors.status("Converting ..."):
         report = convert_iva(
@@ -239,7 +239,7 @@ def convert_xgen_mm_command(
 
       hf-videollm convert xgen-mm ./xgen-mm-phi3-mini-instruct-interleave-r-v1.5 ./xgen-mm --dtype bfloat16
     """
-    from .convert.xgen_mm.convert import convert_xgen_mm
+    from ..convert.xgen_mm.convert import convert_xgen_mm
 
     _run(
         convert_xgen_mm,
@@ -268,7 +268,7 @@ def convert_beats_command(
 
       hf-videollm convert beats ./BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt ./beats
     """
-    from .convert.videollama2.beats import convert_beats
+    from ..convert.videollama2.beats import convert_beats
 
     _run(convert_beats, as_json, src, dst, dtype=dtype, overwrite=overwrite)
 

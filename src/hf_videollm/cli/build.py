@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_output import AsJson, ByteProgress, print_report
+from .output import AsJson, ByteProgress, print_report
 
 
 def build(
@@ -57,7 +57,7 @@ def build(
 
       hf-videollm build ftfv --vision ./Qwen-VL --llm ./vicuna-7b-v1.5 ./ftfv-start
     """
-    from .build import build_checkpoint
+    from ..build import build_checkpoint
 
     options = _parse(settings or [])
     if frames is not None:

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from .cli_build import build
-from .cli_convert import convert_app
-from .cli_output import AsJson, HintingGroup, console, errors, print_json, print_report
-from .cli_quiet import quiet_libraries
-from .known_models import DEFAULT_CHECKPOINT, bundled_checkpoints, find_model
+from ..known_models import DEFAULT_CHECKPOINT, bundled_checkpoints, find_model
+from .build import build
+from .convert import convert_app
+from .output import AsJson, HintingGroup, console, errors, print_json, print_report
+from .quiet import quiet_libraries
 
 app = typer.Typer(
     name="hf-videollm",
@@ -96,7 +96,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        from .version import __version__
+        from ..version import __version__
 
         print(__version__)
     elif context.invoked_subcommand is None:
@@ -207,7 +207,7 @@ def info(
       hf-videollm info --json
     """
     if design is not None:
-        from .costs.linvt import linvt_table
+        from ..costs.linvt import linvt_table
 
         if path_or_id is not None:
             raise ValueError("Give a checkpoint or --design, not both.")
@@ -217,7 +217,7 @@ def info(
             )
         print_report(linvt_table(), as_json)
         return
-    from .costs.info import describe_checkpoint
+    from ..costs.info import describe_checkpoint
 
     facts = describe_checkpoint(find_model(path_or_id))
     if as_json:
@@ -272,7 +272,7 @@ def flops(
 
       hf-videollm flops ./pllava-7b --frames 32 --text-tokens 256 --json
     """
-    from .costs.flops import describe_flops
+    from ..costs.flops import describe_flops
 
     report = describe_flops(
         None if path_or_id is None else find_model(path_or_id),
@@ -309,7 +309,7 @@ def tune_alpha_command(
 
       hf-videollm tune-alpha ./pllava-7b validation.jsonl --alphas 0,4,16,20,32 --limit 200 --save
     """
-    from .training.tune_alpha import tune_alpha_on_file
+    from ..training.tune_alpha import tune_alpha_on_file
 
     report = tune_alpha_on_file(
         path_or_id,
@@ -372,7 +372,7 @@ def _answer(
     lora_alpha: float | None,
     trust_remote_code: bool,
 ) -> dict[str, Any]:
-    from . import NoVideoStream, load_pipeline
+    from .. import NoVideoStream, load_pipeline
 
     if not question.strip():
         raise ValueError("The question is empty: say what you want to know.")
@@ -411,8 +411,8 @@ def _answer(
 
 def _check_video(video: str, options: dict[str, Any]) -> None:
     """Find out what is wrong with a file before a large model is loaded for it."""
-    from .models.media_errors import NoVideoStream, check_interval, check_on_decode_error
-    from .models.video_io import probe_video
+    from ..models.media_errors import NoVideoStream, check_interval, check_on_decode_error
+    from ..models.video_io import probe_video
 
     if not video:
         raise ValueError("The name of the video is empty: give a file, a folder of frames or an address.")
