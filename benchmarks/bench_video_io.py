@@ -65,7 +65,7 @@ def contenders(path: str, indices: list[int]) -> dict[str, Callable[[], np.ndarr
     """name -> a call that returns the frames (T, H, W, 3)."""
     import transformers.video_utils
 
-    from hf_videollm.models.video_io import available_backends, load_video
+    from hf_videollm.models.media_video import available_backends, load_video
 
     def sampler(metadata: Any, **_: Any) -> list[int]:
         return indices

@@ -28,7 +28,7 @@ from hf_videollm.build.joining import check_text as refuse_other_logits
 from hf_videollm.convert import parts
 from hf_videollm.convert.ftfv.sources import read_language
 from hf_videollm.convert.iva.convert import convert_iva
-from hf_videollm.models.chat_template_language_model import has_tags
+from hf_videollm.models.video_llm_chat_template import has_tags
 
 # LLaVA, which LinVT is put before, has a plain head, and wants its embedding by a name that GPT-2 has not.
 NOT_FOR_LINVT = ("gemma2", "granite", "cohere", "gpt2")
@@ -248,7 +248,7 @@ def test_conversions_look_at_the_logits_too(sources: Sources, tmp_path: Path, mo
     convert_iva(destination=tmp_path / "out", **arguments)
     read_language(sources("cohere"), tmp_path)
     # The control: without the rule of the family, they would be others.
-    monkeypatch.setattr("hf_videollm.models.head_video_llm.FACTORS", {})
+    monkeypatch.setattr("hf_videollm.models.video_llm_head.FACTORS", {})
     with pytest.raises(CheckpointError, match="CohereForCausalLM does more to its logits"):
         convert_iva(destination=tmp_path / "other", **arguments)
     assert not (tmp_path / "other").exists()

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 import hf_videollm
 from hf_videollm.cli.commands import main
 from hf_videollm.cli.quiet import quiet_libraries
-from hf_videollm.models.media_errors import MediaWarning
+from hf_videollm.models.errors import MediaWarning
 
 QUESTION = "What colour is the shape?"
 # Every command that ends well on what this repository carries.

@@ -20,9 +20,9 @@ from transformers import AutoModelForImageTextToText
 from hf_videollm import CheckpointError, load_pipeline
 from hf_videollm.convert.stream import read_tensor, require_folder, scan_weights
 from hf_videollm.hub.checkpoint import bundled_checkpoints
-from hf_videollm.models.checkpoint_files import check_file, check_links, is_finite, read_checkpoint_json
 from hf_videollm.models.configuration_beats import BeatsConfig
 from hf_videollm.models.modeling_beats import BeatsModel
+from hf_videollm.models.video_llm_checkpoint_files import check_file, check_links, is_finite, read_checkpoint_json
 from hf_videollm.training.loading import load_for_training
 
 DESIGNS = sorted(bundled_checkpoints())
@@ -427,7 +427,7 @@ def pllava_lora(tiny_checkpoint: str, tmp_path: Path) -> Path:
     from peft import LoraConfig
 
     from hf_videollm import PllavaForConditionalGeneration
-    from hf_videollm.models.lora_pllava import LORA_TARGETS
+    from hf_videollm.models.pllava_lora import LORA_TARGETS
 
     model = PllavaForConditionalGeneration.from_pretrained(tiny_checkpoint)
     LoraConfig(r=2, target_modules=LORA_TARGETS)

@@ -12,9 +12,7 @@ from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
 from .models.configuration_videollama2 import VideoLlama2Config
 from .models.configuration_videollama2_av import VideoLlama2AVConfig
 from .models.configuration_xgen_mm import XgenMMConfig
-from .models.feature_extraction_beats import BeatsFeatureExtractor
-from .models.linvt_module import LinVTModule
-from .models.media_errors import (
+from .models.errors import (
     CheckpointError,
     CorruptMedia,
     MediaError,
@@ -27,6 +25,9 @@ from .models.media_errors import (
     UnsafeURL,
     UnsupportedMedia,
 )
+from .models.feature_extraction_beats import BeatsFeatureExtractor
+from .models.linvt_module import LinVTModule
+from .models.media_video import MediaLimits, load_audio, load_video
 from .models.modeling_beats import BeatsModel
 from .models.modeling_ftfv import FtfvForConditionalGeneration, FtfvModel
 from .models.modeling_iva import IvaForConditionalGeneration, IvaModel
@@ -44,7 +45,6 @@ from .models.processing_pllava import PllavaProcessor
 from .models.processing_videollama2 import VideoLlama2Processor
 from .models.processing_videollama2_av import VideoLlama2AVProcessor
 from .models.processing_xgen_mm import XgenMMProcessor
-from .models.video_io import MediaLimits, load_audio, load_video
 from .models.video_processing_ftfv import FtfvVideoProcessor
 from .models.video_processing_iva import IvaVideoProcessor
 from .models.video_processing_linvt import LinVTVideoProcessor

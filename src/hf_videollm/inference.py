@@ -10,12 +10,12 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from .known_models import find_model
-from .models.checkpoint_config import describe_impossible
-from .models.checkpoint_files import check_links, find_file, read_checkpoint_json
 from .models.configuration_video_llm import PIPELINE_TASK, PublishedConfig
-from .models.media_errors import CheckpointError
-from .models.option_names import names_options
+from .models.errors import CheckpointError
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
+from .models.video_llm_checkpoint_config import describe_impossible
+from .models.video_llm_checkpoint_files import check_links, find_file, read_checkpoint_json
+from .models.video_llm_option_names import names_options
 from .pair_check import check_pair
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -20,7 +20,7 @@ from upstream_tests.test_modeling_common import ModelTesterMixin
 from upstream_tests.test_processing_common import MODALITY_INPUT_DATA, ProcessorTesterMixin
 from upstream_tests.test_video_processing_common import VideoProcessingTestMixin, prepare_video_inputs
 
-from hf_videollm.models.checkpoint_video_llm import CheckpointMixin
+from hf_videollm.models.video_llm_checkpoint import CheckpointMixin
 
 BATCH_SIZE = 7  # the mixins' padding tests want at least this many rows
 NUM_FRAMES = 4

@@ -11,7 +11,7 @@ import torch
 from ftfv_sources import PREFIX, llama_tensors, qwen_vl_tensors, write_llama, write_qwen_vl
 
 from hf_videollm.convert.ftfv.convert import convert_ftfv
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 
 BLOCK = f"{PREFIX}transformer.resblocks.1."
 IN_PROJ = f"{BLOCK}attn.in_proj.weight"

@@ -43,7 +43,7 @@ from hf_videollm.convert.pllava.config import build_config, build_generation_con
 from hf_videollm.convert.pllava.convert import convert_pllava
 from hf_videollm.convert.pllava.keys import plan_conversion
 from hf_videollm.convert.stream import StoredTensor, StoredWeights
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 
 TOLERANCE = 2e-5
 

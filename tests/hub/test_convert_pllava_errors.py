@@ -22,7 +22,7 @@ from pllava_sources import (
 
 from hf_videollm import PllavaForConditionalGeneration
 from hf_videollm.convert.pllava.convert import convert_pllava
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 
 LLM = "language_model.base_model.model.model."
 UP = f"{LLM}layers.1.mlp.up_proj.weight"

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from hf_videollm import PllavaForConditionalGeneration, PllavaProcessor
 from hf_videollm.convert.pllava.convert import convert_pllava
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 
 CLIP = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
 

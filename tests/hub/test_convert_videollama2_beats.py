@@ -14,7 +14,7 @@ from hf_videollm.cli.commands import main
 from hf_videollm.convert.stream import read_header
 from hf_videollm.convert.videollama2.beats import beats_config, convert_beats
 from hf_videollm.convert.videollama2.keys import sort_beats
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 from hf_videollm.models.modeling_beats import BeatsModel
 
 TABLE = "encoder.layers.2.self_attn.relative_attention_bias.weight"

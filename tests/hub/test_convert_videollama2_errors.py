@@ -34,7 +34,7 @@ from videollama2_sources import (
 
 from hf_videollm.cli.commands import main
 from hf_videollm.convert.videollama2.convert import convert_videollama2
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 
 RAW = raw_config(mm_projector_type="mlp2x_gelu")
 UP = "model.layers.1.mlp.up_proj.weight"

@@ -42,7 +42,7 @@ from hf_videollm.convert.stream import StoredTensor, StoredWeights
 from hf_videollm.convert.tensors import model_shapes
 from hf_videollm.convert.xgen_mm.convert import convert_xgen_mm
 from hf_videollm.convert.xgen_mm.keys import plan_conversion
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 from hf_videollm.models.processing_linvt import LinVTProcessor
 

@@ -12,7 +12,7 @@ from tiny_iva_checkpoint import make_model as make_iva
 from tiny_iva_checkpoint import make_processor as make_iva_processor
 
 from hf_videollm import PllavaForConditionalGeneration, save_checkpoint
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 
 TARGETS = r".*language_model.*\.(q_proj|v_proj)"
 # What people write: each of them is W0 + (alpha / r) B A in the end.

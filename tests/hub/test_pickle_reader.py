@@ -15,7 +15,7 @@ from hf_videollm.convert.pickle_child import RefusedError
 from hf_videollm.convert.pickle_reader import read_weight_file, scan_any_weights
 from hf_videollm.convert.stream import read_tensor
 from hf_videollm.hub import pickle_child, pickle_reader
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 
 TABLE = torch.randn(4, 2)
 TENSORS = {

@@ -18,8 +18,8 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from hf_videollm import PllavaForConditionalGeneration, PllavaModel, save_checkpoint
 from hf_videollm.convert.pllava.convert import convert_pllava
-from hf_videollm.models.lora_pllava import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
+from hf_videollm.models.pllava_lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 TOLERANCE = 2e-5
 ALPHAS = (0, 4, 16, 20, 32)

@@ -18,7 +18,7 @@ from hf_videollm.convert.stream import (
     write_file,
     write_sharded,
 )
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 
 TENSORS = {
     "half": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3),

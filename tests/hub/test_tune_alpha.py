@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_videollm.convert.pllava.convert import convert_pllava
 from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
-from hf_videollm.models.media_errors import CheckpointError, MediaError
+from hf_videollm.models.errors import CheckpointError, MediaError
 from hf_videollm.training.tune_alpha import (
     AlphaScore,
     TuneReport,

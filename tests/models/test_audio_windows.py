@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from hf_videollm.models.audio_windows import clip_windows, take_clips, window
+from hf_videollm.models.media_audio_windows import clip_windows, take_clips, window
 
 
 @pytest.fixture(scope="module")

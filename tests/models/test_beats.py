@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from hf_videollm.models.configuration_beats import BeatsConfig, num_audio_tokens
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 from hf_videollm.models.modeling_beats import BeatsModel, relative_position_buckets, token_mask_from_frames
 from hf_videollm.models.transformers_compat import enable_checkpointing
 

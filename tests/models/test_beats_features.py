@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from hf_videollm.models.audio_windows import clip_windows, take_clips
 from hf_videollm.models.configuration_beats import BeatsConfig
 from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor, kaldi_fbank, resample
+from hf_videollm.models.media_audio_windows import clip_windows, take_clips
 from hf_videollm.models.modeling_beats import BeatsModel
 
 SILENCE = -15.942385  # log of float32's epsilon

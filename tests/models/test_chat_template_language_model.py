@@ -4,7 +4,7 @@ import pytest
 from build_llms import FAMILIES, TEMPLATES, THINKING, make_tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from hf_videollm.models.chat_template_language_model import (
+from hf_videollm.models.video_llm_chat_template import (
     KEPT_TEMPLATE,
     has_tags,
     keep_chat_template,

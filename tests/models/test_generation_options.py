@@ -13,7 +13,7 @@ from generation_table import ALL, DESIGNS, TABLE, Listener, Option, plain
 from linvt_design_case import LINVT_CASES
 from transformers import GenerationConfig, GenerationMixin, LlamaConfig, LlamaForCausalLM
 
-from hf_videollm.models.generation_options import COMMON, IVA, LINVT, OFF
+from hf_videollm.models.video_llm_generation_options import COMMON, IVA, LINVT, OFF
 
 CASES: dict[str, DesignCase] = {
     "pllava": PLLAVA_CASES[0],

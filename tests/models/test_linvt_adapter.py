@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tiny_image_llms import CASES, MODULE, make_frames, make_image_llm, make_linvt, prompt, videos
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 
 NAME, OTHER = "llava_clip_llama", "qwen2_vl"

@@ -21,7 +21,7 @@ from tiny_image_llms import (
 from transformers import GenerationConfig
 
 from hf_videollm.models.configuration_linvt import LinVTConfig
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM, LinVTModel
 from hf_videollm.models.transformers_compat import enable_checkpointing
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 from trl import SFTConfig, SFTTrainer
 
 from hf_videollm import LinVTForCausalLM, LinVTProcessor, VideoTextToTextPipeline, load_pipeline, save_checkpoint
-from hf_videollm.models.media_errors import MissingBackend
+from hf_videollm.models.errors import MissingBackend
 from hf_videollm.models.transformers_compat import rename_checkpointing
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.training.caches.frames import FrameCache

@@ -21,7 +21,7 @@ from tiny_checkpoint import make_model, make_processor
 from tiny_ftfv_checkpoint import make_model as make_ftfv
 from tiny_ftfv_checkpoint import make_processor as make_ftfv_processor
 
-from hf_videollm.models.checkpoint_video_llm import freeze_unused_parameters
+from hf_videollm.models.video_llm_checkpoint import freeze_unused_parameters
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.training.sft import Recipe, RecipeError, load_recipe, make_trainer, run_sft
 from hf_videollm.training.trainable import whole_modules

@@ -18,7 +18,7 @@ from media_corpus import read_numbers, write_video
 
 from hf_videollm.models import media_fetch
 from hf_videollm.models.media_addresses import ascii_host, host_names, is_public
-from hf_videollm.models.video_io import (
+from hf_videollm.models.media_video import (
     CorruptMedia,
     MediaError,
     MediaLimits,

@@ -24,9 +24,9 @@ from hf_videollm import (
     PllavaVideoProcessor,
     VideoLlama2VideoProcessor,
 )
-from hf_videollm.models.audio_inputs import sound_of_video
-from hf_videollm.models.audio_io import load_audio
-from hf_videollm.models.video_io import available_backends, load_video, probe_video
+from hf_videollm.models.media_audio import load_audio
+from hf_videollm.models.media_audio_inputs import sound_of_video
+from hf_videollm.models.media_video import available_backends, load_video, probe_video
 
 PROCESSORS = (
     PllavaVideoProcessor,

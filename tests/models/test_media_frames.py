@@ -14,11 +14,11 @@ from backends import BACKENDS, record_decoded
 from media_corpus import read_numbers, sine, write_sound
 from media_oddities import FILES, HEADLESS, plain_decode, plain_frames, write
 
-from hf_videollm.models import video_backends
-from hf_videollm.models.media_errors import CorruptMedia, Deadline, MediaLimits, MissingBackend
+from hf_videollm.models import media_backends as video_backends
+from hf_videollm.models.errors import CorruptMedia, Deadline, MediaLimits, MissingBackend
+from hf_videollm.models.media_pyav import PyAVReader
 from hf_videollm.models.media_source import open_media
-from hf_videollm.models.video_io import available_backends, load_audio, load_video, probe_video
-from hf_videollm.models.video_pyav import PyAVReader
+from hf_videollm.models.media_video import available_backends, load_audio, load_video, probe_video
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_a_recount_never_reaches_the_user(folder: Path, monkeypatch: pytest.Monk
     def recounting(self, indices):
         if left[0]:
             left[0] -= 1
-            from hf_videollm.models.video_clip import FrameCountChanged
+            from hf_videollm.models.media_clip import FrameCountChanged
 
             raise FrameCountChanged
         return original(self, indices)

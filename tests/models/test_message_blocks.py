@@ -11,7 +11,7 @@ from PIL import Image
 from ways_in import BUNDLED, QUESTION, TENSORS, ask, chat_inputs, is_same, pipeline_of, processor_of
 
 from hf_videollm import UnsafeURL
-from hf_videollm.models.message_blocks import BlockRules, read_chats, take_video_options
+from hf_videollm.models.video_llm_messages import BlockRules, read_chats, take_video_options
 from hf_videollm.training.collator import VideoDataCollator
 
 RULES = BlockRules({"video": ("start", "end", "num_frames", "fps"), "audio": ("start",)}, {"size", "allowed_hosts"})

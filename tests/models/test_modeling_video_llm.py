@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from hf_videollm.models.generation_video_llm import repeat_media_per_row
-from hf_videollm.models.media_errors import CheckpointError
+from hf_videollm.models.errors import CheckpointError
 from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
 from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGeneration
+from hf_videollm.models.video_llm_generation import repeat_media_per_row
 
 CASE = PLLAVA_CASES[0]
 HEAD = "lm_head.weight"

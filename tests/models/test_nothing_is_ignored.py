@@ -19,7 +19,7 @@ from ways_in import (
 )
 
 from hf_videollm import BeatsFeatureExtractor, MediaWarning, load_pipeline, load_video
-from hf_videollm.models.chat_template_variables import template_of, template_variables
+from hf_videollm.models.video_llm_chat_variables import template_of, template_variables
 
 # Names that people write, and what is nearest to them.
 MISTYPED = {

@@ -17,11 +17,10 @@ import torch
 from media_corpus import number_picture, read_numbers
 from PIL import Image, ImageOps, ImageSequence
 
-from hf_videollm.models.media_errors import Deadline
+from hf_videollm.models.errors import Deadline
 from hf_videollm.models.media_frames import load_picture
 from hf_videollm.models.media_pictures import is_moving, picture_suffixes
-from hf_videollm.models.video_inputs import flatten_videos
-from hf_videollm.models.video_io import (
+from hf_videollm.models.media_video import (
     CorruptMedia,
     MediaError,
     MediaLimits,
@@ -30,6 +29,7 @@ from hf_videollm.models.video_io import (
     load_audio,
     load_video,
 )
+from hf_videollm.models.media_video_inputs import flatten_videos
 from hf_videollm.models.video_processing_video_llm import VideoLlmVideoProcessor
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 

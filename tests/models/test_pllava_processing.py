@@ -17,7 +17,7 @@ from transformers.video_utils import VideoMetadata
 
 from hf_videollm import PllavaVideoProcessor, UnsafeURL, UnsupportedMedia, load_video
 from hf_videollm.models.configuration_pllava import pllava_pooled_shape
-from hf_videollm.models.video_io import ClipMetadata
+from hf_videollm.models.media_video import ClipMetadata
 
 # One uint8 level after normalisation: what Pillow releases differ by on some sizes (specification page).
 ONE_LEVEL = 0.0155

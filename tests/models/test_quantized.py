@@ -32,7 +32,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="quantized loading is tested with bitsandbytes")
 
-from hf_videollm.models.quantization_video_llm import modules_beside  # noqa: E402
+from hf_videollm.models.video_llm_quantization import modules_beside  # noqa: E402
 
 # Wide enough for the layout in which bitsandbytes keeps 4-bit weights on some CPUs; the others are too narrow.
 WIDE = replace(

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_videollm.models.media_errors import MissingBackend, UnsupportedMedia
-from hf_videollm.models.shot_sampling import allot_frames, find_shots_by_content, frames_of_shots, shot_sampler
-from hf_videollm.models.video_io import load_video
+from hf_videollm.models.errors import MissingBackend, UnsupportedMedia
+from hf_videollm.models.media_shots import allot_frames, find_shots_by_content, frames_of_shots, shot_sampler
+from hf_videollm.models.media_video import load_video
 
 draws = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 lengths_of_shots = st.lists(st.integers(1, 500), min_size=1, max_size=12)

@@ -14,10 +14,10 @@ import torch
 from media_corpus import write_video
 from sound_files import WAV_FORMATS, channel_tones, encode, wav
 
-from hf_videollm.models.audio_inputs import as_waveform, sound_of_video
+from hf_videollm.models.errors import MAX_SAMPLING_RATE
 from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor
-from hf_videollm.models.media_errors import MAX_SAMPLING_RATE
-from hf_videollm.models.video_io import (
+from hf_videollm.models.media_audio_inputs import as_waveform, sound_of_video
+from hf_videollm.models.media_video import (
     CorruptMedia,
     MediaError,
     MediaLimits,

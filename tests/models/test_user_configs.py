@@ -15,7 +15,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from hf_videollm.models.configuration_linvt import LinVTConfig
-from hf_videollm.models.head_video_llm import (
+from hf_videollm.models.modeling_linvt import LinVTForCausalLM
+from hf_videollm.models.video_llm_head import (
     BOUNDS,
     DIVISORS,
     FACTORS,
@@ -24,7 +25,6 @@ from hf_videollm.models.head_video_llm import (
     scale_logits,
     unknown_logit_field,
 )
-from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 
 DESIGNS = [cases[0] for cases in (PLLAVA_CASES, VIDEOLLAMA2_CASES, VIDEOLLAMA2_AV_CASES, FTFV_CASES, IVA_CASES)]
 LLM: dict[str, Any] = {

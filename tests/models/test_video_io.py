@@ -32,7 +32,7 @@ from media_corpus import (
 from PIL import Image
 
 import hf_videollm
-from hf_videollm.models.video_io import (
+from hf_videollm.models.media_video import (
     MissingBackend,
     available_backends,
     load_audio,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from media_corpus import loudest_frequency, number_picture, sine, write_sound, write_video
 
-from hf_videollm.models.video_io import (
+from hf_videollm.models.media_video import (
     CorruptMedia,
     MediaError,
     MediaLimits,

@@ -25,11 +25,11 @@ from media_corpus import (
 )
 from PIL import Image
 
-from hf_videollm.models import video_io
-from hf_videollm.models.audio_inputs import as_waveform, sound_of_video
+from hf_videollm.models import media_video as video_io
+from hf_videollm.models.errors import MediaWarning
 from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor
-from hf_videollm.models.media_errors import MediaWarning
-from hf_videollm.models.video_io import (
+from hf_videollm.models.media_audio_inputs import as_waveform, sound_of_video
+from hf_videollm.models.media_video import (
     CorruptMedia,
     MediaError,
     MediaLimits,
@@ -413,7 +413,7 @@ def test_a_file_that_cannot_be_sought_in(folder: Path, monkeypatch: pytest.Monke
             self._container.seek(offset, **options)
 
     monkeypatch.setattr(
-        "hf_videollm.models.video_pyav.open_container", lambda handle: Unseekable(av.open(handle.for_pyav()))
+        "hf_videollm.models.media_pyav.open_container", lambda handle: Unseekable(av.open(handle.for_pyav()))
     )
     for wanted in ([10, 30, 50], [59], [0]):
         frames, _ = load_video(folder / "whole.mp4", sample_indices_fn=lambda metadata, w=wanted: w, backend="pyav")

@@ -13,7 +13,7 @@ import pytest
 from media_corpus import read_numbers, sine, write_video
 
 from hf_videollm.models import media_fetch
-from hf_videollm.models.video_io import MediaError, MediaLimits, MediaTooLarge, UnsafeURL, load_audio, load_video
+from hf_videollm.models.media_video import MediaError, MediaLimits, MediaTooLarge, UnsafeURL, load_audio, load_video
 
 LOCAL = ("127.0.0.1",)
 

@@ -14,9 +14,9 @@ from PIL import Image
 from tiny_av_checkpoint import VIDEO_TOKENS, make_av_config, make_av_processor
 
 from hf_videollm import MediaTooLarge, NoAudioStream, NoVideoStream, VideoLlama2AVConfig, VideoLlama2AVProcessor
-from hf_videollm.models.audio_inputs import in_16_bits
-from hf_videollm.models.audio_windows import take_clips
-from hf_videollm.models.video_io import load_audio
+from hf_videollm.models.media_audio_inputs import in_16_bits
+from hf_videollm.models.media_audio_windows import take_clips
+from hf_videollm.models.media_video import load_audio
 
 SECONDS = 2.0
 RATE = 16000

@@ -8,8 +8,8 @@ from torch import nn
 
 from hf_videollm.models.configuration_videollama2 import VideoLlama2Config, connector_grid, connector_preset
 from hf_videollm.models.modeling_videollama2 import VideoLlama2Connector, VideoLlama2ForCausalLM
-from hf_videollm.models.regstage_videollama2 import RegBlock, RegStage
 from hf_videollm.models.transformers_compat import enable_checkpointing
+from hf_videollm.models.videollama2_regstage import RegBlock, RegStage
 
 CONNECTORS = [
     "stc_connector", "stc_connector_v35", "stp_connector", "spatial_conv", "spatial_pool", "mlp3x_gelu", "linear",

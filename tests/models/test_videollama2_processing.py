@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, LlavaImageProcessor
 from transformers.video_utils import VideoMetadata
 
-from hf_videollm.models.video_io import ClipMetadata
+from hf_videollm.models.media_video import ClipMetadata
 from hf_videollm.models.video_processing_videollama2 import VideoLlama2VideoProcessor
 
 SIGLIP = {

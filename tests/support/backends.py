@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from hf_videollm.models.video_io import available_backends
-from hf_videollm.models.video_pyav import PyAVReader
+from hf_videollm.models.media_pyav import PyAVReader
+from hf_videollm.models.media_video import available_backends
 
 BACKENDS = [name for name in ("pyav", "decord", "torchcodec") if name in available_backends()]
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from hf_videollm.data.records import make_record
-from hf_videollm.models.chat_template_language_model import TAG
+from hf_videollm.models.video_llm_chat_template import TAG
 from hf_videollm.synthetic.clips import make_scene, write_scene_mp4
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 from hf_videollm.training.caches.frames import FrameCache, StillFrames

@@ -19,9 +19,8 @@ from datasets import Audio, Dataset, Features, Image, List, Value, Video
 from transformers import pipeline
 from trl import SFTConfig
 
-from hf_videollm.models.dataset_columns import without_decoding
-from hf_videollm.models.transformers_compat import rename_checkpointing
-from hf_videollm.models.video_io import (
+from hf_videollm.models.media_dataset_columns import without_decoding
+from hf_videollm.models.media_video import (
     CorruptMedia,
     UnsafeURL,
     UnsupportedMedia,
@@ -29,6 +28,7 @@ from hf_videollm.models.video_io import (
     load_audio,
     load_video,
 )
+from hf_videollm.models.transformers_compat import rename_checkpointing
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.sft import DEFAULT_ARGUMENTS, FIXED_ARGUMENTS

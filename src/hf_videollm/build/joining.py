@@ -10,7 +10,7 @@ from ..convert.parts import check_text, put_in, size_queries, start_parts
 from ..convert.stream import TensorPlan, write_sharded
 from ..convert.tensors import ByteCounter, Progress, check_space
 from ..models.configuration_video_llm import patch_grid
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
 from .designs import Design
 
 

@@ -26,13 +26,13 @@ from ..convert.parts import (
     read_vision_config,
     start_parts,
 )
-from ..models.chat_template_language_model import keep_chat_template
 from ..models.configuration_linvt import LinVTModuleConfig
 from ..models.configuration_video_llm import has_class_token, has_tied_embeddings, patch_grid
+from ..models.errors import CheckpointError
 from ..models.linvt_backbones import EXAMPLES, encode_images
-from ..models.media_errors import CheckpointError
 from ..models.modeling_linvt import LinVTForCausalLM
 from ..models.processing_linvt import LinVTProcessor
+from ..models.video_llm_chat_template import keep_chat_template
 from .designs import Design
 from .joining import check_text, check_tower
 from .made import Made, mixed_types_note

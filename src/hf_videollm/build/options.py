@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ..models.checkpoint_config import IMPOSSIBLE, check_config_values
 from ..models.configuration_linvt import LinVTModuleConfig
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
+from ..models.video_llm_checkpoint_config import IMPOSSIBLE, check_config_values
 from .designs import DESIGNS, Design
 
 # Made of the sources, or of a training that comes later.

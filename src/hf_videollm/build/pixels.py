@@ -7,7 +7,7 @@ from transformers import CLIPImageProcessor
 
 from ..convert.parts import IMAGE_PROCESSORS
 from ..convert.stream import read_json
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
 
 # What the tower's own image processor says of values; sizes follow the tower.
 STORED = ("image_mean", "image_std", "rescale_factor", "resample", "do_rescale", "do_normalize")

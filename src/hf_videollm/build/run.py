@@ -13,7 +13,7 @@ from ..convert.report import WrittenReport
 from ..convert.stream import read_json, require_folder
 from ..convert.tensors import Progress, check_places, parse_dtype, write_code_and_configs
 from ..hub.checkpoint import check_loads
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
 from ..pair_check import check_pair
 from .designs import Design
 from .joining import planned_tensors, write_tensors

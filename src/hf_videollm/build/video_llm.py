@@ -18,8 +18,8 @@ from ..convert.parts import (
 )
 from ..convert.tensors import check_space
 from ..convert.videollama2.beats import convert_beats
+from ..models.errors import CheckpointError
 from ..models.feature_extraction_beats import BeatsFeatureExtractor
-from ..models.media_errors import CheckpointError
 from ..models.modeling_beats import BeatsModel
 from .designs import Design
 from .joining import check_text, check_tower, join

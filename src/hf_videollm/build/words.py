@@ -9,8 +9,8 @@ from transformers import logging as transformers_logging
 
 from ..convert.parts import SAMPLING, language_generation_config
 from ..convert.tokenizers import find_tokenizer_folder, tokenizer_with
-from ..models.chat_template_language_model import has_tags
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
+from ..models.video_llm_chat_template import has_tags
 
 
 def read_words(

@@ -411,8 +411,8 @@ def _answer(
 
 def _check_video(video: str, options: dict[str, Any]) -> None:
     """Find out what is wrong with a file before a large model is loaded for it."""
-    from ..models.media_errors import NoVideoStream, check_interval, check_on_decode_error
-    from ..models.video_io import probe_video
+    from ..models.errors import NoVideoStream, check_interval, check_on_decode_error
+    from ..models.media_video import probe_video
 
     if not video:
         raise ValueError("The name of the video is empty: give a file, a folder of frames or an address.")

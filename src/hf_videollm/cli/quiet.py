@@ -17,7 +17,7 @@ def quiet_libraries() -> Iterator[None]:
 
     Everything is put back at the end, because tests and notebooks call `main` in their own process.
     """
-    from ..models.media_errors import MediaWarning
+    from ..models.errors import MediaWarning
 
     logging_before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -22,9 +22,9 @@ from transformers import (
     SiglipImageProcessor,
 )
 
-from ..models.checkpoint_config import IMPOSSIBLE
 from ..models.configuration_video_llm import PublishedConfig
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
+from ..models.video_llm_checkpoint_config import IMPOSSIBLE
 from .pickle_reader import as_safetensors
 from .stream import read_json
 from .tensors import check_raw_config, refuse, shape_text, token_ids

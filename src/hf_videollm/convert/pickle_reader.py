@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..models.checkpoint_files import INDEX_NAME, check_file, check_headers, check_values, find_weight_files
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
+from ..models.video_llm_checkpoint_files import INDEX_NAME, check_file, check_headers, check_values, find_weight_files
 from .stream import (
     StoredTensor,
     StoredWeights,

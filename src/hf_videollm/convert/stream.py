@@ -17,16 +17,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..atomic import restore
-from ..models.checkpoint_files import (
+from ..models.errors import CheckpointError
+from ..models.video_llm_checkpoint_files import (
     INDEX_NAME,
     PICKLE_SUFFIXES,
     SINGLE_NAME,
     check_links,
     refuse_nonfinite,
 )
-from ..models.checkpoint_files import read_checkpoint_json as read_json
-from ..models.checkpoint_files import read_weight_map as read_index
-from ..models.media_errors import CheckpointError
+from ..models.video_llm_checkpoint_files import read_checkpoint_json as read_json
+from ..models.video_llm_checkpoint_files import read_weight_map as read_index
 
 # The released loader reads everything that begins with "model-0".
 SHARD_PATTERN = "model-0*.safetensors"

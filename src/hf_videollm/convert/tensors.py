@@ -12,8 +12,8 @@ from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig
 from transformers.dynamic_module_utils import custom_object_save
 
 from ..atomic import is_home_or_working_folder
-from ..models.checkpoint_config import IMPOSSIBLE, check_config_values
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
+from ..models.video_llm_checkpoint_config import IMPOSSIBLE, check_config_values
 from .stream import Load, StoredTensor, TensorPlan, read_json, write_sharded
 
 Progress = Callable[[int, int], None]

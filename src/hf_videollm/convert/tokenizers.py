@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
 
 # Any of these files makes a folder one that a tokenizer can be loaded from.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")

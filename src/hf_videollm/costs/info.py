@@ -9,8 +9,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ..inference import load_design_config
-from ..models.checkpoint_linvt import refuse_adapter
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
+from ..models.linvt_checkpoint import refuse_adapter
 
 # Filter-bank frames of 25 ms, one every 10 ms.
 FRAMES_OF_30_SECONDS = 2998

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypedDict
 
 from ..atomic import atomic_file
-from ..models.option_names import did_you_mean
+from ..models.video_llm_option_names import did_you_mean
 
 __all__ = [
     "ContentBlock",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from ..models.option_names import did_you_mean
+from ..models.video_llm_option_names import did_you_mean
 from .prompts import (
     Piece,
     PromptStyle,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..models.option_names import did_you_mean
+from ..models.video_llm_option_names import did_you_mean
 
 __all__ = ["BARE_QUESTIONS", "GENERATION", "INSTRUCTIONS", "instruction"]
 

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ..atomic import atomic_folder
 from ..known_models import bundled_checkpoints, default_checkpoint
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
 from ..pair_check import check_pair
 
 

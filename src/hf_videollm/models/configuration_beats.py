@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .checkpoint_config import CheckedConfigMixin
+from .video_llm_checkpoint_config import CheckedConfigMixin
 
 
 def num_audio_tokens(num_frames: int, patch_size: int = 16, num_mel_bins: int = 128) -> int:

@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from .checkpoint_config import CheckedConfigMixin
+from .video_llm_checkpoint_config import CheckedConfigMixin
 
 
 @strict

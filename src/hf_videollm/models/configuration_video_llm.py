@@ -7,8 +7,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .checkpoint_config import CheckedConfigMixin
 from .transformers_compat import CACHE_NAMES
+from .video_llm_checkpoint_config import CheckedConfigMixin
 
 PIPELINE_TASK = "video-text-to-text"
 PIPELINE_ENTRY = {

@@ -6,8 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .checkpoint_config import CheckedConfigMixin
 from .configuration_video_llm import copy_parts, has_tied_embeddings
+from .video_llm_checkpoint_config import CheckedConfigMixin
 
 
 @strict

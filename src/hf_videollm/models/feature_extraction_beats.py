@@ -13,9 +13,9 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import AudioKwargs
 from transformers.utils import TensorType
 
-from .audio_windows import WINDOW_POSITIONS, WindowPosition, window
-from .media_errors import UnsupportedSamples, check_sampling_rate
-from .option_names import refuse_unknown
+from .errors import UnsupportedSamples, check_sampling_rate
+from .media_audio_windows import WINDOW_POSITIONS, WindowPosition, window
+from .video_llm_option_names import refuse_unknown
 
 FRAME_SECONDS, STEP_SECONDS = 0.025, 0.01
 PREEMPHASIS = 0.97

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from .blank_media import blank_frames
-from .vision_tower_video_llm import freeze_unused_layers
+from .media_blank import blank_frames
+from .video_llm_vision_tower import freeze_unused_layers
 
 
 @dataclass(frozen=True)

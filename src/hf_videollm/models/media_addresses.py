@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-from .media_errors import UnsafeURL
+from .errors import UnsafeURL
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

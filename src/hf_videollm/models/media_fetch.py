@@ -17,8 +17,8 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
+from .errors import Deadline, MediaError, MediaLimits, MediaTooLarge, UnsafeURL
 from .media_addresses import ascii_host, host_names, is_literal, is_public
-from .media_errors import Deadline, MediaError, MediaLimits, MediaTooLarge, UnsafeURL
 
 MAX_REDIRECTS = 5
 CONNECT_SECONDS = 10.0

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .media_errors import CorruptMedia, Deadline, MediaError, MediaLimits, MediaTooLarge, UnsupportedMedia
+from .errors import CorruptMedia, Deadline, MediaError, MediaLimits, MediaTooLarge, UnsupportedMedia
 from .media_pictures import (
     channels_axis,
     frame_array,

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFile
 
-from .media_errors import UnsupportedMedia
+from .errors import UnsupportedMedia
 
 RULE = "pass whole numbers from 0 to 255 in any integer type, or booleans for black and white"
 # EPS is run by another program, Ghostscript. MPEG is known by its name alone.

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .media_errors import CorruptMedia, Deadline, MediaError, MediaLimits, MediaNotFound, UnsafeURL, UnsupportedMedia
+from .errors import CorruptMedia, Deadline, MediaError, MediaLimits, MediaNotFound, UnsafeURL, UnsupportedMedia
 from .media_fetch import download
 from .media_pictures import file_of_gif
 

@@ -29,10 +29,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import can_return_tuple, logging
 
-from .blank_media import reach
-from .checkpoint_video_llm import CheckpointMixin
 from .configuration_beats import BeatsConfig
-from .eager_attention import eager_attention
+from .media_blank import reach
+from .video_llm_checkpoint import CheckpointMixin
+from .video_llm_eager_attention import eager_attention
 
 logger = logging.get_logger(__name__)
 

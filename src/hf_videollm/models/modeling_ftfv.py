@@ -27,7 +27,7 @@ from transformers.utils.generic import maybe_autocast
 from .configuration_ftfv import FtfvConfig
 from .modeling_qwen_vl_vision import QwenVLVisionModel, resize_positions
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
-from .vision_tower_video_llm import NORM_OF_POOLED_OUTPUT, freeze_unused_layers
+from .video_llm_vision_tower import NORM_OF_POOLED_OUTPUT, freeze_unused_layers
 
 # Attention weights that are held at a time, in numbers: 256 MiB of float32, 8 frames of the paper's size.
 MAX_WEIGHTS_AT_A_TIME = 2**26

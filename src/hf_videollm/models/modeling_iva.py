@@ -20,10 +20,8 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple, torch_compilable_check
 
-from .blank_media import must_run
 from .configuration_iva import IvaConfig
 from .configuration_video_llm import patch_grid
-from .generation_options import IVA, option_value
 from .iva_adapter import IvaAdapter, IvaProjection
 from .iva_connector import IvaConnector, IvaPatchWeight
 from .iva_frames import (
@@ -38,9 +36,11 @@ from .iva_frames import (
     split_into_media,
 )
 from .iva_hooks import CONTEXT, AdapterContext, call_adapter, decoder_layers, drop_context
+from .media_blank import must_run
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 from .transformers_compat import hold_gradients, why_not_croppable
-from .vision_tower_video_llm import check_frames, concatenate_layers
+from .video_llm_generation_options import IVA, option_value
+from .video_llm_vision_tower import check_frames, concatenate_layers
 
 
 class IvaQueryTokens(nn.Module):

@@ -19,11 +19,7 @@ from transformers import AutoModel, Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple, torch_compilable_check
 
-from .blank_media import reach
-from .checkpoint_linvt import AdapterRefusalMixin, LinVTCheckpointMixin, hub_options
 from .configuration_linvt import LinVTConfig
-from .generation_linvt import LinVTGenerationMixin, has_videos, split_media
-from .head_video_llm import LanguageHeadMixin, scale_logits
 from .linvt_aggregator import LinVTAggregator
 from .linvt_backbones import (
     ADDED_FEATURES,
@@ -40,15 +36,19 @@ from .linvt_backbones import (
     text_positions,
     token_types,
 )
+from .linvt_checkpoint import AdapterRefusalMixin, LinVTCheckpointMixin, hub_options
+from .linvt_generation import LinVTGenerationMixin, has_videos, split_media
 from .linvt_module import LinVTModule, LinVTSelection, join_selections, mix_deepstack
 from .linvt_scorer import LinVTScoreHead
+from .linvt_training import LinVTTrainingMixin
+from .media_blank import reach
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
 from .outputs_video_llm import ENCODER_FIELDS, EncoderOutputs, encoder_fields
-from .quantization_video_llm import modules_beside
-from .training_linvt import LinVTTrainingMixin
 from .transformers_compat import CACHE_NAME, CacheNamesOutput, cache_argument, cache_of, forward_cache, name_cache
-from .trust import trust_of
+from .video_llm_head import LanguageHeadMixin, scale_logits
+from .video_llm_quantization import modules_beside
+from .video_llm_trust import trust_of
 
 
 @dataclass

@@ -16,8 +16,8 @@ from transformers.activations import ACT2FN
 
 from .configuration_pllava import PllavaConfig, pllava_pooled_shape
 from .configuration_video_llm import check_patch_grid, patch_grid
-from .lora_pllava import AdjustableLoraMixin
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
+from .pllava_lora import AdjustableLoraMixin
 
 
 class PllavaConnector(nn.Module):

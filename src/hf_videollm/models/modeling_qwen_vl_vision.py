@@ -30,9 +30,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import can_return_tuple
 
-from .checkpoint_video_llm import CheckpointMixin
 from .configuration_qwen_vl_vision import QwenVLVisionConfig
-from .eager_attention import eager_attention
+from .video_llm_checkpoint import CheckpointMixin
+from .video_llm_eager_attention import eager_attention
 
 
 def resize_positions(positions: torch.Tensor, num_positions: int) -> torch.Tensor:

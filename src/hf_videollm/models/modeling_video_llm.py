@@ -15,20 +15,14 @@ from transformers import AutoModel, Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from .blank_media import blank_frames, must_run, reach
-from .checkpoint_video_llm import CheckpointMixin
 from .configuration_video_llm import VideoLlmConfig
-from .generation_video_llm import MediaGenerationMixin
-from .head_video_llm import LanguageHeadMixin, scale_logits
-from .lora_video_llm import lora_config
+from .media_blank import blank_frames, must_run, reach
 from .outputs_video_llm import (
     ENCODER_FIELDS,
     VideoLlmCausalLMOutputWithPast,
     VideoLlmModelOutputWithPast,
     encoder_fields,
 )
-from .placeholders_video_llm import PlaceholderMixin
-from .quantization_video_llm import QuantizationMixin
 from .transformers_compat import (
     CACHE_NAME,
     CACHE_NAMES,
@@ -36,8 +30,14 @@ from .transformers_compat import (
     cache_of,
     forward_cache,
 )
-from .trust import trust_of
-from .vision_tower_video_llm import check_frames, concatenate_layers, freeze_unused_layers
+from .video_llm_checkpoint import CheckpointMixin
+from .video_llm_generation import MediaGenerationMixin
+from .video_llm_head import LanguageHeadMixin, scale_logits
+from .video_llm_lora import lora_config
+from .video_llm_placeholders import PlaceholderMixin
+from .video_llm_quantization import QuantizationMixin
+from .video_llm_trust import trust_of
+from .video_llm_vision_tower import check_frames, concatenate_layers, freeze_unused_layers
 
 
 class ForwardOptions(TypedDict, total=False):
@@ -278,7 +278,7 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
             device: of the inputs.
 
         Returns:
-            `(num_tokens, text_width)` each, which have no place in the prompts; see `blank_media.py`.
+            `(num_tokens, text_width)` each, which have no place in the prompts; see `media_blank.py`.
         """
         parts = [module for name, module in self.named_children() if name not in self.other_parts]
         if self.covers_visual_parts(present) or not must_run(parts):

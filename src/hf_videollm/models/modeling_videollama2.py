@@ -19,7 +19,7 @@ from transformers.utils import can_return_tuple
 from .configuration_video_llm import check_patch_grid, patch_grid
 from .configuration_videollama2 import VideoLlama2Config
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
-from .regstage_videollama2 import RegStage
+from .videollama2_regstage import RegStage
 
 
 def build_mlp(in_width: int, out_width: int, depth: int) -> nn.Sequential:

@@ -14,8 +14,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from .blank_media import must_run
 from .configuration_videollama2_av import VideoLlama2AVConfig
+from .media_blank import must_run
 from .modeling_beats import BeatsModel
 from .modeling_video_llm import VideoLlmForConditionalGeneration
 from .modeling_videollama2 import VideoLlama2Model, build_mlp

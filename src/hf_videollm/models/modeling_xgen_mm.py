@@ -20,8 +20,8 @@ from transformers.utils import can_return_tuple
 
 from .configuration_xgen_mm import XgenMMConfig
 from .modeling_video_llm import VideoLlmPreTrainedModel
-from .trust import trust_of
-from .vision_tower_video_llm import check_frames
+from .video_llm_trust import trust_of
+from .video_llm_vision_tower import check_frames
 
 
 class XgenMMResamplerLayer(GradientCheckpointingLayer):

@@ -11,12 +11,12 @@ from torch.utils.data import Dataset
 from transformers import BatchFeature, GenerationConfig, GenerationMixin, ImageTextToTextPipeline
 from transformers.utils.chat_template_utils import Chat
 
-from .chat_template_variables import template_of, template_variables
-from .dataset_columns import without_decoding
-from .message_blocks import FOREIGN_TYPES, OTHER_NAMES, without_none
-from .option_names import did_you_mean, merged_options, nearest, refuse_unknown
-from .processing_checked import in_rows, refuse_empty
-from .video_inputs import flatten_videos, is_single_video
+from .media_dataset_columns import without_decoding
+from .media_video_inputs import flatten_videos, is_single_video
+from .video_llm_chat_variables import template_of, template_variables
+from .video_llm_checked_processor import in_rows, refuse_empty
+from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
+from .video_llm_option_names import did_you_mean, merged_options, nearest, refuse_unknown
 
 # What `generate` takes and the processor does not; the lengths are options of this pipeline and of tokenizers too.
 GENERATE_OPTIONS = frozenset(

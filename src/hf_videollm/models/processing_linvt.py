@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessingKwargs
 
-from .chat_template_language_model import tag_chat_template
 from .configuration_linvt import LinVTConfig, check_module_options
+from .errors import warn_caller
 from .linvt_backbones import frame_inputs, watches_videos
 from .linvt_batches import join_rows
 from .linvt_prompts import (
@@ -31,15 +31,15 @@ from .linvt_prompts import (
     question_of,
     with_images,
 )
-from .media_errors import warn_caller
-from .message_blocks import read_chats
-from .option_names import plain_type_errors
-from .processing_checked import PARTS, CheckedProcessor, in_rows
+from .media_video_inputs import flatten_videos, is_single_video, media_per_row
 from .processing_video_llm import fetch_image, fetching
 from .processing_xgen_mm import XgenMMProcessor
 from .transformers_compat import add_defaults, class_of_transformers
-from .trust import NoQuestionMixin
-from .video_inputs import flatten_videos, is_single_video, media_per_row
+from .video_llm_chat_template import tag_chat_template
+from .video_llm_checked_processor import PARTS, CheckedProcessor, in_rows
+from .video_llm_messages import read_chats
+from .video_llm_option_names import plain_type_errors
+from .video_llm_trust import NoQuestionMixin
 from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs
 
 # Options of reading videos; all others of `videos_kwargs` are for the image processor, when it is given frames.

@@ -10,16 +10,16 @@ from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
-from .chat_template_language_model import keep_chat_template
-from .dataset_columns import is_column
+from .errors import Deadline, MediaLimits, UnsupportedMedia
 from .media_addresses import host_names
-from .media_errors import Deadline, MediaLimits, UnsupportedMedia
+from .media_dataset_columns import is_column
 from .media_frames import load_picture, shown_picture
 from .media_source import stored_media
-from .processing_checked import CheckedProcessor, in_rows
+from .media_video_inputs import flatten_videos, is_single_video, media_per_row
 from .transformers_compat import add_defaults
-from .trust import NoQuestionMixin
-from .video_inputs import flatten_videos, is_single_video, media_per_row
+from .video_llm_chat_template import keep_chat_template
+from .video_llm_checked_processor import CheckedProcessor, in_rows
+from .video_llm_trust import NoQuestionMixin
 from .video_processing_video_llm import VideoLlmVideoProcessorKwargs
 
 # How bare base64 of a PNG, JPEG, GIF or WebP begins; transformers reads it too.

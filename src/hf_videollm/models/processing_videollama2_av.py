@@ -9,7 +9,12 @@ import numpy as np
 from transformers import BatchFeature
 from transformers.processing_utils import MultiModalData
 
-from .audio_inputs import (
+from .chat_template_videollama2 import default_chat_template
+from .configuration_beats import num_audio_tokens
+from .errors import MediaLimits, check_interval, warn_caller
+from .feature_extraction_beats import BeatsAudioKwargs
+from .media_addresses import host_names
+from .media_audio_inputs import (
     as_waveform,
     check_sampling_rate,
     flatten_sounds,
@@ -18,19 +23,14 @@ from .audio_inputs import (
     refuse_rate_of_file,
     sound_of_video,
 )
-from .audio_windows import take_clips
-from .chat_template_videollama2 import default_chat_template
-from .configuration_beats import num_audio_tokens
-from .feature_extraction_beats import BeatsAudioKwargs
-from .media_addresses import host_names
-from .media_errors import MediaLimits, check_interval, warn_caller
+from .media_audio_windows import take_clips
 from .media_source import source_name
-from .message_blocks import read_chats, source_of
-from .option_names import refuse_unknown
-from .processing_checked import in_rows
 from .processing_video_llm import placeholder_id
 from .processing_videollama2 import VideoLlama2Processor, VideoLlama2ProcessorKwargs, processor_options
 from .transformers_compat import add_defaults
+from .video_llm_checked_processor import in_rows
+from .video_llm_messages import read_chats, source_of
+from .video_llm_option_names import refuse_unknown
 
 MISSING_AUDIO = ("silence", "skip", "error")
 AUDIO_SAMPLING = ("clips", "contiguous")

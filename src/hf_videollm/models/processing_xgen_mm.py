@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 
-from .processing_checked import CheckedProcessor
 from .processing_video_llm import placeholder_id
 from .transformers_compat import add_defaults
-from .trust import NoQuestionMixin
+from .video_llm_checked_processor import CheckedProcessor
+from .video_llm_trust import NoQuestionMixin
 
 # The layout of the public training code (salesforce/LAVIS, branch xgen-mm, `open_flamingo/train/sft_data_utils.py`):
 # Phi-3's, with this system message where a conversation has none, and a line break behind each image. The generation

@@ -9,7 +9,7 @@ from transformers.image_processing_utils import get_size_dict
 from transformers.image_utils import SizeDict
 from transformers.video_utils import VideoMetadata
 
-from .video_io import FrameFn
+from .media_video import FrameFn
 from .video_processing_video_llm import (
     VideoLlmVideoProcessor,
     VideoLlmVideoProcessorKwargs,

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from transformers.video_utils import VideoMetadata
 
+from .media_shots import find_shots_by_content, frames_of_shots
 from .media_source import VideoSource, source_name
-from .shot_sampling import find_shots_by_content, frames_of_shots
-from .video_inputs import flatten_metadata, flatten_videos
+from .media_video_inputs import flatten_metadata, flatten_videos
 from .video_processing_video_llm import VideoLlmVideoProcessor, VideoLlmVideoProcessorKwargs
 
 SAMPLINGS = ("uniform", "shots")

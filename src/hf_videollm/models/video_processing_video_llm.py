@@ -15,13 +15,13 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ChannelD
 from transformers.processing_utils import VideosKwargs
 from transformers.video_utils import VideoMetadata
 
+from .errors import check_interval, check_num_frames
 from .media_addresses import host_names
-from .media_errors import check_interval, check_num_frames
+from .media_clip import TIME_SLACK
 from .media_source import source_name
-from .option_names import plain_type_errors, refuse_unknown
-from .video_clip import TIME_SLACK
-from .video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
-from .video_io import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
+from .media_video import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
+from .media_video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
+from .video_llm_option_names import plain_type_errors, refuse_unknown
 
 # What videos come out as, whatever is asked: any other value would be passed over.
 NEVER_OTHERWISE: dict[str, tuple[Any, ...]] = {

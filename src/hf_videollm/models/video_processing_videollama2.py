@@ -8,7 +8,7 @@ from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.video_utils import VideoMetadata
 
-from .media_errors import MediaLimits
+from .errors import MediaLimits
 from .video_processing_video_llm import (
     FrameClock,
     VideoLlmVideoProcessor,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..atomic import atomic_file
-from ..models.media_errors import MissingBackend
+from ..models.errors import MissingBackend
 from ..models.transformers_compat import pyav_writes_sound_in_place
 from .scene import BEEP_SECONDS, DEFAULT_SIZE, Scene, Sprite
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..models.chat_template_language_model import has_tags
-from ..models.message_blocks import BlockRules, media_blocks, read_chats, source_of
+from ..models.video_llm_chat_template import has_tags
+from ..models.video_llm_messages import BlockRules, media_blocks, read_chats, source_of
 
 __all__ = ["IGNORE_INDEX", "VideoDataCollator"]
 

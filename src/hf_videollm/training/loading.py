@@ -10,8 +10,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from ..atomic import restore
-from ..models.media_errors import CheckpointError
-from ..models.option_names import did_you_mean
+from ..models.errors import CheckpointError
+from ..models.video_llm_option_names import did_you_mean
 
 __all__ = ["load_for_training", "unmatched_modules"]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_claim import is_same, try_lock
-from ..models.checkpoint_files import read_headers, read_weight_map
-from ..models.media_errors import CheckpointError
+from ..models.errors import CheckpointError
+from ..models.video_llm_checkpoint_files import read_headers, read_weight_map
 
 __all__ = ["checkpoint_problem", "last_whole_checkpoint", "needed_files", "only_run"]
 

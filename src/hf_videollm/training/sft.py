@@ -42,10 +42,10 @@ from trl import SFTConfig, SFTTrainer
 
 from ..data.records import ContentBlock, Message, VideoQARecord, read_jsonl
 from ..disk_full import name_full_disk
-from ..models.checkpoint_video_llm import freeze_unused_parameters
-from ..models.lora_video_llm import lora_config
-from ..models.option_names import did_you_mean
 from ..models.transformers_compat import rename_checkpointing
+from ..models.video_llm_checkpoint import freeze_unused_parameters
+from ..models.video_llm_lora import lora_config
+from ..models.video_llm_option_names import did_you_mean
 from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
 from .collator import VideoDataCollator

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
-from ..models.dataset_columns import without_decoding
+from ..models.media_dataset_columns import without_decoding
 
 __all__ = ["PartwiseSFTTrainer", "learning_rate_of", "plain_name"]
 

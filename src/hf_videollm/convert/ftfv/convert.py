@@ -14,7 +14,7 @@ import torch
 
 from ...atomic import atomic_folder
 from ...models.configuration_ftfv import FtfvConfig
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ...models.modeling_ftfv import FtfvForConditionalGeneration
 from ...models.processing_ftfv import FtfvProcessor
 from ..parts import language_generation_config

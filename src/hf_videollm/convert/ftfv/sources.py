@@ -10,8 +10,8 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ...models.configuration_ftfv import FtfvConfig
 from ...models.configuration_qwen_vl_vision import QwenVLVisionConfig
-from ...models.head_video_llm import unknown_logit_field
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
+from ...models.video_llm_head import unknown_logit_field
 from ..parts import read_language_config
 from ..pickle_reader import PICKLE_INDEX, read_weight_file, scan_any_weights
 from ..stream import StoredTensor, StoredWeights, has_safetensors, read_index, read_json

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from ...atomic import atomic_folder
-from ...models.checkpoint_config import IMPOSSIBLE
 from ...models.configuration_iva import IvaConfig
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ...models.modeling_iva import IvaForConditionalGeneration
 from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
+from ...models.video_llm_checkpoint_config import IMPOSSIBLE
 from ...models.video_processing_iva import IvaVideoProcessor
 from ..parts import (
     IMAGE_PROCESSORS,

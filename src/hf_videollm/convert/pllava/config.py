@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, PreTrainedConfig
 
 from ...models.configuration_pllava import PllavaConfig
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ..stream import read_json
 from ..tensors import config_dtype, token_ids, tower_config
 

@@ -14,9 +14,9 @@ from peft import LoraConfig
 
 from ...atomic import atomic_folder
 from ...models.configuration_pllava import PllavaConfig
-from ...models.lora_pllava import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ...models.modeling_pllava import PllavaForConditionalGeneration
+from ...models.pllava_lora import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
 from ...models.processing_pllava import PllavaProcessor
 from ..report import Rows, WrittenReport
 from ..stream import TensorPlan, read_json, read_tensor, require_folder, scan_weights, write_file, write_sharded

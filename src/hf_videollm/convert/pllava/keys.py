@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...models.configuration_pllava import PllavaConfig
-from ...models.lora_pllava import LORA_TARGETS
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ...models.modeling_pllava import PllavaForConditionalGeneration
+from ...models.pllava_lora import LORA_TARGETS
 from ..stream import StoredTensor, StoredWeights
 from ..tensors import FLOATS, misfits, model_shapes, refuse, shape_text
 

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import CLIPImageProcessor
 
 from ...models.configuration_pllava import PllavaConfig
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ...models.processing_pllava import CHAT_TEMPLATE, PllavaProcessor
 from ...models.video_processing_pllava import PllavaVideoProcessor
 from ..stream import read_json

@@ -14,8 +14,8 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from ...atomic import atomic_folder
 from ...models.configuration_beats import BeatsConfig
+from ...models.errors import CheckpointError
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
-from ...models.media_errors import CheckpointError
 from ...models.modeling_beats import BeatsModel
 from ..pickle_reader import read_weight_file
 from ..report import Rows, WrittenReport

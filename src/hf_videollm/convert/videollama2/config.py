@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from ...models.configuration_beats import BeatsConfig
 from ...models.configuration_videollama2 import VideoLlama2Config, connector_preset
 from ...models.configuration_videollama2_av import VideoLlama2AVConfig
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ..stream import read_json
 from ..tensors import config_dtype, tower_config
 

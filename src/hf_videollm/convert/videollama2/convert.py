@@ -15,7 +15,7 @@ import torch
 
 from ...atomic import atomic_folder
 from ...models.configuration_videollama2 import VideoLlama2Config
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ...models.modeling_videollama2 import VideoLlama2ForCausalLM
 from ...models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 from ...models.processing_videollama2 import VideoLlama2Processor

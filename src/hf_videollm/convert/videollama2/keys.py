@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ..stream import StoredTensor, read_tensor
 from ..tensors import FLOATS, misfits, refuse, shape_text
 

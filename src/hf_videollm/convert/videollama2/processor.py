@@ -13,8 +13,8 @@ from ...models.chat_template_videollama2 import (
     wrap_chat_template,
 )
 from ...models.configuration_videollama2 import VideoLlama2Config
+from ...models.errors import CheckpointError
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
-from ...models.media_errors import CheckpointError
 from ...models.processing_videollama2 import VideoLlama2Processor, processor_options
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
 from ...models.video_processing_videollama2 import VideoLlama2VideoProcessor

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ..pickle_reader import read_weight_file, scan_any_weights
 from ..stream import read_json
 from .config import can_hear

@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, PreTrainedConfig, SiglipImageProcessor
 
 from ...models.configuration_xgen_mm import XgenMMConfig
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ...models.processing_xgen_mm import XgenMMProcessor
 from ...models.transformers_compat import drop_pooling_head
 from ..stream import read_json

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from ...atomic import atomic_folder
-from ...models.media_errors import CheckpointError
+from ...models.errors import CheckpointError
 from ...models.modeling_xgen_mm import XgenMMForConditionalGeneration
 from ...models.processing_xgen_mm import XgenMMProcessor
 from ..pickle_reader import scan_any_weights

@@ -24,10 +24,10 @@ from transformers import (
 
 from ...data.records import VideoQARecord, write_jsonl
 from ...models.configuration_linvt import LinVTModuleConfig
+from ...models.media_video import load_video
 from ...models.modeling_linvt import LinVTForCausalLM
 from ...models.modeling_pllava import PllavaForConditionalGeneration
 from ...models.processing_linvt import LinVTProcessor
-from ...models.video_io import load_video
 from ..check import Clip
 from ..clips import make_scene, write_scene_mp4
 from ..scene import (

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
-from ...models.audio_io import load_audio
-from ...models.media_errors import NoAudioStream
+from ...models.errors import NoAudioStream
+from ...models.media_audio import load_audio
 from .frames import CLIPS_AHEAD, DECODERS, cache_signature
 
 __all__ = ["AudioCache"]

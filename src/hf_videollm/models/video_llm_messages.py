@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .option_names import did_you_mean
+from .video_llm_option_names import did_you_mean
 
 SOURCE_KEYS = {
     "image": ("image", "url", "path", "base64"),

@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
-from .video_packets import NO_TIME, PacketList
+from .media_packets import NO_TIME, PacketList
 
 TAG = -(1 << 52)  # of packets that are numbered instead of timed; far from all times
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .video_packets import NO_TIME
+from .media_packets import NO_TIME
 
 # Formats whose clock may be set anew in the middle: recordings joined end to end, clocks that wrap.
 _RESETTABLE = ("mpegts", "mpeg")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
-from .media_errors import MissingBackend, UnsupportedMedia
+from .errors import MissingBackend, UnsupportedMedia
 
 Shots = Sequence[tuple[int, int]]
 

@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import cached_file
 
-from .checkpoint_files import HUB_OPTIONS, check_file, check_headers, check_values
-from .lora_files import expected_layers, fit_lora_options, read_lora_options
-from .media_errors import CheckpointError
+from .errors import CheckpointError
 from .transformers_compat import mark_adapter
+from .video_llm_checkpoint_files import HUB_OPTIONS, check_file, check_headers, check_values
+from .video_llm_lora_files import expected_layers, fit_lora_options, read_lora_options
 
 ADAPTER_NAME = "default"
 ADAPTER_FOLDER = "lora"

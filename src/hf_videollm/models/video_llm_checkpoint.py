@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from safetensors import SafetensorError
 
-from .checkpoint_config import IMPOSSIBLE, check_config_values, check_sizes, describe_impossible
-from .checkpoint_files import (
+from .errors import CheckpointError
+from .video_llm_checkpoint_config import IMPOSSIBLE, check_config_values, check_sizes, describe_impossible
+from .video_llm_checkpoint_files import (
     StoredHeader,
     check_headers,
     check_links,
@@ -18,7 +19,6 @@ from .checkpoint_files import (
     read_checkpoint_json,
     refuse_other_numbers,
 )
-from .media_errors import CheckpointError
 
 if TYPE_CHECKING:
     # Not needed to run: transformers copies what a saved class's files import, and so the pipeline travels with

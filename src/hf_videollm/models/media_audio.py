@@ -8,10 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .audio_clock import SoundClock, file_start, seek_before
-from .file_clock import may_reset
-from .media_addresses import host_names
-from .media_errors import (
+from .errors import (
     MAX_SAMPLING_RATE,
     CorruptMedia,
     Deadline,
@@ -23,9 +20,12 @@ from .media_errors import (
     check_sampling_rate,
     warn_caller,
 )
+from .media_addresses import host_names
+from .media_audio_clock import SoundClock, file_start, seek_before
+from .media_clock import may_reset
+from .media_pyav import best_stream, import_pyav, open_container
 from .media_source import is_cut_short, is_frames, open_media
-from .option_names import names_options
-from .video_pyav import best_stream, import_pyav, open_container
+from .video_llm_option_names import names_options
 
 _TAGS = (b"ID3", b"TAG", b"APETAGEX")
 _LEAD = 0.25  # seconds decoded before `start`: lossy codecs need a run-up to settle

@@ -8,8 +8,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from .checkpoint_files import StoredHeader
-from .media_errors import CheckpointError
+from .errors import CheckpointError
+from .video_llm_checkpoint_files import StoredHeader
 
 # What building a model from impossible values ends in.
 IMPOSSIBLE = (

@@ -12,8 +12,8 @@ from PIL import Image
 from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 from transformers.video_utils import VideoMetadata
 
-from .dataset_columns import is_column, without_decoding
-from .media_errors import UnsupportedMedia
+from .errors import UnsupportedMedia
+from .media_dataset_columns import is_column, without_decoding
 from .media_pictures import is_iterated, is_moving, is_picture_file, is_picture_name, is_plain, whole_numbers
 from .media_source import VideoSource, stored_media
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .generation_options import COMMON, Refusal, named_arguments, option_value, refuse_options
 from .transformers_compat import CacheNamesGenerationMixin, given_cache
+from .video_llm_generation_options import COMMON, Refusal, named_arguments, option_value, refuse_options
 
 
 class VideoLlmGenerationMixin(CacheNamesGenerationMixin):

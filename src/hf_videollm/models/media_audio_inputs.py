@@ -7,10 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .audio_io import load_audio
-from .dataset_columns import is_column, without_decoding
-from .feature_extraction_beats import BeatsFeatureExtractor, resample
-from .media_errors import (
+from .errors import (
     CorruptMedia,
     Deadline,
     MediaLimits,
@@ -19,9 +16,12 @@ from .media_errors import (
     check_interval,
     check_sampling_rate,
 )
+from .feature_extraction_beats import BeatsFeatureExtractor, resample
+from .media_audio import load_audio
+from .media_dataset_columns import is_column, without_decoding
 from .media_source import is_frames, is_seekable, is_web_address, open_media, source_name, stored_media
-from .option_names import refuse_unknown
-from .video_io import probe_video
+from .media_video import probe_video
+from .video_llm_option_names import refuse_unknown
 
 # Keys of what a column of `datasets` holds.
 SOUND_KEYS = ("array", "sampling_rate", "bytes", "path")

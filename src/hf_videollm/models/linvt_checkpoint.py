@@ -13,7 +13,12 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from .checkpoint_files import (
+from .configuration_linvt import LinVTConfig, LinVTModuleConfig, check_module_options
+from .errors import CheckpointError
+from .linvt_backbones import EXAMPLES, check_backbone
+from .linvt_module import LinVTModule
+from .video_llm_checkpoint import freeze_unused_parameters
+from .video_llm_checkpoint_files import (
     check_headers,
     check_links,
     check_values,
@@ -21,12 +26,7 @@ from .checkpoint_files import (
     find_weight_files,
     read_checkpoint_json,
 )
-from .checkpoint_video_llm import freeze_unused_parameters
-from .configuration_linvt import LinVTConfig, LinVTModuleConfig, check_module_options
-from .linvt_backbones import EXAMPLES, check_backbone
-from .linvt_module import LinVTModule
-from .media_errors import CheckpointError
-from .quantization_video_llm import adopt_quantization, leave_out, modules_beside, without_quantizer
+from .video_llm_quantization import adopt_quantization, leave_out, modules_beside, without_quantizer
 
 ADAPTER_PREFIX = "model.linvt."
 ADAPTER_FILE = "model.safetensors"

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from .file_clock import container_start, frame_times, may_reset, usual_step
-from .media_errors import CorruptMedia, Deadline, MediaLimits, MediaTooLarge, MissingBackend, NoVideoStream
+from .errors import CorruptMedia, Deadline, MediaLimits, MediaTooLarge, MissingBackend, NoVideoStream
+from .media_clip import Clip, DecodingStopped, FrameCountChanged
+from .media_clock import container_start, frame_times, may_reset, usual_step
+from .media_orientation import Orientation, orientation_of
+from .media_packets import NO_TIME, PacketList
 from .media_source import MediaHandle, is_cut_short, unreadable
-from .video_clip import Clip, DecodingStopped, FrameCountChanged
-from .video_head import TAG, Head, is_entry, time_of
-from .video_orientation import Orientation, orientation_of
-from .video_packets import NO_TIME, PacketList
+from .media_video_head import TAG, Head, is_entry, time_of
 
 # Demuxers that may be used. The list keeps out playlists (which open further files and addresses), picture
 # and text "videos", and devices.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .file_clock import LONGEST_PAUSE, container_start, early_start
+from .media_clock import LONGEST_PAUSE, container_start, early_start
+from .media_pyav import best_stream, import_pyav, open_container
 from .media_source import MediaHandle
-from .video_pyav import best_stream, import_pyav, open_container
 
 _ROUNDING = 0.1  # seconds by which timestamps may differ from what the number of samples says
 _FAR = 2**62  # ticks; numbers of FFmpeg end at 2**63

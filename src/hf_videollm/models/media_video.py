@@ -18,9 +18,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
-from .audio_io import load_audio
-from .media_addresses import host_names
-from .media_errors import (
+from .errors import (
     CheckpointError,
     CorruptMedia,
     Deadline,
@@ -38,11 +36,13 @@ from .media_errors import (
     check_on_decode_error,
     warn_caller,
 )
+from .media_addresses import host_names
+from .media_audio import load_audio
+from .media_backends import available_backends, check_backend, is_usable, open_reader
+from .media_clip import TIME_SLACK, Clip, DecodingStopped, FrameCountChanged, FrameReader
 from .media_frames import FrameList
 from .media_source import MediaHandle, VideoSource, is_frames, open_media, source_name
-from .option_names import names_options
-from .video_backends import available_backends, check_backend, is_usable, open_reader
-from .video_clip import TIME_SLACK, Clip, DecodingStopped, FrameCountChanged, FrameReader
+from .video_llm_option_names import names_options
 
 __all__ = [
     "CheckpointError",

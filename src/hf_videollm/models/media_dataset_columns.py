@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .video_backends import available_backends
+from .media_backends import available_backends
 
 
 def without_decoding(dataset: Any) -> Any:

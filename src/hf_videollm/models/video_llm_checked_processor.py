@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from transformers import BatchFeature, ProcessorMixin
 
-from .chat_template_language_model import KEPT_TEMPLATE
-from .chat_template_variables import template_of, template_variables
-from .media_errors import warn_caller
-from .message_blocks import BlockRules, media_blocks, read_chats, source_of, take_video_options
-from .option_names import plain_type_errors, refuse_unknown
+from .errors import warn_caller
+from .video_llm_chat_template import KEPT_TEMPLATE
+from .video_llm_chat_variables import template_of, template_variables
+from .video_llm_messages import BlockRules, media_blocks, read_chats, source_of, take_video_options
+from .video_llm_option_names import plain_type_errors, refuse_unknown
 
 # Where transformers keeps the part that a group of options is for.
 PARTS = {

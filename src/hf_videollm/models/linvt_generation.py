@@ -11,10 +11,10 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.masking_utils import create_masks_for_generate
 
 from .configuration_linvt import LinVTConfig
-from .generation_options import LINVT, named_arguments, refuse_options
-from .generation_video_llm import VideoLlmGenerationMixin
 from .linvt_backbones import TYPE_RULES
 from .transformers_compat import MASK_TYPES, given_cache
+from .video_llm_generation import VideoLlmGenerationMixin
+from .video_llm_generation_options import LINVT, named_arguments, refuse_options
 
 # Inputs of a prompt that nothing but its embeddings depends on. What ends in `_videos` belongs to the frames.
 VIDEO_INPUTS = (

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from .media_errors import CorruptMedia, Deadline, MediaLimits, MissingBackend
+from .errors import CorruptMedia, Deadline, MediaLimits, MissingBackend
+from .media_clip import Clip, FrameReader
+from .media_pyav import PyAVReader, import_pyav
 from .media_source import MediaHandle, unreadable
-from .video_clip import Clip, FrameReader
-from .video_pyav import PyAVReader, import_pyav
 
 logger = logging.getLogger(__name__)
 

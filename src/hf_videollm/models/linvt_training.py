@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers.utils import torch_compilable_check
 
-from .blank_media import is_spread, must_run
 from .linvt_backbones import blank_image, encode_images, has_deepstack
+from .media_blank import is_spread, must_run
 
 
 class LinVTTrainingMixin:

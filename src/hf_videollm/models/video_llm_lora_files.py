@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from .checkpoint_files import read_checkpoint_json
-from .media_errors import CheckpointError
+from .errors import CheckpointError
+from .video_llm_checkpoint_files import read_checkpoint_json
 
 # Names, "\.", "." and ".*", "\d" and "\d+"; a few repetitions only, since each multiplies the time that a match takes.
 SIMPLE_PATTERN = re.compile(r"\^?(?:\w|\.\*|\\?\.|\\d\+?)*\$?")
