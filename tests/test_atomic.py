@@ -127,7 +127,7 @@ def test_signals_of_schedulers_leave_nothing_behind(tmp_path: Path, name: str) -
 import os, signal, sys, time
 from pathlib import Path
 from hf_videollm.cli.commands import commands as cli
-from hf_videollm.hub.atomic import atomic_folder
+from hf_videollm.atomic import atomic_folder
 
 def work(*_, **__):
     with atomic_folder({str(tmp_path / "a" / "b")!r}) as folder:

@@ -50,9 +50,11 @@ from .models.video_processing_iva import IvaVideoProcessor
 from .models.video_processing_linvt import LinVTVideoProcessor
 from .models.video_processing_pllava import PllavaVideoProcessor
 from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
+from .moved import keep_old_names
 from .registration import register_all
 from .version import __version__
 
+keep_old_names()
 register_all()
 
 from .build import build_checkpoint  # noqa: E402

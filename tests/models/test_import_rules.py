@@ -23,29 +23,29 @@ REQUIRED = {"huggingface_hub", "numpy", "PIL", "safetensors", "torch", "torchvis
 ALLOWED = REQUIRED | sys.stdlib_module_names
 # How transformers finds relative imports (transformers/dynamic_module_utils.py).
 RELATIVE = re.compile(r"^\s*(?:import\s+\.(\S+)\s*$|from\s+\.(\S+)\s+import)", re.MULTILINE)
-# models <- data <- training, evaluation, hub <- build <- cli; a part may import itself and what stands lower.
+# A part may import itself and what stands lower. `moved` knows the others by their names alone.
 RANKS = {
-    "models": 0,
-    "version": 0,
-    "known_models": 0,
     "atomic_claim": -3,
     "atomic_exchange": -3,
     "disk_full": -2,
     "atomic": -1,
+    "models": 0,
+    "version": 0,
+    "known_models": 0,
     "pair_check": 0,
+    "moved": 0,
     "registration": 1,
     "inference": 1,
     "data": 1,
+    "convert": 1,
     "training": 2,
     "evaluation": 2,
+    "costs": 2,
     "hub": 2,
-    "cli_output": 2,
-    "cli_quiet": 2,
+    "synthetic": 3,
     "build": 3,
-    "cli_build": 4,
-    "cli_convert": 3,
+    "__init__": 4,
     "cli": 5,
-    "__init__": 5,
 }
 
 

@@ -13,8 +13,8 @@ tries every cell.
 
 `yes`: on prompts with videos of different lengths, the tokens are those of a loop by hand without a cache, in which the
 option is applied to the scores of a forward over the whole prompt. `refused`: a `ValueError` that names the option and
-says what to use instead (`models/video_llm_generation_options.py`). Assisted decoding takes one prompt at a time, as everywhere
-in transformers. Values that mean "off" are never refused.
+says what to use instead (`models/video_llm_generation_options.py`). Assisted decoding takes one prompt at a time, as
+everywhere in transformers. Values that mean "off" are never refused.
 """
 TAIL = """
 ## Not in the table

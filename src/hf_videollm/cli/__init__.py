@@ -1,0 +1,5 @@
+"""The command line, `hf-videollm`: one file for each group of commands."""
+
+from .commands import app, main
+
+__all__ = ["app", "main"]

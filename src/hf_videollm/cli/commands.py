@@ -565,7 +565,3 @@ def _translated(message: str) -> str:
     ):
         message = re.sub(pattern, option, message)
     return message
-
-
-if __name__ == "__main__":
-    main()

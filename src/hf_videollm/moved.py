@@ -1,0 +1,155 @@
+"""Names that modules had before they moved: importing an old name gives the module at its new place.
+
+Programs and `python -m` commands that were written for an earlier release go on as before.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import CodeType, ModuleType
+
+# Old name -> new name, both below `hf_videollm`.
+MOVED: dict[str, str] = {
+    "cli_build": "cli.build",
+    "cli_convert": "cli.convert",
+    "cli_output": "cli.output",
+    "cli_quiet": "cli.quiet",
+    "data.synthetic": "synthetic.clips",
+    "data.synthetic_long": "synthetic.long",
+    "data.synthetic_render": "synthetic.render",
+    "data.synthetic_scene": "synthetic.scene",
+    "hub.atomic": "atomic",
+    "hub.conversion": "convert.tensors",
+    "hub.conversion_report": "convert.report",
+    "hub.convert_ftfv": "convert.ftfv.convert",
+    "hub.convert_ftfv_keys": "convert.ftfv.keys",
+    "hub.convert_ftfv_processor": "convert.ftfv.processor",
+    "hub.convert_ftfv_sources": "convert.ftfv.sources",
+    "hub.convert_iva": "convert.iva.convert",
+    "hub.convert_pllava": "convert.pllava.convert",
+    "hub.convert_pllava_config": "convert.pllava.config",
+    "hub.convert_pllava_keys": "convert.pllava.keys",
+    "hub.convert_pllava_processor": "convert.pllava.processor",
+    "hub.convert_videollama2": "convert.videollama2.convert",
+    "hub.convert_videollama2_beats": "convert.videollama2.beats",
+    "hub.convert_videollama2_config": "convert.videollama2.config",
+    "hub.convert_videollama2_keys": "convert.videollama2.keys",
+    "hub.convert_videollama2_processor": "convert.videollama2.processor",
+    "hub.convert_videollama2_source": "convert.videollama2.sources",
+    "hub.convert_xgen_mm": "convert.xgen_mm.convert",
+    "hub.convert_xgen_mm_keys": "convert.xgen_mm.keys",
+    "hub.convert_xgen_mm_sources": "convert.xgen_mm.config",
+    "hub.flops": "costs.flops",
+    "hub.flops_counter": "costs.counter",
+    "hub.flops_presets": "costs.presets",
+    "hub.flops_report": "costs.report",
+    "hub.info": "costs.info",
+    "hub.linvt_table": "costs.linvt",
+    "hub.parts": "convert.parts",
+    "hub.pickle_child": "convert.pickle_child",
+    "hub.pickle_reader": "convert.pickle_reader",
+    "hub.stream": "convert.stream",
+    "hub.tokenizer_files": "convert.tokenizers",
+    "hub.tokenizer_videollama2": "convert.videollama2.tokenizer",
+    "hub.tune_alpha": "training.tune_alpha",
+    "models.audio_clock": "models.media_audio_clock",
+    "models.audio_inputs": "models.media_audio_inputs",
+    "models.audio_io": "models.media_audio",
+    "models.audio_windows": "models.media_audio_windows",
+    "models.blank_media": "models.media_blank",
+    "models.chat_template_language_model": "models.video_llm_chat_template",
+    "models.chat_template_variables": "models.video_llm_chat_variables",
+    "models.checkpoint_config": "models.video_llm_checkpoint_config",
+    "models.checkpoint_files": "models.video_llm_checkpoint_files",
+    "models.checkpoint_linvt": "models.linvt_checkpoint",
+    "models.checkpoint_video_llm": "models.video_llm_checkpoint",
+    "models.dataset_columns": "models.media_dataset_columns",
+    "models.eager_attention": "models.video_llm_eager_attention",
+    "models.file_clock": "models.media_clock",
+    "models.generation_linvt": "models.linvt_generation",
+    "models.generation_options": "models.video_llm_generation_options",
+    "models.generation_video_llm": "models.video_llm_generation",
+    "models.head_video_llm": "models.video_llm_head",
+    "models.lora_files": "models.video_llm_lora_files",
+    "models.lora_pllava": "models.pllava_lora",
+    "models.lora_video_llm": "models.video_llm_lora",
+    "models.media_errors": "models.errors",
+    "models.message_blocks": "models.video_llm_messages",
+    "models.option_names": "models.video_llm_option_names",
+    "models.placeholders_video_llm": "models.video_llm_placeholders",
+    "models.processing_checked": "models.video_llm_checked_processor",
+    "models.quantization_video_llm": "models.video_llm_quantization",
+    "models.regstage_videollama2": "models.videollama2_regstage",
+    "models.shot_sampling": "models.media_shots",
+    "models.training_linvt": "models.linvt_training",
+    "models.trust": "models.video_llm_trust",
+    "models.video_backends": "models.media_backends",
+    "models.video_clip": "models.media_clip",
+    "models.video_head": "models.media_video_head",
+    "models.video_inputs": "models.media_video_inputs",
+    "models.video_io": "models.media_video",
+    "models.video_orientation": "models.media_orientation",
+    "models.video_packets": "models.media_packets",
+    "models.video_pyav": "models.media_pyav",
+    "models.vision_tower_video_llm": "models.video_llm_vision_tower",
+    "training.audio_cache": "training.caches.sounds",
+    "training.feature_cache": "training.caches.features",
+    "training.frame_cache": "training.caches.frames",
+    "training.learning_rates": "training.trainer",
+    "training.synthetic_check": "synthetic.check",
+    "training.tiny": "synthetic.tiny.pllava",
+    "training.tiny_av": "synthetic.tiny.videollama2_av",
+    "training.tiny_ftfv": "synthetic.tiny.ftfv",
+    "training.tiny_iva": "synthetic.tiny.iva",
+    "training.tiny_linvt": "synthetic.tiny.linvt",
+}
+
+
+class _OldName(InspectLoader):
+    """Loads the new module where the old name is asked for: both names are one module object."""
+
+    def __init__(self, new_name: str) -> None:
+        self.new_name = new_name
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(self.new_name)
+        # The import system overwrites these two with those of the old name.
+        self.own = (module.__spec__, module.__loader__)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__, module.__loader__ = self.own
+
+    def get_code(self, fullname: str) -> CodeType:
+        """What `python -m OLD_NAME` runs: the module by its new name, from which its relative imports are read."""
+        run_new_name = f"import runpy; runpy.run_module({self.new_name!r}, run_name='__main__', alter_sys=True)"
+        return compile(run_new_name, fullname, "exec")
+
+    def get_source(self, fullname: str) -> None:
+        return None
+
+
+class OldNames(MetaPathFinder):
+    """Finds modules of one package by the names that they had.
+
+    Args:
+        package: name of the package.
+        moved: old name -> new name, both below the package.
+    """
+
+    def __init__(self, package: str, moved: Mapping[str, str]) -> None:
+        self.moved = {f"{package}.{old}": f"{package}.{new}" for old, new in moved.items()}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        new_name = self.moved.get(fullname)
+        return ModuleSpec(fullname, _OldName(new_name)) if new_name else None
+
+
+def keep_old_names() -> None:
+    """Let the old names of this package be imported; calling it again changes nothing."""
+    if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
+        sys.meta_path.append(OldNames(__package__ or "hf_videollm", MOVED))
