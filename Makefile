@@ -47,10 +47,10 @@ test-slow: install-test ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not hub"
 
 test-newest: install-test ## Run the suite on the newest releases of everything, and report a lock that is older
-	$(BIN)/python tools/test_newest.py -n $(PYTEST_WORKERS)
+	$(BIN)/python tools/newest_tests.py -n $(PYTEST_WORKERS)
 
 test-floor: install-test ## Run the suite on the oldest supported packages (torch excepted)
-	$(BIN)/python tools/test_floor.py -n $(PYTEST_WORKERS)
+	$(BIN)/python tools/floor_tests.py -n $(PYTEST_WORKERS)
 
 # Apart from the environment, because transformers prints notices of torch where it finds torchao.
 $(VENV)/.torchao: $(VENV)/.installed-test

@@ -35,7 +35,7 @@ def default_checkpoint(name: str = DEFAULT_CHECKPOINT) -> str:
     if name not in there:
         raise FileNotFoundError(
             f"There is no bundled checkpoint {name!r}{_did_you_mean(name, there)}; this installation has "
-            f"{', '.join(there) or 'none'}. Reinstall the package, or train the checkpoint as examples/ describes."
+            f"{', '.join(there) or 'none'}. Reinstall the package, or train it as tools/tiny_checkpoints describes."
         )
     return str(there[name])
 

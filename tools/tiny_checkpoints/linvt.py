@@ -1,7 +1,7 @@
 """Make the small LinVT of the package: an image-LLM that learns single frames, and LinVT that lets it watch clips.
 
-    python examples/train_linvt_checkpoint.py --work /tmp/linvt    # about 80 minutes on one shared CPU core
-    python examples/train_linvt_checkpoint.py --only evaluate       # measure the shipped one again
+    python tools/tiny_checkpoints/linvt.py --work /tmp/linvt    # about 80 minutes on one shared CPU core
+    python tools/tiny_checkpoints/linvt.py --only evaluate       # measure the shipped one again
 
 Steps: write clips and frames, train a LLaVA of transformers on frames (stage 0), LinVT alone on clips (stage 1), LinVT
 with LoRA (stage 2), all with TRL's SFTTrainer; measure on held-out clips and frames, save. A stage that is finished is
@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import torch
 import transformers
 import typer
-from checkpoint_tools import (
+from common import (
     ASSETS,
     count_parameters,
     list_recipes,
@@ -65,7 +65,7 @@ A LLaVA of transformers that has learned single frames, with LinVT before its la
 {linvt} of them LinVT's. It knows synthetic clips of coloured shapes and nothing else. A clip of {num_frames} frames
 becomes {num_video_tokens} vectors.
 
-Made by `python examples/train_linvt_checkpoint.py` with TRL's SFTTrainer; steps, learning rates and seeds stand in the
+Made by `python tools/tiny_checkpoints/linvt.py` with TRL's SFTTrainer; steps, learning rates and seeds stand in the
 recipes in `hf_videollm/training/recipes`:
 
 - stage 0, {image_stages}:

@@ -20,7 +20,7 @@ def folder():
     try:
         return Path(hf_videollm.default_checkpoint())
     except FileNotFoundError:
-        pytest.skip("the default checkpoint is not trained yet: python examples/train_default_checkpoint.py")
+        pytest.skip("the default checkpoint is not trained yet: python tools/tiny_checkpoints/pllava.py")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ MIN_DIFFERENCE = 10.0
 MIN_DETAILS = 0.60
 
 pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="not trained in this copy: python examples/train_iva_checkpoint.py"
+    not FOLDER.is_dir(), reason="not trained in this copy: python tools/tiny_checkpoints/iva.py"
 )
 
 

@@ -1,7 +1,7 @@
 """Make the small VideoLLaMA2-AV of the package, which sees and hears, and measure what it answers.
 
-    python examples/train_av_checkpoint.py                 # an hour on one shared CPU core, two threads are no faster
-    python examples/train_av_checkpoint.py --only evaluate # measure the shipped one again
+    python tools/tiny_checkpoints/videollama2_av.py                 # an hour on one core, two are no faster
+    python tools/tiny_checkpoints/videollama2_av.py --only evaluate # measure the shipped one again
 
 Steps, each resumable: write clips, take over the eyes and the words of the small PLLaVA, train with TRL's SFTTrainer,
 measure on held-out clips, save.
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from checkpoint_tools import (
+from common import (
     ASSETS,
     count_parameters,
     list_recipes,
@@ -50,7 +50,7 @@ NOTES = """# The small VideoLLaMA2-AV of this package
 {parameters} parameters. It knows synthetic clips of coloured shapes and beeps and nothing else: it is here so that
 sound can be tried offline, and so that a test can see a model learn to hear.
 
-Made by `python examples/train_av_checkpoint.py` in two stages, recipes {stages} in
+Made by `python tools/tiny_checkpoints/videollama2_av.py` in two stages, recipes {stages} in
 `hf_videollm/training/recipes` (steps, learning rates and seeds stand there): sound alone first, then clips with sound,
 both with TRL's SFTTrainer, without LoRA. Vision tower and language model start with the weights of `pllava-tiny`, which
 was trained on clips of the same kind without sound; the tower stays as it is. Connector, audio encoder, its projector

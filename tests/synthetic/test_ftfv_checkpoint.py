@@ -22,7 +22,7 @@ NUM_QUERIES, KEPT = 16, 4
 ALL_KEPT = (16, 8, 4, 2, 1)
 
 pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="not trained in this copy: python examples/train_ftfv_checkpoint.py"
+    not FOLDER.is_dir(), reason="not trained in this copy: python tools/tiny_checkpoints/ftfv.py"
 )
 
 

@@ -34,7 +34,7 @@ TARGET, MAX_SHUFFLED = 0.85, 0.40
 MAX_BYTES = 8_500_000
 
 trained = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="not trained in this copy: python examples/train_linvt_checkpoint.py"
+    not FOLDER.is_dir(), reason="not trained in this copy: python tools/tiny_checkpoints/linvt.py"
 )
 
 

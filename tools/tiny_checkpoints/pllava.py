@@ -1,7 +1,7 @@
 """Make the checkpoint that the package ships: a small PLLaVA, from random weights to measured answers.
 
-    python examples/train_default_checkpoint.py --threads 2     # about 50 minutes on two CPU cores
-    python examples/train_default_checkpoint.py --only evaluate # measure the shipped one again
+    python tools/tiny_checkpoints/pllava.py --threads 2     # about 50 minutes on two CPU cores
+    python tools/tiny_checkpoints/pllava.py --only evaluate # measure the shipped one again
 
 Steps, each resumable: write clips, train with TRL's SFTTrainer, measure on held-out clips, save.
 """
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from checkpoint_tools import (
+from common import (
     ASSETS,
     count_parameters,
     list_recipes,
@@ -36,7 +36,7 @@ NOTES = """# The small PLLaVA of this package
 {parameters} parameters, trained from random weights on synthetic clips of coloured shapes. It knows these clips
 and nothing else: it is here so that everything can be tried offline, and so that a test can see a model learn.
 
-Made by `python examples/train_default_checkpoint.py` in two stages, recipes {stages} in
+Made by `python tools/tiny_checkpoints/pllava.py` in two stages, recipes {stages} in
 `hf_videollm/training/recipes` (steps, learning rates and seeds stand there): single frames first, then clips, both
 with TRL's SFTTrainer, without LoRA. Weights start from seed 0, training clips have the seeds 0 to 9999. Losses and
 learning rates of every logged step are in `training_log.jsonl`.

@@ -1,4 +1,4 @@
-"""Run the fast tests on the oldest packages that `pyproject.toml` allows: `python tools/test_floor.py`.
+"""Run the fast tests on the oldest packages that `pyproject.toml` allows: `python tools/floor_tests.py`.
 
 They are installed without their own dependencies into a temporary folder that goes before the present environment on
 the path. torch and torchvision stay as they are: a second PyTorch is 6 GB. `--only-transformers` lowers transformers

@@ -1,11 +1,11 @@
 """Make the small IVA of the package, and measure what the adapter is worth on long videos: with it and without it.
 
-    python examples/train_iva_checkpoint.py data                       # videos, vision tower, features: once
-    python examples/train_iva_checkpoint.py train --seed 0              # one run; likewise seeds 1 and 2
-    python examples/train_iva_checkpoint.py train --seed 0 --without-iva
-    python examples/train_iva_checkpoint.py finish                     # save one of the runs, write what was measured
-    python examples/train_iva_checkpoint.py evaluate                   # measure the shipped one again
-    python examples/train_iva_checkpoint.py plot                       # what its selector looks at, as a picture
+    python tools/tiny_checkpoints/iva.py data                       # videos, vision tower, features: once
+    python tools/tiny_checkpoints/iva.py train --seed 0              # one run; likewise seeds 1 and 2
+    python tools/tiny_checkpoints/iva.py train --seed 0 --without-iva
+    python tools/tiny_checkpoints/iva.py finish                     # save one of the runs, write what was measured
+    python tools/tiny_checkpoints/iva.py evaluate                   # measure the shipped one again
+    python tools/tiny_checkpoints/iva.py plot                       # what its selector looks at, as a picture
 
 Everything is resumable. Runs with and without IVA have the same vision tower, the same initial weights otherwise, the
 same steps, the same videos and questions in the same order.
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from checkpoint_tools import (
+from common import (
     ASSETS,
     REPOSITORY,
     count_parameters,
@@ -86,7 +86,7 @@ A video lasts one or two minutes and is read at one frame a second. Four to six 
 four small shapes before a backdrop of one colour; a question names the backdrop and one property of one shape ("What
 shape is red on purple?"). Each frame is two tokens, as in the paper.
 
-Made by `python examples/train_iva_checkpoint.py` (`data`, `train`, `finish`). Vision tower first: a CLIP tower of three
+Made by `python tools/tiny_checkpoints/iva.py` (`data`, `train`, `finish`). Vision tower first: a CLIP tower of three
 layers learns to tell colour and form from the patches and the backdrop from the class token, with features kept
 uncorrelated; then it is frozen, and its features are stored in half precision. The rest trains from random weights with
 TRL's SFTTrainer, without LoRA, in three stages, whose steps and learning rates stand in the recipes in

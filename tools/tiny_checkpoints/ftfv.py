@@ -1,7 +1,7 @@
 """Make the small FTFV of the package, and measure what it answers with more and fewer tokens of each frame.
 
-    python examples/train_ftfv_checkpoint.py                 # about half an hour on two shared CPU cores
-    python examples/train_ftfv_checkpoint.py --only evaluate # measure the shipped one again, and print the table
+    python tools/tiny_checkpoints/ftfv.py                 # about half an hour on two shared CPU cores
+    python tools/tiny_checkpoints/ftfv.py --only evaluate # measure the shipped one again, and print the table
 
 Steps, each resumable: write clips and single frames of them, take over the eyes and the words of the small PLLaVA,
 train with TRL's SFTTrainer on the frames, on questions of direction about the clips, then on all questions, measure on
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from checkpoint_tools import (
+from common import (
     ASSETS,
     count_parameters,
     make_or_measure,
@@ -49,7 +49,7 @@ NOTES = """# The small FTFV of this package
 {parameters} parameters. It knows synthetic clips of coloured shapes and nothing else: it is here so that the number of
 tokens of a frame can be tried offline, and so that a test can see what is lost with fewer.
 
-Made by `python examples/train_ftfv_checkpoint.py` in three stages with TRL's SFTTrainer, without LoRA; steps, learning
+Made by `python tools/tiny_checkpoints/ftfv.py` in three stages with TRL's SFTTrainer, without LoRA; steps, learning
 rates and seeds stand in the recipes in `hf_videollm/training/recipes`:
 
 1. `{stages[0]}.yaml`: single frames as images, which keep all N = {num_queries} tokens;

@@ -20,7 +20,7 @@ MAX_SHUFFLED_DIRECTION = 0.40
 MAX_BYTES = 6_000_000
 
 pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="not trained in this copy: python examples/train_av_checkpoint.py"
+    not FOLDER.is_dir(), reason="not trained in this copy: python tools/tiny_checkpoints/videollama2_av.py"
 )
 
 

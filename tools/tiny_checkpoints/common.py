@@ -22,7 +22,7 @@ import hf_videollm
 from hf_videollm.synthetic.check import Clip
 from hf_videollm.training.sft import load_recipe, run_sft
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 ASSETS = REPOSITORY / "src" / "hf_videollm" / "assets"
 
 

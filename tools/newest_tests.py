@@ -1,4 +1,4 @@
-"""Run the fast tests on the newest releases of everything: `python tools/test_newest.py`.
+"""Run the fast tests on the newest releases of everything: `python tools/newest_tests.py`.
 
 What is newer than the lock is printed, then installed without dependencies into a temporary folder that goes before the
 present environment on the path, so that this environment stays as it is locked. Further arguments go to pytest.
@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 
+from floor_tests import REPOSITORY, install
 from lock import differences, read_lock, resolve
-from test_floor import REPOSITORY, install
 
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu and not hub", "tests"]
 # transformers prints notices on import where there is a torchao, and the tests look at what is printed.

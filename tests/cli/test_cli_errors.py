@@ -17,7 +17,7 @@ from hf_videollm import known_models
 from hf_videollm.cli.commands import app
 from hf_videollm.hub.checkpoint import bundled_checkpoints
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 # Arguments, and what the line must name. {x} is made by `places`.
 BEFORE_A_MODEL_IS_LOADED = [
     ("ask {clip} Q --start 5 --end 3", "--start 5"),
