@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from fresh_process import WITHOUT_PACKAGE, run_fresh
 from quantizers import QUANTIZERS, each_quantizer
 from safetensors.torch import load_file
-from test_remote_code import WITHOUT_PACKAGE, run_fresh
 from tiny_linvt import IMAGE, MODULE
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, pipeline

@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fresh_process import WITHOUT_PACKAGE, run_fresh
 from transformers import AutoConfig, AutoModelForImageTextToText, pipeline
 
 import hf_videollm
@@ -53,18 +52,6 @@ report["pipeline"] = type(pipe).__module__
 report["text"] = pipe(video, text=question, return_full_text=False, generate_kwargs=greedy)[0]["generated_text"]
 """
 
-WITHOUT_PACKAGE = """
-import sys
-sys.path = [path for path in sys.path if not path.rstrip("/").endswith("src")]
-try:
-    import hf_videollm
-except ImportError:
-    pass
-else:
-    sys.exit("the package is still importable: this process would prove nothing")
-LOCAL = False
-"""
-
 RESAVE = """
 # With a single custom task the pipeline is inferred; and what is saved from remote code is complete again.
 report["inferred"] = type(pipeline(model=folder, **trust)).__name__
@@ -74,22 +61,6 @@ processor.save_pretrained(again)
 pipe = pipeline("video-text-to-text", model=again, **trust)
 report["resaved"] = pipe(video, text=question, return_full_text=False, generate_kwargs=greedy)[0]["generated_text"]
 """
-
-
-def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
-    """Run code in a new interpreter with its own cache of remote modules; it leaves its findings in `report`."""
-    environment = {**os.environ, "HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", code + "\nprint(json.dumps(report))", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cache,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.strip().splitlines()[-1])
 
 
 @pytest.fixture(

@@ -1,0 +1,37 @@
+"""Code in a new interpreter, with this package or without it: for tests of what travels with a checkpoint."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# To be put before code that must not find the package.
+WITHOUT_PACKAGE = """
+import sys
+sys.path = [path for path in sys.path if not path.rstrip("/").endswith("src")]
+try:
+    import hf_videollm
+except ImportError:
+    pass
+else:
+    sys.exit("the package is still importable: this process would prove nothing")
+LOCAL = False
+"""
+
+
+def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
+    """Run code in a new interpreter with its own cache of remote modules; it leaves its findings in `report`."""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code + "\nprint(json.dumps(report))", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cache,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.strip().splitlines()[-1])
