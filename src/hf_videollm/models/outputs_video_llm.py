@@ -60,8 +60,13 @@ def encoder_fields(features: Mapping[str, BaseModelOutputWithPooling]) -> dict[s
     """
     found: dict[str, Any] = {}
     for modality, output in features.items():
-        found[f"{modality}_hidden_states"] = torch.cat(list(output.pooler_output))
+        tokens = torch.cat(list(output.pooler_output))
         common = {field.name: getattr(output, field.name, None) for field in fields(BaseModelOutputWithPooling)}
+        # The same memory. FSDP2 warns of outputs that are views, which ordinary pieces would be.
+        common["pooler_output"] = list(
+            torch.unsafe_split_with_sizes(tokens, [len(part) for part in output.pooler_output])
+        )
+        found[f"{modality}_hidden_states"] = tokens
         found[f"{modality}_outputs"] = BaseModelOutputWithPooling(**common)
     return found
 
