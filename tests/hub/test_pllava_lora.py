@@ -12,7 +12,8 @@ import pytest
 import torch
 import transformers.integrations.peft
 from peft import LoraConfig, PeftModel
-from pllava_sources import RANK, our_tensors, raw_config, released_tensors, siblings, write_source, write_tokenizer
+from pllava_sources import RANK, our_tensors, raw_config, released_tensors, write_source, write_tokenizer
+from refusals import siblings
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 

@@ -194,8 +194,3 @@ def write_tokenizer(
         tokenizer.add_tokens([f"extra{len(tokenizer)}"])
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def siblings(folder: Path) -> list[str]:
-    """Names of everything in a folder."""
-    return sorted(path.name for path in folder.iterdir())

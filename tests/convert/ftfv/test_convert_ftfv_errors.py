@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from ftfv_sources import PREFIX, llama_tensors, qwen_vl_tensors, write_llama, write_qwen_vl
+from refusals import Change, put, refusal, siblings, without
 
 from hf_videollm.convert.ftfv.convert import convert_ftfv
 from hf_videollm.models.errors import CheckpointError
@@ -16,30 +17,13 @@ from hf_videollm.models.errors import CheckpointError
 BLOCK = f"{PREFIX}transformer.resblocks.1."
 IN_PROJ = f"{BLOCK}attn.in_proj.weight"
 UP = "model.layers.1.mlp.up_proj.weight"
-Change = Callable[[dict[str, torch.Tensor]], Any]
-
-
-def siblings(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def refused(qwen_vl: Path, llama: Path, words: str, **options: Any) -> None:
     """The conversion fails with one line that holds `words`, and leaves nothing behind."""
     folder = llama.parent
-    before = siblings(folder)
-    with pytest.raises(CheckpointError, match=words) as caught:
+    with refusal(folder, words):
         convert_ftfv(qwen_vl, llama, folder / "out", **{"num_tokens_per_frame": 4, **options})
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 1000
-    assert siblings(folder) == before
-
-
-def without(name: str) -> Change:
-    return lambda tensors: tensors.pop(name)
-
-
-def put(name: str, value: torch.Tensor) -> Change:
-    return lambda tensors: tensors.update({name: value})
 
 
 @pytest.fixture

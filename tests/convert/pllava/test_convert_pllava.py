@@ -20,10 +20,10 @@ from pllava_sources import (
     partial_tensors,
     raw_config,
     released_tensors,
-    siblings,
     write_source,
     write_tokenizer,
 )
+from refusals import siblings
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
