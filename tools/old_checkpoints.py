@@ -118,10 +118,9 @@ def on_grid(model: Any) -> Any:
 def write_lora(model: Any, folder: Path, rank: int = 2, alpha: float = 8.0) -> Path:
     """A PEFT adapter for the language model of a PLLaVA, in the two files that PEFT reads."""
     import torch
+    from hf_videollm.models.lora_pllava import ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
     from peft import LoraConfig
     from safetensors.torch import save_file
-
-    from hf_videollm.models.lora_pllava import ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
 
     generator = torch.Generator().manual_seed(7)
     tensors = {}
@@ -137,9 +136,8 @@ def write_lora(model: Any, folder: Path, rank: int = 2, alpha: float = 8.0) -> P
 
 def with_lora(scratch: Path, seed: int) -> Any:
     """A PLLaVA whose LoRA was trained with alpha 8 and works with alpha 6."""
-    from tiny_checkpoint import make_model
-
     from hf_videollm.models.lora_pllava import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+    from tiny_checkpoint import make_model
 
     model = on_grid(make_model(seed))
     folder = write_lora(model, scratch / "adapter")

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 import hf_videollm
 from hf_videollm import CheckpointError, LinVTForCausalLM, VideoTextToTextPipeline, load_pipeline, save_checkpoint
-from hf_videollm.hub.info import describe_checkpoint
+from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.training.loading import load_for_training
 
 REPOSITORY = Path(__file__).resolve().parents[2]
