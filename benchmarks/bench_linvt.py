@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_videollm.models.configuration_linvt import LinVTModuleConfig
-from hf_videollm.models.linvt_attention import LinVTAttention
+from hf_videollm.models.linvt_layers import LinVTAttention
 from hf_videollm.models.linvt_module import LinVTModule
 from hf_videollm.models.transformers_compat import disable_checkpointing, enable_checkpointing
 

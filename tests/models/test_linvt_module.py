@@ -17,9 +17,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_videollm.models.configuration_linvt import LinVTModuleConfig, num_windows
-from hf_videollm.models.linvt_attention import LinVTAttention
+from hf_videollm.models.linvt_layers import LinVTAttention, pool_tokens, spread_weights, window_sizes
 from hf_videollm.models.linvt_module import LinVTModule, choose_tokens, join_selections, sinusoidal_code
-from hf_videollm.models.linvt_pooling import pool_tokens, spread_weights, window_sizes
 from hf_videollm.models.transformers_compat import enable_checkpointing
 
 WIDTH = 16

@@ -16,12 +16,17 @@ from torch.export import register_dataclass
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_linvt import LinVTModuleConfig, num_windows
-from .linvt_aggregator import LinVTAggregator
-from .linvt_pooling import PooledTokens, pool_tokens, spread_weights, window_sizes
-from .linvt_scorer import LinVTScorer
-
-# Added to the variance of scores; a video whose tokens all have one score teaches nothing about their order.
-SCORE_EPS = 1e-6
+from .linvt_layers import (
+    LinVTAggregator,
+    LinVTScorer,
+    PooledTokens,
+    choose_tokens,
+    pool_tokens,
+    spread_weights,
+    standardise,
+    window_sizes,
+    zero_changes,
+)
 
 
 @dataclass(frozen=True)
@@ -124,48 +129,6 @@ def sinusoidal_code(times: torch.Tensor, width: int) -> torch.Tensor:
     pairs = torch.arange((width + 1) // 2, device=times.device, dtype=torch.float32)
     angles = times.unsqueeze(-1) * 10000.0 ** (-2 * pairs / width)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :width]
-
-
-def choose_tokens(scores: torch.Tensor, num_kept: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best tokens in their old order; of equal ones the earlier.
-
-    Args:
-        scores: `(batch, tokens)` float32, minus infinity for what must not be chosen.
-        num_kept: how many, at most `tokens`.
-
-    Returns:
-        `(batch, num_kept)` int64 and bool; false, and behind the others, where a row has no more to choose from.
-    """
-    # Not topk, which leaves it to the kernel which of two equal numbers it takes.
-    best = scores.sort(dim=-1, descending=True, stable=True)
-    indices, mask = best.indices[:, :num_kept], best.values[:, :num_kept] != float("-inf")
-    indices = (indices + ~mask * scores.shape[-1]).sort(dim=-1).values
-    return indices % scores.shape[-1], indices < scores.shape[-1]
-
-
-def _standardise(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Scores of each row minus their mean and over their standard deviation; 0 where the mask is false."""
-    counts = mask.sum(1, keepdim=True).clamp(min=1)
-    scores = scores.masked_fill(~mask, 0)
-    centred = (scores - scores.sum(1, keepdim=True) / counts).masked_fill(~mask, 0)
-    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / counts + SCORE_EPS)
-
-
-def zero_changes(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Standardised scores minus themselves: 0, with the gradient of the standardised scores.
-
-    The choice of tokens depends on the order of the scores alone. Minus their mean and over their standard deviation,
-    their level and their scale get no gradient; otherwise the level drifts away within a few steps.
-
-    Args:
-        scores: `(batch, k)` float32, of the chosen tokens.
-        mask: `(batch, k)` bool, tokens that are some.
-
-    Returns:
-        `(batch, k)` float32, 0 everywhere.
-    """
-    standardised = _standardise(scores, mask)
-    return standardised - standardised.detach()
 
 
 class LinVTModule(nn.Module):
@@ -327,7 +290,7 @@ class LinVTModule(nn.Module):
         if not noise:
             return scores
         mask = scores != float("-inf")
-        standardised = _standardise(scores, mask)
+        standardised = standardise(scores, mask)
         gumbel = -torch.empty_like(scores).exponential_().log()
         return (standardised + noise * gumbel).masked_fill(~mask, float("-inf"))
 

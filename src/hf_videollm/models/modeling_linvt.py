@@ -20,7 +20,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from transformers.utils import can_return_tuple, torch_compilable_check
 
 from .configuration_linvt import LinVTConfig
-from .linvt_aggregator import LinVTAggregator
 from .linvt_backbones import (
     ADDED_FEATURES,
     TYPE_RULES,
@@ -38,8 +37,8 @@ from .linvt_backbones import (
 )
 from .linvt_checkpoint import AdapterRefusalMixin, LinVTCheckpointMixin, hub_options
 from .linvt_generation import LinVTGenerationMixin, has_videos, split_media
+from .linvt_layers import LinVTAggregator, LinVTScoreHead
 from .linvt_module import LinVTModule, LinVTSelection, join_selections, mix_deepstack
-from .linvt_scorer import LinVTScoreHead
 from .linvt_training import LinVTTrainingMixin
 from .media_blank import reach
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel

@@ -1,0 +1,421 @@
+"""Spatio-temporal significance scores of LinVT (paper section 3.2.1, SVR).
+
+    tokens (B,T,N,D) -> L times [attention within each frame, then across frames at each position] -> scores (B,T,N)
+
+Residuals, norms before the attention and one at the end are not in the paper; without them all tokens become alike
+after two layers. The trunk's states end here: tokens that are kept are kept as they came.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.generic import maybe_autocast
+
+from .configuration_linvt import LinVTModuleConfig, num_windows
+
+# Added to the variance of scores; a video whose tokens all have one score teaches nothing about their order.
+SCORE_EPS = 1e-6
+
+
+class LinVTAttention(nn.Module):
+    """Multi-head attention with biases, by torch's fused kernel, which keeps its softmax in float32."""
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_proj = nn.Linear(hidden_size, hidden_size)
+        self.k_proj = nn.Linear(hidden_size, hidden_size)
+        self.v_proj = nn.Linear(hidden_size, hidden_size)
+        self.o_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Args:
+            query: `(batch, length, hidden_size)`.
+            key, value: `(batch, key_length, hidden_size)`.
+            key_mask: `(batch, key_length)` bool, at least one in each row is true; `None` if all are.
+
+        Returns:
+            `(batch, length, hidden_size)`.
+        """
+        queries, keys, values = (
+            projection(states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection, states in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
+        )
+        mask = None if key_mask is None else key_mask[:, None, None, :]
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        return self.o_proj(attended.transpose(1, 2).flatten(-2))
+
+
+class LinVTScorerLayer(GradientCheckpointingLayer):
+    """Attention within frames and across frames, one of them at each call."""
+
+    def __init__(self, hidden_size: int, config: LinVTModuleConfig) -> None:
+        super().__init__()
+        self.norm_spatial = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.spatial_attn = LinVTAttention(hidden_size, config.num_attention_heads)
+        self.norm_temporal = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.temporal_attn = LinVTAttention(hidden_size, config.num_attention_heads)
+
+    # One axis at a time, so that a chunk is what gradient checkpointing computes again, and not the whole video.
+    def forward(
+        self, states: torch.Tensor, axis: Literal["spatial", "temporal"], mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Args:
+            states: `(sequences, length, hidden_size)`: frames of N positions, or positions in T frames.
+            axis: which of the two.
+            mask: `(sequences, length)` bool, states that may be looked at.
+
+        Returns:
+            As `states`.
+        """
+        norm, attention = (
+            (self.norm_spatial, self.spatial_attn) if axis == "spatial" else (self.norm_temporal, self.temporal_attn)
+        )
+        normed = norm(states)
+        return states + attention(normed, normed, normed, mask)
+
+
+class LinVTScoreHead(nn.Module):
+    """One number per token, in float32 whatever the model is in: bfloat16 would make most scores of a video equal.
+
+    It is no `nn.Linear`, so that quantization and LoRA leave the single row alone.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, hidden_size))
+        self.bias = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Scores of about unit spread for normalised states."""
+        init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
+        init.zeros_(self.bias)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """`(..., hidden_size)` to `(...)` float32."""
+        with maybe_autocast(device_type=states.device.type, enabled=False):
+            return states.float() @ self.weight[0].float() + self.bias.float()
+
+
+class LinVTScorer(nn.Module):
+    """How much every token of a video matters."""
+
+    def __init__(self, hidden_size: int, config: LinVTModuleConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(LinVTScorerLayer(hidden_size, config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.score = LinVTScoreHead(hidden_size)
+
+    def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Args:
+            states: `(batch, T, N, hidden_size)`, tokens and their time code; finite in padded frames as well.
+            frame_mask: `(batch, T)` bool, frames that are none of the padding.
+
+        Returns:
+            `(batch, T, N)` float32, minus infinity in padded frames.
+        """
+        batch_size, num_frames, num_positions = states.shape[:3]
+        states = states.to(self.norm.weight.dtype)
+        is_checkpointed = self.training and any(layer.gradient_checkpointing for layer in self.layers)
+        if is_checkpointed and torch.is_grad_enabled() and not states.requires_grad:
+            # Reentrant checkpointing gives no gradients to a layer whose inputs need none.
+            states = states.detach().requires_grad_()
+        position_mask = None if frame_mask is None else frame_mask.repeat_interleave(num_positions, dim=0)
+        for layer in self.layers:
+            frames = self._in_chunks(layer, states.flatten(0, 1), "spatial", None)
+            positions = frames.unflatten(0, (batch_size, num_frames)).transpose(1, 2).flatten(0, 1)
+            positions = self._in_chunks(layer, positions, "temporal", position_mask)
+            states = positions.unflatten(0, (batch_size, num_positions)).transpose(1, 2)
+        scores = self.score(self.norm(states))
+        return scores if frame_mask is None else scores.masked_fill(~frame_mask.unsqueeze(-1), float("-inf"))
+
+    def _in_chunks(
+        self,
+        layer: nn.Module,
+        sequences: torch.Tensor,
+        axis: Literal["spatial", "temporal"],
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Sequences do not see each other, so they can go a few at a time."""
+        limit = self.config.scorer_chunk_tokens
+        size = len(sequences) if limit is None else max(1, limit // sequences.shape[1])
+        if size >= len(sequences):
+            return layer(sequences, axis, mask)
+        chunks = sequences.split(size)
+        masks = [None] * len(chunks) if mask is None else mask.split(size)
+        return torch.cat([layer(chunk, axis, part) for chunk, part in zip(chunks, masks, strict=True)])
+
+
+def choose_tokens(scores: torch.Tensor, num_kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best tokens in their old order; of equal ones the earlier.
+
+    Args:
+        scores: `(batch, tokens)` float32, minus infinity for what must not be chosen.
+        num_kept: how many, at most `tokens`.
+
+    Returns:
+        `(batch, num_kept)` int64 and bool; false, and behind the others, where a row has no more to choose from.
+    """
+    # Not topk, which leaves it to the kernel which of two equal numbers it takes.
+    best = scores.sort(dim=-1, descending=True, stable=True)
+    indices, mask = best.indices[:, :num_kept], best.values[:, :num_kept] != float("-inf")
+    indices = (indices + ~mask * scores.shape[-1]).sort(dim=-1).values
+    return indices % scores.shape[-1], indices < scores.shape[-1]
+
+
+def standardise(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Scores of each row minus their mean and over their standard deviation; 0 where the mask is false."""
+    counts = mask.sum(1, keepdim=True).clamp(min=1)
+    scores = scores.masked_fill(~mask, 0)
+    centred = (scores - scores.sum(1, keepdim=True) / counts).masked_fill(~mask, 0)
+    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / counts + SCORE_EPS)
+
+
+def zero_changes(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Standardised scores minus themselves: 0, with the gradient of the standardised scores.
+
+    The choice of tokens depends on the order of the scores alone. Minus their mean and over their standard deviation,
+    their level and their scale get no gradient; otherwise the level drifts away within a few steps.
+
+    Args:
+        scores: `(batch, k)` float32, of the chosen tokens.
+        mask: `(batch, k)` bool, tokens that are some.
+
+    Returns:
+        `(batch, k)` float32, 0 everywhere.
+    """
+    standardised = standardise(scores, mask)
+    return standardised - standardised.detach()
+
+
+class PooledTokens(NamedTuple):
+    """One scale.
+
+    Args:
+        tokens: `(batch, windows, width)` float32, the values that are averaged again by the aggregation.
+        keys: `(batch, windows, width)` float32, what attention compares with; tokens, and their time code if any.
+        mask: `(batch, windows)` bool, windows that exist.
+    """
+
+    tokens: torch.Tensor
+    keys: torch.Tensor
+    mask: torch.Tensor
+
+
+def window_sizes(mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
+    """How many tokens every window holds.
+
+    Args:
+        mask: `(batch, length)` bool, valid tokens in front.
+        window: tokens of a full window.
+        stride: tokens from one window's start to the next; at most `window`.
+
+    Returns:
+        `(batch, windows)` float32; 0 for windows that this row has not.
+    """
+    count = num_windows(mask.shape[1], window, stride)
+    sizes = _padded(mask.unsqueeze(-1).float(), window, stride).unfold(1, window, stride).sum(-1).squeeze(-1)
+    # Overlapping windows that begin behind a row's last one would hold tokens it has already.
+    lengths = mask.sum(1, keepdim=True)
+    own = torch.div(lengths - window + stride - 1, stride, rounding_mode="floor").clamp(min=0) + 1
+    return sizes * (torch.arange(count, device=mask.device) < own)
+
+
+def pool_tokens(tokens: torch.Tensor, mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
+    """Means over windows.
+
+    Args:
+        tokens: `(batch, length, width)` in any dtype.
+        mask, window, stride: see `window_sizes`.
+
+    Returns:
+        `(batch, windows, width)` float32; zeros for windows that a row has not.
+    """
+    tokens = tokens.float().masked_fill(~mask.unsqueeze(-1), 0)
+    sums = _padded(tokens, window, stride).unfold(1, window, stride).sum(-1)
+    sizes = window_sizes(mask, window, stride).unsqueeze(-1)
+    return (sums / sizes.clamp(min=1)).masked_fill(sizes == 0, 0)
+
+
+def spread_weights(weights: torch.Tensor, mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
+    """Weights of pooled tokens as weights of the tokens they are means of.
+
+    Args:
+        weights: `(batch, outputs, windows)`.
+        mask, window, stride: see `window_sizes`.
+
+    Returns:
+        `(batch, outputs, length)`, whose product with the tokens is that of `weights` with the pooled tokens.
+    """
+    length, count = mask.shape[1], weights.shape[-1]
+    shares = weights / window_sizes(mask, window, stride).clamp(min=1).unsqueeze(1)
+    offsets = torch.arange(window, device=mask.device)
+    places = (torch.arange(count, device=mask.device) * stride).unsqueeze(1) + offsets
+    spread = weights.new_zeros(*weights.shape[:2], _padded_length(length, window, stride))
+    spread = spread.index_add(2, places.flatten(), shares.repeat_interleave(window, dim=-1))
+    return spread[..., :length] * mask.unsqueeze(1)
+
+
+def _padded_length(length: int, window: int, stride: int) -> int:
+    return (num_windows(length, window, stride) - 1) * stride + window
+
+
+def _padded(tokens: torch.Tensor, window: int, stride: int) -> torch.Tensor:
+    """Zeros behind the last token, so that whole windows fit."""
+    length = tokens.shape[1]
+    return F.pad(tokens, (0, 0, 0, _padded_length(length, window, stride) - length))
+
+
+class LinVTAggregatorLayer(GradientCheckpointingLayer):
+    """Queries look at each other, at visual tokens and at the question; a norm behind each sum."""
+
+    def __init__(self, hidden_size: int, config: LinVTModuleConfig) -> None:
+        super().__init__()
+        self.self_attn = LinVTAttention(hidden_size, config.num_attention_heads)
+        self.norm_self = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.visual_attn = LinVTAttention(hidden_size, config.num_attention_heads)
+        self.norm_visual = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.text_attn = LinVTAttention(hidden_size, config.num_attention_heads)
+        self.norm_text = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        tokens: torch.Tensor,
+        token_mask: torch.Tensor,
+        text: torch.Tensor | None,
+        text_mask: torch.Tensor | None,
+        has_text: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """
+        Args:
+            queries: `(batch, queries, hidden_size)`.
+            keys, tokens: `(batch, tokens, hidden_size)`, with and without time code.
+            token_mask: `(batch, tokens)` bool.
+            text: `(batch, length, hidden_size)`.
+            text_mask: `(batch, length)` bool, true somewhere in each row.
+            has_text: `(batch,)` bool, rows whose text counts.
+
+        Returns:
+            As `queries`.
+        """
+        queries = self.norm_self(queries + self.self_attn(queries, queries, queries))
+        queries = self.norm_visual(queries + self.visual_attn(queries, keys, tokens, token_mask))
+        if text is not None:
+            attended = self.text_attn(queries, text, text, text_mask)
+            if has_text is not None:
+                attended = torch.where(has_text[:, None, None], attended, 0)
+            queries = queries + attended
+        return self.norm_text(queries)
+
+
+class LinVTLinearAggregation(nn.Module):
+    """W_attn of the paper: one softmax weight per query and token. Nothing here touches the tokens that are averaged.
+
+    It has one head, because heads with channels of their own would give a token as many weights as there are heads.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(hidden_size, hidden_size)
+        self.k_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, queries: torch.Tensor, keys: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            queries: `(batch, queries, hidden_size)`.
+            keys: `(batch, tokens, hidden_size)`.
+            mask: `(batch, tokens)` bool, true somewhere in each row.
+
+        Returns:
+            `(batch, queries, tokens)` float32; rows sum to 1, and are exactly 0 where the mask is false.
+        """
+        queries, keys = self.q_proj(queries), self.k_proj(keys)
+        with maybe_autocast(device_type=queries.device.type, enabled=False):
+            scores = queries.float() @ keys.float().transpose(1, 2) * queries.shape[-1] ** -0.5
+            return scores.masked_fill(~mask.unsqueeze(1), float("-inf")).softmax(-1)
+
+
+class LinVTAggregator(nn.Module):
+    """Learned queries of all scales, and layers that the scales share."""
+
+    def __init__(self, hidden_size: int, config: LinVTModuleConfig) -> None:
+        super().__init__()
+        self.config = config
+        # The groups one behind the other. One parameter, as offloading brings those of a module that is called.
+        self.queries = nn.Parameter(torch.empty(sum(config.query_groups), hidden_size))
+        self.layers = nn.ModuleList(LinVTAggregatorLayer(hidden_size, config) for _ in range(config.num_layers))
+        self.aggregator = LinVTLinearAggregation(hidden_size)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Small random queries."""
+        init.normal_(self.queries, std=self.config.initializer_range)
+
+    def forward(
+        self, groups: list[PooledTokens], text: torch.Tensor | None = None, text_mask: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """
+        Args:
+            groups: the visual tokens that each group of queries looks at.
+            text: `(batch, length, hidden_size)`, the question as the language model embeds it.
+            text_mask: `(batch, length)` bool, tokens of the question that are none of the padding; all if `None`. A row
+                may have none.
+
+        Returns:
+            For each group `(batch, queries, tokens)` float32, rows that sum to 1.
+        """
+        dtype, has_text = self.queries.dtype, None
+        if text is not None and text.shape[1] == 0:
+            text = None
+        if text is None and self.training and torch.is_grad_enabled():
+            # A row without a text: the attention to texts takes part, and its gradient is 0 instead of missing, which
+            # DistributedDataParallel would wait for.
+            text = groups[0].tokens.new_zeros(len(groups[0].tokens), 1, self.queries.shape[1])
+            text_mask = torch.zeros(text.shape[:2], dtype=torch.bool, device=text.device)
+        if text is not None and text_mask is not None:
+            text = text.masked_fill(~text_mask.unsqueeze(-1), 0)
+            has_text = text_mask.any(1)
+            # Attention to nothing has no value: such rows look at zeros, and what they see is not added.
+            text_mask = text_mask | ~has_text.unsqueeze(1)
+        text = None if text is None else text.to(dtype)
+        weights = []
+        for group, queries in zip(groups, self.queries.split(self.config.query_groups), strict=True):
+            keys, tokens = group.keys.to(dtype), group.tokens.to(dtype)
+            states = queries.expand(len(tokens), -1, -1)
+            for layer in self.layers:
+                states = layer(states, keys, tokens, group.mask, text, text_mask, has_text)
+            weights.append(self.aggregator(states, keys, group.mask))
+        return weights
+
+
+__all__ = [
+    "LinVTAggregator",
+    "LinVTAggregatorLayer",
+    "LinVTAttention",
+    "LinVTLinearAggregation",
+    "LinVTScoreHead",
+    "LinVTScorer",
+    "LinVTScorerLayer",
+    "PooledTokens",
+    "choose_tokens",
+    "pool_tokens",
+    "spread_weights",
+    "standardise",
+    "window_sizes",
+    "zero_changes",
+]
