@@ -1,9 +1,6 @@
 """XGen-MM: an image-LLM like LLaVA, with a resampler; and LinVT before it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_image_llms
 import torch
+from fresh_process import WITHOUT_PACKAGE, run_fresh
 from huggingface_hub.errors import StrictDataclassError
 from tiny_checkpoint import CHARACTERS
 from tiny_image_llms import IMAGE, MODULE, SIGLIP, TEXT, make_frames, prompt, videos, without_foreign
@@ -382,21 +380,13 @@ def ask(model, processor, kind):
     return model(**inputs).logits[0, -1].tolist()
 """
 REMOTE = """
-import json, sys
-sys.path = [path for path in sys.path if not path.rstrip("/").endswith("src")]
-try:
-    import hf_videollm
-except ImportError:
-    pass
-else:
-    sys.exit("the package is still importable: this process would prove nothing")
+import json
 from transformers import AutoModelForImageTextToText, AutoProcessor
 report = []
 for folder, kind in zip(sys.argv[1:], ("image", "video")):
     model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).eval()
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     report.append([type(model).__module__, ask(model, processor, kind)])
-print(json.dumps(report))
 """
 
 
@@ -409,13 +399,9 @@ def test_folders_need_no_package(tmp_path: Path) -> None:
     linvt = LinVTForCausalLM.from_image_llm(folders[0], linvt_config=MODULE)
     save_checkpoint(linvt, LinVTProcessor.from_image_llm(folders[0], linvt_config=MODULE), folders[1])
 
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", ASK + REMOTE, *folders]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
+    found = run_fresh(WITHOUT_PACKAGE + ASK + REMOTE, *folders, cache=tmp_path)
     scope: dict[str, Any] = {}
     exec(ASK, scope)
-    found = json.loads(result.stdout.strip().splitlines()[-1])
     for folder, kind, (module, logits) in zip(folders, ("image", "video"), found, strict=True):
         assert module.startswith("transformers_modules.")
         model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
-from videollama2_sources import random_tensors, write_source
+from videollama2_sources import language_shapes, random_tensors, write_source
 
 PREFIX = "transformer.visual."
 # As in Qwen-VL's config.json, where the sizes are 1664, 48, 16, 448, 4096; it says nothing of the number of queries.
@@ -99,24 +99,9 @@ def qwen_vl_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-def llama_shapes(raw: dict[str, Any] = LLAMA_CONFIG) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a LLaMA."""
-    width, inner, vocabulary = raw["hidden_size"], raw["intermediate_size"], raw["vocab_size"]
-    small = width // raw["num_attention_heads"] * raw["num_key_value_heads"]
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width)}
-    for number in range(raw["num_hidden_layers"]):
-        layer = f"model.layers.{number}."
-        for name, rows in (("q", width), ("k", small), ("v", small), ("o", width)):
-            shapes[f"{layer}self_attn.{name}_proj.weight"] = (rows, width)
-        shapes |= dict.fromkeys((f"{layer}mlp.gate_proj.weight", f"{layer}mlp.up_proj.weight"), (inner, width))
-        shapes[f"{layer}mlp.down_proj.weight"] = (width, inner)
-        shapes |= dict.fromkeys((f"{layer}input_layernorm.weight", f"{layer}post_attention_layernorm.weight"), (width,))
-    return {**shapes, "model.norm.weight": (width,), "lm_head.weight": (vocabulary, width)}
-
-
 def llama_tensors(seed: int = 5) -> dict[str, torch.Tensor]:
     """Random weights of the language model."""
-    return random_tensors(llama_shapes(), seed)
+    return random_tensors(language_shapes(LLAMA_CONFIG), seed)
 
 
 def write_tokenizer(folder: Path) -> None:

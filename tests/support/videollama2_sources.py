@@ -62,7 +62,7 @@ def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[st
 
 
 def language_shapes(raw: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Official names and shapes of a language model: Mistral, Mixtral (with `num_local_experts`) or Qwen2."""
+    """Official names and shapes of a language model: LLaMA, Mistral, Mixtral (with `num_local_experts`) or Qwen2."""
     width, inner, vocabulary = raw["hidden_size"], raw["intermediate_size"], raw["vocab_size"]
     small = width // raw["num_attention_heads"] * raw["num_key_value_heads"]
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width)}
