@@ -43,16 +43,6 @@ K = 5
 Tensors = dict[str, torch.Tensor]
 
 
-@pytest.fixture
-def qwen_vl(tmp_path: Path) -> Path:
-    return write_qwen_vl(tmp_path / "qwen_vl")
-
-
-@pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    return write_llama(tmp_path / "llama")
-
-
 def convert(qwen_vl: Path, llama: Path, **options: Any) -> tuple[Path, Any]:
     """Folder and report of a conversion with K = 5, of 16."""
     folder = qwen_vl.parent / "out"

@@ -26,16 +26,6 @@ def refused(qwen_vl: Path, llama: Path, words: str, **options: Any) -> None:
         convert_ftfv(qwen_vl, llama, folder / "out", **{"num_tokens_per_frame": 4, **options})
 
 
-@pytest.fixture
-def qwen_vl(tmp_path: Path) -> Path:
-    return write_qwen_vl(tmp_path / "qwen_vl")
-
-
-@pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    return write_llama(tmp_path / "llama")
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
