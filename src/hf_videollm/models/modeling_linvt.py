@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple, torch_compilable_check
 
 from .configuration_linvt import LinVTConfig
@@ -43,9 +43,9 @@ from .linvt_training import LinVTTrainingMixin
 from .media_blank import reach
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
-from .outputs_video_llm import ENCODER_FIELDS, EncoderOutputs, encoder_fields
-from .transformers_compat import CACHE_NAME, CacheNamesOutput, cache_argument, cache_of, forward_cache, name_cache
-from .video_llm_head import LanguageHeadMixin, scale_logits
+from .outputs_video_llm import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
+from .transformers_compat import CACHE_NAME, cache_argument, cache_of, forward_cache, name_cache
+from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_quantization import modules_beside
 from .video_llm_trust import trust_of
 
@@ -64,12 +64,12 @@ class LinVTVideoFeatures(BaseModelOutputWithPooling):
 
 
 @dataclass
-class LinVTModelOutputWithPast(CacheNamesOutput, EncoderOutputs, BaseModelOutputWithPast):
-    """Output of the base model where it encodes the media itself: with videos. Else it is that of the image-LLM."""
+class LinVTModelOutputWithPast(VideoLlmModelOutputWithPast):
+    """Output of the base model for prompts with videos. For other prompts it returns the output of the image-LLM."""
 
 
 @dataclass
-class LinVTCausalLMOutputWithPast(CacheNamesOutput, EncoderOutputs, CausalLMOutputWithPast):
+class LinVTCausalLMOutputWithPast(VideoLlmCausalLMOutputWithPast):
     """Output of the model with a head."""
 
 
@@ -99,11 +99,8 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
             module.reset_parameters()
 
 
-class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
+class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
     """An image-LLM without its head, and LinVT."""
-
-    # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
     def __init__(self, config: LinVTConfig) -> None:
         # A model writes into its configuration (attention, type, vocab_size), also into that of the image-LLM.
@@ -552,14 +549,6 @@ class LinVTModel(LinVTTrainingMixin, LinVTPreTrainedModel):
         start = num_cached + first
         return torch.arange(start, start + tokens.shape[1], device=tokens.device).unsqueeze(0)
 
-    def generate(self, *args: Any, **kwargs: Any) -> None:
-        """The model without a head cannot write text.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError(f"{type(self).__name__} has no head and cannot generate: load LinVTForCausalLM instead.")
-
 
 class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationMixin, LinVTPreTrainedModel):
     """An image-LLM that watches videos.
@@ -570,6 +559,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
     model = LinVTForCausalLM.from_image_llm("llava-hf/llava-interleave-qwen-0.5b-hf")
     ```"""
 
+    output_class = LinVTCausalLMOutputWithPast
     # As in the other designs: a tied head is the embedding, which the image-LLMs shard.
     _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
@@ -629,23 +619,9 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
             use_cache=use_cache,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        # By the image-LLM, not by its language model: a LLaVA leaves out what its language model would do alone.
+        # The image-LLM decides what follows its head: LLaVA leaves out what its language model would do by itself.
         family = self.model.backbone.config.model_type
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        logits = scale_logits(logits, self.config.get_text_config(), family)
-        loss = None
-        if labels is not None:
-            vocab_size = self.config.get_text_config().vocab_size
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **items)
-        return LinVTCausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            **{CACHE_NAME: cache_of(outputs)},
-            **{name: outputs.get(name) for name in ENCODER_FIELDS},
-        )
+        return self.head_outputs(outputs, labels, logits_to_keep, family, **items)
 
 
 def _groups_of(keys: list[int]) -> list[list[int]]:

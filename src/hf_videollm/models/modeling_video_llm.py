@@ -17,12 +17,7 @@ from transformers.utils import can_return_tuple
 
 from .configuration_video_llm import VideoLlmConfig
 from .media_blank import blank_frames, must_run, reach
-from .outputs_video_llm import (
-    ENCODER_FIELDS,
-    VideoLlmCausalLMOutputWithPast,
-    VideoLlmModelOutputWithPast,
-    encoder_fields,
-)
+from .outputs_video_llm import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .transformers_compat import (
     CACHE_NAME,
     CACHE_NAMES,
@@ -32,7 +27,7 @@ from .transformers_compat import (
 )
 from .video_llm_checkpoint import CheckpointMixin
 from .video_llm_generation import MediaGenerationMixin
-from .video_llm_head import LanguageHeadMixin, scale_logits
+from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_lora import lora_config
 from .video_llm_placeholders import PlaceholderMixin
 from .video_llm_quantization import QuantizationMixin
@@ -78,7 +73,7 @@ class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, PreTrainedMode
         super().initialize_weights()
 
 
-class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
+class VideoLlmModel(HeadlessMixin, PlaceholderMixin, VideoLlmPreTrainedModel):
     """Vision tower, connector and language model without a head."""
 
     connector_class: ClassVar[Callable[..., nn.Module]]
@@ -86,8 +81,6 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
     media_options: ClassVar[tuple[str, ...]] = ()
     # Names of the parts that images and videos do not run through; a design that hears adds its own.
     other_parts: ClassVar[tuple[str, ...]] = ("language_model",)
-    # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
     def __init__(self, config: VideoLlmConfig) -> None:
         # A model writes into its configuration (attention, type, vocab_size), also into those of its parts.
@@ -424,17 +417,6 @@ class VideoLlmModel(PlaceholderMixin, VideoLlmPreTrainedModel):
         positions = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask.eq(0), 1)
         return positions[:, -length:]
 
-    def generate(self, *args: Any, **kwargs: Any) -> None:
-        """The model without a head cannot write text.
-
-        Raises:
-            TypeError: always, with the Auto class to use.
-        """
-        raise TypeError(
-            f"{type(self).__name__} has no language-model head and cannot generate. Load the checkpoint with "
-            "AutoModelForImageTextToText.from_pretrained(...) instead of AutoModel."
-        )
-
 
 class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedModel, MediaGenerationMixin):
     """The base model with a language-model head."""
@@ -506,20 +488,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = scale_logits(self.lm_head(outputs.last_hidden_state[:, kept]), self.config.text_config)
-        loss = None
-        if labels is not None:
-            vocab_size = self.config.text_config.vocab_size
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
-        return VideoLlmCausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            **{CACHE_NAME: cache_of(outputs)},
-            **{name: getattr(outputs, name) for name in ENCODER_FIELDS},
-        )
+        return self.head_outputs(outputs, labels, logits_to_keep, **kwargs)
 
 
 __all__ = [

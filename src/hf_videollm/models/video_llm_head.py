@@ -1,10 +1,15 @@
-"""The language-model head over a base model, what follows it, and where transformers finds the embeddings of both."""
+"""The language-model head: its logits and loss, what follows it in some families, and models without a head."""
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from .outputs_video_llm import ENCODER_FIELDS, VideoLlmCausalLMOutputWithPast
+from .transformers_compat import CACHE_NAME, cache_of
 
 # Model type -> the field with the number, as read in the forward of each family in transformers. The same name does not
 # say the same: HyperCLOVA X multiplies by the field that Granite divides by, and LLaVA never looks at Gemma's.
@@ -55,11 +60,33 @@ LOGIT_FIELD = re.compile(
 )
 
 
-class LanguageHeadMixin:
-    """To be put before a model whose base model is `model`; `make_head` belongs behind it in `__init__`."""
+class HeadlessMixin:
+    """For base models, which have no head. It stands before `PreTrainedModel` in the list of bases."""
 
+    # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
+
+    def generate(self, *args: Any, **kwargs: Any) -> None:
+        """The model without a head cannot write text.
+
+        Raises:
+            TypeError: always, with the Auto class to use.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no language-model head and cannot generate. Load the checkpoint with "
+            "AutoModelForImageTextToText.from_pretrained(...) instead of AutoModel."
+        )
+
+
+class LanguageHeadMixin:
+    """For models with a head, whose base model is `model`. `__init__` calls `make_head` after it has made `model`."""
+
+    config: Any
     model: Any
     lm_head: nn.Module
+    loss_function: Callable[..., torch.Tensor]
+    # Class of what `forward` returns.
+    output_class: ClassVar[type[VideoLlmCausalLMOutputWithPast]] = VideoLlmCausalLMOutputWithPast
 
     def make_head(self, text_config: Any, bias: bool = False) -> None:
         """Add the head, and say which weight it shares where embeddings are tied.
@@ -86,6 +113,39 @@ class LanguageHeadMixin:
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
+
+    def head_outputs(
+        self,
+        outputs: BaseModelOutputWithPast,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        model_type: str | None = None,
+        **loss_options: Any,
+    ) -> VideoLlmCausalLMOutputWithPast:
+        """Next-token logits, and the loss when there are labels.
+
+        Args:
+            outputs: of the base model.
+            labels: `(batch, length)`, -100 where nothing is to be predicted.
+            logits_to_keep: compute logits of the last n positions only (0: all), or of the given positions.
+            model_type: see `scale_logits`.
+            loss_options: further arguments of `loss_function`.
+        """
+        text_config = self.config.text_config
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = scale_logits(self.lm_head(outputs.last_hidden_state[:, kept]), text_config, model_type)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=text_config.vocab_size, **loss_options)
+        return self.output_class(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            **{CACHE_NAME: cache_of(outputs)},
+            # An image-LLM inside LinVT returns an output of its own class, which has no such fields.
+            **{name: getattr(outputs, name, None) for name in ENCODER_FIELDS},
+        )
 
 
 def scale_logits(logits: torch.Tensor, text_config: Any, model_type: str | None = None) -> torch.Tensor:
@@ -119,4 +179,4 @@ def _number(config: Any, name: str | None) -> float | int | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-__all__ = ["LanguageHeadMixin", "scale_logits", "unknown_logit_field"]
+__all__ = ["HeadlessMixin", "LanguageHeadMixin", "scale_logits", "unknown_logit_field"]

@@ -47,6 +47,28 @@ class PlaceholderMixin:
             ValueError: the prompts hold more or fewer placeholders than there are vectors, in all or in one row.
         """
         features = torch.cat(list(media))
+        self.check_num_vectors(mask, features, modality)
+        self.check_row_ends(mask, media, modality)
+        return self.replace_embeddings(inputs_embeds, mask, features)
+
+    def replace_embeddings(
+        self, inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor
+    ) -> torch.Tensor:
+        """The embeddings with vectors of media in the places of the placeholders.
+
+        Args:
+            inputs_embeds: `(batch, length, width)`.
+            mask: placeholders, bool, `(batch, length)`.
+            features: `(num_placeholders, width)`, in row order.
+        """
+        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds))
+
+    def check_num_vectors(self, mask: torch.Tensor, features: torch.Tensor, modality: str) -> None:
+        """Check that there is one vector for each placeholder; arguments as in `replace_embeddings`.
+
+        Raises:
+            ValueError: there are more or fewer placeholders than vectors.
+        """
         num_placeholders = mask.sum()
         torch_compilable_check(
             num_placeholders == features.shape[0],
@@ -56,7 +78,13 @@ class PlaceholderMixin:
                 f"vectors. {self.placeholder_hint}"
             ),
         )
-        # A row ends where a medium ends; otherwise one would be shared between two prompts.
+
+    def check_row_ends(self, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str) -> None:
+        """Check that each row ends where a medium ends; otherwise two prompts would share one.
+
+        Raises:
+            ValueError: the placeholders of a row end inside a medium.
+        """
         row_ends = mask.sum(-1).cumsum(0)
         media_ends = torch.tensor([0, *accumulate(len(vectors) for vectors in media)], device=row_ends.device)
         torch_compilable_check(
@@ -67,7 +95,6 @@ class PlaceholderMixin:
                 f"{self.placeholder_hint}"
             ),
         )
-        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds))
 
     def refuse_forgotten_media(self, input_ids: torch.Tensor, masks: Mapping[str, torch.Tensor] | None = None) -> None:
         """A batch that lost its media would be answered, or trained on, as if the videos said nothing.
