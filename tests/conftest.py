@@ -13,7 +13,7 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Helper modules that hold assertions: without this, a failure shows no values.
-pytest.register_assert_rewrite("invariants", "reference_files", "refusals")
+pytest.register_assert_rewrite("bundled", "invariants", "reference_files", "refusals")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

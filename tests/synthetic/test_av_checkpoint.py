@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from bundled import assert_small_and_whole
 
 import hf_videollm
 from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
@@ -24,16 +24,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    return AutoModelForImageTextToText.from_pretrained(FOLDER), AutoProcessor.from_pretrained(FOLDER)
-
-
 def test_size_and_content():
-    assert (FOLDER / "model.safetensors").stat().st_size <= MAX_BYTES
-    names = {item.name for item in FOLDER.iterdir()}
-    assert {"config.json", "processor_config.json", "tokenizer.json", "training_log.jsonl", "TRAINING.md"} <= names
-    assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl", ".py"))}
+    assert_small_and_whole(FOLDER, MAX_BYTES)
 
 
 def test_recorded_numbers_reach_the_targets():

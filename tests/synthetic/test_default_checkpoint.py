@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bundled import assert_small_and_whole
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import hf_videollm
@@ -29,10 +30,7 @@ def loaded(folder):
 
 
 def test_size_and_content(folder):
-    assert (folder / "model.safetensors").stat().st_size <= MAX_BYTES
-    names = {item.name for item in folder.iterdir()}
-    assert {"config.json", "processor_config.json", "tokenizer.json", "training_log.jsonl", "TRAINING.md"} <= names
-    assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl"))}
+    assert_small_and_whole(folder, MAX_BYTES)
 
 
 def test_recorded_numbers_reach_the_targets(folder):

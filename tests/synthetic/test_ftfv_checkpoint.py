@@ -1,11 +1,10 @@
 """The shipped FTFV answers clips it has never met with a quarter of its tokens, and runs with any number of them."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from bundled import assert_small_and_whole
 
 import hf_videollm
 from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
@@ -26,16 +25,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    return AutoModelForImageTextToText.from_pretrained(FOLDER), AutoProcessor.from_pretrained(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    return json.loads((FOLDER / "accuracy.json").read_text())
-
-
 def measure(loaded, clips, kept, **options):
     asked = {"num_tokens_per_frame": kept}
     with generate_with(loaded[0], **asked):
@@ -48,10 +37,7 @@ def check_targets(measured, kinds=VIDEO_QUESTION_KINDS):
 
 
 def test_size_and_content():
-    assert (FOLDER / "model.safetensors").stat().st_size <= MAX_BYTES
-    names = {item.name for item in FOLDER.iterdir()}
-    assert {"config.json", "processor_config.json", "tokenizer.json", "training_log.jsonl", "TRAINING.md"} <= names
-    assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl", ".py"))}
+    assert_small_and_whole(FOLDER, MAX_BYTES)
 
 
 def test_keeps_a_quarter_of_the_tokens(loaded):

@@ -1,12 +1,11 @@
 """The shipped IVA answers questions on short events in long videos that it has never met, because of its adapter."""
 
-import json
 import statistics
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from bundled import assert_small_and_whole
 
 import hf_videollm
 from hf_videollm.synthetic.check import Clip, accuracies, answer_questions
@@ -29,16 +28,6 @@ MIN_DETAILS = 0.60
 pytestmark = pytest.mark.skipif(
     not FOLDER.is_dir(), reason="not trained in this copy: python tools/tiny_checkpoints/iva.py"
 )
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    return AutoModelForImageTextToText.from_pretrained(FOLDER).eval(), AutoProcessor.from_pretrained(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    return json.loads((FOLDER / "accuracy.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +58,7 @@ def inputs_for(processor, clip, question=None):
 
 
 def test_size_and_content():
-    assert (FOLDER / "model.safetensors").stat().st_size <= MAX_BYTES
-    names = {item.name for item in FOLDER.iterdir()}
-    assert {"config.json", "processor_config.json", "tokenizer.json", "training_log.jsonl", "TRAINING.md"} <= names
-    assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl", ".py"))}
+    assert_small_and_whole(FOLDER, MAX_BYTES)
 
 
 def test_recorded_runs_show_what_the_adapter_is_worth(recorded):

@@ -1,15 +1,15 @@
 """The shipped LinVT watches clips with an image-LLM that saw single frames only, and leaves images alone."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from bundled import assert_small_and_whole
 from peft import PeftModel
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
 import hf_videollm
 from hf_videollm.data.records import read_jsonl
@@ -36,16 +36,6 @@ MAX_BYTES = 8_500_000
 trained = pytest.mark.skipif(
     not FOLDER.is_dir(), reason="not trained in this copy: python tools/tiny_checkpoints/linvt.py"
 )
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    return AutoModelForImageTextToText.from_pretrained(FOLDER), AutoProcessor.from_pretrained(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    return json.loads((FOLDER / "accuracy.json").read_text())
 
 
 def scenes(kind, count, first=5_000):
@@ -138,11 +128,7 @@ def test_without_order_lasts_only_for_a_time():
 
 @trained
 def test_size_and_content():
-    files = [item for item in FOLDER.rglob("*") if item.is_file()]
-    assert sum(item.stat().st_size for item in files if item.suffix == ".safetensors") <= MAX_BYTES
-    names = {item.name for item in files}
-    assert {"config.json", "processor_config.json", "tokenizer.json", "training_log.jsonl", "TRAINING.md"} <= names
-    assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl", ".py"))}
+    assert_small_and_whole(FOLDER, MAX_BYTES)
 
 
 @trained
