@@ -10,7 +10,7 @@ LOCK := requirements/locked.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint $(LOCK) --build-constraint $(LOCK)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-test install-dev demo test test-slow test-newest test-floor test-torchao lock reference conformance lint format types benchmarks clean
+.PHONY: help venv install install-test install-dev demo docs test test-slow test-newest test-floor test-torchao lock reference conformance lint format types benchmarks clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,7 +31,11 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP_INSTALL) -e '.[dev]'
-	@touch $@ $(VENV)/.installed-test
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed-docs
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP_INSTALL) -e '.[docs]'
+	@touch $@
 
 install: $(VENV)/.installed ## Install the package into .venv
 install-test: $(VENV)/.installed-test
@@ -80,6 +84,10 @@ format: install-dev ## Mend style and format
 types: install-dev ## Check the types of the whole package
 	$(BIN)/mypy
 
+# The variable turns off an announcement of mkdocs-material about its successor.
+docs: $(VENV)/.installed-docs ## Write the documentation as a site into site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 benchmarks: install ## Run the benchmarks, JSON on the screen
 	$(BIN)/python benchmarks/bench_video_io.py
 	$(BIN)/python benchmarks/bench_pllava.py
@@ -89,4 +97,4 @@ benchmarks: install ## Run the benchmarks, JSON on the screen
 	$(BIN)/python benchmarks/bench_iva.py
 
 clean: ## Remove what was made, the environment too
-	rm -rf $(VENV) .floor .conformance demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .floor .conformance demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -29,7 +29,7 @@ def declared_by(requirement: Requirement) -> list[Requirement]:
     return [inner for extra in sorted(requirement.extras) for inner in declared(extra)]
 
 
-@pytest.mark.parametrize("requirement", declared("dev", "torchao"), ids=str)
+@pytest.mark.parametrize("requirement", declared("dev", "docs", "torchao"), ids=str)
 def test_the_lock_fits_the_declared_bounds(requirement: Requirement) -> None:
     locked = read_lock()[canonical(requirement.name)]
     assert requirement.specifier.contains(locked, prereleases=True)
@@ -49,7 +49,7 @@ def test_everything_that_make_installs_comes_from_the_lock() -> None:
     installing = [
         line for line in makefile.splitlines() if line.startswith(("\t$(BIN)/python -m pip", "\t$(PIP_INSTALL)"))
     ]
-    assert len(installing) == 5  # pip, the package, two extras, and torchao
+    assert len(installing) == 6  # pip, the package, three extras, and torchao
     assert all("$(LOCK)" in line or "$(PIP_INSTALL)" in line for line in installing)
     others = [line for line in makefile.splitlines() if line not in installing and not line.startswith("PIP_INSTALL")]
     assert not any("pip install" in line for line in others)

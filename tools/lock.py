@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LOCK = REPOSITORY / "requirements" / "locked.txt"
 # pip itself and the build backend are locked too: they decide how everything else is installed.
 TOOLS = ("pip", "hatchling", "editables")
-EXTRAS = "[dev,torchao]"
+EXTRAS = "[dev,docs,torchao]"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 HEADER = """\
 # Written by `make lock` on {date} with Python {python} on {machine}; do not edit.

@@ -1,0 +1,139 @@
+"""What the how-to pages print runs as it is printed, page by page, in an empty folder.
+
+Python blocks share one namespace, as in one session. Commands run in this process, which has loaded the libraries.
+"""
+
+import runpy
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ftfv_sources
+import pllava_sources
+import pytest
+import torch
+import videollama2_sources
+from pages import REPOSITORY, Block, blocks
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+HOW_TO = REPOSITORY / "docs" / "how_to"
+Cli = Callable[..., tuple[int, str, str]]
+
+
+class Session:
+    """Runs the blocks of a page in a folder."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cli: Cli) -> None:
+        self.monkeypatch, self.capsys, self.cli = monkeypatch, capsys, cli
+        self.names: dict[str, Any] = {"__name__": "how_to"}
+
+    def run(self, block: Block) -> str:
+        """What the block prints.
+
+        Raises:
+            AssertionError: a command fails, or the block is of a kind that cannot be run.
+        """
+        if block.file is not None:
+            Path(block.file).write_text(block.code)
+            return ""
+        if block.language == "python":
+            exec(compile(block.code, "how_to", "exec"), self.names)  # our own pages
+            return self.capsys.readouterr().out
+        if block.language == "bash":
+            return "".join(self.command(line) for line in block.code.splitlines() if line.strip())
+        assert block.language in ("json", "text", "math"), f"a block of {block.language!r} is not run: {block.code}"
+        return ""
+
+    def command(self, line: str) -> str:
+        program, *arguments = shlex.split(line, comments=True)
+        if program == "hf-videollm":
+            code, out, err = self.cli(*arguments)
+            assert code == 0, (line, err)
+            return out
+        assert (program, arguments[0]) == ("python", "-m"), line
+        self.monkeypatch.setattr(sys, "argv", arguments[1:])
+        self.monkeypatch.delitem(sys.modules, arguments[1], raising=False)
+        with pytest.raises(SystemExit) as stop:  # typer ends so
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        printed = self.capsys.readouterr()
+        assert not stop.value.code, (line, printed.err)
+        return printed.out
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cli: Cli) -> Session:
+    monkeypatch.chdir(tmp_path)
+    return Session(monkeypatch, capsys, cli)
+
+
+def write_official_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up checkpoints in the official layouts, at tiny sizes, under the names of `convert.md`."""
+    raw, released = pllava_sources.raw_config(), pllava_sources.released_tensors()
+    pllava_sources.write_tokenizer(pllava_sources.write_source(Path("pllava-7b-official"), released, raw))
+    pllava_sources.write_source(Path("my-lora"), pllava_sources.partial_tensors(), raw)
+    base = pllava_sources.write_source(Path("llava-v1.6-vicuna-7b-hf"), pllava_sources.base_tensors(), raw)
+    pllava_sources.write_tokenizer(base)
+
+    towers = sys.modules[videollama2_towers()].KNOWN_TOWERS
+    name = "clip-vit-large-patch14-336"
+    tiny = {"model_type": "clip_vision_model", **videollama2_sources.VISION_CONFIG}
+    monkeypatch.setitem(towers, name, tiny)
+    config = videollama2_sources.raw_config(mm_projector_type="mlp2x_gelu", mm_vision_tower=f"openai/{name}")
+    whole = videollama2_sources.official_tensors(config)
+    videollama2_sources.write_source(Path("VideoLLaMA2-7B-16F-official"), config, whole)
+    source = videollama2_sources.write_config(Path("VideoLLaMA2-7B-Base-official"), config)
+    torch.save({key: whole[key] for key in whole if "mm_projector" in key}, source / "mm_projector.bin")
+    language = {key: whole[key] for key in videollama2_sources.language_shapes(config)}
+    videollama2_sources.write_source(Path("Mistral-7B-Instruct-v0.2"), {"model_type": "mistral"}, language)
+    CLIPVisionModel(CLIPVisionConfig(**videollama2_sources.VISION_CONFIG)).save_pretrained(name)
+    deep = {"num_hidden_layers": 8}
+    language = ftfv_sources.random_tensors(ftfv_sources.llama_shapes(ftfv_sources.LLAMA_CONFIG | deep), 5)
+    ftfv_sources.write_llama(Path("vicuna-7b-v1.5"), language, **deep)
+    queries = {"n_queries": 256}
+    visual = ftfv_sources.random_tensors(ftfv_sources.visual_shapes(ftfv_sources.VISUAL | queries), 0)
+    ftfv_sources.write_qwen_vl(Path("Qwen-VL"), ftfv_sources.qwen_vl_tensors() | visual, **queries)
+
+
+def videollama2_towers() -> str:
+    """The module whose table of towers the converter reads."""
+    import hf_videollm.convert.videollama2.config as module
+
+    return module.__name__
+
+
+PREPARE: dict[str, Callable[[pytest.MonkeyPatch], None]] = {"convert.md": write_official_folders}
+
+
+@pytest.mark.parametrize("page", sorted(HOW_TO.glob("*.md")), ids=lambda page: page.name)
+def test_a_page_runs_as_printed(page: Path, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a `text` block follows, it is what the block before it prints."""
+    PREPARE.get(page.name, lambda monkeypatch: None)(monkeypatch)
+    printed = ""
+    found = blocks(page.read_text(encoding="utf-8"))
+    assert any(block.language in ("python", "bash") for block in found)
+    for block in found:
+        if block.language == "text" and block.file is None:
+            assert printed.strip() == block.code.strip()
+        else:
+            printed = session.run(block)
+
+
+def test_a_page_that_does_not_run_would_be_seen(session: Session) -> None:
+    """A control."""
+    with pytest.raises(AssertionError):
+        session.run(Block("bash", "hf-videollm ask gone.mp4 'What?'\n", None))
+    with pytest.raises(AssertionError):
+        session.run(Block("bash", "pip install something\n", None))
+    with pytest.raises(NameError):
+        session.run(Block("python", "no_such_name\n", None))
+
+
+def test_the_record_on_the_page_is_valid(tmp_path: Path) -> None:
+    from hf_videollm.data.records import read_jsonl
+
+    (line,) = [block.code for block in blocks((HOW_TO / "train.md").read_text()) if block.language == "json"]
+    (tmp_path / "records.jsonl").write_text(line)
+    (record,) = read_jsonl(tmp_path / "records.jsonl")
+    assert record.answer == "a dog"
