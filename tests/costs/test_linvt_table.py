@@ -1,4 +1,4 @@
-"""The table of LinVT's parameters, against the specification's numbers and a count by hand."""
+"""The table of LinVT's parameters, against docs/designs/linvt.md#parameters and a count by hand."""
 
 import json
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.costs.linvt import IMAGE_LLMS, IN_PAPER, linvt_table
 from hf_videollm.models.configuration_linvt import LinVTConfig
 
-# Section 6 of the specification, in millions.
+# docs/designs/linvt.md#parameters, in millions.
 SPECIFIED = {896: 66.0, 1536: 193.8, 2048: 344.4, 2560: 538.0, 3072: 774.6, 3584: 1054, 4096: 1377}
 
 
-def test_the_numbers_of_the_specification() -> None:
+def test_the_numbers_of_the_documentation() -> None:
     table = linvt_table()
     assert {row.hidden_size for row in table.rows} == set(SPECIFIED)
     for row in table.rows:

@@ -1,4 +1,4 @@
-"""BEATs against the original's tensors, and each fact that `specs/videollama2.md` states about it."""
+"""BEATs against the original's tensors, and each fact that docs/designs/videollama2.md#beats states about it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def random_model(**changes: Any) -> BeatsModel:
 
 
 def from_the_equations(weights: Tensors, fbank: torch.Tensor, padding: torch.Tensor | None = None) -> Tensors:
-    """BEATs as the specification writes it, in float64 and with the official names; padding (B, T) is true for padding.
+    """BEATs by docs/designs/videollama2.md, in float64, with official names; padding (B, T) is true for padding.
 
     Four heads, four groups. It shares no code with the model, and is itself compared with the original's tensors.
     """
@@ -264,7 +264,7 @@ def test_any_mask_follows_the_equations(ported: BeatsModel, original: Original, 
     assert furthest(ours.double(), from_the_equations(original.weights, fbank, padding)["layer2"]) < TOLERANCE
 
 
-# --- facts of the specification ------------------------------------------------------------------------------------
+# --- facts of docs/designs/videollama2.md -----------------------------------------------------------------------------
 
 
 def test_defaults_are_the_original_sizes(original: Original) -> None:

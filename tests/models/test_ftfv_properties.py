@@ -1,4 +1,4 @@
-"""Properties 1 to 7 of the specification (section 8), and the equations, against plain code written from the paper.
+"""Properties 1 to 7 of docs/designs/ftfv.md#properties, and the equations, against plain code written from the paper.
 
 Property 8, Table 5, is a matter of counting and is tested with the counter (`hub/flops`).
 """
@@ -249,7 +249,7 @@ def test_fresh_connector_starts_as_specified() -> None:
 
 
 def test_public_checkpoint_has_a_place_for_every_number() -> None:
-    """Section 1: 1,935,610,624 values in Qwen-VL's visual module; the temporal code is FTFV's own."""
+    """docs/designs/ftfv.md#vision-tower: 1,935,610,624 values, and the temporal code, which is FTFV's own."""
     with torch.device("meta"):
         model = FtfvForConditionalGeneration(FtfvConfig(text_config={"model_type": "llama", "num_hidden_layers": 1}))
     visual = [*model.model.vision_tower.parameters(), *model.model.connector.parameters()]

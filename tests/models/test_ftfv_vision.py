@@ -31,7 +31,7 @@ def make_frames(side: int = FRAME_SIZE, num_frames: int = 3) -> torch.Tensor:
 
 @torch.no_grad()
 def reference(tower: QwenVLVisionModel, frames: torch.Tensor) -> list[torch.Tensor]:
-    """States before the first and behind every layer, from the specification's words (section 1)."""
+    """States before the first and behind every layer, from the words of docs/designs/ftfv.md#vision-tower."""
     side = frames.shape[-1] // 4
     patches = nn.functional.conv2d(frames, tower.patch_embedding.weight, stride=4).flatten(2).transpose(1, 2)
     table = tower.position_embedding.T.reshape(1, WIDTH, 2, 2)

@@ -1,4 +1,4 @@
-"""The rules that let `models/` travel to the Hub as it stands (DESIGN, section 1), read from the sources.
+"""The rules that let `models/` travel to the Hub as it stands (docs/architecture.md), read from the sources.
 
 transformers copies a class's file and the files that its relative imports name, found by two regular expressions, into
 one flat folder, and refuses to load a file whose other imports are not installed. Each rule has its counterexample.

@@ -1,4 +1,4 @@
-"""The properties of IVA that its specification lists (section 7), each named after it.
+"""The properties of docs/designs/iva.md#properties, each named after its number.
 
 The equations of the adapter are in `test_iva_adapter.py`, those of the two tokens per frame here.
 """
@@ -317,7 +317,7 @@ def test_8_the_folded_form_equals_the_equations_inside_the_model() -> None:
     torch.testing.assert_close(logits_of(model, batch), found, rtol=0, atol=1e-5 * found.abs().max().item())
 
 
-# Section 3: queries in the prompt
+# Query tokens in the prompt
 
 
 def test_the_prompt_ends_with_its_queries_and_the_answer_sees_them() -> None:

@@ -1,6 +1,6 @@
-"""LinVT's module: parity with the reference tensors and with plain code written from the specification, and its uses.
+"""LinVT's module: parity with the reference tensors and with plain code written from the equations, and its uses.
 
-The properties of the specification (section 7) are in `test_linvt_properties.py`.
+The properties of docs/designs/linvt.md#properties are in `test_linvt_properties.py`.
 """
 
 import json
@@ -190,7 +190,7 @@ def plain_windows(rows: torch.Tensor, window: int, stride: int) -> torch.Tensor:
 def plain_linvt(
     module: LinVTModule, video: torch.Tensor, text: torch.Tensor | None, times: list[float] | None = None
 ) -> torch.Tensor:
-    """Sections 2 to 4 of the specification for one video `(T, N, D)` without padding, in float64: `(n, D)`."""
+    """The equations of docs/designs/linvt.md for one video `(T, N, D)` without padding, in float64: `(n, D)`."""
     config = module.config
     video = video.double()
     num_frames, num_positions, width = video.shape
@@ -571,8 +571,8 @@ def test_compiles_to_one_graph() -> None:
     torch.testing.assert_close(matrix @ video.flatten(1, 2), output, atol=1e-5, rtol=0)
 
 
-def test_parameter_counts_of_the_specification() -> None:
-    """Section 6, in millions, for the widths of real language models."""
+def test_parameter_counts_of_the_documentation() -> None:
+    """docs/designs/linvt.md#parameters, in millions, for the widths of real language models."""
     expected = {896: 66.0, 1536: 193.8, 2048: 344.4, 2560: 538.0, 3072: 774.6, 3584: 1054, 4096: 1377}
     for width, millions in expected.items():
         with torch.device("meta"):

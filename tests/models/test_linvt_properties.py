@@ -1,4 +1,4 @@
-"""The properties of the specification (section 7), over shapes that hypothesis draws; each is named by its number."""
+"""The properties of docs/designs/linvt.md#properties, over shapes that hypothesis draws; each has its number there."""
 
 from dataclasses import dataclass
 from typing import Any

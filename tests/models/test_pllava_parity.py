@@ -1,4 +1,4 @@
-"""PLLaVA against tensors of the original code (magic-research/PLLaVA, see specs): every recorded case is accounted for.
+"""PLLaVA against tensors of the original code (magic-research/PLLaVA): every recorded case is accounted for.
 
 A case is either matched, or named below with the reason why we depart from the original on purpose; then the test
 shows what we do instead.

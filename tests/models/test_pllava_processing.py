@@ -19,7 +19,7 @@ from hf_videollm import PllavaVideoProcessor, UnsafeURL, UnsupportedMedia, load_
 from hf_videollm.models.configuration_pllava import pllava_pooled_shape
 from hf_videollm.models.media_video import ClipMetadata
 
-# One uint8 level after normalisation: what Pillow releases differ by on some sizes (specification page).
+# One uint8 level after normalisation: what Pillow releases differ by on some sizes (docs/designs/pllava.md#frames).
 ONE_LEVEL = 0.0155
 SMALL = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
 

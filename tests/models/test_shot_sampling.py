@@ -1,4 +1,4 @@
-"""Frames by shots: the allotment of the specification (section 1), shots of real files, and PySceneDetect's door."""
+"""Frames by shots: the allotment of docs/designs/linvt.md#shots, shots of real files, and PySceneDetect's door."""
 
 import sys
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""VideoLLaMA2-AV against tensors of the original code (branch audio_visual, see specs): the tiny Qwen2 model."""
+"""VideoLLaMA2-AV against tensors of the original code (branch audio_visual): the tiny Qwen2 model."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""VideoLLaMA2 against tensors of the original code (DAMO-NLP-SG/VideoLLaMA2, see specs).
+"""VideoLLaMA2 against tensors of the original code (DAMO-NLP-SG/VideoLLaMA2).
 
 Not every run of the connectors was recorded with its output; for the others the rule written out below, in float64
 and checked on the recorded ones, stands in.
@@ -89,7 +89,7 @@ def recorded(goldens: Path) -> Recording:
 
 
 def by_rule(name: str, weights: dict[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
-    """What the specs page says the original computes with one batch of clips `(clips, T, H, W, width)`."""
+    """What docs/designs/videollama2.md says the original makes of one batch of clips `(clips, T, H, W, width)`."""
     weights = {key: tensor.double() for key, tensor in weights.items()}
     volume = features.double().permute(0, 4, 1, 2, 3)
 

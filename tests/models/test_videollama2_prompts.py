@@ -60,7 +60,7 @@ def tiny_processor(**options: Any) -> VideoLlama2Processor:
 @pytest.mark.parametrize(
     ("connector", "grid", "counts"),
     [
-        # 8 and 16 frames, as measured with the original (specification page).
+        # 8 and 16 frames, as measured with the original (docs/designs/videollama2.md#types-of-connector).
         ("stc_connector", 24, [845, 1521]),
         ("stc_connector", 27, [980, 1764]),
         ("stc_connector_v35", 24, [576, 1152]),

@@ -49,7 +49,7 @@ LLAMA_CONFIG: dict[str, Any] = {
 
 
 def visual_shapes(visual: dict[str, Any] = VISUAL) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the vision module, from the table of the specification."""
+    """Names and shapes of the vision module, from the table of docs/designs/ftfv.md#vision-tower."""
     width, inner = visual["width"], int(visual["width"] * visual["mlp_ratio"])
     wide, queries, patch = visual["output_dim"], visual["n_queries"], visual["patch_size"]
     shapes: dict[str, tuple[int, ...]] = {

@@ -106,7 +106,10 @@ def load_language_model(
     """A causal language model with all its weights.
 
     Args:
-        workspace, dtype: see `load_part`.
+        folder: of the checkpoint.
+        config: of the model.
+        workspace: see `load_part`.
+        dtype: see `load_part`.
 
     Raises:
         CheckpointError: see `load_part`.
@@ -118,7 +121,10 @@ def load_tower(folder: Path, config: Any, workspace: Path, dtype: torch.dtype | 
     """A vision tower with all its weights; the text side of a CLIP or SigLIP is skipped.
 
     Args:
-        workspace, dtype: see `load_part`.
+        folder: of the checkpoint.
+        config: of the model.
+        workspace: see `load_part`.
+        dtype: see `load_part`.
 
     Raises:
         CheckpointError: see `load_part`.

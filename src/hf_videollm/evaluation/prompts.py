@@ -122,7 +122,7 @@ def join_pieces(pieces: Sequence[Piece]) -> str:
 def label_spans(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
     """First and last + 1 character of everything that a model is trained to write, in the joined text.
 
-    Example:
+    Examples:
         >>> pieces = conversation_pieces(PromptStyle(), [("What moves?", "A dog.")])
         >>> [join_pieces(pieces)[start:end] for start, end in label_spans(pieces)]
         ['A dog.</s>']

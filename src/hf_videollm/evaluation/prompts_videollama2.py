@@ -54,7 +54,7 @@ def instruction(benchmark: str, question: str = "", options: Sequence[str] = (),
         ValueError: no such benchmark; the nearest one is named. Or options are missing, or there are options or
             subtitles that the benchmark does not ask with.
 
-    Example:
+    Examples:
         >>> instruction("perception_test", "Who left?", ["A man", "A dog", "Nobody"]).splitlines()[:3]
         ['Question: Who left?', 'Options:', '(A) A man']
     """

@@ -1,1 +1,1 @@
-"""The designs. Every file of this folder can travel next to a checkpoint, so it stands alone (DESIGN section 1)."""
+"""The designs. Every file of this folder can travel next to a checkpoint, so it stands alone (docs/architecture.md)."""

@@ -36,7 +36,8 @@ CHATML_BODY = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
-# Mistral's, with the system message at the beginning of the first question. An assumption: see the specification.
+# Mistral's, with the system message at the beginning of the first question. An assumption: see
+# docs/designs/videollama2.md#language-model.
 MISTRAL_BODY = (
     "{{ bos_token }}"
     "{%- set opening = namespace(text='') -%}"

@@ -134,7 +134,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate: of `audio`; `None` says that it is the extractor's. Another rate is resampled in the Fourier
                 domain as in the original, silence included.
             return_tensors: "pt" or "np" (also without).
-            pad_with_silence, audio_window: instead of the extractor's own.
+            pad_with_silence: instead of the extractor's own.
+            audio_window: instead of the extractor's own.
             seed: of the random windows; `None` draws anew at each call.
             kwargs: `padding`, `truncation`, `max_length` and the like, which a processor hands to all modalities, are
                 taken and change nothing: `max_seconds` and `pad_with_silence` rule the length.

@@ -50,7 +50,8 @@ def load_audio(
     Args:
         source: a path, `file://` or allowed http(s) address, data URL, bytes or binary file object.
         sampling_rate: of the result, in Hz.
-        start, end: seconds since the start of the file, the same clock as in `load_video`.
+        start: first second that is heard, counted from the start of the file as in `load_video`.
+        end: second before which the sound ends, on the same clock.
         limits: `max_bytes`, `max_audio_seconds`, `max_decoded_bytes` and `timeout` apply.
         allowed_hosts: see `load_video`.
         on_decode_error: "raise", or "truncate": warn and return the sound that comes before the damage.
@@ -61,8 +62,13 @@ def load_audio(
         `start`, to half a sample; where the sound begins later than the file, the gap is silence.
 
     Raises:
-        NoAudioStream, UnsupportedMedia, CorruptMedia (NaN or infinite samples too), MediaTooLarge, UnsafeURL,
-        MediaNotFound; ValueError for a wrong argument.
+        NoAudioStream: the file has no sound.
+        UnsupportedMedia: the source is no sound that can be decoded.
+        CorruptMedia: the file is damaged, or holds samples of NaN or infinity.
+        MediaTooLarge: a limit is exceeded.
+        UnsafeURL: the address is not allowed.
+        MediaNotFound: there is no such file.
+        ValueError: an argument is wrong.
     """
     sampling_rate = check_sampling_rate(sampling_rate)
     check_interval(start, end, of="file")

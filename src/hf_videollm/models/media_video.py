@@ -112,12 +112,13 @@ def load_video(
         sample_indices_fn: called as `fn(metadata=VideoMetadata)`; returns the wanted frame numbers, in any order and
             with repeats. It goes before `num_frames`.
         num_frames: this many frames, the middle ones of as many equal parts; frames repeat when the clip is shorter.
-        start, end: seconds of the file. Second 0 is the moment at which the file begins: where the earliest of its
-            tracks does, pictures or sound, whatever its own clock says then. Players show it as 0:00, `ffmpeg -ss`
-            counts from it, and so do frame times, `load_audio`, `probe_video` and the processors. The frames that
-            begin from `start` until before `end` (the one on screen where none does) are the clip that `num_frames`
-            divides and that `sample_indices_fn` sees and numbers from 0. A sampler that wants file numbers must be
-            used without them.
+        start: second of the file at which the clip begins. Second 0 is the moment at which the file begins: where the
+            earliest of its tracks does, pictures or sound, whatever its own clock says then. Players show it as 0:00,
+            `ffmpeg -ss` counts from it, and so do frame times, `load_audio`, `probe_video` and the processors. The
+            frames that begin from `start` until before `end` (the one on screen where none does) are the clip that
+            `num_frames` divides and that `sample_indices_fn` sees and numbers from 0. A sampler that wants file numbers
+            must be used without them.
+        end: second before which the clip ends, on the same clock.
         backend: "pyav", "decord", "torchcodec", or "auto" for the first that works here. Frame i is the i-th picture
             that comes out when the file is decoded from its beginning, whatever else is asked for and whichever of
             them reads it. Frames before the first picture, which nothing can decode in a clip that begins between

@@ -134,7 +134,10 @@ class IvaModel(VideoLlmModel):
         """Visual tokens of videos, and what the adapter looks at.
 
         Args:
-            pixel_values_videos, num_video_frames: as in the base.
+            pixel_values_videos: as in the base.
+            num_video_frames: as in the base.
+            output_hidden_states: as in `encode_frames` of the base.
+            output_attentions: as in `encode_frames` of the base.
 
         Returns:
             See `encode_clips`.
@@ -154,7 +157,8 @@ class IvaModel(VideoLlmModel):
         Args:
             clips: `(frames, 3, height, width)` each, normalised.
             with_temporal: give the temporal tokens, too.
-            output_hidden_states, output_attentions: as in `encode_frames` of the base.
+            output_hidden_states: as in `encode_frames` of the base.
+            output_attentions: as in `encode_frames` of the base.
 
         Returns:
             `pooler_output` is a list with one `(num_tokens, text_width)` tensor per clip. `frames`, with an adapter, is
@@ -240,8 +244,8 @@ class IvaModel(VideoLlmModel):
 
         Args:
             outputs: output of `get_video_features`, or a dict modality -> output of `get_<modality>_features`.
-            input_ids, inputs_embeds: the prompts that hold the placeholders of these media; not needed for a batch of
-                one prompt.
+            input_ids: the prompts that hold the placeholders of these media; not needed for a batch of one prompt.
+            inputs_embeds: the embeddings of these prompts, instead of `input_ids`.
 
         Raises:
             ValueError: there are several prompts, and they do not hold the placeholders of the media.

@@ -54,7 +54,7 @@ def loaded_weights(folder: Path) -> Tensors:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-# The official computation, from the specification (sections 1 to 4), on official tensors.
+# The official computation as docs/designs/ftfv.md writes it, on official tensors.
 
 
 def norm(tensors: Tensors, name: str, values: torch.Tensor) -> torch.Tensor:
@@ -218,7 +218,7 @@ def test_pickled_shards_without_vision_keys_need_not_be_there(tmp_path: Path, ll
 
 
 def test_the_names_of_the_released_checkpoint() -> None:
-    """At real sizes: the 594 tensors and 1,935,610,624 values of the table in the specification, each used once."""
+    """At real sizes: the 594 tensors and 1,935,610,624 values of docs/designs/ftfv.md#vision-tower, each used once."""
     config = find_preset("ftfv").config()
     shapes = model_shapes(config, FtfvForConditionalGeneration, Path("config.json"))
     real = {"width": 1664, "layers": 48, "heads": 16, "mlp_ratio": 4.9231, "patch_size": 14, "output_dim": 4096}

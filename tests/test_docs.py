@@ -1,0 +1,119 @@
+"""The documentation is whole: no link leads nowhere, and nothing cites a page that is not in this repository."""
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from pages import REPOSITORY, anchors, dead_links, pages
+
+# What may cite a page; data, lock files and licences do not.
+TEXT = (".py", ".md", ".toml", ".yaml", ".yml", ".cff", ".jinja", ".svg")
+FOLDERS = ("src", "tests", "tools", "docs", "benchmarks", "examples", "model_cards", ".github", ".ci")
+PAGE = re.compile(r"(?<![\w/])docs/[\w/-]+\.(?:md|svg|png)(?:#[\w-]+)?")
+# Pages that this project once had beside its repository, in the words in which they were cited.
+OUTSIDE = re.compile(
+    r"\bshared/\w|\bspecs/\w|\bDESIGN(?:\.md|,? section)|\b[Ss]pecifications?\b|\bsee specs\b|\bspecs page\b"
+    r"|\bspec(?:s|ification) page\b"
+)
+# This file names what it looks for.
+SELF = Path(__file__).resolve()
+
+
+def citing_files() -> list[Path]:
+    """Files of the repository that may cite a page."""
+    found = [path for path in REPOSITORY.iterdir() if path.suffix in TEXT or path.name == "Makefile"]
+    for folder in FOLDERS:
+        found += [path for path in (REPOSITORY / folder).rglob("*") if path.suffix in TEXT and path.is_file()]
+    return sorted(path for path in found if path != SELF and "__pycache__" not in path.parts)
+
+
+def bad_citations(path: Path, root: Path = REPOSITORY) -> list[str]:
+    """Citations in a file of pages outside the repository, and of pages and headings that do not exist."""
+    text = path.read_text(encoding="utf-8")
+    bad = [match[0] for match in OUTSIDE.finditer(text)]
+    for citation in PAGE.findall(text):
+        name, _, anchor = citation.partition("#")
+        page = root / name
+        if not page.is_file() or (anchor and anchor not in anchors(page.read_text(encoding="utf-8"))):
+            bad.append(citation)
+    return bad
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_relative_link_resolves(page: Path) -> None:
+    assert not dead_links(page)
+
+
+def test_a_dead_link_would_be_seen(tmp_path: Path) -> None:
+    """A control: missing files, missing headings; what stands in code is no link."""
+    (tmp_path / "other.md").write_text("# One `two`\n\n## One two\n\n## One two\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Here\n[a](other.md) [b](other.md#one-two) [c](other.md#one-two-2) [d](#here) [e](https://example.org/x)\n"
+        "[f](gone.md) [g](other.md#gone) ![h](gone.png) [i](#gone) `[j](gone.md)`\n```\n[k](gone.md)\n```\n"
+    )
+    assert dead_links(page) == ["gone.md", "other.md#gone", "gone.png", "#gone"]
+
+
+def test_nothing_cites_a_page_outside_the_repository() -> None:
+    bad = {str(path.relative_to(REPOSITORY)): found for path in citing_files() if (found := bad_citations(path))}
+    assert not bad, bad
+
+
+def test_a_bad_citation_would_be_seen(tmp_path: Path) -> None:
+    """A control."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text("# Heading\n")
+    file = tmp_path / "code.py"
+    for text, bad in (
+        ("see docs/page.md", []),
+        ("see docs/page.md#heading", []),
+        ("see docs/page.md#gone", ["docs/page.md#gone"]),
+        ("see docs/gone.md", ["docs/gone.md"]),
+        ("../shared/goldens", ["shared/g"]),
+        ("(DESIGN section 1)", ["DESIGN section"]),
+        ("DESIGN.md says", ["DESIGN.md"]),
+        ("the specification, section 7", ["specification"]),
+        ("`specs/linvt.md`", ["specs/l"]),
+        ("hf-videollm build DESIGN --vision TOWER", []),
+    ):
+        file.write_text(text)
+        assert bad_citations(file, tmp_path) == bad, text
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """mkdocs.yml names every page of docs/ once, and nothing else."""
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    (navigation,) = yaml.safe_load_all(re.search(r"^nav:\n(?:(?:  .*)?\n)+", text, re.MULTILINE)[0])  # type: ignore[index]
+    named = sorted(re.findall(r"[\w/]+\.md", str(navigation)))
+    assert named == sorted(str(page.relative_to(REPOSITORY / "docs")) for page in pages(REPOSITORY / "docs"))
+
+
+@pytest.mark.skipif(find_spec("mkdocs") is None, reason="no mkdocs; make docs installs it")
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Also the reference of the public names, and every link on the site."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert "WARNING" not in result.stderr
+    assert (tmp_path / "site" / "search" / "search_index.json").is_file()
+
+
+@pytest.mark.skipif(find_spec("mkdocs") is None, reason="no mkdocs; make docs installs it")
+def test_a_dead_link_would_stop_the_site(tmp_path: Path) -> None:
+    """A control of the test above, on a copy with one page changed."""
+    for name in ("docs", "tools/docs_site", "src/hf_videollm"):
+        shutil.copytree(
+            REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("assets", "measured", "__pycache__")
+        )
+    shutil.copy(REPOSITORY / "mkdocs.yml", tmp_path)
+    (tmp_path / "docs" / "index.md").write_text("# Start\n\n[gone](gone.md)\n")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode != 0
+    assert "gone.md" in result.stderr
