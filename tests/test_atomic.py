@@ -126,7 +126,7 @@ def test_signals_of_schedulers_leave_nothing_behind(tmp_path: Path, name: str) -
     script = f"""
 import os, signal, sys, time
 from pathlib import Path
-from hf_videollm.cli.commands import commands as cli
+from hf_videollm.cli import commands as cli
 from hf_videollm.atomic import atomic_folder
 
 def work(*_, **__):

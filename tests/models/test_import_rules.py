@@ -23,6 +23,18 @@ REQUIRED = {"huggingface_hub", "numpy", "PIL", "safetensors", "torch", "torchvis
 ALLOWED = REQUIRED | sys.stdlib_module_names
 # How transformers finds relative imports (transformers/dynamic_module_utils.py).
 RELATIVE = re.compile(r"^\s*(?:import\s+\.(\S+)\s*$|from\s+\.(\S+)\s+import)", re.MULTILINE)
+# Names of the files in models/, see models/__init__.py.
+ROLES = (
+    "configuration",
+    "modeling",
+    "processing",
+    "video_processing",
+    "feature_extraction",
+    "chat_template",
+    "pipeline",
+)
+OWNERS = ("video_llm", "media", "linvt", "iva", "pllava", "videollama2")
+OF_ALL = ("errors", "transformers_compat")
 # A part may import itself and what stands lower. `moved` knows the others by their names alone.
 RANKS = {
     "atomic_claim": -3,
@@ -119,6 +131,11 @@ def config_isinstance_problems(source: str) -> list[str]:
     return problems
 
 
+def is_named_by_the_rule(name: str) -> bool:
+    """The rule of names that `models/__init__.py` states."""
+    return name in OF_ALL or re.fullmatch(rf"({'|'.join((*ROLES, *OWNERS))})_[a-z0-9_]+", name) is not None
+
+
 def part_of(file: Path) -> str:
     """`models`, `data`, ..., or the module's name at the top level."""
     relative = file.relative_to(PACKAGE)
@@ -189,6 +206,22 @@ def test_every_file_a_checkpoint_needs_is_reached(design: str) -> None:
     """The imports of the model bring its configuration, the shared base and the pipeline along."""
     needed = {Path(name).name for name in get_relative_import_files(PACKAGE / "models" / f"modeling_{design}.py")}
     assert {f"configuration_{design}.py", "modeling_video_llm.py", "pipeline_video_text_to_text.py"} <= needed
+
+
+@pytest.mark.parametrize("name", [file.stem for file in MODEL_FILES if file.stem != "__init__"])
+def test_names_in_models_follow_one_rule(name: str) -> None:
+    assert is_named_by_the_rule(name)
+
+
+@pytest.mark.parametrize("name", ["video_io", "lora_pllava", "eager_attention", "modeling_", "llava_video", "media"])
+def test_names_against_the_rule_are_found(name: str) -> None:
+    assert not is_named_by_the_rule(name)
+
+
+def test_the_rule_of_names_is_written_in_the_folder() -> None:
+    written = (PACKAGE / "models" / "__init__.py").read_text()
+    assert all(f"`{word}`" in written for word in (*ROLES, *OWNERS))
+    assert all(f"`{name}.py`" in written for name in OF_ALL)
 
 
 def test_models_is_flat() -> None:

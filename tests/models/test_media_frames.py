@@ -14,7 +14,7 @@ from backends import BACKENDS, record_decoded
 from media_corpus import read_numbers, sine, write_sound
 from media_oddities import FILES, HEADLESS, plain_decode, plain_frames, write
 
-from hf_videollm.models import media_backends as video_backends
+from hf_videollm.models import media_backends
 from hf_videollm.models.errors import CorruptMedia, Deadline, MediaLimits, MissingBackend
 from hf_videollm.models.media_pyav import PyAVReader
 from hf_videollm.models.media_source import open_media
@@ -221,8 +221,8 @@ class Stumbling:
 @pytest.mark.parametrize("changes", [0, 1, 2, 100])
 def test_a_recount_never_reaches_the_user(folder: Path, monkeypatch: pytest.MonkeyPatch, changes: int) -> None:
     """PyAV stands in for a decoder that stumbled, and then finds other frames than it had counted, or never agrees."""
-    monkeypatch.setitem(video_backends._PROBES, "torchcodec", lambda: None)
-    monkeypatch.setitem(video_backends._OTHER_READERS, "torchcodec", Stumbling)
+    monkeypatch.setitem(media_backends._PROBES, "torchcodec", lambda: None)
+    monkeypatch.setitem(media_backends._OTHER_READERS, "torchcodec", Stumbling)
     original, left = PyAVReader.frames, [changes]
 
     def recounting(self, indices):

@@ -155,7 +155,7 @@ def test_what_hears_travels_too(tiny_av_checkpoint: str) -> None:
     assert set(config["auto_map"]) == set(hf_videollm.VideoLlama2AVConfig.auto_classes)
     for reference in config["auto_map"].values():
         assert f"{reference.split('.')[0]}.py" in written
-    for name in ("modeling_beats", "configuration_beats", "audio_io", "audio_windows", "regstage_videollama2"):
+    for name in ("modeling_beats", "configuration_beats", "media_audio", "media_audio_windows", "videollama2_regstage"):
         assert f"{name}.py" in written
 
 

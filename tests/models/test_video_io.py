@@ -60,7 +60,7 @@ CLIPS = {
 ALONE = f"""
 import sys
 sys.path.insert(0, {str(Path(hf_videollm.__file__).parent)!r})
-from models.video_io import available_backends, load_video
+from models.media_video import available_backends, load_video
 """
 
 

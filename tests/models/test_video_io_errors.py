@@ -25,7 +25,7 @@ from media_corpus import (
 )
 from PIL import Image
 
-from hf_videollm.models import media_video as video_io
+from hf_videollm.models import media_video
 from hf_videollm.models.errors import MediaWarning
 from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor
 from hf_videollm.models.media_audio_inputs import as_waveform, sound_of_video
@@ -389,8 +389,8 @@ def test_audio_limits_hold_while_decoding(tmp_path: Path) -> None:
 
 
 def test_the_public_names() -> None:
-    for name in video_io.__all__:
-        assert hasattr(video_io, name)
+    for name in media_video.__all__:
+        assert hasattr(media_video, name)
     for kind in (CorruptMedia, MediaNotFound, MediaTooLarge, NoVideoStream, UnsafeURL, UnsupportedMedia):
         assert issubclass(kind, MediaError)
         assert issubclass(kind, ValueError)

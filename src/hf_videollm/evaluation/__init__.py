@@ -1,0 +1,1 @@
+"""Prompts of the papers' benchmarks, and the reading of answers."""

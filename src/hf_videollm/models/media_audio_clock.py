@@ -1,4 +1,4 @@
-"""Sound on the clock of its file, the same as that of the pictures (`file_clock`)."""
+"""Sound on the clock of its file, the same as that of the pictures (`media_clock`)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SoundClock:
     pause, where it steps back sound is there twice, unless the clock may be set anew.
 
     Args:
-        resets: see `file_clock.may_reset`.
+        resets: see `media_clock.may_reset`.
     """
 
     def __init__(self, resets: bool) -> None:

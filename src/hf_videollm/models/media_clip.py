@@ -17,7 +17,7 @@ class Clip:
     """What is known of a video stream.
 
     Args:
-        timestamps: float64 (T,), seconds of the file (`file_clock`), ascending; entry i is when frame i is shown.
+        timestamps: float64 (T,), seconds of the file (`media_clock`), ascending; entry i is when frame i is shown.
         duration: seconds from the first frame to the end of the last one.
         fps: frames per second; the mean where the rate varies; None where one frame tells nothing.
         width, height: of a frame as shown, after rotation.

@@ -290,7 +290,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
             images: as the image-LLM's processor takes them.
             text: a prompt or a list of prompts, with the image-LLM's placeholder for each image and `video_token` for
                 each video.
-            videos: videos of all prompts in their order; see `video_io.load_video` for what a video may be.
+            videos: videos of all prompts in their order; see `media_video.load_video` for what a video may be.
             audio: left out with a warning, as none of the image-LLMs hears.
             questions: what is asked of the videos: one string for each prompt, `None` where nothing is. Prompts do not
                 tell: with videos and without questions LinVT reads the videos for no question in particular, which is

@@ -102,7 +102,7 @@ class PllavaProcessor(VideoLlmProcessor):
         Args:
             images: images of all prompts in their order.
             text: a prompt or a list of prompts, with `<image>` and `<video>` where the media belong.
-            videos: videos of all prompts in their order, as anything `video_io.load_video` reads.
+            videos: videos of all prompts in their order, as anything `media_video.load_video` reads.
             kwargs: options of the tokenizer and of the image and video processors, e.g. `num_frames`, `start`, `end`,
                 `padding`, `return_tensors`.
 

@@ -74,7 +74,7 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
         """Frames of each video, their times, and what is known of it.
 
         Args:
-            videos: one video or a (nested) list of them; see `video_io.load_video` for what a video may be.
+            videos: one video or a (nested) list of them; see `media_video.load_video` for what a video may be.
             video_metadata: what is known of frames without a file, one entry per video.
             frame_times: see `LinVTVideoProcessorKwargs`.
             video_options: see `VideoLlmVideoProcessorKwargs`.

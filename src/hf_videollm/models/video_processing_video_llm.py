@@ -45,7 +45,7 @@ class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[c
 
     start (`float`): beginning of the clip, in seconds of the file as in `load_video`.
     end (`float`): end of the clip, likewise.
-    video_backend (`str`): decoder, one of `video_io.available_backends()` or `"auto"`.
+    video_backend (`str`): decoder, one of `media_video.available_backends()` or `"auto"`.
     allowed_hosts (`list[str]`): hosts that http(s) videos may come from; none by default. One may be a string.
     on_decode_error (`str`): `"raise"`, or `"truncate"` to use the frames before the damage.
     max_frames (`int`): refuse to return more frames than this.
@@ -254,7 +254,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         """Decode, sample, resize, crop and normalise.
 
         Args:
-            videos: one video or a (nested) list of them; see `video_io.load_video` for what a video may be.
+            videos: one video or a (nested) list of them; see `media_video.load_video` for what a video may be.
 
         Returns:
             `pixel_values_videos` `(num_videos, max_frames, 3, height, width)` float32, `num_video_frames`
@@ -333,7 +333,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         """Frames `(num_frames, channels, height, width)` of one video; all of them with `do_sample_frames=False`.
 
         Args:
-            source: anything `video_io.load_video` reads, or an array of frames.
+            source: anything `media_video.load_video` reads, or an array of frames.
             metadata: what is known of frames without a file (frame rate); files tell it themselves.
         """
         sampler = self._sampler(metadata, **kwargs)

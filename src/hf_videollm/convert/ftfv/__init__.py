@@ -1,0 +1,1 @@
+"""FTFV from a Qwen-VL vision tower and a Llama."""

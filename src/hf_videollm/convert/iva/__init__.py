@@ -1,0 +1,1 @@
+"""IVA from a vision tower and a Llama."""

@@ -1,0 +1,1 @@
+"""PLLaVA's official checkpoints."""

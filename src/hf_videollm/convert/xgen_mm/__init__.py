@@ -1,0 +1,1 @@
+"""XGen-MM, an image-LLM that LinVT can be put on."""

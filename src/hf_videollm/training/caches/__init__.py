@@ -1,0 +1,1 @@
+"""Decoded frames, sounds and features of a frozen tower, kept on disk between epochs."""
