@@ -43,9 +43,9 @@ from .linvt_training import LinVTTrainingMixin
 from .media_blank import reach
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
-from .outputs_video_llm import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .transformers_compat import CACHE_NAME, cache_argument, cache_of, forward_cache, name_cache
 from .video_llm_head import HeadlessMixin, LanguageHeadMixin
+from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .video_llm_quantization import modules_beside
 from .video_llm_trust import trust_of
 

@@ -17,7 +17,6 @@ from transformers.utils import can_return_tuple
 
 from .configuration_video_llm import VideoLlmConfig
 from .media_blank import blank_frames, must_run, reach
-from .outputs_video_llm import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .transformers_compat import (
     CACHE_NAME,
     CACHE_NAMES,
@@ -29,6 +28,7 @@ from .video_llm_checkpoint import CheckpointMixin
 from .video_llm_generation import MediaGenerationMixin
 from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_lora import lora_config
+from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .video_llm_placeholders import PlaceholderMixin
 from .video_llm_quantization import QuantizationMixin
 from .video_llm_trust import trust_of

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from .outputs_video_llm import ENCODER_FIELDS, VideoLlmCausalLMOutputWithPast
 from .transformers_compat import CACHE_NAME, cache_of
+from .video_llm_outputs import ENCODER_FIELDS, VideoLlmCausalLMOutputWithPast
 
 # Model type -> the field with the number, as read in the forward of each family in transformers. The same name does not
 # say the same: HyperCLOVA X multiplies by the field that Granite divides by, and LLaVA never looks at Gemma's.
