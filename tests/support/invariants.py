@@ -301,6 +301,18 @@ def check_gradients(case: DesignCase) -> None:
     assert unreachable == frozen, "frozen: exactly the parameters that no loss can reach"
 
 
+def check_float64(case: DesignCase) -> None:
+    """No step refuses float64, in inference or in training, and the logits are those of float32."""
+    model, batch = case.make_model(), case.make_batch(MIXED)
+    expected = logits_of(model, batch)
+    model.double()
+    found = logits_of(model, batch)
+    assert found.dtype == torch.float64
+    assert_same(found, expected, "float64")
+    assert_moved(logits_of(model, collate(with_other_media(case.make_rows(MIXED)))), found, case, "other media")
+    assert {gradient.dtype for gradient in gradients(model, batch).values() if gradient is not None} == {torch.float64}
+
+
 def check_gradient_checkpointing(case: DesignCase, use_reentrant: bool) -> None:
     """Recomputing activations in the backward pass gives the gradients of storing them."""
     model, batch = case.make_model(), case.make_batch(MIXED)
