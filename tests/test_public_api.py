@@ -14,6 +14,7 @@ PUBLIC_NAMES = [
     "BeatsModel",
     "CheckpointError",
     "CorruptMedia",
+    "Design",
     "FtfvConfig",
     "FtfvForConditionalGeneration",
     "FtfvModel",
@@ -68,6 +69,7 @@ PUBLIC_NAMES = [
     "load_audio",
     "load_pipeline",
     "load_video",
+    "register_design",
     "save_checkpoint",
 ]
 

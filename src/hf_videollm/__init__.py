@@ -1,65 +1,128 @@
 """Video-language models as native transformers classes.
 
-Importing the package registers every design with the Auto classes and the task `"video-text-to-text"`.
+Importing the package registers every design with the Auto classes, and the task `"video-text-to-text"`, no later than
+transformers is imported. The import itself is quick: public names are imported when they are first asked for, because
+most of them need torch and transformers.
 """
 
-from .models.configuration_beats import BeatsConfig
-from .models.configuration_ftfv import FtfvConfig
-from .models.configuration_iva import IvaConfig
-from .models.configuration_linvt import LinVTConfig, LinVTModuleConfig
-from .models.configuration_pllava import PllavaConfig
-from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
-from .models.configuration_videollama2 import VideoLlama2Config
-from .models.configuration_videollama2_av import VideoLlama2AVConfig
-from .models.configuration_xgen_mm import XgenMMConfig
-from .models.errors import (
-    CheckpointError,
-    CorruptMedia,
-    MediaError,
-    MediaNotFound,
-    MediaTooLarge,
-    MediaWarning,
-    MissingBackend,
-    NoAudioStream,
-    NoVideoStream,
-    UnsafeURL,
-    UnsupportedMedia,
-)
-from .models.feature_extraction_beats import BeatsFeatureExtractor
-from .models.linvt_module import LinVTModule
-from .models.media_video import MediaLimits, load_audio, load_video
-from .models.modeling_beats import BeatsModel
-from .models.modeling_ftfv import FtfvForConditionalGeneration, FtfvModel
-from .models.modeling_iva import IvaForConditionalGeneration, IvaModel
-from .models.modeling_linvt import LinVTForCausalLM, LinVTModel
-from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
-from .models.modeling_qwen_vl_vision import QwenVLVisionModel
-from .models.modeling_videollama2 import VideoLlama2ForCausalLM, VideoLlama2Model
-from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama2AVModel
-from .models.modeling_xgen_mm import XgenMMForConditionalGeneration, XgenMMModel
-from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
-from .models.processing_ftfv import FtfvProcessor
-from .models.processing_iva import IvaProcessor
-from .models.processing_linvt import LinVTProcessor
-from .models.processing_pllava import PllavaProcessor
-from .models.processing_videollama2 import VideoLlama2Processor
-from .models.processing_videollama2_av import VideoLlama2AVProcessor
-from .models.processing_xgen_mm import XgenMMProcessor
-from .models.video_processing_ftfv import FtfvVideoProcessor
-from .models.video_processing_iva import IvaVideoProcessor
-from .models.video_processing_linvt import LinVTVideoProcessor
-from .models.video_processing_pllava import PllavaVideoProcessor
-from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
+import importlib
+import importlib.util
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+from .designs import DESIGNS, ENCODERS, Design
 from .moved import keep_old_names
-from .registration import register_all
+from .registration import register_design, register_with_transformers
 from .version import __version__
 
-keep_old_names()
-register_all()
+# For type checkers, and for readers: what `__getattr__` below imports.
+if TYPE_CHECKING:
+    from .build import build_checkpoint
+    from .hub.checkpoint import save_checkpoint
+    from .inference import load_pipeline
+    from .known_models import default_checkpoint
+    from .models.configuration_beats import BeatsConfig
+    from .models.configuration_ftfv import FtfvConfig
+    from .models.configuration_iva import IvaConfig
+    from .models.configuration_linvt import LinVTConfig, LinVTModuleConfig
+    from .models.configuration_pllava import PllavaConfig
+    from .models.configuration_qwen_vl_vision import QwenVLVisionConfig
+    from .models.configuration_videollama2 import VideoLlama2Config
+    from .models.configuration_videollama2_av import VideoLlama2AVConfig
+    from .models.configuration_xgen_mm import XgenMMConfig
+    from .models.errors import (
+        CheckpointError,
+        CorruptMedia,
+        MediaError,
+        MediaNotFound,
+        MediaTooLarge,
+        MediaWarning,
+        MissingBackend,
+        NoAudioStream,
+        NoVideoStream,
+        UnsafeURL,
+        UnsupportedMedia,
+    )
+    from .models.feature_extraction_beats import BeatsFeatureExtractor
+    from .models.linvt_module import LinVTModule
+    from .models.media_video import MediaLimits, load_audio, load_video
+    from .models.modeling_beats import BeatsModel
+    from .models.modeling_ftfv import FtfvForConditionalGeneration, FtfvModel
+    from .models.modeling_iva import IvaForConditionalGeneration, IvaModel
+    from .models.modeling_linvt import LinVTForCausalLM, LinVTModel
+    from .models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
+    from .models.modeling_qwen_vl_vision import QwenVLVisionModel
+    from .models.modeling_videollama2 import VideoLlama2ForCausalLM, VideoLlama2Model
+    from .models.modeling_videollama2_av import VideoLlama2AVForCausalLM, VideoLlama2AVModel
+    from .models.modeling_xgen_mm import XgenMMForConditionalGeneration, XgenMMModel
+    from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
+    from .models.processing_ftfv import FtfvProcessor
+    from .models.processing_iva import IvaProcessor
+    from .models.processing_linvt import LinVTProcessor
+    from .models.processing_pllava import PllavaProcessor
+    from .models.processing_videollama2 import VideoLlama2Processor
+    from .models.processing_videollama2_av import VideoLlama2AVProcessor
+    from .models.processing_xgen_mm import XgenMMProcessor
+    from .models.video_processing_ftfv import FtfvVideoProcessor
+    from .models.video_processing_iva import IvaVideoProcessor
+    from .models.video_processing_linvt import LinVTVideoProcessor
+    from .models.video_processing_pllava import PllavaVideoProcessor
+    from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
 
-from .build import build_checkpoint  # noqa: E402
-from .hub.checkpoint import default_checkpoint, save_checkpoint  # noqa: E402
-from .inference import load_pipeline  # noqa: E402
+keep_old_names()
+register_with_transformers()
+
+# Public names that are in no row of the table of designs -> module.
+_MODULES = {
+    "CheckpointError": "models.errors",
+    "CorruptMedia": "models.errors",
+    "LinVTModule": "models.linvt_module",
+    "LinVTModuleConfig": "models.configuration_linvt",
+    "MediaError": "models.errors",
+    "MediaLimits": "models.media_video",
+    "MediaNotFound": "models.errors",
+    "MediaTooLarge": "models.errors",
+    "MediaWarning": "models.errors",
+    "MissingBackend": "models.errors",
+    "NoAudioStream": "models.errors",
+    "NoVideoStream": "models.errors",
+    "UnsafeURL": "models.errors",
+    "UnsupportedMedia": "models.errors",
+    "VideoTextToTextPipeline": "models.pipeline_video_text_to_text",
+    "build_checkpoint": "build",
+    "default_checkpoint": "known_models",
+    "load_audio": "models.media_video",
+    "load_pipeline": "inference",
+    "load_video": "models.media_video",
+    "save_checkpoint": "hub.checkpoint",
+}
+
+
+def _reference(name: str) -> str | None:
+    """Where a public name is, as `"package.module:name"`."""
+    if name in _MODULES:
+        return f"{__name__}.{_MODULES[name]}:{name}"
+    rows = (*DESIGNS.values(), *ENCODERS.values())
+    return next((found for row in rows if (found := row.classes().get(name)) is not None), None)
+
+
+# Hidden from type checkers: a module that answers to every name would hide misspelt ones.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name, or a module of the package, when it is first asked for."""
+        if name in __all__ and (reference := _reference(name)) is not None:
+            value = resolve_name(reference)
+            globals()[name] = value
+            return value
+        if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "BeatsConfig",
@@ -67,6 +130,7 @@ __all__ = [
     "BeatsModel",
     "CheckpointError",
     "CorruptMedia",
+    "Design",
     "FtfvConfig",
     "FtfvForConditionalGeneration",
     "FtfvModel",
@@ -121,5 +185,6 @@ __all__ = [
     "load_audio",
     "load_pipeline",
     "load_video",
+    "register_design",
     "save_checkpoint",
 ]

@@ -11,3 +11,7 @@ The name of a file says what it is:
 
 docs/architecture.md tells why.
 """
+
+# The designs are registered at the end of this import (see `registration.py`). It comes before any file of this folder
+# is read: registering one half-way through its import would fail.
+import transformers  # noqa: F401

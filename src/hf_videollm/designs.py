@@ -1,0 +1,193 @@
+"""The table of designs: one row for each. Everything that lists designs reads it; reading it imports no torch.
+
+Classes and functions are written as references, `"package.module:name"`, and imported when they are asked for.
+"""
+
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+# Everything of ours is below this name.
+_MODELS = "hf_videollm.models"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """One design: what transformers' Auto classes, the converters, the counts and the help texts have to know of it.
+
+    Every attribute that names a class or a function is a reference, `"package.module:name"`; `load` imports it.
+
+    Attributes:
+        name: the `model_type` of its configuration.
+        config: configuration class.
+        model: class without a head.
+        generating_model: class with a head.
+        processor: processor class.
+        video_processor: video processor class; `None` for an image-LLM, which reads no videos.
+        feature_extractor: feature extractor class of a design that takes sound.
+        title: how its paper calls it.
+        paper: identifier at arXiv.
+    """
+
+    name: str
+    config: str
+    model: str
+    generating_model: str
+    processor: str
+    video_processor: str | None = None
+    feature_extractor: str | None = None
+    title: str
+    paper: str
+
+    def load(self, attribute: str) -> Any:
+        """Import what an attribute refers to; `None` where the design has no such part.
+
+        Args:
+            attribute: name of an attribute that holds a reference, such as `"config"`.
+
+        Raises:
+            ImportError: the module cannot be imported.
+            AttributeError: the module has no such name.
+        """
+        reference = getattr(self, attribute)
+        return None if reference is None else resolve_name(reference)
+
+    def classes(self) -> dict[str, str]:
+        """Name of each class of the design -> reference."""
+        parts = (
+            self.config,
+            self.model,
+            self.generating_model,
+            self.processor,
+            self.video_processor,
+            self.feature_extractor,
+        )
+        return {reference.split(":")[1]: reference for reference in parts if reference is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """An encoder that is part of a design and that the Auto classes know on its own, too.
+
+    Attributes:
+        name: the `model_type` of its configuration.
+        config: configuration class, as a reference.
+        model: model class, as a reference.
+        feature_extractor: feature extractor class of an encoder of sound, as a reference.
+    """
+
+    name: str
+    config: str
+    model: str
+    feature_extractor: str | None = None
+
+    def classes(self) -> dict[str, str]:
+        """Name of each class of the encoder -> reference."""
+        parts = (self.config, self.model, self.feature_extractor)
+        return {reference.split(":")[1]: reference for reference in parts if reference is not None}
+
+
+_ROWS = (
+    Design(
+        name="pllava",
+        config=f"{_MODELS}.configuration_pllava:PllavaConfig",
+        model=f"{_MODELS}.modeling_pllava:PllavaModel",
+        generating_model=f"{_MODELS}.modeling_pllava:PllavaForConditionalGeneration",
+        processor=f"{_MODELS}.processing_pllava:PllavaProcessor",
+        video_processor=f"{_MODELS}.video_processing_pllava:PllavaVideoProcessor",
+        title="PLLaVA",
+        paper="2404.16994",
+    ),
+    Design(
+        name="videollama2",
+        config=f"{_MODELS}.configuration_videollama2:VideoLlama2Config",
+        model=f"{_MODELS}.modeling_videollama2:VideoLlama2Model",
+        generating_model=f"{_MODELS}.modeling_videollama2:VideoLlama2ForCausalLM",
+        processor=f"{_MODELS}.processing_videollama2:VideoLlama2Processor",
+        video_processor=f"{_MODELS}.video_processing_videollama2:VideoLlama2VideoProcessor",
+        title="VideoLLaMA2",
+        paper="2406.07476",
+    ),
+    Design(
+        name="videollama2_av",
+        config=f"{_MODELS}.configuration_videollama2_av:VideoLlama2AVConfig",
+        model=f"{_MODELS}.modeling_videollama2_av:VideoLlama2AVModel",
+        generating_model=f"{_MODELS}.modeling_videollama2_av:VideoLlama2AVForCausalLM",
+        processor=f"{_MODELS}.processing_videollama2_av:VideoLlama2AVProcessor",
+        video_processor=f"{_MODELS}.video_processing_videollama2:VideoLlama2VideoProcessor",
+        feature_extractor=f"{_MODELS}.feature_extraction_beats:BeatsFeatureExtractor",
+        title="VideoLLaMA2-AV",
+        paper="2406.07476",
+    ),
+    Design(
+        name="ftfv",
+        config=f"{_MODELS}.configuration_ftfv:FtfvConfig",
+        model=f"{_MODELS}.modeling_ftfv:FtfvModel",
+        generating_model=f"{_MODELS}.modeling_ftfv:FtfvForConditionalGeneration",
+        processor=f"{_MODELS}.processing_ftfv:FtfvProcessor",
+        video_processor=f"{_MODELS}.video_processing_ftfv:FtfvVideoProcessor",
+        title="FTFV",
+        paper="2406.08024",
+    ),
+    Design(
+        name="iva",
+        config=f"{_MODELS}.configuration_iva:IvaConfig",
+        model=f"{_MODELS}.modeling_iva:IvaModel",
+        generating_model=f"{_MODELS}.modeling_iva:IvaForConditionalGeneration",
+        processor=f"{_MODELS}.processing_iva:IvaProcessor",
+        video_processor=f"{_MODELS}.video_processing_iva:IvaVideoProcessor",
+        title="IVA",
+        paper="2402.13546",
+    ),
+    # An image-LLM that transformers does not have, for LinVT to stand behind.
+    Design(
+        name="xgen_mm",
+        config=f"{_MODELS}.configuration_xgen_mm:XgenMMConfig",
+        model=f"{_MODELS}.modeling_xgen_mm:XgenMMModel",
+        generating_model=f"{_MODELS}.modeling_xgen_mm:XgenMMForConditionalGeneration",
+        processor=f"{_MODELS}.processing_xgen_mm:XgenMMProcessor",
+        title="XGen-MM",
+        paper="2408.08872",
+    ),
+    Design(
+        name="linvt",
+        config=f"{_MODELS}.configuration_linvt:LinVTConfig",
+        model=f"{_MODELS}.modeling_linvt:LinVTModel",
+        generating_model=f"{_MODELS}.modeling_linvt:LinVTForCausalLM",
+        processor=f"{_MODELS}.processing_linvt:LinVTProcessor",
+        video_processor=f"{_MODELS}.video_processing_linvt:LinVTVideoProcessor",
+        title="LinVT",
+        paper="2412.05185",
+    ),
+)
+
+# name -> row.
+DESIGNS: dict[str, Design] = {design.name: design for design in _ROWS}
+ENCODERS: dict[str, Encoder] = {
+    "beats": Encoder(
+        name="beats",
+        config=f"{_MODELS}.configuration_beats:BeatsConfig",
+        model=f"{_MODELS}.modeling_beats:BeatsModel",
+        feature_extractor=f"{_MODELS}.feature_extraction_beats:BeatsFeatureExtractor",
+    ),
+    "qwen_vl_vision": Encoder(
+        name="qwen_vl_vision",
+        config=f"{_MODELS}.configuration_qwen_vl_vision:QwenVLVisionConfig",
+        model=f"{_MODELS}.modeling_qwen_vl_vision:QwenVLVisionModel",
+    ),
+}
+
+
+def add(design: Design) -> None:
+    """Add a row to the table; the same row may be added again.
+
+    Raises:
+        ValueError: another design has this name.
+    """
+    known = DESIGNS.get(design.name)
+    if known is not None and known != design:
+        raise ValueError(f"There is a design {design.name!r} already ({known.config}): choose another model_type.")
+    DESIGNS[design.name] = design
+
+
+__all__ = ["DESIGNS", "ENCODERS", "Design", "Encoder", "add"]
