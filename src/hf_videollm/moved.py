@@ -157,3 +157,11 @@ def keep_old_names() -> None:
     """Let the old names of this package be imported; calling it again changes nothing."""
     if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
         sys.meta_path.append(OldNames(__package__ or "hf_videollm", MOVED))
+
+
+def run_as_command(*command: str) -> None:
+    """What `python -m MODULE` does for modules whose command line became `hf-videollm COMMAND`: the same work.
+
+    The command line imports those modules, so they know it by its name alone.
+    """
+    importlib.import_module(f"{__package__}.cli.commands").run_old_module(command)

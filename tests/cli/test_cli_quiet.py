@@ -40,7 +40,7 @@ COMMANDS = {
 def run(arguments: tuple[str, ...], folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, *flags, "-m", "hf_videollm.cli.commands", *arguments],
+        [sys.executable, *flags, "-m", "hf_videollm.cli", *arguments],
         capture_output=True,
         text=True,
         cwd=folder,

@@ -9,19 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from peft import PeftModel
 from PIL import Image
 from tiny_iva_checkpoint import IMAGE, QUERIES, QUERY, QUERY_TOKEN, make_config, make_model, make_processor
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback, pipeline
-from typer.testing import CliRunner
 
 import hf_videollm
 from hf_videollm import CheckpointError, VideoTextToTextPipeline, save_checkpoint
 from hf_videollm.costs.presets import IVA_VARIANTS
 from hf_videollm.data.records import VideoQARecord, make_record, write_jsonl
 from hf_videollm.models.processing_iva import processor_options
-from hf_videollm.training import sft
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.loading import load_for_training
 from hf_videollm.training.sft import Recipe, RecipeError, freeze_all_but, load_recipe, make_trainer, split_rounds
@@ -310,24 +307,22 @@ def test_a_recipe_gives_the_model_its_adapter(stage1: str, records: str, tmp_pat
     assert torch.equal(model.model.adapter.output.weight, merged.model.adapter.output.weight)
 
 
-def test_options_of_the_model_on_the_command_line(stage1: str, records: str) -> None:
-    app = typer.Typer()
-    app.command()(sft._main)
-    base = ["iva_instruct", "--model", stage1, "--records", records, "--dry-run"]
+def test_options_of_the_model_on_the_command_line(stage1: str, records: str, cli: Callable[..., Any]) -> None:
+    base = ["train", "iva_instruct", "--model", stage1, "--records", records, "--dry-run"]
     # The recipe asks for 8, which is too many for two layers; the command line counts.
-    shown = CliRunner().invoke(app, [*base, "--model-option", "num_insertions=2"])
-    assert shown.exit_code == 0
-    assert f"{QUERY_TOKEN}*{QUERIES} " in shown.stdout
-    shown = CliRunner().invoke(app, [*base, "--model-option", "num_insertions=0"])
-    assert shown.exit_code == 0
-    assert QUERY_TOKEN not in shown.stdout
+    code, shown, _ = cli(*base, "--model-option", "num_insertions=2")
+    assert code == 0
+    assert f"{QUERY_TOKEN}*{QUERIES} " in shown
+    code, shown, _ = cli(*base, "--model-option", "num_insertions=0")
+    assert code == 0
+    assert QUERY_TOKEN not in shown
     for options, words in (
         ([], "num_insertions is 8, but the language model has 2 layers"),
         (["--model-option", "num_insertions"], "--model-option must be NAME=VALUE"),
     ):
-        refused = CliRunner().invoke(app, [*base, *options])
-        assert refused.exit_code == 2
-        assert words in refused.stderr
+        code, _, error = cli(*base, *options)
+        assert code == 2
+        assert words in error
 
 
 def test_options_add_parts_and_nothing_else(stage1: str, tiny_iva_checkpoint: str) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +16,10 @@ from rich.table import Table
 from ..known_models import DEFAULT_CHECKPOINT, bundled_checkpoints, find_model
 from .build import build
 from .convert import convert_app
+from .data import data_app
 from .output import AsJson, HintingGroup, console, errors, print_json, print_report
 from .quiet import quiet_libraries
+from .train import train
 
 app = typer.Typer(
     name="hf-videollm",
@@ -29,7 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(convert_app, name="convert")
+app.add_typer(data_app, name="data")
 app.command()(build)
+app.command()(train)
 
 # Newer typer carries its own click, so its exceptions are found through typer.
 _ABORTS = (typer.Abort,)
@@ -461,7 +465,15 @@ def _size(num_bytes: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; bad input ends with exit code 2 and one line, without a traceback unless `--debug`."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _run(list(sys.argv[1:] if arguments is None else arguments), "error")
+
+
+def run_old_module(command: Sequence[str]) -> None:
+    """A command by the name of the module that once held it; its errors begin as they did."""
+    _run([*command, *sys.argv[1:]], "Error")
+
+
+def _run(arguments: list[str], label: str) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -475,7 +487,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        _report(error, arguments)
+        _report(error, arguments, label)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -502,18 +514,18 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _report(error: Exception, arguments: list[str]) -> None:
+def _report(error: Exception, arguments: list[str], label: str) -> None:
     """One line on stderr; 2 for what the user can mend, 1 for what looks like our fault."""
     if hasattr(error, "format_message"):  # a usage error of click, whichever copy of click raised it
         command = getattr(getattr(error, "ctx", None), "command_path", None) or "hf-videollm"
-        print(f"error: {error.format_message()} ({command} --help tells more)", file=sys.stderr)
+        print(f"{label}: {error.format_message()} ({command} --help tells more)", file=sys.stderr)
         sys.exit(BAD_INPUT)
     message = " ".join(str(error).split()) or type(error).__name__
     # What is said of a config.json, or of --set, speaks of its fields, not of options.
     if "config.json" not in message and "--set" not in message:
         message = _in_words_of_options(message, arguments)
     if isinstance(error, ValueError | OSError | ImportError | TypeError):
-        print(f"error: {message}", file=sys.stderr)
+        print(f"{label}: {message}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     print(f"internal error: {type(error).__name__}: {message} (run again with --debug and report it)", file=sys.stderr)
     sys.exit(1)

@@ -1,24 +1,23 @@
 """Synthetic video question answering: real MP4 files whose answers are known.
 
-    python -m hf_videollm.synthetic.clips clips/ --num-videos 200
-    python -m hf_videollm.synthetic.clips held_out/ --split test --num-videos 100 --sound
+    hf-videollm data clips clips/ --num-videos 200
+    hf-videollm data clips held_out/ --split test --num-videos 100 --sound
 
 What a scene is stands in `synthetic_scene`, how it is drawn in `synthetic_render`; this file writes data sets.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.progress import track
 
 from ..data.records import VideoQARecord, make_record, write_jsonl
+from ..moved import run_as_command
 from .render import render_audio, render_scene, write_clip, write_scene_mp4
 from .scene import (
     COLOURS,
@@ -207,57 +206,5 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
         os.replace(temporary, path)
 
 
-def _main(
-    folder: Annotated[Path, typer.Argument(help="Folder to write; an interrupted run is continued.")],
-    num_videos: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 100,
-    split: Annotated[str, typer.Option(help="train, validation or test: disjoint ranges of seeds.")] = "train",
-    offset: Annotated[int, typer.Option(min=0, help="Skip this many seeds of the split.")] = 0,
-    kind: Annotated[str | None, typer.Option(help="Only motion, order, count or entry scenes.")] = None,
-    size: Annotated[int, typer.Option(help="Side of the square frames in pixels (even).")] = DEFAULT_SIZE,
-    audio: Annotated[bool, typer.Option(help="Write the sound track.")] = True,
-    sound: Annotated[bool, typer.Option(help="Ask about the beeps too.")] = False,
-    details: Annotated[bool, typer.Option(help="Ask for single properties too, for training.")] = False,
-    entries: Annotated[
-        bool, typer.Option(help="Three clips in ten: a shape appears before or after a beep (entry scenes).")
-    ] = False,
-) -> None:
-    """Write synthetic clips (MP4, H.264 and AAC) with questions whose answers are known.
-
-    Examples:
-
-      python -m hf_videollm.synthetic.clips clips/ --num-videos 200
-
-      python -m hf_videollm.synthetic.clips held_out/ --split test --num-videos 100 --sound --entries
-    """
-    if split not in SPLIT_SEEDS:
-        raise typer.BadParameter(f"{split!r} is not one of {', '.join(SPLIT_SEEDS)}.", param_hint="--split")
-    chosen: SceneKind | None = next((known for known in KINDS if known == kind), None)
-    if kind is not None and chosen is None:
-        raise typer.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}.", param_hint="--kind")
-    with _usage_errors():
-        records = generate_dataset(
-            folder,
-            num_videos,
-            seed=SPLIT_SEEDS[split].start + offset,
-            kind=chosen,
-            size=size,
-            with_audio=audio,
-            sound_questions=sound,
-            details=details,
-            entries=entries,
-        )
-    typer.echo(f"{num_videos} clips, questions in {records}")
-
-
-@contextlib.contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Report wrong arguments and unwritable folders in one line with exit code 2."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
-
-
 if __name__ == "__main__":
-    typer.run(_main)
+    run_as_command("data", "clips")

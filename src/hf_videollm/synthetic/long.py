@@ -1,7 +1,7 @@
 """Long synthetic videos: one frame per second, one or two minutes, and short events full of small details.
 
-    python -m hf_videollm.synthetic.long long/ --num-videos 200
-    python -m hf_videollm.synthetic.long held_out/ --split test --num-videos 50
+    hf-videollm data long long/ --num-videos 200
+    hf-videollm data long held_out/ --split test --num-videos 50
 
 A video is a row of shots. In most of them a few small shapes stand on dark grey. In an event, which lasts two or three
 seconds, the backdrop has a colour that it has but once in the video, and four small shapes stand on it, of four
@@ -23,19 +23,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import typer
 from rich.progress import track
 
 from ..data.records import VideoQARecord, make_record, write_jsonl
+from ..moved import run_as_command
 from .clips import RECORDS_NAME, claim_folder
 from .render import draw_sprite, empty_frames, to_bytes, write_clip
 from .scene import (
     COLOURS,
     DEFAULT_SIZE,
+    LONG_FRAMES,
     QA,
     SHAPES,
     SPLIT_SEEDS,
@@ -68,9 +69,7 @@ _T = TypeVar("_T")
 # Raised whenever the same seed would give another video or question.
 GENERATOR_VERSION = 1
 
-# Frames, and as there is one a second, seconds: from shortest to longest.
-LONG_FRAMES = (60, 120)
-# The same with less between the events, to learn from first.
+# Lengths as in LONG_FRAMES, with less between the events, to learn from first.
 SHORT_FRAMES = (8, 16)
 STILL_FRAMES = (1, 1)
 EVENT_FRAMES = (2, 3)
@@ -362,27 +361,5 @@ def _shot(rng: random.Random, first: int, length: int, backdrop: str | None, num
     return Shot(first, length, backdrop, (red, green, blue), tuple(sprites))
 
 
-def _main(
-    folder: Annotated[Path, typer.Argument(help="Folder to write; an interrupted run is continued.")],
-    num_videos: Annotated[int, typer.Option(min=1, help="Number of videos.")] = 100,
-    split: Annotated[str, typer.Option(help="train, validation or test: disjoint ranges of seeds.")] = "train",
-    offset: Annotated[int, typer.Option(min=0, help="Skip this many seeds of the split.")] = 0,
-    shortest: Annotated[int, typer.Option(help="Shortest length in frames, one a second.")] = LONG_FRAMES[0],
-    longest: Annotated[int, typer.Option(help="Longest length in frames.")] = LONG_FRAMES[1],
-    questions: Annotated[int | None, typer.Option(help="Questions about each video; all by default.")] = None,
-    size: Annotated[int, typer.Option(help="Side of the square frames in pixels (even).")] = DEFAULT_SIZE,
-) -> None:
-    """Write long synthetic videos (MP4, one frame a second) with questions whose answers are known."""
-    if split not in SPLIT_SEEDS:
-        raise typer.BadParameter(f"{split!r} is not one of {', '.join(SPLIT_SEEDS)}.", param_hint="--split")
-    try:
-        first = SPLIT_SEEDS[split].start + offset
-        records = generate_long_dataset(folder, num_videos, first, (shortest, longest), questions, size)
-    except (ValueError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(f"{num_videos} videos, questions in {records}")
-
-
 if __name__ == "__main__":
-    typer.run(_main)
+    run_as_command("data", "long")

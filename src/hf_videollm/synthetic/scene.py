@@ -121,6 +121,8 @@ SPLIT_SEEDS: dict[str, range] = {
 
 DEFAULT_SIZE = 64
 DEFAULT_FPS = 8
+# Long videos: frames, and as there is one a second, seconds, from shortest to longest.
+LONG_FRAMES = (60, 120)
 MIN_FRAMES, MAX_FRAMES = 16, 24
 # Entry scenes are all of one length: when something happens is then the same as how far into the clip it happens.
 ENTRY_FRAMES = 24

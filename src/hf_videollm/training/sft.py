@@ -1,7 +1,7 @@
 """Supervised fine-tuning of any design of the package with TRL's `SFTTrainer`, described by a YAML recipe.
 
-    python -m hf_videollm.training.sft recipe.yaml --model my-checkpoint --records clips/records.jsonl --dry-run
-    python -m hf_videollm.training.sft recipe.yaml --model my-checkpoint --records clips/records.jsonl
+    hf-videollm train recipe.yaml --model my-checkpoint --records clips/records.jsonl --dry-run
+    hf-videollm train recipe.yaml --model my-checkpoint --records clips/records.jsonl
 
 A recipe:
 
@@ -31,14 +31,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import typer
 import yaml
-from datasets import Dataset
-from transformers import set_seed
-from trl import SFTConfig, SFTTrainer
 
 from ..data.records import ContentBlock, Message, VideoQARecord, read_jsonl
 from ..disk_full import name_full_disk
@@ -46,6 +42,7 @@ from ..models.transformers_compat import rename_checkpointing
 from ..models.video_llm_checkpoint import freeze_unused_parameters
 from ..models.video_llm_lora import lora_config
 from ..models.video_llm_option_names import did_you_mean
+from ..moved import run_as_command
 from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
@@ -53,7 +50,9 @@ from .loading import load_for_training, unmatched_modules
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
 from .trainable import RecipeError, freeze_all_but, whole_modules
-from .trainer import PartwiseSFTTrainer
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
 
 __all__ = [
     "Recipe",
@@ -183,6 +182,12 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         RecordError: the records are invalid.
         ValueError: a pattern of `learning_rates` matches nothing that is trained.
     """
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import SFTConfig
+
+    from .trainer import PartwiseSFTTrainer
+
     records = _read_records(recipe)
     if model is None or processor is None:
         model, processor = _load(recipe)
@@ -324,6 +329,8 @@ def _join(group: list[VideoQARecord], rng: random.Random) -> VideoQARecord:
 
 
 def _arguments(recipe: Recipe) -> dict[str, Any]:
+    from trl import SFTConfig
+
     clashes = {
         name: value
         for name, value in recipe.arguments.items()
@@ -375,53 +382,5 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
     return load_for_training(recipe.model, recipe.model_options, recipe.arguments.get("seed", 0))
 
 
-def _model_options(entries: Iterable[str]) -> dict[str, Any]:
-    options = {}
-    for entry in entries:
-        name, separator, value = entry.partition("=")
-        if not (name and separator):
-            raise RecipeError(f"--model-option must be NAME=VALUE, e.g. num_insertions=8, not {entry!r}.")
-        options[name] = yaml.safe_load(value)
-    return options
-
-
-def _main(
-    recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a recipe of the package.")],
-    model: Annotated[str | None, typer.Option(help="Checkpoint to start from; beats the recipe.")] = None,
-    records: Annotated[str | None, typer.Option(help="JSON Lines file of records; beats the recipe.")] = None,
-    model_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="Field of the model's configuration, e.g. num_insertions=8; repeatable."
-        ),
-    ] = None,
-    output: Annotated[str | None, typer.Option(help="Folder for checkpoints and the result.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the output folder.")] = True,
-    dry_run: Annotated[bool, typer.Option(help="Only show one sample as the model gets it.")] = False,
-) -> None:
-    """Fine-tune a model on videos with TRL's SFTTrainer.
-
-    Example:
-
-      python -m hf_videollm.training.sft pllava_synthetic --model init/ --records clips/records.jsonl --dry-run
-    """
-    try:
-        chosen = load_recipe(recipe)
-        extra = {"output_dir": output, "max_steps": max_steps}
-        arguments = {**chosen.arguments, **{name: value for name, value in extra.items() if value is not None}}
-        options = {**(chosen.model_options or {}), **_model_options(model_option or [])}
-        chosen = replace(chosen, model=model or chosen.model, records=records or chosen.records)
-        chosen = replace(chosen, model_options=options, arguments=arguments)
-        if dry_run:
-            typer.echo(show_sample(chosen))
-            return
-        trainer = run_sft(chosen, resume=resume, save=True)
-    except (ValueError, OSError, yaml.YAMLError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(f"Saved to {trainer.args.output_dir}")
-
-
 if __name__ == "__main__":
-    typer.run(_main)
+    run_as_command("train")
