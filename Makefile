@@ -85,7 +85,7 @@ types: install-dev ## Check the types of the whole package
 	$(BIN)/mypy
 
 # The variable turns off an announcement of mkdocs-material about its successor.
-docs: $(VENV)/.installed-docs ## Write the documentation as a site into site/ (open site/index.html)
+docs: $(VENV)/.installed-docs ## Write the documentation as a site into site/ (python3 -m http.server -d site shows it)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 benchmarks: install ## Run the benchmarks, JSON on the screen

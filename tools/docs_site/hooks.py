@@ -42,7 +42,7 @@ def format_math(source: str, language: str, class_name: str, options: Any, md: A
     """One equation a line of LaTeX; a line that ends with a backslash pair goes on in the next."""
     equations = re.split(r"(?<!\\)\n(?!\s*\\)", source.strip())
     rows = "".join(convert(equation, display="block") for equation in equations if equation.strip())
-    return f'<div class="math" style="overflow-x: auto" title="{escape(source.strip())}">{rows}</div>'
+    return f'<div class="math" style="overflow: auto hidden; padding: 0.2em 0" title="{escape(source.strip())}">{rows}</div>'
 
 
 # Links out of docs/
