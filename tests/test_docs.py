@@ -12,6 +12,8 @@ import pytest
 import yaml
 from pages import REPOSITORY, anchors, dead_links, pages
 
+import hf_videollm
+
 # What may cite a page; data, lock files and licences do not.
 TEXT = (".py", ".md", ".toml", ".yaml", ".yml", ".cff", ".jinja", ".svg")
 FOLDERS = ("src", "tests", "tools", "docs", "benchmarks", "examples", "model_cards", ".github", ".ci")
@@ -109,6 +111,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-4000:]
     assert "WARNING" not in result.stderr
     assert (tmp_path / "site" / "search" / "search_index.json").is_file()
+    reference = (tmp_path / "site" / "api" / "hf_videollm.html").read_text(encoding="utf-8")
+    missing = [name for name in hf_videollm.__all__ if f'.{name}"' not in reference and not name.startswith("__")]
+    assert not missing
 
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="no mkdocs; make docs installs it")

@@ -42,7 +42,8 @@ def format_math(source: str, language: str, class_name: str, options: Any, md: A
     """One equation a line of LaTeX; a line that ends with a backslash pair goes on in the next."""
     equations = re.split(r"(?<!\\)\n(?!\s*\\)", source.strip())
     rows = "".join(convert(equation, display="block") for equation in equations if equation.strip())
-    return f'<div class="math" style="overflow: auto hidden; padding: 0.2em 0" title="{escape(source.strip())}">{rows}</div>'
+    style = "overflow: auto hidden; padding: 0.2em 0"
+    return f'<div class="math" style="{style}" title="{escape(source.strip())}">{rows}</div>'
 
 
 # Links out of docs/
@@ -113,13 +114,13 @@ def reference_pages() -> list[tuple[str, str]]:
 
 def package_page() -> str:
     """What `import hf_videollm` offers, each where it is defined."""
-    homes = definitions()
+    homes = imported_names(PACKAGE / "__init__.py")
     lines = ["# hf_videollm", "", docstring(PACKAGE / "__init__.py"), ""]
     for name in public_names(PACKAGE / "__init__.py"):
         if name.startswith("__"):
             continue
         if name not in homes:
-            raise PluginError(f"hf_videollm.__all__ names {name}, which no module of the package defines.")
+            raise PluginError(f"hf_videollm.__all__ names {name}, which its __init__.py imports from no module.")
         lines += [f"::: {homes[name]}.{name}", ""]
     return "\n".join(lines)
 
@@ -158,11 +159,10 @@ def public_names(file: Path) -> list[str]:
     return []
 
 
-def definitions() -> dict[str, str]:
-    """Name -> the module that defines it as a class or function."""
+def imported_names(file: Path) -> dict[str, str]:
+    """Name -> module that a module of the package imports it from, inside `if TYPE_CHECKING:` too."""
     homes = {}
-    for file in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                homes.setdefault(node.name, module_name(file))
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            homes |= {alias.name: f"hf_videollm.{node.module}" for alias in node.names}
     return homes
