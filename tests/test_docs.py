@@ -1,5 +1,7 @@
 """The documentation is whole: no link leads nowhere, and nothing cites a page that is not in this repository."""
 
+import ast
+import itertools
 import os
 import re
 import shutil
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pages import REPOSITORY, anchors, dead_links, pages
+from pages import REPOSITORY, anchors, blocks, dead_links, pages
 
 import hf_videollm
 
@@ -87,6 +89,17 @@ def test_a_bad_citation_would_be_seen(tmp_path: Path) -> None:
     ):
         file.write_text(text)
         assert bad_citations(file, tmp_path) == bad, text
+
+
+def test_the_order_of_imports_is_the_one_that_is_tested() -> None:
+    """docs/architecture.md draws in lines what tests/models/test_import_rules.py checks by numbers."""
+    source = (REPOSITORY / "tests" / "models" / "test_import_rules.py").read_text(encoding="utf-8")
+    ranks = ast.literal_eval(re.search(r"^RANKS = (\{.*?^\})", source, re.MULTILINE | re.DOTALL)[1])  # type: ignore[index]
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (drawing,) = [block.code for block in blocks(text) if "<-" in block.code]
+    lines = [[ranks[name] for name in line.replace("<-", "").strip().split(", ")] for line in drawing.splitlines()]
+    assert all(max(above) < min(below) for above, below in itertools.pairwise(lines))
+    assert all(line[0] == rank for line in lines[1:] for rank in line)
 
 
 def test_every_page_is_in_the_navigation() -> None:
