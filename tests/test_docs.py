@@ -102,6 +102,14 @@ def test_the_order_of_imports_is_the_one_that_is_tested() -> None:
     assert all(line[0] == rank for line in lines[1:] for rank in line)
 
 
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs" / "designs").glob("*.md")), ids=lambda page: page.name)
+def test_equations_are_shown_on_github_too(page: Path) -> None:
+    """GitHub refuses \\operatorname and runs the lines of a block together: one equation a block, without it."""
+    equations = [block.code for block in blocks(page.read_text(encoding="utf-8")) if block.language == "math"]
+    assert equations
+    assert not [equation for equation in equations if "operatorname" in equation or equation.strip().count("\n")]
+
+
 def test_every_page_is_in_the_navigation() -> None:
     """mkdocs.yml names every page of docs/ once, and nothing else."""
     text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")

@@ -39,11 +39,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def format_math(source: str, language: str, class_name: str, options: Any, md: Any, **kwargs: Any) -> str:
-    """One equation a line of LaTeX; a line that ends with a backslash pair goes on in the next."""
-    equations = re.split(r"(?<!\\)\n(?!\s*\\)", source.strip())
-    rows = "".join(convert(equation, display="block") for equation in equations if equation.strip())
+    """The equation of one block of LaTeX."""
     style = "overflow: auto hidden; padding: 0.2em 0"
-    return f'<div class="math" style="{style}" title="{escape(source.strip())}">{rows}</div>'
+    equation = convert(source.strip(), display="block")
+    return f'<div class="math" style="{style}" title="{escape(source.strip())}">{equation}</div>'
 
 
 # Links out of docs/
