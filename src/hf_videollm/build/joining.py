@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from ..convert.options import Progress, check_space
 from ..convert.parts import check_text, put_in, size_queries, start_parts
 from ..convert.stream import TensorPlan, write_sharded
-from ..convert.tensors import ByteCounter, Progress, check_space
+from ..convert.writing import ByteCounter
 from ..models.configuration_video_llm import patch_grid
 from ..models.errors import CheckpointError
 from .designs import Design

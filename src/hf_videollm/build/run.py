@@ -9,9 +9,10 @@ import torch
 
 from ..atomic import atomic_folder
 from ..convert.ftfv.convert import convert_ftfv
+from ..convert.options import Progress, check_places, parse_dtype
 from ..convert.report import WrittenReport
 from ..convert.stream import read_json, require_folder
-from ..convert.tensors import Progress, check_places, parse_dtype, write_code_and_configs
+from ..convert.writing import write_code_and_configs
 from ..hub.checkpoint import check_loads
 from ..models.errors import CheckpointError
 from ..pair_check import check_pair

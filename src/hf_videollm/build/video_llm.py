@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..convert.options import check_space
 from ..convert.parts import (
     load_language_model,
     load_part,
@@ -16,7 +17,6 @@ from ..convert.parts import (
     read_language_config,
     read_vision_config,
 )
-from ..convert.tensors import check_space
 from ..convert.videollama2.beats import convert_beats
 from ..models.errors import CheckpointError
 from ..models.feature_extraction_beats import BeatsFeatureExtractor

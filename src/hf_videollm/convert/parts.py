@@ -25,9 +25,10 @@ from transformers import (
 from ..models.configuration_video_llm import PublishedConfig
 from ..models.errors import CheckpointError
 from ..models.video_llm_checkpoint_config import IMPOSSIBLE
+from .configs import check_raw_config, token_ids
 from .pickle_reader import as_safetensors
 from .stream import read_json
-from .tensors import check_raw_config, refuse, shape_text, token_ids
+from .tensors import refuse, shape_text
 from .tokenizers import compare_eos
 
 # What each family's own image processor is, without the file that says more.

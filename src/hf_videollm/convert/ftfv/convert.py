@@ -17,19 +17,13 @@ from ...models.configuration_ftfv import FtfvConfig
 from ...models.errors import CheckpointError
 from ...models.modeling_ftfv import FtfvForConditionalGeneration
 from ...models.processing_ftfv import FtfvProcessor
+from ..options import Progress, check_places, parse_dtype
 from ..parts import language_generation_config
 from ..report import Rows, WrittenReport
 from ..stream import TensorPlan, read_tensor, require_folder
-from ..tensors import (
-    Progress,
-    check_places,
-    model_shapes,
-    parse_dtype,
-    usual_dtype,
-    write_code_and_configs,
-    write_weights,
-)
+from ..tensors import model_shapes, usual_dtype
 from ..tokenizers import find_tokenizer_folder
+from ..writing import write_code_and_configs, write_weights
 from .keys import TEMPORAL, ConversionPlan, plan_conversion, take_part
 from .processor import build_processor
 from .sources import build_config, read_language, read_visual

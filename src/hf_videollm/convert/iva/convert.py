@@ -20,6 +20,8 @@ from ...models.modeling_iva import IvaForConditionalGeneration
 from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
 from ...models.video_llm_checkpoint_config import IMPOSSIBLE
 from ...models.video_processing_iva import IvaVideoProcessor
+from ..configs import pixel_options
+from ..options import check_places, parse_dtype
 from ..parts import (
     IMAGE_PROCESSORS,
     check_text,
@@ -34,7 +36,6 @@ from ..parts import (
 )
 from ..report import Rows, WrittenReport
 from ..stream import require_folder
-from ..tensors import check_places, parse_dtype, pixel_options
 from ..tokenizers import find_tokenizer_folder, tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>", "query": QUERY_TOKEN}

@@ -12,8 +12,8 @@ from transformers import GenerationConfig, PreTrainedConfig
 
 from ...models.configuration_pllava import PllavaConfig
 from ...models.errors import CheckpointError
+from ..configs import config_dtype, token_ids, tower_config
 from ..stream import read_json
-from ..tensors import config_dtype, token_ids, tower_config
 
 # `model_type` and `architectures` of the released files name other models; these three fields tell PLLaVA.
 PLLAVA_FIELDS = ("pooling_shape", "num_frames", "frame_shape")

@@ -18,20 +18,13 @@ from ...models.errors import CheckpointError
 from ...models.modeling_pllava import PllavaForConditionalGeneration
 from ...models.pllava_lora import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
 from ...models.processing_pllava import PllavaProcessor
+from ..configs import compare_bases
+from ..options import Progress, check_places, check_space, parse_dtype
 from ..report import Rows, WrittenReport
 from ..stream import TensorPlan, read_json, read_tensor, require_folder, scan_weights, write_file, write_sharded
-from ..tensors import (
-    ByteCounter,
-    Progress,
-    check_places,
-    check_space,
-    compare_bases,
-    merge_lora,
-    parse_dtype,
-    usual_dtype,
-    write_code_and_configs,
-)
+from ..tensors import merge_lora, usual_dtype
 from ..tokenizers import find_tokenizer_folder
+from ..writing import ByteCounter, write_code_and_configs
 from .config import build_config, build_generation_config, read_source_config
 from .keys import ConversionPlan, plan_conversion
 from .processor import build_processor

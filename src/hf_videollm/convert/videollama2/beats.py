@@ -17,19 +17,12 @@ from ...models.configuration_beats import BeatsConfig
 from ...models.errors import CheckpointError
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
 from ...models.modeling_beats import BeatsModel
+from ..options import Progress, check_places, parse_dtype
 from ..pickle_reader import read_weight_file
 from ..report import Rows, WrittenReport
 from ..stream import StoredTensor, TensorPlan, read_tensor
-from ..tensors import (
-    Progress,
-    check_places,
-    misfits,
-    model_shapes,
-    parse_dtype,
-    refuse,
-    usual_dtype,
-    write_weights,
-)
+from ..tensors import misfits, model_shapes, refuse, usual_dtype
+from ..writing import write_weights
 from .keys import EAR, SHARED_TABLE, Contents, check_copies, sort_beats
 
 LAYER = re.compile(re.escape(EAR) + r"encoder\.layers\.(\d+)\..+")

@@ -14,8 +14,8 @@ from ...models.configuration_beats import BeatsConfig
 from ...models.configuration_videollama2 import VideoLlama2Config, connector_preset
 from ...models.configuration_videollama2_av import VideoLlama2AVConfig
 from ...models.errors import CheckpointError
+from ..configs import config_dtype, tower_config
 from ..stream import read_json
-from ..tensors import config_dtype, tower_config
 
 # Official `model_type` -> language model. The bare name is an alias that the official loader understands.
 LANGUAGE_MODELS = {

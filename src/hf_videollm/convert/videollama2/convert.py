@@ -20,20 +20,13 @@ from ...models.modeling_videollama2 import VideoLlama2ForCausalLM
 from ...models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 from ...models.processing_videollama2 import VideoLlama2Processor
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
+from ..configs import compare_bases
+from ..options import Progress, check_places, parse_dtype
 from ..report import Rows, WrittenReport
 from ..stream import StoredTensor, TensorPlan, read_json, read_tensor, require_folder
-from ..tensors import (
-    Progress,
-    check_places,
-    compare_bases,
-    merge_lora,
-    model_shapes,
-    parse_dtype,
-    usual_dtype,
-    write_code_and_configs,
-    write_weights,
-)
+from ..tensors import merge_lora, model_shapes, usual_dtype
 from ..tokenizers import find_tokenizer_folder
+from ..writing import write_code_and_configs, write_weights
 from .beats import beats_config
 from .config import build_config, build_vision_config, can_hear, language_model, read_source_config
 from .keys import ConversionPlan, check_copies, plan_conversion

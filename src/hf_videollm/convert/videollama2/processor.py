@@ -18,8 +18,8 @@ from ...models.feature_extraction_beats import BeatsFeatureExtractor
 from ...models.processing_videollama2 import VideoLlama2Processor, processor_options
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
 from ...models.video_processing_videollama2 import VideoLlama2VideoProcessor
+from ..configs import pixel_options, token_ids
 from ..stream import read_json
-from ..tensors import pixel_options, token_ids
 from ..tokenizers import compare_eos, load_tokenizer
 from .tokenizer import prepare_tokenizer
 

@@ -11,8 +11,8 @@ from ...models.configuration_xgen_mm import XgenMMConfig
 from ...models.errors import CheckpointError
 from ...models.processing_xgen_mm import XgenMMProcessor
 from ...models.transformers_compat import drop_pooling_head
+from ..configs import token_ids, tower_config
 from ..stream import read_json
-from ..tensors import token_ids, tower_config
 from ..tokenizers import load_tokenizer, set_padding, with_token
 from ..videollama2.config import KNOWN_TOWERS
 

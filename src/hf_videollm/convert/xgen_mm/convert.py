@@ -21,19 +21,13 @@ from ...atomic import atomic_folder
 from ...models.errors import CheckpointError
 from ...models.modeling_xgen_mm import XgenMMForConditionalGeneration
 from ...models.processing_xgen_mm import XgenMMProcessor
+from ..options import Progress, check_places, parse_dtype
 from ..pickle_reader import scan_any_weights
 from ..report import Rows, WrittenReport
 from ..stream import TensorPlan, read_tensor, require_folder
-from ..tensors import (
-    Progress,
-    check_places,
-    model_shapes,
-    parse_dtype,
-    usual_dtype,
-    write_code_and_configs,
-    write_weights,
-)
+from ..tensors import model_shapes, usual_dtype
 from ..tokenizers import find_tokenizer_folder
+from ..writing import write_code_and_configs, write_weights
 from .config import ADDED_TOKENS, build_processor, read_source
 from .keys import HEAD, PREFIXES, ConversionPlan, plan_conversion
 
