@@ -1,17 +1,83 @@
 """Options that all converters share, and the checks of what they name."""
 
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..atomic import is_home_or_working_folder
 from ..models.errors import CheckpointError
+from .stream import require_folder
 
 Progress = Callable[[int, int], None]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the folders or files that a converter reads.
+
+    Attributes:
+        name: what messages call it.
+        path: where it is; `None` when the user named none.
+        folder_of: whose folder it must be, for messages (`"the tokenizer"`); `None` for what may be a file.
+    """
+
+    name: str
+    path: Path | None
+    folder_of: str | None = None
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How a checkpoint is written.
+
+    Attributes:
+        destination: folder that will hold it.
+        dtype: type that all weights are cast to; `None` keeps each as it is stored.
+        max_shard_size: most bytes of one weight file.
+        overwrite: whether a destination that holds something is replaced.
+        progress: called with (bytes written, bytes to write).
+    """
+
+    destination: Path
+    dtype: torch.dtype | None
+    max_shard_size: int
+    overwrite: bool
+    progress: Progress | None = None
+
+
+def check_options(
+    destination: str | os.PathLike[str],
+    sources: Sequence[Source],
+    *,
+    dtype: str | torch.dtype | None,
+    max_shard_size: int,
+    overwrite: bool,
+    progress: Progress | None = None,
+) -> WriteOptions:
+    """The options that every converter takes, checked before it reads anything.
+
+    Raises:
+        CheckpointError: an option has no meaning, a source is missing, or writing would remove a source.
+    """
+    parsed = parse_dtype(dtype)
+    if max_shard_size < 1:
+        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
+    for source in sources:
+        if source.folder_of is not None and source.path is not None:
+            require_folder(source.path, source.folder_of)
+    check_places(Path(destination), {source.name: source.path for source in sources})
+    return WriteOptions(Path(destination), parsed, max_shard_size, overwrite, progress)
+
+
+def optional_path(path: str | os.PathLike[str] | None) -> Path | None:
+    """The path, where the user named one."""
+    return None if path is None else Path(path)
 
 
 def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

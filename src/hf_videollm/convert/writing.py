@@ -7,7 +7,7 @@ from typing import Any
 from transformers import GenerationConfig
 from transformers.dynamic_module_utils import custom_object_save
 
-from .options import Progress, check_space
+from .options import Progress, WriteOptions, check_space
 from .stream import Load, TensorPlan, write_sharded
 
 
@@ -27,23 +27,21 @@ def write_weights(
     folder: Path,
     plans: Sequence[TensorPlan],
     load: Load,
-    max_shard_size: int,
-    progress: Progress | None,
+    options: WriteOptions,
 ) -> tuple[list[Path], int]:
     """Write the weights of a model one by one; files and their total size in bytes.
 
     Args:
         plans: names, shapes and types of the tensors, in the order in which they are written.
         load: name -> the tensor, or its parts along the first dimension.
-        max_shard_size: bytes of one file.
-        progress: called with (bytes written, bytes to write).
+        options: size of the files, and who is told of the progress.
 
     Raises:
         CheckpointError: the disk has not enough room.
     """
     total = sum(item.nbytes for item in plans)
     check_space(folder, total)
-    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
+    return write_sharded(folder, plans, load, options.max_shard_size, ByteCounter(total, options.progress)), total
 
 
 def write_code_and_configs(

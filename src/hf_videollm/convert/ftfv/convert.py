@@ -14,13 +14,18 @@ import torch
 
 from ...atomic import atomic_folder
 from ...models.configuration_ftfv import FtfvConfig
-from ...models.errors import CheckpointError
 from ...models.modeling_ftfv import FtfvForConditionalGeneration
 from ...models.processing_ftfv import FtfvProcessor
-from ..options import Progress, check_places, parse_dtype
+from ..options import (
+    Progress,
+    Source,
+    WriteOptions,
+    check_options,
+    optional_path,
+)
 from ..parts import language_generation_config
 from ..report import Rows, WrittenReport
-from ..stream import TensorPlan, read_tensor, require_folder
+from ..stream import TensorPlan, read_tensor
 from ..tensors import model_shapes, usual_dtype
 from ..tokenizers import find_tokenizer_folder
 from ..writing import write_code_and_configs, write_weights
@@ -92,20 +97,18 @@ def convert_ftfv(
         CheckpointError: a file is missing or damaged, or a tensor does not fit; file, tensor and mend are named.
         FileExistsError: the destination holds something and `overwrite` is not set.
     """
-    target_dtype = parse_dtype(dtype)
-    if max_shard_size < 1:
-        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
-    source, language_folder, destination = Path(qwen_vl), Path(language_model), Path(destination)
-    tokenizer_folder = None if tokenizer is None else Path(tokenizer)
-    require_folder(source, "the Qwen-VL checkpoint")
-    require_folder(language_folder, "the language model")
-    if tokenizer_folder is not None:
-        require_folder(tokenizer_folder, "the tokenizer")
-    inputs = {"Qwen-VL checkpoint": source, "language model": language_folder, "tokenizer": tokenizer_folder}
-    check_places(destination, inputs)
+    source, language_folder, tokenizer_folder = Path(qwen_vl), Path(language_model), optional_path(tokenizer)
+    sources = [
+        Source("Qwen-VL checkpoint", source, "the Qwen-VL checkpoint"),
+        Source("language model", language_folder, "the language model"),
+        Source("tokenizer", tokenizer_folder, "the tokenizer"),
+    ]
+    options = check_options(
+        destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
+    )
 
     with (
-        atomic_folder(destination, overwrite=overwrite) as folder,
+        atomic_folder(options.destination, overwrite=overwrite) as folder,
         tempfile.TemporaryDirectory(dir=folder, prefix="pickles.") as workspace,
     ):
         visual = read_visual(source, Path(workspace))
@@ -119,8 +122,8 @@ def convert_ftfv(
             language_folder, language.raw, config.text_config, result.processor and result.processor.tokenizer
         )
         notes = visual.weights.notes + language.notes + result.notes + generation_notes
-        notes += _complete_config(config, plan, result.token_ids, target_dtype)
-        files, size = _write_weights(folder, plan, config, target_dtype, seed, max_shard_size, progress)
+        notes += _complete_config(config, plan, result.token_ids, options.dtype)
+        files, size = _write_weights(folder, plan, config, seed, options)
         classes = (FtfvForConditionalGeneration, FtfvProcessor)
         write_code_and_configs(folder, config, generation_config, result.processor, classes)
     return FtfvReport(
@@ -158,16 +161,10 @@ def _complete_config(
 
 
 def _write_weights(
-    folder: Path,
-    plan: ConversionPlan,
-    config: FtfvConfig,
-    dtype: torch.dtype | None,
-    seed: int,
-    max_shard_size: int,
-    progress: Progress | None,
+    folder: Path, plan: ConversionPlan, config: FtfvConfig, seed: int, options: WriteOptions
 ) -> tuple[list[Path], int]:
     """Write the model; files and their total size in bytes."""
-    types = {name: dtype or source.tensor.dtype for name, source in plan.sources.items()}
+    types = {name: options.dtype or source.tensor.dtype for name, source in plan.sources.items()}
     # The code is added to what the adapter reads, so it is kept like its weights.
     types[TEMPORAL] = types["model.connector.kv_proj.weight"]
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
@@ -182,7 +179,7 @@ def _write_weights(
             values = take_part(values, source.part, config.vision_config.num_attention_heads)
         return values.to(types[name])
 
-    return write_weights(folder, plans, load, max_shard_size, progress)
+    return write_weights(folder, plans, load, options)
 
 
 __all__ = ["FtfvReport", "convert_ftfv"]

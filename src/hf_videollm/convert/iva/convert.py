@@ -21,7 +21,11 @@ from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_option
 from ...models.video_llm_checkpoint_config import IMPOSSIBLE
 from ...models.video_processing_iva import IvaVideoProcessor
 from ..configs import pixel_options
-from ..options import check_places, parse_dtype
+from ..options import (
+    Source,
+    check_options,
+    optional_path,
+)
 from ..parts import (
     IMAGE_PROCESSORS,
     check_text,
@@ -35,7 +39,6 @@ from ..parts import (
     start_parts,
 )
 from ..report import Rows, WrittenReport
-from ..stream import require_folder
 from ..tokenizers import find_tokenizer_folder, tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>", "query": QUERY_TOKEN}
@@ -106,20 +109,16 @@ def convert_iva(
             options describe no IVA for these two.
         FileExistsError: the destination holds something and `overwrite` is not set.
     """
-    wanted = parse_dtype(dtype)
-    if max_shard_size < 1:
-        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
-    places = {"vision tower": Path(vision), "language model": Path(language_model)}
-    tokenizer_folder = None if tokenizer is None else Path(tokenizer)
-    if tokenizer_folder is not None:
-        places["tokenizer"] = tokenizer_folder
-    for name, place in places.items():
-        require_folder(place, f"the {name}")
-    check_places(Path(destination), dict(places))
-    vision_folder, language_folder = places["vision tower"], places["language model"]
+    vision_folder, language_folder, tokenizer_folder = Path(vision), Path(language_model), optional_path(tokenizer)
+    sources = [
+        Source("vision tower", vision_folder, "the vision tower"),
+        Source("language model", language_folder, "the language model"),
+        Source("tokenizer", tokenizer_folder, "the tokenizer"),
+    ]
+    write = check_options(destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite)
 
     with (
-        atomic_folder(Path(destination), overwrite=overwrite) as folder,
+        atomic_folder(write.destination, overwrite=overwrite) as folder,
         tempfile.TemporaryDirectory(dir=folder, prefix="pickles.") as workspace,
     ):
         text_config, raw = read_language_config(language_folder)
@@ -131,7 +130,7 @@ def convert_iva(
         }
         config = _build_config(read_vision_config(vision_folder, IMAGE_PROCESSORS), text_config, options)
         generation_config, more = language_generation_config(language_folder, raw, text_config, words)
-        language = load_language_model(language_folder, text_config, Path(workspace), wanted or "auto")
+        language = load_language_model(language_folder, text_config, Path(workspace), write.dtype or "auto")
         tower = load_tower(vision_folder, config.vision_config, Path(workspace), language.dtype)
         model, new_parameters = _join(config, tower, language, seed)
         check_text(model, language, set(ids.values()))

@@ -19,9 +19,16 @@ from ...models.modeling_pllava import PllavaForConditionalGeneration
 from ...models.pllava_lora import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
 from ...models.processing_pllava import PllavaProcessor
 from ..configs import compare_bases
-from ..options import Progress, check_places, check_space, parse_dtype
+from ..options import (
+    Progress,
+    Source,
+    WriteOptions,
+    check_options,
+    check_space,
+    optional_path,
+)
 from ..report import Rows, WrittenReport
-from ..stream import TensorPlan, read_json, read_tensor, require_folder, scan_weights, write_file, write_sharded
+from ..stream import TensorPlan, read_json, read_tensor, scan_weights, write_file, write_sharded
 from ..tensors import merge_lora, usual_dtype
 from ..tokenizers import find_tokenizer_folder
 from ..writing import ByteCounter, write_code_and_configs
@@ -99,19 +106,18 @@ def convert_pllava(
             kind of checkpoint; file, tensor and mend are named.
         FileExistsError: the destination holds something and `overwrite` is not set.
     """
-    source, destination = Path(source), Path(destination)
-    base = None if base is None else Path(base)
-    tokenizer = None if tokenizer is None else Path(tokenizer)
-    _check_numbers(lora_alpha, merge, max_shard_size)
-    target_dtype = parse_dtype(dtype)
-    require_folder(source, "the PLLaVA checkpoint")
-    if base is not None:
-        require_folder(base, "the LLaVA-NeXT base")
-    if tokenizer is not None:
-        require_folder(tokenizer, "the tokenizer")
-    check_places(destination, {"source": source, "base": base, "tokenizer": tokenizer})
+    source, base, tokenizer = Path(source), optional_path(base), optional_path(tokenizer)
+    _check_alphas(lora_alpha, merge)
+    sources = [
+        Source("source", source, "the PLLaVA checkpoint"),
+        Source("base", base, "the LLaVA-NeXT base"),
+        Source("tokenizer", tokenizer, "the tokenizer"),
+    ]
+    options = check_options(
+        destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
+    )
 
-    with atomic_folder(destination, overwrite=overwrite) as folder:
+    with atomic_folder(options.destination, overwrite=overwrite) as folder:
         raw = read_source_config(source)
         config, notes = build_config(raw, source / "config.json")
         plan = plan_conversion(config, scan_weights(source), None if base is None else scan_weights(base))
@@ -126,8 +132,8 @@ def convert_pllava(
             generation_config.eos_token_id,
         )
         config.image_token_id, config.video_token_id = result.image_token_id, result.video_token_id
-        _complete_config(config, plan, lora_alpha, merge, target_dtype)
-        files, size = _write_weights(folder, plan, merge, target_dtype, max_shard_size, progress)
+        _complete_config(config, plan, lora_alpha, merge, options.dtype)
+        files, size = _write_weights(folder, plan, merge, options)
         write_code_and_configs(
             folder, config, generation_config, result.processor, (PllavaForConditionalGeneration, PllavaProcessor)
         )
@@ -151,7 +157,7 @@ def convert_pllava(
     )
 
 
-def _check_numbers(lora_alpha: float, merge: float | None, max_shard_size: int) -> None:
+def _check_alphas(lora_alpha: float, merge: float | None) -> None:
     for name, alpha in (("lora_alpha", lora_alpha), ("merge", merge)):
         if alpha is not None and not (math.isfinite(alpha) and alpha >= 0):
             raise CheckpointError(f"{name} must be a number of at least 0, not {alpha}.")
@@ -159,8 +165,6 @@ def _check_numbers(lora_alpha: float, merge: float | None, max_shard_size: int) 
         raise CheckpointError(
             f"merge={merge:g} bakes the LoRA in, so lora_alpha={lora_alpha:g} would do nothing: pass one of them."
         )
-    if max_shard_size < 1:
-        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
 
 
 def _check_options(plan: ConversionPlan, source: Path, lora_alpha: float, merge: float | None) -> None:
@@ -208,14 +212,10 @@ def _complete_config(
 
 
 def _write_weights(
-    folder: Path,
-    plan: ConversionPlan,
-    merge: float | None,
-    dtype: torch.dtype | None,
-    max_shard_size: int,
-    progress: Progress | None,
+    folder: Path, plan: ConversionPlan, merge: float | None, options: WriteOptions
 ) -> tuple[list[Path], int]:
     """Write model and adapter; files and their total size in bytes."""
+    dtype = options.dtype
     plans = [TensorPlan(name, tensor.shape, dtype or tensor.dtype) for name, tensor in plan.weights.items()]
     adapter = {}
     if merge is None:
@@ -225,7 +225,7 @@ def _write_weights(
     adapter_plans = [TensorPlan(name, tensor.shape, dtype or tensor.dtype) for name, tensor in adapter.items()]
     total = sum(item.nbytes for item in (*plans, *adapter_plans))
     check_space(folder, total)
-    count = ByteCounter(total, progress)
+    count = ByteCounter(total, options.progress)
 
     def load(name: str) -> torch.Tensor:
         tensor = plan.weights[name]
@@ -238,7 +238,7 @@ def _write_weights(
     def load_factor(name: str) -> torch.Tensor:
         return read_tensor(adapter[name]).to(dtype or adapter[name].dtype)
 
-    files = write_sharded(folder, plans, load, max_shard_size, count)
+    files = write_sharded(folder, plans, load, options.max_shard_size, count)
     if plan.rank is not None and adapter_plans:
         (folder / ADAPTER_FOLDER).mkdir()
         adapter_file = folder / ADAPTER_FOLDER / ADAPTER_WEIGHTS

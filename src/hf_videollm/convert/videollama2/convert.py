@@ -15,15 +15,20 @@ import torch
 
 from ...atomic import atomic_folder
 from ...models.configuration_videollama2 import VideoLlama2Config
-from ...models.errors import CheckpointError
 from ...models.modeling_videollama2 import VideoLlama2ForCausalLM
 from ...models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 from ...models.processing_videollama2 import VideoLlama2Processor
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
 from ..configs import compare_bases
-from ..options import Progress, check_places, parse_dtype
+from ..options import (
+    Progress,
+    Source,
+    WriteOptions,
+    check_options,
+    optional_path,
+)
 from ..report import Rows, WrittenReport
-from ..stream import StoredTensor, TensorPlan, read_json, read_tensor, require_folder
+from ..stream import StoredTensor, TensorPlan, read_json, read_tensor
 from ..tensors import merge_lora, model_shapes, usual_dtype
 from ..tokenizers import find_tokenizer_folder
 from ..writing import write_code_and_configs, write_weights
@@ -100,20 +105,19 @@ def convert_videollama2(
             checkpoint; file, tensor and mend are named.
         FileExistsError: the destination holds something and `overwrite` is not set.
     """
-    target_dtype = parse_dtype(dtype)
-    if max_shard_size < 1:
-        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
-    destination = Path(destination)
-    inputs = Inputs(Path(source), *map(_optional_path, (base, vision, vision_config, audio_tower, tokenizer)))
-    require_folder(inputs.source, "the VideoLLaMA2 checkpoint")
-    if inputs.base is not None:
-        require_folder(inputs.base, "the base")
-    if inputs.tokenizer is not None:
-        require_folder(inputs.tokenizer, "the tokenizer")
-    check_places(destination, asdict(inputs))
+    inputs = Inputs(Path(source), *map(optional_path, (base, vision, vision_config, audio_tower, tokenizer)))
+    folders = {"source": "the VideoLLaMA2 checkpoint", "base": "the base", "tokenizer": "the tokenizer"}
+    options = check_options(
+        destination,
+        [Source(name, path, folders.get(name)) for name, path in asdict(inputs).items()],
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
     with (
-        atomic_folder(destination, overwrite=overwrite) as folder,
+        atomic_folder(options.destination, overwrite=overwrite) as folder,
         tempfile.TemporaryDirectory(dir=folder, prefix="pickles.") as workspace,
     ):
         file = inputs.source / "config.json"
@@ -133,9 +137,9 @@ def convert_videollama2(
         )
         generation_config, generation_notes = build_generation_config(inputs.source, raw, config, result.tokenizer)
         notes += sources.notes + _compare_base(raw, sources) + result.notes + generation_notes
-        _complete_config(config, plan, result.token_ids, target_dtype, model_class)
-        notes += _compare_dtypes(config, plan, target_dtype)
-        files, size = _write_weights(folder, plan, target_dtype, max_shard_size, progress)
+        _complete_config(config, plan, result.token_ids, options.dtype, model_class)
+        notes += _compare_dtypes(config, plan, options.dtype)
+        files, size = _write_weights(folder, plan, options)
         write_code_and_configs(folder, config, generation_config, result.processor, (model_class, processor_class))
     return VideoLlama2Report(
         source=str(source),
@@ -152,10 +156,6 @@ def convert_videollama2(
         has_processor=result.processor is not None,
         notes=notes,
     )
-
-
-def _optional_path(path: str | os.PathLike[str] | None) -> Path | None:
-    return None if path is None else Path(path)
 
 
 def _compare_base(raw: dict[str, Any], sources: Sources) -> list[str]:
@@ -192,18 +192,16 @@ def _complete_config(
     config.text_config.tie_word_embeddings = plan.tied
 
 
-def _write_weights(
-    folder: Path, plan: ConversionPlan, dtype: torch.dtype | None, max_shard_size: int, progress: Progress | None
-) -> tuple[list[Path], int]:
+def _write_weights(folder: Path, plan: ConversionPlan, options: WriteOptions) -> tuple[list[Path], int]:
     """Write the model; files and their total size in bytes."""
-    types = {name: dtype or pieces[0].dtype for name, pieces in plan.pieces.items()}
+    types = {name: options.dtype or pieces[0].dtype for name, pieces in plan.pieces.items()}
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
 
     def load(name: str) -> Iterator[torch.Tensor]:
         for piece in plan.pieces[name]:
             yield _merged(piece, plan).to(types[name])
 
-    return write_weights(folder, plans, load, max_shard_size, progress)
+    return write_weights(folder, plans, load, options)
 
 
 def _merged(stored: StoredTensor, plan: ConversionPlan) -> torch.Tensor:

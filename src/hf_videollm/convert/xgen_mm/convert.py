@@ -21,10 +21,16 @@ from ...atomic import atomic_folder
 from ...models.errors import CheckpointError
 from ...models.modeling_xgen_mm import XgenMMForConditionalGeneration
 from ...models.processing_xgen_mm import XgenMMProcessor
-from ..options import Progress, check_places, parse_dtype
+from ..options import (
+    Progress,
+    Source,
+    WriteOptions,
+    check_options,
+    optional_path,
+)
 from ..pickle_reader import scan_any_weights
 from ..report import Rows, WrittenReport
-from ..stream import TensorPlan, read_tensor, require_folder
+from ..stream import TensorPlan, read_tensor
 from ..tensors import model_shapes, usual_dtype
 from ..tokenizers import find_tokenizer_folder
 from ..writing import write_code_and_configs, write_weights
@@ -80,19 +86,18 @@ def convert_xgen_mm(
         CheckpointError: a file is missing or damaged, or a tensor does not fit; file, tensor and mend are named.
         FileExistsError: the destination holds something and `overwrite` is not set.
     """
-    target_dtype = parse_dtype(dtype)
-    if max_shard_size < 1:
-        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
-    folder, destination = Path(source), Path(destination)
-    tokenizer_folder = None if tokenizer is None else Path(tokenizer)
-    description = None if vision_config is None else Path(vision_config)
-    require_folder(folder, "the XGen-MM checkpoint")
-    if tokenizer_folder is not None:
-        require_folder(tokenizer_folder, "the tokenizer")
-    check_places(destination, {"checkpoint": folder, "tokenizer": tokenizer_folder, "vision config": description})
+    folder, tokenizer_folder, description = Path(source), optional_path(tokenizer), optional_path(vision_config)
+    sources = [
+        Source("checkpoint", folder, "the XGen-MM checkpoint"),
+        Source("tokenizer", tokenizer_folder, "the tokenizer"),
+        Source("vision config", description),
+    ]
+    options = check_options(
+        destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
+    )
 
     with (
-        atomic_folder(destination, overwrite=overwrite) as target,
+        atomic_folder(options.destination, overwrite=overwrite) as target,
         tempfile.TemporaryDirectory(dir=target, prefix="pickles.") as workspace,
     ):
         weights = scan_any_weights(folder, Path(workspace))
@@ -104,8 +109,8 @@ def convert_xgen_mm(
         plan = plan_conversion(expected, weights, official.table_rows, len(ADDED_TOKENS))
         result = build_processor(folder, official, find_tokenizer_folder(folder, tokenizer_folder, None))
         config.architectures = [XgenMMForConditionalGeneration.__name__]
-        config.dtype = target_dtype or usual_dtype(tensor for parts in plan.pieces.values() for tensor, _ in parts)
-        files, size = _write_weights(target, plan, target_dtype, max_shard_size, progress)
+        config.dtype = options.dtype or usual_dtype(tensor for parts in plan.pieces.values() for tensor, _ in parts)
+        files, size = _write_weights(target, plan, options)
         classes = (XgenMMForConditionalGeneration, XgenMMProcessor)
         write_code_and_configs(target, config, result.generation_config, result.processor, classes)
     return XgenMMReport(
@@ -122,22 +127,16 @@ def convert_xgen_mm(
     )
 
 
-def _write_weights(
-    folder: Path,
-    plan: ConversionPlan,
-    dtype: torch.dtype | None,
-    max_shard_size: int,
-    progress: Progress | None,
-) -> tuple[list[Path], int]:
+def _write_weights(folder: Path, plan: ConversionPlan, options: WriteOptions) -> tuple[list[Path], int]:
     """Write the model; files and their total size in bytes."""
-    types = {name: dtype or parts[0][0].dtype for name, parts in plan.pieces.items()}
+    types = {name: options.dtype or parts[0][0].dtype for name, parts in plan.pieces.items()}
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
 
     def load(name: str) -> Iterator[torch.Tensor]:
         for tensor, rows in plan.pieces[name]:
             yield read_tensor(tensor)[:rows].to(types[name])
 
-    return write_weights(folder, plans, load, max_shard_size, progress)
+    return write_weights(folder, plans, load, options)
 
 
 __all__ = ["XgenMMReport", "convert_xgen_mm"]
