@@ -19,6 +19,8 @@ import videollama2_sources
 from pages import REPOSITORY, Block, blocks
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from hf_videollm.known_models import KNOWN_TOWERS
+
 HOW_TO = REPOSITORY / "docs" / "how_to"
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -77,7 +79,7 @@ def write_official_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     base = pllava_sources.write_source(Path("llava-v1.6-vicuna-7b-hf"), pllava_sources.base_tensors(), raw)
     pllava_sources.write_tokenizer(base)
 
-    towers = sys.modules[videollama2_towers()].KNOWN_TOWERS
+    towers = KNOWN_TOWERS
     name = "clip-vit-large-patch14-336"
     tiny = {"model_type": "clip_vision_model", **videollama2_sources.VISION_CONFIG}
     monkeypatch.setitem(towers, name, tiny)
@@ -95,13 +97,6 @@ def write_official_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = {"n_queries": 256}
     visual = ftfv_sources.random_tensors(ftfv_sources.visual_shapes(ftfv_sources.VISUAL | queries), 0)
     ftfv_sources.write_qwen_vl(Path("Qwen-VL"), ftfv_sources.qwen_vl_tensors() | visual, **queries)
-
-
-def videollama2_towers() -> str:
-    """The module whose table of towers the converter reads."""
-    import hf_videollm.convert.videollama2.config as module
-
-    return module.__name__
 
 
 # Their blocks are one script, run in a process of its own: it adds to the table of designs.

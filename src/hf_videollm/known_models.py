@@ -114,4 +114,42 @@ def _did_you_mean(name: str, known: object) -> str:
     return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
-__all__ = ["DEFAULT_CHECKPOINT", "bundled_checkpoints", "default_checkpoint", "find_model"]
+# Vision towers of released checkpoints, as their own config.json describes them.
+KNOWN_TOWERS: dict[str, dict[str, str | int | float]] = {
+    "clip-vit-large-patch14-336": {
+        "model_type": "clip_vision_model",
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "projection_dim": 768,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_channels": 3,
+        "image_size": 336,
+        "patch_size": 14,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "attention_dropout": 0.0,
+    },
+    "siglip-so400m-patch14-384": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "num_channels": 3,
+        "image_size": 384,
+        "patch_size": 14,
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_norm_eps": 1e-6,
+        "attention_dropout": 0.0,
+    },
+}
+
+
+__all__ = [
+    "DEFAULT_CHECKPOINT",
+    "KNOWN_TOWERS",
+    "bundled_checkpoints",
+    "default_checkpoint",
+    "find_model",
+]

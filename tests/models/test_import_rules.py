@@ -236,6 +236,40 @@ def test_imports_go_one_way(file: Path) -> None:
     assert direction_problems(file.read_text(), file) == []
 
 
+def siblings_imported(source: str, file: Path) -> set[str]:
+    """Folders beside the file's own that it imports from."""
+    base = ["hf_videollm", *file.relative_to(PACKAGE).parts[:-2]]
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        modules = imported_modules(node)
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = ["hf_videollm", *file.relative_to(PACKAGE).parts[:-1]]
+            modules = [".".join([*package[: len(package) - node.level + 1], node.module or ""]).strip(".")]
+        for module in modules:
+            parts = module.split(".")
+            if parts[: len(base)] == base and len(parts) > len(base):
+                found.add(parts[len(base)])
+    folders = {path.name for path in file.parent.parent.iterdir() if path.is_dir()}
+    return (found & folders) - {file.parent.name}
+
+
+CONVERTERS = sorted((PACKAGE / "convert").glob("*/*.py"))
+
+
+@pytest.mark.parametrize("file", CONVERTERS, ids=[str(file.relative_to(PACKAGE)) for file in CONVERTERS])
+def test_converters_never_import_each_other(file: Path) -> None:
+    assert siblings_imported(file.read_text(), file) == set()
+
+
+@pytest.mark.parametrize(
+    "source", ["from ..pllava.config import x", "import hf_videollm.convert.pllava.keys", "from ..pllava import keys"]
+)
+def test_converters_that_import_each_other_are_found(source: str) -> None:
+    file = PACKAGE / "convert" / "ftfv" / "convert.py"
+    assert siblings_imported(source, file) == {"pllava"}
+    assert siblings_imported("from ..options import Source\nfrom .keys import x", file) == set()
+
+
 # The rules themselves: each finds its counterexample, and leaves good code alone.
 
 

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 
 from hf_videollm.models.transformers_compat import enable_checkpointing
 
-TOLERANCE = 5e-5
+# Float32 sums in another order: up to 5.01e-5 was seen (Gemma 2 under transformers 5.20), on logits of about 6.
+TOLERANCE = 1e-4
 NEW_TOKENS = 4
 # One video; several of unequal length in a row; images between them; text only.
 MIXED = [["v3"], ["v2", "i", "v4"], [], ["i", "i"], ["v4", "v1"]]

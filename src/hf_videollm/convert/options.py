@@ -14,6 +14,8 @@ from .stream import require_folder
 
 Progress = Callable[[int, int], None]
 
+# Bytes of one weight file, where the user says nothing.
+MAX_SHARD_SIZE = 5 * 10**9
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -55,9 +57,9 @@ def check_options(
     destination: str | os.PathLike[str],
     sources: Sequence[Source],
     *,
-    dtype: str | torch.dtype | None,
-    max_shard_size: int,
-    overwrite: bool,
+    dtype: str | torch.dtype | None = None,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> WriteOptions:
     """The options that every converter takes, checked before it reads anything.

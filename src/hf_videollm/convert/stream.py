@@ -305,7 +305,7 @@ def write_sharded(
     folder: Path,
     plans: Sequence[TensorPlan],
     load: Load,
-    max_shard_size: int = 5 * 10**9,
+    max_shard_size: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
     """Write `model.safetensors`, or shards and their index, tensor by tensor.

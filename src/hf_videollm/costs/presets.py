@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..convert.videollama2.config import KNOWN_TOWERS
+from ..known_models import KNOWN_TOWERS
 from ..models.configuration_ftfv import FtfvConfig
 from ..models.configuration_iva import IvaConfig
 from ..models.configuration_pllava import PllavaConfig

@@ -17,6 +17,7 @@ from ...models.configuration_ftfv import FtfvConfig
 from ...models.modeling_ftfv import FtfvForConditionalGeneration
 from ...models.processing_ftfv import FtfvProcessor
 from ..options import (
+    MAX_SHARD_SIZE,
     Progress,
     Source,
     WriteOptions,
@@ -71,7 +72,7 @@ def convert_ftfv(
     num_tokens_per_frame: int = 128,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
-    max_shard_size: int = 5 * 10**9,
+    max_shard_size: int = MAX_SHARD_SIZE,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> FtfvReport:

@@ -22,6 +22,7 @@ from ...models.video_llm_checkpoint_config import IMPOSSIBLE
 from ...models.video_processing_iva import IvaVideoProcessor
 from ..configs import pixel_options
 from ..options import (
+    MAX_SHARD_SIZE,
     Source,
     check_options,
     optional_path,
@@ -81,7 +82,7 @@ def convert_iva(
     adapter_hidden_size: int = 1024,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
-    max_shard_size: int = 5 * 10**9,
+    max_shard_size: int = MAX_SHARD_SIZE,
     overwrite: bool = False,
 ) -> IvaReport:
     """Put an IVA checkpoint together that is ready for training (connector, adapter and query tokens are random).

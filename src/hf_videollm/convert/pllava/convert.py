@@ -20,6 +20,7 @@ from ...models.pllava_lora import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS,
 from ...models.processing_pllava import PllavaProcessor
 from ..configs import compare_bases
 from ..options import (
+    MAX_SHARD_SIZE,
     Progress,
     Source,
     WriteOptions,
@@ -80,7 +81,7 @@ def convert_pllava(
     lora_alpha: float = DEFAULT_ALPHA,
     merge: float | None = None,
     dtype: str | torch.dtype | None = None,
-    max_shard_size: int = 5 * 10**9,
+    max_shard_size: int = MAX_SHARD_SIZE,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ConversionReport:

@@ -17,7 +17,7 @@ from ...models.configuration_beats import BeatsConfig
 from ...models.errors import CheckpointError
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
 from ...models.modeling_beats import BeatsModel
-from ..options import Progress, check_places, parse_dtype
+from ..options import Progress, Source, check_options
 from ..pickle_reader import read_weight_file
 from ..report import Rows, WrittenReport
 from ..stream import StoredTensor, TensorPlan, read_tensor
@@ -136,11 +136,11 @@ def convert_beats(
         CheckpointError: the file is no BEATs, is damaged, or is a pickle that asks for more than tensors.
         FileExistsError: the destination holds something and `overwrite` is not set.
     """
-    source, destination = Path(source), Path(destination)
-    target_dtype = parse_dtype(dtype)
-    check_places(destination, {"source": source})
+    source = Path(source)
+    sources = [Source("source", source)]
+    options = check_options(destination, sources, dtype=dtype, overwrite=overwrite, progress=progress)
     with (
-        atomic_folder(destination, overwrite=overwrite) as folder,
+        atomic_folder(options.destination, overwrite=overwrite) as folder,
         tempfile.TemporaryDirectory(dir=folder, prefix="pickles.") as workspace,
     ):
         stored = read_weight_file(source, Path(workspace))
@@ -160,14 +160,14 @@ def convert_beats(
         )
         check_copies(contents)
         config.architectures = [BeatsModel.__name__]
-        config.dtype = target_dtype or usual_dtype(weights.values())
+        config.dtype = options.dtype or usual_dtype(weights.values())
         ours: dict[str, StoredTensor] = {name.removeprefix(EAR): weights[name] for name in expected}
-        plans = [TensorPlan(name, tensor.shape, target_dtype or tensor.dtype) for name, tensor in ours.items()]
+        plans = [TensorPlan(name, tensor.shape, options.dtype or tensor.dtype) for name, tensor in ours.items()]
 
         def load(name: str) -> torch.Tensor:
-            return read_tensor(ours[name]).to(target_dtype or ours[name].dtype)
+            return read_tensor(ours[name]).to(options.dtype or ours[name].dtype)
 
-        files, total = write_weights(folder, plans, load, 5 * 10**9, progress)
+        files, total = write_weights(folder, plans, load, options)
         with torch.device("meta"):
             # An instance, as the class alone would not be named in config.json.
             custom_object_save(BeatsModel(config), folder, config=config)

@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
+from ...known_models import KNOWN_TOWERS
 from ...models.configuration_beats import BeatsConfig
 from ...models.configuration_videollama2 import VideoLlama2Config, connector_preset
 from ...models.configuration_videollama2_av import VideoLlama2AVConfig
@@ -26,36 +27,6 @@ LANGUAGE_MODELS = {
     "videollama2_qwen2": "qwen2",
     "videollama2_gemma2": "gemma2",
     "videollama2_phi3": "phi3",
-}
-# The towers of the released checkpoints, as their own config.json describes them.
-KNOWN_TOWERS: dict[str, dict[str, Any]] = {
-    "clip-vit-large-patch14-336": {
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "projection_dim": 768,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "num_channels": 3,
-        "image_size": 336,
-        "patch_size": 14,
-        "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5,
-        "attention_dropout": 0.0,
-    },
-    "siglip-so400m-patch14-384": {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "num_channels": 3,
-        "image_size": 384,
-        "patch_size": 14,
-        "hidden_act": "gelu_pytorch_tanh",
-        "layer_norm_eps": 1e-6,
-        "attention_dropout": 0.0,
-    },
 }
 # The official code looks for these words in the name of the tower, in this order. They are also what transformers calls
 # the whole models, of which the tower is a part.

@@ -21,6 +21,7 @@ from ...models.processing_videollama2 import VideoLlama2Processor
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
 from ..configs import compare_bases
 from ..options import (
+    MAX_SHARD_SIZE,
     Progress,
     Source,
     WriteOptions,
@@ -74,7 +75,7 @@ def convert_videollama2(
     audio_tower: str | os.PathLike[str] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     dtype: str | torch.dtype | None = None,
-    max_shard_size: int = 5 * 10**9,
+    max_shard_size: int = MAX_SHARD_SIZE,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> VideoLlama2Report:

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, PreTrainedConfig, SiglipImageProcessor
 
+from ...known_models import KNOWN_TOWERS
 from ...models.configuration_xgen_mm import XgenMMConfig
 from ...models.errors import CheckpointError
 from ...models.processing_xgen_mm import XgenMMProcessor
@@ -14,7 +15,6 @@ from ...models.transformers_compat import drop_pooling_head
 from ..configs import token_ids, tower_config
 from ..stream import read_json
 from ..tokenizers import load_tokenizer, set_padding, with_token
-from ..videollama2.config import KNOWN_TOWERS
 
 OFFICIAL_TYPE = "xgenmm"
 TOWER_TYPE = "siglip_vision_model"
@@ -135,7 +135,7 @@ def _is_whole(value: Any) -> bool:
 def _tower(encoder: dict[str, Any], description: Path | None) -> PreTrainedConfig:
     """Configuration of the vision tower, without its pooling head."""
     name = str(encoder.get("model_name") or DEFAULT_TOWER)
-    section = KNOWN_TOWERS.get(Path(name.lower()).name) if description is None else read_json(description)
+    section: Any = KNOWN_TOWERS.get(Path(name.lower()).name) if description is None else read_json(description)
     if section is None:
         raise CheckpointError(
             f"The vision tower {name!r} of config.json is not {DEFAULT_TOWER}: pass the configuration of a SigLIP "

@@ -22,6 +22,7 @@ from ...models.errors import CheckpointError
 from ...models.modeling_xgen_mm import XgenMMForConditionalGeneration
 from ...models.processing_xgen_mm import XgenMMProcessor
 from ..options import (
+    MAX_SHARD_SIZE,
     Progress,
     Source,
     WriteOptions,
@@ -63,7 +64,7 @@ def convert_xgen_mm(
     vision_config: str | os.PathLike[str] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     dtype: str | torch.dtype | None = None,
-    max_shard_size: int = 5 * 10**9,
+    max_shard_size: int = MAX_SHARD_SIZE,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> XgenMMReport:
