@@ -4,6 +4,7 @@ import difflib
 import os
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
@@ -115,7 +116,7 @@ def _did_you_mean(name: str, known: object) -> str:
 
 
 # Vision towers of released checkpoints, as their own config.json describes them.
-KNOWN_TOWERS: dict[str, dict[str, str | int | float]] = {
+KNOWN_TOWERS: dict[str, dict[str, Any]] = {
     "clip-vit-large-patch14-336": {
         "model_type": "clip_vision_model",
         "hidden_size": 1024,
