@@ -139,7 +139,7 @@ def _refuse_impossible(destination: Path) -> None:
 
 def _refuse_occupied(destination: Path, overwrite: bool) -> None:
     if not overwrite and destination.is_dir() and any(destination.iterdir()):
-        raise FileExistsError(f"{destination} is not empty: choose another destination, or allow to overwrite it.")
+        raise FileExistsError(f"{destination} is not empty: choose another destination, or pass overwrite=True.")
 
 
 def _give_usual_modes(folder: Path) -> None:

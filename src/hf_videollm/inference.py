@@ -1,6 +1,5 @@
 """One call from a checkpoint to a pipeline that answers questions."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.video_llm_checkpoint_config import describe_impossible
 from .models.video_llm_checkpoint_files import check_links, find_file, read_checkpoint_json
 from .models.video_llm_option_names import names_options
+from .official import advice_for_official
 from .pair_check import check_pair
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -79,13 +79,13 @@ def _parse_device(device: str | None) -> torch.device:
     try:
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
-        raise ValueError(f"device {device!r} is unknown: use cpu, cuda or cuda:0.") from error
+        raise ValueError(f"device={device!r} is unknown: use cpu, cuda or cuda:0.") from error
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU here: use cpu.")
+        raise ValueError(f"device={device!r} was asked for, but torch sees no GPU here: use cpu.")
     try:
         torch.ones(1, device=place).item()
     except (RuntimeError, AssertionError, ImportError) as error:  # NotImplementedError is a RuntimeError
-        raise ValueError(f"device {device!r} was asked for, but torch cannot use it here: use cpu.") from error
+        raise ValueError(f"device={device!r} was asked for, but torch cannot use it here: use cpu.") from error
     return place
 
 
@@ -129,19 +129,3 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
             f"{source} is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. {advice}"
         )
     return config
-
-
-def advice_for_official(source: str) -> str | None:
-    """What to do with a folder in the layout of an original code base; `None` for any other."""
-    try:
-        content = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    model_type = str(content.get("model_type") if isinstance(content, dict) else None)
-    if model_type.startswith("videollama2") and "mm_vision_tower" in content:
-        return "An official VideoLLaMA2 checkpoint is converted with: hf-videollm convert videollama2 SRC DST"
-    if model_type.startswith("llava"):
-        return "An official PLLaVA checkpoint is converted with: hf-videollm convert pllava SRC DST"
-    if "visual" in content and model_type == "qwen":
-        return "Qwen-VL's vision module becomes part of an FTFV with: hf-videollm convert ftfv SRC LLM DST"
-    return None

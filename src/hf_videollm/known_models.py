@@ -6,9 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
-
 from .atomic import restore
 
 DEFAULT_CHECKPOINT = "pllava-tiny"
@@ -82,6 +79,9 @@ def find_model(source: str | os.PathLike[str] | None) -> str:
 
 def _ask_hub(name: str) -> None:
     """Find out with one request whether the Hub has this model; libraries would ask for each file, with retries."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+
     try:
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
             return

@@ -199,7 +199,7 @@ class _Response:
 
 def test_a_downloaded_model_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: pytest.fail("the Hub was asked"))
-    monkeypatch.setattr(known_models, "try_to_load_from_cache", lambda *_: "/cache/config.json")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "/cache/config.json")
     assert known_models.find_model("org/name") == "org/name"
 
 

@@ -44,6 +44,7 @@ RANKS = {
     "models": 0,
     "version": 0,
     "known_models": 0,
+    "official": 0,
     "designs": 0,
     "after_import": 0,
     "pair_check": 0,

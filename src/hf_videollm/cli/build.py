@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .output import AsJson, ByteProgress, print_report
+from .options import MAX_SHARD_SIZE, AsJson, MaxShardSize, Overwrite, StoredDtype
+from .output import ByteProgress, print_report
 
 
 def build(
@@ -17,21 +18,23 @@ def build(
     vision: Annotated[
         Path | None, typer.Option("--vision", help="Folder of a CLIP, SigLIP or another tower (Qwen-VL for ftfv).")
     ] = None,
-    llm: Annotated[Path | None, typer.Option("--llm", help="Folder of a causal language model.")] = None,
+    language_model: Annotated[Path | None, typer.Option("--llm", help="Folder of a causal language model.")] = None,
     audio: Annotated[Path | None, typer.Option("--audio", help="BEATs, file or folder (videollama2_av).")] = None,
     image_llm: Annotated[
         Path | None, typer.Option("--image-llm", help="Folder of an image-LLM (linvt, instead of the first two).")
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a video; the paper's by default.")] = None,
+    num_frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="Frames of a video; the paper's by default.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="A field of the configuration, as JSON; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the new parts.")] = 0,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")] = None,
-    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes of one output file.")] = 5 * 10**9,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")] = False,
+    dtype: StoredDtype = None,
+    max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Put a model together from a vision tower and a language model, ready for its first training stage.
@@ -60,14 +63,14 @@ def build(
     from ..build import build_checkpoint
 
     options = _parse(settings or [])
-    if frames is not None:
-        options["num_frames"] = frames
+    if num_frames is not None:
+        options["num_frames"] = num_frames
     with ByteProgress("Building") as progress:
         report = build_checkpoint(
             design,
             dst,
             vision=vision,
-            language_model=llm,
+            language_model=language_model,
             audio=audio,
             image_llm=image_llm,
             tokenizer=tokenizer,

@@ -6,15 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from .output import AsJson, ByteProgress, HintingGroup, errors, print_report
+from ..official import advice_for_official
+from .app import Command, HintingGroup
+from .options import MAX_SHARD_SIZE, AsJson, Destination, MaxShardSize, Overwrite, StoredDtype
+from .output import ByteProgress, print_report, status
 
 
 class ConvertGroup(HintingGroup):
     """Kinds of checkpoints; whoever names a folder at once is told of which kind it is, as far as it can be seen."""
 
     def unknown_command(self, name: str, written: str) -> str:
-        from ..inference import advice_for_official
-
         if not Path(name).exists():
             return super().unknown_command(name, written)
         advice = advice_for_official(name) or f"KIND is one of {', '.join(self.commands)}."
@@ -23,12 +24,8 @@ class ConvertGroup(HintingGroup):
 
 convert_app = typer.Typer(cls=ConvertGroup)
 
-Destination = Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")]
 SourceTokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")]
 LanguageTokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored by default.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
-MaxShardSize = Annotated[int, typer.Option(min=1, help="Bytes of one output file.")]
 
 
 @convert_app.callback(invoke_without_command=True)
@@ -46,7 +43,7 @@ def convert(context: typer.Context) -> None:
         raise ValueError(f"Say what to convert: hf-videollm convert pllava SRC DST, or {kinds} (--help).")
 
 
-@convert_app.command("pllava")
+@convert_app.command("pllava", cls=Command)
 def convert_pllava_command(
     src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
     dst: Destination,
@@ -58,8 +55,8 @@ def convert_pllava_command(
     merge: Annotated[
         float | None, typer.Option(min=0, metavar="ALPHA", help="Bake the LoRA into the weights at this alpha.")
     ] = None,
-    dtype: Dtype = None,
-    max_shard_size: MaxShardSize = 5 * 10**9,
+    dtype: StoredDtype = None,
+    max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +87,7 @@ def convert_pllava_command(
     )
 
 
-@convert_app.command("videollama2")
+@convert_app.command("videollama2", cls=Command)
 def convert_videollama2_command(
     src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
     dst: Destination,
@@ -105,8 +102,8 @@ def convert_videollama2_command(
         Path | None, typer.Option(help="BEATs .pt or audio_tower.bin, where an audio-visual SRC has none.")
     ] = None,
     tokenizer: SourceTokenizer = None,
-    dtype: Dtype = None,
-    max_shard_size: MaxShardSize = 5 * 10**9,
+    dtype: StoredDtype = None,
+    max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -136,17 +133,19 @@ def convert_videollama2_command(
     )
 
 
-@convert_app.command("ftfv")
+@convert_app.command("ftfv", cls=Command)
 def convert_ftfv_command(
     qwen_vl: Annotated[Path, typer.Argument(help="Folder of Qwen-VL, for its vision module.", metavar="QWEN_VL")],
     language_model: Annotated[Path, typer.Argument(help="Folder of a causal language model.", metavar="LLM")],
     dst: Destination,
     tokenizer: LanguageTokenizer = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of a video.")] = 8,
-    tokens_per_frame: Annotated[int, typer.Option(min=1, help="Tokens kept of each; can be changed later.")] = 128,
+    num_frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a video.")] = 8,
+    num_tokens_per_frame: Annotated[
+        int, typer.Option("--tokens-per-frame", min=1, help="Tokens kept of each; can be changed later.")
+    ] = 128,
     seed: Annotated[int, typer.Option(help="Of the temporal code, which no source has.")] = 0,
-    dtype: Dtype = None,
-    max_shard_size: MaxShardSize = 5 * 10**9,
+    dtype: StoredDtype = None,
+    max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -165,8 +164,8 @@ def convert_ftfv_command(
         language_model,
         dst,
         tokenizer=tokenizer,
-        num_frames=frames,
-        num_tokens_per_frame=tokens_per_frame,
+        num_frames=num_frames,
+        num_tokens_per_frame=num_tokens_per_frame,
         seed=seed,
         dtype=dtype,
         max_shard_size=max_shard_size,
@@ -174,7 +173,7 @@ def convert_ftfv_command(
     )
 
 
-@convert_app.command("iva")
+@convert_app.command("iva", cls=Command)
 def convert_iva_command(
     vision: Annotated[Path, typer.Argument(help="Folder of a CLIP or SigLIP.", metavar="VISION")],
     language_model: Annotated[Path, typer.Argument(help="Folder of a causal language model.", metavar="LLM")],
@@ -183,13 +182,15 @@ def convert_iva_command(
     num_insertions: Annotated[
         int, typer.Option(min=0, help="Calls of the adapter (the paper's NI); 0 for the stages before it.")
     ] = 8,
-    query_tokens: Annotated[int, typer.Option(min=1, help="Query tokens before an answer (the paper's LQ).")] = 16,
-    adapter_width: Annotated[int, typer.Option(min=1, help="Width of the adapter.")] = 1024,
+    num_query_tokens: Annotated[
+        int, typer.Option("--query-tokens", min=1, help="Query tokens before an answer (the paper's LQ).")
+    ] = 16,
+    adapter_hidden_size: Annotated[int, typer.Option("--adapter-width", min=1, help="Width of the adapter.")] = 1024,
     seed: Annotated[int, typer.Option(help="Of connector, adapter and query tokens, which no source has.")] = 0,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; as LLM is stored by default.")
     ] = None,
-    max_shard_size: MaxShardSize = 5 * 10**9,
+    max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -203,15 +204,15 @@ def convert_iva_command(
     """
     from ..convert.iva.convert import convert_iva
 
-    with errors.status("Converting ..."):
+    with status("Converting ..."):
         report = convert_iva(
             vision,
             language_model,
             dst,
             tokenizer=tokenizer,
             num_insertions=num_insertions,
-            num_query_tokens=query_tokens,
-            adapter_hidden_size=adapter_width,
+            num_query_tokens=num_query_tokens,
+            adapter_hidden_size=adapter_hidden_size,
             seed=seed,
             dtype=dtype,
             max_shard_size=max_shard_size,
@@ -220,7 +221,7 @@ def convert_iva_command(
     print_report(report, as_json)
 
 
-@convert_app.command("xgen-mm")
+@convert_app.command("xgen-mm", cls=Command)
 def convert_xgen_mm_command(
     src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint, v1.5.", metavar="SRC")],
     dst: Destination,
@@ -228,8 +229,8 @@ def convert_xgen_mm_command(
         Path | None, typer.Option(help="JSON file that describes a SigLIP of unknown name.")
     ] = None,
     tokenizer: SourceTokenizer = None,
-    dtype: Dtype = None,
-    max_shard_size: MaxShardSize = 5 * 10**9,
+    dtype: StoredDtype = None,
+    max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -254,11 +255,11 @@ def convert_xgen_mm_command(
     )
 
 
-@convert_app.command("beats")
+@convert_app.command("beats", cls=Command)
 def convert_beats_command(
     src: Annotated[Path, typer.Argument(help="Microsoft's .pt, or an audio_tower.bin.", metavar="FILE")],
     dst: Destination,
-    dtype: Dtype = None,
+    dtype: StoredDtype = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

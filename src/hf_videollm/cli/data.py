@@ -7,7 +7,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from ..synthetic.scene import DEFAULT_SIZE, KINDS, LONG_FRAMES, SPLIT_SEEDS, SceneKind
-from .output import AsJson, HintingGroup, print_json
+from .app import Command, HintingGroup
+from .options import AsJson
+from .output import print_json
 
 data_app = typer.Typer(cls=HintingGroup)
 
@@ -45,7 +47,7 @@ def data(context: typer.Context) -> None:
         raise ValueError("Say what to write: hf-videollm data clips FOLDER, or long (--help).")
 
 
-@data_app.command()
+@data_app.command(cls=Command)
 def clips(
     folder: Folder,
     num_videos: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 100,
@@ -55,8 +57,8 @@ def clips(
         str | None, typer.Option(callback=_one_of(KINDS), help="Only motion, order, count or entry scenes.")
     ] = None,
     size: Size = DEFAULT_SIZE,
-    audio: Annotated[bool, typer.Option(help="Write the sound track.")] = True,
-    sound: Annotated[bool, typer.Option(help="Ask about the beeps too.")] = False,
+    with_audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Write the sound track.")] = True,
+    sound_questions: Annotated[bool, typer.Option("--sound/--no-sound", help="Ask about the beeps too.")] = False,
     details: Annotated[bool, typer.Option(help="Ask for single properties too, for training.")] = False,
     entries: Annotated[
         bool, typer.Option(help="Three clips in ten: a shape appears before or after a beep (entry scenes).")
@@ -79,8 +81,8 @@ def clips(
         seed=SPLIT_SEEDS[split].start + offset,
         kind=cast(SceneKind | None, kind),
         size=size,
-        with_audio=audio,
-        sound_questions=sound,
+        with_audio=with_audio,
+        sound_questions=sound_questions,
         details=details,
         entries=entries,
         progress=not as_json,
@@ -88,7 +90,7 @@ def clips(
     _print_records(records, num_videos, "clips", as_json)
 
 
-@data_app.command("long")
+@data_app.command("long", cls=Command)
 def long_videos(
     folder: Folder,
     num_videos: Annotated[int, typer.Option(min=1, help="Number of videos.")] = 100,
@@ -96,7 +98,9 @@ def long_videos(
     offset: Offset = 0,
     shortest: Annotated[int, typer.Option(help="Shortest length in frames, one a second.")] = LONG_FRAMES[0],
     longest: Annotated[int, typer.Option(help="Longest length in frames.")] = LONG_FRAMES[1],
-    questions: Annotated[int | None, typer.Option(help="Questions about each video; all by default.")] = None,
+    questions_per_video: Annotated[
+        int | None, typer.Option("--questions", help="Questions about each video; all by default.")
+    ] = None,
     size: Size = DEFAULT_SIZE,
     as_json: AsJson = False,
 ) -> None:
@@ -112,7 +116,7 @@ def long_videos(
 
     seed = SPLIT_SEEDS[split].start + offset
     records = generate_long_dataset(
-        folder, num_videos, seed, (shortest, longest), questions, size, progress=not as_json
+        folder, num_videos, seed, (shortest, longest), questions_per_video, size, progress=not as_json
     )
     _print_records(records, num_videos, "videos", as_json)
 

@@ -1,34 +1,14 @@
-"""How the command line talks: results on stdout, all else on stderr."""
+"""How the command line talks: results on stdout, all else on stderr.
 
-import difflib
+rich is loaded when there is something to draw, so that help takes no time for it.
+"""
+
 import json
-from typing import Annotated, Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from typer.core import TyperGroup
-
-console = Console()
-errors = Console(stderr=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-
-
-class HintingGroup(TyperGroup):
-    """Commands of which an unknown one is an error that names the nearest, or all."""
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        command = super().get_command(ctx, cmd_name)
-        if command is None:
-            raise ValueError(self.unknown_command(cmd_name, f"{ctx.command_path} {cmd_name}"))
-        return command
-
-    def unknown_command(self, name: str, written: str) -> str:
-        """The message for a name that is no command; `written` is what the user wrote."""
-        found = difflib.get_close_matches(name, self.commands)
-        hint = f"did you mean {' or '.join(found)}?" if found else f"known are {', '.join(self.commands)}."
-        return f"{written}: there is no such command; {hint}"
+if TYPE_CHECKING:
+    pass
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -41,16 +21,39 @@ def print_report(report: Any, as_json: bool) -> None:
     if as_json:
         print_json(report.to_dict())
     else:
-        console.print(report.render())
+        print_drawing(report.render())
+
+
+def print_drawing(drawing: Any) -> None:
+    """A table, or whatever else rich draws."""
+    from rich.console import Console
+
+    Console().print(drawing)
+
+
+def note(text: str) -> None:
+    """One line on stderr."""
+    from rich.console import Console
+
+    Console(stderr=True).print(text, soft_wrap=True)
+
+
+def status(text: str) -> AbstractContextManager[Any]:
+    """What is being done, on stderr, as long as the block lasts and if someone looks."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)
 
 
 class ByteProgress:
     """A progress bar in bytes, on stderr so that stdout stays clean."""
 
     def __init__(self, title: str) -> None:
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=errors
-        )
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self.bar: Progress = Progress(*columns, console=Console(stderr=True))
         self.task = self.bar.add_task(title, total=None)
 
     def __enter__(self) -> "ByteProgress":
@@ -64,3 +67,6 @@ class ByteProgress:
         """Show that `done` of `total` bytes are written; the bar appears with the first of them."""
         self.bar.start()
         self.bar.update(self.task, completed=done, total=total)
+
+
+__all__ = ["ByteProgress", "note", "print_drawing", "print_json", "print_report", "status"]

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from transformers.utils import logging as logging_of_transformers
-
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
@@ -39,6 +36,9 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 @contextmanager
 def _hidden_progress_bars() -> Iterator[None]:
     """Those of transformers and of huggingface_hub; transformers switches the other's along with its own."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as logging_of_transformers
+
     was_shown, hub_was_hidden = logging_of_transformers.is_progress_bar_enabled(), are_progress_bars_disabled()
     logging_of_transformers.disable_progress_bar()
     try:

@@ -8,21 +8,28 @@ from typing import Annotated, Any
 
 import typer
 
-from .output import AsJson, print_json
+from .options import AsJson
+from .output import print_json
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a recipe of the package.")],
-    model: Annotated[str | None, typer.Option(help="Checkpoint to start from; beats the recipe.")] = None,
-    records: Annotated[str | None, typer.Option(help="JSON Lines file of records; beats the recipe.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option("--model", help="Checkpoint to start from; beats the recipe.")
+    ] = None,
+    records_file: Annotated[
+        str | None, typer.Option("--records", help="JSON Lines file of records; beats the recipe.")
+    ] = None,
     model_option: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="Field of the model's configuration, e.g. num_insertions=8; repeatable."
+            "--model-option",
+            metavar="NAME=VALUE",
+            help="Field of the model's configuration, e.g. num_insertions=8; repeatable.",
         ),
     ] = None,
     output: Annotated[str | None, typer.Option(help="Folder for checkpoints and the result.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
+    steps: Annotated[int | None, typer.Option("--max-steps", help="Stop after this many steps.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the output folder.")] = True,
     dry_run: Annotated[bool, typer.Option(help="Only show one sample as the model gets it.")] = False,
     as_json: AsJson = False,
@@ -35,15 +42,16 @@ def train(
 
       hf-videollm train recipe.yaml --model init/ --records clips/records.jsonl --output runs/first --max-steps 500
     """
+    # Names of parameters are none of fields of recipes: errors speak of those, and `errors.py` would translate them.
     from ..training.sft import load_recipe, run_sft, show_sample
 
     chosen = load_recipe(recipe)
-    given = {"output_dir": output, "max_steps": max_steps}
+    given = {"output_dir": output, "max_steps": steps}
     # Its progress bar is for eyes; where nobody looks, what it logs is enough.
     arguments = {"disable_tqdm": not sys.stderr.isatty(), **chosen.arguments}
     arguments |= {name: value for name, value in given.items() if value is not None}
     options = {**(chosen.model_options or {}), **_model_options(model_option or [])}
-    chosen = replace(chosen, model=model or chosen.model, records=records or chosen.records)
+    chosen = replace(chosen, model=start_from or chosen.model, records=records_file or chosen.records)
     chosen = replace(chosen, model_options=options, arguments=arguments)
     if dry_run:
         sample = show_sample(chosen)

@@ -86,8 +86,8 @@ def check_frame_budget(num_frames: int, limits: MediaLimits) -> None:
     """
     if num_frames > limits.max_frames:
         raise MediaTooLarge(
-            f"{num_frames:,} frames were asked for and the limit is {limits.max_frames:,}: lower num_frames or fps, or "
-            "raise max_frames."
+            f"{num_frames:,} frames were asked for and the limit is {limits.max_frames:,}: lower `num_frames` "
+            "or `fps`, or raise max_frames."
         )
 
 

@@ -1,0 +1,143 @@
+"""`hf-videollm ask` and `hf-videollm caption`: one video, one prompt, one answer."""
+
+import contextlib
+import time
+from typing import Annotated, Any
+
+import typer
+
+from ..known_models import find_model
+from .options import AnswerOptions, AsJson, MaxNewTokens, spread_options
+from .output import note, print_json, status
+
+CAPTION_PROMPT = "Describe the video in details."
+
+Video = Annotated[str, typer.Argument(help="Video file, GIF, folder of frames, or URL of an allowed host.")]
+
+
+@spread_options
+def ask(
+    video: Video,
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    options: AnswerOptions,
+    max_new_tokens: MaxNewTokens = 128,
+    as_json: AsJson = False,
+) -> None:
+    """Ask one question about a video.
+
+    Examples:
+
+      hf-videollm ask clip.mp4 "What colour is the shape?"
+
+      hf-videollm ask clip.mp4 "What happens?" --model ./pllava-7b --frames 16 --dtype bfloat16 --json
+    """
+    _print_answer(_answer(video, question, options, max_new_tokens), as_json)
+
+
+@spread_options
+def caption(
+    video: Video,
+    options: AnswerOptions,
+    prompt: Annotated[str, typer.Option("--prompt", help="The instruction.")] = CAPTION_PROMPT,
+    max_new_tokens: MaxNewTokens = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Describe a video.
+
+    Examples:
+
+      hf-videollm caption clip.mp4 --model ./pllava-7b
+
+      hf-videollm caption clip.mp4 --model ./pllava-7b --start 10 --end 25 --max-new-tokens 400
+    """
+    answer = _answer(video, prompt, options, max_new_tokens)
+    if options.model is None:
+        note(
+            "note: the bundled model answers questions on synthetic clips and was not trained to describe; "
+            "pass --model for real captions."
+        )
+    _print_answer(answer, as_json)
+
+
+def _answer(video: str, question: str, options: AnswerOptions, max_new_tokens: int) -> dict[str, Any]:
+    """The answer, and beside it how it came about.
+
+    Raises:
+        ValueError: something does not fit the video, the model, or another option.
+    """
+    from .. import NoVideoStream, load_pipeline
+
+    if not question.strip():
+        raise ValueError("The question is empty: say what you want to know.")
+    source = find_model(options.model)
+    media = options.of_media()
+    _check_video(video, media)
+    with status("Loading the model ..."):
+        pipe = load_pipeline(source, **options.of_loading())
+    can_hear = hasattr(pipe.model, "get_audio_features")
+    _check_design(pipe, source, media, can_hear)
+    began = time.perf_counter()
+    settings = {"return_full_text": False, "generate_kwargs": {"do_sample": False, "max_new_tokens": max_new_tokens}}
+    with status("Watching and answering ..."):
+        try:
+            results = pipe(video, text=question, **settings, **media)
+        except NoVideoStream:
+            if not can_hear:
+                raise
+            # A file of sound alone.
+            results = pipe(audio=video, text=question, **settings, **media)
+    return {
+        "video": video,
+        "question": question,
+        "answer": results[0]["generated_text"].strip(),
+        "model": source,
+        **_sampling(media, pipe.processor.video_processor),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _check_design(pipe: Any, source: str, media: dict[str, Any], can_hear: bool) -> None:
+    """Refuse options that this design does not have."""
+    if not can_hear and (of_sound := sorted({"use_audio_in_video", "missing_audio"} & set(media))):
+        raise ValueError(f"{source} cannot hear: leave out {' and '.join(of_sound)}.")
+    if "num_tokens_per_frame" in set(media) - set(getattr(pipe.model.base_model, "media_options", ())):
+        raise ValueError(f"{source} cannot choose the tokens of a frame: leave out num_tokens_per_frame.")
+    if "sampling" in media and not hasattr(pipe.processor.video_processor, "sampling"):
+        raise ValueError(f"{source} knows one way to sample: leave out sampling=.")
+
+
+def _check_video(video: str, media: dict[str, Any]) -> None:
+    """Find out what is wrong with a file before a large model is loaded for it."""
+    from ..models.errors import NoVideoStream, check_interval, check_on_decode_error
+    from ..models.media_video import probe_video
+
+    if not video:
+        raise ValueError("The name of the video is empty: give a file, a folder of frames or an address.")
+    check_interval(media.get("start"), media.get("end"))
+    check_on_decode_error(media["on_decode_error"])
+    if "fps" in media and "num_frames" in media:
+        raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
+    # What lies elsewhere would be fetched twice.
+    if not video.lower().startswith(("http:", "https:", "data:")):
+        # A file of sound alone may be heard.
+        with contextlib.suppress(NoVideoStream):
+            probe_video(video, on_decode_error=media["on_decode_error"])
+
+
+def _sampling(media: dict[str, Any], video_processor: Any) -> dict[str, Any]:
+    """How frames were taken: a number of them, or so many a second."""
+    if "fps" in media:
+        return {"fps": media["fps"]}
+    num_frames = media.get("num_frames", video_processor.num_frames)
+    return {"fps": video_processor.fps} if num_frames is None else {"num_frames": num_frames}
+
+
+def _print_answer(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        # Plain print: an answer may hold brackets, which rich would take for markup.
+        print(answer["answer"])
+
+
+__all__ = ["CAPTION_PROMPT", "ask", "caption"]

@@ -1,0 +1,128 @@
+"""`hf-videollm info` and `hf-videollm flops`: what a checkpoint is and what it costs, without loading its weights."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..known_models import find_model
+from .options import AsJson
+from .output import print_drawing, print_json, print_report
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..costs.info import CheckpointInfo
+
+
+def info(
+    path_or_id: Annotated[
+        str | None, typer.Argument(help="Folder, Hub id or bundled model; the default one when left out.")
+    ] = None,
+    design: Annotated[
+        str | None, typer.Option(help="linvt: its parameters before real image-LLMs, instead of a checkpoint.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show design, parameters, tokens per video and memory of a checkpoint, without loading its weights.
+
+    Examples:
+
+      hf-videollm info ./pllava-7b
+
+      hf-videollm info --design linvt
+
+      hf-videollm info --json
+    """
+    if design is not None:
+        from ..costs.linvt import linvt_table
+
+        if path_or_id is not None:
+            raise ValueError("Give a checkpoint or --design, not both.")
+        if design != "linvt":
+            raise ValueError(
+                f"--design {design!r} has no table: only linvt grows with the model that it stands before."
+            )
+        print_report(linvt_table(), as_json)
+        return
+    from ..costs.info import describe_checkpoint
+
+    facts = describe_checkpoint(find_model(path_or_id))
+    if as_json:
+        print_json(facts.to_dict())
+    else:
+        print_drawing(_table(facts))
+
+
+def flops(
+    path_or_id: Annotated[str | None, typer.Argument(help="Folder or Hub id, unless --design is given.")] = None,
+    design: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a paper: ftfv, iva (iva-without, iva-ni4 ...), pllava, videollama2, videollama2.1, videollama2_av."
+        ),
+    ] = None,
+    num_frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="Frames of the video; as configured by default.")
+    ] = None,
+    text_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt beside the media.")] = 48,
+    tokens_per_frame: Annotated[
+        int | None, typer.Option(min=1, help="Kept tokens per frame (FTFV); a table of several by default.")
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(min=0, help="Rank of an unmerged LoRA on all layers; ftfv's preset has 128.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the operations of one video and its key-value cache, without weights.
+
+    Examples:
+
+      hf-videollm flops --design ftfv
+
+      hf-videollm flops ./pllava-7b --frames 32 --text-tokens 256 --json
+    """
+    from ..costs.flops import describe_flops
+
+    report = describe_flops(
+        None if path_or_id is None else find_model(path_or_id),
+        design=design,
+        num_frames=num_frames,
+        text_tokens=text_tokens,
+        tokens_per_frame=tokens_per_frame,
+        lora_rank=lora_rank,
+    )
+    print_report(report, as_json)
+
+
+def _table(facts: "CheckpointInfo") -> "Table":
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    table.add_row("checkpoint", facts.source)
+    table.add_row("design", facts.design)
+    table.add_row("frames per video", f"{facts.num_frames}")
+    table.add_row("tokens per video", f"{facts.tokens_per_video:,}")
+    if facts.tokens_per_image is not None:
+        table.add_row("tokens per image", f"{facts.tokens_per_image:,}")
+    if facts.tokens_per_sound is not None:
+        table.add_row("tokens per 30 s of sound", f"{facts.tokens_per_sound:,}")
+    for name, count in facts.parameters.items():
+        table.add_row(f"parameters, {name}", f"{count:,}")
+    if facts.quantization is not None:
+        table.add_row("quantized", facts.quantization)
+    if facts.lora_alpha is not None:
+        table.add_row("LoRA alpha", f"{facts.lora_alpha:g}")
+    for name, size in facts.weight_bytes.items():
+        table.add_row(f"weights in {name}", _size(size))
+    sound = "" if facts.tokens_per_sound is None else " with 30 s of sound"
+    table.add_row(f"key-value cache (bfloat16, one video{sound} + 256 tokens)", _size(facts.kv_cache_bytes))
+    return table
+
+
+def _size(num_bytes: int) -> str:
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min((len(str(num_bytes)) - 1) // 3, len(units) - 1)
+    return f"{num_bytes / 1000**power:.3g} {units[power]}"
+
+
+__all__ = ["flops", "info"]

@@ -1,0 +1,150 @@
+"""Options that commands share: flag and help, and as name of the parameter the argument that they become.
+
+Errors of Python functions name those arguments; `errors.py` puts the flags in their place.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..known_models import DEFAULT_CHECKPOINT, bundled_checkpoints
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+# Asking.
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"Folder, Hub id or bundled model ({', '.join(bundled_checkpoints())}); {DEFAULT_CHECKPOINT} by default.",
+    ),
+]
+NumFrames = Annotated[
+    int | None, typer.Option("--frames", min=1, help="Frames to sample; the checkpoint's own number by default.")
+]
+Fps = Annotated[float | None, typer.Option("--fps", help="Frames to sample per second, instead of a number of frames.")]
+MaxFrames = Annotated[
+    int | None,
+    typer.Option(
+        "--max-frames", min=1, help="Most frames of a video: IVA takes fewer a second, other designs refuse more."
+    ),
+]
+Start = Annotated[float | None, typer.Option("--start", min=0, help="Begin the clip at this second.")]
+End = Annotated[float | None, typer.Option("--end", min=0, help="End the clip at this second.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; a GPU when there is one, by default.")
+]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer in tokens.")]
+LoraAlpha = Annotated[
+    float | None,
+    typer.Option("--lora-alpha", min=0, help="Strength of the checkpoint's LoRA, instead of the recorded one."),
+]
+AllowedHosts = Annotated[
+    list[str] | None, typer.Option("--allow-host", help="Host that an http(s) video may come from; repeatable.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the model code of the repository (not needed for our designs).")
+]
+OnDecodeError = Annotated[
+    str,
+    typer.Option("--on-decode-error", help="raise, or truncate to use the frames before the damage of a broken file."),
+]
+NumTokensPerFrame = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens-per-frame",
+        min=1,
+        help="Tokens of each frame that are kept (FTFV); what it was trained with by default.",
+    ),
+]
+Sampling = Annotated[
+    str | None,
+    typer.Option(
+        "--sampling", help="Where frames come from (LinVT): uniform, or shots, each by its length (extra: shots)."
+    ),
+]
+Sound = Annotated[
+    bool | None,
+    typer.Option("--sound/--no-sound", help="Hear the sound of the video; what the checkpoint says by default."),
+]
+MissingAudio = Annotated[
+    str | None,
+    typer.Option("--missing-audio", help="What a video without sound gets: silence, skip (no audio tokens) or error."),
+]
+
+# Writing checkpoints.
+Destination = Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")]
+StoredDtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16; as stored by default.")]
+MaxShardSize = Annotated[int, typer.Option("--max-shard-size", min=1, help="Bytes of one output file.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
+MAX_SHARD_SIZE = 5 * 10**9
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How a model is loaded, how it sees a video, and how it hears it: what `ask` and `caption` share."""
+
+    model: Model = None
+    num_frames: NumFrames = None
+    fps: Fps = None
+    max_frames: MaxFrames = None
+    num_tokens_per_frame: NumTokensPerFrame = None
+    sampling: Sampling = None
+    start: Start = None
+    end: End = None
+    dtype: Dtype = "auto"
+    device: Device = None
+    lora_alpha: LoraAlpha = None
+    allowed_hosts: AllowedHosts = None
+    on_decode_error: OnDecodeError = "raise"
+    use_audio_in_video: Sound = None
+    missing_audio: MissingAudio = None
+    trust_remote_code: TrustRemoteCode = False
+
+    def of_loading(self) -> dict[str, Any]:
+        """Those of `load_pipeline`."""
+        return {name: getattr(self, name) for name in LOADING}
+
+    def of_media(self) -> dict[str, Any]:
+        """Those of a call of the pipeline, as far as they were given."""
+        others = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in LOADING}
+        return {name: value for name, value in others.items() if value is not None and name != "model"}
+
+
+LOADING = ("dtype", "device", "lora_alpha", "trust_remote_code")
+
+
+def spread_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with one parameter for each field of the dataclasses among its parameters, as typer reads them."""
+    parameters = inspect.signature(command).parameters
+    classes: dict[str, Any] = {
+        name: entry.annotation for name, entry in parameters.items() if is_dataclass(entry.annotation)
+    }
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, options in classes.items():
+            given[name] = options(**{field.name: given.pop(field.name) for field in fields(options)})
+        command(**given)
+
+    spread = []
+    for name, entry in parameters.items():
+        if name in classes:
+            spread += [_as_parameter(field.name, field.type, field.default) for field in fields(classes[name])]
+        else:
+            spread.append(_as_parameter(name, entry.annotation, entry.default))
+    # Both are asked for: the one for names and defaults, the other for types.
+    run.__dict__["__signature__"] = inspect.Signature(spread)
+    run.__annotations__ = {entry.name: entry.annotation for entry in spread}
+    return run
+
+
+def _as_parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
