@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from transformers.masking_utils import create_masks_for_generate
 
-from hf_videollm.models.linvt_backbones import ADDED_FEATURES, FRAME_CALLS, REFUSED, TYPE_RULES
+from hf_videollm.models.linvt_families import ADDED_FEATURES, FRAME_CALLS, REFUSED, TYPE_RULES
 from hf_videollm.models.linvt_generation import LinVTGenerationMixin
 
 REPOSITORY = Path(__file__).resolve().parents[1]

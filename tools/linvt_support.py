@@ -19,15 +19,8 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "support"))
 
 import tiny_image_llms as cases  # noqa: E402
 
-from hf_videollm.models.linvt_backbones import (  # noqa: E402
-    ADDED_FEATURES,
-    FRAME_CALLS,
-    TYPE_RULES,
-    check_backbone,
-    encode_frames,
-    has_deepstack,
-    has_spatial_positions,
-)
+from hf_videollm.models.linvt_backbones import check_backbone, encode_frames, has_deepstack, has_spatial_positions  # noqa: E402
+from hf_videollm.models.linvt_families import ADDED_FEATURES, FRAME_CALLS, TYPE_RULES  # noqa: E402
 
 # Classes that LinVT refuses, and their model types: each for another reason.
 REFUSED_CLASSES = {

@@ -23,7 +23,9 @@ from tiny_image_llms import (
 )
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
-from hf_videollm.models.linvt_backbones import REFUSED, check_backbone, encode_frames, frame_inputs
+from hf_videollm.models.linvt_backbones import check_backbone, encode_frames
+from hf_videollm.models.linvt_families import REFUSED
+from hf_videollm.models.linvt_frames import frame_inputs
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 
 FAMILIES = pytest.mark.parametrize("name", CASES)

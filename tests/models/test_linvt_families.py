@@ -17,14 +17,9 @@ from tiny_image_llms import (
 )
 from transformers import StaticCache
 
-from hf_videollm.models.linvt_backbones import (
-    TYPE_RULES,
-    encode_frames,
-    encode_images,
-    frame_inputs,
-    has_deepstack,
-    split_frames,
-)
+from hf_videollm.models.linvt_backbones import encode_frames, encode_images, has_deepstack
+from hf_videollm.models.linvt_families import TYPE_RULES
+from hf_videollm.models.linvt_frames import frame_inputs, split_frames
 from hf_videollm.models.linvt_module import join_selections
 
 FAMILIES = pytest.mark.parametrize("name", CASES)

@@ -25,7 +25,7 @@ from hf_videollm import (
     UnsafeURL,
     load_video,
 )
-from hf_videollm.models.linvt_backbones import frame_inputs
+from hf_videollm.models.linvt_frames import frame_inputs
 from hf_videollm.models.linvt_prompts import question_of
 
 NAME = "llava_siglip_phi"

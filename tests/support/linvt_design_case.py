@@ -18,7 +18,7 @@ from factory import (
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPImageProcessor, Qwen2VLImageProcessor
 
-from hf_videollm.models.linvt_backbones import frame_inputs
+from hf_videollm.models.linvt_frames import frame_inputs
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 
 # Frames are random numbers of the right size already.

@@ -10,7 +10,9 @@ import transformers
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from hf_videollm.models.configuration_linvt import LinVTConfig
-from hf_videollm.models.linvt_backbones import TYPE_RULES, encode_images, frame_inputs
+from hf_videollm.models.linvt_backbones import encode_images
+from hf_videollm.models.linvt_families import TYPE_RULES
+from hf_videollm.models.linvt_frames import frame_inputs
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
 
 PAD, IMAGE, VIDEO, VOCAB_SIZE = 0, 90, 91, 100

@@ -29,7 +29,8 @@ from ..convert.parts import (
 from ..models.configuration_linvt import LinVTModuleConfig
 from ..models.configuration_video_llm import has_class_token, has_tied_embeddings, patch_grid
 from ..models.errors import CheckpointError
-from ..models.linvt_backbones import EXAMPLES, encode_images
+from ..models.linvt_backbones import encode_images
+from ..models.linvt_families import EXAMPLES
 from ..models.modeling_linvt import LinVTForCausalLM
 from ..models.processing_linvt import LinVTProcessor
 from ..models.video_llm_chat_template import keep_chat_template

@@ -8,96 +8,15 @@ to know of the tokens (`TYPE_RULES`). `docs/measured/linvt_backbones.md` lists w
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from .linvt_families import EXAMPLES, FRAME_CALLS, LAYER_FAMILIES, REFUSED, SQUARE_IMAGES, TYPE_RULES, UNUSED_PARTS
+from .linvt_frames import split_frames
 from .media_blank import blank_frames
 from .video_llm_vision_tower import freeze_unused_layers
-
-
-@dataclass(frozen=True)
-class FrameCall:
-    """How the image processor of a family gives one image per frame.
-
-    Args:
-        layout: `"flat"`, all frames in one list; `"videos"`, one list per video; `"frames"`, one list per frame.
-        options: switch off tiles.
-    """
-
-    layout: Literal["flat", "videos", "frames"] = "flat"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-# Families that are not here take a flat list.
-FRAME_CALLS: dict[str, FrameCall] = {
-    "internvl": FrameCall(options={"crop_to_patches": False}),
-    "aya_vision": FrameCall(options={"crop_to_patches": False}),
-    "ovis2": FrameCall(options={"crop_to_patches": False}),
-    "cohere2_vision": FrameCall(options={"crop_to_patches": False}),
-    "gemma3": FrameCall(options={"do_pan_and_scan": False}),
-    "perception_lm": FrameCall(options={"vision_input_type": "vanilla"}),
-    # A view of the whole and one crop at least: `frame_inputs` takes the view, as the family does with its own videos.
-    "molmo2": FrameCall(options={"max_crops": 1}),
-    # Several images of one prompt are not cut up; a single one is, so that a video of one frame has more tokens.
-    "llava_onevision": FrameCall("videos"),
-    # A flat list would be one prompt, and its features would come back without borders between the frames.
-    "smolvlm": FrameCall("frames", {"do_image_splitting": False}),
-    "idefics3": FrameCall("frames", {"do_image_splitting": False}),
-    "lfm2_vl": FrameCall(options={"do_image_splitting": False}),
-}
-
-
-@dataclass(frozen=True)
-class TypeRule:
-    """What the masks of a family must be told of every token.
-
-    Args:
-        argument: its name in the forward of the base model.
-        meaning: `"media"`, 1 for tokens of images, which see each other in both directions: so do those of a video.
-            `"prefix"`, 0 for the prompt, which sees itself in both directions, and 1 for the answer.
-        is_one_block: all images of a prompt see each other, so that none can be added behind a cache.
-    """
-
-    argument: Literal["token_type_ids", "mm_token_type_ids"]
-    meaning: Literal["media", "prefix"]
-    is_one_block: bool = False
-
-
-TYPE_RULES: dict[str, TypeRule] = {
-    "gemma3": TypeRule("token_type_ids", "media"),
-    "molmo2": TypeRule("mm_token_type_ids", "media", is_one_block=True),
-    "paligemma": TypeRule("token_type_ids", "prefix"),
-}
-
-# Features are added to the embedding of the placeholder, instead of taking its place.
-ADDED_FEATURES = frozenset({"molmo2"})
-
-# Model type -> what LinVT would do wrong.
-TILED = "its image processor cuts every frame into tiles, which its model counts on, and nothing switches them off"
-REFUSED: dict[str, str] = {
-    "gemma3n": "every layer of its language model also reads embeddings of the ids, and a video has none",
-    "llava_next": TILED,
-    "llava_next_video": TILED,
-    "video_llava": "it is a video-LLM, and the names of what its image processor makes are its own",
-}
-
-# Families that read `vision_feature_layer` of their configuration out of the hidden states of their tower.
-LAYER_FAMILIES = frozenset({"aya_vision", "internvl", "llava", "llava_onevision", "mistral3", "vipllava"})
-
-# Parts that make images, or look at videos in a way of the family's own: neither images nor LinVT's videos need them.
-UNUSED_PARTS: dict[str, tuple[str, ...]] = {
-    "janus": ("vqmodel", "generation_embeddings", "generation_aligner", "generation_head"),
-}
-
-# Families whose image processor gives square images of the tower's size, and nothing besides.
-SQUARE_IMAGES = frozenset(
-    {"aya_vision", "cohere2_vision", "gemma3", "internvl", "janus", "llava", "paligemma", "xgen_mm"}
-)
-
-EXAMPLES = "llava, llava_onevision, internvl, qwen2_vl, ..."
 
 
 def check_backbone(base: Any) -> None:
@@ -189,60 +108,6 @@ def _language_arguments(base: Any) -> set[str]:
     return set() if language_model is None else set(inspect.signature(language_model.forward).parameters)
 
 
-def frame_inputs(
-    image_processor: Any, model_type: str, videos: Sequence[Sequence[Any]], **options: Any
-) -> dict[str, torch.Tensor]:
-    """Run an image-LLM's image processor over the frames of videos.
-
-    Args:
-        image_processor: that of the image-LLM.
-        model_type: of the image-LLM's configuration.
-        videos: frames of each, as the image processor takes images.
-        options: of the image processor; those that keep one image per frame cannot be changed.
-
-    Returns:
-        What the image processor gives for all frames one after the other, each name with `_videos` behind it, and
-        `num_video_frames`, `(videos,)` int64.
-    """
-    call = FRAME_CALLS.get(model_type, FrameCall())
-    if call.layout == "videos":
-        images: list[Any] = [list(video) for video in videos]
-    else:
-        images = [[frame] if call.layout == "frames" else frame for video in videos for frame in video]
-    outputs = image_processor(images, return_tensors="pt", **{**options, **call.options})
-    outputs = _whole_views(outputs) if "image_token_pooling" in outputs else outputs
-    named = {f"{name}_videos": value for name, value in outputs.items()}
-    return {**named, "num_video_frames": torch.tensor([len(video) for video in videos])}
-
-
-def _whole_views(outputs: Any) -> dict[str, torch.Tensor]:
-    """Of what Molmo2's image processor gives, the view of each whole image, which stands before its crops."""
-    crops, grids, patches = outputs["image_num_crops"], outputs["image_grids"], outputs["pixel_values"].shape[1]
-    rows, kept = _pooled_tokens(grids), grids[:, 0] * grids[:, 1]
-    first_crops, first_rows = crops.cumsum(0) - crops, rows.cumsum(0) - rows
-    pooling = []
-    for number, (crop, row, count) in enumerate(
-        zip(first_crops.tolist(), first_rows.tolist(), kept.tolist(), strict=True)
-    ):
-        pooling.append(_shift_patches(outputs["image_token_pooling"][row : row + count], (number - crop) * patches))
-    return {
-        "pixel_values": outputs["pixel_values"][first_crops],
-        "image_token_pooling": torch.cat(pooling),
-        "image_grids": torch.cat([grids[:, :2], torch.zeros_like(grids[:, 2:])], dim=1),
-        "image_num_crops": torch.ones_like(crops),
-    }
-
-
-def _pooled_tokens(grids: torch.Tensor) -> torch.Tensor:
-    """Tokens of each image of Molmo2: those of the whole view, and those of the crops."""
-    return grids[:, 0] * grids[:, 1] + grids[:, 2] * grids[:, 3]
-
-
-def _shift_patches(indices: torch.Tensor, offset: int) -> torch.Tensor:
-    """Numbers of patches, counted from another one; -1 stays, which is none."""
-    return torch.where(indices >= 0, indices + offset, indices)
-
-
 class VisualFeatures(NamedTuple):
     """Visual tokens of images, `(tokens, hidden_size)` each, or of videos, `(frames, tokens, hidden_size)` each.
 
@@ -326,53 +191,6 @@ def _untried(base: Any) -> str:
     """What may be the reason, in families that get their frames without options."""
     family = base.config.model_type
     return "" if family in FRAME_CALLS else f" LinVT has no row for {family!r} that would switch tiles off."
-
-
-def split_frames(
-    media: dict[str, Any], num_frames: Sequence[int], chunk_size: int | None = None
-) -> list[dict[str, Any]]:
-    """Inputs of some frames at a time, so that a tower need not take all frames at once.
-
-    Args:
-        media, num_frames, chunk_size: see `encode_frames`.
-
-    Returns:
-        The inputs of one chunk each. All in one where they have no more frames than that, or where it cannot be seen
-        which rows belong to which frame.
-    """
-    media = {name: value for name, value in media.items() if value is not None}
-    total = sum(num_frames)
-    rows = {name: _rows_per_frame(name, media, total) for name in media if name != "batch_num_images"}
-    if chunk_size is None or chunk_size >= total or any(counts is None for counts in rows.values()):
-        return [media]
-    ends = {name: [0, *torch.as_tensor(counts).cumsum(0).tolist()] for name, counts in rows.items()}
-    # What LLaVA-OneVision does with a frame depends on how many its video has.
-    lengths = list(num_frames) if "batch_num_images" in media else [total]
-    chunks, start = [], 0
-    for length in lengths:
-        for first in range(start, start + length, chunk_size):
-            last = min(first + chunk_size, start + length)
-            chunk = {name: value[ends[name][first] : ends[name][last]] for name, value in media.items() if name in ends}
-            if "batch_num_images" in media:
-                chunk["batch_num_images"] = torch.tensor([1 if length == 1 else max(2, last - first)])
-            if "image_token_pooling" in chunk:
-                patches = ends["pixel_values"][first] * media["pixel_values"].shape[1]
-                chunk["image_token_pooling"] = _shift_patches(chunk["image_token_pooling"], -patches)
-            chunks.append(chunk)
-        start += length
-    return chunks
-
-
-def _rows_per_frame(name: str, media: dict[str, Any], num_frames: int) -> torch.Tensor | None:
-    """How many rows of an input belong to each frame; `None` if that cannot be seen."""
-    counts = {"pixel_values": media.get("image_num_crops")}
-    if "image_grids" in media:
-        counts["image_token_pooling"] = _pooled_tokens(media["image_grids"])
-    elif "image_grid_thw" in media:
-        counts["pixel_values"] = media["image_grid_thw"].prod(-1)
-    own = counts.get(name)
-    own = torch.ones(num_frames, dtype=torch.long) if own is None else own
-    return own if len(own) == num_frames and int(own.sum()) == len(media[name]) else None
 
 
 def special_embeddings(base: Any, input_ids: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
@@ -468,23 +286,15 @@ def prompt_positions(
 
 
 __all__ = [
-    "ADDED_FEATURES",
-    "FRAME_CALLS",
-    "REFUSED",
-    "TYPE_RULES",
-    "FrameCall",
-    "TypeRule",
     "VisualFeatures",
     "check_backbone",
     "encode_frames",
     "encode_images",
     "first_position",
-    "frame_inputs",
     "has_deepstack",
     "has_spatial_positions",
     "prompt_positions",
     "special_embeddings",
-    "split_frames",
     "text_positions",
     "token_types",
     "watches_videos",

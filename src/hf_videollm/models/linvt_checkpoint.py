@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from .configuration_linvt import LinVTConfig, LinVTModuleConfig, check_module_options
 from .errors import CheckpointError
-from .linvt_backbones import EXAMPLES, check_backbone
+from .linvt_backbones import check_backbone
+from .linvt_families import EXAMPLES
 from .linvt_module import LinVTModule
 from .video_llm_checkpoint import freeze_unused_parameters
 from .video_llm_checkpoint_files import (

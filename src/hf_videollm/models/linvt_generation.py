@@ -11,7 +11,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.masking_utils import create_masks_for_generate
 
 from .configuration_linvt import LinVTConfig
-from .linvt_backbones import TYPE_RULES
+from .linvt_families import TYPE_RULES
 from .transformers_compat import MASK_TYPES, given_cache
 from .video_llm_generation import VideoLlmGenerationMixin
 from .video_llm_generation_options import LINVT, named_arguments, refuse_options

@@ -18,8 +18,10 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData, Processi
 
 from .configuration_linvt import LinVTConfig, check_module_options
 from .errors import warn_caller
-from .linvt_backbones import frame_inputs, watches_videos
+from .linvt_backbones import watches_videos
 from .linvt_batches import join_rows
+from .linvt_frames import frame_inputs
+from .linvt_image_llm import make_image_llm_processor
 from .linvt_prompts import (
     MARK,
     MARKED,
@@ -33,8 +35,7 @@ from .linvt_prompts import (
 )
 from .media_video_inputs import flatten_videos, is_single_video, media_per_row
 from .processing_video_llm import fetch_image, fetching
-from .processing_xgen_mm import XgenMMProcessor
-from .transformers_compat import add_defaults, class_of_transformers
+from .transformers_compat import add_defaults
 from .video_llm_chat_template import tag_chat_template
 from .video_llm_checked_processor import PARTS, CheckedProcessor, in_rows
 from .video_llm_messages import read_chats
@@ -573,40 +574,6 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         if video_sizes is not None:
             data.num_video_tokens = [self.num_tokens_per_video] * len(video_sizes)
         return data
-
-
-def make_image_llm_processor(options: Any, image_processor: Any, tokenizer: Any) -> Any:
-    """The processor of an image-LLM from what `LinVTProcessor.save_pretrained` wrote of it.
-
-    Args:
-        options: its `to_dict()`, without image processor and tokenizer.
-        image_processor: of the image-LLM.
-        tokenizer: of the image-LLM.
-
-    Raises:
-        ValueError: no options, or a class that transformers does not have.
-    """
-    if not isinstance(options, Mapping) or "processor_class" not in options:
-        raise ValueError(
-            "LinVTProcessor needs the processor of its image-LLM: use LinVTProcessor.from_image_llm, or pass "
-            "image_llm_processor."
-        )
-    arguments = {name: value for name, value in options.items() if name != "processor_class"}
-    processor_class = _class_of_transformers(options["processor_class"])
-    parts = {"image_processor": image_processor, "tokenizer": tokenizer}
-    for name in processor_class.get_attributes():
-        if name in arguments:
-            part = dict(arguments.pop(name))
-            parts[name] = _class_of_transformers(part.pop(f"{name}_type")).from_dict(part)
-    return processor_class(**parts, **arguments)
-
-
-def _class_of_transformers(name: str) -> Any:
-    if name == XgenMMProcessor.__name__:
-        return XgenMMProcessor
-    if (found := class_of_transformers(name)) is None:
-        raise ValueError(f"The installed transformers has no {name}, part of the image-LLM's processor: upgrade it.")
-    return found
 
 
 def _fetched(images: Any, **how: Any) -> Any:

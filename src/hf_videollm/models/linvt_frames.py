@@ -1,0 +1,115 @@
+"""Frames of videos as the image processor of an image-LLM takes and gives them, and cut into chunks of frames."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .linvt_families import FRAME_CALLS, FrameCall
+
+
+def frame_inputs(
+    image_processor: Any, model_type: str, videos: Sequence[Sequence[Any]], **options: Any
+) -> dict[str, torch.Tensor]:
+    """Run an image-LLM's image processor over the frames of videos.
+
+    Args:
+        image_processor: that of the image-LLM.
+        model_type: of the image-LLM's configuration.
+        videos: frames of each, as the image processor takes images.
+        options: of the image processor; those that keep one image per frame cannot be changed.
+
+    Returns:
+        What the image processor gives for all frames one after the other, each name with `_videos` behind it, and
+        `num_video_frames`, `(videos,)` int64.
+    """
+    call = FRAME_CALLS.get(model_type, FrameCall())
+    if call.layout == "videos":
+        images: list[Any] = [list(video) for video in videos]
+    else:
+        images = [[frame] if call.layout == "frames" else frame for video in videos for frame in video]
+    outputs = image_processor(images, return_tensors="pt", **{**options, **call.options})
+    outputs = _whole_views(outputs) if "image_token_pooling" in outputs else outputs
+    named = {f"{name}_videos": value for name, value in outputs.items()}
+    return {**named, "num_video_frames": torch.tensor([len(video) for video in videos])}
+
+
+def _whole_views(outputs: Any) -> dict[str, torch.Tensor]:
+    """Of what Molmo2's image processor gives, the view of each whole image, which stands before its crops."""
+    crops, grids, patches = outputs["image_num_crops"], outputs["image_grids"], outputs["pixel_values"].shape[1]
+    rows, kept = _pooled_tokens(grids), grids[:, 0] * grids[:, 1]
+    first_crops, first_rows = crops.cumsum(0) - crops, rows.cumsum(0) - rows
+    pooling = []
+    for number, (crop, row, count) in enumerate(
+        zip(first_crops.tolist(), first_rows.tolist(), kept.tolist(), strict=True)
+    ):
+        pooling.append(_shift_patches(outputs["image_token_pooling"][row : row + count], (number - crop) * patches))
+    return {
+        "pixel_values": outputs["pixel_values"][first_crops],
+        "image_token_pooling": torch.cat(pooling),
+        "image_grids": torch.cat([grids[:, :2], torch.zeros_like(grids[:, 2:])], dim=1),
+        "image_num_crops": torch.ones_like(crops),
+    }
+
+
+def _pooled_tokens(grids: torch.Tensor) -> torch.Tensor:
+    """Tokens of each image of Molmo2: those of the whole view, and those of the crops."""
+    return grids[:, 0] * grids[:, 1] + grids[:, 2] * grids[:, 3]
+
+
+def _shift_patches(indices: torch.Tensor, offset: int) -> torch.Tensor:
+    """Numbers of patches, counted from another one; -1 stays, which is none."""
+    return torch.where(indices >= 0, indices + offset, indices)
+
+
+def split_frames(
+    media: dict[str, Any], num_frames: Sequence[int], chunk_size: int | None = None
+) -> list[dict[str, Any]]:
+    """Inputs of some frames at a time, so that a tower need not take all frames at once.
+
+    Args:
+        media, num_frames, chunk_size: see `encode_frames`.
+
+    Returns:
+        The inputs of one chunk each. All in one where they have no more frames than that, or where it cannot be seen
+        which rows belong to which frame.
+    """
+    media = {name: value for name, value in media.items() if value is not None}
+    total = sum(num_frames)
+    rows = {name: _rows_per_frame(name, media, total) for name in media if name != "batch_num_images"}
+    if chunk_size is None or chunk_size >= total or any(counts is None for counts in rows.values()):
+        return [media]
+    ends = {name: [0, *torch.as_tensor(counts).cumsum(0).tolist()] for name, counts in rows.items()}
+    # What LLaVA-OneVision does with a frame depends on how many its video has.
+    lengths = list(num_frames) if "batch_num_images" in media else [total]
+    chunks, start = [], 0
+    for length in lengths:
+        for first in range(start, start + length, chunk_size):
+            last = min(first + chunk_size, start + length)
+            chunk = {name: value[ends[name][first] : ends[name][last]] for name, value in media.items() if name in ends}
+            if "batch_num_images" in media:
+                chunk["batch_num_images"] = torch.tensor([1 if length == 1 else max(2, last - first)])
+            if "image_token_pooling" in chunk:
+                patches = ends["pixel_values"][first] * media["pixel_values"].shape[1]
+                chunk["image_token_pooling"] = _shift_patches(chunk["image_token_pooling"], -patches)
+            chunks.append(chunk)
+        start += length
+    return chunks
+
+
+def _rows_per_frame(name: str, media: dict[str, Any], num_frames: int) -> torch.Tensor | None:
+    """How many rows of an input belong to each frame; `None` if that cannot be seen."""
+    counts = {"pixel_values": media.get("image_num_crops")}
+    if "image_grids" in media:
+        counts["image_token_pooling"] = _pooled_tokens(media["image_grids"])
+    elif "image_grid_thw" in media:
+        counts["pixel_values"] = media["image_grid_thw"].prod(-1)
+    own = counts.get(name)
+    own = torch.ones(num_frames, dtype=torch.long) if own is None else own
+    return own if len(own) == num_frames and int(own.sum()) == len(media[name]) else None
+
+
+__all__ = [
+    "frame_inputs",
+    "split_frames",
+]
