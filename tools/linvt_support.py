@@ -19,7 +19,7 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "support"))
 
 import tiny_image_llms as cases  # noqa: E402
 
-from hf_videollm.models.linvt_backbones import check_backbone, encode_frames, has_deepstack, has_spatial_positions  # noqa: E402
+from hf_videollm.models.linvt_backbones import Backbone  # noqa: E402
 from hf_videollm.models.linvt_families import ADDED_FEATURES, FRAME_CALLS, TYPE_RULES  # noqa: E402
 
 # Classes that LinVT refuses, and their model types: each for another reason.
@@ -181,13 +181,13 @@ def measure_deepstack(name: str) -> tuple[float, float, float]:
 
 
 def family_notes(name: str) -> list[str]:
-    """Where a family is not like the others, read off its model and the tables of `linvt_backbones`."""
+    """Where a family is not like the others, read off its model and the tables of `linvt_families`."""
     base = cases.make_image_llm(name).model
     family = base.config.model_type
     notes = []
-    if has_spatial_positions(base):
+    if Backbone(base).has_spatial_positions:
         notes.append("M-RoPE: vectors of a video count like words")
-    if has_deepstack(base):
+    if Backbone(base).has_deepstack:
         notes.append("deepstack, see below")
     if family in ADDED_FEATURES:
         notes.append("features are added to the placeholder's embedding")
@@ -206,7 +206,7 @@ def family_notes(name: str) -> list[str]:
         media = {key.removesuffix("_videos"): value for key, value in one_frame(name).items()}
         del media["num_video_frames"]
         notes.append(
-            f"a video of one frame is an any-res image ({encode_frames(base, media, [1]).tokens[0].shape[1]} "
+            f"a video of one frame is an any-res image ({Backbone(base).encode_frames(media, [1]).tokens[0].shape[1]} "
             "tokens here, 17 for a frame of several)"
         )
     return notes
@@ -227,13 +227,13 @@ def frame_call(family: str) -> str:
 
 
 def refusal(class_name: str, family: str) -> str:
-    """Why `check_backbone` refuses a class, of which no layer is made."""
+    """Why `Backbone.check` refuses a class, of which no layer is made."""
     made = getattr(transformers, class_name)
     base = made.__new__(made)
     torch.nn.Module.__init__(base)
     base.config = AutoConfig.for_model(family)
     try:
-        check_backbone(base)
+        Backbone(base).check()
     except ValueError as error:
         reason = str(error).split(". Take another")[0].split(": take an image-LLM")[0]
         return reason.removeprefix(f"LinVT does not support {class_name} yet: ").removeprefix(f"{class_name} ")
@@ -256,7 +256,7 @@ def document() -> str:
         moved = f"{results['moved']:.2f}"
         rows.append([name, "yes" if works else "NO", type(base).__name__, *columns, moved])
         notes.append([name, frame_call(family), "; ".join(family_notes(name)) or "-"])
-        if has_deepstack(base):
+        if Backbone(base).has_deepstack:
             mixed, left_out, usual = measure_deepstack(name)
             deepstack.append([name, written(mixed), f"{left_out:.2f}", f"{usual:.2f}"])
         print(*rows[-1], flush=True)

@@ -23,7 +23,7 @@ from tiny_image_llms import (
 )
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
-from hf_videollm.models.linvt_backbones import check_backbone, encode_frames
+from hf_videollm.models.linvt_backbones import Backbone
 from hf_videollm.models.linvt_families import REFUSED
 from hf_videollm.models.linvt_frames import frame_inputs
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
@@ -72,7 +72,7 @@ def test_features_are_per_frame(name):
     media = videos(name, [make_frames(3), make_frames(2, seed=1)])
     counts = media.pop("num_video_frames").tolist()
     plain = {key.removesuffix("_videos"): value for key, value in media.items()}
-    first, second = encode_frames(model.backbone, plain, counts).tokens
+    first, second = Backbone(model.backbone).encode_frames(plain, counts).tokens
     assert first.ndim == 3
     assert (len(first), len(second)) == (3, 2)
     assert first.shape[1:] == second.shape[1:]
@@ -80,7 +80,9 @@ def test_features_are_per_frame(name):
     for number, frame in enumerate(make_frames(3)):
         alone = videos(name, [[frame, frame * 0]])
         del alone["num_video_frames"]
-        features = encode_frames(model.backbone, {k.removesuffix("_videos"): v for k, v in alone.items()}, [2]).tokens
+        features = (
+            Backbone(model.backbone).encode_frames({k.removesuffix("_videos"): v for k, v in alone.items()}, [2]).tokens
+        )
         torch.testing.assert_close(features[0][0], first[number], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(first[0], first[1], atol=1e-2)
 
@@ -158,14 +160,14 @@ def test_tiles_are_refused():
     processor = make_processor(name)
     tiled = processor(wide, return_tensors="pt", crop_to_patches=True)
     with pytest.raises(ValueError, match=r"InternVLModel.get_image_features gave 6 results for 2 frames: switch tiles"):
-        encode_frames(model.backbone, dict(tiled), [2])
+        Backbone(model.backbone).encode_frames(dict(tiled), [2])
 
 
 def test_frames_in_one_prompt_are_refused():
     model = make_linvt("idefics3").model
     flat = make_processor("idefics3")(make_frames(3), return_tensors="pt", do_image_splitting=False)
     with pytest.raises(ValueError, match=r"Idefics3Model.get_image_features gave"):
-        encode_frames(model.backbone, dict(flat), [3])
+        Backbone(model.backbone).encode_frames(dict(flat), [3])
 
 
 def test_frames_of_different_size_are_refused():
@@ -176,7 +178,7 @@ def test_frames_of_different_size_are_refused():
         r"Qwen2VLModel.get_image_features gave \[2, 4\] tokens for frames of video 0.*LinVT has no row for 'qwen2_vl'"
     )
     with pytest.raises(ValueError, match=reason):
-        encode_frames(model.backbone, {k.removesuffix("_videos"): v for k, v in media.items()}, [2])
+        Backbone(model.backbone).encode_frames({k.removesuffix("_videos"): v for k, v in media.items()}, [2])
 
 
 def unbuilt(class_name, model_type, **modules):
@@ -203,7 +205,7 @@ def unbuilt(class_name, model_type, **modules):
 )
 def test_families_that_would_be_wrong_are_refused_with_the_reason(class_name, model_type, reason):
     with pytest.raises(ValueError, match=rf"LinVT does not support {class_name} yet: {reason}.*Take another image-LLM"):
-        check_backbone(unbuilt(class_name, model_type))
+        Backbone(unbuilt(class_name, model_type)).check()
 
 
 def test_every_refused_family_is_tested():
@@ -216,14 +218,14 @@ def test_another_way_to_feed_deeper_layers_is_refused():
     language_model.forward = lambda inputs_embeds, deepstack_features=None: None
     base = unbuilt("LlavaModel", "llava", language_model=language_model)
     with pytest.raises(ValueError, match=r"LlavaModel yet: its tower also feeds deeper layers .* LinVT does not know"):
-        check_backbone(base)
+        Backbone(base).check()
 
 
 def test_a_model_that_takes_no_embeddings_is_refused():
     base = unbuilt("LlavaModel", "llava")
     base.forward = lambda input_ids, pixel_values=None: None
     with pytest.raises(ValueError, match="LlavaModel yet: its forward takes no inputs_embeds"):
-        check_backbone(base)
+        Backbone(base).check()
 
 
 @pytest.mark.parametrize("model_type", ["phi4_multimodal", "llama"])
@@ -231,7 +233,7 @@ def test_models_without_image_features_are_refused(model_type):
     base = AutoModel.from_config(AutoConfig.for_model(model_type, **TINY)) if model_type == "llama" else None
     base = base or unbuilt("Phi4MultimodalModel", model_type)
     with pytest.raises(ValueError, match=rf"{type(base).__name__} has no get_image_features, so LinVT cannot get"):
-        check_backbone(base)
+        Backbone(base).check()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tiny_image_llms import (
 )
 from transformers import StaticCache
 
-from hf_videollm.models.linvt_backbones import encode_frames, encode_images, has_deepstack
+from hf_videollm.models.linvt_backbones import Backbone
 from hf_videollm.models.linvt_families import TYPE_RULES
 from hf_videollm.models.linvt_frames import frame_inputs, split_frames
 from hf_videollm.models.linvt_module import join_selections
@@ -138,13 +138,13 @@ def test_frames_a_few_at_a_time_equal_all_at_once(name):
     inputs = videos(name, [make_frames(3), make_frames(1, seed=1), make_frames(2, seed=2)])
     counts = inputs.pop("num_video_frames").tolist()
     media = {key.removesuffix("_videos"): value for key, value in inputs.items()}
-    whole = encode_frames(base, media, counts)
+    whole = Backbone(base).encode_frames(media, counts)
     # One product over the patches of all images: float32 rounds otherwise with another number of them.
     tolerance = {"atol": 1e-4 if name == "lfm2_vl" else 1e-5, "rtol": 1e-5}
     for size in (1, 2, 4):
         chunks = split_frames(media, counts, size)
         assert len(chunks) >= sum(counts) // size
-        found = encode_frames(base, media, counts, size)
+        found = Backbone(base).encode_frames(media, counts, size)
         for part in ("tokens", "deepstack"):
             for chunked, expected in zip(getattr(found, part) or [], getattr(whole, part) or [], strict=True):
                 torch.testing.assert_close(chunked, expected, **tolerance)
@@ -242,7 +242,7 @@ def test_deepstack_mixed_by_the_identity_is_that_of_an_image(name):
         processor.size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 196}
         inputs = frame_inputs(processor, name, [tall])
         media = {"pixel_values": inputs["pixel_values_videos"], "image_grid_thw": inputs["image_grid_thw_videos"]}
-        assert len(encode_images(model.model.backbone, media).tokens[0]) == 7
+        assert len(Backbone(model.model.backbone).encode_images(media).tokens[0]) == 7
         as_image, as_video = prompt(model, [[5, ("i", 7), 6, 9]]), prompt(model, [[5, "v", 6, 9]])
         places = model.model.prompt_positions(as_image["input_ids"], None, as_image["mm_token_type_ids"], media)
         expected = model(**as_image, **media, position_ids=places).logits
@@ -256,13 +256,13 @@ def test_deepstack_mixed_by_the_identity_is_that_of_an_image(name):
 @torch.no_grad()
 def test_deepstack_is_mixed_by_the_map_of_the_tokens(name):
     model = make_linvt(name)
-    assert has_deepstack(model.model.backbone)
+    assert Backbone(model.model.backbone).has_deepstack
     clips = [make_frames(3), make_frames(2, seed=1)]
     inputs, question = videos(name, clips), torch.tensor([[7, 8], [9, 6]])
     output = model.get_video_features(**inputs, question_input_ids=question, return_dict=True)
     counts = inputs.pop("num_video_frames").tolist()
     media = {key.removesuffix("_videos"): value for key, value in inputs.items()}
-    features = encode_frames(model.model.backbone, media, counts)
+    features = Backbone(model.model.backbone).encode_frames(media, counts)
     words = model.get_input_embeddings()(question)
     for number, (tokens, levels) in enumerate(zip(features.tokens, features.deepstack, strict=True)):
         mixed, linear_map = model.model.linvt(tokens[None], text_embeddings=words[number : number + 1], return_map=True)
@@ -370,7 +370,11 @@ def test_molmo2_gives_one_view_per_frame():
     frames = [make_frames(1)[0][:24], *make_frames(2, seed=1)]
     inputs = frame_inputs(processor, name, [frames])
     assert len(inputs["pixel_values_videos"]) == 3
-    found = encode_frames(base, {key.removesuffix("_videos"): value for key, value in inputs.items()}, [3]).tokens[0]
+    found = (
+        Backbone(base)
+        .encode_frames({key.removesuffix("_videos"): value for key, value in inputs.items()}, [3])
+        .tokens[0]
+    )
     views = found.shape[1]
     for number, frame in enumerate(frames):
         own = processor([frame], return_tensors="pt")

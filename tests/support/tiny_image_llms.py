@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from hf_videollm.models.configuration_linvt import LinVTConfig
-from hf_videollm.models.linvt_backbones import encode_images
+from hf_videollm.models.linvt_backbones import Backbone
 from hf_videollm.models.linvt_families import TYPE_RULES
 from hf_videollm.models.linvt_frames import frame_inputs
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
@@ -425,7 +425,7 @@ def image_media(name: str, base: torch.nn.Module, images: Sequence[np.ndarray]) 
     media = {key.removesuffix("_videos"): value for key, value in named.items()}
     accepted = inspect.signature(type(base).forward).parameters
     with torch.no_grad():
-        lengths = [len(part) for part in encode_images(base, media).tokens]
+        lengths = [len(part) for part in Backbone(base).encode_images(media).tokens]
     return {key: value for key, value in media.items() if key in accepted}, lengths
 
 

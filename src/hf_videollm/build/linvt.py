@@ -29,7 +29,7 @@ from ..convert.parts import (
 from ..models.configuration_linvt import LinVTModuleConfig
 from ..models.configuration_video_llm import has_class_token, has_tied_embeddings, patch_grid
 from ..models.errors import CheckpointError
-from ..models.linvt_backbones import encode_images
+from ..models.linvt_backbones import Backbone
 from ..models.linvt_families import EXAMPLES
 from ..models.modeling_linvt import LinVTForCausalLM
 from ..models.processing_linvt import LinVTProcessor
@@ -176,7 +176,7 @@ def _count_features(base: Any, frames: torch.Tensor) -> int:
     dtype = next(projector.parameters()).dtype
     handle = projector.register_forward_pre_hook(lambda _, arguments: tuple(value.to(dtype) for value in arguments))
     try:
-        return len(encode_images(base, {"pixel_values": frames}).tokens[0])
+        return len(Backbone(base).encode_images({"pixel_values": frames}).tokens[0])
     finally:
         handle.remove()
 

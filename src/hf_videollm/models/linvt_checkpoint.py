@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from .configuration_linvt import LinVTConfig, LinVTModuleConfig, check_module_options
 from .errors import CheckpointError
-from .linvt_backbones import check_backbone
+from .linvt_backbones import Backbone
 from .linvt_families import EXAMPLES
 from .linvt_module import LinVTModule
 from .video_llm_checkpoint import freeze_unused_parameters
@@ -125,7 +125,7 @@ class LinVTCheckpointMixin(Base):
             raise ValueError(
                 f"{type(image_llm).__name__} is not a base model with a linear head without bias, as LinVT expects."
             )
-        check_backbone(base)
+        Backbone(base).check()
         config = LinVTConfig(
             backbone_config=base.config,
             tie_word_embeddings=head.weight is image_llm.get_input_embeddings().weight,

@@ -1,36 +1,44 @@
 """Prompts of LinVT as the language model reads them: embeddings, token types and positions."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import torch_compilable_check
 
-from .linvt_backbones import (
-    encode_images,
-    first_position,
-    has_spatial_positions,
-    prompt_positions,
-    special_embeddings,
-    text_positions,
-    token_types,
-)
-from .linvt_families import ADDED_FEATURES, TYPE_RULES
+from .linvt_backbones import Backbone, text_positions
 from .linvt_generation import has_videos, split_media
+from .video_llm_placeholders import MergingMixin
 
 
-class LinVTEmbeddingMixin:
-    """To be put before the model without a head."""
+@dataclass
+class LinVTVideoFeatures(BaseModelOutputWithPooling):
+    """Vectors of videos; inside of `LinVTModel.embed_prompt` also those of images.
 
-    config: Any
+    Args:
+        pooler_output: a list with one `(num_tokens, width)` tensor per video.
+        deepstack_features: a list with one `(num_tokens, levels, width)` tensor per video, which deeper layers of the
+            language model add at the same positions; `None` in families whose tower does not feed deeper layers.
+    """
+
+    deepstack_features: list[torch.Tensor] | None = None
+
+
+class LinVTEmbeddingMixin(MergingMixin):
+    """For the model without a head, whose `backbone` is the image-LLM."""
+
     backbone: Any
     training: bool
-    get_input_embeddings: Callable[[], nn.Module]
     get_video_features: Callable[..., Any]
     refuse_forgotten_media: Callable[..., None]
+
+    @property
+    def image_llm(self) -> Backbone:
+        """The image-LLM without its family's peculiarities."""
+        return Backbone(self.backbone)
 
     def placeholder_masks(
         self, input_ids: torch.Tensor, mm_token_type_ids: torch.Tensor | None = None
@@ -38,7 +46,9 @@ class LinVTEmbeddingMixin:
         """Where the prompts hold placeholders of images, and of videos: bool, `(batch, length)` each.
 
         Args:
-            mm_token_type_ids: `(batch, length)`, 2 for videos; where one id serves both, all are of images without it.
+            input_ids: `(batch, length)`.
+            mm_token_type_ids: `(batch, length)`, 2 for videos. If images and videos share one placeholder id and this
+                is `None`, all placeholders are of images.
         """
         images, videos = (input_ids == getattr(self.config, f"{kind}_token_id") for kind in ("image", "video"))
         if self.config.image_token_id == self.config.video_token_id:
@@ -54,63 +64,42 @@ class LinVTEmbeddingMixin:
         encoded: dict[str, Any] | None = None,
         **media: Any,
     ) -> dict[str, torch.Tensor]:
-        """What the language model is fed of prompts, all images and videos in their places.
+        """Embeddings of prompts, with the vectors of images and videos at their placeholders.
 
         Args:
             input_ids: `(batch, length)`.
             mm_token_type_ids: see `placeholder_masks`.
-            num_cached: of these tokens, how many have been run before; media are those of the others.
-            encoded: receives modality -> the output of its encoder.
-            media: images as the image-LLM takes them; videos as in `get_video_features`, those of all rows in row
-                order, but questions `(batch, question_length)`, one per row.
+            num_cached: how many of these tokens are in the cache. The media are those of the other tokens.
+            encoded: a dict that receives modality -> output of its encoder.
+            media: images as the image-LLM takes them. Videos as in `get_video_features`, those of all rows in row
+                order, but with one question per row, `(batch, question_length)`.
 
         Returns:
-            `inputs_embeds`, `(batch, length, width)`, 0 for tokens that have been run. Where deeper layers are fed as
-            well, `deepstack_embeds`, `(batch, length, levels, width)`, 0 for words.
+            `inputs_embeds`, `(batch, length, width)`, 0 for tokens in the cache. If the tower feeds deeper layers, also
+            `deepstack_embeds`, `(batch, length, levels, width)`, 0 for words.
 
         Raises:
             ValueError: placeholders and media disagree.
         """
-        encoded = {} if encoded is None else encoded
-        videos, media = split_media(media)
+        videos, images = split_media(media)
         new_ids = input_ids[:, num_cached:]
-        image_mask, video_mask = (mask[:, num_cached:] for mask in self.placeholder_masks(input_ids, mm_token_type_ids))
-        has_images = media.get("pixel_values") is not None
-        is_added = self.backbone.config.model_type in ADDED_FEATURES
-        # Placeholders need not be in the vocabulary.
-        replaced = video_mask | image_mask if has_images else video_mask
-        placeholder = self.config.image_token_id or 0
-        embeds = self.get_input_embeddings()(new_ids.masked_fill(replaced, placeholder if is_added else 0))
-        if has_images or has_videos(videos):
-            embeds = special_embeddings(self.backbone, new_ids, embeds)
-        filled = []
-        if has_images:
-            images = encode_images(self.backbone, media)
-            filled.append(("image", image_mask, images.tokens, images.deepstack))
-            encoded["image"] = BaseModelOutputWithPooling(pooler_output=images.tokens)
+        types = None if mm_token_type_ids is None else mm_token_type_ids[:, num_cached:]
+        image_mask, video_mask = self.placeholder_masks(new_ids, types)
         per_row = self._videos_per_row(video_mask)
-        if has_videos(videos):
-            found = self.get_video_features(**self._per_video(videos, per_row), return_dict=True)
-            filled.append(("video", video_mask, found.pooler_output, found.deepstack_features))
-            encoded["video"] = found
-            if self.training and not has_images:
-                torch_compilable_check(
-                    ~image_mask.any(),
-                    "The prompts hold image placeholders, but no images came with them (pixel_values).",
-                )
-        elif sum(per_row):
-            raise ValueError(f"The prompts hold placeholders of {sum(per_row)} videos, but no frames came with them.")
-        else:
-            types = None if mm_token_type_ids is None else mm_token_type_ids[:, num_cached:]
-            self.refuse_forgotten_media(new_ids, types, has_images)
-        levels = None
-        for modality, mask, vectors, deeper in filled:
-            embeds = self._merge(embeds, mask, torch.cat(vectors), modality, is_added)
-            if deeper is not None:
-                deep = torch.cat(deeper).to(embeds)
-                levels = embeds.new_zeros(*mask.shape, *deep.shape[1:]) if levels is None else levels
-                levels = levels.masked_scatter(mask[..., None, None], deep)
-        prompt = {"inputs_embeds": embeds} if levels is None else {"inputs_embeds": embeds, "deepstack_embeds": levels}
+        self._refuse_missing_media(new_ids, types, images, videos, per_row)
+        features = self._encode_media(images, videos, per_row)
+        masks = {"image": image_mask, "video": video_mask}
+        masks = {modality: masks[modality] for modality in features}
+        embeds = self.get_input_embeddings()(self._embeddable_ids(new_ids, masks))
+        if features:
+            embeds = self.image_llm.embed_indicators(new_ids, embeds)
+        for modality, output in features.items():
+            embeds = self.merge_features(embeds, masks[modality], output.pooler_output, modality)
+        if encoded is not None:
+            encoded.update(features)
+        prompt = {"inputs_embeds": embeds}
+        if any(output.deepstack_features is not None for output in features.values()):
+            prompt["deepstack_embeds"] = self._merge_deepstack(embeds, masks, features)
         if num_cached == 0:
             return prompt
         return {
@@ -118,26 +107,100 @@ class LinVTEmbeddingMixin:
             for name, value in prompt.items()
         }
 
-    def _per_video(self, videos: dict[str, Any], per_row: list[int]) -> dict[str, Any]:
-        """Questions on the videos instead of those of the rows; and as many videos as the rows have places for."""
+    def _encode_media(
+        self, images: dict[str, Any], videos: dict[str, Any], per_row: list[int]
+    ) -> dict[str, LinVTVideoFeatures]:
+        outputs = {}
+        if images.get("pixel_values") is not None:
+            features = self.image_llm.encode_images(images)
+            outputs["image"] = LinVTVideoFeatures(pooler_output=features.tokens, deepstack_features=features.deepstack)
+        if has_videos(videos):
+            outputs["video"] = self.get_video_features(**self._with_question_each(videos, per_row), return_dict=True)
+        return outputs
+
+    def _merge_deepstack(
+        self, embeds: torch.Tensor, masks: Mapping[str, torch.Tensor], features: Mapping[str, LinVTVideoFeatures]
+    ) -> torch.Tensor:
+        """What deeper layers add at each position, `(batch, length, levels, width)`; 0 for words."""
+        levels = None
+        for modality, output in features.items():
+            if output.deepstack_features is not None:
+                vectors = torch.cat(output.deepstack_features).to(embeds)
+                if levels is None:
+                    levels = embeds.new_zeros(*embeds.shape[:2], *vectors.shape[1:])
+                levels = levels.masked_scatter(masks[modality][..., None, None], vectors)
+        assert levels is not None
+        return levels
+
+    def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
+        """As in the base. Where features are added, all placeholders get the embedding of the image placeholder."""
+        if not self.image_llm.adds_features:
+            return super()._embeddable_ids(input_ids, masks)
+        for mask in masks.values():
+            input_ids = input_ids.masked_fill(mask, self.config.image_token_id)
+        return input_ids
+
+    def replace_embeddings(
+        self, inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor
+    ) -> torch.Tensor:
+        """As in the base; for families that add features to the embedding of the placeholder, the sum."""
+        if self.image_llm.adds_features:
+            return inputs_embeds + super().replace_embeddings(torch.zeros_like(inputs_embeds), mask, features)
+        return super().replace_embeddings(inputs_embeds, mask, features)
+
+    def check_row_ends(self, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str) -> None:
+        """As in the base, for videos. Some families return several images as one tensor, so images pass."""
+        if modality == "video":
+            super().check_row_ends(mask, media, modality)
+
+    def _refuse_missing_media(
+        self,
+        input_ids: torch.Tensor,
+        types: torch.Tensor | None,
+        images: dict[str, Any],
+        videos: dict[str, Any],
+        per_row: list[int],
+    ) -> None:
+        """Check that the videos fit their placeholders, and that no media were forgotten.
+
+        Raises:
+            ValueError: with what differs.
+        """
+        has_images, num_placed = images.get("pixel_values") is not None, sum(per_row)
+        if not has_videos(videos):
+            if num_placed:
+                raise ValueError(f"The prompts hold placeholders of {num_placed} videos, but no frames came with them.")
+            self.refuse_forgotten_media(input_ids, types, has_images)
+            return
+        lengths = [
+            len(videos[name]) for name in ("num_video_frames", "video_selections") if videos.get(name) is not None
+        ]
+        num_videos = max(lengths, default=0)
+        if num_videos != num_placed:
+            raise ValueError(
+                f"The prompts hold placeholders of {num_placed} videos, but {num_videos} came with them "
+                "(num_video_frames or video_selections). A video takes "
+                f"{self.config.linvt_config.num_output_tokens} tokens of id {self.config.video_token_id}, of type "
+                "2 in mm_token_type_ids where images have the same id. Behind a cache, pass the new videos alone."
+            )
+        if self.training and not has_images:
+            torch_compilable_check(
+                ~self.placeholder_masks(input_ids, types)[0].any(),
+                "The prompts hold image placeholders, but no images came with them (pixel_values).",
+            )
+
+    def _with_question_each(self, videos: dict[str, Any], per_row: list[int]) -> dict[str, Any]:
+        """The inputs of videos, with one question per video instead of one per row."""
         for name in ("question_input_ids", "question_attention_mask"):
             if videos.get(name) is not None:
                 if len(videos[name]) != len(per_row):
                     raise ValueError(f"{name} has {len(videos[name])} rows for {len(per_row)} prompts: one each.")
                 repeats = torch.tensor(per_row, device=videos[name].device)
                 videos = {**videos, name: videos[name].repeat_interleave(repeats, 0)}
-        given = [videos.get(name) for name in ("num_video_frames", "video_selections")]
-        num_videos = max((len(value) for value in given if value is not None), default=0)
-        if num_videos != sum(per_row):
-            raise ValueError(
-                f"The prompts hold placeholders of {sum(per_row)} videos, but {num_videos} came with them "
-                "(num_video_frames or video_selections). A video takes "
-                f"{self.config.linvt_config.num_output_tokens} tokens of id {self.config.video_token_id}, of type "
-                "2 in mm_token_type_ids where images have the same id. Behind a cache, pass the new videos alone."
-            )
         return videos
 
     def _videos_per_row(self, mask: torch.Tensor) -> list[int]:
+        """How many videos each row holds, by its number of placeholders."""
         per_video, counts = self.config.linvt_config.num_output_tokens, mask.sum(1).tolist()
         if any(count % per_video for count in counts):
             raise ValueError(
@@ -145,25 +208,20 @@ class LinVTEmbeddingMixin:
             )
         return [count // per_video for count in counts]
 
-    def _merge(
-        self, embeds: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, modality: str, is_added: bool
-    ) -> torch.Tensor:
-        torch_compilable_check(
-            mask.sum() == len(vectors),
-            lambda: (
-                f"The prompts hold {int(mask.sum())} {modality} placeholders, but the {modality}s give {len(vectors)} "
-                "vectors: make the prompt with the processor of this checkpoint."
-            ),
-        )
-        if is_added:
-            return embeds + torch.zeros_like(embeds).masked_scatter(mask.unsqueeze(-1), vectors.to(embeds))
-        return embeds.masked_scatter(mask.unsqueeze(-1), vectors.to(embeds))
-
-    def _has_rowless_images(self, input_ids: torch.Tensor | None, pixel_values: Any) -> bool:
-        """Whether there are images whose placeholder has no row in the embedding, where the image-LLM would read it."""
+    def must_embed_images(self, input_ids: torch.Tensor | None, pixel_values: Any) -> bool:
+        """Whether images need `embed_prompt`: the image-LLM looks up an image placeholder that its table lacks."""
         if input_ids is None or pixel_values is None:
             return False
         return bool(self.config.image_token_id >= self.get_input_embeddings().num_embeddings)
+
+    def is_image_input(self, name: str) -> bool:
+        """Whether an input is one of those that an image processor makes."""
+        return self.image_llm.takes_with_images(name)
+
+    def split_images(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The inputs that an image processor makes, and the rest."""
+        images = {name: value for name, value in inputs.items() if self.is_image_input(name)}
+        return images, {name: value for name, value in inputs.items() if name not in images}
 
     def token_types(
         self,
@@ -173,35 +231,35 @@ class LinVTEmbeddingMixin:
         videos: dict[str, Any] | None = None,
         num_cached: int = 0,
     ) -> dict[str, torch.Tensor]:
-        """Token types that the image-LLM wants, under its own name; those that came, where there are no videos.
+        """Token types that the image-LLM takes, under its own name; without videos, those that the caller passed.
 
         Args:
-            input_ids: `(batch, length)`; without them there are no videos, and what came is all that is known.
+            input_ids: `(batch, length)`. Without them there are no videos, and the passed types are returned.
             mm_token_type_ids: see `placeholder_masks`.
-            token_type_ids: as the image-LLM's own processor gives them, if it does.
+            token_type_ids: from the image-LLM's own processor, if it makes them.
             videos: inputs of videos, if any.
-            num_cached: tokens before these, whose keys are in the cache.
+            num_cached: number of tokens before these, whose keys are in the cache.
 
         Raises:
             ValueError: PaliGemma in training on videos, and nothing tells the answer from the prompt.
         """
-        given = {"token_type_ids": token_type_ids, "mm_token_type_ids": mm_token_type_ids}
-        rule, is_video = TYPE_RULES.get(self.backbone.config.model_type), has_videos(videos or {})
+        passed = {"token_type_ids": token_type_ids, "mm_token_type_ids": mm_token_type_ids}
+        rule, is_video = self.image_llm.type_rule, has_videos(videos or {})
         if rule is None or input_ids is None:
-            named = {name: value for name, value in given.items() if value is not None}
-            # Not looked up for nothing: steps of a generation come here, and most families have no types.
+            named = {name: value for name, value in passed.items() if value is not None}
+            # Each step of a generation comes here, mostly without types: it skips the costly look at the signature.
             accepted = inspect.signature(self.backbone.forward).parameters if named else {}
             return {name: value for name, value in named.items() if name in accepted}
-        own = given[rule.argument]
-        if not is_video and (own is not None or rule.meaning == "prefix" or mm_token_type_ids is None):
-            return {} if own is None else {rule.argument: own}
-        if rule.meaning == "prefix" and own is None and self.training:
+        own_types = passed[rule.argument]
+        if not is_video and (own_types is not None or rule.meaning == "prefix" or mm_token_type_ids is None):
+            return {} if own_types is None else {rule.argument: own_types}
+        if rule.meaning == "prefix" and own_types is None and self.training:
             raise ValueError(
                 f"{type(self.backbone).__name__} in training needs token_type_ids (0 for the prompt, 1 for the "
                 "answer), or labels: the prompt sees itself in both directions, and the answer must not be seen."
             )
         image_mask, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
-        return token_types(self.backbone, image_mask | video_mask, own, num_cached)
+        return self.image_llm.token_types(image_mask | video_mask, own_types, num_cached)
 
     def prompt_positions(
         self,
@@ -210,42 +268,54 @@ class LinVTEmbeddingMixin:
         mm_token_type_ids: torch.Tensor | None,
         media: dict[str, Any],
     ) -> torch.Tensor:
-        """Positions of whole prompts, see `linvt_backbones.prompt_positions`."""
+        """Positions of whole prompts, see `Backbone.prompt_positions`."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         image_mask, _ = self.placeholder_masks(input_ids, mm_token_type_ids)
-        return prompt_positions(self.backbone, input_ids, mask, image_mask, media)
+        return self.image_llm.prompt_positions(input_ids, mask, image_mask, media)
 
-    def check_cache(self, num_cached: int, has_media: bool) -> None:
-        """Refuse images and videos behind a cache where earlier ones would have to look at them.
+    def missing_positions(
+        self, attention_mask: torch.Tensor | None, num_cached: int, inputs: dict[str, Any]
+    ) -> torch.Tensor | None:
+        """Positions of a forward that were not passed; `None` where the image-LLM counts them itself.
+
+        Args:
+            attention_mask: `(batch, number of all tokens so far)`.
+            num_cached: tokens in the cache.
+            inputs: `input_ids` or `inputs_embeds` of the new tokens.
 
         Raises:
-            ValueError: with the class.
+            ValueError: positions behind a cache that only the caller can know.
         """
-        rule = TYPE_RULES.get(self.backbone.config.model_type)
+        embeds, is_spatial = inputs.get("inputs_embeds"), self.image_llm.has_spatial_positions
+        if num_cached == 0:
+            if embeds is None or not is_spatial:
+                return None
+            # The image-LLM would add a shift that it remembers of the prompt before (rope_deltas).
+            mask = attention_mask if attention_mask is not None else torch.ones_like(embeds[..., 0])
+            return text_positions(mask, embeds.shape[1])
+        if is_spatial:
+            raise ValueError(
+                f"{type(self.backbone).__name__} cannot know the positions behind a cache, as images take fewer than "
+                "they have tokens: pass position_ids, or the whole conversation to generate."
+            )
+        tokens, first = next(value for value in inputs.values() if value is not None), self.image_llm.first_position
+        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+            return text_positions(attention_mask, tokens.shape[1], first)
+        start = num_cached + first
+        return torch.arange(start, start + tokens.shape[1], device=tokens.device).unsqueeze(0)
+
+    def check_cache(self, num_cached: int, has_media: bool) -> None:
+        """Refuse media behind a cache in families where images and videos of one prompt see each other.
+
+        Raises:
+            ValueError: names the class.
+        """
+        rule = self.image_llm.type_rule
         if num_cached and has_media and rule is not None and rule.is_one_block:
             raise ValueError(
                 f"{type(self.backbone).__name__} lets all images and videos of a prompt see each other, so none can be "
                 "added behind past_key_values: run the whole conversation without a cache of its beginning."
             )
 
-    def is_image_input(self, name: str) -> bool:
-        """Whether an input is one of those that an image processor makes."""
-        accepted = inspect.signature(self.backbone.get_image_features).parameters
-        return name in accepted or name.startswith(("pixel_", "image_"))
 
-    def _continued_positions(
-        self, attention_mask: torch.Tensor | None, num_cached: int, inputs: dict[str, Any]
-    ) -> torch.Tensor:
-        if has_spatial_positions(self.backbone):
-            raise ValueError(
-                f"{type(self.backbone).__name__} cannot know the positions behind a cache, as images take fewer than "
-                "they have tokens: pass position_ids, or the whole conversation to generate."
-            )
-        tokens, first = next(value for value in inputs.values() if value is not None), first_position(self.backbone)
-        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
-            return text_positions(attention_mask, tokens.shape[1], first)
-        start = num_cached + first
-        return torch.arange(start, start + tokens.shape[1], device=tokens.device).unsqueeze(0)
-
-
-__all__ = ["LinVTEmbeddingMixin"]
+__all__ = ["LinVTEmbeddingMixin", "LinVTVideoFeatures"]

@@ -1,6 +1,6 @@
-"""How LinVT generates: media are encoded once, and every step runs the image-LLM as its own class would.
+"""How LinVT generates: it encodes media once, and every step runs the image-LLM as the image-LLM's own class would.
 
-Generation is never handed to the image-LLM's own class: not all of them go on from embeddings.
+The image-LLM's own `generate` is not used, because not every family can continue from embeddings.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from .transformers_compat import MASK_TYPES, given_cache
 from .video_llm_generation import VideoLlmGenerationMixin
 from .video_llm_generation_options import LINVT, named_arguments, refuse_options
 
-# Inputs of a prompt that nothing but its embeddings depends on. What ends in `_videos` belongs to the frames.
+# Inputs of videos, which the embeddings of a prompt are made from. So are all inputs with the ending `_videos`.
 VIDEO_INPUTS = (
     "num_video_frames",
     "video_frame_times",
@@ -27,18 +27,18 @@ VIDEO_INPUTS = (
 
 
 def split_media(inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What belongs to videos, and the rest."""
+    """The inputs of videos, and the rest."""
     videos = {name: value for name, value in inputs.items() if name in VIDEO_INPUTS or name.endswith("_videos")}
     return videos, {name: value for name, value in inputs.items() if name not in videos}
 
 
 def has_videos(videos: dict[str, Any]) -> bool:
-    """Whether there are frames, their counts, or selections."""
+    """Whether the inputs of videos hold frames or selections. A question alone is no video."""
     return any(value is not None for name, value in videos.items() if not name.startswith("question_"))
 
 
 class LinVTGenerationMixin(VideoLlmGenerationMixin):
-    """To be put before the model with a head."""
+    """For the model with a head."""
 
     refused_options = LINVT
 
@@ -48,18 +48,18 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
 
     @torch.no_grad()
     def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, with media as in `forward`: they are encoded once, before rows are repeated for beams.
+        """As in transformers, with media as in `forward`. They are encoded once, before rows are repeated for beams.
 
-        To go on behind a cache (`past_key_values`), pass the whole conversation, its mask and types, but the media of
-        the new tokens alone; only `image_grid_thw` is of all images.
+        To continue behind a cache (`past_key_values`), pass the whole conversation, its mask and types, and the media
+        of the new tokens alone; `image_grid_thw` is of all images.
 
         Raises:
-            ValueError: as `LinVTModel.embed_prompt`; a cache that is not of the beginning of this conversation; or
-                an option that would be ignored, or give wrong tokens, with what to use instead.
+            ValueError: as `LinVTModel.embed_prompt`; a cache that is longer than this conversation; or an option that
+                would be ignored, or give wrong tokens, with what to use instead.
         """
         refuse_options(self, self.refused_options, named_arguments((inputs, *args), kwargs))
         if isinstance(kwargs.get("custom_generate"), str):
-            # A loop from a folder calls `generate` again, or encodes the media itself.
+            # A generation loop of the user's own, which calls `generate` again or encodes the media itself.
             return super().generate(inputs, *args, **kwargs)
         input_ids = kwargs.pop("input_ids", inputs)
         if input_ids is None:
@@ -67,27 +67,33 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         attention_mask = kwargs.pop("attention_mask", None)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        cache = given_cache(kwargs)
-        num_cached = 0 if cache is None else cache.get_seq_length()
+        num_cached = _cached_length(kwargs)
         if num_cached >= input_ids.shape[1] or attention_mask.shape != input_ids.shape:
             raise ValueError(
                 f"{input_ids.shape[1]} tokens with an attention_mask of {attention_mask.shape[1]}, and {num_cached} in "
                 "past_key_values: pass the whole conversation, what is in the cache included."
             )
-        videos, others = split_media(kwargs)
-        media = {name: others.pop(name) for name in list(others) if self.model.is_image_input(name)}
+        prompt, others = self._prompt_inputs(input_ids, attention_mask, num_cached, kwargs)
+        return super().generate(None, *args, input_ids=input_ids, attention_mask=attention_mask, **prompt, **others)
+
+    def _prompt_inputs(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, num_cached: int, arguments: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Embeddings, types and positions of a prompt, and the arguments of `generate` that no medium belongs to."""
+        videos, others = split_media(arguments)
+        images, others = self.model.split_images(others)
         types, token_type_ids = (others.pop(name, None) for name in ("mm_token_type_ids", "token_type_ids"))
-        self.model.check_cache(num_cached, has_videos(videos) or media.get("pixel_values") is not None)
-        prompt = self.model.embed_prompt(input_ids, types, num_cached, **media, **videos)
+        self.model.check_cache(num_cached, has_videos(videos) or images.get("pixel_values") is not None)
+        prompt = self.model.embed_prompt(input_ids, types, num_cached, **images, **videos)
         own_types = self.model.token_types(input_ids, types, token_type_ids, videos)
-        rule = TYPE_RULES.get(self.model.backbone.config.model_type)
-        # Behind a cache nothing is of the prompt that sees itself in both directions.
+        rule = self.model.image_llm.type_rule
+        # A prefix ends with the prompt, so tokens that come behind a cache belong to none.
         if rule is not None and rule.argument in own_types and (num_cached == 0 or rule.meaning == "media"):
             prompt["prompt_types"] = own_types[rule.argument]
         prompt["position_ids"] = others.pop("position_ids", None)
         if prompt["position_ids"] is None:
-            prompt["position_ids"] = self.model.prompt_positions(input_ids, attention_mask, types, media)
-        return super().generate(None, *args, input_ids=input_ids, attention_mask=attention_mask, **prompt, **others)
+            prompt["position_ids"] = self.model.prompt_positions(input_ids, attention_mask, types, images)
+        return prompt, others
 
     def prepare_inputs_for_generation(
         self,
@@ -98,13 +104,13 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         deepstack_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers. What belongs to the prompt alone is given once: behind embeddings there is a cache.
+        """As in transformers. Types and deeper levels of the prompt go into the first step alone.
 
         Args:
             prompt_types: `(batch, prompt_length)`, from `LinVTModel.token_types`.
             deepstack_embeds: from `LinVTModel.embed_prompt`.
         """
-        rule = TYPE_RULES.get(self.model.backbone.config.model_type)
+        rule = self.model.image_llm.type_rule
         types = prompt_types if is_first_iteration and rule is not None else None
         inputs = super().prepare_inputs_for_generation(
             input_ids,
@@ -114,24 +120,28 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         )
         inputs.pop(MASK_TYPES, None)
         if types is not None and rule is not None:
-            # Not cut to the new tokens: masks look them up by the place among all keys.
+            # All types, not only those of the new tokens: masks index them by the position among all keys.
             inputs[rule.argument] = types
         if is_first_iteration and deepstack_embeds is not None:
             inputs["deepstack_embeds"] = deepstack_embeds[:, -inputs["inputs_embeds"].shape[1] :]
         return inputs
 
     def create_masks_for_generate(self, config: LinVTConfig, **kwargs: Any) -> Any:
-        """Masks for a static cache, made as the image-LLM with its own head makes them."""
+        """Masks for a static cache, from the function that the image-LLM's own class with a head uses."""
         head = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config.backbone_config), None)
         create = getattr(head, "create_masks_for_generate", create_masks_for_generate)
         rule, types = TYPE_RULES.get(config.backbone_config.model_type), kwargs.pop(MASK_TYPES, None)
         if rule is not None and types is not None:
-            # These are of the new tokens, masks are over all: what is in the cache is in no block with them.
-            cache = given_cache(kwargs)
-            num_cached = 0 if cache is None else cache.get_seq_length()
-            types = nn.functional.pad(types, (int(num_cached), 0), value=0 if rule.meaning == "media" else 1)
-            kwargs[rule.argument] = types
+            # Types are of the new tokens, masks cover all keys. Cached tokens share no block with new ones.
+            cached_type = 0 if rule.meaning == "media" else 1
+            kwargs[rule.argument] = nn.functional.pad(types, (_cached_length(kwargs), 0), value=cached_type)
         return create(config=config.backbone_config, **kwargs)
+
+
+def _cached_length(arguments: dict[str, Any]) -> int:
+    """How many tokens the cache of a call holds; 0 without a cache."""
+    cache = given_cache(arguments)
+    return 0 if cache is None else int(cache.get_seq_length())
 
 
 __all__ = ["VIDEO_INPUTS", "LinVTGenerationMixin", "has_videos", "split_media"]

@@ -1,9 +1,14 @@
-"""Spatio-temporal significance scores of LinVT (paper section 3.2.1, SVR).
+"""The layers of LinVT in the order of the paper: score, select, pool, attend, aggregate.
 
-    tokens (B,T,N,D) -> L times [attention within each frame, then across frames at each position] -> scores (B,T,N)
+    score      tokens (B,T,N,D) -> L times [attention within each frame, then across frames at each position]
+               -> scores (B,T,N)                                            section 3.2.1, SVR
+    select     scores -> numbers of the k best tokens, in the order of time section 3.2.1, SVR
+    pool       k tokens -> means over windows of neighbours, one set a scale section 3.2.1, MTP
+    attend     queries -> L times [each other, the means of their scale, the question]    section 3.2.2, TTA
+    aggregate  queries, means -> one weight per query and mean              section 3.2.2, TTA
 
-Residuals, norms before the attention and one at the end are not in the paper; without them all tokens become alike
-after two layers. The trunk's states end here: tokens that are kept are kept as they came.
+States of the scorer and of the queries decide which tokens are kept and how they are weighed. They never become a part
+of the output, which `LinVTModule` makes of the weights and of the tokens themselves.
 """
 
 from typing import Literal, NamedTuple
@@ -17,12 +22,12 @@ from transformers.utils.generic import maybe_autocast
 
 from .configuration_linvt import LinVTModuleConfig, num_windows
 
-# Added to the variance of scores; a video whose tokens all have one score teaches nothing about their order.
+# Added to the variance of scores, so that equal scores are not divided by 0.
 SCORE_EPS = 1e-6
 
 
 class LinVTAttention(nn.Module):
-    """Multi-head attention with biases, by torch's fused kernel, which keeps its softmax in float32."""
+    """Multi-head attention with biases; torch's fused kernel computes its softmax in float32."""
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
@@ -39,7 +44,8 @@ class LinVTAttention(nn.Module):
         Args:
             query: `(batch, length, hidden_size)`.
             key, value: `(batch, key_length, hidden_size)`.
-            key_mask: `(batch, key_length)` bool, at least one in each row is true; `None` if all are.
+            key_mask: `(batch, key_length)` bool, false for keys that are ignored, true somewhere in each row; `None`
+                if no key is ignored.
 
         Returns:
             `(batch, length, hidden_size)`.
@@ -54,7 +60,10 @@ class LinVTAttention(nn.Module):
 
 
 class LinVTScorerLayer(GradientCheckpointingLayer):
-    """Attention within frames and across frames, one of them at each call."""
+    """Score: attention within frames or across frames, one of the two at each call.
+
+    The paper has neither residual connections nor norms. Without them all tokens become alike after two layers.
+    """
 
     def __init__(self, hidden_size: int, config: LinVTModuleConfig) -> None:
         super().__init__()
@@ -63,15 +72,15 @@ class LinVTScorerLayer(GradientCheckpointingLayer):
         self.norm_temporal = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.temporal_attn = LinVTAttention(hidden_size, config.num_attention_heads)
 
-    # One axis at a time, so that a chunk is what gradient checkpointing computes again, and not the whole video.
+    # One axis per call: gradient checkpointing then computes one chunk again, instead of the whole video.
     def forward(
         self, states: torch.Tensor, axis: Literal["spatial", "temporal"], mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """
         Args:
-            states: `(sequences, length, hidden_size)`: frames of N positions, or positions in T frames.
-            axis: which of the two.
-            mask: `(sequences, length)` bool, states that may be looked at.
+            states: `(sequences, length, hidden_size)`: frames with N positions, or positions in T frames.
+            axis: `"spatial"` for frames, `"temporal"` for positions.
+            mask: `(sequences, length)` bool, false for states that are ignored.
 
         Returns:
             As `states`.
@@ -84,9 +93,9 @@ class LinVTScorerLayer(GradientCheckpointingLayer):
 
 
 class LinVTScoreHead(nn.Module):
-    """One number per token, in float32 whatever the model is in: bfloat16 would make most scores of a video equal.
+    """Score: one number per token, always in float32, because most scores of a video would be equal in bfloat16.
 
-    It is no `nn.Linear`, so that quantization and LoRA leave the single row alone.
+    It is not an `nn.Linear`, so quantization and LoRA do not touch its single row of weights.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -97,7 +106,7 @@ class LinVTScoreHead(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Scores of about unit spread for normalised states."""
+        """Weights that give normalised states scores with a standard deviation of about 1."""
         init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
         init.zeros_(self.bias)
 
@@ -108,7 +117,7 @@ class LinVTScoreHead(nn.Module):
 
 
 class LinVTScorer(nn.Module):
-    """How much every token of a video matters."""
+    """Score: how much each token of a video matters (SVR)."""
 
     def __init__(self, hidden_size: int, config: LinVTModuleConfig) -> None:
         super().__init__()
@@ -120,8 +129,8 @@ class LinVTScorer(nn.Module):
     def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
         Args:
-            states: `(batch, T, N, hidden_size)`, tokens and their time code; finite in padded frames as well.
-            frame_mask: `(batch, T)` bool, frames that are none of the padding.
+            states: `(batch, T, N, hidden_size)`, tokens plus time code; numbers are finite in padded frames, too.
+            frame_mask: `(batch, T)` bool, false for padded frames.
 
         Returns:
             `(batch, T, N)` float32, minus infinity in padded frames.
@@ -130,7 +139,7 @@ class LinVTScorer(nn.Module):
         states = states.to(self.norm.weight.dtype)
         is_checkpointed = self.training and any(layer.gradient_checkpointing for layer in self.layers)
         if is_checkpointed and torch.is_grad_enabled() and not states.requires_grad:
-            # Reentrant checkpointing gives no gradients to a layer whose inputs need none.
+            # Reentrant checkpointing computes no gradients for a layer whose inputs require none.
             states = states.detach().requires_grad_()
         position_mask = None if frame_mask is None else frame_mask.repeat_interleave(num_positions, dim=0)
         for layer in self.layers:
@@ -148,7 +157,7 @@ class LinVTScorer(nn.Module):
         axis: Literal["spatial", "temporal"],
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Sequences do not see each other, so they can go a few at a time."""
+        """Run the layer over a few sequences at a time, which bounds memory; no sequence attends to another."""
         limit = self.config.scorer_chunk_tokens
         size = len(sequences) if limit is None else max(1, limit // sequences.shape[1])
         if size >= len(sequences):
@@ -159,16 +168,17 @@ class LinVTScorer(nn.Module):
 
 
 def choose_tokens(scores: torch.Tensor, num_kept: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best tokens in their old order; of equal ones the earlier.
+    """Select: the numbers of the best tokens, in ascending order. Of equal scores the earlier token is better.
 
     Args:
-        scores: `(batch, tokens)` float32, minus infinity for what must not be chosen.
-        num_kept: how many, at most `tokens`.
+        scores: `(batch, tokens)` float32, minus infinity for tokens that must not be chosen.
+        num_kept: how many tokens to keep, at most `tokens`.
 
     Returns:
-        `(batch, num_kept)` int64 and bool; false, and behind the others, where a row has no more to choose from.
+        Numbers of the tokens, `(batch, num_kept)` int64, and a bool mask of the same shape. A row with fewer tokens to
+        choose from ends with numbers whose mask is false.
     """
-    # Not topk, which leaves it to the kernel which of two equal numbers it takes.
+    # `topk` is no alternative: which of two equal numbers it takes depends on the kernel.
     best = scores.sort(dim=-1, descending=True, stable=True)
     indices, mask = best.indices[:, :num_kept], best.values[:, :num_kept] != float("-inf")
     indices = (indices + ~mask * scores.shape[-1]).sort(dim=-1).values
@@ -176,7 +186,7 @@ def choose_tokens(scores: torch.Tensor, num_kept: int) -> tuple[torch.Tensor, to
 
 
 def standardise(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Scores of each row minus their mean and over their standard deviation; 0 where the mask is false."""
+    """Scores of each row minus their mean and divided by their standard deviation; 0 where the mask is false."""
     counts = mask.sum(1, keepdim=True).clamp(min=1)
     scores = scores.masked_fill(~mask, 0)
     centred = (scores - scores.sum(1, keepdim=True) / counts).masked_fill(~mask, 0)
@@ -184,14 +194,14 @@ def standardise(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def zero_changes(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Standardised scores minus themselves: 0, with the gradient of the standardised scores.
+    """Select: standardised scores minus themselves, which is 0 and has the gradient of the standardised scores.
 
-    The choice of tokens depends on the order of the scores alone. Minus their mean and over their standard deviation,
-    their level and their scale get no gradient; otherwise the level drifts away within a few steps.
+    The choice of tokens depends on the order of the scores alone. Standardised scores give no gradient to the mean and
+    the scale of the scores; with a gradient, the mean would drift away within a few steps of training.
 
     Args:
         scores: `(batch, k)` float32, of the chosen tokens.
-        mask: `(batch, k)` bool, tokens that are some.
+        mask: `(batch, k)` bool, false for padding.
 
     Returns:
         `(batch, k)` float32, 0 everywhere.
@@ -201,12 +211,12 @@ def zero_changes(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class PooledTokens(NamedTuple):
-    """One scale.
+    """Pool: the tokens of one scale.
 
     Args:
-        tokens: `(batch, windows, width)` float32, the values that are averaged again by the aggregation.
-        keys: `(batch, windows, width)` float32, what attention compares with; tokens, and their time code if any.
-        mask: `(batch, windows)` bool, windows that exist.
+        tokens: `(batch, windows, width)` float32, the values that the aggregation averages again.
+        keys: `(batch, windows, width)` float32, what queries are compared with: tokens plus time code, if there is one.
+        mask: `(batch, windows)` bool, false for windows that a row does not have.
     """
 
     tokens: torch.Tensor
@@ -215,33 +225,36 @@ class PooledTokens(NamedTuple):
 
 
 def window_sizes(mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
-    """How many tokens every window holds.
+    """How many tokens each window holds.
+
+    Padding comes last in a row, so a row of a padded batch has the same windows as the row by itself. A last window
+    that is not full is the mean of the tokens that it holds.
 
     Args:
-        mask: `(batch, length)` bool, valid tokens in front.
+        mask: `(batch, length)` bool, true for the tokens and false for the padding after them.
         window: tokens of a full window.
         stride: tokens from one window's start to the next; at most `window`.
 
     Returns:
-        `(batch, windows)` float32; 0 for windows that this row has not.
+        `(batch, windows)` float32; 0 for windows that a row does not have.
     """
     count = num_windows(mask.shape[1], window, stride)
     sizes = _padded(mask.unsqueeze(-1).float(), window, stride).unfold(1, window, stride).sum(-1).squeeze(-1)
-    # Overlapping windows that begin behind a row's last one would hold tokens it has already.
+    # Overlapping windows that begin after a row's last one would only repeat tokens of that one.
     lengths = mask.sum(1, keepdim=True)
     own = torch.div(lengths - window + stride - 1, stride, rounding_mode="floor").clamp(min=0) + 1
     return sizes * (torch.arange(count, device=mask.device) < own)
 
 
 def pool_tokens(tokens: torch.Tensor, mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
-    """Means over windows.
+    """Pool: means over windows.
 
     Args:
         tokens: `(batch, length, width)` in any dtype.
         mask, window, stride: see `window_sizes`.
 
     Returns:
-        `(batch, windows, width)` float32; zeros for windows that a row has not.
+        `(batch, windows, width)` float32; zeros for windows that a row does not have.
     """
     tokens = tokens.float().masked_fill(~mask.unsqueeze(-1), 0)
     sums = _padded(tokens, window, stride).unfold(1, window, stride).sum(-1)
@@ -250,21 +263,21 @@ def pool_tokens(tokens: torch.Tensor, mask: torch.Tensor, window: int, stride: i
 
 
 def spread_weights(weights: torch.Tensor, mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
-    """Weights of pooled tokens as weights of the tokens they are means of.
+    """Weights of pooled tokens as weights of the tokens that were pooled.
 
     Args:
         weights: `(batch, outputs, windows)`.
         mask, window, stride: see `window_sizes`.
 
     Returns:
-        `(batch, outputs, length)`, whose product with the tokens is that of `weights` with the pooled tokens.
+        `(batch, outputs, length)`; its product with the tokens equals the product of `weights` with the pooled tokens.
     """
     length, count = mask.shape[1], weights.shape[-1]
     shares = weights / window_sizes(mask, window, stride).clamp(min=1).unsqueeze(1)
     offsets = torch.arange(window, device=mask.device)
-    places = (torch.arange(count, device=mask.device) * stride).unsqueeze(1) + offsets
+    indices = (torch.arange(count, device=mask.device) * stride).unsqueeze(1) + offsets
     spread = weights.new_zeros(*weights.shape[:2], _padded_length(length, window, stride))
-    spread = spread.index_add(2, places.flatten(), shares.repeat_interleave(window, dim=-1))
+    spread = spread.index_add(2, indices.flatten(), shares.repeat_interleave(window, dim=-1))
     return spread[..., :length] * mask.unsqueeze(1)
 
 
@@ -273,13 +286,13 @@ def _padded_length(length: int, window: int, stride: int) -> int:
 
 
 def _padded(tokens: torch.Tensor, window: int, stride: int) -> torch.Tensor:
-    """Zeros behind the last token, so that whole windows fit."""
+    """Append zeros after the last token, so that whole windows fit."""
     length = tokens.shape[1]
     return F.pad(tokens, (0, 0, 0, _padded_length(length, window, stride) - length))
 
 
 class LinVTAggregatorLayer(GradientCheckpointingLayer):
-    """Queries look at each other, at visual tokens and at the question; a norm behind each sum."""
+    """Attend: queries attend to each other, to visual tokens and to the question, with a norm after each sum."""
 
     def __init__(self, hidden_size: int, config: LinVTModuleConfig) -> None:
         super().__init__()
@@ -303,11 +316,11 @@ class LinVTAggregatorLayer(GradientCheckpointingLayer):
         """
         Args:
             queries: `(batch, queries, hidden_size)`.
-            keys, tokens: `(batch, tokens, hidden_size)`, with and without time code.
-            token_mask: `(batch, tokens)` bool.
-            text: `(batch, length, hidden_size)`.
+            keys, tokens: `(batch, tokens, hidden_size)`, visual tokens with and without time code.
+            token_mask: `(batch, tokens)` bool, false for tokens that do not exist.
+            text: `(batch, length, hidden_size)`, the question.
             text_mask: `(batch, length)` bool, true somewhere in each row.
-            has_text: `(batch,)` bool, rows whose text counts.
+            has_text: `(batch,)` bool, false for rows whose text is ignored; `None` if no text is.
 
         Returns:
             As `queries`.
@@ -323,9 +336,9 @@ class LinVTAggregatorLayer(GradientCheckpointingLayer):
 
 
 class LinVTLinearAggregation(nn.Module):
-    """W_attn of the paper: one softmax weight per query and token. Nothing here touches the tokens that are averaged.
+    """Aggregate: W_attn of the paper, one softmax weight per query and token.
 
-    It has one head, because heads with channels of their own would give a token as many weights as there are heads.
+    It has one head. With several heads, each would weigh its own channels, and a token would have several weights.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -341,7 +354,7 @@ class LinVTLinearAggregation(nn.Module):
             mask: `(batch, tokens)` bool, true somewhere in each row.
 
         Returns:
-            `(batch, queries, tokens)` float32; rows sum to 1, and are exactly 0 where the mask is false.
+            `(batch, queries, tokens)` float32; weights of a row sum to 1, and are exactly 0 where the mask is false.
         """
         queries, keys = self.q_proj(queries), self.k_proj(keys)
         with maybe_autocast(device_type=queries.device.type, enabled=False):
@@ -350,12 +363,13 @@ class LinVTLinearAggregation(nn.Module):
 
 
 class LinVTAggregator(nn.Module):
-    """Learned queries of all scales, and layers that the scales share."""
+    """Attend and aggregate: learned queries of all scales, and layers that the scales share (TTA)."""
 
     def __init__(self, hidden_size: int, config: LinVTModuleConfig) -> None:
         super().__init__()
         self.config = config
-        # The groups one behind the other. One parameter, as offloading brings those of a module that is called.
+        # The queries of all groups, one group after the other, as one parameter of this module: offloading loads the
+        # parameters of a module when it is called, but not those of a list inside it.
         self.queries = nn.Parameter(torch.empty(sum(config.query_groups), hidden_size))
         self.layers = nn.ModuleList(LinVTAggregatorLayer(hidden_size, config) for _ in range(config.num_layers))
         self.aggregator = LinVTLinearAggregation(hidden_size)
@@ -363,7 +377,7 @@ class LinVTAggregator(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Small random queries."""
+        """Draw small random queries."""
         init.normal_(self.queries, std=self.config.initializer_range)
 
     def forward(
@@ -371,27 +385,15 @@ class LinVTAggregator(nn.Module):
     ) -> list[torch.Tensor]:
         """
         Args:
-            groups: the visual tokens that each group of queries looks at.
+            groups: the visual tokens that each group of queries attends to.
             text: `(batch, length, hidden_size)`, the question as the language model embeds it.
-            text_mask: `(batch, length)` bool, tokens of the question that are none of the padding; all if `None`. A row
-                may have none.
+            text_mask: `(batch, length)` bool, false for padding; `None` without padding. A row may be all padding.
 
         Returns:
-            For each group `(batch, queries, tokens)` float32, rows that sum to 1.
+            For each group `(batch, queries, tokens)` float32; the weights of a row sum to 1.
         """
-        dtype, has_text = self.queries.dtype, None
-        if text is not None and text.shape[1] == 0:
-            text = None
-        if text is None and self.training and torch.is_grad_enabled():
-            # A row without a text: the attention to texts takes part, and its gradient is 0 instead of missing, which
-            # DistributedDataParallel would wait for.
-            text = groups[0].tokens.new_zeros(len(groups[0].tokens), 1, self.queries.shape[1])
-            text_mask = torch.zeros(text.shape[:2], dtype=torch.bool, device=text.device)
-        if text is not None and text_mask is not None:
-            text = text.masked_fill(~text_mask.unsqueeze(-1), 0)
-            has_text = text_mask.any(1)
-            # Attention to nothing has no value: such rows look at zeros, and what they see is not added.
-            text_mask = text_mask | ~has_text.unsqueeze(1)
+        dtype = self.queries.dtype
+        text, text_mask, has_text = self._readable_text(groups[0].tokens, text, text_mask)
         text = None if text is None else text.to(dtype)
         weights = []
         for group, queries in zip(groups, self.queries.split(self.config.query_groups), strict=True):
@@ -401,6 +403,24 @@ class LinVTAggregator(nn.Module):
                 states = layer(states, keys, tokens, group.mask, text, text_mask, has_text)
             weights.append(self.aggregator(states, keys, group.mask))
         return weights
+
+    def _readable_text(
+        self, tokens: torch.Tensor, text: torch.Tensor | None, text_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Text, mask and `has_text` as the layers take them: attention needs something to attend to in each row."""
+        if text is not None and text.shape[1] == 0:
+            text = None
+        if text is None and self.training and torch.is_grad_enabled():
+            # An empty text lets the attention to texts take part, with a gradient of 0. DistributedDataParallel would
+            # wait for a gradient that is missing.
+            text = tokens.new_zeros(len(tokens), 1, self.queries.shape[1])
+            text_mask = torch.zeros(text.shape[:2], dtype=torch.bool, device=text.device)
+        if text is None or text_mask is None:
+            return text, text_mask, None
+        text = text.masked_fill(~text_mask.unsqueeze(-1), 0)
+        has_text = text_mask.any(1)
+        # Rows without text attend to zeros, and a layer ignores the result.
+        return text, text_mask | ~has_text.unsqueeze(1), has_text
 
 
 __all__ = [

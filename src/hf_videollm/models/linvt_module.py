@@ -1,18 +1,15 @@
-"""LinVT (Gao et al., 2024): any number of visual tokens in, a fixed number of weighted means of them out.
+"""LinVT (Gao et al., 2024): it turns any number of visual tokens into a fixed number of weighted means of them.
 
-    tokens (B,T,N,D) -> scores -> the k best, in the order of time -> means over windows, at three scales
+    tokens (B,T,N,D) -> a score for each token -> the k best, in the order of time   `select`
+                     -> means over windows, at three scales                          `aggregate`
                      -> queries that know the question weigh the means of their scale -> (B,n,D)
 
-What comes out is M V: V are the tokens that came in, and M has rows of numbers that are not negative and sum to 1. Only
-M depends on tokens and question in a way that is not linear, so the language model sees mixtures of what it knows.
+The output is M V: V are the visual tokens, and each row of M holds weights of at least 0 that sum to 1. Only M depends
+on tokens and question in a nonlinear way, so the language model reads mixtures of vectors that it was trained on.
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torch.export import register_dataclass
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_linvt import LinVTModuleConfig, num_windows
@@ -27,101 +24,15 @@ from .linvt_layers import (
     window_sizes,
     zero_changes,
 )
-
-
-@dataclass(frozen=True)
-class LinVTSelection:
-    """The tokens of videos that are worth keeping: all that later questions on them need.
-
-    Args:
-        tokens: `(batch, k, hidden_size)`, copies of tokens that came in, in the order of time and place; tokens that
-            are none stand behind.
-        mask: `(batch, k)` bool, tokens that are some.
-        indices: `(batch, k)` int64, where they stood: frame times N plus position.
-        scores: `(batch, T, N)` float32, of all tokens; minus infinity in padded frames.
-        frame_codes: `(batch, T, hidden_size)` float32, time code of the frames; `None` without one.
-        deepstack: `(batch, k, levels, hidden_size)`, what the tower feeds deeper layers of the language model for these
-            tokens, 0 where there is no token; `None` where it feeds none.
-        score_changes: `(batch, k)` float32, 0 everywhere, through which gradients reach the scores of these tokens;
-            `None` where the scorer is not trained.
-    """
-
-    tokens: torch.Tensor
-    mask: torch.Tensor
-    indices: torch.Tensor
-    scores: torch.Tensor
-    frame_codes: torch.Tensor | None
-    deepstack: torch.Tensor | None = None
-    score_changes: torch.Tensor | None = None
-
-    def take(self, rows: torch.Tensor) -> "LinVTSelection":
-        """These rows, which may repeat: one for each of several questions on a video, say.
-
-        Args:
-            rows: `(new_batch,)` int64.
-        """
-        held = {name: value for name, value in vars(self).items() if value is not None}
-        return replace(self, **{name: value.index_select(0, rows) for name, value in held.items()})
-
-
-# Wrappers that shard weights (FSDP2) look for the tensors in what a module takes and returns.
-register_dataclass(LinVTSelection)
-
-
-def join_selections(selections: Sequence[LinVTSelection]) -> LinVTSelection:
-    """Selections of videos as one batch, the shorter ones padded.
-
-    Args:
-        selections: of one module, from videos with equally many tokens per frame.
-
-    Returns:
-        A batch of all their rows.
-    """
-    joined = {}
-    # A selection that was made without gradients has no changes of scores: they are 0.
-    is_trained = any(selection.score_changes is not None for selection in selections)
-    for name, value in vars(selections[0]).items():
-        if value is None and not (name == "score_changes" and is_trained):
-            continue
-        parts = [getattr(selection, name) for selection in selections]
-        if name == "score_changes":
-            parts = [
-                selection.mask.new_zeros(selection.mask.shape, dtype=torch.float32) if part is None else part
-                for selection, part in zip(selections, parts, strict=True)
-            ]
-        length = max(part.shape[1] for part in parts)
-        filling = float("-inf") if name == "scores" else 0
-        padded = [part.new_full((len(part), length, *part.shape[2:]), filling) for part in parts]
-        for target, part in zip(padded, parts, strict=True):
-            target[:, : part.shape[1]] = part
-        joined[name] = torch.cat(padded)
-    return replace(selections[0], **joined)
-
-
-def mix_deepstack(selection: LinVTSelection, linear_map: torch.Tensor) -> torch.Tensor:
-    """Mixtures of deeper levels, by the weights that mix the tokens themselves: so they are linear as well.
-
-    Args:
-        selection: a batch with `deepstack`.
-        linear_map: M, `(batch, n, T * N)`.
-
-    Returns:
-        `(batch, n, levels, hidden_size)`.
-    """
-    places = selection.indices.unsqueeze(1).expand(-1, linear_map.shape[1], -1)
-    assert selection.deepstack is not None
-    # Where there is no token its weight is another one's, but the levels are 0.
-    return torch.einsum("bnk,bkld->bnld", linear_map.gather(2, places), selection.deepstack.float()).to(
-        selection.deepstack.dtype
-    )
+from .linvt_selection import LinVTSelection, join_selections, mix_deepstack
 
 
 def sinusoidal_code(times: torch.Tensor, width: int) -> torch.Tensor:
-    """Sine and cosine by turns, of the time multiplied by 10000^(-2i / width).
+    """Channel 2i is the sine, and channel 2i + 1 the cosine, of the time multiplied by 10000^(-2i / width).
 
     Args:
         times: any shape, float32.
-        width: channels wanted.
+        width: number of channels.
 
     Returns:
         `(*times.shape, width)` float32.
@@ -134,9 +45,9 @@ def sinusoidal_code(times: torch.Tensor, width: int) -> torch.Tensor:
 class LinVTModule(nn.Module):
     """Linear video tokenizer.
 
-    Models that hold it should list `LinVTScorer` and `LinVTAggregator` in `_no_split_modules`, and call
-    `reset_parameters` of its `LinVTScoreHead` and `LinVTAggregator` in their `_init_weights`; the rest are linear
-    layers and norms.
+    A model of transformers that contains it lists `LinVTScorer` and `LinVTAggregator` in `_no_split_modules`, and calls
+    `reset_parameters` of its `LinVTScoreHead` and `LinVTAggregator` in `_init_weights`. All other parameters belong to
+    linear layers and norms.
 
     Example:
 
@@ -155,7 +66,7 @@ class LinVTModule(nn.Module):
         """
         Args:
             hidden_size: D, width of the language model.
-            config: see there.
+            config: the sizes of the module.
 
         Raises:
             ValueError: the heads do not divide the width.
@@ -181,16 +92,16 @@ class LinVTModule(nn.Module):
         selection: LinVTSelection | None = None,
         select_only: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | LinVTSelection:
-        """`select`, then `aggregate`; see there for the arguments.
+        """`select`, then `aggregate`; these two explain the other arguments.
 
-        A model calls both halves here, because libraries that shard or move weights wait at `forward`.
+        A model calls both of them through `forward`, because libraries that shard or move weights act at its start.
 
         Args:
             selection: from `select`, instead of `tokens`.
-            select_only: return the selection.
+            select_only: return the selection, without `aggregate`.
 
         Raises:
-            ValueError: neither `tokens` nor `selection`; or as the two halves.
+            ValueError: neither `tokens` nor `selection`; or as in `select` and `aggregate`.
         """
         if selection is None:
             if tokens is None:
@@ -206,16 +117,16 @@ class LinVTModule(nn.Module):
         frame_mask: torch.Tensor | None = None,
         frame_times: torch.Tensor | None = None,
     ) -> LinVTSelection:
-        """Scores the tokens of videos and keeps the best; independent of any question.
+        """Score the tokens of videos and keep the best. It does not depend on any question.
 
         Args:
-            tokens: `(batch, T, N, hidden_size)`, what the language model would be fed for each frame.
-            frame_mask: `(batch, T)`, true (or 1) for frames that are none of the padding; all if `None`. What stands in
-                padded frames does not matter.
-            frame_times: `(batch, T)`, seconds; the number of the frame counts if `None`.
+            tokens: `(batch, T, N, hidden_size)`, what the language model would read for each frame.
+            frame_mask: `(batch, T)`, false (or 0) for padded frames, whose tokens may be any numbers; `None` without
+                padding.
+            frame_times: `(batch, T)`, seconds. If `None`, the number of a frame is its time.
 
         Returns:
-            `min(k, T * N)` tokens of each video, fewer of them valid where padding leaves fewer.
+            `min(k, T * N)` tokens of each video; fewer of them are valid if a video has fewer tokens.
 
         Raises:
             ValueError: shapes that do not fit, or a video without frames.
@@ -231,7 +142,7 @@ class LinVTModule(nn.Module):
             self._ranks(flat_scores), min(self.config.num_selected_tokens, flat_scores.shape[1])
         )
         chosen = tokens.flatten(1, 2).gather(1, indices.unsqueeze(-1).expand(-1, -1, self.hidden_size))
-        # The choice has no gradient; `aggregate` passes one on through these.
+        # The choice has no gradient. `aggregate` makes one through these changes.
         changes = zero_changes(flat_scores.gather(1, indices), valid) if flat_scores.requires_grad else None
         return LinVTSelection(chosen, valid, indices, scores.detach(), codes, score_changes=changes)
 
@@ -247,13 +158,13 @@ class LinVTModule(nn.Module):
         Args:
             selection: from `select`, one row for each row of the text.
             text_embeddings: `(batch, S, hidden_size)`, the question as the language model embeds it.
-            text_mask: `(batch, S)`, true (or 1) for tokens that are none of the padding; all if `None`. A row without
-                any is a video without a question.
+            text_mask: `(batch, S)`, false (or 0) for padding; `None` without padding. A row of padding alone is a video
+                without a question.
             return_map: also return M.
 
         Returns:
-            `(batch, n, hidden_size)` in the dtype of the tokens, finest scale first; with `return_map` also M,
-            `(batch, n, T * N)` float32, each row of it not negative and of sum 1.
+            `(batch, n, hidden_size)` in the dtype of the tokens, finest scale first. With `return_map` also M,
+            `(batch, n, T * N)` float32; its weights are at least 0 and sum to 1 in each row.
 
         Raises:
             ValueError: text that does not fit.
@@ -270,21 +181,17 @@ class LinVTModule(nn.Module):
                 return output.to(selection.tokens.dtype)
             on_selected = self._pool_outputs(self._spread(weights, selection.mask))
             if changes is not None:
-                # Nothing is added but a gradient: that of weighing token i by M_qi exp(s_i), where s is its
-                # standardised score. A query would gain by more of a token that is better than what it has.
+                # This adds a gradient and no value: the gradient of weighing token i by M_qi exp(s_i), where s_i is its
+                # standardised score. The score of a token rises if a query would gain from more of that token.
                 share = on_selected.detach() * changes.unsqueeze(1)
                 total = share.sum(-1, keepdim=True)
                 output = output + share @ selection.tokens.float() - total * output.detach()
                 on_selected = on_selected + share - total * on_selected.detach()
             output = output.to(selection.tokens.dtype)
-        if not return_map:
-            return output
-        source = on_selected.new_zeros(*on_selected.shape[:2], selection.scores[0].numel())
-        places = selection.indices.unsqueeze(1).expand_as(on_selected)
-        return output, source.scatter_add(2, places, on_selected)
+        return (output, _map_of_all(on_selected, selection)) if return_map else output
 
     def _ranks(self, scores: torch.Tensor) -> torch.Tensor:
-        """By what tokens are chosen: their scores; in training with `selection_noise`, standardised and with noise."""
+        """The numbers by which tokens are chosen: their scores, in training with `selection_noise` plus noise."""
         scores = scores.detach()
         noise = getattr(self.config, "selection_noise", 0.0) if self.training else 0.0
         if not noise:
@@ -295,7 +202,7 @@ class LinVTModule(nn.Module):
         return (standardised + noise * gumbel).masked_fill(~mask, float("-inf"))
 
     def _groups(self, selection: LinVTSelection) -> list[PooledTokens]:
-        """What each group of queries looks at."""
+        """The visual tokens that each group of queries attends to."""
         tokens, mask = selection.tokens.float(), selection.mask
         keys = tokens
         if selection.frame_codes is not None:
@@ -313,14 +220,14 @@ class LinVTModule(nn.Module):
         return [PooledTokens(*(torch.cat(parts, dim=1) for parts in zip(*scales, strict=True)))]
 
     def _pool_outputs(self, rows: torch.Tensor) -> torch.Tensor:
-        """Multi-A makes its scales here, of its outputs or of the rows of their map: `(batch, n, ...)`."""
+        """The outputs, or the rows of M; the variant Multi-A pools them to its scales: `(batch, n, ...)`."""
         if self.config.variant != "multi_a":
             return rows
-        every = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
-        return torch.cat([pool_tokens(rows, every, *scale) for scale in self.config.windows()], dim=1)
+        mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
+        return torch.cat([pool_tokens(rows, mask, *scale) for scale in self.config.windows()], dim=1)
 
     def _spread(self, weights: list[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
-        """Weights of pooled tokens as weights of the selected ones: `(batch, queries, k)`."""
+        """Weights of pooled tokens as weights of the selected tokens: `(batch, queries, k)`."""
         if self.config.variant in ("single_a", "multi_a"):
             return weights[0]
         scales = self.config.windows()
@@ -335,7 +242,7 @@ class LinVTModule(nn.Module):
     def _frame_codes(
         self, tokens: torch.Tensor, mask: torch.Tensor | None, frame_times: torch.Tensor | None
     ) -> torch.Tensor | None:
-        """Time code of each frame, as large as the tokens of its video: `(batch, T, hidden_size)` float32."""
+        """Time code of each frame, scaled to the size of the tokens of its video: `(batch, T, hidden_size)` float32."""
         if self.config.time_code == "none":
             return None
         if mask is None:
@@ -343,7 +250,7 @@ class LinVTModule(nn.Module):
         counts = mask.sum(1)
         times = mask.cumsum(1) - 1 if frame_times is None else frame_times
         times = torch.where(mask, times.float(), 0)
-        # At least float32, without a copy of all tokens; torch refuses to narrow float64.
+        # In float32, without a float32 copy of all tokens. Tokens in float64 stay so: torch refuses a narrower dtype.
         dtype = torch.promote_types(tokens.dtype, torch.float32)
         norms = torch.linalg.vector_norm(tokens.flatten(1), dim=1, dtype=dtype).float()
         sizes = norms / (counts * tokens[0, 0].numel()) ** 0.5
@@ -357,10 +264,10 @@ class LinVTModule(nn.Module):
                 f"Visual tokens of shape {tuple(tokens.shape)}: LinVT takes (videos, frames, tokens of a frame, "
                 f"{self.hidden_size}), at least one of each."
             )
-        for name, given in (("frame_mask", frame_mask), ("frame_times", frame_times)):
-            if given is not None and given.shape != tokens.shape[:2]:
+        for name, values in (("frame_mask", frame_mask), ("frame_times", frame_times)):
+            if values is not None and values.shape != tokens.shape[:2]:
                 raise ValueError(
-                    f"{name} of shape {tuple(given.shape)} does not fit {tokens.shape[0]} videos of {tokens.shape[1]} "
+                    f"{name} of shape {tuple(values.shape)} does not fit {tokens.shape[0]} videos of {tokens.shape[1]} "
                     "frames: give one number per frame."
                 )
         if frame_mask is None:
@@ -389,6 +296,20 @@ class LinVTModule(nn.Module):
                 "number per token."
             )
         return mask.bool()
+
+
+def _map_of_all(on_selected: torch.Tensor, selection: LinVTSelection) -> torch.Tensor:
+    """M over all tokens of the videos, from its part for the selected tokens.
+
+    Args:
+        on_selected: `(batch, n, k)` float32.
+        selection: the tokens that these weights belong to.
+
+    Returns:
+        `(batch, n, T * N)` float32, 0 for tokens that were not selected.
+    """
+    linear_map = on_selected.new_zeros(*on_selected.shape[:2], selection.scores[0].numel())
+    return linear_map.scatter_add(2, selection.indices.unsqueeze(1).expand_as(on_selected), on_selected)
 
 
 __all__ = ["LinVTModule", "LinVTSelection", "choose_tokens", "join_selections", "mix_deepstack", "sinusoidal_code"]

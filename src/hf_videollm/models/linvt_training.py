@@ -1,42 +1,45 @@
-"""What training asks of LinVT: media that were forgotten are refused, and no part is left out of a step."""
+"""Training of LinVT: forgotten media are refused, and every step runs through every part of the model."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers.utils import torch_compilable_check
 
-from .linvt_backbones import blank_image, encode_images, has_deepstack
+from .linvt_embedding import LinVTEmbeddingMixin
 from .media_blank import is_spread, must_run
 
 
-class LinVTTrainingMixin:
-    """To be put before the model without a head."""
+class LinVTTrainingMixin(LinVTEmbeddingMixin):
+    """For the model without a head."""
 
-    config: Any
-    backbone: Any
     linvt: Any
-    placeholder_masks: Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
     def left_out(self, has_videos: bool, has_images: bool, states: torch.Tensor) -> list[torch.Tensor]:
-        """What a batch in training did not run through, for `reach`."""
+        """Outputs of the parts that a batch did not run through; `reach` gives these parts a gradient of 0.
+
+        Args:
+            has_videos: whether the batch has videos.
+            has_images: whether the batch has images.
+            states: of the language model, for their width, dtype and device.
+        """
         left_out: list[torch.Tensor] = []
         if not has_videos and must_run([self.linvt]):
             token = states.new_zeros(1, 1, 1, states.shape[-1])
             left_out += [self.linvt(token)]
-        if not has_images and not (has_videos and (self.config.mix_deepstack or not has_deepstack(self.backbone))):
-            left_out += self._left_out_of_backbone(states.device)
+        if not has_images and not (has_videos and (self.config.mix_deepstack or not self.image_llm.has_deepstack)):
+            left_out += self._blank_image_outputs(states.device)
         return left_out
 
-    def _left_out_of_backbone(self, device: torch.device) -> list[torch.Tensor]:
+    def _blank_image_outputs(self, device: torch.device) -> list[torch.Tensor]:
+        """Outputs of the tower and projector of the image-LLM for a blank image."""
         language = {id(parameter) for parameter in self.backbone.get_decoder().parameters()}
-        seeing = [parameter for parameter in self.backbone.parameters() if id(parameter) not in language]
-        if not any(parameter.requires_grad or is_spread(parameter) for parameter in seeing):
+        visual = [parameter for parameter in self.backbone.parameters() if id(parameter) not in language]
+        if not any(parameter.requires_grad or is_spread(parameter) for parameter in visual):
             return []
-        if (media := blank_image(self.backbone, device)) is None:
-            # How such an image looks, its image processor alone knows: so the weights themselves, if they are here.
-            return [parameter for parameter in seeing if parameter.requires_grad and not is_spread(parameter)]
-        features = encode_images(self.backbone, media)
+        if (media := self.image_llm.blank_image(device)) is None:
+            # Only the family's image processor knows the form of an image, so the weights stand for their outputs.
+            return [parameter for parameter in visual if parameter.requires_grad and not is_spread(parameter)]
+        features = self.image_llm.encode_images(media)
         return [*features.tokens, *(features.deepstack or [])]
 
     def refuse_forgotten_media(
@@ -46,19 +49,19 @@ class LinVTTrainingMixin:
 
         Args:
             input_ids: `(batch, length)`, of a batch without videos.
-            mm_token_type_ids: see `placeholder_masks`. Without them, where images and videos share an id, placeholders
+            mm_token_type_ids: see `placeholder_masks`. If it is `None` and images and videos share an id, a placeholder
                 may be of either.
-            has_images: images came.
-            run: so many placeholders in a row are refused.
+            has_images: whether the batch has images.
+            run: the number of neighbouring placeholders that is refused.
 
         Raises:
-            ValueError: there are placeholders of media that did not come.
+            ValueError: there are placeholders of media that the batch does not have.
         """
         image_mask, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
-        left = video_mask if has_images else video_mask | image_mask
-        if run <= left.shape[1]:
+        unfilled = video_mask if has_images else video_mask | image_mask
+        if run <= unfilled.shape[1]:
             torch_compilable_check(
-                ~left.unfold(1, run, 1).all(-1).any(),
+                ~unfilled.unfold(1, run, 1).all(-1).any(),
                 f"The prompts hold {'video' if has_images else 'image or video'} placeholders, but no frames came with "
                 "them. Pass everything the processor returns (pixel_values_videos, num_video_frames, pixel_values, "
                 "...); to train, use hf_videollm.training.collator.VideoDataCollator, which keeps it.",

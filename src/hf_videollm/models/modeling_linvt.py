@@ -1,9 +1,13 @@
-"""LinVT (Gao et al., 2024) around any image-LLM of transformers.
+"""LinVT (Gao et al., 2024): videos for any image-LLM of transformers, which stays as it is.
 
-    frames -> the image-LLM's own tower and projector -> (frames, tokens, width) -> LinVT -> 112 vectors per video
+    frames (T,3,H,W) -> the image-LLM's own tower and projector -> tokens (T,N,D)
+    tokens           -> score each, keep the k best (section 3.2.1)            `select_videos`
+    kept tokens      -> means over windows at three scales (section 3.2.1)
+    means, question  -> queries weigh the means (section 3.2.2) -> (112, D)    `get_video_features`
     prompt with these vectors at its video placeholders -> the image-LLM's own language model -> head
 
-Prompts without videos go through the image-LLM as they came: LinVT has no part in them.
+`linvt_layers.py` holds the layers of these steps and `linvt_module.py` connects them; `linvt_embedding.py` makes the
+prompts. Prompts without videos go through the image-LLM alone.
 """
 
 import copy
@@ -19,20 +23,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from transformers.utils import can_return_tuple
 
 from .configuration_linvt import LinVTConfig
-from .linvt_backbones import (
-    VisualFeatures,
-    check_backbone,
-    encode_frames,
-    freeze_unused_parts,
-    has_spatial_positions,
-    text_positions,
-)
 from .linvt_checkpoint import AdapterRefusalMixin, LinVTCheckpointMixin, hub_options
-from .linvt_embedding import LinVTEmbeddingMixin
-from .linvt_families import TYPE_RULES
+from .linvt_embedding import LinVTVideoFeatures
 from .linvt_generation import LinVTGenerationMixin, has_videos, split_media
 from .linvt_layers import LinVTAggregator, LinVTScoreHead
-from .linvt_module import LinVTModule, LinVTSelection, join_selections, mix_deepstack
+from .linvt_module import LinVTModule
+from .linvt_selection import LinVTSelection, join_selections, mix_deepstack
 from .linvt_training import LinVTTrainingMixin
 from .media_blank import reach
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
@@ -42,19 +38,6 @@ from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .video_llm_quantization import modules_beside
 from .video_llm_trust import trust_of
-
-
-@dataclass
-class LinVTVideoFeatures(BaseModelOutputWithPooling):
-    """Vectors of videos.
-
-    Args:
-        pooler_output: a list with one `(num_tokens, width)` tensor per video.
-        deepstack_features: a list with one `(num_tokens, levels, width)` tensor per video, what deeper layers of the
-            language model are fed in their places; `None` in families without.
-    """
-
-    deepstack_features: list[torch.Tensor] | None = None
 
 
 @dataclass
@@ -68,16 +51,16 @@ class LinVTCausalLMOutputWithPast(VideoLlmCausalLMOutputWithPast):
 
 
 class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
-    """What transformers has to know."""
+    """Capabilities that LinVT declares to transformers."""
 
     config_class = LinVTConfig
     config: LinVTConfig
-    # Each has parameters of its own beside those of its layers, and is called whole.
+    # Both own parameters besides those of their layers, so a library that places modules must keep them whole.
     _no_split_modules: ClassVar[list[str]] = ["LinVTScorer", "LinVTAggregator"]
 
     @classmethod
     def unquantized_modules(cls, source: str | os.PathLike[str] | None, **kwargs: Any) -> list[str]:
-        """As in the base: LinVT, and all that the image-LLM has beside its language model."""
+        """As in the base: LinVT, and everything of the image-LLM but its language model."""
         config: Any = kwargs.get("config")
         if not hasattr(config, "backbone_config"):
             config = cls.config_class.from_pretrained(source, **hub_options(kwargs, "revision", "subfolder"))
@@ -93,7 +76,7 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
             module.reset_parameters()
 
 
-class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
+class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
     """An image-LLM without its head, and LinVT."""
 
     def __init__(self, config: LinVTConfig) -> None:
@@ -104,9 +87,9 @@ class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPr
             # As remote code, configuration and model are loaded apart, each with a configuration class of its own.
             AutoModel.register(type(config.backbone_config), XgenMMModel, exist_ok=True)
         self.backbone = AutoModel.from_config(config.backbone_config, **trust_of(config.backbone_config))
-        # XGen-MM copies the one that it is made of.
+        # XGen-MM copies the configuration that it gets.
         config.backbone_config = self.backbone.config
-        check_backbone(self.backbone)
+        self.image_llm.check()
         self.cache_argument = cache_argument(self.backbone)
         self.linvt = LinVTModule(config.get_text_config().hidden_size, config.linvt_config)
         self.freeze_unused_parameters()
@@ -114,7 +97,7 @@ class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPr
 
     def freeze_unused_parameters(self) -> None:
         """Freeze what no loss can reach; `from_pretrained` makes new parameters, and calls this again."""
-        freeze_unused_parts(self.backbone)
+        self.image_llm.freeze_unused_parts()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -128,14 +111,14 @@ class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPr
         video_frame_times: torch.Tensor | None = None,
         **frames: Any,
     ) -> list[LinVTSelection]:
-        """Encode videos and keep their best tokens, for as many questions as there will be.
+        """Encode videos and keep their best tokens, once for all later questions.
 
         Args:
             num_video_frames: `(videos,)`, frames of each video.
-            video_frame_times: `(videos, max_frames)`, seconds; numbers of frames count if `None`. What stands behind
-                the frames of a video does not matter.
-            frames: what the image processor gave for all frames, one video after the other, each name with `_videos`
-                behind it: `pixel_values_videos`, `image_grid_thw_videos`, ... (`linvt_backbones.frame_inputs`).
+            video_frame_times: `(videos, max_frames)`, seconds. If `None`, the number of a frame is its time. Entries
+                after the last frame of a video are ignored.
+            frames: what the image processor returned for all frames, one video after the other, each name with the
+                ending `_videos`: `pixel_values_videos`, `image_grid_thw_videos`, ... (`linvt_frames.frame_inputs`).
 
         Returns:
             One selection per video, to be passed as `video_selections` instead of the frames.
@@ -144,51 +127,30 @@ class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPr
             ValueError: no frames, or they do not fit the counts.
         """
         counts = torch.as_tensor(num_video_frames).flatten().tolist()
-        if frames.get("pixel_values_videos") is None or min(counts, default=0) < 1:
-            raise ValueError(
-                f"num_video_frames {counts} without frames: pass pixel_values_videos, and at least one frame per video."
-            )
-        if video_frame_times is not None and (
-            len(video_frame_times) != len(counts) or video_frame_times.shape[1] < max(counts)
-        ):
-            raise ValueError(
-                f"video_frame_times of shape {tuple(video_frame_times.shape)} does not fit num_video_frames {counts}: "
-                "give one time per frame."
-            )
+        _check_frames(frames.get("pixel_values_videos"), counts, video_frame_times)
         named = {name: value for name, value in frames.items() if name.endswith("_videos") and value is not None}
         media = {name.removesuffix("_videos"): value for name, value in named.items()}
-        features = encode_frames(self.backbone, media, counts, self.config.vision_chunk_size)
+        tokens, levels = self.image_llm.encode_frames(media, counts, self.config.vision_chunk_size)
         selections: dict[int, LinVTSelection] = {}
-        # Together, if their frames have equally many tokens.
-        for members in _groups_of([video.shape[1] for video in features.tokens]):
-            tokens = pad_sequence([features.tokens[number] for number in members], batch_first=True)
-            lengths = torch.tensor([counts[number] for number in members], device=tokens.device)
-            mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths.unsqueeze(1)
-            times = (
-                None if video_frame_times is None else video_frame_times[members, : tokens.shape[1]].to(tokens.device)
-            )
-            padded = None if len(members) == 1 else mask
-            selection = self.linvt(tokens, padded, frame_times=times, select_only=True)
+        # Videos whose frames have equally many tokens run as one batch.
+        for members in _groups_of([video.shape[1] for video in tokens]):
+            times = None if video_frame_times is None else video_frame_times[members]
+            selection = self._select_batch([tokens[number] for number in members], times)
             for row, number in enumerate(members):
-                selections[number] = self._own_selection(selection, row, number, features)
+                own = selection.row(row, *tokens[number].shape[:2])
+                if levels is not None and self.config.mix_deepstack:
+                    own = replace(own, deepstack=levels[number].flatten(0, 1)[own.indices])
+                selections[number] = own
         return [selections[number] for number in range(len(counts))]
 
-    def _own_selection(
-        self, selection: LinVTSelection, row: int, number: int, features: VisualFeatures
-    ) -> LinVTSelection:
-        """A row of a batch without its padding, and with the deeper levels of its tokens."""
-        num_frames, per_frame = features.tokens[number].shape[:2]
-        own = selection.take(torch.tensor([row], device=selection.mask.device))
-        kept = min(num_frames * per_frame, own.mask.shape[1])
-        parts: dict[str, Any] = {name: getattr(own, name)[:, :kept] for name in ("tokens", "mask", "indices")}
-        if own.score_changes is not None:
-            parts["score_changes"] = own.score_changes[:, :kept]
-        parts["scores"] = own.scores[:, :num_frames]
-        if own.frame_codes is not None:
-            parts["frame_codes"] = own.frame_codes[:, :num_frames]
-        if features.deepstack is not None and self.config.mix_deepstack:
-            parts["deepstack"] = features.deepstack[number].flatten(0, 1)[parts["indices"]]
-        return replace(own, **parts)
+    def _select_batch(self, videos: list[torch.Tensor], times: torch.Tensor | None) -> LinVTSelection:
+        """The best tokens of videos `(frames, N, hidden_size)` with the same N, padded to the longest video."""
+        tokens = pad_sequence(videos, batch_first=True)
+        max_frames, device = tokens.shape[1], tokens.device
+        lengths = torch.tensor([len(video) for video in videos], device=device)
+        mask = None if len(videos) == 1 else torch.arange(max_frames, device=device) < lengths.unsqueeze(1)
+        times = None if times is None else times[:, :max_frames].to(device)
+        return self.linvt(tokens, mask, frame_times=times, select_only=True)
 
     @can_return_tuple
     def get_video_features(
@@ -199,12 +161,12 @@ class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPr
         question_attention_mask: torch.Tensor | None = None,
         **frames: Any,
     ) -> LinVTVideoFeatures:
-        """The vectors of videos, for questions on them.
+        """The vectors of videos, each for a question about it.
 
         Args:
             num_video_frames: `(videos,)`, frames of each video; with `frames`, as in `select_videos`.
             video_selections: from `select_videos`, instead of frames.
-            question_input_ids: `(videos, length)`, the user's question on each video; none if `None`.
+            question_input_ids: `(videos, length)`, the user's question on each video; `None` for no question.
             question_attention_mask: `(videos, length)`, 1 for tokens of the question; all if `None`.
 
         Raises:
@@ -215,13 +177,7 @@ class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPr
         if video_selections is None:
             assert num_video_frames is not None
             video_selections = self.select_videos(num_video_frames, **frames)
-        questions = None
-        if question_input_ids is not None:
-            if len(question_input_ids) != len(video_selections):
-                raise ValueError(
-                    f"{len(question_input_ids)} questions for {len(video_selections)} videos: pass one each."
-                )
-            questions = self.get_input_embeddings()(question_input_ids)
+        questions = self._embed_questions(question_input_ids, len(video_selections))
         vectors: dict[int, torch.Tensor] = {}
         levels: dict[int, torch.Tensor] = {}
         for members in _groups_of([selection.scores.shape[2] for selection in video_selections]):
@@ -229,12 +185,11 @@ class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPr
             question, mask = (
                 None if value is None else value[members] for value in (questions, question_attention_mask)
             )
+            options = {"text_embeddings": question, "text_mask": mask, "selection": selection}
             if selection.deepstack is None:
-                mixed = self.linvt(text_embeddings=question, text_mask=mask, selection=selection)
+                mixed = self.linvt(**options)
             else:
-                mixed, linear_map = self.linvt(
-                    text_embeddings=question, text_mask=mask, selection=selection, return_map=True
-                )
+                mixed, linear_map = self.linvt(**options, return_map=True)
                 levels.update(zip(members, mix_deepstack(selection, linear_map), strict=True))
             vectors.update(zip(members, mixed, strict=True))
         order = range(len(video_selections))
@@ -242,6 +197,14 @@ class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPr
             pooler_output=[vectors[number] for number in order],
             deepstack_features=[levels[number] for number in order] if levels else None,
         )
+
+    def _embed_questions(self, input_ids: torch.Tensor | None, num_videos: int) -> torch.Tensor | None:
+        """Questions as the language model embeds them: `(videos, length, hidden_size)`."""
+        if input_ids is None:
+            return None
+        if len(input_ids) != num_videos:
+            raise ValueError(f"{len(input_ids)} questions for {num_videos} videos: pass one each.")
+        return self.get_input_embeddings()(input_ids)
 
     @can_return_tuple
     def forward(
@@ -278,45 +241,28 @@ class LinVTModel(HeadlessMixin, LinVTEmbeddingMixin, LinVTTrainingMixin, LinVTPr
         videos, others = split_media(kwargs)
         cache = forward_cache(cache, past_key_values)
         num_cached = 0 if cache is None else cache.get_seq_length()
-        given_types = others.pop("token_type_ids", None)
-        others |= self.token_types(input_ids, mm_token_type_ids, given_types, videos, num_cached)
-        has_images = others.get("pixel_values") is not None
-        self.check_cache(num_cached, has_videos(videos) or has_images)
-        if has_videos(videos) or self._has_rowless_images(input_ids, others.get("pixel_values")):
+        own_types = others.pop("token_type_ids", None)
+        others |= self.token_types(input_ids, mm_token_type_ids, own_types, videos, num_cached)
+        pixel_values = others.get("pixel_values")
+        self.check_cache(num_cached, has_videos(videos) or pixel_values is not None)
+        if has_videos(videos) or self.must_embed_images(input_ids, pixel_values):
             if input_ids is None or inputs_embeds is not None:
                 raise ValueError("Videos need input_ids, and no inputs_embeds: LinVT finds their places by ids.")
-            # What the image-LLM's tower takes has done its part afterwards.
-            media = {name: value for name, value in others.items() if self.is_image_input(name)}
-            others = {name: value for name, value in others.items() if name not in media}
+            media, others = self.split_images(others)
             inputs = self.embed_prompt(input_ids, mm_token_type_ids, encoded=encoded, **media, **videos)
             deepstack = inputs.pop("deepstack_embeds", None)
             if position_ids is None and num_cached == 0:
                 position_ids = self.prompt_positions(input_ids, attention_mask, mm_token_type_ids, media)
         elif input_ids is not None and inputs_embeds is None and num_cached == 0:
-            # Outside of training, ids may be any: a lone placeholder is a token, but a whole video's are no accident.
+            # Outside of training a single placeholder may be a token of a text, but not those of a whole video.
             run = 1 if self.training else self.config.num_video_tokens(1)
-            self.refuse_forgotten_media(input_ids, mm_token_type_ids, has_images, run)
-        if position_ids is None and num_cached > 0:
-            position_ids = self._continued_positions(attention_mask, num_cached, inputs)
-        elif position_ids is None and inputs_embeds is not None and has_spatial_positions(self.backbone):
-            # Else it would add what it remembers of the prompt before (rope_deltas).
-            mask = attention_mask if attention_mask is not None else torch.ones_like(inputs_embeds[..., 0])
-            position_ids = text_positions(mask, inputs_embeds.shape[1])
+            self.refuse_forgotten_media(input_ids, mm_token_type_ids, pixel_values is not None, run)
+        if position_ids is None:
+            position_ids = self.missing_positions(attention_mask, num_cached, inputs)
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids, self.cache_argument: cache}
-        if deepstack is None:
-            outputs = self.backbone(**inputs, use_cache=use_cache, **others)
-        else:
-            # The image-LLM's own forward makes these of images alone.
-            everywhere = torch.ones(deepstack.shape[:2], dtype=torch.bool, device=deepstack.device)
-            outputs = self.backbone.language_model(
-                **inputs,
-                use_cache=use_cache,
-                visual_pos_masks=everywhere,
-                deepstack_visual_embeds=[level.flatten(0, 1) for level in deepstack.unbind(2)],
-                **others,
-            )
+        outputs = self.image_llm.run(deepstack, **inputs, use_cache=use_cache, **others)
         if self.training and torch.is_grad_enabled():
-            left_out = self.left_out(has_videos(videos), has_images, outputs.last_hidden_state)
+            left_out = self.left_out(has_videos(videos), pixel_values is not None, outputs.last_hidden_state)
             outputs.last_hidden_state = reach(outputs.last_hidden_state, left_out)
         if not encoded:
             return name_cache(outputs)
@@ -384,9 +330,9 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
         """
         options: Any = kwargs
         items = {name: options[name] for name in ("num_items_in_batch", "shift_labels") if name in options}
-        rule = TYPE_RULES.get(self.model.backbone.config.model_type)
-        if labels is not None and rule is not None and rule.meaning == "prefix" and has_videos(split_media(kwargs)[0]):
-            # From its first token on, an answer and what follows see only what is before them.
+        image_llm = self.model.image_llm
+        if labels is not None and image_llm.splits_prompt_from_answer and has_videos(split_media(kwargs)[0]):
+            # Types say where the answer begins: from there on, tokens see only what is before them.
             options.setdefault("token_type_ids", (labels != -100).long().cummax(1).values)
         outputs = self.model(
             input_ids=input_ids,
@@ -399,12 +345,28 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
             **kwargs,
         )
         # The image-LLM decides what follows its head: LLaVA leaves out what its language model would do by itself.
-        family = self.model.backbone.config.model_type
-        return self.head_outputs(outputs, labels, logits_to_keep, family, **items)
+        return self.head_outputs(outputs, labels, logits_to_keep, image_llm.family, **items)
+
+
+def _check_frames(pixel_values: Any, counts: list[int], times: torch.Tensor | None) -> None:
+    """Check that there are frames, and one time for each.
+
+    Raises:
+        ValueError: names what is missing.
+    """
+    if pixel_values is None or min(counts, default=0) < 1:
+        raise ValueError(
+            f"num_video_frames {counts} without frames: pass pixel_values_videos, and at least one frame per video."
+        )
+    if times is not None and (len(times) != len(counts) or times.shape[1] < max(counts)):
+        raise ValueError(
+            f"video_frame_times of shape {tuple(times.shape)} does not fit num_video_frames {counts}: give one time "
+            "per frame."
+        )
 
 
 def _groups_of(keys: list[int]) -> list[list[int]]:
-    """Numbers of items with equal keys."""
+    """The numbers of the items, in groups of items with equal keys."""
     groups: dict[int, list[int]] = {}
     for number, key in enumerate(keys):
         groups.setdefault(key, []).append(number)

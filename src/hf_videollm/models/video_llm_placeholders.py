@@ -9,34 +9,13 @@ from torch import nn
 from transformers.utils import torch_compilable_check
 
 
-class PlaceholderMixin:
-    """For a base model whose `config` names an id `<modality>_token_id` for each of its `modalities`."""
+class MergingMixin:
+    """Puts the vectors of media into the embeddings of prompts. `config` names an id `<modality>_token_id` for each."""
 
     config: Any
     get_input_embeddings: Callable[[], nn.Module]
-    # The mend, where prompt and media disagree.
+    # What to do where prompt and media disagree.
     placeholder_hint: ClassVar[str] = "Make the prompt with the processor of this checkpoint."
-
-    def get_placeholder_mask(
-        self,
-        input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        modality: str,
-        present: Collection[str] | None = None,
-    ) -> torch.Tensor:
-        """Where the prompt holds placeholders of `modality`: bool, `(batch, length)`.
-
-        With embeddings instead of ids, a placeholder is a position that equals the placeholder's embedding.
-
-        Args:
-            present: the modalities that this batch has media of; `None` if unknown.
-        """
-        token_id = getattr(self.config, f"{modality}_token_id")
-        if input_ids is not None:
-            return input_ids == token_id
-        assert inputs_embeds is not None
-        embedding = self.get_input_embeddings()(torch.tensor(token_id, device=inputs_embeds.device))
-        return (inputs_embeds == embedding).all(-1)
 
     def merge_features(
         self, inputs_embeds: torch.Tensor, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str
@@ -96,6 +75,37 @@ class PlaceholderMixin:
             ),
         )
 
+    def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Placeholders need no row in the embedding table: their vectors are overwritten, so any valid id will do."""
+        for mask in masks.values():
+            input_ids = input_ids.masked_fill(mask, 0)
+        return input_ids
+
+
+class PlaceholderMixin(MergingMixin):
+    """Finds placeholders by their ids, or by their embeddings."""
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        modality: str,
+        present: Collection[str] | None = None,
+    ) -> torch.Tensor:
+        """Where the prompt holds placeholders of `modality`: bool, `(batch, length)`.
+
+        With embeddings instead of ids, a placeholder is a position that equals the placeholder's embedding.
+
+        Args:
+            present: the modalities that this batch has media of; `None` if unknown.
+        """
+        token_id = getattr(self.config, f"{modality}_token_id")
+        if input_ids is not None:
+            return input_ids == token_id
+        assert inputs_embeds is not None
+        embedding = self.get_input_embeddings()(torch.tensor(token_id, device=inputs_embeds.device))
+        return (inputs_embeds == embedding).all(-1)
+
     def refuse_forgotten_media(self, input_ids: torch.Tensor, masks: Mapping[str, torch.Tensor] | None = None) -> None:
         """A batch that lost its media would be answered, or trained on, as if the videos said nothing.
 
@@ -121,11 +131,5 @@ class PlaceholderMixin:
             "use hf_videollm.training.collator.VideoDataCollator, which keeps it.",
         )
 
-    def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Placeholders need no row in the embedding table: their vectors are overwritten, so any valid id will do."""
-        for mask in masks.values():
-            input_ids = input_ids.masked_fill(mask, 0)
-        return input_ids
 
-
-__all__ = ["PlaceholderMixin"]
+__all__ = ["MergingMixin", "PlaceholderMixin"]

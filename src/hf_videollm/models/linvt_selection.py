@@ -1,0 +1,115 @@
+"""Selected tokens of videos: what LinVT keeps of a video for later questions, and how selections become a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.export import register_dataclass
+
+
+@dataclass(frozen=True)
+class LinVTSelection:
+    """The tokens of videos with the highest scores. Questions on the videos need nothing else.
+
+    Args:
+        tokens: `(batch, k, hidden_size)`, copies of the tokens that LinVT got, in the order of time and position.
+            Padding comes last.
+        mask: `(batch, k)` bool, false for padding.
+        indices: `(batch, k)` int64, where the tokens were in the video: number of the frame times N plus position.
+        scores: `(batch, T, N)` float32, of all tokens; minus infinity in padded frames.
+        frame_codes: `(batch, T, hidden_size)` float32, the time code of each frame; `None` without time code.
+        deepstack: `(batch, k, levels, hidden_size)`, what deeper layers of the language model read for these tokens, 0
+            for padding; `None` in families whose tower does not feed deeper layers.
+        score_changes: `(batch, k)` float32, 0 everywhere; gradients reach the scores of these tokens through it. `None`
+            if the scorer is not trained.
+    """
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    indices: torch.Tensor
+    scores: torch.Tensor
+    frame_codes: torch.Tensor | None
+    deepstack: torch.Tensor | None = None
+    score_changes: torch.Tensor | None = None
+
+    def take(self, rows: torch.Tensor) -> "LinVTSelection":
+        """These rows. A row may repeat, for several questions on one video for example.
+
+        Args:
+            rows: `(new_batch,)` int64.
+        """
+        return replace(self, **{name: value.index_select(0, rows) for name, value in self._tensors().items()})
+
+    def row(self, row: int, num_frames: int, tokens_per_frame: int) -> "LinVTSelection":
+        """One row without the padding of its batch.
+
+        Args:
+            row: its number.
+            num_frames: frames of this video.
+            tokens_per_frame: N.
+        """
+        own = self.take(torch.tensor([row], device=self.mask.device))
+        num_kept = min(num_frames * tokens_per_frame, own.mask.shape[1])
+        lengths = {"scores": num_frames, "frame_codes": num_frames}
+        tensors = own._tensors().items()
+        return replace(own, **{name: value[:, : lengths.get(name, num_kept)] for name, value in tensors})
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+# Libraries that shard weights (FSDP2) look for tensors in what a module takes and returns, also inside this class.
+register_dataclass(LinVTSelection)
+
+
+def join_selections(selections: Sequence[LinVTSelection]) -> LinVTSelection:
+    """Selections of several videos as one batch, the shorter ones padded.
+
+    Args:
+        selections: of one module, from videos with equally many tokens per frame.
+
+    Returns:
+        A batch of all their rows.
+    """
+    joined: dict[str, Any] = {}
+    for name in vars(selections[0]):
+        parts = [getattr(selection, name) for selection in selections]
+        if name == "score_changes" and any(part is not None for part in parts):
+            # A selection that was made without gradients has no changes of scores; they are 0.
+            parts = [
+                selection.mask.new_zeros(selection.mask.shape, dtype=torch.float32) if part is None else part
+                for selection, part in zip(selections, parts, strict=True)
+            ]
+        if parts[0] is not None:
+            joined[name] = _join_padded(parts, float("-inf") if name == "scores" else 0)
+    return replace(selections[0], **joined)
+
+
+def _join_padded(parts: Sequence[torch.Tensor], filling: float) -> torch.Tensor:
+    """Concatenate along dimension 0 after padding dimension 1 to the longest."""
+    length = max(part.shape[1] for part in parts)
+    padded = [part.new_full((len(part), length, *part.shape[2:]), filling) for part in parts]
+    for target, part in zip(padded, parts, strict=True):
+        target[:, : part.shape[1]] = part
+    return torch.cat(padded)
+
+
+def mix_deepstack(selection: LinVTSelection, linear_map: torch.Tensor) -> torch.Tensor:
+    """Mix the deeper levels of tokens by the weights that mix the tokens themselves.
+
+    Args:
+        selection: a batch with `deepstack`.
+        linear_map: M, `(batch, n, T * N)`.
+
+    Returns:
+        `(batch, n, levels, hidden_size)`.
+    """
+    assert selection.deepstack is not None
+    indices = selection.indices.unsqueeze(1).expand(-1, linear_map.shape[1], -1)
+    # Padding gets the weight of some other token, but its levels are 0.
+    mixed = torch.einsum("bnk,bkld->bnld", linear_map.gather(2, indices), selection.deepstack.float())
+    return mixed.to(selection.deepstack.dtype)
+
+
+__all__ = ["LinVTSelection", "join_selections", "mix_deepstack"]
