@@ -1,4 +1,4 @@
-"""Rows of LinVT's processor as one batch, whatever the image-LLM's image processor gives."""
+"""Outputs of LinVT's processor as one batch, for the image processors of all families."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,12 +9,12 @@ import torch
 def join_rows(
     rows: Sequence[Mapping[str, Any]], prompt_keys: Collection[str], pad_token_id: int, padding_side: str
 ) -> dict[str, torch.Tensor]:
-    """Prompts padded along their length, media joined along their first dimension and padded behind the others.
+    """Pad prompts along their length; join media along their first dimension and pad the end of the others.
 
     Args:
-        rows: tensors, of any number of prompts each.
-        prompt_keys: tensors as long as the prompts.
-        pad_token_id: for ids.
+        rows: outputs of the processor, each of any number of prompts.
+        prompt_keys: names of the tensors that are as long as the prompts.
+        pad_token_id: the padding of ids.
         padding_side: where shorter prompts are padded.
 
     Returns:
@@ -29,17 +29,34 @@ def join_rows(
     return batch
 
 
+def with_video_keys(row: Mapping[str, Any], image_token_id: int) -> dict[str, Any]:
+    """An output of the processor, with the token types and questions that an output without videos lacks.
+
+    Args:
+        row: output of the processor.
+        image_token_id: id of the placeholders of images.
+    """
+    ids = row["input_ids"]
+    no_question = ids.new_zeros((len(ids), 1))
+    return {
+        "mm_token_type_ids": (ids == image_token_id).long(),
+        "question_input_ids": no_question,
+        "question_attention_mask": no_question,
+        **row,
+    }
+
+
 def _renumbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Molmo2 says of which patches a token is made, by their numbers in the batch: those of later rows move up."""
+    """Molmo2 names the patches of each token by their numbers in the batch, so the numbers of later rows rise."""
     renumbered = [dict(row) for row in rows]
     for suffix in ("", "_videos"):
-        before = 0
+        num_patches = 0
         for row in renumbered:
             indices = row.get(f"image_token_pooling{suffix}")
             if indices is not None:
-                # -1 is no patch.
-                row[f"image_token_pooling{suffix}"] = torch.where(indices < 0, indices, indices + before)
-                before += row[f"pixel_values{suffix}"].shape[:2].numel()
+                # -1 is a place without a patch.
+                row[f"image_token_pooling{suffix}"] = torch.where(indices < 0, indices, indices + num_patches)
+                num_patches += row[f"pixel_values{suffix}"].shape[:2].numel()
     return renumbered
 
 
@@ -48,14 +65,14 @@ def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Te
     shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
     padded = []
     for tensor in tensors:
-        whole = tensor.new_full((len(tensor), *shape), value)
-        place = tuple(
+        target = tensor.new_full((len(tensor), *shape), value)
+        region = tuple(
             slice(full - size, None) if side == "left" else slice(size)
             for full, size in zip(shape, tensor.shape[1:], strict=True)
         )
-        whole[(slice(None), *place)] = tensor
-        padded.append(whole)
+        target[(slice(None), *region)] = tensor
+        padded.append(target)
     return torch.cat(padded)
 
 
-__all__ = ["join_rows"]
+__all__ = ["join_rows", "with_video_keys"]

@@ -1,4 +1,7 @@
-"""Where a LinVT model comes from and how it is kept: around a trained image-LLM, whole, or without the image-LLM."""
+"""How a LinVT model is made from a trained image-LLM, and how it is saved and loaded without the image-LLM.
+
+A checkpoint of LinVT without the image-LLM is called an adapter. It names the image-LLM that it belongs to.
+"""
 
 import copy
 import os
@@ -31,9 +34,9 @@ from .video_llm_quantization import adopt_quantization, leave_out, modules_besid
 
 ADAPTER_PREFIX = "model.linvt."
 ADAPTER_FILE = "model.safetensors"
-# What finds a checkpoint, on a disk or on the Hub.
-HUB_OPTIONS = ("token", "cache_dir", "local_files_only")
-# By these, besides the model types, image-LLMs are told apart.
+# Options of `from_pretrained` that say how to reach the Hub, whatever is loaded from it.
+CONNECTION_OPTIONS = ("token", "cache_dir", "local_files_only")
+# Besides the model types, these fields tell image-LLMs apart.
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ else:
 
 
 class AdapterRefusalMixin(Base):
-    """To be put before every class that loads whole models."""
+    """For every class that loads whole models; it stands before `PreTrainedModel` in the list of bases."""
 
     @classmethod
     def from_pretrained(
@@ -52,7 +55,7 @@ class AdapterRefusalMixin(Base):
         """As in transformers.
 
         Raises:
-            CheckpointError: as for every design; or it is LinVT alone, which `from_adapter` loads.
+            CheckpointError: as for every design; or the checkpoint is an adapter, which `from_adapter` loads.
         """
         if pretrained_model_name_or_path is not None and kwargs.get("strict", True):
             refuse_adapter(pretrained_model_name_or_path, **hub_options(kwargs, "revision", "subfolder"))
@@ -60,7 +63,7 @@ class AdapterRefusalMixin(Base):
 
 
 class LinVTCheckpointMixin(Base):
-    """To be put before the model with a head."""
+    """For the model with a head; it stands before `PreTrainedModel` in the list of bases."""
 
     @classmethod
     def from_image_llm(
@@ -74,21 +77,21 @@ class LinVTCheckpointMixin(Base):
         mix_deepstack: bool = True,
         **kwargs: Any,
     ) -> Self:
-        """Put a new, untrained LinVT before a trained image-LLM, all of whose weights stay as they are.
+        """Put a new, untrained LinVT before a trained image-LLM, whose weights do not change.
 
         Args:
             pretrained_model_name_or_path: checkpoint that `AutoModelForImageTextToText` loads.
-            linvt_config: the module; that of the paper if `None`.
+            linvt_config: configuration of LinVT; that of the paper if `None`.
             image_token_id: see `LinVTConfig`.
             video_token_id: see `LinVTConfig`.
             num_frames: see `LinVTConfig`.
             vision_chunk_size: see `LinVTConfig`.
             mix_deepstack: see `LinVTConfig`.
-            kwargs: options of `AutoModelForImageTextToText.from_pretrained`; a `quantization_config` is for the
-                language model, as in `from_pretrained`.
+            kwargs: options of `AutoModelForImageTextToText.from_pretrained`. A `quantization_config` quantizes the
+                language model alone, as in `from_pretrained`.
 
         Raises:
-            ValueError: an image-LLM that LinVT cannot stand before, with the reason; or an unknown option.
+            ValueError: an image-LLM that LinVT does not support, with the reason; or an unknown option.
         """
         check_module_options(linvt_config)
         attention = kwargs.get("attn_implementation")
@@ -101,22 +104,22 @@ class LinVTCheckpointMixin(Base):
             num_frames=num_frames,
             vision_chunk_size=vision_chunk_size,
             mix_deepstack=mix_deepstack,
-            backbone_name=_place(pretrained_model_name_or_path),
-            # The commit, where it is known: a branch moves.
+            backbone_name=_absolute(pretrained_model_name_or_path),
+            # The commit if it is known, because a branch moves on.
             backbone_revision=getattr(image_llm.config, "_commit_hash", None) or kwargs.get("revision"),
             attn_implementation=attention.get("") if isinstance(attention, Mapping) else attention,
         )
 
     @classmethod
     def around_image_llm(cls, image_llm: Any, **options: Any) -> Self:
-        """Put a new, untrained LinVT before an image-LLM that is in memory; both use the same weights.
+        """Put a new, untrained LinVT before an image-LLM that is in memory; both models share its weights.
 
         Args:
             image_llm: a model of transformers with its head.
             options: fields of `LinVTConfig`.
 
         Raises:
-            ValueError: an image-LLM that LinVT cannot stand before, with the reason; or an unknown option.
+            ValueError: an image-LLM that LinVT does not support, with the reason; or an unknown option.
         """
         check_module_options(options.get("linvt_config"))
         base, head = getattr(image_llm, "model", None), image_llm.get_output_embeddings()
@@ -132,7 +135,7 @@ class LinVTCheckpointMixin(Base):
             dtype=image_llm.dtype,
             **options,
         )
-        # The weights exist already: on this device they take no room.
+        # The weights of the image-LLM exist already, and the meta device allocates none.
         with torch.device("meta"):
             model = cls(config)
         model.config.backbone_config = base.config
@@ -149,12 +152,13 @@ class LinVTCheckpointMixin(Base):
     def from_adapter(
         cls, adapter: str | os.PathLike[str], image_llm: str | os.PathLike[str] | None = None, **kwargs: Any
     ) -> Self:
-        """Load what `save_pretrained(adapter_only=True)` wrote, before the image-LLM that it was trained with.
+        """Load an adapter, which `save_pretrained(adapter_only=True)` wrote, and the image-LLM that it belongs to.
 
         Args:
             adapter: folder or Hub id of the adapter.
-            image_llm: path or Hub id of the image-LLM, if it is no longer where the adapter says.
-            kwargs: options of `AutoModelForImageTextToText.from_pretrained`; those of the Hub also find the adapter.
+            image_llm: path or Hub id of the image-LLM; if `None`, the one that the adapter names.
+            kwargs: options of `AutoModelForImageTextToText.from_pretrained`. The options `token`, `cache_dir` and
+                `local_files_only` also hold for the adapter.
 
         Raises:
             CheckpointError: the adapter names no image-LLM, or one that is not found, or belongs to another one.
@@ -197,29 +201,29 @@ class LinVTCheckpointMixin(Base):
         """As in transformers.
 
         Args:
-            adapter_only: write LinVT alone, for `from_adapter`, and the name of the image-LLM instead of its weights;
-                always one file. Of a LinVT that PEFT trains as a whole (`modules_to_save`), what it has learned.
+            adapter_only: write an adapter: the weights of LinVT in one file, and the name of the image-LLM. If PEFT
+                trains the whole of LinVT (`modules_to_save`), its trained weights are written.
 
         Raises:
-            ValueError: the image-LLM was not loaded from anywhere; or LinVT itself has been changed, by a LoRA say.
+            ValueError: the name of the image-LLM is not known; or PEFT has changed LinVT itself, by LoRA for example.
         """
         if adapter_only:
             if self.config.backbone_name is None:
                 raise ValueError("An adapter needs its image-LLM: set config.backbone_name to its path or Hub id.")
-            self.config.backbone_name = _place(self.config.backbone_name)
+            self.config.backbone_name = _absolute(self.config.backbone_name)
             kwargs["state_dict"] = self._adapter_states(kwargs.get("state_dict") or self.state_dict())
             kwargs["max_shard_size"] = "1000GB"
         with without_quantizer(self) if adapter_only else nullcontext():
             super().save_pretrained(save_directory, *args, **kwargs)
 
     def _adapter_states(self, states: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Those of LinVT, under the names that they have without PEFT."""
+        """The weights of LinVT, under the names that they have without PEFT."""
         with torch.device("meta"):
             plain = LinVTModule(self.config.get_text_config().hidden_size, self.config.linvt_config).state_dict()
         prefix = ADAPTER_PREFIX
         trained = {name.split(".")[3] for name in states if name.startswith(f"{ADAPTER_PREFIX}modules_to_save.")}
         if len(trained) > 1:
-            raise ValueError(f"PEFT keeps {sorted(trained)} of LinVT: merge the one that is wanted (merge_and_unload).")
+            raise ValueError(f"PEFT keeps {sorted(trained)} of LinVT: merge the one to be saved (merge_and_unload).")
         if trained:
             prefix = f"{ADAPTER_PREFIX}modules_to_save.{trained.pop()}."
         own = {name.removeprefix(prefix): value for name, value in states.items() if name.startswith(prefix)}
@@ -232,21 +236,21 @@ class LinVTCheckpointMixin(Base):
 
 
 def refuse_adapter(source: str | os.PathLike[str], **options: Any) -> None:
-    """Name what loads LinVT alone, before it is taken for a whole model.
+    """Refuse an adapter where a whole model is loaded.
 
     Args:
         source: folder or Hub id.
-        options: of the Hub.
+        options: of the Hub, as `hub_options` returns them.
 
     Raises:
-        CheckpointError: it is LinVT alone.
+        CheckpointError: it is an adapter; names the method that loads it.
     """
     try:
         file = find_file(source, ADAPTER_FILE, options)
         with safe_open(str(file), "pt") as tensors:
             is_adapter = all(name.startswith(ADAPTER_PREFIX) for name in tensors.keys())  # noqa: SIM118
     except (OSError, ValueError, SafetensorError):
-        # No such file, or one that cannot be read: that is for whoever loads it to say.
+        # The file is missing or cannot be read. Loading the whole model reports that.
         return
     if is_adapter:
         raise CheckpointError(
@@ -256,64 +260,82 @@ def refuse_adapter(source: str | os.PathLike[str], **options: Any) -> None:
 
 
 def _read_adapter_config(adapter: str | os.PathLike[str], hub: dict[str, Any]) -> LinVTConfig:
-    """Configuration of an adapter, whose image-LLM lies where such a configuration may say.
+    """Configuration of an adapter, with a check of the path or id that it names as its image-LLM.
 
     Raises:
-        CheckpointError: a file leads out of the adapter, or the configuration is impossible; or it leads to the
-            image-LLM by a path of another machine, or by one that depends on where the program runs.
+        CheckpointError: a link leads out of the folder of the adapter; the configuration is invalid; an adapter of the
+            Hub names an absolute path; or a path contains `..`.
     """
     if os.path.isdir(adapter):
         check_links(Path(adapter))
     if (file := find_file(adapter, "config.json", hub)) is not None:
         read_checkpoint_json(file)
     config = LinVTConfig.from_pretrained(adapter, **hub)
-    place = config.backbone_name
-    if place is not None and (".." in Path(place).parts or (os.path.isabs(place) and not os.path.isdir(adapter))):
-        raise CheckpointError(f"{adapter} leads to its image-LLM by the path {place!r}: pass image_llm.")
+    name = config.backbone_name
+    if name is not None and (".." in Path(name).parts or (os.path.isabs(name) and not os.path.isdir(adapter))):
+        raise CheckpointError(f"{adapter} leads to its image-LLM by the path {name!r}: pass image_llm.")
     return config
 
 
-def hub_options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
-    return {name: given[name] for name in (*HUB_OPTIONS, *more) if name in given}
+def hub_options(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the options of `from_pretrained` that find a file on the Hub or in its cache.
+
+    Args:
+        options: options of a call of `from_pretrained`.
+        names: further names to keep, such as `"revision"`. They are not always kept, because the revision of an
+            image-LLM is not the revision of its adapter.
+
+    Returns:
+        The options among `CONNECTION_OPTIONS` and `names` that the call has.
+    """
+    return {name: options[name] for name in (*CONNECTION_OPTIONS, *names) if name in options}
 
 
-def _place(source: str | os.PathLike[str]) -> str:
-    """A folder as it is found from everywhere on this machine; a Hub id as it is."""
+def _absolute(source: str | os.PathLike[str]) -> str:
+    """The absolute path of a folder; a Hub id unchanged."""
     return os.path.abspath(source) if os.path.isdir(source) else os.fspath(source)
 
 
 def _check_image_llm(
     adapter: str | os.PathLike[str], expected: Any, source: str | os.PathLike[str], options: dict[str, Any]
 ) -> None:
-    """Refuse an image-LLM that is not there, or of another kind: the widths alone can be equal.
+    """Refuse an image-LLM that is not found, or that differs from the one that the adapter was trained with.
+
+    The widths of two image-LLMs can be equal, so loading the weights alone would not notice.
 
     Raises:
         CheckpointError: with what differs.
     """
     try:
         options["trust_remote_code"] = bool(options.get("trust_remote_code"))
-        found = AutoConfig.from_pretrained(source, **options)
+        actual = AutoConfig.from_pretrained(source, **options)
     except OSError as error:
         raise CheckpointError(
             f"{adapter} belongs to the image-LLM {source}, which cannot be found: pass image_llm= with its path or "
             f"Hub id. ({str(error).strip().splitlines()[0]})"
         ) from error
-    facts = [("model_type", expected.model_type, found.model_type)]
-    texts = expected.get_text_config(), found.get_text_config()
-    towers = getattr(expected, "vision_config", None), getattr(found, "vision_config", None)
-    for part, (own, other) in (("language model", texts), ("vision tower", towers)):
+    facts = [("model_type", expected.model_type, actual.model_type)]
+    texts = expected.get_text_config(), actual.get_text_config()
+    towers = getattr(expected, "vision_config", None), getattr(actual, "vision_config", None)
+    for part, (expected_part, actual_part) in (("language model", texts), ("vision tower", towers)):
         for name in ("model_type", *SIZES):
-            facts.append((f"{name} of the {part}", getattr(own, name, None), getattr(other, name, None)))
-    for name, wanted, there in facts:
-        if wanted != there:
+            values = getattr(expected_part, name, None), getattr(actual_part, name, None)
+            facts.append((f"{name} of the {part}", *values))
+    for name, wanted, value in facts:
+        if wanted != value:
             raise CheckpointError(
-                f"{adapter} belongs to another image-LLM than {source}, whose {name} is {there}, not {wanted}: pass "
+                f"{adapter} belongs to another image-LLM than {source}, whose {name} is {value}, not {wanted}: pass "
                 "image_llm= with the one that it was saved with."
             )
 
 
 def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
-    """An image-LLM with its head and all its weights; what is none is named."""
+    """Load an image-LLM with its head.
+
+    Raises:
+        CheckpointError: a weight is missing or invalid.
+        ValueError: the checkpoint is not an image-LLM; names its class.
+    """
     options["trust_remote_code"] = bool(options.get("trust_remote_code"))
     options.setdefault("use_safetensors", True)
     if os.path.isdir(source):
@@ -343,7 +365,7 @@ def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> 
 
 
 def _language_model_alone(source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
-    """The quantization config of the options, that leaves out what an image-LLM has beside its language model."""
+    """The quantization config of the options, changed so that it quantizes the language model alone."""
     trust = {name: options[name] for name in ("trust_remote_code",) if name in options}
     config = options.get("config") or AutoConfig.from_pretrained(source, **hub_options(options, "revision"), **trust)
     if getattr(config, "quantization_config", None):

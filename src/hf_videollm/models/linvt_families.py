@@ -1,4 +1,4 @@
-"""Where the families of image-LLMs differ, as tables that LinVT looks into by `model_type`.
+"""Tables of what differs between families of image-LLMs, by their `model_type`.
 
 `docs/measured/linvt_backbones.md` lists the families that were tried.
 """
@@ -9,18 +9,19 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class FrameCall:
-    """How the image processor of a family gives one image per frame.
+    """How the image processor of a family has to be called so that it makes one image of each frame.
 
     Args:
-        layout: `"flat"`, all frames in one list; `"videos"`, one list per video; `"frames"`, one list per frame.
-        options: switch off tiles.
+        layout: `"flat"` for all frames in one list, `"videos"` for one list per video, `"frames"` for one list per
+            frame.
+        options: options of the image processor that switch off tiles.
     """
 
     layout: Literal["flat", "videos", "frames"] = "flat"
     options: dict[str, Any] = field(default_factory=dict)
 
 
-# Families that are not here take a flat list.
+# Families that are not in this table take a flat list.
 FRAME_CALLS: dict[str, FrameCall] = {
     "internvl": FrameCall(options={"crop_to_patches": False}),
     "aya_vision": FrameCall(options={"crop_to_patches": False}),
@@ -28,11 +29,12 @@ FRAME_CALLS: dict[str, FrameCall] = {
     "cohere2_vision": FrameCall(options={"crop_to_patches": False}),
     "gemma3": FrameCall(options={"do_pan_and_scan": False}),
     "perception_lm": FrameCall(options={"vision_input_type": "vanilla"}),
-    # A view of the whole and one crop at least: `frame_inputs` takes the view, as the family does with its own videos.
+    # It makes a view of the whole image and at least one crop. `frame_inputs` keeps the view alone, as Molmo2's own
+    # video processor does.
     "molmo2": FrameCall(options={"max_crops": 1}),
-    # Several images of one prompt are not cut up; a single one is, so that a video of one frame has more tokens.
+    # It cuts an image into tiles if the prompt has no other image. So a video of one frame has more tokens per frame.
     "llava_onevision": FrameCall("videos"),
-    # A flat list would be one prompt, and its features would come back without borders between the frames.
+    # A flat list is one prompt for them, and the features of a prompt come back without borders between its images.
     "smolvlm": FrameCall("frames", {"do_image_splitting": False}),
     "idefics3": FrameCall("frames", {"do_image_splitting": False}),
     "lfm2_vl": FrameCall(options={"do_image_splitting": False}),
@@ -41,13 +43,13 @@ FRAME_CALLS: dict[str, FrameCall] = {
 
 @dataclass(frozen=True)
 class TypeRule:
-    """What the masks of a family must be told of every token.
+    """The type of each token that the attention masks of a family need.
 
     Args:
-        argument: its name in the forward of the base model.
-        meaning: `"media"`, 1 for tokens of images, which see each other in both directions: so do those of a video.
-            `"prefix"`, 0 for the prompt, which sees itself in both directions, and 1 for the answer.
-        is_one_block: all images of a prompt see each other, so that none can be added behind a cache.
+        argument: name of the types in the forward of the base model.
+        meaning: `"media"`: 1 for tokens of images and videos; the tokens of one image or video attend to each other in
+            both directions. `"prefix"`: 0 for the prompt, which attends to itself in both directions, 1 for the answer.
+        is_one_block: all images of a prompt attend to each other, so no image can be added behind a cache.
     """
 
     argument: Literal["token_type_ids", "mm_token_type_ids"]
@@ -60,9 +62,9 @@ TYPE_RULES: dict[str, TypeRule] = {
     "molmo2": TypeRule("mm_token_type_ids", "media", is_one_block=True),
     "paligemma": TypeRule("token_type_ids", "prefix"),
 }
-# Features are added to the embedding of the placeholder, instead of taking its place.
+# Families that add features to the embedding of the placeholder, instead of replacing it.
 ADDED_FEATURES = frozenset({"molmo2"})
-# Model type -> what LinVT would do wrong.
+# Families that LinVT refuses, with the reason.
 TILED = "its image processor cuts every frame into tiles, which its model counts on, and nothing switches them off"
 REFUSED: dict[str, str] = {
     "gemma3n": "every layer of its language model also reads embeddings of the ids, and a video has none",
@@ -70,13 +72,13 @@ REFUSED: dict[str, str] = {
     "llava_next_video": TILED,
     "video_llava": "it is a video-LLM, and the names of what its image processor makes are its own",
 }
-# Families that read `vision_feature_layer` of their configuration out of the hidden states of their tower.
+# Families that take the hidden states of one layer of the tower, `vision_feature_layer` of their configuration.
 LAYER_FAMILIES = frozenset({"aya_vision", "internvl", "llava", "llava_onevision", "mistral3", "vipllava"})
-# Parts that make images, or look at videos in a way of the family's own: neither images nor LinVT's videos need them.
+# Parts that generate images. Neither images in prompts nor the videos of LinVT run through them.
 UNUSED_PARTS: dict[str, tuple[str, ...]] = {
     "janus": ("vqmodel", "generation_embeddings", "generation_aligner", "generation_head"),
 }
-# Families whose image processor gives square images of the tower's size, and nothing besides.
+# Families whose image processor makes square images of the tower's size, and no other inputs.
 SQUARE_IMAGES = frozenset(
     {"aya_vision", "cohere2_vision", "gemma3", "internvl", "janus", "llava", "paligemma", "xgen_mm"}
 )

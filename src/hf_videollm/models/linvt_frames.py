@@ -1,4 +1,4 @@
-"""Frames of videos as the image processor of an image-LLM takes and gives them, and cut into chunks of frames."""
+"""Frames of videos: through the image processor of an image-LLM, and a few at a time into its tower."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,14 @@ def frame_inputs(
     """Run an image-LLM's image processor over the frames of videos.
 
     Args:
-        image_processor: that of the image-LLM.
+        image_processor: of the image-LLM.
         model_type: of the image-LLM's configuration.
-        videos: frames of each, as the image processor takes images.
-        options: of the image processor; those that keep one image per frame cannot be changed.
+        videos: for each video its frames, as the image processor takes images.
+        options: of the image processor. Those of `FrameCall` cannot be changed.
 
     Returns:
-        What the image processor gives for all frames one after the other, each name with `_videos` behind it, and
-        `num_video_frames`, `(videos,)` int64.
+        The outputs of the image processor for all frames, one video after the other, each name with the ending
+        `_videos`; and `num_video_frames`, `(videos,)` int64.
     """
     call = FRAME_CALLS.get(model_type, FrameCall())
     if call.layout == "videos":
@@ -35,7 +35,7 @@ def frame_inputs(
 
 
 def _whole_views(outputs: Any) -> dict[str, torch.Tensor]:
-    """Of what Molmo2's image processor gives, the view of each whole image, which stands before its crops."""
+    """The views of whole images among the outputs of Molmo2's image processor, where crops follow each view."""
     crops, grids, patches = outputs["image_num_crops"], outputs["image_grids"], outputs["pixel_values"].shape[1]
     rows, kept = _pooled_tokens(grids), grids[:, 0] * grids[:, 1]
     first_crops, first_rows = crops.cumsum(0) - crops, rows.cumsum(0) - rows
@@ -53,26 +53,26 @@ def _whole_views(outputs: Any) -> dict[str, torch.Tensor]:
 
 
 def _pooled_tokens(grids: torch.Tensor) -> torch.Tensor:
-    """Tokens of each image of Molmo2: those of the whole view, and those of the crops."""
+    """Number of tokens of each image of Molmo2, for the view of the whole image and for its crops together."""
     return grids[:, 0] * grids[:, 1] + grids[:, 2] * grids[:, 3]
 
 
 def _shift_patches(indices: torch.Tensor, offset: int) -> torch.Tensor:
-    """Numbers of patches, counted from another one; -1 stays, which is none."""
+    """Numbers of patches plus `offset`; -1, which means no patch, is unchanged."""
     return torch.where(indices >= 0, indices + offset, indices)
 
 
 def split_frames(
     media: dict[str, Any], num_frames: Sequence[int], chunk_size: int | None = None
 ) -> list[dict[str, Any]]:
-    """Inputs of some frames at a time, so that a tower need not take all frames at once.
+    """Split the inputs of a tower into chunks of frames, to bound memory.
 
     Args:
-        media, num_frames, chunk_size: see `encode_frames`.
+        media, num_frames, chunk_size: see `Backbone.encode_frames`.
 
     Returns:
-        The inputs of one chunk each. All in one where they have no more frames than that, or where it cannot be seen
-        which rows belong to which frame.
+        For each chunk its inputs. There is one chunk if `chunk_size` covers all frames, or if it is unknown which rows
+        of an input belong to which frame.
     """
     media = {name: value for name, value in media.items() if value is not None}
     total = sum(num_frames)
@@ -80,7 +80,7 @@ def split_frames(
     if chunk_size is None or chunk_size >= total or any(counts is None for counts in rows.values()):
         return [media]
     ends = {name: [0, *torch.as_tensor(counts).cumsum(0).tolist()] for name, counts in rows.items()}
-    # What LLaVA-OneVision does with a frame depends on how many its video has.
+    # LLaVA-OneVision treats the single frame of a video in another way, so its chunks hold frames of one video.
     lengths = list(num_frames) if "batch_num_images" in media else [total]
     chunks, start = [], 0
     for length in lengths:
@@ -98,15 +98,15 @@ def split_frames(
 
 
 def _rows_per_frame(name: str, media: dict[str, Any], num_frames: int) -> torch.Tensor | None:
-    """How many rows of an input belong to each frame; `None` if that cannot be seen."""
+    """How many rows of an input belong to each frame; `None` if that is unknown."""
     counts = {"pixel_values": media.get("image_num_crops")}
     if "image_grids" in media:
         counts["image_token_pooling"] = _pooled_tokens(media["image_grids"])
     elif "image_grid_thw" in media:
         counts["pixel_values"] = media["image_grid_thw"].prod(-1)
-    own = counts.get(name)
-    own = torch.ones(num_frames, dtype=torch.long) if own is None else own
-    return own if len(own) == num_frames and int(own.sum()) == len(media[name]) else None
+    rows = counts.get(name)
+    rows = torch.ones(num_frames, dtype=torch.long) if rows is None else rows
+    return rows if len(rows) == num_frames and int(rows.sum()) == len(media[name]) else None
 
 
 __all__ = [

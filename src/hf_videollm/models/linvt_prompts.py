@@ -1,4 +1,11 @@
-"""Where videos stand in conversations and in prompts for image-LLMs, and what is asked of them."""
+"""Videos in conversations and prompts of image-LLMs: where they are, what is asked, and how placeholders are written.
+
+conversation -> the chat template writes a video like an image -> prompt with one image token per medium
+prompt       -> marks instead of the tokens of videos          `mark_videos`
+marked       -> the image-LLM's processor, which writes the placeholders of images; at the same moment this module
+                writes those of videos                         `PlaceholderWriter`
+token ids    -> token types, 2 for videos                      `type_tokens`
+"""
 
 import copy
 import re
@@ -6,21 +13,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
+from .errors import warn_caller
 from .processing_video_llm import write_replacements
 
-# Stand for a video while the image-LLM's processor works on the prompt: characters that Unicode keeps free of use.
+# A mark takes the place of a video while the image-LLM's processor works on the prompt. These two characters occur in
+# no text: Unicode assigns them no meaning.
 MARK, MORE_MARK = "\ufdd0", "\ufdd1"
 MARKED = re.compile(f"{MARK}{MORE_MARK}*")
 
 
 @dataclass(frozen=True)
 class ChatMedia:
-    """What a chat template does not write into a prompt.
+    """The media and questions of conversations, which a chat template does not write into the prompts.
 
     Args:
-        kinds: for each prompt, what its image placeholders stand for in their order: `"image"` or `"video"`.
-        videos: those of each prompt.
-        questions: one for each prompt, or `None`.
+        kinds: for each prompt, whether its image tokens are images or videos, in order: `"image"` or `"video"`.
+        videos: for each prompt, its videos.
+        questions: for each prompt, the question on its videos, or `None`.
     """
 
     kinds: list[list[str]]
@@ -29,7 +41,7 @@ class ChatMedia:
 
 
 def question_of(chat: Sequence[Mapping[str, Any]], last: bool = False) -> str | None:
-    """What the user asks in a conversation: the text of the first, or the last, message of theirs that has any."""
+    """The question of a conversation: the text of the user's first message with text, or of the last such message."""
     texts = [_text_of(message) for message in chat if message["role"] == "user"]
     asked = [text for text in texts if text]
     return asked[-1 if last else 0] if asked else None
@@ -48,20 +60,20 @@ def _blocks(chat: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def media_kinds(chat: Sequence[Mapping[str, Any]]) -> list[str]:
-    """`"image"` or `"video"` for each of them in a conversation, in reading order."""
+    """`"image"` or `"video"` for each medium of a conversation, in reading order."""
     kinds = {"image": "image", "image_url": "image", "video": "video"}
     return [kinds[block["type"]] for block in _blocks(chat) if block.get("type") in kinds]
 
 
 def named_videos(chat: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """What the video blocks name; a block that names nothing is missed where videos are counted."""
+    """The videos that the blocks of a conversation name. A block without a video leads to an error of their number."""
     blocks = [block for block in _blocks(chat) if block.get("type") == "video"]
     sources = [[block[key] for key in ("video", "url", "path") if block.get(key) is not None] for block in blocks]
     return [named[0] for named in sources if named]
 
 
 def with_images(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a message with an image, without a picture, in place of each video."""
+    """A copy of a message with an empty image block instead of each video block."""
     content = message.get("content")
     if not isinstance(content, list | tuple):
         return dict(message)
@@ -69,31 +81,80 @@ def with_images(message: Mapping[str, Any]) -> dict[str, Any]:
     return {**message, "content": blocks}
 
 
-class PlaceholderWriter:
-    """Lets a processor of an image-LLM write placeholders of videos where prompts are marked.
+def mark_videos(rows: Sequence[str], token: str, kinds: Sequence[Sequence[str]] | None = None) -> list[str]:
+    """Replace the tokens of videos by marks of the same length, so that positions in the text stay right.
 
-    `processor` is a copy of it that does so at the moment when it writes those of images; Idefics3's, which has no such
-    moment without images, when it hands the text to its tokenizer.
+    Args:
+        rows: prompts.
+        token: the token of videos; with `kinds`, the token of images and videos.
+        kinds: see `ChatMedia`.
+
+    Raises:
+        ValueError: a prompt holds a mark already, or another number of tokens than `kinds` names.
+    """
+    marked = []
+    for index, row in enumerate(rows):
+        if MARK in row or MORE_MARK in row:
+            raise ValueError(f"Prompt {index} holds the noncharacter U+FDD0 or U+FDD1: remove it.")
+        parts = row.split(token)
+        if kinds is not None and len(parts) - 1 != len(kinds[index]):
+            raise ValueError(
+                f"The chat template wrote {len(parts) - 1} {token} for {len(kinds[index])} images and videos of "
+                f"conversation {index}: take {token} out of the texts of its messages if it stands there, or pass "
+                "a chat_template that writes one for each."
+            )
+        mark = MARK + MORE_MARK * (len(token) - 1)
+        are_videos = [True] * (len(parts) - 1) if kinds is None else [kind == "video" for kind in kinds[index]]
+        joints = [mark if is_video else token for is_video in are_videos]
+        marked.append("".join(part + joint for part, joint in zip(parts, [*joints, ""], strict=True)))
+    return marked
+
+
+def check_num_videos(marked: Sequence[str], num_videos: int, per_row: list[int] | None, token: str) -> None:
+    """Check that there is one mark for each video.
+
+    Args:
+        marked: from `mark_videos`.
+        num_videos: videos of all prompts together.
+        per_row: videos of each prompt, where the caller passed them so.
+        token: the token of videos, for the error.
+
+    Raises:
+        ValueError: with the numbers.
+    """
+    marks = [len(MARKED.findall(row)) for row in marked]
+    if sum(marks) != num_videos or (per_row is not None and per_row != marks):
+        raise ValueError(
+            f"The prompts hold {marks} places of videos, but {per_row or num_videos} videos were passed: write "
+            f"{token} once for each video, where it belongs in the text."
+        )
+
+
+class PlaceholderWriter:
+    """Makes the processor of an image-LLM write the placeholders of videos at the marks of prompts.
+
+    `processor` is a copy of that processor. It writes the placeholders of videos when it writes those of images. The
+    processor of Idefics3 writes none if there are no images; its copy then does so before it calls its tokenizer.
     """
 
     def __init__(self, processor: Any, prompts: Sequence[str], placeholder: str, count: int) -> None:
         """Args:
-        processor: that of the image-LLM.
-        prompts: marked.
-        placeholder: text of one vector of a video.
+        processor: the processor of the image-LLM.
+        prompts: prompts with marks.
+        placeholder: text of the placeholder of one vector.
         count: vectors of a video.
         """
         self.prompts = prompts
         self.replacement = placeholder * count
-        # For each prompt, what was written where, as in `ProcessorMixin.get_text_with_replacements`.
+        # For each prompt, what was replaced where, as in `ProcessorMixin.get_text_with_replacements`.
         self.offsets: list[list[dict[str, Any]]] = []
         self._original = processor
         self.processor = copy.copy(processor)
         self.processor.get_text_with_replacements = self.write_all
-        self.processor.tokenizer = _TokenizerBehind(self, processor.tokenizer)
+        self.processor.tokenizer = _UnmarkingTokenizer(self, processor.tokenizer)
 
     def write_all(self, text: list[str], *args: Any, **kwargs: Any) -> tuple[list[str], list[list[dict[str, Any]]]]:
-        """In place of the image-LLM's own method, which it calls."""
+        """Replaces the image-LLM's own method `get_text_with_replacements`, which it calls."""
         marked = list(text)
         _, offsets = self._original.get_text_with_replacements(text, *args, **kwargs)
         return self.write_videos(marked, offsets), self.offsets
@@ -102,8 +163,8 @@ class PlaceholderWriter:
         """The prompts with all placeholders.
 
         Args:
-            marked: without those of images.
-            offsets: of images.
+            marked: prompts with marks, in which the placeholders of images are not written yet.
+            offsets: what the image-LLM's processor replaces, for each prompt.
         """
         texts, self.offsets = [], []
         for index, row in enumerate(marked):
@@ -115,7 +176,7 @@ class PlaceholderWriter:
             written, entries = write_replacements(row, [*images, *videos])
             texts.append(written)
             prompt = self.prompts[index]
-            # What a processor puts before a prompt (Molmo2: <bos>) moves what stands in it.
+            # A text that the processor puts before the prompt (Molmo2: <bos>) moves all positions of the prompt.
             ahead = len(row) - len(prompt) if row.endswith(prompt) else 0
             for entry in entries:
                 start, end = entry["span"]
@@ -125,8 +186,8 @@ class PlaceholderWriter:
         return texts
 
 
-class _TokenizerBehind:
-    """A tokenizer that is given no marks."""
+class _UnmarkingTokenizer:
+    """A tokenizer that writes placeholders instead of marks, if its processor has not done so."""
 
     def __init__(self, writer: PlaceholderWriter, tokenizer: Any) -> None:
         self._writer = writer
@@ -141,14 +202,105 @@ class _TokenizerBehind:
         return self._tokenizer(text, **kwargs)
 
 
+def type_tokens(
+    outputs: Mapping[str, Any],
+    offsets: Sequence[Sequence[Mapping[str, Any]]],
+    placeholder: str,
+    image_token_id: int,
+    video_token_id: int,
+) -> Any:
+    """Types of the tokens of prompts: 2 for videos, otherwise those of the image-LLM's processor.
+
+    Args:
+        outputs: of the image-LLM's processor. Without `mm_token_type_ids` in it, placeholders of images have type 1.
+        offsets: from `PlaceholderWriter`.
+        placeholder: text of the placeholder of one vector of a video.
+        image_token_id: id of the placeholder of an image.
+        video_token_id: id of `placeholder`.
+
+    Returns:
+        A tensor, an array or lists, as `outputs["input_ids"]` is.
+
+    Raises:
+        ValueError: placeholders were cut off.
+    """
+    ids, known = outputs["input_ids"], outputs.get("mm_token_type_ids")
+    types = []
+    for index, row in enumerate(map(_as_array, ids)):
+        kinds = (row == image_token_id).astype(np.int64) if known is None else _as_array(known[index]).copy()
+        # One entry for each placeholder with this id, in the order of the prompt; some are of images if they share it.
+        are_videos = [
+            entry["type"] == "video" for entry in offsets[index] for _ in range(entry["replacement"].count(placeholder))
+        ]
+        positions = np.flatnonzero(row == video_token_id)
+        if len(positions) != len(are_videos):
+            raise ValueError(
+                f"Prompt {index} should hold {len(are_videos)} placeholders and holds {len(positions)}: leave "
+                "truncation off, or raise max_length."
+            )
+        kinds[positions[np.array(are_videos, dtype=bool)]] = 2
+        types.append(kinds)
+    return _in_the_form_of(ids, types)
+
+
+def question_inputs(tokenizer: Any, questions: Any, num_rows: int, ids: Any) -> dict[str, Any]:
+    """Ids and mask of the questions on videos, padded on the right.
+
+    Args:
+        tokenizer: of the image-LLM.
+        questions: one for each prompt, each a text or `None`; a single text for one prompt. `None` warns, and means
+            that no prompt has one.
+        num_rows: number of prompts.
+        ids: `input_ids` of the prompts; the result has the same form (tensor, array or lists).
+
+    Returns:
+        `question_input_ids` and `question_attention_mask`, `(num_rows, longest question)` each, at least 1 wide.
+
+    Raises:
+        ValueError: more or fewer questions than prompts.
+    """
+    if questions is None:
+        warn_caller(
+            "LinVT reads videos for a question, and was given none: pass questions=[...], one for each prompt, or "
+            "use apply_chat_template, which finds it. questions=[None] says that there is none."
+        )
+        questions = [None] * num_rows
+    questions = [questions] if isinstance(questions, str) else list(questions)
+    if len(questions) != num_rows:
+        raise ValueError(f"{len(questions)} questions for {num_rows} prompts: pass one for each.")
+    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in questions]
+    length, padding = max(1, *map(len, rows)), tokenizer.pad_token_id or 0
+    padded = [np.array(row + [padding] * (length - len(row))) for row in rows]
+    masks = [np.array([1] * len(row) + [0] * (length - len(row))) for row in rows]
+    return {
+        "question_input_ids": _in_the_form_of(ids, padded),
+        "question_attention_mask": _in_the_form_of(ids, masks),
+    }
+
+
+def _as_array(row: Any) -> np.ndarray:
+    return row.numpy() if isinstance(row, torch.Tensor) else np.asarray(row)
+
+
+def _in_the_form_of(ids: Any, rows: list[np.ndarray]) -> Any:
+    """Rows as a tensor, an array or lists, as the ids of the prompts are."""
+    if isinstance(ids, torch.Tensor):
+        return torch.from_numpy(np.stack(rows)).to(ids)
+    return np.stack(rows) if isinstance(ids, np.ndarray) else [row.tolist() for row in rows]
+
+
 __all__ = [
     "MARK",
     "MARKED",
     "MORE_MARK",
     "ChatMedia",
     "PlaceholderWriter",
+    "check_num_videos",
+    "mark_videos",
     "media_kinds",
     "named_videos",
+    "question_inputs",
     "question_of",
+    "type_tokens",
     "with_images",
 ]

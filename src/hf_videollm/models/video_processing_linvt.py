@@ -1,4 +1,4 @@
-"""Frames for LinVT: chosen here, and turned into pixel values by the image processor of the image-LLM."""
+"""Frames for LinVT. This processor chooses them; the image processor of the image-LLM makes pixel values of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from transformers.image_utils import ChannelDimension
+from transformers.processing_utils import ImagesKwargs
 from transformers.video_utils import VideoMetadata
 
 from .media_shots import find_shots_by_content, frames_of_shots
@@ -19,11 +21,11 @@ SAMPLINGS = ("uniform", "shots")
 
 @dataclass(frozen=True)
 class FramesInTime:
-    """What was read of a video.
+    """The chosen frames of a video.
 
     Args:
         frames: `(num_frames, channels, height, width)` uint8.
-        times: seconds of each frame since the start of the clip, or `None`.
+        times: for each frame, the seconds since the start of the clip; `None` if they are not known.
         metadata: of the whole video.
     """
 
@@ -35,24 +37,74 @@ class FramesInTime:
 class LinVTVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Options of LinVT's video processor, besides those of all designs.
 
-    sampling (`str`): `"uniform"`, or `"shots"`: the video is cut into shots, and each gets frames by its length.
-    find_shots (`Callable`): from a video, as it was passed, to its shots, pairs of frame numbers (first, behind the
-        last); PySceneDetect by default.
-    frame_times (`list`): seconds of the frames of each video, `None` where they are not known: for frames without a
-        file. Files tell the times themselves.
+    sampling (`str`): `"uniform"`, or `"shots"`: the video is cut into shots, and longer shots get more frames.
+    find_shots (`Callable`): takes a video as it was passed, and returns its shots as pairs of frame numbers: the first
+        frame, and the one after the last. PySceneDetect by default.
+    frame_times (`list`): for frames that were passed as arrays or pictures, the seconds of the frames of each video, or
+        `None` for a video. Times of files are read from the files.
     """
 
     sampling: str | None
-    # A function; transformers does not check that of an annotation.
+    # A function. The annotation is `Any`, because the check of options in transformers knows no `Callable`.
     find_shots: Any
     frame_times: list[Any] | tuple[Any, ...] | None
 
 
-class LinVTVideoProcessor(VideoLlmVideoProcessor):
-    """Decodes and samples, and leaves the pixels as they are: `LinVTProcessor` hands them to the image processor.
+# Options that `LinVTVideoProcessor` takes. The image processor takes all other options of videos, for their frames.
+VIDEO_OPTIONS = set(LinVTVideoProcessorKwargs.__annotations__) - set(ImagesKwargs.__annotations__)
+# Options of the image processor that hold for images alone.
+NO_FRAME_OPTIONS = {"return_tensors", "device", "data_format", "input_data_format", "sanitize_control_tokens"}
 
-    Called by itself it gives the frames, uint8. With `do_resize=True` and a `size` frames are made smaller before the
-    image processor sees them, which saves memory where that keeps the size of what it gets.
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """The options of one call of `LinVTProcessor` that concern videos.
+
+    Args:
+        reading: options of the video processor.
+        frames: options of the image processor, for the frames of videos.
+    """
+
+    reading: dict[str, Any]
+    frames: dict[str, Any]
+
+    @classmethod
+    def take_from(cls, kwargs: dict[str, Any], image_processor: Any) -> "VideoOptions":
+        """Take the options of videos out of the options of a call; those of images stay in it.
+
+        Raises:
+            ValueError: an option was passed twice.
+        """
+        nested = dict(kwargs.pop("videos_kwargs", None) or {})
+        if twice := sorted(set(nested) & set(kwargs)):
+            raise ValueError(f"{', '.join(twice)} was passed twice, by itself and in videos_kwargs: leave one out.")
+        reading = {name: kwargs.pop(name) for name in VIDEO_OPTIONS & set(kwargs)}
+        reading.update({name: nested.pop(name) for name in VIDEO_OPTIONS & set(nested)})
+        valid = set(ImagesKwargs.__annotations__)
+        valid |= set(getattr(getattr(image_processor, "valid_kwargs", None), "__annotations__", {}))
+        return cls(reading, {**{name: kwargs[name] for name in valid & set(kwargs)}, **nested})
+
+    def of_reading(self) -> dict[str, Any]:
+        """Options of `LinVTVideoProcessor.read_frames`."""
+        options = {name: value for name, value in self.reading.items() if name != "return_metadata"}
+        return {**options, "input_data_format": self.frames.get("input_data_format")}
+
+    def of_frames(self) -> dict[str, Any]:
+        """Options of the image processor when it gets frames.
+
+        Raises:
+            ValueError: frames in another order of dimensions than channels, height, width.
+        """
+        if (data_format := self.frames.get("data_format")) not in (None, "channels_first", ChannelDimension.FIRST):
+            raise ValueError(f"data_format={data_format!r} is not possible for frames: leave it out.")
+        return {name: value for name, value in self.frames.items() if name not in NO_FRAME_OPTIONS}
+
+
+class LinVTVideoProcessor(VideoLlmVideoProcessor):
+    """Decodes videos and samples frames. `LinVTProcessor` passes the pixels on to the image processor.
+
+    Called by itself it returns the frames as uint8. `do_resize=True` with a `size` makes frames smaller before the
+    image processor gets them. That saves memory if the image processor keeps the size of its images.
     """
 
     valid_kwargs = LinVTVideoProcessorKwargs
@@ -71,54 +123,56 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
         video_options: Any = None,
         **kwargs: Any,
     ) -> list[FramesInTime]:
-        """Frames of each video, their times, and what is known of it.
+        """The chosen frames of each video, with their times and the metadata of the video.
 
         Args:
             videos: one video or a (nested) list of them; see `media_video.load_video` for what a video may be.
-            video_metadata: what is known of frames without a file, one entry per video.
+            video_metadata: metadata of videos that were passed as frames, one entry per video.
             frame_times: see `LinVTVideoProcessorKwargs`.
             video_options: see `VideoLlmVideoProcessorKwargs`.
             kwargs: options of this processor.
 
         Raises:
             MediaError: a video cannot be read; the message names it.
-            ValueError: options that mean nothing, or contradict each other.
+            ValueError: options that are unknown, or contradict each other.
         """
         sources = flatten_videos(videos)
-        known = flatten_metadata(video_metadata, len(sources))
-        given = [None] * len(sources) if frame_times is None else list(frame_times)
-        if len(given) != len(sources):
-            raise ValueError(f"frame_times has {len(given)} entries for {len(sources)} videos: pass one per video.")
+        passed_metadata = flatten_metadata(video_metadata, len(sources))
+        passed_times = [None] * len(sources) if frame_times is None else list(frame_times)
+        if len(passed_times) != len(sources):
+            raise ValueError(
+                f"frame_times has {len(passed_times)} entries for {len(sources)} videos: pass one per video."
+            )
         kwargs.update(do_rescale=False, do_normalize=False, return_metadata=True)
-        wishes = self.options_of_each(video_options, len(sources), kwargs)
-        clips = []
-        for source, facts, times, options in zip(sources, known, given, wishes, strict=True):
-            # One by one, since videos may have different sizes.
-            clip = self.preprocess([source], video_metadata=[facts], **options)
-            frames, found = clip["pixel_values_videos"][0], clip["video_metadata"][0]
-            if frames.is_floating_point():
-                raise ValueError(
-                    f"{source_name(source)}: frames of floating point; pass uint8, which the image processor expects."
-                )
-            if times is None:
-                # Of frames that were chosen before, only the user knows which they are.
-                is_chosen = (
-                    options.get("do_sample_frames") is False and getattr(facts, "frames_indices", None) is not None
-                )
-                times = seconds_of(facts if is_chosen else found, options.get("start") or 0.0)
-            if times is not None and len(times) != len(frames):
-                raise ValueError(
-                    f"{source_name(source)}: {len(times)} frame_times for {len(frames)} frames: pass one per frame, "
-                    "and do_sample_frames=False with frames that are chosen already."
-                )
-            clips.append(FramesInTime(frames, None if times is None else [float(time) for time in times], found))
-        return clips
+        options = self.options_of_each(video_options, len(sources), kwargs)
+        # One by one, because videos may have different sizes.
+        return [self._read_video(*parts) for parts in zip(sources, passed_metadata, passed_times, options, strict=True)]
+
+    def _read_video(self, source: Any, passed_metadata: Any, times: Any, options: dict[str, Any]) -> FramesInTime:
+        """The chosen frames of one video; the arguments are those of `read_frames` for this video."""
+        clip = self.preprocess([source], video_metadata=[passed_metadata], **options)
+        frames, metadata = clip["pixel_values_videos"][0], clip["video_metadata"][0]
+        if frames.is_floating_point():
+            raise ValueError(
+                f"{source_name(source)}: frames of floating point; pass uint8, which the image processor expects."
+            )
+        if times is None:
+            # If the user chose the frames before, only the user's metadata names their numbers.
+            is_chosen = options.get("do_sample_frames") is False
+            is_chosen = is_chosen and getattr(passed_metadata, "frames_indices", None) is not None
+            times = seconds_of(passed_metadata if is_chosen else metadata, options.get("start") or 0.0)
+        if times is not None and len(times) != len(frames):
+            raise ValueError(
+                f"{source_name(source)}: {len(times)} frame_times for {len(frames)} frames: pass one per frame, "
+                "and do_sample_frames=False with frames that are chosen already."
+            )
+        return FramesInTime(frames, None if times is None else [float(time) for time in times], metadata)
 
     def decode(
         self, source: VideoSource, metadata: VideoMetadata | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor, VideoMetadata]:
         """As in the base."""
-        # Whoever finds shots wants to see the video.
+        # `_sampler` passes the video on to `find_shots`.
         return super().decode(source, metadata, video=source, **kwargs)
 
     def _sampler(self, metadata: VideoMetadata | None, video: Any = None, **kwargs: Any) -> partial | None:
@@ -128,9 +182,9 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
         uniform = super()._sampler(metadata, **kwargs)
         if sampling == "uniform" or uniform is None:
             return uniform
-        if given := [name for name in ("fps", "start", "end") if kwargs.get(name) is not None]:
+        if surplus := [name for name in ("fps", "start", "end") if kwargs.get(name) is not None]:
             raise ValueError(
-                f'sampling="shots" divides num_frames among the shots of a whole video: leave out {", ".join(given)}.'
+                f'sampling="shots" divides num_frames among the shots of a whole video: leave out {", ".join(surplus)}.'
             )
         shots = list((kwargs.get("find_shots") or find_shots_by_content)(video))
 
@@ -147,4 +201,4 @@ def seconds_of(metadata: Any, start: float = 0.0) -> list[float] | None:
     return [time - start for time in metadata.timestamps]
 
 
-__all__ = ["FramesInTime", "LinVTVideoProcessor", "LinVTVideoProcessorKwargs", "seconds_of"]
+__all__ = ["FramesInTime", "LinVTVideoProcessor", "LinVTVideoProcessorKwargs", "VideoOptions", "seconds_of"]
