@@ -8,49 +8,53 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_video_llm import PublishedConfig, copy_parts, has_tied_embeddings
 
-# The import makes this image-LLM known, which transformers does not have, also where this file travels.
+# The import registers XGen-MM, an image-LLM that transformers does not have. Remote code needs it here, too.
 from .configuration_xgen_mm import XgenMMConfig  # noqa: F401
 
 
 def num_windows(length: int, window: int, stride: int) -> int:
-    """Windows that cover `length` tokens, the last one ragged perhaps: ceil((length - window) / stride) + 1, or 1."""
+    """Number of windows that cover `length` tokens: ceil((length - window) / stride) + 1, but at least 1.
+
+    The last window need not be full.
+    """
     return max(0, -((window - length) // stride)) + 1
 
 
 @strict
 class LinVTModuleConfig(PreTrainedConfig):
     r"""
-    Configuration of the LinVT module alone. Its width is that of the language model it stands before. The defaults are
-    those of the paper, section 6, where it names them.
+    Configuration of the LinVT module alone, whose width is that of the language model. The defaults are those of the
+    paper (section 6) if it names them.
 
     num_layers (`int`):
-        L, layers of the scoring trunk (SVR), and as many of the token aggregation (TTA).
+        L, the number of layers of the scorer (SVR), and also of the token aggregation (TTA).
     num_attention_heads (`int`):
-        Heads of all attention but the aggregation itself, which has one by its nature.
+        Heads of each attention. Only the aggregation itself has one head.
     num_selected_tokens (`int`):
-        k, the tokens of highest score that are kept of a whole video.
+        k, the number of tokens with the highest scores that are kept of a video.
     num_queries (`list[int]`):
-        Queries of each scale, and so its share of the tokens that the language model gets.
+        Number of queries of each scale, and so of the vectors of this scale that the language model gets.
     pool_windows (`list[int]`):
-        Tokens averaged into one at each scale, the finest first.
+        For each scale, the number of tokens that are averaged into one, the finest scale first.
     overlapping_windows (`bool`):
-        Windows start half a window apart (at least one token); else each starts where the one before ends.
+        If true, windows start half a window apart (at least one token). Otherwise each starts where the last one ends.
     variant (`str`):
-        Where the scales are made and read (paper, Figure 3). `"multi_c"`: pooled tokens, each scale with its own
-        queries. `"multi_b"`: all queries read the tokens of all scales together. `"multi_a"`: the queries of the first
-        scale read the k tokens, and their outputs are pooled. `"single_a"`: no scales, all queries read the k tokens.
+        What is pooled, and what the queries attend to (paper, Figure 3). `"multi_c"`: tokens are pooled, and each scale
+        has its own queries. `"multi_b"`: tokens are pooled, and all queries attend to all scales together. `"multi_a"`:
+        the queries of the first scale attend to the k tokens, and their outputs are pooled. `"single_a"`: nothing is
+        pooled, and all queries attend to the k tokens.
     time_code (`str`):
-        `"sinusoidal"` tells the scorer and the keys of the attention when each frame was; `"none"` is the paper to the
-        letter, in which the order of frames hardly counts.
+        `"sinusoidal"` adds the time of each frame to the inputs of the scorer and to the keys of the attention.
+        `"none"` follows the paper exactly; then the order of frames has almost no effect.
     layer_norm_eps (`float`):
-        Of all norms.
+        Epsilon of all norms.
     initializer_range (`float`):
-        Standard deviation of the queries, and of linear weights where a model initialises them.
+        Standard deviation of new queries, and of new linear weights inside of a model.
     scorer_chunk_tokens (`int`, *optional*):
-        Tokens that run through a layer of the trunk at a time, to bound memory; `None` runs all at once.
+        Number of tokens that run through a layer of the scorer at a time, to bound memory; `None` runs all at once.
     selection_noise (`float`):
-        Gumbel noise, in standard deviations of the scores, that the choice of tokens gets in training, so that others
-        than the best are tried; 0 for none.
+        Gumbel noise, in standard deviations of the scores, that is added in training before tokens are chosen. With
+        noise, training also tries tokens that do not have the highest scores. 0 adds none.
 
     Example:
 
@@ -78,17 +82,17 @@ class LinVTModuleConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        # As they come back from JSON.
+        # Lists, as JSON returns them: a saved and loaded configuration then equals this one.
         self.num_queries, self.pool_windows = list(self.num_queries), list(self.pool_windows)
 
     @property
     def num_output_tokens(self) -> int:
-        """n, the tokens of one video, however long it is."""
+        """n, the number of vectors of one video of any length."""
         return sum(self.num_queries)
 
     @property
     def query_groups(self) -> list[int]:
-        """Learned queries that look at each other and at the same tokens: how many in each group."""
+        """Numbers of learned queries in each group. Queries of a group attend to each other and to the same tokens."""
         groups = {"multi_c": self.num_queries, "multi_a": self.num_queries[:1]}
         return list(groups.get(self.variant, [self.num_output_tokens]))
 
@@ -123,13 +127,15 @@ class LinVTModuleConfig(PreTrainedConfig):
 
 
 def check_module_options(options: Any) -> None:
-    """Refuse names that mean nothing; a saved configuration may hold more, of other releases.
+    """Refuse unknown names of options.
+
+    Configurations that are loaded are not checked, because other releases may have saved other options.
 
     Args:
-        options: a dict for `LinVTModuleConfig`; anything else passes.
+        options: a dict for `LinVTModuleConfig`; values of other types pass.
 
     Raises:
-        ValueError: with the name.
+        ValueError: names the unknown options.
     """
     known = LinVTModuleConfig().to_dict()
     if isinstance(options, dict) and (unknown := sorted(options.keys() - known.keys())):
@@ -143,29 +149,30 @@ class LinVTConfig(PublishedConfig):
     An image-LLM of transformers with LinVT.
 
     backbone_config (`dict` or `PreTrainedConfig`, *optional*):
-        The whole configuration of the image-LLM, its tower and its language model inside; LLaVA by default.
+        The whole configuration of the image-LLM, with those of its tower and language model; LLaVA by default.
     linvt_config (`dict` or `LinVTModuleConfig`, *optional*):
-        The LinVT module.
+        Configuration of the LinVT module.
     image_token_id (`int`, *optional*):
-        Placeholder of the image-LLM for one vector of an image; what the image-LLM says by default.
+        Id of the placeholder of one vector of an image; by default the one that the image-LLM names.
     video_token_id (`int`, *optional*):
-        Placeholder for one vector of a video. By default the image-LLM's own, and where it has none that of images;
-        `mm_token_type_ids` (2 for videos) then tell them apart.
+        Id of the placeholder of one vector of a video. By default the one that the image-LLM names, or that of images
+        if it names none; `mm_token_type_ids` (2 for videos) then tell the two apart.
     num_frames (`int`):
-        Frames that the processor samples of a video.
+        Number of frames that the processor samples from a video.
     vision_chunk_size (`int`, *optional*):
-        Frames that run through the vision tower at a time; `None` runs all at once.
+        Number of frames that run through the vision tower at a time; `None` runs all at once.
     mix_deepstack (`bool`):
-        Where the tower also feeds deeper layers of the language model (Qwen3-VL), feed them the same mixtures: of each
-        level, by the map M that mixes the tokens themselves. Else a video feeds the first layer alone.
+        For image-LLMs whose tower also feeds deeper layers of the language model (Qwen3-VL). If true, these layers get
+        the vectors of videos, too: M, which mixes the tokens, mixes each of their levels. If false, only the first
+        layer gets vectors of videos.
     backbone_name (`str`, *optional*):
-        Path or Hub id that the image-LLM came from; needed where LinVT is saved alone.
+        Path or Hub id of the image-LLM; needed if LinVT is saved without it.
     backbone_revision (`str`, *optional*):
-        Its branch, tag or commit.
+        Branch, tag or commit of the image-LLM.
     tie_word_embeddings (`bool`, *optional*):
-        The head is the embedding; as in the image-LLM by default.
+        Whether head and embedding are one tensor; as in the image-LLM by default.
 
-    Configurations that are passed in are copied.
+    The configuration copies those that are passed to it.
 
     Example:
 
@@ -190,7 +197,7 @@ class LinVTConfig(PublishedConfig):
         "AutoProcessor": "processing_linvt.LinVTProcessor",
         "AutoVideoProcessor": "video_processing_linvt.LinVTVideoProcessor",
     }
-    # Besides it, whatever the image-LLM has around its language model; see `LinVTPreTrainedModel`.
+    # `LinVTPreTrainedModel.unquantized_modules` adds the parts of the image-LLM besides its language model.
     modules_to_not_convert: ClassVar[tuple[str, ...]] = ("linvt",)
 
     # A dict or a `PreTrainedConfig`; always the latter once the config is made.
@@ -216,11 +223,11 @@ class LinVTConfig(PublishedConfig):
             self.video_token_id = getattr(self.backbone_config, "video_token_id", None) or self.image_token_id
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """That of the language model inside the image-LLM: `generate` makes its cache by it."""
+        """Configuration of the language model inside the image-LLM, from which `generate` makes its cache."""
         return self.backbone_config.get_text_config(decoder=decoder, encoder=encoder)
 
     def num_video_tokens(self, num_frames: int) -> int:
-        """Placeholders of one video, however many frames it has."""
+        """Number of placeholders of one video, which does not depend on its number of frames."""
         return self.linvt_config.num_output_tokens
 
     @property

@@ -1,7 +1,5 @@
 """The small LinVT of the package: a LLaVA that is trained on single frames, and LinVT before its language model."""
 
-from __future__ import annotations
-
 import copy
 import math
 import os
@@ -40,22 +38,8 @@ from ..scene import (
 )
 from .pllava import build_tokenizer, tiny_towers, vocabulary
 
-__all__ = [
-    "STILL_KINDS",
-    "bare_image_llm",
-    "build_tiny_linvt",
-    "build_tiny_llava",
-    "held_out_stills",
-    "start_with_places",
-    "still_questions",
-    "take_over_tower",
-    "visible_sprites",
-    "without_order",
-    "write_stills",
-]
-
-# Questions that one frame answers. Those of order have the words of the questions about clips: of a single frame, what
-# came first is what is there.
+# Kinds of questions that one frame answers. Questions of order read like those on clips; their answer is the shape that
+# the frame shows.
 STILL_KINDS = ("colour", "shape", "count", "order", "detail", "side", "place")
 SIDE_TEMPLATES = ("Where is the shape, {a} or {b}?", "Is the shape {a} or {b}?")
 PLACE_TEMPLATES = (
@@ -65,11 +49,11 @@ PLACE_TEMPLATES = (
     "Where does the shape lie?",
 )
 NEW_WORDS = ("lie", "where")
-# Fractions of the frame's side: nearer to the middle, a shape is on neither side; and how much farther it must lie on
-# one axis than on the other to lie in one direction.
+# Fractions of the frame's side. A shape nearer to the middle than the first is on neither side. A shape lies in one
+# direction if it is farther from the middle on one axis than on the other, by at least the second.
 MIN_OFFSET, MIN_LEAD = 0.05, 0.1
 
-# For the small width and 8 frames of 64 tokens: half of the paper's queries, and half of the tokens are kept.
+# LinVT for a small width and 8 frames of 64 tokens: half of the paper's queries, and half of the tokens are kept.
 MODULE: dict[str, Any] = {
     "num_layers": 1,
     "num_attention_heads": 4,
@@ -77,7 +61,7 @@ MODULE: dict[str, Any] = {
     "num_queries": [32, 16, 8],
 }
 
-# Of an image-LLM that has never heard of videos.
+# The chat template of an image-LLM, which knows no videos.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'assistant' -%}"
@@ -102,11 +86,11 @@ def build_tiny_llava(
     text_width: int = 128,
     text_layers: int = 4,
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Make the untrained small image-LLM and its processor: plain classes of transformers, sizes of the small PLLaVA.
+    """Make the untrained small image-LLM and its processor, both of transformers, in the sizes of the small PLLaVA.
 
     Args:
-        seed: seed of the initial weights; the global random state is left as it was.
-        image_size: side of the images the model sees, in pixels.
+        seed: seed of the initial weights; the global random state does not change.
+        image_size: side of the images that the model gets, in pixels.
         patch_size: side of a patch in pixels; a patch is a token.
         vision_width: width of the vision tower; heads are 32 wide.
         vision_layers: layers of the vision tower, all of which are used.
@@ -120,7 +104,7 @@ def build_tiny_llava(
     config = LlavaConfig(
         **towers,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        # The last layer tells shapes apart, and no longer says well where they are; the first does.
+        # The last layer tells shapes apart, and the first layer tells where they are.
         vision_feature_layer=[1 - vision_layers, -1],
         image_seq_length=(image_size // patch_size) ** 2,
         tie_word_embeddings=True,
@@ -136,7 +120,7 @@ def build_tiny_llava(
         tokenizer=tokenizer,
         patch_size=patch_size,
         vision_feature_select_strategy="default",
-        # The class token, which the strategy then leaves out.
+        # The class token. It is counted here, and the strategy drops it.
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )
@@ -145,47 +129,47 @@ def build_tiny_llava(
 
 @torch.no_grad()
 def take_over_tower(model: LlavaForConditionalGeneration, source: str | os.PathLike[str]) -> list[str]:
-    """Give the vision tower, which sees one frame at a time, the weights of the small PLLaVA.
+    """Copy the weights of the small PLLaVA's vision tower, which was trained on one frame at a time.
 
-    Not the language model, which has seen frames in their order; and not the projector, whose outputs say next to
-    nothing about their place (a linear fit on them explains a tenth of its variance).
+    The language model is not copied, because it has learned the order of frames. Nor is the projector, because its
+    outputs hardly tell positions in the image: a linear fit on them explains a tenth of the variance of positions.
 
     Args:
-        model: with a tower of the size of the small PLLaVA; changed in place.
-        source: folder of the checkpoint.
+        model: image-LLM with a tower of the size of the small PLLaVA; it is changed.
+        source: folder of the checkpoint of the small PLLaVA.
 
     Returns:
-        Names of the parameters that were taken.
+        Names of the parameters that were copied.
     """
-    found = PllavaForConditionalGeneration.from_pretrained(source).state_dict()
-    tower = {name: weight for name, weight in found.items() if "vision_tower" in name}
+    weights = PllavaForConditionalGeneration.from_pretrained(source).state_dict()
+    tower = {name: weight for name, weight in weights.items() if "vision_tower" in name}
     model.load_state_dict(tower, strict=False)
     return sorted(tower)
 
 
 @torch.no_grad()
 def start_with_places(model: LlavaForConditionalGeneration, pixel_values: torch.Tensor) -> None:
-    """Let visual tokens say from the start where in the image they are, in their first four channels.
+    """Make the projector write the position of each visual token into the first four channels of the token.
 
-    LinVT mixes tokens, so what a token does not say itself is lost.
+    LinVT mixes tokens, so a position that a token does not hold itself is lost.
 
     Args:
-        model: its tower is trained, its projector new; the latter is changed in place.
-        pixel_values: `(images, 3, height, width)`, a few hundred frames to fit the places to.
+        model: image-LLM with a trained tower and a new projector, which is changed.
+        pixel_values: `(images, 3, height, width)`, a few hundred frames for the linear fit of positions.
     """
     states = torch.cat([_tower_states(model, batch) for batch in pixel_values.split(64)])
     side = math.isqrt(states.shape[1])
     rows, columns = torch.meshgrid(*(torch.linspace(-1, 1, side),) * 2, indexing="ij")
     waves = [columns, rows, torch.cos(math.pi * columns), torch.cos(math.pi * rows)]
-    places = torch.stack(waves, dim=-1).reshape(-1, 4).double()
-    # Shapes cover few patches, and are what is asked about: what is unlike the mean counts more.
+    positions = torch.stack(waves, dim=-1).reshape(-1, 4).double()
+    # Questions are about shapes, which cover few patches. So patches that differ from the mean get a larger weight.
     mean = states.mean((0, 1))
     weights = (states - mean).square().sum(-1, keepdim=True).flatten(0, 1)
     inputs = nn.functional.pad((states - mean).flatten(0, 1), (0, 1), value=1.0)
     moments = inputs.T @ (weights / weights.mean() * inputs) + 1e-2 * torch.eye(inputs.shape[1])
-    fit = torch.linalg.solve(moments, inputs.T @ (weights / weights.mean() * places.repeat(len(states), 1)))
+    fit = torch.linalg.solve(moments, inputs.T @ (weights / weights.mean() * positions.repeat(len(states), 1)))
     first, second = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
-    # Through the part of the activation that is nearly straight.
+    # The values go through a part of the activation that is almost linear.
     offset, gain = 3.0, 0.5
     first.weight[:4] = gain * fit[:-1].T
     first.bias[:4] = offset + gain * (fit[-1] - mean @ fit[:-1])
@@ -196,10 +180,10 @@ def start_with_places(model: LlavaForConditionalGeneration, pixel_values: torch.
 
 @contextmanager
 def without_order(model: LlavaForConditionalGeneration) -> Iterator[None]:
-    """Give the language model the tokens of images in an order that is drawn anew at every call, for a time.
+    """Inside this context, the language model gets the tokens of each image in a new random order at every call.
 
     Args:
-        model: in training; its weights and configuration stay as they are.
+        model: image-LLM in training; its weights and configuration do not change.
     """
 
     def shuffle(module: nn.Module, inputs: Any, tokens: torch.Tensor) -> torch.Tensor:
@@ -213,14 +197,14 @@ def without_order(model: LlavaForConditionalGeneration) -> Iterator[None]:
 
 
 def _tower_states(model: LlavaForConditionalGeneration, pixel_values: torch.Tensor) -> torch.Tensor:
-    """What the projector gets: `(images, patches, width)` float64."""
-    found: list[torch.Tensor] = []
-    hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+    """The inputs of the projector: `(images, patches, width)` float64."""
+    states: list[torch.Tensor] = []
+    hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda module, inputs: states.append(inputs[0]))
     try:
         model.get_image_features(pixel_values=pixel_values)
     finally:
         hook.remove()
-    return found[0].double()
+    return states[0].double()
 
 
 def build_tiny_linvt(
@@ -234,10 +218,10 @@ def build_tiny_linvt(
 
     Args:
         image_llm: folder of the image-LLM and its processor.
-        frames: a few frames of clips, to see how large visual tokens are.
-        seed: seed of the weights of LinVT, of which the scores of a new trunk depend; with this one they keep 89 % of
-            the patches inside of shapes, with others a third. The global random state is left as it was.
-        num_frames: frames sampled from a video.
+        frames: a few frames of clips, from which the size of visual tokens is measured.
+        seed: seed of the weights of LinVT. The scores of a new scorer depend on it: with this seed LinVT keeps 89 % of
+            the patches inside of shapes, with others a third. The global random state does not change.
+        num_frames: number of frames sampled from a video.
         options: of `LinVTModuleConfig`.
     """
     config = LinVTModuleConfig(**{**MODULE, **options})
@@ -249,13 +233,13 @@ def build_tiny_linvt(
         with torch.no_grad():
             tokens = torch.stack(list(model.model.backbone.get_image_features(pixel_values=pixels).pooler_output))
         _start_linvt(model.model.linvt, _size(tokens), _size(model.get_input_embeddings().weight))
-    # Where the image-LLM lay when this was trained helps nobody.
+    # The path of the image-LLM on this machine is not saved.
     model.config.backbone_name = None
     return model, processor
 
 
 def bare_image_llm(model: LinVTForCausalLM) -> LlavaForConditionalGeneration:
-    """The image-LLM inside, as transformers has it, without LinVT; it shares all weights with the model."""
+    """The image-LLM without LinVT, as a class of transformers; it shares all weights with the model."""
     with torch.device("meta"):
         image_llm = LlavaForConditionalGeneration(model.config.backbone_config)
     image_llm.model, image_llm.lm_head = model.model.backbone, model.lm_head
@@ -265,18 +249,19 @@ def bare_image_llm(model: LinVTForCausalLM) -> LlavaForConditionalGeneration:
 
 @torch.no_grad()
 def _start_linvt(linvt: nn.Module, visual_size: float, text_size: float) -> None:
-    """Draw the weights so that attention is neither even nor already decided.
+    """Draw the weights so that the first attention weights are neither all equal nor all on one token.
 
-    Keys and values are visual tokens and words as they are, without a norm. Here tokens are eight in size and words a
-    twentieth; with the usual weights the former would make every softmax pick one token, and the latter be unheard.
+    Keys and values are visual tokens and embeddings of words without a norm. In this model the root mean square of
+    tokens is 8 and that of words 0.05. With usual weights, a softmax over tokens would pick one token, and a softmax
+    over words would weigh all words alike.
     """
     sizes = {"visual_attn": visual_size, "aggregator.": visual_size, "text_attn": text_size}
     for name, weight in linvt.named_parameters():
         if name.endswith("queries"):
             nn.init.normal_(weight, std=0.5)
         elif weight.dim() == 2 and not name.startswith("svr.score"):
-            reads_raw = name.startswith("tta") and ("k_proj" in name or "v_proj" in name)
-            size = next((size for part, size in sizes.items() if reads_raw and part in name), 1.0)
+            is_without_norm = name.startswith("tta") and ("k_proj" in name or "v_proj" in name)
+            size = next((size for part, size in sizes.items() if is_without_norm and part in name), 1.0)
             nn.init.normal_(weight, std=weight.shape[1] ** -0.5 / size)
 
 
@@ -314,15 +299,15 @@ def write_stills(clips: str | os.PathLike[str], seeds: Sequence[int], work: Path
 
 
 def held_out_stills(folder: Path, per_kind: int = 100, split: str = "test") -> list[Clip]:
-    """Questions about single frames of held-out clips, the frames as PNG files; always the same ones.
+    """Questions about single frames of held-out clips, always the same ones, with the frames as PNG files.
 
     Args:
-        folder: where clips and frames lie; missing ones are written.
-        per_kind: questions of each of `STILL_KINDS`; one frame of a clip is asked one question.
+        folder: folder of clips and frames; missing files are written.
+        per_kind: number of questions of each of `STILL_KINDS`. There is one question for each clip.
         split: key of `SPLIT_SEEDS`.
     """
     wanted = dict.fromkeys(STILL_KINDS, per_kind)
-    found = []
+    clips = []
     for seed in SPLIT_SEEDS[split]:
         if not any(wanted.values()):
             break
@@ -337,12 +322,12 @@ def held_out_stills(folder: Path, per_kind: int = 100, split: str = "test") -> l
         if not video.exists():
             write_scene_mp4(scene, video, with_audio=False)
         (path,) = _write_frames(video, [number], folder)
-        found.append(Clip(path, question))
-    return found
+        clips.append(Clip(path, question))
+    return clips
 
 
 def _write_frames(video: Path, numbers: Sequence[int], folder: Path) -> list[Path]:
-    """Write these frames of a video; those that exist are kept."""
+    """Write these frames of a video as PNG files, unless all of them exist."""
     paths = [folder / f"{video.stem}-{number}.png" for number in numbers]
     if not all(path.exists() for path in paths):
         frames, _ = load_video(video, sample_indices_fn=lambda metadata: list(numbers))
@@ -359,7 +344,7 @@ def _still_record(name: str, path: Path, question: QA) -> VideoQARecord:
 
 
 def visible_sprites(scene: Scene, frame: int) -> list[tuple[Sprite, tuple[float, float]]]:
-    """What a frame of a scene shows: shapes, and their centres as fractions of the frame's side."""
+    """The shapes that a frame of a scene shows, and their centres as fractions of the frame's side."""
     return [
         (sprite, sprite.centres[frame - sprite.first_frame])
         for sprite in scene.sprites
@@ -368,9 +353,9 @@ def visible_sprites(scene: Scene, frame: int) -> list[tuple[Sprite, tuple[float,
 
 
 def still_questions(scene: Scene, frame: int) -> list[QA]:
-    """Questions about a single frame, and what is right to say.
+    """Questions about a single frame, with their answers.
 
-    Those of place are only asked where the answer is plain to see.
+    Questions about the position of a shape are left out if the position is ambiguous.
 
     Args:
         scene: a motion, order or count scene.
@@ -398,7 +383,7 @@ def still_questions(scene: Scene, frame: int) -> list[QA]:
 
 
 def _place_questions(x: float, y: float, rng: random.Random) -> list[QA]:
-    """About a shape that lies this far from the middle, to the right and down."""
+    """Questions about a shape whose centre is `x` to the right of the middle, and `y` below it."""
     questions = []
     for offset, names in ((x, ["left", "right"]), (y, ["up", "down"])):
         if abs(offset) > MIN_OFFSET:
@@ -409,3 +394,18 @@ def _place_questions(x: float, y: float, rng: random.Random) -> list[QA]:
         answer = ("left", "right")[x > 0] if abs(x) > abs(y) else ("up", "down")[y > 0]
         questions.append(QA("place", rng.choice(PLACE_TEMPLATES), answer))
     return questions
+
+
+__all__ = [
+    "STILL_KINDS",
+    "bare_image_llm",
+    "build_tiny_linvt",
+    "build_tiny_llava",
+    "held_out_stills",
+    "start_with_places",
+    "still_questions",
+    "take_over_tower",
+    "visible_sprites",
+    "without_order",
+    "write_stills",
+]
