@@ -1,6 +1,8 @@
 """LinVT before image-LLMs of transformers: what each family must do alike."""
 
+import ast
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from tiny_image_llms import (
 )
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
+from hf_videollm.models import linvt_backbones, linvt_families
 from hf_videollm.models.linvt_backbones import Backbone
 from hf_videollm.models.linvt_families import REFUSED
 from hf_videollm.models.linvt_frames import frame_inputs
@@ -284,3 +287,22 @@ def test_every_batch_reaches_every_trained_parameter(name):
         model(**batch, labels=batch["input_ids"]).loss.backward()
         left = {key for key, parameter in model.named_parameters() if parameter.grad is None}
         assert left == frozen, kind
+
+
+def named_families(source: str) -> set[str]:
+    """Model types of the tables that a source compares or looks up: its strings that are exactly one of them."""
+    tables = (linvt_families.FRAME_CALLS, linvt_families.TYPE_RULES, linvt_families.REFUSED)
+    known = set(chain(*tables, linvt_families.ADDED_FEATURES, linvt_families.LAYER_FAMILIES))
+    known |= {"paligemma", "ovis2", *linvt_families.SQUARE_IMAGES, *linvt_families.UNUSED_PARTS}
+    return known & {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+
+
+def test_only_the_backbone_knows_families() -> None:
+    """A new family changes the tables and `Backbone`, and no other file of LinVT."""
+    files = {path.name: path.read_text() for path in Path(linvt_backbones.__file__).parent.glob("*linvt*.py")}
+    knowing = {name: families for name, source in files.items() if (families := named_families(source))}
+    # The defaults of configuration and processor name LLaVA.
+    defaults = {name: knowing.pop(name) for name in ("configuration_linvt.py", "processing_linvt.py")}
+    assert knowing.keys() == {"linvt_families.py", "linvt_backbones.py"}
+    assert set(chain(*defaults.values())) == {"llava"}
+    assert named_families('if model.config.model_type == "gemma3": pass') == {"gemma3"}, "the search must find one"

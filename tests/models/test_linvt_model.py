@@ -23,6 +23,7 @@ from transformers import GenerationConfig
 from hf_videollm.models.configuration_linvt import LinVTConfig
 from hf_videollm.models.errors import CheckpointError
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM, LinVTModel
+from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 from hf_videollm.models.transformers_compat import enable_checkpointing
 
 NAME = "llava_siglip_phi"
@@ -377,3 +378,11 @@ def test_positions_behind_a_cache():
     cache = spatial(**batch, use_cache=True).cache
     with pytest.raises(ValueError, match=r"Qwen2VLModel cannot know the positions behind a cache.*: pass position_ids"):
         spatial(input_ids=token, attention_mask=mask, past_key_values=cache)
+
+
+def test_head_and_merging_are_those_of_the_other_designs() -> None:
+    shared = {LinVTForCausalLM: ("head_outputs", "make_head"), LinVTModel: ("merge_features", "generate")}
+    others = {LinVTForCausalLM: VideoLlmForConditionalGeneration, LinVTModel: VideoLlmModel}
+    for own, names in shared.items():
+        assert [getattr(own, name) for name in names] == [getattr(others[own], name) for name in names]
+    assert LinVTModel.forward is not VideoLlmModel.forward, "the comparison must tell methods apart"

@@ -443,6 +443,27 @@ def test_selections_carry_the_way_back_to_their_scores() -> None:
     assert all(parameter.grad is None or parameter.grad.abs().max() == 0 for parameter in module.svr.parameters())
 
 
+def test_rows_of_a_batch_are_the_selections_of_its_videos() -> None:
+    """Cutting a batch into its videos and joining them again changes nothing; a video is as it is by itself."""
+    module, lengths = make_module(), [2, 5, 3]
+    videos = [make_tokens(length, 3, seed=length) for length in lengths]
+    tokens = nn.utils.rnn.pad_sequence(videos, batch_first=True)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    with torch.no_grad():
+        batch = module.select(tokens, mask)
+        rows = [batch.row(number, length, 3) for number, length in enumerate(lengths)]
+        alone = [module.select(video.unsqueeze(0)) for video in videos]
+    for row, own in zip(rows, alone, strict=True):
+        for name, value in vars(own).items():
+            if value is not None:
+                torch.testing.assert_close(getattr(row, name), value, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        whole, joined = module.aggregate(batch), module.aggregate(join_selections(rows))
+        assert torch.equal(joined, whole)
+        swapped = module.aggregate(join_selections(rows[::-1]))
+    assert not torch.allclose(swapped, whole, atol=1e-3), "the order of the rows must count"
+
+
 def test_noise_lets_other_tokens_in_while_training() -> None:
     module, video = make_module(selection_noise=1.0), make_tokens(1, 4, 5)
     best = module.select(video).indices

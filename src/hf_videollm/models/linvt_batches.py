@@ -54,7 +54,7 @@ def _renumbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for row in renumbered:
             indices = row.get(f"image_token_pooling{suffix}")
             if indices is not None:
-                # -1 is a place without a patch.
+                # -1 means no patch.
                 row[f"image_token_pooling{suffix}"] = torch.where(indices < 0, indices, indices + num_patches)
                 num_patches += row[f"pixel_values{suffix}"].shape[:2].numel()
     return renumbered

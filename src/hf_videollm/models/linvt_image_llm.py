@@ -138,9 +138,9 @@ def make_image_llm_processor(options: Any, image_processor: Any, tokenizer: Any)
 def _class_of_transformers(name: str) -> Any:
     if name == XgenMMProcessor.__name__:
         return XgenMMProcessor
-    if (found := class_of_transformers(name)) is None:
+    if (known_class := class_of_transformers(name)) is None:
         raise ValueError(f"The installed transformers has no {name}, part of the image-LLM's processor: upgrade it.")
-    return found
+    return known_class
 
 
 __all__ = ["MediaTokens", "check_image_llm_processor", "load_image_llm", "make_image_llm_processor"]

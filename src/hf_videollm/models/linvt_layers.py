@@ -242,8 +242,8 @@ def window_sizes(mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
     sizes = _padded(mask.unsqueeze(-1).float(), window, stride).unfold(1, window, stride).sum(-1).squeeze(-1)
     # Overlapping windows that begin after a row's last one would only repeat tokens of that one.
     lengths = mask.sum(1, keepdim=True)
-    own = torch.div(lengths - window + stride - 1, stride, rounding_mode="floor").clamp(min=0) + 1
-    return sizes * (torch.arange(count, device=mask.device) < own)
+    num_own = torch.div(lengths - window + stride - 1, stride, rounding_mode="floor").clamp(min=0) + 1
+    return sizes * (torch.arange(count, device=mask.device) < num_own)
 
 
 def pool_tokens(tokens: torch.Tensor, mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:

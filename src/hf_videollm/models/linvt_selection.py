@@ -49,11 +49,11 @@ class LinVTSelection:
             num_frames: frames of this video.
             tokens_per_frame: N.
         """
-        own = self.take(torch.tensor([row], device=self.mask.device))
-        num_kept = min(num_frames * tokens_per_frame, own.mask.shape[1])
+        video = self.take(torch.tensor([row], device=self.mask.device))
+        num_kept = min(num_frames * tokens_per_frame, video.mask.shape[1])
         lengths = {"scores": num_frames, "frame_codes": num_frames}
-        tensors = own._tensors().items()
-        return replace(own, **{name: value[:, : lengths.get(name, num_kept)] for name, value in tensors})
+        tensors = video._tensors().items()
+        return replace(video, **{name: value[:, : lengths.get(name, num_kept)] for name, value in tensors})
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in vars(self).items() if value is not None}

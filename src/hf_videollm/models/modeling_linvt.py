@@ -55,7 +55,7 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
 
     config_class = LinVTConfig
     config: LinVTConfig
-    # Both own parameters besides those of their layers, so a library that places modules must keep them whole.
+    # Both have parameters besides those of their layers, so libraries must not split them between devices.
     _no_split_modules: ClassVar[list[str]] = ["LinVTScorer", "LinVTAggregator"]
 
     @classmethod
@@ -137,10 +137,10 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
             times = None if video_frame_times is None else video_frame_times[members]
             selection = self._select_batch([tokens[number] for number in members], times)
             for row, number in enumerate(members):
-                own = selection.row(row, *tokens[number].shape[:2])
+                video = selection.row(row, *tokens[number].shape[:2])
                 if levels is not None and self.config.mix_deepstack:
-                    own = replace(own, deepstack=levels[number].flatten(0, 1)[own.indices])
-                selections[number] = own
+                    video = replace(video, deepstack=levels[number].flatten(0, 1)[video.indices])
+                selections[number] = video
         return [selections[number] for number in range(len(counts))]
 
     def _select_batch(self, videos: list[torch.Tensor], times: torch.Tensor | None) -> LinVTSelection:

@@ -1,4 +1,4 @@
-"""The places in a prompt that stand for media: where they are, and how the vectors of the media get there."""
+"""Placeholders of media in prompts: how they are found, and how the vectors of the media replace them."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
@@ -33,7 +33,7 @@ class MergingMixin:
     def replace_embeddings(
         self, inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor
     ) -> torch.Tensor:
-        """The embeddings with vectors of media in the places of the placeholders.
+        """The embeddings, with the vectors of the media instead of those of the placeholders.
 
         Args:
             inputs_embeds: `(batch, length, width)`.
