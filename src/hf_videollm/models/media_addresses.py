@@ -1,7 +1,8 @@
 """Which network addresses belong to the public internet, and which hosts a user allowed.
 
-`ipaddress` of the standard library knows the registry of special addresses, but changes with every release of Python
-and looks at an IPv6 address as a whole; here the IPv4 address inside is looked at too.
+Python's `ipaddress` also knows which addresses are special, but its answers differ between releases of Python, and it
+does not look at the IPv4 address that some IPv6 addresses contain. This file lists the blocks itself and checks the
+contained IPv4 address as well.
 """
 
 from __future__ import annotations
@@ -14,28 +15,32 @@ from .errors import UnsafeURL
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# All that is given out to the public lies in here; what lies outside (site-local, unique local, link-local, multicast,
-# IPv4-compatible, IPv4-translated, local-use NAT64, discard, segment routing, ...) leads inside or nowhere.
-_GIVEN_OUT = ipaddress.ip_network("2000::/3")
-# Protocols (Teredo, benchmarking, ORCHID, ...), documentation, 6to4, documentation again, 6bone.
+# All public IPv6 addresses are in this block. The others (site-local, unique local, link-local, multicast,
+# IPv4-compatible, IPv4-translated, local-use NAT64, discard, segment routing, ...) lead to private networks or nowhere.
+_PUBLIC_6 = ipaddress.ip_network("2000::/3")
+# IPv6 blocks reserved for: protocols (Teredo, benchmarking, ORCHID, ...), documentation, 6to4, documentation, 6bone.
 _NOT_PUBLIC_6 = ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "3ffe::/16")
-# Protocols, 6to4 relays, benchmarking, carriers' own, reserved.
+# IPv4 blocks reserved for: protocols, 6to4 relays, benchmarking, carriers' internal networks, future use.
 _NOT_PUBLIC_4 = ("192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "100.64.0.0/10", "240.0.0.0/4")
 _NOT_PUBLIC = [ipaddress.ip_network(block) for block in (*_NOT_PUBLIC_6, *_NOT_PUBLIC_4)]
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_ISATAP = (0x00005EFE, 0x02005EFE)  # the upper half of an interface identifier whose lower half is an IPv4 address
+_ISATAP = (0x00005EFE, 0x02005EFE)  # with these bits 32 to 63, the last 32 bits of an address are an IPv4 address
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address, with or without a scope behind %, is globally routable, its IPv4 address included."""
+    """Whether an IP address is on the public internet; if it contains an IPv4 address, that one must be public as well.
+
+    Args:
+        address: IPv4 or IPv6; a scope after "%" is ignored.
+    """
     ip: _Address = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if ip in _MAPPED or ip in _NAT64:
-            # The operating system, or the gateway of a network without IPv4, goes to the address inside.
+            # The operating system (mapped) or a gateway (NAT64) connects to the contained IPv4 address.
             return is_public(str(inner))
-        if ip not in _GIVEN_OUT:
+        if ip not in _PUBLIC_6:
             return False
         if int(ip) >> 32 & 0xFFFFFFFF in _ISATAP and not is_public(str(inner)):
             return False
@@ -48,10 +53,10 @@ def is_literal(host: str) -> bool:
 
 
 def host_names(allowed_hosts: Iterable[str] | str | None) -> set[str]:
-    """The hosts that a user allowed, each as `ascii_host` writes it. A string is one host.
+    """The set of hosts that a user allowed, each normalised by `ascii_host`. A string counts as one host.
 
     Raises:
-        UnsafeURL: these are no names, or an entry is no name of a host.
+        UnsafeURL: `allowed_hosts` is not a list of strings, or an entry is not the name of a host.
     """
     if allowed_hosts is not None and not isinstance(allowed_hosts, Iterable):
         raise UnsafeURL(f"allowed_hosts={allowed_hosts!r}: give names of hosts, as ['example.org'].")
@@ -66,7 +71,7 @@ def host_names(allowed_hosts: Iterable[str] | str | None) -> set[str]:
 
 
 def ascii_host(host: str) -> str | None:
-    """A host in lower case and ASCII, an IP address in its short form; None for what is no host."""
+    """A host in lower-case ASCII, and an IP address in its short form; None if the text is not a host."""
     host = host.rstrip(".")
     if (address := _as_address(host)) is not None:
         return str(address)

@@ -1,4 +1,4 @@
-"""The sound of a video or audio file as a mono waveform."""
+"""Reads the audio of a video or audio file as a mono waveform."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from .media_pyav import best_stream, import_pyav, open_container
 from .media_source import is_cut_short, is_frames, open_media
 from .video_llm_option_names import names_options
 
-_TAGS = (b"ID3", b"TAG", b"APETAGEX")
-_LEAD = 0.25  # seconds decoded before `start`: lossy codecs need a run-up to settle
-_MAX_CHANNELS = 64  # FFmpeg's resampler takes no more
-_FAR = 2**62  # samples or ticks; numbers of FFmpeg end at 2**63
+_TAGS = (b"ID3", b"TAG", b"APETAGEX")  # first bytes of the metadata blocks of MP3 files
+_LEAD = 0.25  # seconds that are decoded before `start`: the first output of a lossy codec after a seek is inaccurate
+_MAX_CHANNELS = 64  # FFmpeg's resampler accepts no more
+_FAR = 2**62  # upper bound for a count of samples or ticks; FFmpeg's integers end at 2**63
 
 
 @names_options
@@ -45,26 +45,26 @@ def load_audio(
     on_decode_error: Literal["raise", "truncate"] = "raise",
     channel: Literal["mean", "first"] = "mean",
 ) -> np.ndarray:
-    """Decodes the sound of a file.
+    """Decodes the audio of a file.
 
     Args:
         source: a path, `file://` or allowed http(s) address, data URL, bytes or binary file object.
         sampling_rate: of the result, in Hz.
-        start: first second that is heard, counted from the start of the file as in `load_video`.
-        end: second before which the sound ends, on the same clock.
+        start: time at which the result starts, in seconds from the start of the file as in `load_video`.
+        end: time at which the result ends, in seconds from the start of the file.
         limits: `max_bytes`, `max_audio_seconds`, `max_decoded_bytes` and `timeout` apply.
         allowed_hosts: see `load_video`.
-        on_decode_error: "raise", or "truncate": warn and return the sound that comes before the damage.
-        channel: "mean" of all channels, or the "first" alone (the left one). There may be 1 to 64.
+        on_decode_error: "raise", or "truncate": warn and return the audio that comes before the damage.
+        channel: "mean" averages all channels, "first" takes only the first (left) one. Files may have 1 to 64 channels.
 
     Returns:
-        float32 (samples,), in [-1, 1]. Sample i is heard i / sampling_rate seconds after
-        `start`, to half a sample; where the sound begins later than the file, the gap is silence.
+        float32 (samples,), in [-1, 1]. Sample i is the sound at i / sampling_rate seconds after `start`, exact to half
+        a sample. If the audio track begins later than the file, zeros fill the gap.
 
     Raises:
         NoAudioStream: the file has no sound.
-        UnsupportedMedia: the source is no sound that can be decoded.
-        CorruptMedia: the file is damaged, or holds samples of NaN or infinity.
+        UnsupportedMedia: the source is not audio that can be decoded.
+        CorruptMedia: the file is damaged, or has samples that are NaN or infinite.
         MediaTooLarge: a limit is exceeded.
         UnsafeURL: the address is not allowed.
         MediaNotFound: there is no such file.
@@ -94,12 +94,12 @@ def load_audio(
                 container = reopened.enter_context(open_container(handle))
                 stream = best_stream(container, "audio")
             chunks = _resampled(container, stream, name, sampling_rate, zero - _LEAD, limits, deadline, channel)
-            # Of the shortest interval, one sample.
+            # Even the shortest interval returns one sample.
             length = None if end is None else max(1, round(min((end - (start or 0.0)) * sampling_rate, _FAR)))
             wave, complete = _collect(chunks, name, sampling_rate, zero, length, limits)
             if len(wave) == 0 and not start and best_stream(container, "video") is None:
-                # FFmpeg passes over bytes that are no packets. The duration tells that there should be some; beside
-                # pictures it is theirs.
+                # FFmpeg silently skips bytes that are not packets. If the stream has a duration but gave no samples,
+                # the file is damaged. (In a video file the duration may be that of the pictures, so it proves nothing.)
                 complete = complete and not stream.duration
     if not complete and on_decode_error == "raise":
         raise _damaged(name)
@@ -129,14 +129,14 @@ def _collect(
     length: int | None,
     limits: MediaLimits,
 ) -> tuple[np.ndarray, bool]:
-    """Puts timed chunks on the clock that starts at `begin` (seconds of the file).
+    """Joins timed chunks into one waveform that starts at `begin` (seconds of the file), with zeros in the gaps.
 
-    Returns float32 (samples,), at most `length` of them, and whether the sound was read without damage.
+    Returns float32 (samples,), at most `length` of them, and whether the audio was read without damage.
     """
     parts: list[np.ndarray] = []
     collected = 0
-    begun: float | None = None  # when the piece of sound begins that the chunks belong to
-    position = 0  # sample number, from `begin`, of the next chunk
+    begun: float | None = None  # start time of the current piece, a run of chunks without a gap
+    position = 0  # index of the next chunk's first sample, counted from `begin`
     for item in chunks:
         if item is None:
             return np.concatenate([np.zeros(0, np.float32), *parts]), False
@@ -148,9 +148,9 @@ def _collect(
             limits.check_samples(name, collected + silence)
             parts.append(np.zeros(silence, dtype=np.float32))
             collected += silence
-        before = max(0, collected - position)  # samples that are heard before `begin`, or are there already
+        skip = max(0, collected - position)  # samples that lie before `begin`, or that were collected already
         position += len(chunk)
-        chunk = chunk[before:]
+        chunk = chunk[skip:]
         if length is not None:
             chunk = chunk[: length - collected]
         if not np.isfinite(chunk).all():
@@ -175,18 +175,19 @@ def _resampled(
     deadline: Deadline,
     channel: str,
 ) -> Iterator[tuple[float, np.ndarray] | None]:
-    """Yields (second at which this piece of sound begins, float32 mono samples), and None at damage.
+    """Yields (start time in seconds, float32 mono samples), and None when it meets damage.
 
-    The chunks of a piece follow each other without a gap. Frames that end before the time `earliest` are decoded and
-    left out.
+    A piece is a run of chunks without a gap; each chunk comes with the start time of its piece. Frames that end before
+    the time `earliest` are decoded and dropped.
     """
     av = import_pyav()
     resampler: Any = None
     form: tuple[str, int, str] | None = None
-    origin: float | None = None  # the resampler holds samples back, so a later frame may bring the first chunk
+    # Start time of the current piece. The resampler delays samples: the first chunk may come out after a later frame.
+    origin: float | None = None
     clock = SoundClock(may_reset(container))
-    first: list[Any] = []  # frames at the beginning, as long as they are too few for the resampler
-    is_heard = False
+    first: list[Any] = []  # the first frames, kept until the resampler returns samples
+    has_output = False
     try:
         for frame in _frames(container, stream):
             deadline.check(name)
@@ -199,32 +200,32 @@ def _resampled(
                 if resampler is not None and origin is not None:
                     yield from _mono(origin, resampler.resample(None), channel)
                 form = frame_form
-                # Channels are kept apart: FFmpeg's own downmix of floats can exceed 1. They are interleaved ("flt"),
-                # because PyAV reads past the end of its list of planes where there are 8 or more.
+                # The resampler keeps all channels, since FFmpeg's own downmix of floats can exceed 1. The format is
+                # interleaved ("flt"): with planar audio of 8 or more channels, PyAV reads past the end of its planes.
                 resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=sampling_rate)
             origin = time if origin is None or is_gap else origin
-            frame.pts = None  # the resampler shall not fill gaps of the timestamps
-            first = [*first, frame] if not is_heard else []
+            frame.pts = None  # without timestamps the resampler does not fill gaps; `_collect` does
+            first = [*first, frame] if not has_output else []
             for chunk in _mono(origin, resampler.resample(frame), channel):
-                is_heard = True
+                has_output = True
                 yield chunk
         if resampler is not None and origin is not None:
             last = list(_mono(origin, resampler.resample(None), channel))
-            yield from last if is_heard or last else [(origin, _short_sound(first, sampling_rate, channel))]
+            yield from last if has_output or last else [(origin, _short_sound(first, sampling_rate, channel))]
     except (av.FFmpegError, OSError):
         yield None
 
 
 def _short_sound(frames: list[Any], sampling_rate: int, channel: str) -> np.ndarray:
-    """A sound shorter than the resampler's filter, which gives nothing of it: resampled with silence behind it.
+    """Resamples audio that is shorter than the resampler's filter, by appending zeros.
 
-    Returns float32 (samples,).
+    The resampler returns no samples for such short audio. Returns float32 (samples,).
     """
     av = import_pyav()
     rate = frames[-1].sample_rate
     frames = [frame for frame in frames if frame.sample_rate == rate]
-    as_it_is = av.AudioResampler(format="flt", layout=frames[-1].layout, rate=rate)
-    chunks = [chunk for frame in [*frames, None] for _, chunk in _mono(0.0, as_it_is.resample(frame), channel)]
+    same_rate = av.AudioResampler(format="flt", layout=frames[-1].layout, rate=rate)  # converts the format only
+    chunks = [chunk for frame in [*frames, None] for _, chunk in _mono(0.0, same_rate.resample(frame), channel)]
     sound = np.concatenate(chunks)
     padded = np.pad(sound, (0, 64 * (1 + -(-rate // sampling_rate))))
     frame = av.AudioFrame.from_ndarray(padded[None], format="flt", layout="mono")
@@ -235,10 +236,10 @@ def _short_sound(frames: list[Any], sampling_rate: int, channel: str) -> np.ndar
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Decoded frames.
+    """Yields decoded audio frames; ignores packets that cannot be decoded if they are harmless.
 
-    A file that was cut may begin within a frame, which no decoder understands and nobody misses; where two were joined,
-    tags lie between the frames.
+    Harmless are packets before the first good frame (a file that was cut may begin in the middle of a frame) and
+    metadata tags between frames (of files that were joined). Other decoding errors are raised.
     """
     av = import_pyav()
     begun, failed = False, None
@@ -254,15 +255,16 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
         begun = begun or bool(frames)
         yield from frames
     if failed is not None and not begun:
-        # There are packets, and none is understood: not an empty track.
+        # The track has packets but none could be decoded, so the file is damaged. (An empty track has no packets.)
         raise failed
 
 
 def _check_frame(frame: Any, name: str, sampling_rate: int, limits: MediaLimits) -> None:
-    """Refuses what the resampler cannot do, and what it would need too much memory for.
+    """Refuses a frame that the resampler cannot convert, or could convert only with too much memory.
 
     Raises:
-        UnsupportedMedia, MediaTooLarge.
+        UnsupportedMedia: too many channels, or an impossible sampling rate.
+        MediaTooLarge: the resampled frame would be over the limit.
     """
     channels, rate = frame.layout.nb_channels, frame.sample_rate
     if channels > _MAX_CHANNELS:
@@ -277,5 +279,5 @@ def _check_frame(frame: Any, name: str, sampling_rate: int, limits: MediaLimits)
 def _mono(time: float, frames: list[Any], channel: str) -> Iterator[tuple[float, np.ndarray]]:
     for frame in frames:
         channels = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
-        with np.errstate(all="ignore"):  # infinities of two channels; the caller looks for what is left of them
+        with np.errstate(all="ignore"):  # infinities may meet in the mean; `_collect` checks the result
             yield time, channels[:, 0].copy() if channel == "first" else channels.mean(axis=1, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Sound on the clock of its file, the same as that of the pictures (`media_clock`)."""
+"""Times of audio frames, in seconds of the file: the same clock as that of the video frames (`media_clock`)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .media_clock import LONGEST_PAUSE, container_start, early_start
 from .media_pyav import best_stream, import_pyav, open_container
 from .media_source import MediaHandle
 
-_ROUNDING = 0.1  # seconds by which timestamps may differ from what the number of samples says
-_FAR = 2**62  # ticks; numbers of FFmpeg end at 2**63
+_ROUNDING = 0.1  # seconds by which a timestamp may differ from the time that follows from the number of samples
+_FAR = 2**62  # upper bound for a number of ticks; FFmpeg's integers end at 2**63
 
 
 def file_start(handle: MediaHandle, container: Any) -> float:
-    """Second 0 of a file by its container's clock, the same for its pictures."""
-    start = container_start(container) or 0.0  # bare sound begins at 0
+    """The container's timestamp, in seconds, at which the file begins (second 0 for audio and for video)."""
+    start = container_start(container) or 0.0  # a file without a container (raw audio) begins at 0
     if not container.format.name.startswith("matroska") or best_stream(container, "video") is None:
         return start
     with open_container(handle) as second:
@@ -23,9 +23,11 @@ def file_start(handle: MediaHandle, container: Any) -> float:
 
 
 def seek_before(container: Any, stream: Any, seconds: float) -> bool:
-    """Moves to before a time, where the container knows its times; elsewhere (MP3) seeking is guesswork.
+    """Seeks to a position before `seconds`, if the format stores the times of its packets.
 
-    Returns False where that failed, or led behind the time: then the container has to be opened again.
+    For other formats (MP3) seeking is inexact; nothing is done, and the file is decoded from its beginning.
+
+    Returns False if the seek failed or went past `seconds`. The caller must then open the container again.
     """
     if not container.format.name.startswith(("mov", "matroska", "wav", "flac")):
         return True
@@ -43,10 +45,11 @@ def seek_before(container: Any, stream: Any, seconds: float) -> bool:
 
 
 class SoundClock:
-    """When each frame of sound is heard.
+    """Computes the start time of each audio frame.
 
-    Samples follow each other; small differences of the timestamps are rounding. Where the time steps forward there is a
-    pause, where it steps back sound is there twice, unless the clock may be set anew.
+    A frame normally starts where the last one ended; a small difference in its timestamp counts as rounding. A larger
+    step forward is a pause. A larger step back means that two frames overlap. If `resets` is true, a step back or a
+    very long step forward is a reset of the file's clock instead, and the frames follow each other without a gap.
 
     Args:
         resets: see `media_clock.may_reset`.
@@ -54,11 +57,11 @@ class SoundClock:
 
     def __init__(self, resets: bool) -> None:
         self._resets = resets
-        self._shift = 0.0
-        self._next: float | None = None  # when the frame after the last one should begin
+        self._shift = 0.0  # seconds added to timestamps, to undo the resets so far
+        self._next: float | None = None  # the end of the last frame, where the next one should begin
 
     def time_of(self, frame: Any) -> tuple[float, bool]:
-        """Seconds by the container's clock, and whether the frame does not follow the one before it."""
+        """The start of a frame in seconds of the container, and whether there is a gap or overlap before it."""
         expected = self._next
         time = (expected or 0.0) if frame.time is None else frame.time + self._shift
         step = 0.0 if expected is None else time - expected

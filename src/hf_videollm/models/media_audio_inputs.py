@@ -1,4 +1,4 @@
-"""What a user may pass as sounds, and the sound of a video, as waveforms."""
+"""Turns every form of audio that a user may pass, and the audio track of a video, into a waveform."""
 
 import os
 from collections.abc import Sequence
@@ -23,17 +23,21 @@ from .media_source import is_frames, is_seekable, is_web_address, open_media, so
 from .media_video import probe_video
 from .video_llm_option_names import refuse_unknown
 
-# Keys of what a column of `datasets` holds.
+# Keys of the dicts that an `Audio` column of `datasets` holds.
 SOUND_KEYS = ("array", "sampling_rate", "bytes", "path")
-# How long a video of frames alone lasts is unknown.
+# Length of the silence for a video whose duration is not known (a list of frames).
 UNKNOWN_SECONDS = 1.0
 
 
 def flatten_sounds(sounds: Any) -> list[Any]:
-    """A flat list of sounds from one sound or from lists of them, nested to any depth; `None` stands for no sound.
+    """A flat list of audios from one audio, or from lists of audios nested to any depth; `None` means no audio.
 
-    A sound is a path, URL of an allowed host, bytes, file object, waveform `(samples,)` or `(channels, samples)`, or
-    what a column of HF datasets holds: a decoder, or a dict with `array` and `sampling_rate` or with `bytes` or `path`.
+    An audio is a path, URL of an allowed host, bytes, file object, waveform `(samples,)` or `(channels, samples)`, or
+    an entry of an `Audio` column of `datasets`: a decoder, or a dict with `array` and `sampling_rate`, `bytes` or
+    `path`.
+
+    Raises:
+        UnsupportedMedia: a pair of a sampling rate and samples, which must be passed as a dict.
     """
     if is_column(sounds):
         sounds = list(without_decoding(sounds))
@@ -58,26 +62,27 @@ def as_waveform(
     end: float | None = None,
     **reading: Any,
 ) -> np.ndarray:
-    """One sound as floats `(samples,)` at the extractor's rate.
+    """One audio as floats `(samples,)` at the extractor's rate.
 
     Args:
-        sound: see `flatten_sounds`.
-        sampling_rate: rate of a bare array, in Hz.
-        extractor: feature extractor, which knows how several channels become one.
-        start, end: seconds since the beginning of the sound.
+        sound: one audio in any form of `flatten_sounds`.
+        sampling_rate: sampling rate of `sound` in Hz, if `sound` is an array without a rate.
+        extractor: the feature extractor; its `channel` says how several channels become one.
+        start, end: seconds since the beginning of the audio.
         reading: further arguments of `load_audio`.
 
     Raises:
-        TypeError: a dict has other keys than those of `datasets`; `start` and `end` are arguments.
-        UnsupportedMedia: this is no sound, or an array of a type that holds no samples (`BeatsFeatureExtractor`).
-        ValueError: the array is empty or holds NaN or infinity, or `sampling_rate` is absurd, or a file's.
-        MediaError: the file cannot be read, or a limit is passed.
+        TypeError: a dict has keys that `datasets` does not use. (`start` and `end` are arguments, not keys.)
+        UnsupportedMedia: `sound` is not audio, or an array of a type that `BeatsFeatureExtractor` refuses.
+        ValueError: the array is empty or has NaN or infinity, or `sampling_rate` is out of range or was passed for a
+            file, which has its own.
+        MediaError: the file cannot be read, or is over a limit.
     """
     if isinstance(sound, dict):
-        given = {name: value for name, value in sound.items() if value is not None}
-        refuse_unknown(given, SOUND_KEYS, "A dict of one sound", elsewhere=("audio_options",))
+        keys = {name: value for name, value in sound.items() if value is not None}
+        refuse_unknown(keys, SOUND_KEYS, "A dict of one sound", elsewhere=("audio_options",))
     sound = stored_media(sound)
-    if hasattr(sound, "get_all_samples"):  # a torchcodec decoder that carries no file
+    if hasattr(sound, "get_all_samples"):  # a torchcodec decoder that does not know its file
         try:
             samples = sound.get_all_samples()
         except RuntimeError:
@@ -110,7 +115,7 @@ def as_waveform(
     check_interval(start, end, of="sound")
     wave = extractor.to_mono(sound)
     first, last = (None if time is None else round(min(time * given_rate, len(wave))) for time in (start, end))
-    # Of the shortest interval, one sample.
+    # Even the shortest interval returns one sample.
     wave = wave[first : None if last is None else max(last, (first or 0) + 1)]
     if not len(wave):
         raise NoAudioStream(f"<samples>: there is no sound after start={start} s; choose an earlier start.")
@@ -122,9 +127,9 @@ def as_waveform(
 
 
 def refuse_rate_of_file(sound: Any) -> None:
-    """Raises `ValueError`: somebody says the rate of a sound that tells it itself."""
+    """Always raises `ValueError`: `sampling_rate` was passed with a file, which stores its own rate."""
     raise ValueError(
-        f"{source_name(sound)}: sampling_rate is that of bare samples, and this sound tells its own: leave it out."
+        f"{source_name(sound)}: sampling_rate is that of bare samples, and a file stores its own rate: leave it out."
     )
 
 
@@ -135,18 +140,18 @@ def sound_of_video(
     channel: Literal["mean", "first"] = "mean",
     **reading: Any,
 ) -> np.ndarray | None:
-    """Sound track of a video, or what the policy puts in its place.
+    """The audio track of a video as a waveform `(samples,)`; `missing_audio` decides about a video without audio.
 
     Args:
-        video: see `load_video`; frames have no sound.
+        video: see `load_video`; a list of frames has no audio.
         sampling_rate: of the result, in Hz.
-        missing_audio: `"silence"` as long as the clip (a second where frames do not tell), `"skip"` (`None` is
-            returned) or `"error"`.
+        missing_audio: for a video without audio: `"silence"` returns zeros for the length of the clip (one second if
+            that is not known), `"skip"` returns `None`, `"error"` raises.
         channel: how several channels become one.
         reading: further arguments of `load_audio`, such as `start` and `end`.
 
     Raises:
-        NoAudioStream: there is no sound, and `missing_audio="error"`.
+        NoAudioStream: the video has no audio, and `missing_audio="error"`.
         MediaError: the file cannot be read.
     """
     try:
@@ -165,7 +170,7 @@ def sound_of_video(
 
 
 def _clip_seconds(video: Any, start: float | None = None, end: float | None = None, **reading: Any) -> float:
-    """Length of the clip from `start` to `end`, in seconds of the file."""
+    """Length in seconds of the part of the video between `start` and `end`."""
     metadata = probe_video(video, **reading)
     times = getattr(metadata, "frame_times", None)
     ends = (metadata.duration or UNKNOWN_SECONDS) + (0.0 if times is None else float(times[0]))
@@ -173,15 +178,16 @@ def _clip_seconds(video: Any, start: float | None = None, end: float | None = No
 
 
 def in_16_bits(wave: np.ndarray) -> np.ndarray:
-    """A waveform rounded to the steps of 16-bit sound, in which the original gets the sound of videos from FFmpeg.
+    """A waveform rounded to 16-bit steps, because the original VideoLLaMA2 reads the audio of videos in 16 bits.
 
-    It cannot be heard, but where a mel bin is empty the logarithm makes much of it.
+    Nobody can hear the difference, but it changes the features: where a mel bin is nearly empty, the logarithm of its
+    energy depends strongly on the rounding.
     """
     return (np.round(wave * 2**15) / 2**15).astype(np.float32)
 
 
 def read_once(source: Any, limits: MediaLimits, allowed_hosts: Sequence[str]) -> Any:
-    """The source in a form that can be read twice, for its pictures and for its sound, without a second download."""
+    """The source in a form that can be read twice (frames, then audio): downloads and pipes are read into bytes."""
     is_one_way = hasattr(source, "read") and not is_seekable(source)
     if not (is_web_address(source) or is_one_way):
         return source

@@ -1,4 +1,4 @@
-"""Which part of a long sound is heard: a window, or the evenly spaced clips of VideoLLaMA2."""
+"""Chooses the part of a long audio that the model receives: one window, or VideoLLaMA2's evenly spaced clips."""
 
 from fractions import Fraction
 from typing import Literal
@@ -12,20 +12,21 @@ WINDOW_POSITIONS = ("start", "center", "random")
 def clip_windows(
     num_samples: int, sampling_rate: int = 16000, *, clips: int = 8, clip_seconds: float = 2.0, divisor: int = 8
 ) -> list[tuple[int, int]]:
-    """Places of the clips, by the arithmetic of pytorchvideo's constant-clips sampler, which the original uses.
+    """Start and end of each clip, computed as pytorchvideo's constant-clips sampler does, which the original uses.
 
-    Clip i begins at i / divisor of what the sound is longer than a clip. Times are kept exact once the float duration
-    is known, then cut down to whole samples.
+    Let the spare time be the duration of the audio minus that of one clip. Clip i begins at spare time * i / divisor.
+    The spare time is a float; all later steps are exact fractions, which are rounded down to whole samples.
 
     Args:
-        num_samples: length of the sound.
-        clips: how many there are.
-        clip_seconds: length of one.
-        divisor: 8 as in pytorchvideo 0.1.5, where the last clip ends before the sound does; 7 (one less than the
-            clips) as in its unreleased main branch, where it ends with the sound.
+        num_samples: length of the audio.
+        clips: number of clips.
+        clip_seconds: length of one clip.
+        divisor: 8 as in pytorchvideo 0.1.5, where the last clip ends before the audio does; 7 (one less than the
+            number of clips) as in its unreleased main branch, where the last clip ends with the audio.
 
     Returns:
-        (first sample, end) of each clip. In a sound shorter than a clip, all begin at 0 and end behind it.
+        (first sample, one past the last sample) of each clip. If the audio is shorter than a clip, all clips begin at 0
+        and end after the audio does.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -35,7 +36,7 @@ def clip_windows(
             f"No clips of {clip_seconds} s can be cut with num_samples={num_samples}, sampling_rate={sampling_rate}, "
             f"clips={clips}, divisor={divisor}: all must be positive."
         )
-    # The subtraction is one of floats on purpose: with 6.1 s it decides whether clip 1 begins at 8199 or 8200.
+    # pytorchvideo subtracts floats, so this does too: for 6.1 s, exact numbers would move clip 1 from 8199 to 8200.
     spare = Fraction(max(num_samples / sampling_rate - clip_seconds, 0.0))
     starts = [Fraction(spare, divisor) * index for index in range(clips)]
     length = Fraction(clip_seconds)
@@ -50,7 +51,7 @@ def take_clips(
     clip_seconds: float = 2.0,
     divisor: int = 8,
 ) -> np.ndarray:
-    """The clips of a sound, joined; a sound of at most `clip_seconds` is repeated as a whole.
+    """Cuts the clips out of an audio and joins them. Audio of at most `clip_seconds` is repeated, once for each clip.
 
     Args:
         waveform: (..., samples).
@@ -70,15 +71,20 @@ def window(
     where: WindowPosition = "start",
     generator: np.random.Generator | int | None = None,
 ) -> np.ndarray:
-    """At most `seconds` of a sound; a shorter one comes back as it is.
+    """At most `seconds` of an audio; shorter audio is returned unchanged.
 
     Args:
         waveform: (..., samples).
-        where: "start", "center", or "random" (the original; every place is as likely).
-        generator: for "random": a generator or a seed; `None` draws anew at each call.
+        seconds: length of the window.
+        where: position of the window: "start", "center", or "random" (as in the original; all positions are equally
+            likely).
+        generator: for "random": a generator or a seed; with `None` each call draws another position.
 
     Returns:
         A view, (..., samples).
+
+    Raises:
+        ValueError: `where` is none of the three.
     """
     if where not in WINDOW_POSITIONS:
         raise ValueError(f"audio_window={where!r}: choose one of {', '.join(WINDOW_POSITIONS)}.")

@@ -1,12 +1,12 @@
-"""Three decoders behind one small interface: which frames a file has, and frames by number.
+"""Three decoders (PyAV, torchcodec, decord) with one interface: list the frames of a file, and read frames by number.
 
-PyAV reads the packets of a file once, without decoding, and so knows the time of every frame in the order of
-presentation, whatever the header claims. The other decoders take their frame numbers from the same list;
-where one of them disagrees, or stumbles, PyAV does the work.
+PyAV reads the packets of a file once, without decoding them, and so knows the time of every frame in the order in which
+they are shown; it does not rely on the file's header. The other decoders must agree with this list. If one of them
+counts other frames, or fails, PyAV decodes the file instead.
 
-decord 0.6 has been seen to wait forever inside of its own `get_batch` on an intact file; others report it too
-(dmlc/decord, issues 269 and 375). It is native code, so no limit of time reaches it. Nothing here chooses decord but
-`backend="decord"`, or "auto" where neither PyAV nor torchcodec works.
+decord 0.6 was observed to wait forever in its `get_batch` on an intact file; its users report the same (dmlc/decord,
+issues 269 and 375). It is native code, so `MediaLimits(timeout=...)` cannot interrupt it. decord is therefore used only
+for `backend="decord"`, or for "auto" if neither PyAV nor torchcodec works.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def check_backend(backend: str) -> None:
 def _import_decord() -> Any:
     if not _is_of_package("decord"):
         raise MissingBackend(
-            "The module decord here is not that of the package decord (decord2, for one, installs one of that name, "
-            "which returns wrong frames); uninstall what brought it, then run: pip install --force-reinstall "
+            "The installed module decord is not that of the package decord (decord2, for example, installs a module of "
+            "that name, which returns wrong frames); uninstall that package, then run: pip install --force-reinstall "
             '"hf-videollm[decord]", or use backend="auto".'
         )
     try:
@@ -68,21 +68,24 @@ def _import_decord() -> Any:
 
 
 def _is_of_package(module: str) -> bool:
-    """Whether a module, if there is one, is what the package of the same name installed: its place and its sizes."""
+    """Whether a module comes from the package of the same name: its files must have that package's paths and sizes.
+
+    True if there is no such module, because its import then reports that.
+    """
     try:
         spec = importlib.util.find_spec(module)
     except ValueError:
-        return False  # made by hand
+        return False  # the module was created in memory, without a file
     if spec is None:
-        return True  # the import says that it is missing
+        return True
     try:
         package = importlib.metadata.distribution(module)
     except importlib.metadata.PackageNotFoundError:
         return False
     files = [file for file in package.files or () if file.parts[0] == module and file.size is not None]
-    places = [os.path.realpath(str(package.locate_file(file))) for file in files]
-    return os.path.realpath(spec.origin or "") in places and all(
-        os.path.isfile(place) and os.path.getsize(place) == file.size for place, file in zip(places, files, strict=True)
+    paths = [os.path.realpath(str(package.locate_file(file))) for file in files]
+    return os.path.realpath(spec.origin or "") in paths and all(
+        os.path.isfile(path) and os.path.getsize(path) == file.size for path, file in zip(paths, files, strict=True)
     )
 
 
@@ -92,10 +95,10 @@ def _import_torchcodec() -> Any:
         import torchcodec.decoders
     except (ImportError, OSError, RuntimeError):
         raise MissingBackend(
-            "The torchcodec backend is not installed or finds no FFmpeg; run: "
+            "The torchcodec backend is not installed or does not find FFmpeg; run: "
             'pip install "hf-videollm[torchcodec]" and install FFmpeg, or use backend="auto".'
         ) from None
-    # Newer releases import without FFmpeg and fail at the first file.
+    # Newer releases of torchcodec can be imported without FFmpeg; then they fail when a file is opened.
     if getattr(torchcodec, "ffmpeg_major_version", 0) is None:
         raise MissingBackend(
             "torchcodec is installed but finds no FFmpeg libraries; install FFmpeg (apt install ffmpeg), "
@@ -116,9 +119,13 @@ def open_reader(
 ) -> FrameReader:
     """Opens a video with the wanted backend ("auto": the first that works).
 
+    If PyAV is installed, it reads a file for another backend too, and keeps the file if that backend may return other
+    frames.
+
     Raises:
-        MissingBackend: the backend named is not usable here; ValueError: there is no such backend.
-        UnsupportedMedia, NoVideoStream, CorruptMedia, MediaTooLarge: see the names.
+        MissingBackend: the named backend is not installed or does not work.
+        ValueError: there is no backend of this name.
+        UnsupportedMedia, NoVideoStream, CorruptMedia, MediaTooLarge: see the docstrings of these classes.
     """
     check_backend(backend)
     if backend == "auto":
@@ -130,16 +137,16 @@ def open_reader(
     if backend == "pyav":
         return reader
     try:
-        return _hand_over(reader, backend, handle, limits, deadline)
+        return _other_or_pyav(reader, backend, handle, limits, deadline)
     except BaseException:
         reader.close()
         raise
 
 
-def _hand_over(
+def _other_or_pyav(
     reader: PyAVReader, backend: str, handle: MediaHandle, limits: MediaLimits, deadline: Deadline
 ) -> FrameReader:
-    """The other backend's reader when it agrees with PyAV about the file, else PyAV's."""
+    """A reader of the other backend if it can decode this file and counts the same frames as PyAV; else PyAV's."""
     reason = reader.unsuited_for(backend)
     if reason is None:
         try:
@@ -158,11 +165,11 @@ def _hand_over(
 
 # --- decord and torchcodec -----------------------------------------------------------------------------------------
 
-_BATCH = 8  # frames asked for at once: bounds the memory, and the time between two looks at the clock
+_BATCH = 8  # frames that are decoded in one call: limits the memory, and the time between two checks of the deadline
 
 
 class DecordReader:
-    """Decodes with decord. Without PyAV its own frame count and timestamps describe the clip."""
+    """Decodes with decord. If PyAV is not installed, the frame count and timestamps come from decord."""
 
     backend = "decord"
 
@@ -187,7 +194,7 @@ class DecordReader:
 
     @staticmethod
     def _array(frames: Any) -> np.ndarray:
-        # decord has a global switch for its output type, and the user may have set it.
+        # decord has a global setting for its output type (`decord.bridge`), which the user may have changed.
         return frames.asnumpy() if hasattr(frames, "asnumpy") else np.asarray(frames)
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -202,12 +209,12 @@ class DecordReader:
             yield from zip(part, pictures, strict=True)
 
     def close(self) -> None:
-        # decord has no close; dropping the reader closes the file.
+        # decord has no method to close a file; it closes the file when the reader is deleted.
         self._video = None
 
 
 class TorchcodecReader:
-    """Decodes with torchcodec in its exact mode. Without PyAV its own scan of the file describes the clip."""
+    """Decodes with torchcodec in its exact mode. If PyAV is not installed, the metadata come from torchcodec."""
 
     backend = "torchcodec"
 
@@ -229,7 +236,8 @@ class TorchcodecReader:
         begin, end = float(about.begin_stream_seconds), float(about.end_stream_seconds)
         fps = float(about.average_fps) if about.average_fps else None
         height, width = self._video[0].shape[:2]
-        # The times of single frames are not exposed without decoding; they are evenly spaced but for variable rates.
+        # torchcodec does not tell the times of single frames without decoding them. Even spacing is assumed, which is
+        # wrong for videos with a variable frame rate.
         times = np.arange(self.count) * ((end - begin) / self.count)
         return Clip(times, end - begin, fps, width, height)
 

@@ -1,4 +1,4 @@
-"""What the decoders share: the description of a clip, and the interface they implement."""
+"""What all decoders share: the description of a video stream, and the interface of a reader."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TIME_SLACK = 0.0006
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of a video stream.
+    """Description of a video stream.
 
     Args:
-        timestamps: float64 (T,), seconds of the file (`media_clock`), ascending; entry i is when frame i is shown.
-        duration: seconds from the first frame to the end of the last one.
-        fps: frames per second; the mean where the rate varies; None where one frame tells nothing.
-        width, height: of a frame as shown, after rotation.
+        timestamps: float64 (T,), seconds of the file (`media_clock`), ascending; frame i is shown from `timestamps[i]`.
+        duration: seconds from the start of the first frame to the end of the last one.
+        fps: frames per second; the mean if the rate varies; None if it is not known (a single frame).
+        width, height: size in pixels of a frame as it is shown, after rotation.
     """
 
     timestamps: np.ndarray
@@ -34,7 +34,12 @@ class Clip:
 
 
 class FrameReader(Protocol):
-    """An opened video."""
+    """An opened video, from which frames are read by number.
+
+    Attributes:
+        backend: name of the decoder.
+        clip: description of the video.
+    """
 
     backend: str
     clip: Clip
@@ -46,8 +51,8 @@ class FrameReader(Protocol):
         """Closes the file; may be called twice."""
 
 
-class DecodingStopped(Exception):  # noqa: N818 (a signal between two of our files)
-    """Decoding met damage. `readable` frames from the beginning on are known to be good."""
+class DecodingStopped(Exception):  # noqa: N818 (caught inside the package; users never see it)
+    """Decoding stopped at damage. The first `readable` frames of the video can be decoded."""
 
     def __init__(self, readable: int) -> None:
         super().__init__(readable)
@@ -55,4 +60,4 @@ class DecodingStopped(Exception):  # noqa: N818 (a signal between two of our fil
 
 
 class FrameCountChanged(Exception):  # noqa: N818
-    """The stream holds another number of frames than packets; the reader has counted anew and must be asked again."""
+    """The reader found that its frame count was wrong, and corrected `clip`. The caller must read its frames again."""

@@ -1,8 +1,8 @@
-"""What second 0 of a file is, and the time of each of its frames.
+"""Defines second 0 of a file, and computes the time of each of its video frames.
 
-Second 0 is the moment at which the file begins: where the earliest of its tracks does, pictures or sound. Players show
-it as 0:00, and `ffmpeg -ss` counts from it. A camera's clock, a negative timestamp or the delay of an encoder moves all
-tracks alike, so it does not move them here; a track that begins later than another one does so here as well.
+Second 0 is the start of the earliest track, video or audio. Players show this moment as 0:00, and `ffmpeg -ss` counts
+from it. Containers may start at any timestamp (the time of day of a camera, a negative number, the delay of an
+encoder); subtracting the earliest start removes that. If one track starts later than another one, it still does.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ import numpy as np
 
 from .media_packets import NO_TIME
 
-# Formats whose clock may be set anew in the middle: recordings joined end to end, clocks that wrap.
+# Formats whose timestamps may restart in the middle: joined recordings, or counters that overflow.
 _RESETTABLE = ("mpegts", "mpeg")
-# A longer step of such a clock is no pause. FFmpeg draws the line there too.
+# In these formats, a step of more seconds than this is a restart of the timestamps, not a pause. FFmpeg uses the same
+# limit.
 LONGEST_PAUSE = 10.0
-_FEW_PACKETS = 64
+_FEW_PACKETS = 64  # how many packets `early_start` reads at most
 
 
 def may_reset(container: Any) -> bool:
-    """Whether the clock of this format may jump though nothing is missing."""
+    """Whether timestamps in a container of this format may jump although no frames are missing."""
     return container.format.name in _RESETTABLE
 
 
 def container_start(container: Any) -> float | None:
-    """The time in seconds, by its own clock, at which an opened `av` container begins; None for a bare stream."""
-    # FFmpeg counts it in microseconds.
+    """The first timestamp, in seconds, of an opened `av` container; None for a raw stream without a container."""
+    # FFmpeg gives it in microseconds.
     return None if container.start_time is None else container.start_time / 1_000_000
 
 
 def early_start(container: Any, stream: Any) -> float | None:
-    """When a video stream begins whose first frames have no times, as FFmpeg drops negative ones of Matroska.
+    """Estimates when a video stream begins if its first frames have no times.
 
-    Reads the first packets of the container. None where the first packet has a time.
+    FFmpeg drops negative timestamps of Matroska files, so such frames exist. This reads the first packets of the
+    container. Returns the start in seconds of the container, or None if the first packet has a time.
     """
     times: list[int] = []
     for packet in container.demux(stream):
@@ -54,20 +56,20 @@ def early_start(container: Any, stream: Any) -> float | None:
 
 
 def usual_step(times: np.ndarray) -> float | None:
-    """The median of the seconds between two frames; None where there are no two."""
+    """The median time in seconds between two successive frames; None if there are fewer than two."""
     steps = np.diff(times)
     steps = steps[steps > 0]
     return float(np.median(steps)) if len(steps) else None
 
 
 def frame_times(pts: Sequence[int], tick: float, step: float, resets: bool) -> np.ndarray:
-    """Seconds of the frames by the container's clock, ascending.
+    """The time of each frame in seconds of the container, ascending.
 
     Args:
-        pts: times in ticks, in the order of showing; `NO_TIME` where a frame has none.
-        tick: seconds of one.
-        step: seconds between two frames, for those without a time and where the clock was set anew.
-        resets: whether the clock may be set anew, see `may_reset`.
+        pts: timestamps in ticks, in the order in which the frames are shown; `NO_TIME` for a frame without one.
+        tick: length of a tick in seconds.
+        step: seconds between two frames; used for frames without a timestamp, and where the timestamps restart.
+        resets: whether the timestamps may restart, see `may_reset`.
     """
     ticks = np.asarray(pts, dtype=np.int64)
     known = ticks != NO_TIME
@@ -76,8 +78,8 @@ def frame_times(pts: Sequence[int], tick: float, step: float, resets: bool) -> n
     seconds = np.where(known, ticks, 0) * tick
     first = int(np.argmax(known))
     seconds[:first] = seconds[first] - step * np.arange(first, 0, -1)
-    for place in np.flatnonzero(~known[first:]) + first:
-        seconds[place] = seconds[place - 1] + step
+    for index in np.flatnonzero(~known[first:]) + first:
+        seconds[index] = seconds[index - 1] + step
     steps = np.diff(seconds)
     jumps = (steps <= 0) | (steps > LONGEST_PAUSE) if resets else steps < 0
     if not jumps.any():

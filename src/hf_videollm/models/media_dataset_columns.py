@@ -1,7 +1,7 @@
-"""Columns of `datasets` as the files behind them, so that they are read here.
+"""Makes `Video` and `Audio` columns of `datasets` return their files, so that this package decodes them.
 
-A `Video` or `Audio` column is decoded by torchcodec as soon as a row is asked for, which fails where torchcodec finds
-no FFmpeg. With `decode=False` a row holds a dict of bytes and path, which all our readers take.
+By default, `datasets` decodes such a column with torchcodec when a row is read, which fails if torchcodec does not find
+FFmpeg. With `decode=False` each entry is a dict with `bytes` and `path`, which all readers of this package accept.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from .media_backends import available_backends
 
 
 def without_decoding(dataset: Any) -> Any:
-    """The same dataset or column with dicts of bytes and path in place of decoders; anything else as it is.
+    """The same dataset or column, with dicts of `bytes` and `path` instead of decoders; other objects unchanged.
 
-    Pictures stay pictures. A dataset with a transform of the user's own is left alone, since that expects decoders.
-    Media that lie inside of lists or other columns (messages, say) are changed only where torchcodec cannot decode,
-    because `datasets` then writes the table anew.
+    `Image` columns are not changed. A dataset with a user-defined transform is not changed either, because that
+    transform expects decoders. `Video` and `Audio` features nested in other columns (such as messages) are changed only
+    if torchcodec does not work, because `datasets` must rewrite the whole table for it.
 
     Args:
         dataset: a `Dataset`, an `IterableDataset`, a column of one (`dataset["video"]`), or a dict of datasets.
@@ -37,7 +37,7 @@ def without_decoding(dataset: Any) -> Any:
 
 
 def is_column(media: Any) -> bool:
-    """Whether this is a column of a dataset, as `dataset["video"]`."""
+    """Whether this is a column of a dataset, such as `dataset["video"]`."""
     return hasattr(media, "column_name") and hasattr(media, "source") and not hasattr(media, "cast_column")
 
 
@@ -47,12 +47,12 @@ def _has_transform(dataset: Any) -> bool:
 
 
 def _is_decoded(feature: Any) -> bool:
-    """Whether this is the feature of a `Video` or `Audio` column that gives decoders."""
+    """Whether this is the feature of a `Video` or `Audio` column whose entries are decoders."""
     return type(feature).__name__ in ("Video", "Audio") and getattr(feature, "decode", False)
 
 
 def _undecoded(feature: Any) -> Any:
-    """The same feature with `decode=False` at all depths; the very object where nothing is to be changed."""
+    """The same feature with `decode=False` at every depth; the same object if it needs no change."""
     if _is_decoded(feature):
         return dataclasses.replace(feature, decode=False)
     if isinstance(feature, dict):
