@@ -1,42 +1,17 @@
-"""Supervised fine-tuning of any design of the package with TRL's `SFTTrainer`, described by a YAML recipe.
+"""Supervised fine-tuning of any design of the package with TRL's `SFTTrainer`, described by a recipe (`recipe.py`).
 
-    hf-videollm train recipe.yaml --model my-checkpoint --records clips/records.jsonl --dry-run
-    hf-videollm train recipe.yaml --model my-checkpoint --records clips/records.jsonl
-
-A recipe:
-
-    model: path or Hub id            # may also be given on the command line
-    model_options: {num_insertions: 8}        # optional: fields of its configuration; may add parts to the model
-    records: clips/records.jsonl     # canonical records; questions of one clip can be merged into one conversation
-    frame_cache: runs/frames         # optional: decode every clip once, its sound too if the design can hear
-    merge_turns: true                # optional: ask all questions about a clip in one conversation
-    split_rounds: true               # optional: every answer of a conversation in a sample that ends with it
-    kinds: [colour, shape]           # optional: only records whose metadata name one of these kinds
-    still_frames: true               # optional: show one random frame of each clip (image stage); needs frame_cache
-    sound_only: true                 # optional: let the model hear the clips without seeing them (audio stage)
-    vary: {missing_audio: [silence, skip]}   # optional: options of the processor, one value drawn for each batch
-    trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
-    lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig; names count
-                                     # inside the language model, and with `trainable` both are trained
-    learning_rates: {connector: 2.0e-5}       # optional: pattern of names -> its own rate instead of learning_rate
-    arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
+hf-videollm train recipe.yaml --model my-checkpoint --records clips/records.jsonl --dry-run
+hf-videollm train recipe.yaml --model my-checkpoint --records clips/records.jsonl
 """
 
 from __future__ import annotations
 
-import os
-import random
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from importlib import resources
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 
-from ..data.records import ContentBlock, Message, VideoQARecord, read_jsonl
 from ..disk_full import name_full_disk
 from ..models.transformers_compat import rename_checkpointing
 from ..models.video_llm_checkpoint import freeze_unused_parameters
@@ -47,9 +22,11 @@ from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
 from .loading import load_for_training, unmatched_modules
+from .recipe import Recipe, RecipeError, load_recipe
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
-from .trainable import RecipeError, freeze_all_but, whole_modules
+from .samples import _all_clips, _read_records, merge_turns, split_rounds, without_picture
+from .trainable import freeze_all_but, whole_modules
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -80,93 +57,6 @@ DEFAULT_ARGUMENTS: dict[str, Any] = {
     "gradient_checkpointing": False,
     "report_to": "none",
 }
-
-# Fields that are no strings or switches: a string in place of a list would be read letter by letter.
-FIELD_TYPES: dict[str, type] = {
-    "kinds": list,
-    "trainable": list,
-    **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments"), dict),
-    **dict.fromkeys(("merge_turns", "split_rounds", "still_frames", "sound_only"), bool),
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What to train, on what, and how; see the head of this file."""
-
-    model: str | None = None
-    model_options: dict[str, Any] | None = None
-    records: str | None = None
-    frame_cache: str | None = None
-    merge_turns: bool = False
-    split_rounds: bool = False
-    kinds: list[str] | None = None
-    still_frames: bool = False
-    sound_only: bool = False
-    vary: dict[str, list[Any]] | None = None
-    trainable: list[str] | None = None
-    lora: dict[str, Any] | None = None
-    learning_rates: dict[str, float] | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-def load_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe: a file, or the name of one that comes with the package (e.g. `pllava_synthetic`).
-
-    Raises:
-        RecipeError: no such file, no valid YAML, or an unknown field.
-    """
-    source = Path(path)
-    if not source.exists() and source.suffix == "" and source.parent == Path("."):
-        source = Path(str(resources.files("hf_videollm.training") / "recipes" / f"{source.name}.yaml"))
-    try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise RecipeError(f"Cannot read the recipe {source}: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{source}: a recipe is a mapping of fields, got {type(content).__name__}.")
-    known = [entry.name for entry in fields(Recipe)]
-    unknown = sorted(set(content) - set(known))
-    if unknown:
-        hint = did_you_mean(unknown[0], known)
-        raise RecipeError(f"{source}: unknown fields {unknown}; known are {known}; {hint}")
-    for name, value in content.items():
-        kind = FIELD_TYPES.get(name)
-        if value is not None and kind is not None and not isinstance(value, kind):
-            raise RecipeError(f"{source}: {name} must be a {kind.__name__}, not {value!r}.")
-    for name, values in (content.get("vary") or {}).items():
-        if not isinstance(values, list):
-            raise RecipeError(f"{source}: vary.{name} must be a list of values, not {values!r}.")
-    return Recipe(**content)
-
-
-def merge_turns(records: Iterable[VideoQARecord], seed: int = 0) -> list[VideoQARecord]:
-    """Join the questions about the same media into one conversation, in an order drawn with `seed`.
-
-    One pass through the vision tower then teaches several answers. Only records of one question and answer each can
-    be joined; a record with a longer conversation stays as it is.
-    """
-    groups: dict[tuple[Any, ...], list[VideoQARecord]] = defaultdict(list)
-    for record in records:
-        single = [message["role"] for message in record.messages] == ["user", "assistant"]
-        media = tuple((kind, path) for kind in ("video", "image", "audio") for path in record.media(kind))
-        groups[media if single and media else ("", record.id)].append(record)
-    rng = random.Random(seed)
-    return [_join(group, rng) for group in groups.values()]
-
-
-def split_rounds(records: Iterable[VideoQARecord]) -> list[VideoQARecord]:
-    """One record for every answer, with all rounds before it; the way of designs that learn the last answer only.
-
-    IVA's paper trains so (Eq. 5): its query tokens stand before one answer of a conversation.
-    """
-    return [
-        VideoQARecord(f"{record.id}#{number + 1}", record.messages[: end + 1], dict(record.metadata))
-        for record in records
-        for number, end in enumerate(
-            position for position, message in enumerate(record.messages) if message["role"] == "assistant"
-        )
-    ]
 
 
 def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SFTTrainer:
@@ -262,36 +152,6 @@ def run_sft(
     return trainer
 
 
-def _read_records(recipe: Recipe) -> list[VideoQARecord]:
-    if recipe.records is None:
-        raise RecipeError("The recipe names no records to train on.")
-    records = read_jsonl(recipe.records)
-    if recipe.kinds is not None:
-        records = [record for record in records if record.metadata.get("kind") in recipe.kinds]
-        if not records:
-            raise RecipeError(f"No record of {recipe.records} has metadata with a kind out of {recipe.kinds}.")
-    if recipe.sound_only:
-        records = [without_picture(record) for record in records]
-    records = merge_turns(records) if recipe.merge_turns else records
-    return split_rounds(records) if recipe.split_rounds else records
-
-
-def without_picture(record: VideoQARecord) -> VideoQARecord:
-    """The record with the sound of each video in place of the video."""
-    messages: list[Message] = [
-        {"role": message["role"], "content": [_as_sound(block) for block in message["content"]]}
-        for message in record.messages
-    ]
-    return replace(record, messages=messages)
-
-
-def _as_sound(block: ContentBlock) -> ContentBlock:
-    sound = block.copy()
-    if block["type"] == "video":
-        sound["type"] = "audio"
-    return sound
-
-
 def _open_frames(recipe: Recipe, processor: Any) -> Mapping[str, torch.Tensor] | None:
     if recipe.frame_cache is None or recipe.sound_only:
         if recipe.still_frames:
@@ -308,24 +168,6 @@ def _open_sounds(recipe: Recipe, processor: Any) -> AudioCache | None:
     if recipe.frame_cache is None or not hears:
         return None
     return AudioCache.build(_all_clips(recipe, "audio"), processor.feature_extractor.sampling_rate, recipe.frame_cache)
-
-
-def _all_clips(recipe: Recipe, *more: str) -> list[str]:
-    # Of all records, so that stages which use different kinds of questions share one cache.
-    records = read_jsonl(str(recipe.records))
-    return [path for kind in ("video", *more) for record in records for path in record.media(kind)]
-
-
-def _join(group: list[VideoQARecord], rng: random.Random) -> VideoQARecord:
-    if len(group) == 1:
-        return group[0]
-    rng.shuffle(group)
-    messages: list[Message] = [*group[0].messages]
-    for record in group[1:]:
-        question, answer = record.messages
-        text = [block for block in question["content"] if block["type"] == "text"]
-        messages += [{"role": "user", "content": text}, answer]
-    return VideoQARecord("+".join(record.id for record in group), messages, dict(group[0].metadata))
 
 
 def _arguments(recipe: Recipe) -> dict[str, Any]:

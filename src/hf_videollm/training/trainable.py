@@ -6,12 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from .recipe import RecipeError
+
 # PEFT calls what it trains as a whole, and these cannot be called.
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the message names the file and the field."""
 
 
 def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:

@@ -1,0 +1,95 @@
+"""What a recipe is: a YAML file that says what to train, on what, and how.
+
+A recipe:
+
+    model: path or Hub id            # may also be given on the command line
+    model_options: {num_insertions: 8}        # optional: fields of its configuration; may add parts to the model
+    records: clips/records.jsonl     # canonical records; questions of one clip can be merged into one conversation
+    frame_cache: runs/frames         # optional: decode every clip once, its sound too if the design can hear
+    merge_turns: true                # optional: ask all questions about a clip in one conversation
+    split_rounds: true               # optional: every answer of a conversation in a sample that ends with it
+    kinds: [colour, shape]           # optional: only records whose metadata name one of these kinds
+    still_frames: true               # optional: show one random frame of each clip (image stage); needs frame_cache
+    sound_only: true                 # optional: let the model hear the clips without seeing them (audio stage)
+    vary: {missing_audio: [silence, skip]}   # optional: options of the processor, one value drawn for each batch
+    trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
+    lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig; names count
+                                     # inside the language model, and with `trainable` both are trained
+    learning_rates: {connector: 2.0e-5}       # optional: pattern of names -> its own rate instead of learning_rate
+    arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
+"""
+
+import os
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..models.video_llm_option_names import did_you_mean
+
+# Fields that are no strings or switches: a string in place of a list would be read letter by letter.
+FIELD_TYPES: dict[str, type] = {
+    "kinds": list,
+    "trainable": list,
+    **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments"), dict),
+    **dict.fromkeys(("merge_turns", "split_rounds", "still_frames", "sound_only"), bool),
+}
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message names the file and the field."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, on what, and how; see the head of this file."""
+
+    model: str | None = None
+    model_options: dict[str, Any] | None = None
+    records: str | None = None
+    frame_cache: str | None = None
+    merge_turns: bool = False
+    split_rounds: bool = False
+    kinds: list[str] | None = None
+    still_frames: bool = False
+    sound_only: bool = False
+    vary: dict[str, list[Any]] | None = None
+    trainable: list[str] | None = None
+    lora: dict[str, Any] | None = None
+    learning_rates: dict[str, float] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe: a file, or the name of one that comes with the package (e.g. `pllava_synthetic`).
+
+    Raises:
+        RecipeError: no such file, no valid YAML, or an unknown field.
+    """
+    source = Path(path)
+    if not source.exists() and source.suffix == "" and source.parent == Path("."):
+        source = Path(str(resources.files("hf_videollm.training") / "recipes" / f"{source.name}.yaml"))
+    try:
+        content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"Cannot read the recipe {source}: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{source}: a recipe is a mapping of fields, got {type(content).__name__}.")
+    known = [entry.name for entry in fields(Recipe)]
+    unknown = sorted(set(content) - set(known))
+    if unknown:
+        hint = did_you_mean(unknown[0], known)
+        raise RecipeError(f"{source}: unknown fields {unknown}; known are {known}; {hint}")
+    for name, value in content.items():
+        kind = FIELD_TYPES.get(name)
+        if value is not None and kind is not None and not isinstance(value, kind):
+            raise RecipeError(f"{source}: {name} must be a {kind.__name__}, not {value!r}.")
+    for name, values in (content.get("vary") or {}).items():
+        if not isinstance(values, list):
+            raise RecipeError(f"{source}: vary.{name} must be a list of values, not {values!r}.")
+    return Recipe(**content)
+
+
+__all__ = ["Recipe", "RecipeError", "load_recipe"]

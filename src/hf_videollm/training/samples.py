@@ -1,0 +1,90 @@
+"""The records that a recipe trains on: which of them, and which questions make one sample."""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from ..data.records import ContentBlock, Message, VideoQARecord, read_jsonl
+from .recipe import Recipe, RecipeError
+
+
+def _read_records(recipe: Recipe) -> list[VideoQARecord]:
+    if recipe.records is None:
+        raise RecipeError("The recipe names no records to train on.")
+    records = read_jsonl(recipe.records)
+    if recipe.kinds is not None:
+        records = [record for record in records if record.metadata.get("kind") in recipe.kinds]
+        if not records:
+            raise RecipeError(f"No record of {recipe.records} has metadata with a kind out of {recipe.kinds}.")
+    if recipe.sound_only:
+        records = [without_picture(record) for record in records]
+    records = merge_turns(records) if recipe.merge_turns else records
+    return split_rounds(records) if recipe.split_rounds else records
+
+
+def _all_clips(recipe: Recipe, *more: str) -> list[str]:
+    # Of all records, so that stages which use different kinds of questions share one cache.
+    records = read_jsonl(str(recipe.records))
+    return [path for kind in ("video", *more) for record in records for path in record.media(kind)]
+
+
+def merge_turns(records: Iterable[VideoQARecord], seed: int = 0) -> list[VideoQARecord]:
+    """Join the questions about the same media into one conversation, in an order drawn with `seed`.
+
+    One pass through the vision tower then teaches several answers. Only records of one question and answer each can
+    be joined; a record with a longer conversation stays as it is.
+    """
+    groups: dict[tuple[Any, ...], list[VideoQARecord]] = defaultdict(list)
+    for record in records:
+        single = [message["role"] for message in record.messages] == ["user", "assistant"]
+        media = tuple((kind, path) for kind in ("video", "image", "audio") for path in record.media(kind))
+        groups[media if single and media else ("", record.id)].append(record)
+    rng = random.Random(seed)
+    return [_join(group, rng) for group in groups.values()]
+
+
+def _join(group: list[VideoQARecord], rng: random.Random) -> VideoQARecord:
+    if len(group) == 1:
+        return group[0]
+    rng.shuffle(group)
+    messages: list[Message] = [*group[0].messages]
+    for record in group[1:]:
+        question, answer = record.messages
+        text = [block for block in question["content"] if block["type"] == "text"]
+        messages += [{"role": "user", "content": text}, answer]
+    return VideoQARecord("+".join(record.id for record in group), messages, dict(group[0].metadata))
+
+
+def split_rounds(records: Iterable[VideoQARecord]) -> list[VideoQARecord]:
+    """One record for every answer, with all rounds before it; the way of designs that learn the last answer only.
+
+    IVA's paper trains so (Eq. 5): its query tokens stand before one answer of a conversation.
+    """
+    return [
+        VideoQARecord(f"{record.id}#{number + 1}", record.messages[: end + 1], dict(record.metadata))
+        for record in records
+        for number, end in enumerate(
+            position for position, message in enumerate(record.messages) if message["role"] == "assistant"
+        )
+    ]
+
+
+def without_picture(record: VideoQARecord) -> VideoQARecord:
+    """The record with the sound of each video in place of the video."""
+    messages: list[Message] = [
+        {"role": message["role"], "content": [_as_sound(block) for block in message["content"]]}
+        for message in record.messages
+    ]
+    return replace(record, messages=messages)
+
+
+def _as_sound(block: ContentBlock) -> ContentBlock:
+    sound = block.copy()
+    if block["type"] == "video":
+        sound["type"] = "audio"
+    return sound
+
+
+__all__ = ["merge_turns", "split_rounds", "without_picture"]
