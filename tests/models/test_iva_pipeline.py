@@ -235,7 +235,7 @@ class Rates(TrainerCallback):
 
 def test_instruction_stage_as_in_the_paper(records: str, tmp_path: Path) -> None:
     """LoRA on the language model, adapter and queries at one rate, connector at another, everything else frozen."""
-    shipped = load_recipe("iva_instruct")
+    shipped = load_recipe("iva/instruct")
     lora = {**shipped.lora, "r": 2, "lora_alpha": 4}
     recipe = replace(
         shipped, records=records, lora=lora, arguments=quick(tmp_path, lr_scheduler_type="constant", learning_rate=1e-4)
@@ -275,7 +275,7 @@ def stage1(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_recipe_gives_the_model_its_adapter(stage1: str, records: str, tmp_path: Path) -> None:
     """Stage 1 -> stage 2 with the shipped recipe; then on from the result, which has its adapter."""
-    shipped = load_recipe("iva_instruct")
+    shipped = load_recipe("iva/instruct")
     assert shipped.model_options == {"num_insertions": 8}
     recipe = replace(
         shipped,
@@ -308,7 +308,7 @@ def test_a_recipe_gives_the_model_its_adapter(stage1: str, records: str, tmp_pat
 
 
 def test_options_of_the_model_on_the_command_line(stage1: str, records: str, cli: Callable[..., Any]) -> None:
-    base = ["train", "iva_instruct", "--model", stage1, "--records", records, "--dry-run"]
+    base = ["train", "iva/instruct", "--model", stage1, "--records", records, "--dry-run"]
     # The recipe asks for 8, which is too many for two layers; the command line counts.
     code, shown, _ = cli(*base, "--model-option", "num_insertions=2")
     assert code == 0
@@ -353,8 +353,8 @@ def test_parts_that_the_model_does_not_have(lora: dict[str, Any], message: str, 
 @pytest.mark.parametrize(
     ("name", "data", "options", "trained", "rate"),
     [
-        ("iva_align", "image_records", {"image_temporal_token": False}, "connector.global_mlp.", 2e-4),
-        ("iva_pretrain", "records", {}, "connector.", 3e-4),
+        ("iva/align", "image_records", {"image_temporal_token": False}, "connector.global_mlp.", 2e-4),
+        ("iva/pretrain", "records", {}, "connector.", 3e-4),
     ],
 )
 def test_first_stages_as_in_the_paper(
@@ -378,7 +378,7 @@ def test_first_stages_as_in_the_paper(
     assert changed == {key for key in before if f"model.{trained}" in key}
 
 
-@pytest.mark.parametrize(("name", "batch"), [("iva_align", 256), ("iva_pretrain", 24), ("iva_instruct", 64)])
+@pytest.mark.parametrize(("name", "batch"), [("iva/align", 256), ("iva/pretrain", 24), ("iva/instruct", 64)])
 def test_recipes_have_the_batches_of_the_paper(name: str, batch: int) -> None:
     arguments = load_recipe(name).arguments
     assert arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] == batch

@@ -107,7 +107,7 @@ def test_names_that_the_language_model_does_not_have(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [("iva_instruct", IVA_CASES[0]), ("linvt_synthetic_lora", LINVT_CASES[0])],
+    [("iva/instruct", IVA_CASES[0]), ("linvt/lora", LINVT_CASES[0])],
 )
 def test_shipped_recipes_stay_there(name: str, case: DesignCase) -> None:
     model = case.make_model()

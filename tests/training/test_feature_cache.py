@@ -85,7 +85,7 @@ def test_both_arms_start_alike():
     assert not torch.equal(other[name], without[name])
 
 
-@pytest.mark.parametrize("name", ["iva_synthetic_stills", "iva_synthetic_short", "iva_synthetic"])
+@pytest.mark.parametrize("name", ["iva/stills", "iva/short", "iva/videos"])
 def test_recipes_leave_the_tower_alone(name):
     assert not any("vision_tower" in pattern for pattern in load_recipe(name).trainable)
 

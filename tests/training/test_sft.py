@@ -125,10 +125,7 @@ def test_lora(records, tmp_path):
 # Recipes
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["pllava_synthetic", "pllava_synthetic_stills", "videollama2_av_synthetic", "videollama2_av_synthetic_sound"],
-)
+@pytest.mark.parametrize("name", ["pllava/videos", "pllava/stills", "videollama2_av/videos", "videollama2_av/sound"])
 def test_shipped_recipes_load(name):
     recipe = load_recipe(name)
     assert recipe.lora is None

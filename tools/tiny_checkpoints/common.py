@@ -93,7 +93,7 @@ def provenance() -> dict[str, Any]:
 
 def list_recipes(stages: Sequence[str]) -> str:
     """Names of the files of recipes, in words."""
-    return " and ".join(f"`{stage}.yaml`" for stage in stages)
+    return " and ".join(f"`{stage}`" for stage in stages)
 
 
 def one_answer(kind: str, clips: Sequence[Clip]) -> float:

@@ -37,7 +37,7 @@ from hf_videollm.synthetic.tiny.pllava import take_over_weights
 from hf_videollm.training.caches.frames import FrameCache
 from hf_videollm.training.sft import load_recipe, run_sft
 
-STAGES = ("ftfv_synthetic_stills", "ftfv_synthetic_motion", "ftfv_synthetic")
+STAGES = ("ftfv/stills", "ftfv/motion", "ftfv/videos")
 ASSET = ASSETS / "ftfv-tiny"
 # Questions that one frame answers.
 STILL_KINDS = ("colour", "shape", "count")
@@ -50,11 +50,11 @@ NOTES = """# The small FTFV of this package
 tokens of a frame can be tried offline, and so that a test can see what is lost with fewer.
 
 Made by `python tools/tiny_checkpoints/ftfv.py` in three stages with TRL's SFTTrainer, without LoRA; steps, learning
-rates and seeds stand in the recipes in `hf_videollm/training/recipes`:
+rates and seeds stand in the recipes in `hf_videollm/synthetic/recipes`:
 
-1. `{stages[0]}.yaml`: single frames as images, which keep all N = {num_queries} tokens;
-2. `{stages[1]}.yaml`: clips of {num_frames} frames, K = N/4 = {kept} tokens a frame, questions of direction alone;
-3. `{stages[2]}.yaml`: the same with all questions.
+1. `{stages[0]}`: single frames as images, which keep all N = {num_queries} tokens;
+2. `{stages[1]}`: clips of {num_frames} frames, K = N/4 = {kept} tokens a frame, questions of direction alone;
+3. `{stages[2]}`: the same with all questions.
 
 Vision tower and language model start with the weights of `pllava-tiny`, which was trained on clips of the same kind,
 and are trained further, the tower in the first stage only. The adapter and the temporal code start from random weights,

@@ -66,9 +66,9 @@ from hf_videollm.training.sft import load_recipe, make_trainer
 
 # Recipe of each stage -> folder of its videos, their lengths and their number.
 STAGES: dict[str, tuple[str, tuple[int, int], int]] = {
-    "iva_synthetic_stills": ("stills", STILL_FRAMES, 6_000),
-    "iva_synthetic_short": ("short", SHORT_FRAMES, 3_000),
-    "iva_synthetic": ("long", LONG_FRAMES, 2_000),
+    "iva/stills": ("stills", STILL_FRAMES, 6_000),
+    "iva/short": ("short", SHORT_FRAMES, 3_000),
+    "iva/videos": ("long", LONG_FRAMES, 2_000),
 }
 QUESTIONS_PER_VIDEO = 6
 SEEDS = (0, 1, 2)
@@ -90,11 +90,11 @@ Made by `python tools/tiny_checkpoints/iva.py` (`data`, `train`, `finish`). Visi
 layers learns to tell colour and form from the patches and the backdrop from the class token, with features kept
 uncorrelated; then it is frozen, and its features are stored in half precision. The rest trains from random weights with
 TRL's SFTTrainer, without LoRA, in three stages, whose steps and learning rates stand in the recipes in
-`hf_videollm/training/recipes`:
+`hf_videollm/synthetic/recipes`:
 
-1. `{stages[0]}.yaml`: videos of a single frame;
-2. `{stages[1]}.yaml`: videos of 8 to 16 seconds with two or three events;
-3. `{stages[2]}.yaml`: videos of 60 to 120 seconds, six questions in one conversation.
+1. `{stages[0]}`: videos of a single frame;
+2. `{stages[1]}`: videos of 8 to 16 seconds with two or three events;
+3. `{stages[2]}`: videos of 60 to 120 seconds, six questions in one conversation.
 
 The adapter has one pair of selector and interactor instead of the paper's four, before layers {layers} of the four of
 the language model, and {queries} query tokens before every answer; its unscaled products start small

@@ -50,9 +50,9 @@ from hf_videollm.synthetic.tiny.linvt import (
 )
 from hf_videollm.training.sft import load_recipe, run_sft
 
-IMAGE_STAGES = ("linvt_synthetic_words", "linvt_synthetic_places", "linvt_synthetic_images")
-LINVT_STAGES = ("linvt_synthetic_motion", "linvt_synthetic")
-LORA_STAGE = "linvt_synthetic_lora"
+IMAGE_STAGES = ("linvt/words", "linvt/places", "linvt/images")
+LINVT_STAGES = ("linvt/motion", "linvt/videos")
+LORA_STAGE = "linvt/lora"
 ASSET = ASSETS / "linvt-tiny"
 # What stage 2 learned, inside the folder of the checkpoint.
 LORA_FOLDER = "stage2"
@@ -66,7 +66,7 @@ A LLaVA of transformers that has learned single frames, with LinVT before its la
 becomes {num_video_tokens} vectors.
 
 Made by `python tools/tiny_checkpoints/linvt.py` with TRL's SFTTrainer; steps, learning rates and seeds stand in the
-recipes in `hf_videollm/training/recipes`:
+recipes in `hf_videollm/synthetic/recipes`:
 
 - stage 0, {image_stages}:
   the language model of the LLaVA learns single frames of training clips, two of each. It starts from random weights and

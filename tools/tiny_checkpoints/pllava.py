@@ -28,7 +28,7 @@ from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_c
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 
-STAGES = ("pllava_synthetic_stills", "pllava_synthetic")
+STAGES = ("pllava/stills", "pllava/videos")
 ASSET = ASSETS / "pllava-tiny"
 
 NOTES = """# The small PLLaVA of this package
@@ -37,7 +37,7 @@ NOTES = """# The small PLLaVA of this package
 and nothing else: it is here so that everything can be tried offline, and so that a test can see a model learn.
 
 Made by `python tools/tiny_checkpoints/pllava.py` in two stages, recipes {stages} in
-`hf_videollm/training/recipes` (steps, learning rates and seeds stand there): single frames first, then clips, both
+`hf_videollm/synthetic/recipes` (steps, learning rates and seeds stand there): single frames first, then clips, both
 with TRL's SFTTrainer, without LoRA. Weights start from seed 0, training clips have the seeds 0 to 9999. Losses and
 learning rates of every logged step are in `training_log.jsonl`.
 

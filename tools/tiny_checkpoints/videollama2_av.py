@@ -34,7 +34,7 @@ from hf_videollm.synthetic.tiny.pllava import take_over_weights
 from hf_videollm.synthetic.tiny.videollama2_av import build_tiny_videollama2_av
 from hf_videollm.training.sft import without_picture
 
-STAGES = ("videollama2_av_synthetic_sound", "videollama2_av_synthetic")
+STAGES = ("videollama2_av/sound", "videollama2_av/videos")
 ASSET = ASSETS / "videollama2-av-tiny"
 # Training clips, by seed: with picture and sound, with picture alone, and with sound alone.
 SEEN_AND_HEARD, SEEN, HEARD = range(9_000), range(9_000, 12_000), range(12_000, 13_000)
@@ -51,7 +51,7 @@ NOTES = """# The small VideoLLaMA2-AV of this package
 sound can be tried offline, and so that a test can see a model learn to hear.
 
 Made by `python tools/tiny_checkpoints/videollama2_av.py` in two stages, recipes {stages} in
-`hf_videollm/training/recipes` (steps, learning rates and seeds stand there): sound alone first, then clips with sound,
+`hf_videollm/synthetic/recipes` (steps, learning rates and seeds stand there): sound alone first, then clips with sound,
 both with TRL's SFTTrainer, without LoRA. Vision tower and language model start with the weights of `pllava-tiny`, which
 was trained on clips of the same kind without sound; the tower stays as it is. Connector, audio encoder, its projector
 and the words that `pllava-tiny` does not know start from random weights, seed 0. Training clips have the seeds 0 to

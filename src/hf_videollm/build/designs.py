@@ -119,7 +119,7 @@ DESIGNS: dict[str, Design] = {
         IvaForConditionalGeneration,
         IvaProcessor,
         IvaVideoProcessor,
-        "train connector.global_mlp on image-text pairs (recipe iva_align)",
+        "train connector.global_mlp on image-text pairs (recipe iva/align)",
         new_parts=("connector", "query_tokens", "adapter"),
         placeholders={**MEDIA, "query": QUERY_TOKEN},
         follow=without_adapter,

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..training.recipe_names import recipe_files
 from .options import AsJson
 from .output import print_json
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a recipe of the package.")],
+    recipe: Annotated[str, typer.Argument(help=f"YAML file, or a recipe of the package: {', '.join(recipe_files())}.")],
     start_from: Annotated[
         str | None, typer.Option("--model", help="Checkpoint to start from; beats the recipe.")
     ] = None,
@@ -38,7 +39,7 @@ def train(
 
     Examples:
 
-      hf-videollm train pllava_synthetic --model init/ --records clips/records.jsonl --dry-run
+      hf-videollm train pllava/videos --model init/ --records clips/records.jsonl --dry-run
 
       hf-videollm train recipe.yaml --model init/ --records clips/records.jsonl --output runs/first --max-steps 500
     """

@@ -21,13 +21,12 @@ A recipe:
 
 import os
 from dataclasses import dataclass, field, fields
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..models.video_llm_option_names import did_you_mean
+from .recipe_names import find_recipe, recipe_files
 
 # Fields that are no strings or switches: a string in place of a list would be read letter by letter.
 FIELD_TYPES: dict[str, type] = {
@@ -63,14 +62,14 @@ class Recipe:
 
 
 def load_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe: a file, or the name of one that comes with the package (e.g. `pllava_synthetic`).
+    """Read a recipe: a file, or the name of one that comes with the package, e.g. `iva/align`.
 
     Raises:
-        RecipeError: no such file, no valid YAML, or an unknown field.
+        RecipeError: no such file or name, no valid YAML, or an unknown field.
     """
-    source = Path(path)
-    if not source.exists() and source.suffix == "" and source.parent == Path("."):
-        source = Path(str(resources.files("hf_videollm.training") / "recipes" / f"{source.name}.yaml"))
+    source = find_recipe(path)
+    if not source.exists() and not source.suffix:
+        raise RecipeError(f"There is no recipe {source}: give a YAML file, or one of {', '.join(recipe_files())}.")
     try:
         content = yaml.safe_load(source.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:

@@ -1,0 +1,43 @@
+"""Names of the recipes that come with the package: `<design>/<stage>`, e.g. `iva/align`.
+
+Stages of the papers are in `training/recipes`, those of the tiny models in `synthetic/recipes`. The command line lists
+the names in its help, so this file imports nothing heavy.
+"""
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PAPERS, SYNTHETIC = PACKAGE / "training" / "recipes", PACKAGE / "synthetic" / "recipes"
+
+
+def recipe_files() -> dict[str, Path]:
+    """Name -> file of every recipe of the package: stages of the papers first, then those of the tiny models."""
+    return {
+        f"{file.parent.name}/{file.stem}": file
+        for folder in (PAPERS, SYNTHETIC)
+        for file in sorted(folder.glob("*/*.yaml"))
+    }
+
+
+def find_recipe(recipe: str | os.PathLike[str]) -> Path:
+    """The file of a recipe: the path itself, unless there is no such file and it is a name (of now or of before)."""
+    if Path(recipe).is_file():
+        return Path(recipe)
+    files = recipe_files()
+    former = {_former_name(file): file for file in files.values()}
+    return {**former, **files}.get(Path(recipe).as_posix(), Path(recipe))
+
+
+def _former_name(file: Path) -> str:
+    """What a recipe was called before each design had its folder: `iva_align`, `iva_synthetic_short`, `iva_synthetic`.
+
+    The last is now `iva/videos`: the stage of a tiny model on whole videos had no word of its own.
+    """
+    design, stage = file.parent.name, file.stem
+    if not file.is_relative_to(SYNTHETIC):
+        return f"{design}_{stage}"
+    return f"{design}_synthetic" if stage == "videos" else f"{design}_synthetic_{stage}"
+
+
+__all__ = ["find_recipe", "recipe_files"]
