@@ -1,11 +1,11 @@
 """The layers of LinVT in the order of the paper: score, select, pool, attend, aggregate.
 
     score      tokens (B,T,N,D) -> L times [attention within each frame, then across frames at each position]
-               -> scores (B,T,N)                                            section 3.2.1, SVR
-    select     scores -> numbers of the k best tokens, in the order of time section 3.2.1, SVR
-    pool       k tokens -> means over windows of neighbours, one set a scale section 3.2.1, MTP
-    attend     queries -> L times [each other, the means of their scale, the question]    section 3.2.2, TTA
-    aggregate  queries, means -> one weight per query and mean              section 3.2.2, TTA
+               -> scores (B,T,N)                                                     section 3.2.1, SVR
+    select     scores -> numbers of the k best tokens, in the order of time          section 3.2.1, SVR
+    pool       k tokens -> at each scale, the means over windows of neighbours       section 3.2.1, MTP
+    attend     queries -> L times [each other, the means of their scale, question]   section 3.2.2, TTA
+    aggregate  queries, means -> one weight per query and mean                       section 3.2.2, TTA
 
 States of the scorer and of the queries decide which tokens are kept and how they are weighed. They never become a part
 of the output, which `LinVTModule` makes of the weights and of the tokens themselves.
