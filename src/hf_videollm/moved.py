@@ -72,6 +72,7 @@ MOVED: dict[str, str] = {
     "models.generation_options": "models.video_llm_generation_options",
     "models.generation_video_llm": "models.video_llm_generation",
     "models.head_video_llm": "models.video_llm_head",
+    "models.iva_connector": "models.modeling_iva",
     "models.linvt_aggregator": "models.linvt_layers",
     "models.linvt_attention": "models.linvt_layers",
     "models.linvt_pooling": "models.linvt_layers",

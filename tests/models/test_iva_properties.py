@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from hf_videollm.models.configuration_iva import IvaConfig
 from hf_videollm.models.iva_adapter import IvaAdapter
-from hf_videollm.models.iva_connector import IvaConnector, frame_positions
 from hf_videollm.models.iva_frames import FrameBank, MediumFrames
-from hf_videollm.models.modeling_iva import IvaForConditionalGeneration, IvaModel
+from hf_videollm.models.modeling_iva import IvaConnector, IvaForConditionalGeneration, IvaModel, frame_positions
 
 TEXTS = ["llama", "qwen2", "gemma2"]
 every_text = pytest.mark.parametrize("text", TEXTS)

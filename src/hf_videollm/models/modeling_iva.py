@@ -8,22 +8,23 @@
 How the adapter gets between the layers is in `iva_hooks.py`, what it does in `iva_adapter.py`.
 """
 
-import copy
 import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import Cache, GenerationConfig
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Cache
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple, torch_compilable_check
 
 from .configuration_iva import IvaConfig
 from .configuration_video_llm import patch_grid
 from .iva_adapter import IvaAdapter, IvaProjection
-from .iva_connector import IvaConnector, IvaPatchWeight
 from .iva_frames import (
     FrameBank,
     IvaMediaOutput,
@@ -35,12 +36,128 @@ from .iva_frames import (
     place_media,
     split_into_media,
 )
+from .iva_generation import IvaGenerationMixin
 from .iva_hooks import CONTEXT, AdapterContext, call_adapter, decoder_layers, drop_context
 from .media_blank import must_run
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
-from .transformers_compat import hold_gradients, why_not_croppable
-from .video_llm_generation_options import IVA, option_value
+from .transformers_compat import hold_gradients
 from .video_llm_vision_tower import check_frames, concatenate_layers
+
+
+def frame_positions(num_frames: int, width: int) -> torch.Tensor:
+    """Sinusoidal code of the frame's number, for videos of any length.
+
+    Returns:
+        `(num_frames, width)` float32: all sines, then all cosines, of number times 10000^(-i / (width / 2)).
+    """
+    half = width // 2
+    frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float32) / half)
+    angles = torch.arange(num_frames, dtype=torch.float32)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class IvaPatchWeight(nn.Module):
+    """The logit of each patch in Eq. 1.
+
+    It is no `nn.Linear`, so that quantization and LoRA leave the single row alone: checkpoints call this module
+    `weight`, a name that quantizers and PEFT keep for tensors.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, width))
+        self.bias = nn.Parameter(torch.empty(1))
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """`(frames, patches, width)` to `(frames, patches, 1)`."""
+        return F.linear(patches, self.weight, self.bias)
+
+
+class IvaPooling(nn.Module):
+    """Eq. 1: the patches of a frame, each weighted by what it holds, as one vector."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = IvaPatchWeight(width)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """`(frames, patches, width)` to `(frames, width)`."""
+        weights = self.weight(patches).squeeze(-1).softmax(-1, dtype=torch.float32)
+        return (weights.to(patches.dtype).unsqueeze(1) @ patches).squeeze(1)
+
+
+class IvaCausalLayer(GradientCheckpointingLayer):
+    """Eq. 2: one layer of the transformer in which a frame sees itself and those before it."""
+
+    def __init__(self, config: IvaConfig) -> None:
+        super().__init__()
+        width = config.vision_width
+        self.num_heads = config.causal_num_heads
+        self.has_mlp_residual = config.causal_mlp_residual
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, config.causal_mlp_ratio * width),
+            nn.GELU(),
+            nn.Linear(config.causal_mlp_ratio * width, width),
+        )
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """`(clips, frames, width)` to the same shape."""
+        heads = self.qkv(self.attention_norm(frames)).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3)
+        query, key, value = heads.unbind(2)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        frames = frames + self.out(attended.transpose(1, 2).flatten(-2))
+        changed: torch.Tensor = self.mlp(self.mlp_norm(frames))
+        return frames + changed if self.has_mlp_residual else changed
+
+
+class IvaConnector(nn.Module):
+    """Global and temporal token of each frame."""
+
+    def __init__(self, config: IvaConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, text_width = config.vision_width, config.text_config.hidden_size
+        self.pooling = IvaPooling(width)
+        self.causal_layers = nn.ModuleList([IvaCausalLayer(config) for _ in range(config.causal_num_layers)])
+        self.temporal = nn.Linear(width, text_width)
+        self.global_mlp = nn.Sequential(nn.Linear(width, text_width), nn.GELU(), nn.Linear(text_width, text_width))
+
+    def forward(
+        self,
+        global_features: torch.Tensor,
+        pooled_features: torch.Tensor,
+        num_frames: list[int],
+        with_temporal: bool = True,
+    ) -> list[torch.Tensor]:
+        """Visual tokens of each clip.
+
+        Args:
+            global_features: g, `(sum(num_frames), vision_width)`.
+            pooled_features: a of Eq. 1, of the same shape.
+            num_frames: frame count of each clip.
+            with_temporal: give the temporal tokens too, not the global ones alone.
+
+        Returns:
+            One `(2 * frames, text_width)` tensor per clip, in the order that the configuration says; `(frames,
+            text_width)` without temporal tokens.
+        """
+        global_tokens = self.global_mlp(global_features).split(num_frames)
+        if not with_temporal:
+            return list(global_tokens)
+        # Shorter clips are padded at their end, where causal attention of their own frames never looks.
+        frames = pad_sequence(list(pooled_features.split(num_frames)), batch_first=True)
+        frames = frames + frame_positions(frames.shape[1], frames.shape[2]).to(frames)
+        for layer in self.causal_layers:
+            frames = layer(frames)
+        temporal_tokens = [tokens[:count] for tokens, count in zip(self.temporal(frames), num_frames, strict=True)]
+        pairs = zip(global_tokens, temporal_tokens, strict=True)
+        if self.config.frame_token_order == "concatenated":
+            return [torch.cat(pair) for pair in pairs]
+        return [torch.stack(pair, dim=1).flatten(0, 1) for pair in pairs]
 
 
 class IvaQueryTokens(nn.Module):
@@ -453,7 +570,7 @@ def _is_step(inputs_embeds: torch.Tensor, cache: Cache | None) -> bool:
     return torch.compiler.is_compiling() or bool(cache.get_seq_length() > 0)
 
 
-class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
+class IvaForConditionalGeneration(IvaGenerationMixin, VideoLlmForConditionalGeneration):
     """IVA that answers questions on videos and images.
 
     A prompt holds its media, the question, the header of the answer, and then the query tokens. For a second question
@@ -463,110 +580,15 @@ class IvaForConditionalGeneration(VideoLlmForConditionalGeneration):
 
     config_class = IvaConfig
     model_class = IvaModel
-    refused_options = IVA
-
-    def generate(
-        self,
-        inputs: torch.Tensor | None = None,
-        generation_config: GenerationConfig | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """As in transformers. Placeholders of media and query tokens are never written: they would be taken for media.
-
-        Raises:
-            ValueError: an option that would be ignored, or give wrong tokens, with what to use instead.
-        """
-        vocab_size = self.config.text_config.vocab_size
-        placeholders = {getattr(self.config, f"{name}_token_id") for name in (*self.config.modalities, "query")}
-        # Most placeholders have no row in the head, and need no care.
-        if writable := {token_id for token_id in placeholders if token_id < vocab_size}:
-            arguments = {"generation_config": generation_config, **kwargs}
-            asked = option_value(self, "suppress_tokens", arguments) or []
-            kwargs.pop("suppress_tokens", None)
-            # transformers wants such options in one of the two places only.
-            generation_config = copy.deepcopy(generation_config)
-            if generation_config is None:
-                kwargs["suppress_tokens"] = sorted(writable | set(asked))
-            else:
-                generation_config.suppress_tokens = sorted(writable | set(asked))
-        return super().generate(inputs, generation_config, *args, **kwargs)
-
-    # The argument is named, because `generate` takes none but those it finds named here or in the forward.
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: torch.Tensor,
-        inputs_embeds: torch.Tensor | None = None,
-        prompt_embeds: torch.Tensor | None = None,
-        is_first_iteration: bool | None = False,
-        video_state: Any = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """As in transformers; the adapter has no part in the steps behind the prompt."""
-        inputs = super().prepare_inputs_for_generation(
-            input_ids, inputs_embeds, prompt_embeds, is_first_iteration=is_first_iteration, **kwargs
-        )
-        if is_first_iteration and video_state is not None:
-            inputs["video_state"] = video_state
-        return inputs
-
-    def _expand_inputs_for_generation(
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: torch.LongTensor | None = None,
-        **model_kwargs: Any,
-    ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """As in the base; here is the whole prompt, and so what tells the rows of `video_state`."""
-        video_state = model_kwargs.pop("video_state", None)
-        if video_state is not None:
-            inputs_embeds = model_kwargs.get("inputs_embeds")
-            video_state = self.model.make_video_state(video_state, input_ids, inputs_embeds).repeat(expand_size)
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size, is_encoder_decoder, input_ids, **model_kwargs
-        )
-        return input_ids, {**model_kwargs, **({} if video_state is None else {"video_state": video_state})}
-
-    def crop_to_queries(self, past_key_values: Cache, input_ids: torch.Tensor) -> int:
-        """Cut the cache of a conversation back to before its query tokens, which stand before the next answer instead.
-
-        Args:
-            past_key_values: a `DynamicCache`; it is changed. Quantized caches cannot be cut, nor static ones of some
-                releases, and layers with a sliding window have forgotten what is needed: give such a language model a
-                plain `DynamicCache()`.
-            input_ids: `(batch, length)`, the prompts it was made from.
-
-        Returns:
-            Positions that are left: the cache goes with the first so many ids of the next prompts, which are these
-            without query tokens, the answer, and the next question with query tokens.
-
-        Raises:
-            ValueError: there are no query tokens, or they do not stand at the same place in all rows; or the cache
-                cannot be cut.
-        """
-        queries = input_ids == self.config.query_token_id
-        first = set(queries.int().argmax(-1).tolist())
-        if not queries.any(-1).all() or len(first) > 1:
-            raise ValueError(
-                "Each prompt of the batch must hold query tokens, and in the same columns (padding on the left), to "
-                "cut their cache at one place."
-            )
-        length: int = first.pop()
-        if surplus := int(past_key_values.get_seq_length()) - length:
-            if kinds := why_not_croppable(past_key_values):
-                raise ValueError(_uncroppable(kinds))
-            try:
-                past_key_values.crop(-surplus)
-            except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
-                raise ValueError(_uncroppable(type(past_key_values).__name__)) from error
-        return length
 
 
-def _uncroppable(kinds: str) -> str:
-    return (
-        f"A cache of {kinds} cannot be cut back to before the query tokens: pass past_key_values=DynamicCache() with "
-        "the first prompt."
-    )
-
-
-__all__ = ["IvaForConditionalGeneration", "IvaModel", "IvaQueryTokens"]
+__all__ = [
+    "IvaCausalLayer",
+    "IvaConnector",
+    "IvaForConditionalGeneration",
+    "IvaModel",
+    "IvaPatchWeight",
+    "IvaPooling",
+    "IvaQueryTokens",
+    "frame_positions",
+]
