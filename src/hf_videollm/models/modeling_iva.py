@@ -8,7 +8,6 @@
 How the adapter gets between the layers is in `iva_hooks.py`, what it does in `iva_adapter.py`.
 """
 
-import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -20,25 +19,14 @@ from transformers import Cache
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
-from transformers.utils import can_return_tuple, torch_compilable_check
+from transformers.utils import can_return_tuple
 
 from .configuration_iva import IvaConfig
-from .configuration_video_llm import patch_grid
 from .iva_adapter import IvaAdapter, IvaProjection
-from .iva_frames import (
-    FrameBank,
-    IvaMediaOutput,
-    IvaVideoState,
-    MediumFrames,
-    check_class_token,
-    join_in_chunks,
-    media_of_state,
-    place_media,
-    split_into_media,
-)
+from .iva_frames import IvaMediaOutput, MediumFrames, check_class_token, join_in_chunks, split_into_media
 from .iva_generation import IvaGenerationMixin
 from .iva_hooks import CONTEXT, AdapterContext, call_adapter, decoder_layers, drop_context
-from .media_blank import must_run
+from .iva_queries import IvaQueryMixin, is_decoding_step
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 from .transformers_compat import hold_gradients
 from .video_llm_vision_tower import check_frames, concatenate_layers
@@ -174,7 +162,7 @@ class IvaQueryTokens(nn.Module):
         return torch.where(mask.unsqueeze(-1), vectors.to(inputs_embeds), inputs_embeds)
 
 
-class IvaModel(VideoLlmModel):
+class IvaModel(IvaQueryMixin, VideoLlmModel):
     """IVA without a head: features for retrieval, serving engines and tests."""
 
     config_class = IvaConfig
@@ -351,49 +339,6 @@ class IvaModel(VideoLlmModel):
             return tokens.mean(1), tokens
         return tokens[:, 0].clone(), tokens[:, 1:].contiguous()
 
-    def make_video_state(
-        self,
-        outputs: Any,
-        input_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> IvaVideoState:
-        """What further questions on a cached prompt need: which row of the batch each video belongs to.
-
-        Args:
-            outputs: output of `get_video_features`, or a dict modality -> output of `get_<modality>_features`.
-            input_ids: the prompts that hold the placeholders of these media; not needed for a batch of one prompt.
-            inputs_embeds: the embeddings of these prompts, instead of `input_ids`.
-
-        Raises:
-            ValueError: there are several prompts, and they do not hold the placeholders of the media.
-        """
-        media = media_of_state(outputs)
-        if isinstance(outputs, IvaVideoState):
-            return outputs
-        device = media[0].global_features.device
-        batch_size = len(input_ids) if inputs_embeds is None else len(inputs_embeds)  # type: ignore[arg-type]
-        if batch_size == 1:
-            return IvaVideoState(media, torch.zeros(len(media), dtype=torch.long, device=device))
-        by_modality = {"video": outputs} if isinstance(outputs, IvaMediaOutput) else dict(outputs)
-        rows = []
-        for modality, output in by_modality.items():
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, modality, by_modality)
-            num_tokens = [len(vectors) for vectors in output.pooler_output]
-            if int(mask.sum()) != sum(num_tokens):
-                raise ValueError(
-                    f"The {batch_size} prompts hold {int(mask.sum())} {modality} placeholders, but video_state has "
-                    f"{modality}s of {sum(num_tokens)}: make it once with make_video_state(outputs, input_ids), from "
-                    "the prompts that hold them, and pass that."
-                )
-            rows.append(place_media(mask, num_tokens)[0].to(device))
-        return IvaVideoState(media, torch.cat(rows))
-
-    def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
-        token_id = self.config.query_token_id
-        if self.config.num_insertions and token_id >= self.get_input_embeddings().num_embeddings:
-            masks = {**masks, "query": input_ids == token_id}
-        return super()._embeddable_ids(input_ids, masks)
-
     def run_language_model(
         self,
         inputs_embeds: torch.Tensor,
@@ -414,37 +359,20 @@ class IvaModel(VideoLlmModel):
         Raises:
             ValueError: media, query tokens and the language model do not fit each other.
         """
-        if not features and video_state is None and _is_step(inputs_embeds, cache):
-            # A token of the answer, whichever it is; the adapter had its part in the prompt.
+        context = None
+        # In a decoding step the adapter has nothing to do: all query tokens are in the prompt.
+        if features or video_state is not None or not is_decoding_step(inputs_embeds, cache):
+            queries = self.find_queries(*prompt)
+            context = self.make_adapter_context(queries, features, masks, video_state)
+        if context is None:
             return super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
-        queries = self._find_queries(*prompt)
-        if not self.config.num_insertions:
-            torch_compilable_check(
-                ~queries.any(),
-                "The prompts hold query tokens, but num_insertions is 0: make them with this model's own processor.",
-            )
-            return super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
-        media, rows, columns = self._gather_media(features, masks, video_state, queries)
-        self._check_queries(queries, masks)
-        if not media or (not features and not torch.compiler.is_compiling() and not queries.any()):
-            torch_compilable_check(
-                ~queries.any(),
-                "The prompts hold query tokens, but there is no video or image for them to look at. If it is on the "
-                "cache, pass video_state.",
-            )
-            if not (self.training and torch.is_grad_enabled() and must_run([self.adapter, self.query_tokens])):
-                return super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
-            # No query token looks at it, but the adapter runs as in the batches of other processes.
-            media, rows = [self._blank_medium(inputs_embeds.device)], torch.zeros_like(queries[0, :1], dtype=torch.long)
-            columns = rows
-        inputs_embeds = self.query_tokens(inputs_embeds, queries)
-        context = self._make_context(queries, FrameBank(media, rows, columns))
         if record is not None:
             context.selections = []
             record.append(context)
-        kwargs[CONTEXT] = context
-        inputs_embeds = hold_gradients(inputs_embeds, context)
-        outputs = super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
+        inputs_embeds = hold_gradients(self.query_tokens(inputs_embeds, queries), context)
+        outputs = super().run_language_model(
+            inputs_embeds, prompt, features, masks, cache, **{**kwargs, CONTEXT: context}
+        )
         expected = len(self.config.insertion_layers)
         if context.num_calls != expected:
             raise ValueError(
@@ -453,87 +381,6 @@ class IvaModel(VideoLlmModel):
                 "(llama, qwen2, qwen3, mistral, gemma2, phi3, ...), or num_insertions=0 for the model without IVA."
             )
         return outputs
-
-    def _blank_medium(self, device: torch.device) -> MediumFrames:
-        """Features of one frame, all 0."""
-        width, num_patches = self.config.vision_width, math.prod(patch_grid(self.config.vision_config))
-        options = {"dtype": self.vision_tower.dtype, "device": device}
-        return MediumFrames(torch.zeros(1, width, **options), [torch.zeros(1, num_patches, width, **options)])
-
-    def _find_queries(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
-        if inputs_embeds is not None and self.config.query_token_id >= self.get_input_embeddings().num_embeddings:
-            # Nothing can equal the embedding of a token that has none.
-            return torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
-        return self.get_placeholder_mask(input_ids, inputs_embeds, "query")
-
-    def _gather_media(
-        self,
-        features: dict[str, BaseModelOutputWithPooling],
-        masks: dict[str, torch.Tensor],
-        video_state: Any,
-        queries: torch.Tensor,
-    ) -> tuple[list[MediumFrames], torch.Tensor, torch.Tensor]:
-        """The media of this call and those of the cache, with the row of each and the column where it ends."""
-        media: list[MediumFrames] = []
-        rows, columns = [queries.new_zeros(0, dtype=torch.long)], [queries.new_zeros(0, dtype=torch.long)]
-        if video_state is not None:
-            state = self.make_video_state(video_state, queries)
-            media += state.media
-            rows.append(state.rows.to(queries.device))
-            columns.append(torch.full_like(rows[-1], -1))
-        for modality, output in features.items():
-            if getattr(output, "frames", None) is None:
-                raise ValueError(
-                    f"mm_encoder_outputs['{modality}'] lacks the frames that the adapter looks at: pass the output of "
-                    f"get_{modality}_features of this model."
-                )
-            media += output.frames
-            row, column = place_media(masks[modality], [len(vectors) for vectors in output.pooler_output])
-            rows.append(row)
-            columns.append(column)
-        return media, torch.cat(rows), torch.cat(columns)
-
-    def _check_queries(self, queries: torch.Tensor, masks: dict[str, torch.Tensor]) -> None:
-        num_queries = self.config.num_query_tokens
-        counts = queries.sum(-1)
-        torch_compilable_check(
-            (counts % num_queries == 0).all(),
-            lambda: (
-                f"The rows hold {counts.tolist()} query tokens (token id {self.config.query_token_id}), which are not "
-                f"blocks of num_query_tokens = {num_queries}. {self.placeholder_hint}"
-            ),
-        )
-        for modality, mask in masks.items():
-            torch_compilable_check(
-                (~mask.any(-1) | queries.any(-1)).all(),
-                lambda modality=modality, mask=mask: (
-                    f"Prompts {(mask.any(-1) & ~queries.any(-1)).nonzero().flatten().tolist()} hold {modality}s, but "
-                    f"no query tokens (token id {self.config.query_token_id}). {self.placeholder_hint}"
-                ),
-            )
-
-    def _make_context(self, queries: torch.Tensor, frames: FrameBank) -> AdapterContext:
-        counts = queries.sum(-1)
-        if torch.compiler.is_compiling() and self.config.query_placement == "last":
-            # Known without looking, so that the graph stays whole.
-            width = self.config.num_query_tokens
-            torch_compilable_check((counts <= width).all(), "query_placement is 'last': one block of query tokens.")
-        else:
-            width = int(counts.max())
-        # Query tokens first, in their order; rows that have fewer are filled up with others.
-        columns = queries.long().argsort(dim=-1, descending=True, stable=True)[:, :width]
-        valid = queries.gather(1, columns)
-        rows = torch.arange(len(queries), device=queries.device)
-        is_own = frames.rows == rows[:, None, None]
-        visible = is_own & (frames.columns < columns.unsqueeze(-1))
-        torch_compilable_check(
-            (visible.any(-1) | ~valid).all(),
-            lambda: (
-                f"Prompts {(~visible.any(-1) & valid).any(-1).nonzero().flatten().tolist()} hold query tokens with no "
-                "video or image before them. If it is on the cache, pass video_state."
-            ),
-        )
-        return AdapterContext(self.adapter, columns, valid, visible, frames)
 
     @torch.no_grad()
     def get_frame_attentions(self, **inputs: Any) -> list[torch.Tensor]:
@@ -561,13 +408,6 @@ class IvaModel(VideoLlmModel):
         context = record[0]
         weights = torch.stack([torch.stack(pairs) for pairs in context.selections or []]).float()
         return [weights[:, :, row, valid][..., context.frames.rows == row] for row, valid in enumerate(context.valid)]
-
-
-def _is_step(inputs_embeds: torch.Tensor, cache: Cache | None) -> bool:
-    """Whether this is one token behind a cache that holds something: a step of decoding, not a prompt."""
-    if inputs_embeds.shape[1] != 1 or cache is None:
-        return False
-    return torch.compiler.is_compiling() or bool(cache.get_seq_length() > 0)
 
 
 class IvaForConditionalGeneration(IvaGenerationMixin, VideoLlmForConditionalGeneration):
