@@ -26,7 +26,7 @@ from factory import (
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_videollm.models import blank_media, modeling_iva, modeling_linvt, modeling_video_llm, modeling_videollama2_av
+from hf_videollm.models import blank_media, iva_queries, modeling_linvt, modeling_video_llm, modeling_videollama2_av
 
 KINDS = {
     "text": [[], []],
@@ -63,7 +63,7 @@ def test_every_batch_gives_every_trained_parameter_a_gradient(case: DesignCase, 
 @every_design
 def test_the_blank_media_are_needed(case: DesignCase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: without them, batches of text leave parts of every design without gradients."""
-    for module in (modeling_video_llm, modeling_iva, modeling_linvt, modeling_videollama2_av):
+    for module in (modeling_video_llm, iva_queries, modeling_linvt, modeling_videollama2_av):
         monkeypatch.setattr(module, "reach", lambda states, tensors: states, raising=False)
         monkeypatch.setattr(module, "must_run", lambda modules: False, raising=False)
     assert missing(case.make_model(), case.make_batch(KINDS["text"]))

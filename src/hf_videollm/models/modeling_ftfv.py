@@ -260,21 +260,6 @@ class FtfvModel(VideoLlmModel):
         """As in the base; the last layer is `last_hidden_state`, in some towers of transformers behind a norm."""
         return outputs.last_hidden_state if self.config.vision_feature_layer == -1 else super().choose_layers(outputs)
 
-    def get_frame_features(
-        self,
-        frames: torch.Tensor,
-        num_frames: list[int],
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        num_tokens_per_frame: int | None = None,
-        is_video: bool = True,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPooling:
-        """As in the base; for the last two options see `FtfvConnector`."""
-        outputs = self.encode_frames(frames, output_hidden_states, output_attentions)
-        outputs.pooler_output = self.connector(outputs.last_hidden_state, num_frames, num_tokens_per_frame, is_video)
-        return outputs
-
     def covers_visual_parts(self, present: Collection[str]) -> bool:
         """Images have no temporal code."""
         return "video" in present
@@ -296,7 +281,7 @@ class FtfvModel(VideoLlmModel):
         Returns:
             `pooler_output` is a list with one `(num_tokens, text_width)` tensor per image.
         """
-        options = {**kwargs, "num_tokens_per_frame": num_tokens_per_frame, "is_video": False}
+        options = {**kwargs, "num_tokens_per_frame": num_tokens_per_frame, "connector_options": {"is_video": False}}
         return self.get_frame_features(pixel_values, [1] * len(pixel_values), **options)
 
     # The option is named, because `generate` hands over what it finds named here.

@@ -29,7 +29,7 @@ from .iva_hooks import CONTEXT, AdapterContext, call_adapter, decoder_layers, dr
 from .iva_queries import IvaQueryMixin, is_decoding_step
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 from .transformers_compat import hold_gradients
-from .video_llm_vision_tower import check_frames, concatenate_layers
+from .video_llm_vision_tower import check_frames
 
 
 def frame_positions(num_frames: int, width: int) -> torch.Tensor:
@@ -209,46 +209,16 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         return list(self.get_video_features(frames.unsqueeze(0), return_dict=True).pooler_output)
 
     @can_return_tuple
-    def get_image_features(
-        self,
-        pixel_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs: Any,
-    ) -> IvaMediaOutput:
-        """Visual tokens of images, videos of one frame, and what the adapter looks at.
-
-        Args:
-            pixel_values: `(num_images, 3, height, width)`, images of all rows in row order.
-
-        Returns:
-            See `encode_clips`.
-        """
-        images = list(pixel_values.split(1))
-        return self.encode_clips(images, self.config.image_temporal_token, output_hidden_states, output_attentions)
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> IvaMediaOutput:
+        """As in the base: an image is a video of one frame. Returns what `encode_clips` does."""
+        return self.encode_clips(list(pixel_values.split(1)), self.config.image_temporal_token, **kwargs)
 
     @can_return_tuple
     def get_video_features(
-        self,
-        pixel_values_videos: torch.Tensor,
-        num_video_frames: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs: Any,
+        self, pixel_values_videos: torch.Tensor, num_video_frames: torch.Tensor | None = None, **kwargs: Any
     ) -> IvaMediaOutput:
-        """Visual tokens of videos, and what the adapter looks at.
-
-        Args:
-            pixel_values_videos: as in the base.
-            num_video_frames: as in the base.
-            output_hidden_states: as in `encode_frames` of the base.
-            output_attentions: as in `encode_frames` of the base.
-
-        Returns:
-            See `encode_clips`.
-        """
-        videos = self.split_videos(pixel_values_videos, num_video_frames)
-        return self.encode_clips(videos, True, output_hidden_states, output_attentions)
+        """As in the base. Returns what `encode_clips` does."""
+        return self.encode_clips(self.split_videos(pixel_values_videos, num_video_frames), **kwargs)
 
     def encode_clips(
         self,
@@ -256,12 +226,13 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         with_temporal: bool = True,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        **kwargs: Any,
     ) -> IvaMediaOutput:
         """Encode the frames of clips, `config.vision_chunk_size` at a time.
 
         Args:
             clips: `(frames, 3, height, width)` each, normalised.
-            with_temporal: give the temporal tokens, too.
+            with_temporal: make the temporal tokens, too.
             output_hidden_states: as in `encode_frames` of the base.
             output_attentions: as in `encode_frames` of the base.
 
@@ -269,34 +240,23 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
             `pooler_output` is a list with one `(num_tokens, text_width)` tensor per clip. `frames`, with an adapter, is
             a list of what it looks at: the features of the tower, in the chunks in which they came.
         """
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
         num_frames = [len(clip) for clip in clips]
-        hidden_states: list[tuple[torch.Tensor, ...]] = []
-        attentions: list[tuple[torch.Tensor, ...]] = []
+        record = self.new_record(output_hidden_states)
+        # With gradient checkpointing, transformers makes even a frozen tower keep what gradients would need.
+        is_frozen = not any(tensor.requires_grad for tensor in (*self.vision_tower.parameters(), *clips))
 
-        trained = (*self.vision_tower.parameters(), *clips)
-        # With gradient checkpointing, transformers lets also a frozen tower keep what gradients would need.
-        is_frozen = not any(tensor.requires_grad for tensor in trained)
-
-        def tokens_of_chunks() -> Iterable[torch.Tensor]:
+        def features_of_chunks() -> Iterable[torch.Tensor]:
             chunks = join_in_chunks(clips, self.config.vision_chunk_size or sum(num_frames))
             for clip in clips:
                 check_frames(clip, self.config.vision_config)
             for outputs in self.run_vision_tower(chunks, output_attentions):
-                if output_hidden_states:
-                    hidden_states.append(outputs.hidden_states)
-                if outputs.attentions:
-                    attentions.append(outputs.attentions)
-                tokens = self.choose_layers(outputs)
-                check_class_token(tokens.shape[1], clips[0], self.config)
-                yield tokens.detach() if is_frozen else tokens
+                record.add(outputs)
+                features = self.choose_layers(outputs)
+                check_class_token(features.shape[1], clips[0], self.config)
+                yield features.detach() if is_frozen else features
 
-        output = self.encode_features(tokens_of_chunks(), num_frames, with_temporal)
-        if hidden_states:
-            output.hidden_states = concatenate_layers(hidden_states)
-        if attentions:
-            output.attentions = concatenate_layers(attentions)
+        output = self.encode_features(features_of_chunks(), num_frames, with_temporal)
+        record.write_to(output)
         return output
 
     def encode_features(

@@ -6,7 +6,7 @@ A design adds a connector: a module that is called with the tower's features of 
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
@@ -32,7 +32,7 @@ from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutp
 from .video_llm_placeholders import PlaceholderMixin
 from .video_llm_quantization import QuantizationMixin
 from .video_llm_trust import trust_of
-from .video_llm_vision_tower import check_frames, concatenate_layers, freeze_unused_layers
+from .video_llm_vision_tower import VisionTowerMixin
 
 
 class ForwardOptions(TypedDict, total=False):
@@ -73,7 +73,7 @@ class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, PreTrainedMode
         super().initialize_weights()
 
 
-class VideoLlmModel(HeadlessMixin, PlaceholderMixin, VideoLlmPreTrainedModel):
+class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmPreTrainedModel):
     """Vision tower, connector and language model without a head."""
 
     connector_class: ClassVar[Callable[..., nn.Module]]
@@ -99,71 +99,9 @@ class VideoLlmModel(HeadlessMixin, PlaceholderMixin, VideoLlmPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
 
-    def skip_unused_vision_layers(self) -> None:
-        """Freeze the tower's parts behind the chosen feature layer; see `freeze_unused_layers`."""
-        freeze_unused_layers(self.vision_tower, self.config.vision_feature_layer)
-
     def freeze_unused_parameters(self) -> None:
         """Freeze what no loss can reach; `from_pretrained` makes new parameters, and calls this again."""
         self.skip_unused_vision_layers()
-
-    def encode_frames(
-        self, frames: torch.Tensor, output_hidden_states: bool | None = None, output_attentions: bool | None = None
-    ) -> BaseModelOutputWithPooling:
-        """Features of the chosen tower layer(s), computed `config.vision_chunk_size` frames at a time.
-
-        Args:
-            frames: `(num_frames, 3, height, width)`, normalised.
-            output_hidden_states: also return every layer of the tower (memory: all layers of all frames). What the
-                configuration says when `None`.
-            output_attentions: also return the tower's attention weights, which eager attention alone can give. What
-                the configuration says when `None`.
-
-        Returns:
-            `last_hidden_state` is `(num_frames, tokens, vision_width)`, class token dropped when the
-            strategy is `"default"`.
-        """
-        check_frames(frames, self.config.vision_config)
-        chunk_size = self.config.vision_chunk_size or max(len(frames), 1)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        features, hidden_states, attentions = [], [], []
-        for outputs in self.run_vision_tower(frames.split(chunk_size), output_attentions):
-            features.append(self._select_features(outputs))
-            hidden_states.append(outputs.hidden_states)
-            attentions.append(outputs.attentions)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=torch.cat(features),
-            hidden_states=concatenate_layers(hidden_states) if output_hidden_states else None,
-            attentions=concatenate_layers(attentions) if attentions[0] else None,
-        )
-
-    def run_vision_tower(
-        self, chunks: Iterable[torch.Tensor], output_attentions: bool | None = None
-    ) -> Iterator[BaseModelOutputWithPooling]:
-        """Outputs of the tower, with the hidden states of all its layers, one for each of `chunks`.
-
-        Args:
-            chunks: `(frames of the chunk, 3, height, width)` each, normalised.
-            output_attentions: see `encode_frames`.
-        """
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
-        options = {"output_attentions": True} if output_attentions else {}
-        device = self.vision_tower.device
-        for chunk in chunks:
-            # A tower on disk has no device; accelerate's hooks then bring its weights to the frames.
-            frames = chunk.to(chunk.device if device.type == "meta" else device, self.vision_tower.dtype)
-            yield self.vision_tower(pixel_values=frames, output_hidden_states=True, return_dict=True, **options)
-
-    def _select_features(self, outputs: Any) -> torch.Tensor:
-        chosen = self.choose_layers(outputs)
-        return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen
-
-    def choose_layers(self, outputs: Any) -> torch.Tensor:
-        """The chosen layer(s) of a tower's outputs, `(frames, tokens, width)`, class token included."""
-        layers, states = self.config.vision_feature_layer, outputs.hidden_states
-        return states[layers] if isinstance(layers, int) else torch.cat([states[i] for i in layers], -1)
 
     def get_frame_features(
         self,
@@ -171,6 +109,7 @@ class VideoLlmModel(HeadlessMixin, PlaceholderMixin, VideoLlmPreTrainedModel):
         num_frames: list[int],
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        connector_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Encode the frames of several clips and run the connector over them.
@@ -178,9 +117,13 @@ class VideoLlmModel(HeadlessMixin, PlaceholderMixin, VideoLlmPreTrainedModel):
         Args:
             frames: `(sum(num_frames), 3, height, width)`, clips one after the other.
             num_frames: frame count of each clip.
+            output_hidden_states: as in `encode_frames`.
+            output_attentions: as in `encode_frames`.
+            connector_options: further arguments of the connector, besides the design's `media_options`.
         """
+        options = {name: kwargs[name] for name in self.media_options if name in kwargs} | dict(connector_options or {})
         outputs = self.encode_frames(frames, output_hidden_states, output_attentions)
-        outputs.pooler_output = self.connector(outputs.last_hidden_state, num_frames)
+        outputs.pooler_output = self.connector(outputs.last_hidden_state, num_frames, **options)
         return outputs
 
     @can_return_tuple

@@ -124,25 +124,10 @@ class VideoLlama2Model(VideoLlmModel):
     _no_split_modules = ("RegBlock",)
 
     @can_return_tuple
-    def get_image_features(
-        self,
-        pixel_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPooling:
-        """Visual tokens of images; an image is a clip of `config.num_frames` equal frames, encoded once.
-
-        Args:
-            pixel_values: `(num_images, 3, height, width)`, images of all rows in row order.
-
-        Returns:
-            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per image.
-        """
-        outputs = self.encode_frames(pixel_values, output_hidden_states, output_attentions)
-        ones = [1] * len(pixel_values)
-        outputs.pooler_output = self.connector(outputs.last_hidden_state, ones, repeats=self.config.num_frames)
-        return outputs
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """As in the base, but an image is a clip of `config.num_frames` equal frames, which is encoded once."""
+        ones, repeats = [1] * len(pixel_values), {"repeats": self.config.num_frames}
+        return self.get_frame_features(pixel_values, ones, connector_options=repeats, **kwargs)
 
 
 class VideoLlama2ForCausalLM(VideoLlmForConditionalGeneration):

@@ -1,10 +1,11 @@
 """What the base needs to know of vision towers of any family."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 # Norms behind the last layer, and what makes one vector of a frame, by their names in the families of transformers.
 CLOSING_NORMS = ("post_layernorm", "layernorm", "norm", "rms_norm")
@@ -13,6 +14,105 @@ POOLING_HEADS = ("head", "pooler")
 MASK_TOKENS = ("embeddings.mask_token",)
 # Towers whose closing norm stands before their pooled output alone, and not before `last_hidden_state`.
 NORM_OF_POOLED_OUTPUT = ("clip_vision_model", "chinese_clip_vision_model", "mlcd", "mlcd_vision_model")
+
+
+class TowerRecord:
+    """What a caller wants to see of a tower's layers, collected while frames run through the tower in chunks.
+
+    Args:
+        keeps_hidden_states: keep the output of every layer. This takes the memory of all layers for all frames.
+            Attention weights are kept wherever the tower returns them.
+    """
+
+    def __init__(self, keeps_hidden_states: bool) -> None:
+        self.keeps_hidden_states = keeps_hidden_states
+        self.hidden_states: list[tuple[torch.Tensor, ...]] = []
+        self.attentions: list[tuple[torch.Tensor, ...]] = []
+
+    def add(self, outputs: Any) -> None:
+        """Note the outputs of the tower for one chunk."""
+        if self.keeps_hidden_states:
+            self.hidden_states.append(outputs.hidden_states)
+        if outputs.attentions:
+            self.attentions.append(outputs.attentions)
+
+    def write_to(self, output: BaseModelOutputWithPooling) -> None:
+        """Write what was kept into `output.hidden_states` and `output.attentions`, all chunks joined."""
+        if self.hidden_states:
+            output.hidden_states = concatenate_layers(self.hidden_states)
+        if self.attentions:
+            output.attentions = concatenate_layers(self.attentions)
+
+
+class VisionTowerMixin:
+    """For a base model with a `vision_tower`: frames to the features of the layers that the configuration chooses."""
+
+    config: Any
+    vision_tower: Any
+
+    def skip_unused_vision_layers(self) -> None:
+        """Freeze the tower's parts behind the chosen feature layer; see `freeze_unused_layers`."""
+        freeze_unused_layers(self.vision_tower, self.config.vision_feature_layer)
+
+    def encode_frames(
+        self, frames: torch.Tensor, output_hidden_states: bool | None = None, output_attentions: bool | None = None
+    ) -> BaseModelOutputWithPooling:
+        """Features of the chosen tower layer(s), computed `config.vision_chunk_size` frames at a time.
+
+        Args:
+            frames: `(num_frames, 3, height, width)`, normalised.
+            output_hidden_states: also return every layer of the tower (memory: all layers of all frames). What the
+                configuration says when `None`.
+            output_attentions: also return the tower's attention weights, which eager attention alone can give. What
+                the configuration says when `None`.
+
+        Returns:
+            `last_hidden_state` is `(num_frames, tokens, vision_width)`, without class token when the
+            strategy is `"default"`.
+
+        Raises:
+            ValueError: frames that the tower cannot take, see `check_frames`.
+        """
+        check_frames(frames, self.config.vision_config)
+        chunks = frames.split(self.config.vision_chunk_size or max(len(frames), 1))
+        record, features = self.new_record(output_hidden_states), []
+        for outputs in self.run_vision_tower(chunks, output_attentions):
+            record.add(outputs)
+            features.append(self._select_features(outputs))
+        output = BaseModelOutputWithPooling(last_hidden_state=torch.cat(features))
+        record.write_to(output)
+        return output
+
+    def new_record(self, output_hidden_states: bool | None = None) -> TowerRecord:
+        """An empty record; `output_hidden_states` as in `encode_frames`."""
+        return TowerRecord(self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
+
+    def run_vision_tower(
+        self, chunks: Iterable[torch.Tensor], output_attentions: bool | None = None
+    ) -> Iterator[BaseModelOutputWithPooling]:
+        """Outputs of the tower, with the hidden states of all its layers, one for each of `chunks`.
+
+        Args:
+            chunks: `(frames of the chunk, 3, height, width)` each, normalised.
+            output_attentions: see `encode_frames`.
+        """
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        options = {"output_attentions": True} if output_attentions else {}
+        device = self.vision_tower.device
+        for chunk in chunks:
+            # A tower whose weights are on disk has the device "meta"; accelerate brings them to the frames' device.
+            frames = chunk.to(chunk.device if device.type == "meta" else device, self.vision_tower.dtype)
+            yield self.vision_tower(pixel_values=frames, output_hidden_states=True, return_dict=True, **options)
+
+    def _select_features(self, outputs: Any) -> torch.Tensor:
+        chosen = self.choose_layers(outputs)
+        return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen
+
+    def choose_layers(self, outputs: Any) -> torch.Tensor:
+        """The chosen layer(s) of a tower's outputs, `(frames, tokens, width)`, class token included."""
+        layers, states = self.config.vision_feature_layer, outputs.hidden_states
+        return states[layers] if isinstance(layers, int) else torch.cat([states[i] for i in layers], -1)
 
 
 def check_frames(frames: torch.Tensor, vision_config: Any) -> None:
@@ -103,4 +203,12 @@ def concatenate_layers(chunks: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Te
     return tuple(torch.cat(layer) for layer in zip(*chunks, strict=True))
 
 
-__all__ = ["NORM_OF_POOLED_OUTPUT", "check_frames", "concatenate_layers", "freeze_unused_layers", "vision_layers"]
+__all__ = [
+    "NORM_OF_POOLED_OUTPUT",
+    "TowerRecord",
+    "VisionTowerMixin",
+    "check_frames",
+    "concatenate_layers",
+    "freeze_unused_layers",
+    "vision_layers",
+]
