@@ -104,8 +104,8 @@ def bench_beams(model: PllavaForConditionalGeneration, beams: int, repeats: int)
     repeated = {name: value.repeat_interleave(beams, 0) for name, value in batch.items()}
     return {
         "beams": seconds(lambda: model.generate(**batch, num_beams=beams, max_new_tokens=8), repeats),
-        "encode_once": seconds(lambda: model.model.encode_media(dict(batch)), repeats),
-        "encode_every_beam": seconds(lambda: model.model.encode_media(dict(repeated)), repeats),
+        "encode_once": seconds(lambda: model.model.encode_media(batch), repeats),
+        "encode_every_beam": seconds(lambda: model.model.encode_media(repeated), repeats),
     }
 
 

@@ -73,8 +73,9 @@ def test_forward_returns_what_the_encoders_gave(design: Any, prompts: Any, asked
 def test_outputs_that_are_passed_in_come_out(design: Any) -> None:
     case, model = design
     batch = case.make_batch([["v3"], ["v2"]])
-    media = model.base_model.encode_media(batch)
-    output = model(**batch, mm_encoder_outputs=media)
+    media, text = model.base_model.encode_media(batch)
+    assert {"pixel_values_videos", "num_video_frames"} <= set(batch) - set(text)
+    output = model(**text, mm_encoder_outputs=media)
     assert output.image_outputs is None
     assert_equal_parts(output.video_outputs.pooler_output, media["video"].pooler_output, "videos")
 

@@ -116,7 +116,7 @@ def test_a_model_in_half_precision_and_an_adapter_in_full() -> None:
 
 def features(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     with torch.no_grad():
-        return model.base_model.encode_media(dict(batch))
+        return model.base_model.encode_media(batch)[0]
 
 
 # Training

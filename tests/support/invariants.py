@@ -93,9 +93,9 @@ def media_of(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def media_outputs(model: PreTrainedModel, batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a batch into its text and its encoded media, as `mm_encoder_outputs` takes them."""
-    text = dict(batch)
     with torch.no_grad():
-        return text, {"mm_encoder_outputs": model.base_model.encode_media(text)}
+        media, text = model.base_model.encode_media(batch)
+    return text, {"mm_encoder_outputs": media}
 
 
 def check_padding(case: DesignCase, side: str) -> None:

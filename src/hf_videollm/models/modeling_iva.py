@@ -302,9 +302,10 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
     def run_language_model(
         self,
         inputs_embeds: torch.Tensor,
-        prompt: tuple[torch.Tensor | None, torch.Tensor | None],
         features: dict[str, BaseModelOutputWithPooling],
         masks: dict[str, torch.Tensor],
+        input_ids: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
         cache: Cache | None = None,
         video_state: Any = None,
         record: list[AdapterContext] | None = None,
@@ -322,17 +323,27 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         context = None
         # In a decoding step the adapter has nothing to do: all query tokens are in the prompt.
         if features or video_state is not None or not is_decoding_step(inputs_embeds, cache):
-            queries = self.find_queries(*prompt)
+            queries = self.find_queries(input_ids, prompt_embeds)
             context = self.make_adapter_context(queries, features, masks, video_state)
-        if context is None:
-            return super().run_language_model(inputs_embeds, prompt, features, masks, cache, **kwargs)
-        if record is not None:
-            context.selections = []
-            record.append(context)
-        inputs_embeds = hold_gradients(self.query_tokens(inputs_embeds, queries), context)
+        if context is not None:
+            if record is not None:
+                context.selections = []
+                record.append(context)
+            inputs_embeds = hold_gradients(self.query_tokens(inputs_embeds, queries), context)
+            kwargs[CONTEXT] = context
         outputs = super().run_language_model(
-            inputs_embeds, prompt, features, masks, cache, **{**kwargs, CONTEXT: context}
+            inputs_embeds, features, masks, input_ids=input_ids, prompt_embeds=prompt_embeds, cache=cache, **kwargs
         )
+        if context is not None:
+            self._check_calls(context)
+        return outputs
+
+    def _check_calls(self, context: AdapterContext) -> None:
+        """Check that the hooks on the decoder layers got the context.
+
+        Raises:
+            ValueError: the language model does not hand keyword arguments on to its layers.
+        """
         expected = len(self.config.insertion_layers)
         if context.num_calls != expected:
             raise ValueError(
@@ -340,7 +351,6 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
                 f"{expected}: it does not hand keyword arguments on to its layers. Use a LLaMA-like language model "
                 "(llama, qwen2, qwen3, mistral, gemma2, phi3, ...), or num_insertions=0 for the model without IVA."
             )
-        return outputs
 
     @torch.no_grad()
     def get_frame_attentions(self, **inputs: Any) -> list[torch.Tensor]:

@@ -34,6 +34,9 @@ from .video_llm_quantization import QuantizationMixin
 from .video_llm_trust import trust_of
 from .video_llm_vision_tower import VisionTowerMixin
 
+# Arguments of a forward that hold media.
+MEDIA_INPUTS = ("pixel_values", "pixel_values_videos", "num_video_frames", "input_features", "input_features_mask")
+
 
 class ForwardOptions(TypedDict, total=False):
     """Further options of a forward, as everywhere in transformers; the language model gets them, known here or not."""
@@ -179,32 +182,40 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             )
         return [video[:count] for video, count in zip(pixel_values_videos, counts, strict=True)]
 
-    def encode_media(self, media: dict[str, Any], **asked: bool | None) -> dict[str, BaseModelOutputWithPooling]:
-        """Take the raw media out of `media` and encode them: modality -> output of `get_<modality>_features`.
-
-        The design's options for media (`media_options`) are taken out too, also where there is nothing to encode.
+    def encode_media(
+        self, inputs: Mapping[str, Any], **asked: bool | None
+    ) -> tuple[dict[str, BaseModelOutputWithPooling], dict[str, Any]]:
+        """Encode the media among the inputs of a call.
 
         Args:
+            inputs: arguments of a forward; they are not changed. Media that are encoded already come as
+                `mm_encoder_outputs`.
             asked: `output_hidden_states` and `output_attentions` of the towers, see `encode_frames`.
 
+        Returns:
+            Modality -> output of `get_<modality>_features`; and the other inputs, which are neither media nor the
+            design's options for media (`media_options`).
+
         Raises:
-            ValueError: there are sounds, and the design cannot hear.
+            ValueError: there are sounds, and the design has no audio tower.
         """
-        outputs = {}
-        options: dict[str, Any] = {**asked, **{name: media.pop(name, None) for name in self.media_options}}
-        if (pixel_values := media.pop("pixel_values", None)) is not None:
-            outputs["image"] = self.get_image_features(pixel_values, return_dict=True, **options)
-        num_video_frames = media.pop("num_video_frames", None)
-        if (pixel_values_videos := media.pop("pixel_values_videos", None)) is not None:
-            outputs["video"] = self.get_video_features(
+        others = dict(inputs)
+        features = dict(others.pop("mm_encoder_outputs", None) or {})
+        options: dict[str, Any] = {**asked, **{name: others.pop(name, None) for name in self.media_options}}
+        pixel_values, pixel_values_videos, num_video_frames, input_features, input_features_mask = (
+            others.pop(name, None) for name in MEDIA_INPUTS
+        )
+        if pixel_values is not None:
+            features["image"] = self.get_image_features(pixel_values, return_dict=True, **options)
+        if pixel_values_videos is not None:
+            features["video"] = self.get_video_features(
                 pixel_values_videos, num_video_frames, return_dict=True, **options
             )
-        input_features_mask = media.pop("input_features_mask", None)
-        if (input_features := media.pop("input_features", None)) is not None:
+        if input_features is not None:
             if "audio" not in self.config.modalities:
                 raise ValueError(f"{type(self).__name__} cannot hear: leave out input_features.")
-            outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True, **asked)
-        return outputs
+            features["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True, **asked)
+        return features, others
 
     def encode_blank_media(self, present: Collection[str], device: torch.device) -> list[torch.Tensor]:
         """Vectors of blank media for the parts of the model that no medium of a batch runs through.
@@ -271,20 +282,22 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             "num_video_frames": num_video_frames,
             "input_features": input_features,
             "input_features_mask": input_features_mask,
+            "mm_encoder_outputs": mm_encoder_outputs,
             **{name: kwargs.pop(name, None) for name in self.media_options},  # type: ignore[misc]
         }
         asked: dict[str, Any] = {name: kwargs.get(name) for name in ("output_hidden_states", "output_attentions")}
-        features = {**(mm_encoder_outputs or {}), **self.encode_media(media, **asked)}
+        features, _ = self.encode_media(media, **asked)
         merged, masks = self.embed_prompt(input_ids, inputs_embeds, features)
         if self.training and torch.is_grad_enabled():
             merged = reach(merged, self.encode_blank_media(features, merged.device))
 
         outputs = self.run_language_model(
             merged,
-            (input_ids, None if input_ids is not None else inputs_embeds),
             features,
             masks,
-            forward_cache(cache, past_key_values),
+            input_ids=input_ids,
+            prompt_embeds=inputs_embeds,
+            cache=forward_cache(cache, past_key_values),
             attention_mask=attention_mask,
             position_ids=self._position_ids(attention_mask, position_ids, merged.shape[1]),
             use_cache=use_cache,
@@ -329,20 +342,22 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
     def run_language_model(
         self,
         inputs_embeds: torch.Tensor,
-        prompt: tuple[torch.Tensor | None, torch.Tensor | None],
         features: dict[str, BaseModelOutputWithPooling],
         masks: dict[str, torch.Tensor],
+        input_ids: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
         cache: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """The language model over the finished embeddings; for designs that do more to it than to feed it.
+        """Run the language model over the finished embeddings. A design overrides this to change how it runs.
 
         Args:
-            inputs_embeds: `(batch, length, text_width)`, visual tokens in their places.
-            prompt: ids or embeddings that the forward was given, the other one `None`.
+            inputs_embeds: `(batch, length, text_width)`, visual tokens instead of placeholders.
             features: modality -> output of `get_<modality>_features`.
             masks: modality -> where its placeholders are, bool, `(batch, length)`.
-            cache: what the language model has seen before.
+            input_ids: the prompts as the forward got them, `(batch, length)`.
+            prompt_embeds: the embeddings that the forward got instead of ids, placeholders still in them.
+            cache: keys and values of earlier positions.
             kwargs: further arguments of the language model.
         """
         kwargs[self.cache_argument] = cache

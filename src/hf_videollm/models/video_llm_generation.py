@@ -55,18 +55,21 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
         """
         arguments = named_arguments(args, kwargs)
         if option_value(self, "prefill_chunk_size", arguments) is not None:
-            self._embed_for_chunks(arguments)
+            arguments = self._embed_for_chunks(arguments)
         return super().generate(**arguments)
 
     @torch.no_grad()
-    def _embed_for_chunks(self, arguments: dict[str, Any]) -> None:
-        """Put the media into the prompt before `prefill_chunk_size` cuts it: transformers would cut them wrongly."""
+    def _embed_for_chunks(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with the media embedded in the prompt. `prefill_chunk_size` cuts the prompt, and transformers
+        would give each part the wrong media.
+        """
         input_ids = arguments.get("input_ids", arguments.get("inputs"))
         if input_ids is None or "prefill_chunk_size" in self.refused_options:
-            return
-        media = {**(arguments.pop("mm_encoder_outputs", None) or {}), **self.model.encode_media(arguments)}
+            return arguments
+        media, others = self.model.encode_media(arguments)
         if media:
-            arguments["prompt_embeds"], _ = self.model.embed_prompt(input_ids, None, media)
+            others["prompt_embeds"], _ = self.model.embed_prompt(input_ids, None, media)
+        return others
 
     def prepare_inputs_for_generation(
         self,
@@ -107,7 +110,7 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
             self.model.refuse_forgotten_media(input_ids)
         if expand_size == 1:
             return input_ids, model_kwargs
-        media = {**(model_kwargs.pop("mm_encoder_outputs", None) or {}), **self.model.encode_media(model_kwargs)}
+        media, model_kwargs = self.model.encode_media(model_kwargs)
         inputs_embeds = model_kwargs.get("inputs_embeds")
         # With embeddings, `generate` passes ids of length 0.
         prompt_ids = input_ids if inputs_embeds is None else None

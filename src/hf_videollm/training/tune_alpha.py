@@ -176,7 +176,7 @@ def _answers(
 ) -> Iterator[tuple[float, list[str]]]:
     """(alpha, answers of the batch) for each alpha; the media are encoded once."""
     inputs = dict(_inputs(processor, batch, num_frames).to(model.device))
-    media = model.model.encode_media(inputs)
+    media, inputs = model.model.encode_media(inputs)
     length = inputs["input_ids"].shape[1]
     options = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens}
     if model.generation_config.pad_token_id is None:
