@@ -47,6 +47,8 @@ class VideoLlmCausalLMOutputWithPast(CacheNamesOutput, EncoderOutputs, CausalLMO
 
 
 ENCODER_FIELDS = tuple(field.name for field in fields(EncoderOutputs))
+# Names only: `torch.compile` cannot ask a dataclass for its fields.
+_COMMON_FIELDS = tuple(field.name for field in fields(BaseModelOutputWithPooling))
 
 
 def encoder_fields(features: Mapping[str, BaseModelOutputWithPooling]) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def encoder_fields(features: Mapping[str, BaseModelOutputWithPooling]) -> dict[s
     found: dict[str, Any] = {}
     for modality, output in features.items():
         tokens = torch.cat(list(output.pooler_output))
-        common = {field.name: getattr(output, field.name, None) for field in fields(BaseModelOutputWithPooling)}
+        common = {name: getattr(output, name, None) for name in _COMMON_FIELDS}
         # The same memory. FSDP2 warns of outputs that are views, which ordinary pieces would be.
         common["pooler_output"] = list(
             torch.unsafe_split_with_sizes(tokens, [len(part) for part in output.pooler_output])
