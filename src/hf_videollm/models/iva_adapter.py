@@ -1,8 +1,8 @@
 """The interactive visual adapter (IVA, paper section 3.3): dynamic query tokens look at selected frames in detail.
 
-Eq. 3 and 4 project every patch of every frame. Here none is ever projected: both softmaxes sum to 1, so a mixture of
-projections is the projection of the mixture, and a product with a projected key is the product of the query, projected
-back, with the key itself. At the paper's size that is 36 times less work, and the patch features are only read.
+Eq. 3 and 4 project every patch of every frame. This file projects none, and gets the same result: both softmaxes sum to
+1, so the mean of projections is the projection of the mean; and the product of a query with a projected key is the
+product of the query, multiplied by the transposed matrix, with the key. At the paper's size this is 36 times less work.
 
     A = softmax over frames of ((W_k' q) . g_n + q . b_k) / tau     q = W_q x + b_q
     F = sum_n A_n f_n                                               S = Trans(F)
@@ -21,10 +21,10 @@ from .iva_frames import FrameBank
 
 
 def scaled_linear(in_features: int, out_features: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
-    """A linear map whose initial weights have the standard deviation `gain` / sqrt(inputs) at any width.
+    """A linear map whose initial weights have the standard deviation `gain` / sqrt(inputs).
 
-    Outputs are then as large as inputs, where the usual 0.02, right for a width of about 1024, lets a narrow adapter
-    fade away. The note on the module is read by `IvaModel`, which initialises.
+    With a gain of 1, outputs are as large as inputs at any width. The usual 0.02 does this at a width of about 1024
+    only; in a narrower adapter the values would shrink from layer to layer. `IvaModel` reads `initial_std`.
     """
     linear = nn.Linear(in_features, out_features, bias=bias)
     linear.initial_std = gain * in_features**-0.5
@@ -40,7 +40,7 @@ class IvaProjection(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features))
 
-    # One entrance for both, because libraries that move weights (accelerate) wait at `forward`.
+    # Both directions are in `forward`, because accelerate brings the weights to the device where `forward` is called.
     def forward(
         self, vectors: torch.Tensor, of_queries: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
@@ -51,14 +51,15 @@ class IvaProjection(nn.Module):
 
 
 class IvaSelector(nn.Module):
-    """Eq. 3: every query mixes the frames of its prompt, by their global features, into one frame of its own."""
+    """Eq. 3: for each query, the mean of all frames of its prompt, weighted by their global features."""
 
     def __init__(self, config: IvaConfig) -> None:
         super().__init__()
         self.temperature = config.selector_temperature
         self.frames_per_chunk = config.frames_per_chunk
         width = config.adapter_hidden_size
-        # The products are not scaled: with these they start at a variance of 1 (0.004 at the paper's width).
+        # Eq. 3 does not scale the products by the width. With this gain they have a variance of 1 at first; at the
+        # paper's width, the weights then have a standard deviation of 0.004.
         gain = (self.temperature * width**-0.5) ** 0.5
         self.query = scaled_linear(width, width, gain)
         self.key = IvaProjection(config.vision_width, width, gain)
@@ -85,10 +86,10 @@ class IvaSelector(nn.Module):
         logits = (projected @ global_features.to(projected).T + offset).to(
             torch.promote_types(queries.dtype, torch.float32)
         )
-        # Not -inf: a query without frames, of a prompt without video, would become NaN.
+        # With -inf, a query without any frame (of a prompt without video) would become NaN.
         hidden = torch.finfo(logits.dtype).min
         weights = (logits / self.temperature).masked_fill(~visible, hidden).softmax(-1)
-        # Summed up in float32: half precision would lose what the thousandth chunk adds.
+        # The sum is in float32: in half precision, small addends of a long video's last chunks would be lost.
         mixed = weights.new_zeros((*queries.shape[:2], *chunks[0].shape[1:]))
         start = 0
         for row, chunk in zip(frames.chunk_rows.to(queries.device).split(1), chunks, strict=True):
@@ -102,7 +103,7 @@ class IvaSelector(nn.Module):
 
 
 class IvaInteractor(nn.Module):
-    """Eq. 4: every query looks at the patches of its mixed frame; `trans` is Trans of Eq. 3."""
+    """Eq. 4: each query attends to the patches of its mean frame from Eq. 3; `trans` is Trans of Eq. 3."""
 
     def __init__(self, config: IvaConfig) -> None:
         super().__init__()
@@ -144,14 +145,14 @@ class IvaAdapterLayer(GradientCheckpointingLayer):
     def forward(
         self, queries: torch.Tensor, visible: torch.Tensor, frames: FrameBank, *trained: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Arguments of `IvaSelector`; the new x and A."""
+        """Arguments as in `IvaSelector`. Returns the new x, and A."""
         mixed, weights = self.selector(queries, visible, frames, *trained)
         output = self.interactor(queries, mixed)
         return queries + output if self.has_residual else output, weights
 
 
 class IvaAdapter(nn.Module):
-    """What the hidden states of the query tokens are changed by; the same at all insertion points."""
+    """Computes the change of the query tokens' hidden states. All insertion points use the same weights."""
 
     def __init__(self, config: IvaConfig) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class IvaAdapter(nn.Module):
         self.norm = nn.LayerNorm(text_width)
         self.input = scaled_linear(text_width, width, bias=False)
         self.layers = nn.ModuleList([IvaAdapterLayer(config) for _ in range(config.num_adapter_layers)])
-        # Zero, so that at first the language model is exactly what it was.
+        # Its weights start at 0, so at first the language model computes exactly what it did without the adapter.
         self.output = scaled_linear(width, text_width, gain=0.0, bias=False)
 
     def forward(
@@ -176,8 +177,8 @@ class IvaAdapter(nn.Module):
         """
         states = self.input(self.norm(hidden_states.to(self.norm.weight.dtype)))
         visible = visible.to(states.device)
-        # Reentrant checkpointing gives gradients only to tensors that it is handed one by one; but accelerate would
-        # bring all that are handed so to the layer's device at once.
+        # Reentrant checkpointing computes gradients only of tensors that are arguments of the layer. They are passed
+        # as arguments only where gradients are needed, because accelerate moves all arguments to the layer's device.
         trained = frames.features if frames.requires_grad else []
         selections = []
         for layer in self.layers:

@@ -1,4 +1,4 @@
-"""What IVA's adapter looks at: the frames of the media of a batch, and which prompt they belong to."""
+"""The frames that IVA's adapter looks at, and the prompts of the batch that they belong to."""
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .configuration_iva import IvaConfig
 
 
-# No containers and no tensors to the libraries, which would send what is in them to every layer's device.
+# These classes are not containers, because accelerate copies tensors in containers to the device of every layer.
 class MediumFrames:
     """Features of the frames of one video or image.
 
@@ -28,7 +28,7 @@ class MediumFrames:
 
 
 class IvaVideoState:
-    """The frames of media whose visual tokens are on a cache, for further questions on it.
+    """The frames of media whose visual tokens are on a cache: what a further question on that cache needs.
 
     Attributes:
         media: one entry per video or image.
@@ -42,7 +42,7 @@ class IvaVideoState:
         self.rows = rows
 
     def repeat(self, times: int) -> "IvaVideoState":
-        """The state for a batch whose every row is repeated, as for beams."""
+        """The state for a batch in which each row is repeated `times` times, as for beams."""
         rows = self.rows.repeat_interleave(times) * times + torch.arange(times).repeat(len(self.rows)).to(self.rows)
         return IvaVideoState([medium for medium in self.media for _ in range(times)], rows)
 
@@ -65,9 +65,10 @@ class FrameBank:
     Attributes:
         global_features: `(frames, vision_width)`.
         rows: int64, `(frames,)`, the row of the batch that each frame belongs to.
-        columns: int64, `(frames,)`, where in the prompt its medium ends; -1 if that is on the cache.
+        columns: int64, `(frames,)`, column of the prompt in which the medium of the frame ends; -1 if the medium is on
+            the cache.
         chunks: patch features, `(frames of the chunk, patches, vision_width)` each, all frames in the same order.
-        chunk_rows: int64, `(chunks,)`.
+        chunk_rows: int64, `(chunks,)`, the row of the batch that each chunk belongs to.
     """
 
     __slots__ = ("chunk_rows", "chunks", "columns", "global_features", "rows")
@@ -92,11 +93,11 @@ class FrameBank:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether the vision tower, or what is before it, is trained."""
+        """Whether gradients must reach the frames: the vision tower or its input is trained."""
         return any(tensor.requires_grad for tensor in self.features)
 
     def cut_off(self) -> "FrameBank":
-        """The same frames, without the way back to what they were computed from, collecting gradients themselves."""
+        """A copy without gradient history. Its tensors collect gradients themselves."""
         twin = copy.copy(self)
         twin.global_features, *twin.chunks = (
             tensor.detach().requires_grad_(tensor.requires_grad) for tensor in self.features
@@ -105,50 +106,50 @@ class FrameBank:
 
 
 def repeat_each(values: torch.Tensor, times: Sequence[int]) -> torch.Tensor:
-    """Every value as often as `times` says, which are Python numbers, so that the shape is known without looking."""
+    """Repeat value i `times[i]` times. `times` are Python numbers, so the device need not be asked for the shape."""
     return torch.cat([value.expand(count) for value, count in zip(values.split(1), times, strict=True)])
 
 
 def split_into_media(chunks: Iterable[torch.Tensor], num_frames: Sequence[int]) -> list[list[torch.Tensor]]:
-    """Deal chunks of frames, which know nothing of media, out to media of `num_frames` frames; views, no copies."""
+    """Split chunks of frames at the borders of media, which have `num_frames` frames each. The parts are views."""
     media: list[list[torch.Tensor]] = [[]]
-    left = list(num_frames)
+    remaining = list(num_frames)
     for chunk in chunks:
         while len(chunk):
-            if not left[0]:
-                left.pop(0)
+            if not remaining[0]:
+                remaining.pop(0)
                 media.append([])
-            media[-1].append(chunk[: left[0]])
-            chunk = chunk[left[0] :]
-            left[0] -= len(media[-1][-1])
+            media[-1].append(chunk[: remaining[0]])
+            chunk = chunk[remaining[0] :]
+            remaining[0] -= len(media[-1][-1])
     return media
 
 
 def join_in_chunks(clips: Sequence[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
-    """The frames of clips, `size` at a time, whichever clips they are of; copied only where clips meet."""
-    held: list[torch.Tensor] = []
-    room = size
+    """The frames of all clips, `size` at a time. Only chunks with frames of several clips are copies."""
+    parts: list[torch.Tensor] = []
+    missing = size
     for clip in clips:
         while len(clip):
-            held.append(clip[:room])
-            clip = clip[room:]
-            room -= len(held[-1])
-            if not room:
-                yield torch.cat(held) if len(held) > 1 else held[0]
-                held, room = [], size
-    if held:
-        yield torch.cat(held) if len(held) > 1 else held[0]
+            parts.append(clip[:missing])
+            clip = clip[missing:]
+            missing -= len(parts[-1])
+            if not missing:
+                yield torch.cat(parts) if len(parts) > 1 else parts[0]
+                parts, missing = [], size
+    if parts:
+        yield torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def check_class_token(num_tokens: int, frames: torch.Tensor, config: IvaConfig) -> None:
-    """Refuse a tower that gives other tokens than the configuration says.
+    """Check that the tokens of a tower are the patches of a frame, with a class token if the configuration says so.
 
     Args:
-        num_tokens: tokens that the tower gave for a frame.
+        num_tokens: tokens that the tower returned for a frame.
         frames: `(frames, 3, height, width)`, some frames.
 
     Raises:
-        ValueError: a class token is missing, or is there against expectation; or there are tokens that are no patches.
+        ValueError: the class token is missing, or there is one too many, or some tokens are not patches.
     """
     if (size := getattr(config.vision_config, "patch_size", None)) is None:
         return
@@ -174,11 +175,14 @@ def check_class_token(num_tokens: int, frames: torch.Tensor, config: IvaConfig) 
 
 
 def place_media(mask: torch.Tensor, num_tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and column of the last placeholder of each medium, found without waiting for the device.
+    """Row and column of the last placeholder of each medium.
 
     Args:
-        mask: bool, `(batch, length)`: the placeholders, which the media fill in their order.
+        mask: bool, `(batch, length)`: the placeholders of all media, which follow each other in row order.
         num_tokens: placeholders of each medium.
+
+    Returns:
+        Two int64 tensors `(media,)`, computed on the device without waiting for it.
     """
     ends = torch.tensor(list(num_tokens), device=mask.device).cumsum(0)
     last = torch.searchsorted(mask.flatten().long().cumsum(0), ends)
@@ -186,14 +190,14 @@ def place_media(mask: torch.Tensor, num_tokens: Sequence[int]) -> tuple[torch.Te
 
 
 def media_of_state(value: Any) -> list[MediumFrames]:
-    """The media of what may be passed as `video_state`.
+    """The media in a value that was passed as `video_state`.
 
     Raises:
-        TypeError: it is nothing that `get_video_features` or `make_video_state` returns.
+        TypeError: the value is not something that `get_video_features` or `make_video_state` returns.
     """
     if isinstance(value, IvaVideoState):
         return value.media
-    # An output of the library is a mapping as well.
+    # An output of transformers is a mapping too, so this comes first.
     if getattr(value, "frames", None) is not None:
         return list(value.frames)
     if isinstance(value, Mapping) and "pooler_output" not in value:

@@ -1,4 +1,4 @@
-"""How IVA generates: placeholders are never written, and a cache is cut back to where the next question begins."""
+"""`generate` of IVA: answers never hold placeholders, and a cache can be used for a second question."""
 
 import copy
 from typing import Any, ClassVar
@@ -23,19 +23,19 @@ class IvaGenerationMixin(MediaGenerationMixin):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers. Placeholders of media and query tokens are never written: they would be taken for media.
+        """As in transformers. The answer never holds a placeholder, which would be taken for a medium afterwards.
 
         Raises:
-            ValueError: an option that would be ignored, or give wrong tokens, with what to use instead.
+            ValueError: an option that would be ignored or would give wrong tokens; the message says what to use.
         """
         vocab_size = self.config.text_config.vocab_size
         placeholders = {getattr(self.config, f"{name}_token_id") for name in (*self.config.modalities, "query")}
-        # Most placeholders have no row in the head, and need no care.
+        # The model cannot write a placeholder that has no row in its head, and most have none.
         if writable := {token_id for token_id in placeholders if token_id < vocab_size}:
             arguments = {"generation_config": generation_config, **kwargs}
             asked = option_value(self, "suppress_tokens", arguments) or []
             kwargs.pop("suppress_tokens", None)
-            # transformers wants such options in one of the two places only.
+            # transformers refuses options that come both as arguments and in a generation configuration.
             generation_config = copy.deepcopy(generation_config)
             if generation_config is None:
                 kwargs["suppress_tokens"] = sorted(writable | set(asked))
@@ -43,7 +43,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
                 generation_config.suppress_tokens = sorted(writable | set(asked))
         return super().generate(inputs, generation_config, *args, **kwargs)
 
-    # The argument is named, because `generate` takes none but those it finds named here or in the forward.
+    # `generate` refuses arguments that neither this method nor the forward names, so `video_state` is named here.
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.Tensor,
@@ -53,7 +53,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
         video_state: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers; the adapter has no part in the steps behind the prompt."""
+        """As in transformers; `video_state` is used for the prompt, and not in the steps after it."""
         inputs = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds, prompt_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
@@ -68,7 +68,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
         input_ids: torch.LongTensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """As in the base; here is the whole prompt, and so what tells the rows of `video_state`."""
+        """As in the base. The whole prompt is known here, so this finds the rows that `video_state` belongs to."""
         video_state = model_kwargs.pop("video_state", None)
         if video_state is not None:
             inputs_embeds = model_kwargs.get("inputs_embeds")
@@ -79,21 +79,21 @@ class IvaGenerationMixin(MediaGenerationMixin):
         return input_ids, {**model_kwargs, **({} if video_state is None else {"video_state": video_state})}
 
     def crop_to_queries(self, past_key_values: Cache, input_ids: torch.Tensor) -> int:
-        """Cut the cache of a conversation back to before its query tokens, which stand before the next answer instead.
+        """Cut the cache of a conversation back, so that it ends before the query tokens.
+
+        The next prompts are the old ones without query tokens, the answer, and the next question with query tokens.
 
         Args:
             past_key_values: a `DynamicCache`; it is changed. Quantized caches cannot be cut, nor static ones of some
-                releases, and layers with a sliding window have forgotten what is needed: give such a language model a
-                plain `DynamicCache()`.
-            input_ids: `(batch, length)`, the prompts it was made from.
+                releases. Layers with a sliding window no longer hold the earlier positions: give a language model with
+                such layers a plain `DynamicCache()`.
+            input_ids: `(batch, length)`, the prompts that the cache was made from.
 
         Returns:
-            Positions that are left: the cache goes with the first so many ids of the next prompts, which are these
-            without query tokens, the answer, and the next question with query tokens.
+            Length of the cache now; the first so many ids of the next prompts are on it.
 
         Raises:
-            ValueError: there are no query tokens, or they do not stand at the same place in all rows; or the cache
-                cannot be cut.
+            ValueError: a prompt has no query tokens, or they begin at different columns; or the cache cannot be cut.
         """
         queries = input_ids == self.config.query_token_id
         first = set(queries.int().argmax(-1).tolist())

@@ -1,9 +1,11 @@
-"""How IVA's adapter gets between the layers of a language model of transformers whose files it does not touch.
+"""Calls IVA's adapter between the layers of a language model of transformers, without a change of that model's code.
 
-Forward pre-hooks on the decoder layers call it. They are functions of this file, without a state, so that a model can
-be copied, pickled, compiled and split over devices; what a call is about comes to them as a keyword argument, which the
-decoders of transformers hand on to their layers. A context kept on the model instead would be gone, or another one,
-where hooks run again because a layer is recomputed in the backward pass (`transformers_compat.hold_gradients`).
+Forward pre-hooks on the decoder layers call the adapter. The hooks are plain functions without state, so a model can
+be copied, pickled, compiled and split over devices. Each call of the language model gets its own `AdapterContext` as a
+keyword argument, and the decoders of transformers hand keyword arguments on to their layers.
+
+The context is not kept on the model: gradient checkpointing runs layers and their hooks again in the backward pass,
+and by then the model may have been called with other prompts (see `transformers_compat.hold_gradients`).
 """
 
 from typing import Any
@@ -19,18 +21,20 @@ CONTEXT = "iva_context"
 class AdapterContext:
     """What the hooks need in one call of the language model.
 
-    An object that is no container and no tensor: accelerate moves everything it can look into to every layer's device.
+    It is not a container, because accelerate copies tensors in containers to the device of every layer.
 
     Attributes:
         adapter: the adapter, as the model holds it at the time of the call (PEFT may have wrapped it).
-        columns: int64, `(batch, queries)`, where the query tokens stand.
-        valid: bool, `(batch, queries)`: rows without query tokens have none.
-        visible: bool, `(batch, queries, frames)`.
+        columns: int64, `(batch, queries)`, columns of the query tokens in the prompts.
+        valid: bool, `(batch, queries)`: false where a row has fewer query tokens than others, so that
+            `columns` holds other positions.
+        visible: bool, `(batch, queries, frames)`: the frames that each query token may look at.
         frames: the frames of all rows.
         num_calls: how often the adapter has been called.
-        selections: the attention over frames, a list with one tensor per pair for each call; `None` to forget it.
+        selections: attention over frames: for each call of the adapter a list with one tensor per pair. `None` where
+            it is not wanted.
         is_replayed: the layers are checkpointed in the reentrant way, hooks included.
-        replay_frames: `frames` cut off from what they were computed from, which takes up their gradients.
+        replay_frames: a copy of `frames` without gradient history, which collects their gradients.
     """
 
     __slots__ = (
@@ -59,7 +63,11 @@ class AdapterContext:
         self.replay_frames: FrameBank | None = None
 
     def frames_of_call(self) -> FrameBank:
-        """The frames, as the present call of the adapter may use them; see `transformers_compat.hold_gradients`."""
+        """The frames for the present call of the adapter.
+
+        The first pass of reentrant checkpointing runs without gradients; later passes, with gradients, get the copy
+        `replay_frames`. `transformers_compat.hold_gradients` tells why.
+        """
         if not self.frames.requires_grad:
             return self.frames
         if not torch.is_grad_enabled():
@@ -85,18 +93,18 @@ def call_adapter(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     context.num_calls += 1
     if context.selections is not None:
         context.selections.append(selections)
-    # This runs before accelerate brings a layer's inputs together.
+    # This hook runs before accelerate moves the inputs of a layer to one device.
     change = change.to(queries).masked_fill(~context.valid.to(queries.device).unsqueeze(-1), 0.0)
     return (hidden_states.scatter(1, columns, queries + change), *args[1:]), others
 
 
 def drop_context(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Forward pre-hook of the other layers, whose attention kernels need not know of it."""
+    """Forward pre-hook of the other layers: remove the context, which attention kernels would not understand."""
     return (args, {name: value for name, value in kwargs.items() if name != CONTEXT}) if CONTEXT in kwargs else None
 
 
 def decoder_layers(language_model: nn.Module, num_layers: int) -> nn.ModuleList:
-    """The layers of a language model of transformers, wherever the family keeps them.
+    """The list of decoder layers of a language model of transformers, which each family names differently.
 
     Raises:
         ValueError: no list of so many layers was found.

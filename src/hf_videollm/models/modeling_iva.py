@@ -1,11 +1,12 @@
-"""IVA (Interactive Visual Adapter, 2024): two tokens per frame, and an adapter through which the LLM looks closer.
+"""IVA (Li et al., 2024): two tokens per frame, and an adapter through which the language model looks at frames again.
 
-    frames -> vision tower -> g (class token), f (patches)
-    g, f   -> connector    -> two tokens of each frame, at the placeholders of the prompt
-    prompt -> language model; before some of its layers, the hidden states of the query tokens at the end of the prompt
-              are changed by the adapter, which looks at g and f of the prompt's frames
+    frames (N,3,H,W) -> vision tower, layer -2 -> g (N, Dv), the class token; f (N, patches, Dv)
+    g, f             -> connector (section 3.2) -> two tokens of each frame, (2N, D), instead of the placeholders
+    prompt           -> language model. Before some of its layers, the adapter (section 3.3) changes the hidden states
+                        of the query tokens, which end the prompt, by what it finds in g and f.
 
-How the adapter gets between the layers is in `iva_hooks.py`, what it does in `iva_adapter.py`.
+The files beside this one: `iva_adapter.py` is the adapter (Eq. 3 and 4), `iva_hooks.py` calls it between the layers,
+`iva_queries.py` finds the query tokens and the frames that each may look at, `iva_generation.py` is `generate`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -33,7 +34,7 @@ from .video_llm_vision_tower import check_frames
 
 
 def frame_positions(num_frames: int, width: int) -> torch.Tensor:
-    """Sinusoidal code of the frame's number, for videos of any length.
+    """Sinusoidal code of the numbers of the frames, which exists for videos of any length.
 
     Returns:
         `(num_frames, width)` float32: all sines, then all cosines, of number times 10000^(-i / (width / 2)).
@@ -45,10 +46,10 @@ def frame_positions(num_frames: int, width: int) -> torch.Tensor:
 
 
 class IvaPatchWeight(nn.Module):
-    """The logit of each patch in Eq. 1.
+    """The logit of each patch in Eq. 1, by a linear map to one number.
 
-    It is no `nn.Linear`, so that quantization and LoRA leave the single row alone: checkpoints call this module
-    `weight`, a name that quantizers and PEFT keep for tensors.
+    It is not an `nn.Linear`, because quantizers and PEFT would replace that. They cannot replace a module named
+    `weight`, as checkpoints name this one: they take that name for a tensor.
     """
 
     def __init__(self, width: int) -> None:
@@ -62,7 +63,7 @@ class IvaPatchWeight(nn.Module):
 
 
 class IvaPooling(nn.Module):
-    """Eq. 1: the patches of a frame, each weighted by what it holds, as one vector."""
+    """Eq. 1: the weighted mean of the patches of a frame. The weight of a patch is computed from the patch itself."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class IvaPooling(nn.Module):
 
 
 class IvaCausalLayer(GradientCheckpointingLayer):
-    """Eq. 2: one layer of the transformer in which a frame sees itself and those before it."""
+    """Eq. 2: one layer of the causal transformer over frames. A frame attends to itself and to earlier frames."""
 
     def __init__(self, config: IvaConfig) -> None:
         super().__init__()
@@ -103,7 +104,10 @@ class IvaCausalLayer(GradientCheckpointingLayer):
 
 
 class IvaConnector(nn.Module):
-    """Global and temporal token of each frame."""
+    """Section 3.2: the two tokens of each frame.
+
+    The global token v comes from the frame alone. The temporal token t comes from the frame and all earlier ones.
+    """
 
     def __init__(self, config: IvaConfig) -> None:
         super().__init__()
@@ -127,16 +131,16 @@ class IvaConnector(nn.Module):
             global_features: g, `(sum(num_frames), vision_width)`.
             pooled_features: a of Eq. 1, of the same shape.
             num_frames: frame count of each clip.
-            with_temporal: give the temporal tokens too, not the global ones alone.
+            with_temporal: make both tokens of each frame; otherwise the global one only.
 
         Returns:
-            One `(2 * frames, text_width)` tensor per clip, in the order that the configuration says; `(frames,
+            One `(2 * frames, text_width)` tensor per clip, in the order of `config.frame_token_order`; `(frames,
             text_width)` without temporal tokens.
         """
         global_tokens = self.global_mlp(global_features).split(num_frames)
         if not with_temporal:
             return list(global_tokens)
-        # Shorter clips are padded at their end, where causal attention of their own frames never looks.
+        # Shorter clips are padded at their end. A frame attends to earlier ones only, so none sees the padding.
         frames = pad_sequence(list(pooled_features.split(num_frames)), batch_first=True)
         frames = frames + frame_positions(frames.shape[1], frames.shape[2]).to(frames)
         for layer in self.causal_layers:
@@ -149,14 +153,14 @@ class IvaConnector(nn.Module):
 
 
 class IvaQueryTokens(nn.Module):
-    """The dynamic query tokens: M learned vectors."""
+    """Section 3.3: the dynamic query tokens, which are M learned vectors."""
 
     def __init__(self, config: IvaConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.num_query_tokens, config.text_config.hidden_size))
 
     def forward(self, inputs_embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Put them at the positions of `mask`, bool `(batch, length)`, block by block in each row."""
+        """Put the vectors at the positions of `mask`, bool `(batch, length)`; each row has blocks of M of them."""
         index = (mask.long().cumsum(-1) - 1).clamp(min=0) % len(self.weight)
         vectors = nn.functional.embedding(index.to(self.weight.device), self.weight)
         return torch.where(mask.unsqueeze(-1), vectors.to(inputs_embeds), inputs_embeds)
@@ -174,7 +178,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
     _no_split_modules = ("IvaAdapterLayer",)
 
     def __init__(self, config: IvaConfig) -> None:
-        # What `from_pretrained` is given besides a checkpoint is written into the configuration without a check.
+        # `from_pretrained` writes its further arguments into the configuration without a check.
         config.validate_architecture()
         super().__init__(config)
         config = self.config
@@ -195,17 +199,17 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         elif (std := getattr(module, "initial_std", None)) is not None:
             init.normal_(module.weight, std=std)
         if isinstance(module, IvaPatchWeight):
-            # As transformers initialises linear layers.
+            # As transformers initialises linear layers of the language model.
             init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", None) or 0.02)
         if isinstance(module, (IvaProjection, IvaPatchWeight)):
             init.zeros_(module.bias)
 
     def covers_visual_parts(self, present: Collection[str]) -> bool:
-        """Images may have no temporal token, which the pooling and the causal layers make."""
+        """Pooling and causal layers make the temporal token. Without it, images do not run through them."""
         return "video" in present or ("image" in present and self.config.image_temporal_token)
 
     def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """As in the base, as a video."""
+        """As in the base; the frame is a video, because an image may skip parts."""
         return list(self.get_video_features(frames.unsqueeze(0), return_dict=True).pooler_output)
 
     @can_return_tuple
@@ -232,13 +236,13 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
 
         Args:
             clips: `(frames, 3, height, width)` each, normalised.
-            with_temporal: make the temporal tokens, too.
+            with_temporal: make both tokens of each frame; otherwise the global one only.
             output_hidden_states: as in `encode_frames` of the base.
             output_attentions: as in `encode_frames` of the base.
 
         Returns:
-            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per clip. `frames`, with an adapter, is
-            a list of what it looks at: the features of the tower, in the chunks in which they came.
+            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per clip. With an adapter, `frames` is
+            a list with one `MediumFrames` per clip: g and f, which the adapter looks at.
         """
         num_frames = [len(clip) for clip in clips]
         record = self.new_record(output_hidden_states)
@@ -262,25 +266,25 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
     def encode_features(
         self, chunks: Iterable[torch.Tensor], num_frames: list[int], with_temporal: bool = True
     ) -> IvaMediaOutput:
-        """Visual tokens, and what the adapter looks at, from features of the vision tower.
+        """Visual tokens of clips from features of the vision tower.
 
         Args:
             chunks: `(frames of the chunk, tokens, vision_width)` each, features of the chosen layer(s), with the class
                 token in front unless `vision_feature_select_strategy` is `"full"`; together all frames of all clips.
             num_frames: frame count of each clip.
-            with_temporal: give the temporal tokens, too.
+            with_temporal: make both tokens of each frame; otherwise the global one only.
 
         Returns:
             See `encode_clips`.
         """
-        stay = sum(num_frames) <= self.config.max_frames_on_device
+        keeps_on_device = sum(num_frames) <= self.config.max_frames_on_device
         global_chunks, pooled_chunks, patch_chunks = [], [], []
         for tokens in chunks:
             global_features, patches = self._split_features(tokens)
             global_chunks.append(global_features)
             if with_temporal:
                 pooled_chunks.append(self.connector.pooling(patches))
-            patch_chunks.append(patches if stay else patches.to("cpu"))
+            patch_chunks.append(patches if keeps_on_device else patches.to("cpu"))
         global_features = torch.cat(global_chunks)
         pooled = torch.cat(pooled_chunks) if with_temporal else global_features
         output = IvaMediaOutput(pooler_output=self.connector(global_features, pooled, num_frames, with_temporal))
@@ -294,7 +298,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         return output
 
     def _split_features(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """g and f of some frames. Not views of the tower's output, which would be kept alive beside them."""
+        """g and f of some frames. They are copies: views would keep the whole output of the tower in memory."""
         if self.config.vision_feature_select_strategy == "full":
             return tokens.mean(1), tokens
         return tokens[:, 0].clone(), tokens[:, 1:].contiguous()
@@ -311,14 +315,15 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         record: list[AdapterContext] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """As in the base, with query tokens in their places and the adapter between the layers.
+        """As in the base. Before, the query tokens get their vectors; on the way, the adapter changes their states.
 
         Args:
             video_state: frames of media whose visual tokens are on the cache; see `IvaForConditionalGeneration`.
-            record: a list to which the context of this call is added, with the attention over frames.
+            record: a list; the context of this call is appended to it, with the adapter's attention over frames.
 
         Raises:
-            ValueError: media, query tokens and the language model do not fit each other.
+            ValueError: the prompts have query tokens without media, or media without query tokens; or the language
+                model is of a kind that the adapter cannot get into.
         """
         context = None
         # In a decoding step the adapter has nothing to do: all query tokens are in the prompt.
@@ -354,20 +359,21 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
 
     @torch.no_grad()
     def get_frame_attentions(self, **inputs: Any) -> list[torch.Tensor]:
-        """A of Eq. 3: how much each query token looks at each frame, for pictures of what the model found.
+        """A of Eq. 3: how much each query token looks at each frame.
 
         Args:
-            inputs: those of a forward.
+            inputs: arguments of a forward.
 
         Returns:
-            One `(insertion points, pairs, queries, frames)` float32 tensor per row, its frames those of the row's
-            images and then of its videos (those of `video_state` come first). Without media, there are 0 of both.
+            One `(insertion points, pairs, queries, frames)` float32 tensor per row of the batch. The frames are those
+            of `video_state`, then those of the row's images, then those of its videos. A batch without media has 0
+            queries and 0 frames.
 
         Raises:
             ValueError: the model has no adapter.
         """
         if not self.config.num_insertions:
-            raise ValueError("num_insertions is 0: there is no adapter that could look at frames.")
+            raise ValueError("num_insertions is 0: this model has no adapter, and so no attention over frames.")
         record: list[AdapterContext] = []
         last_hidden_state = self(**inputs, record=record).last_hidden_state
         if not record:
@@ -384,8 +390,8 @@ class IvaForConditionalGeneration(IvaGenerationMixin, VideoLlmForConditionalGene
     """IVA that answers questions on videos and images.
 
     A prompt holds its media, the question, the header of the answer, and then the query tokens. For a second question
-    on a cached prompt, cut the cache back with `crop_to_queries`, and pass `video_state`, the output of
-    `get_video_features`: the visual tokens are on the cache, but the adapter looks at the frames again.
+    on a cached prompt, cut the cache back with `crop_to_queries`, and pass the output of `get_video_features` as
+    `video_state`: the cache has the visual tokens, but the adapter needs the frames.
     """
 
     config_class = IvaConfig
