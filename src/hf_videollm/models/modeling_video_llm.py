@@ -1,8 +1,8 @@
 """What all designs share: frames -> vision tower -> connector -> placeholders of the prompt -> language model.
 
-A design adds a connector: a module that is called with the tower's features of all frames of all clips,
-`(total_frames, tokens, vision_width)`, and the list of frame counts of the clips, and returns one tensor
-`(num_tokens, text_width)` per clip. Everything left and right of it is here, once.
+A design adds a connector. This module is called with the tower's features of all frames of all clips,
+`(total_frames, tokens, vision_width)`, and the list of frame counts of the clips. It returns one tensor
+`(num_tokens, text_width)` per clip. All other steps are in this file and in the mixins that it names.
 """
 
 import copy
@@ -39,7 +39,7 @@ MEDIA_INPUTS = ("pixel_values", "pixel_values_videos", "num_video_frames", "inpu
 
 
 class ForwardOptions(TypedDict, total=False):
-    """Further options of a forward, as everywhere in transformers; the language model gets them, known here or not."""
+    """Further options of a forward, as in all models of transformers. The language model gets these and any others."""
 
     num_items_in_batch: torch.Tensor | None
     output_hidden_states: bool | None
@@ -61,14 +61,14 @@ class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, PreTrainedMode
     _skip_keys_device_placement = CACHE_NAMES
 
     def lora_config(self, **options: Any) -> Any:
-        """`peft.LoraConfig(**options)` whose patterns stay in the language model; see `lora_video_llm.lora_config`."""
+        """`peft.LoraConfig(**options)` for layers of the language model only; see `video_llm_lora.lora_config`."""
         return lora_config(self, **options)
 
     def initialize_weights(self) -> None:
-        """Initialise what no checkpoint gave, the towers by their own rules.
+        """Initialise the weights that no checkpoint has, those of the towers by the rules of their own classes.
 
-        Inside a model from outside its package, transformers passes over modules without weights of their own, and
-        with them over the rules that CLIP and SigLIP keep for whole attention and MLP blocks.
+        In a model that is not part of transformers, transformers skips modules without weights of their own. CLIP and
+        SigLIP have rules for such modules (attention, MLP), so each tower initialises itself first.
         """
         for child in self.children():
             if isinstance(child, PreTrainedModel):
@@ -80,13 +80,13 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
     """Vision tower, connector and language model without a head."""
 
     connector_class: ClassVar[Callable[..., nn.Module]]
-    # Options of `get_image_features` and `get_video_features` that a call of the model, or `generate`, also takes.
+    # Options of the connector for one call. The `get_<modality>_features`, the forward and `generate` take them.
     media_options: ClassVar[tuple[str, ...]] = ()
-    # Names of the parts that images and videos do not run through; a design that hears adds its own.
+    # Names of the parts that images and videos do not run through; a design with sound adds its audio parts.
     other_parts: ClassVar[tuple[str, ...]] = ("language_model",)
 
     def __init__(self, config: VideoLlmConfig) -> None:
-        # A model writes into its configuration (attention, type, vocab_size), also into those of its parts.
+        # A model changes its configuration and those of its parts (attention, dtype, vocab_size).
         config = copy.deepcopy(config)
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config, **trust_of(config.vision_config))
@@ -103,7 +103,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         self.language_model.set_input_embeddings(value)
 
     def freeze_unused_parameters(self) -> None:
-        """Freeze what no loss can reach; `from_pretrained` makes new parameters, and calls this again."""
+        """Freeze the parameters that never get a gradient. `from_pretrained` makes new ones, and calls this again."""
         self.skip_unused_vision_layers()
 
     def get_frame_features(
@@ -149,8 +149,8 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
 
         Args:
             pixel_values_videos: `(num_videos, max_frames, 3, height, width)`, videos of all rows in row order.
-            num_video_frames: `(num_videos,)`, valid frames of each video; frames behind them are padding and
-                never run through the tower. All frames are valid when it is `None`.
+            num_video_frames: `(num_videos,)`, valid frames of each video. The frames after them are padding, which
+                never runs through the tower. All frames are valid when it is `None`.
 
         Returns:
             `pooler_output` is a list with one `(num_tokens, text_width)` tensor per video.
@@ -159,7 +159,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             ValueError: the frame counts do not fit the pixel tensor.
         """
         clips = self.split_videos(pixel_values_videos, num_video_frames)
-        # All frames valid: no copy.
+        # If all frames are valid, this makes no copy.
         frames = pixel_values_videos.flatten(0, 1) if num_video_frames is None else torch.cat(clips)
         return self.get_frame_features(frames, [len(clip) for clip in clips], **kwargs)
 
@@ -218,14 +218,15 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         return features, others
 
     def encode_blank_media(self, present: Collection[str], device: torch.device) -> list[torch.Tensor]:
-        """Vectors of blank media for the parts of the model that no medium of a batch runs through.
+        """Vectors of blank media, which run through the parts of the model that no medium of the batch runs through.
 
         Args:
             present: modalities of which the batch has media.
-            device: of the inputs.
+            device: device of the inputs.
 
         Returns:
-            `(num_tokens, text_width)` each, which have no place in the prompts; see `media_blank.py`.
+            One `(num_tokens, text_width)` tensor per blank medium. They are not put into the prompts; `media_blank.py`
+            tells what they are for.
         """
         parts = [module for name, module in self.named_children() if name not in self.other_parts]
         if self.covers_visual_parts(present) or not must_run(parts):
@@ -233,11 +234,11 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         return self.encode_blank_frames(blank_frames(self.config.vision_config, device))
 
     def covers_visual_parts(self, present: Collection[str]) -> bool:
-        """Whether media of these modalities run through all parts that see."""
+        """Whether media of these modalities run through all visual parts of the model."""
         return "video" in present or "image" in present
 
     def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """Vectors of one frame `(1, 3, height, width)` that ran through all parts that see."""
+        """Vectors of one frame `(1, 3, height, width)`, made by all visual parts of the model."""
         return list(self.get_image_features(frames, return_dict=True).pooler_output)
 
     @can_return_tuple
@@ -267,10 +268,10 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             pixel_values: `(num_images, 3, height, width)`.
             pixel_values_videos: `(num_videos, max_frames, 3, height, width)`.
             num_video_frames: `(num_videos,)`.
-            input_features: `(num_sounds, max_frames, mel_bins)`; only for designs that hear.
+            input_features: `(num_sounds, max_frames, mel_bins)`; only for designs with an audio tower.
             input_features_mask: `(num_sounds, max_frames)`.
-            mm_token_type_ids: `(batch, length)`; accepted for designs that need it.
-            mm_encoder_outputs: outputs of `get_<modality>_features`, instead of pixels and sounds.
+            mm_token_type_ids: `(batch, length)`; not used here, but processors return it.
+            mm_encoder_outputs: modality -> output of `get_<modality>_features`, instead of pixels and sounds.
             cache: another name of `past_key_values`.
             kwargs: options of the language model, and those of the design for its media (`media_options`).
         """
@@ -317,14 +318,15 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         inputs_embeds: torch.Tensor | None,
         features: dict[str, BaseModelOutputWithPooling],
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Embeddings of prompts with the media in their places, `(batch, length, text_width)`; and where these are.
+        """Embeddings of prompts, with the vectors of the media instead of their placeholders.
 
         Args:
-            input_ids, inputs_embeds: the prompts, one of the two.
+            input_ids: the prompts, `(batch, length)`.
+            inputs_embeds: the prompts as embeddings, instead of `input_ids`.
             features: modality -> output of `get_<modality>_features`.
 
         Returns:
-            The embeddings, and modality -> bool, `(batch, length)`.
+            `(batch, length, text_width)`; and modality -> where its placeholders are, bool, `(batch, length)`.
         """
         masks = {
             modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
@@ -367,8 +369,10 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
     def _position_ids(
         self, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, length: int
     ) -> torch.Tensor | None:
-        """Positions of the last `length` tokens. They count real tokens only, so that padding on either side changes
-        nothing, also with absolute positions and on a cache. `generate` passes its own; this serves a plain forward.
+        """Positions of the last `length` tokens, for a forward without positions (`generate` passes them).
+
+        Only real tokens are counted. So padding on either side changes nothing, also where positions are absolute and
+        where there is a cache.
         """
         if position_ids is not None or not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 2:
             return position_ids
@@ -380,13 +384,13 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
     """The base model with a language-model head."""
 
     model_class: ClassVar[type[VideoLlmModel]]
-    # The tied head is the embedding, which the language models of transformers shard by rows under tensor parallelism.
+    # Under tensor parallelism the language models of transformers shard the embedding by rows, and a tied head with it.
     _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: VideoLlmConfig) -> None:
         super().__init__(copy.deepcopy(config))
         self.model = type(self).model_class(self.config)
-        # One configuration for both, which is a copy of the one that was passed in.
+        # Model and base model share one configuration, a copy of the argument.
         self.config = self.model.config
         self.make_head(self.config.text_config)
         self.post_init()
@@ -425,7 +429,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
         """Next-token logits, and the loss when `labels` are given.
 
         Args:
-            labels: `(batch, length)`, -100 where nothing is to be predicted (prompt, placeholders, padding).
+            labels: `(batch, length)`, -100 at positions that do not count for the loss (prompt, placeholders, padding).
             logits_to_keep: compute logits of the last n positions only (0: all), or of the given positions.
 
         The other arguments are those of the base model.

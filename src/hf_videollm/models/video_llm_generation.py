@@ -1,4 +1,4 @@
-"""What the designs share when they generate: options that are refused, and media that are repeated with their rows."""
+"""`generate` of all designs: it refuses options that would not work, and repeats media together with their prompts."""
 
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -11,7 +11,7 @@ from .video_llm_generation_options import COMMON, Refusal, named_arguments, opti
 
 
 class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
-    """`generate` that refuses by name what a design cannot do; docs/generation.md lists every option."""
+    """`generate` that refuses the options a design cannot carry out; docs/generation.md lists every option."""
 
     refused_options: ClassVar[dict[str, Refusal]] = COMMON
 
@@ -36,13 +36,13 @@ class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
             "batch to generate."
         )
 
-    # The other ways to the same.
+    # Other methods that start continuous batching.
     init_continuous_batching = generate_batch
     continuous_batching_context_manager = generate_batch
 
 
 class MediaGenerationMixin(VideoLlmGenerationMixin):
-    """`generate` with media, for models whose base model is a `VideoLlmModel`."""
+    """`generate` with media, for models with head whose base model is a `VideoLlmModel`."""
 
     if TYPE_CHECKING:
         model: Any
@@ -81,7 +81,7 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
         """As in transformers.
 
         Args:
-            prompt_embeds: `(batch, prompt_length, text_width)`, a prompt that is read in chunks, its media in it.
+            prompt_embeds: `(batch, prompt_length, text_width)`, a prompt with embedded media that is read in chunks.
         """
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
         if prompt_embeds is not None:
@@ -98,21 +98,20 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
         input_ids: torch.LongTensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """Repeat every row for beams and return sequences; its media are encoded once and repeated with it.
+        """Repeat each row for beams and return sequences. Its media are encoded once, and their vectors repeated.
 
-        transformers repeats every tensor along dimension 0, which pairs rows with the wrong videos as soon as a
-        row holds two of them.
+        transformers would repeat each video on its own. As soon as a row has two videos, rows would get wrong ones.
         """
         carriers = ("pixel_values", "pixel_values_videos", "input_features", "prompt_embeds")
-        given = [given_cache(model_kwargs), *(model_kwargs.get(name) for name in carriers)]
-        given.append(model_kwargs.get("mm_encoder_outputs") or None)  # transformers puts an empty dict there
-        if input_ids is not None and all(value is None for value in given):
+        sources = [given_cache(model_kwargs), *(model_kwargs.get(name) for name in carriers)]
+        sources.append(model_kwargs.get("mm_encoder_outputs") or None)  # transformers passes an empty dict
+        if input_ids is not None and all(source is None for source in sources):
             self.model.refuse_forgotten_media(input_ids)
         if expand_size == 1:
             return input_ids, model_kwargs
         media, model_kwargs = self.model.encode_media(model_kwargs)
         inputs_embeds = model_kwargs.get("inputs_embeds")
-        # With embeddings, `generate` passes ids of length 0.
+        # Where the prompt is embeddings, `generate` passes ids of length 0 besides.
         prompt_ids = input_ids if inputs_embeds is None else None
         placeholders = {
             modality: self.model.get_placeholder_mask(prompt_ids, inputs_embeds, modality, media).sum(-1)
@@ -136,14 +135,14 @@ def repeat_media_per_row(
     """Repeat each row's group of media: rows [a b] [c] become [a b] [a b] [c] [c] for `times` = 2.
 
     Args:
-        output: `pooler_output` holds one `(num_tokens, width)` tensor per medium, rows one after the other; so does
-            `frames`, if there is one, whatever its entries are.
-        placeholders_per_row: placeholders of this modality in each row; they tell which media a row owns.
+        output: `pooler_output` has one `(num_tokens, width)` tensor per medium, in row order. An attribute `frames`,
+            if the output has one, is a list with one entry per medium.
+        placeholders_per_row: placeholders of this modality in each row, which tell the media of the row.
         times: how often each row is repeated.
-        hint: what to do where prompts and media disagree, for the error.
+        hint: end of the error message, which says how to make a prompt that fits.
 
     Raises:
-        ValueError: the media cannot be dealt out to the rows because the numbers disagree.
+        ValueError: the placeholders of the rows do not fit the numbers of vectors of the media.
     """
     media = list(output.pooler_output)
     ends = list(accumulate(placeholders_per_row))
@@ -168,7 +167,7 @@ def repeat_media_per_row(
     repeated = BaseModelOutputWithPooling(pooler_output=[media[index] for index in order])
     if (frames := getattr(output, "frames", None)) is None:
         return repeated
-    # What the language model looks at besides its visual tokens.
+    # IVA's adapter looks at the frames, which are repeated with the visual tokens.
     return type(output)(pooler_output=repeated.pooler_output, frames=[frames[index] for index in order])
 
 

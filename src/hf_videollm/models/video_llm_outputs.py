@@ -54,8 +54,8 @@ _COMMON_FIELDS = tuple(field.name for field in fields(BaseModelOutputWithPooling
 def encoder_fields(features: Mapping[str, BaseModelOutputWithPooling]) -> dict[str, Any]:
     """The fields of `EncoderOutputs` for media.
 
-    Only what every encoder of transformers gives is passed on. What a design adds for its own use (the frames that
-    IVA's adapter looks at) is large, or nothing that the libraries around a model could gather from several devices.
+    Only the fields that all encoders of transformers have are passed on. Those that a design adds for its own use (the
+    frames that IVA's adapter looks at) are large, or of a kind that libraries cannot gather from several devices.
 
     Args:
         features: modality -> output of `get_<modality>_features`.
@@ -64,7 +64,7 @@ def encoder_fields(features: Mapping[str, BaseModelOutputWithPooling]) -> dict[s
     for modality, output in features.items():
         tokens = torch.cat(list(output.pooler_output))
         common = {name: getattr(output, name, None) for name in _COMMON_FIELDS}
-        # The same memory. FSDP2 warns of outputs that are views, which ordinary pieces would be.
+        # The parts share memory with `tokens`, but torch does not count them as views, of which FSDP2 warns.
         common["pooler_output"] = list(
             torch.unsafe_split_with_sizes(tokens, [len(part) for part in output.pooler_output])
         )

@@ -1,4 +1,4 @@
-"""What the base needs to know of vision towers of any family."""
+"""Vision towers of any family of transformers: frames to features, unused layers, checks of what a tower can take."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-# Norms behind the last layer, and what makes one vector of a frame, by their names in the families of transformers.
+# Names, in the families of transformers, of the norm after the last layer and of the part that makes one vector of a
+# frame.
 CLOSING_NORMS = ("post_layernorm", "layernorm", "norm", "rms_norm")
 POOLING_HEADS = ("head", "pooler")
-# Stands for patches that pretraining hides.
+# Vector that replaces hidden patches in pretraining.
 MASK_TOKENS = ("embeddings.mask_token",)
-# Towers whose closing norm stands before their pooled output alone, and not before `last_hidden_state`.
+# Towers that apply the closing norm to their pooled output only, and not to `last_hidden_state`.
 NORM_OF_POOLED_OUTPUT = ("clip_vision_model", "chinese_clip_vision_model", "mlcd", "mlcd_vision_model")
 
 
@@ -116,13 +117,13 @@ class VisionTowerMixin:
 
 
 def check_frames(frames: torch.Tensor, vision_config: Any) -> None:
-    """Refuse what a tower would misread, or stumble over in its convolution.
+    """Check that a tower can take frames of this shape.
 
-    SigLIP takes frames of any size that have as many patches as its own, and gives them places in a wrong grid. Other
-    towers check the size themselves, or take any.
+    SigLIP accepts any frames with the right number of patches, also if their grid is another one, and then adds wrong
+    positions. Other towers check the size themselves, or take frames of any size.
 
     Raises:
-        ValueError: frames of another number of channels, or of a size that does not fit.
+        ValueError: the number of channels or the size does not fit the tower.
     """
     channels = getattr(vision_config, "num_channels", None)
     if frames.ndim != 4 or channels not in (None, frames.shape[1]):
@@ -138,7 +139,7 @@ def check_frames(frames: torch.Tensor, vision_config: Any) -> None:
 
 
 def vision_layers(vision_tower: Any) -> nn.ModuleList:
-    """The transformer layers of a vision tower of transformers, wherever the family keeps them.
+    """The list of layers of a vision tower of transformers, which each family names differently.
 
     Raises:
         ValueError: no list of layers was found.
@@ -153,20 +154,20 @@ def vision_layers(vision_tower: Any) -> nn.ModuleList:
 def freeze_unused_layers(
     vision_tower: Any, selected: int | Sequence[int] | None, uses_closing_norm: bool = False
 ) -> None:
-    """Freeze what no loss can reach, so that nothing waits for gradients that never come (DistributedDataParallel).
+    """Freeze the parameters of a tower that never get a gradient, because DistributedDataParallel would wait for it.
 
-    The pooling head of SigLIP is not even run afterwards: on disk it would fail, as torch's attention reads its weights
-    past accelerate's hooks.
+    The pooling head of SigLIP is switched off too. If its weights were on disk, it would fail: torch's attention reads
+    them without the module call on which accelerate loads them.
 
     Args:
         vision_tower: of any family of transformers.
-        selected: the hidden state(s) that are read, as in `vision_feature_layer`; the last layer's output if `None`.
-        uses_closing_norm: what is read went through the norm behind the last layer.
+        selected: the hidden state(s) that are used, as in `vision_feature_layer`; the last layer's output if `None`.
+        uses_closing_norm: whether the features went through the norm after the last layer.
 
     Raises:
         ValueError: the tower has no such layer.
     """
-    # PEFT keeps the original beside a copy that it trains (`modules_to_save`).
+    # For a module in `modules_to_save`, PEFT keeps the original and copies that it trains.
     copies = getattr(vision_tower, "modules_to_save", None)
     for tower in [vision_tower] if copies is None else list(copies.values()):
         if selected is not None:
@@ -185,9 +186,9 @@ def freeze_unused_layers(
 
 
 def _layers_behind(tower: Any, indices: Sequence[int]) -> nn.ModuleList:
-    """The layers behind the last of these hidden states."""
+    """The layers after the last of these hidden states."""
     layers = vision_layers(tower)
-    # hidden_states holds the embeddings first, hence the one more.
+    # The first hidden state is the embeddings, so there is one more than layers.
     num_states = len(layers) + 1
     if not all(-num_states <= index < num_states for index in indices):
         selected = indices[0] if len(indices) == 1 else list(indices)
