@@ -137,9 +137,9 @@ class SoundReader:
 
 
 def check_sound_options(
-    missing_audio: Any, audio_sampling: Any, audio_clip_divisor: Any, max_audio_seconds: Any
+    missing_audio: Any, audio_sampling: Any, audio_clip_divisor: Any, max_audio_seconds: Any = None
 ) -> None:
-    """Check values of options of the processor.
+    """Check the values of these options of the processor.
 
     Raises:
         ValueError: a value that means nothing; the message lists the possible ones.
