@@ -23,7 +23,7 @@ from .errors import (
 from .media_addresses import host_names
 from .media_audio_clock import SoundClock, file_start, seek_before
 from .media_clock import may_reset
-from .media_pyav import best_stream, import_pyav, open_container
+from .media_container import best_stream, import_pyav, open_container
 from .media_source import is_cut_short, is_frames, open_media
 from .video_llm_option_names import names_options
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .media_clock import LONGEST_PAUSE, container_start, early_start
-from .media_pyav import best_stream, import_pyav, open_container
+from .media_container import best_stream, import_pyav, open_container
 from .media_source import MediaHandle
 
 _ROUNDING = 0.1  # seconds by which a timestamp may differ from the time that follows from the number of samples

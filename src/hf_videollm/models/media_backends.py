@@ -23,7 +23,8 @@ import numpy as np
 
 from .errors import CorruptMedia, Deadline, MediaLimits, MissingBackend
 from .media_clip import Clip, FrameReader
-from .media_pyav import PyAVReader, import_pyav
+from .media_container import import_pyav
+from .media_pyav import PyAVReader
 from .media_source import MediaHandle, unreadable
 
 logger = logging.getLogger(__name__)

@@ -12,63 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CorruptMedia, Deadline, MediaLimits, MediaTooLarge, MissingBackend, NoVideoStream
+from .errors import CorruptMedia, Deadline, MediaLimits, MediaTooLarge, NoVideoStream
 from .media_clip import Clip, DecodingStopped, FrameCountChanged
 from .media_clock import container_start, frame_times, may_reset, usual_step
+from .media_container import best_stream, import_pyav, open_container
 from .media_orientation import Orientation, orientation_of
 from .media_packets import NO_TIME, PacketList
-from .media_source import MediaHandle, is_cut_short, unreadable
+from .media_source import MediaHandle, is_cut_short
 from .media_video_head import TAG, Head, is_entry, time_of
 
-# Demuxers that may be used. The list keeps out playlists (which open further files and addresses), picture
-# and text "videos", and devices.
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,gif,asf,ogg,wav,w64,mp3,aac,flac,aiff,au,caf,amr,"
-    "ac3,eac3,mpegvideo,h264,hevc,m4v,mxf,wtv,rm,dv,ivf,obu,nut"
-)
 _MAX_PACKETS = 10_000_000  # 90 hours at 30 frames a second; bounds the memory of the packet list
 _MOST_PIXELS = 2**31 - 1  # FFmpeg refuses larger values of the option, and `MediaLimits` may say infinity
 # Decoders that make grey pictures of frames whose beginning is missing, and do not say so.
 _BLIND = ("mpeg4", "h263", "flv", "msmpeg4", "wmv1", "wmv2")
 _THREADS = max(1, min(4, os.cpu_count() or 1))
-
-
-def import_pyav() -> Any:
-    """The `av` module. Raises `MissingBackend` with the command to install it."""
-    try:
-        import av
-    except ImportError:
-        raise MissingBackend('PyAV is not installed, and it decodes video here; run: pip install "av>=15.1"') from None
-    return av
-
-
-def open_container(handle: MediaHandle) -> Any:
-    """An opened `av` input container; the caller closes it.
-
-    Raises:
-        UnsupportedMedia, CorruptMedia: no container in it, or a damaged one.
-    """
-    av = import_pyav()
-    # For the container alone: PyAV 15.1 hands other options to streams that FLV has not announced yet, and crashes.
-    options = {"format_whitelist": CONTAINERS}
-    try:
-        return av.open(handle.for_pyav(), mode="r", container_options=options, metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError, IndexError):
-        raise unreadable(handle) from None
-
-
-def best_stream(container: Any, kind: str) -> Any:
-    """The main stream of a kind, "video" or "audio", or None. A cover picture of a song is no video."""
-    streams = [s for s in getattr(container.streams, kind) if s.codec_context is not None]
-    streams = [s for s in streams if kind != "video" or not _is_cover(s)]
-    best = container.streams.best(kind)
-    # Streams are compared by number: PyAV may wrap the same one twice.
-    return next((s for s in streams if best is not None and s.index == best.index), streams[0] if streams else None)
-
-
-def _is_cover(stream: Any) -> bool:
-    disposition = stream.disposition
-    return bool(disposition & type(disposition).attached_pic)
 
 
 @dataclass

@@ -1,0 +1,54 @@
+"""Files of video and sound, opened with PyAV, which carries its own FFmpeg."""
+
+from typing import Any
+
+from .errors import MissingBackend
+from .media_source import MediaHandle, unreadable
+
+# Demuxers that may be used. The list keeps out playlists (which open further files and addresses), picture
+# and text "videos", and devices.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,gif,asf,ogg,wav,w64,mp3,aac,flac,aiff,au,caf,amr,"
+    "ac3,eac3,mpegvideo,h264,hevc,m4v,mxf,wtv,rm,dv,ivf,obu,nut"
+)
+
+
+def import_pyav() -> Any:
+    """The `av` module. Raises `MissingBackend` with the command to install it."""
+    try:
+        import av
+    except ImportError:
+        raise MissingBackend('PyAV is not installed, and it decodes video here; run: pip install "av>=15.1"') from None
+    return av
+
+
+def open_container(handle: MediaHandle) -> Any:
+    """An opened `av` input container; the caller closes it.
+
+    Raises:
+        UnsupportedMedia, CorruptMedia: no container in it, or a damaged one.
+    """
+    av = import_pyav()
+    # For the container alone: PyAV 15.1 hands other options to streams that FLV has not announced yet, and crashes.
+    options = {"format_whitelist": CONTAINERS}
+    try:
+        return av.open(handle.for_pyav(), mode="r", container_options=options, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError, IndexError):
+        raise unreadable(handle) from None
+
+
+def best_stream(container: Any, kind: str) -> Any:
+    """The main stream of a kind, "video" or "audio", or None. A cover picture of a song is no video."""
+    streams = [s for s in getattr(container.streams, kind) if s.codec_context is not None]
+    streams = [s for s in streams if kind != "video" or not _is_cover(s)]
+    best = container.streams.best(kind)
+    # Streams are compared by number: PyAV may wrap the same one twice.
+    return next((s for s in streams if best is not None and s.index == best.index), streams[0] if streams else None)
+
+
+def _is_cover(stream: Any) -> bool:
+    disposition = stream.disposition
+    return bool(disposition & type(disposition).attached_pic)
+
+
+__all__ = ["CONTAINERS", "best_stream", "import_pyav", "open_container"]
