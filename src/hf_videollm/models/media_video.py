@@ -228,6 +228,44 @@ class _Uniform:
         return [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
 
 
+class _Stack:
+    """Puts frames into one array as they are decoded, and checks the budget before the array is made.
+
+    Args:
+        name: of the video, for errors.
+        num_frames: frames that the caller gets in the end.
+        num_rows: frames of the array, fewer where the caller gets some of them twice.
+        size: width and height of a frame as it is decoded.
+        limits: the budget.
+        frame_fn: applied to each frame.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_frames: int,
+        num_rows: int,
+        size: tuple[int, int],
+        limits: MediaLimits,
+        frame_fn: FrameFn | None,
+    ) -> None:
+        self.name, self.num_frames, self.num_rows = name, num_frames, num_rows
+        self.limits, self.frame_fn = limits, frame_fn
+        self.pictures = np.empty((0,), dtype=np.uint8)
+        self.filled = 0
+        # `frame_fn` may change the size, which is then known after the first frame only.
+        limits.check_result(name, num_frames, *(size if frame_fn is None else (1, 1)))
+
+    def put(self, row: int, picture: np.ndarray) -> None:
+        """Store a frame, uint8 (H, W, 3)."""
+        picture = picture if self.frame_fn is None else self.frame_fn(picture)
+        if not self.filled:
+            self.limits.check_result(self.name, self.num_frames, picture.shape[1], picture.shape[0])
+            self.pictures = np.empty((self.num_rows, *picture.shape), dtype=np.uint8)
+        self.pictures[row] = picture
+        self.filled += 1
+
+
 def _read_counted(reader: FrameReader, name: str, *arguments: Any) -> tuple[np.ndarray, VideoMetadata]:
     """As `_read`; once more where decoding shows that the packets told another number of frames."""
     try:
@@ -263,33 +301,24 @@ def _read(
         view.duration = _shown_until(clip, last) - float(clip.timestamps[first])
     indices = [first + i for i in _asked_for(sampler, view, name)]
     distinct = sorted(set(indices))
-    # The size that `frame_fn` gives is known with the first frame only.
-    limits.check_result(name, len(indices), *((clip.width, clip.height) if frame_fn is None else (1, 1)))
-
+    stack = _Stack(name, len(indices), len(distinct), (clip.width, clip.height), limits, frame_fn)
     row_of = {index: row for row, index in enumerate(distinct)}
-    pictures = np.empty((0,), dtype=np.uint8)
     readable = len(clip)
-    decoded = 0
     try:
         for index, picture in reader.frames(distinct):
-            picture = picture if frame_fn is None else frame_fn(picture)
-            if not decoded:
-                limits.check_result(name, len(indices), picture.shape[1], picture.shape[0])
-                pictures = np.empty((len(distinct), *picture.shape), dtype=np.uint8)
-            pictures[row_of[index]] = picture
-            decoded += 1
+            stack.put(row_of[index], picture)
     except DecodingStopped as stop:
         readable = stop.readable
     metadata.total_num_frames = readable
-    if decoded < len(distinct):
-        if decoded == 0:
+    if stack.filled < len(distinct):
+        if stack.filled == 0:
             raise CorruptMedia(f"{name}: none of the wanted frames can be decoded; download or export the file again.")
-        indices = [i for i in indices if row_of[i] < decoded]
-    if decoded < len(distinct) or getattr(reader, "damaged", False):
+        indices = [i for i in indices if row_of[i] < stack.filled]
+    if stack.filled < len(distinct) or getattr(reader, "damaged", False):
         warn_caller(f"{name}: the video is damaged; {readable} frames can be read, {len(indices)} are returned.")
     metadata.frames_indices = indices
     rows = [row_of[i] for i in indices]
-    return (pictures if rows == list(range(len(distinct))) else pictures[rows]), metadata
+    return (stack.pictures if rows == list(range(len(distinct))) else stack.pictures[rows]), metadata
 
 
 def _metadata(clip: Clip, backend: str) -> ClipMetadata:
@@ -370,13 +399,8 @@ def _load_frames(
         raise ValueError(f"{frames.name}: pictures have no times, so start and end mean nothing; slice the list.")
     metadata = _frame_metadata(frames)
     indices = _asked_for(sampler, metadata, frames.name)
-    limits.check_result(frames.name, len(indices), *((frames.width, frames.height) if frame_fn is None else (1, 1)))
-    pictures = np.empty((0,), dtype=np.uint8)
+    stack = _Stack(frames.name, len(indices), len(indices), (frames.width, frames.height), limits, frame_fn)
     for row, index in enumerate(indices):
-        picture = frames[index] if frame_fn is None else frame_fn(frames[index])
-        if row == 0:
-            limits.check_result(frames.name, len(indices), picture.shape[1], picture.shape[0])
-            pictures = np.empty((len(indices), *picture.shape), dtype=np.uint8)
-        pictures[row] = picture
+        stack.put(row, frames[index])
     metadata.frames_indices = indices
-    return pictures, metadata
+    return stack.pictures, metadata

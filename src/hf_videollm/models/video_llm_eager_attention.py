@@ -1,4 +1,8 @@
-"""Attention step by step, for encoders of our own that are asked for its weights."""
+"""Attention computed step by step, for the package's own encoders (BEATs, Qwen-VL's vision tower).
+
+Both encoders choose between this function and faster ones in their own modeling files, by the same few lines. These
+lines cannot be shared: transformers changes the attention of a model only if the source text of its file holds them.
+"""
 
 from typing import Any
 
@@ -17,7 +21,7 @@ def eager_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """In the form of transformers' attention functions, which have no public one of this kind.
+    """Attention that can return its weights. The signature is that of transformers' attention functions.
 
     Args:
         query, key, value: `(batch, heads, tokens, head_dim)`.
