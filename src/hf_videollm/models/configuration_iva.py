@@ -9,11 +9,11 @@ from .configuration_video_llm import VideoLlmConfig, has_class_token
 
 
 def num_visual_tokens(num_frames: int, with_temporal: bool = True) -> int:
-    """Visual tokens, and so placeholders, of `num_frames` frames: a global and a temporal one each.
+    """Number of visual tokens, and of placeholders, of `num_frames` frames: each has a global and a temporal one.
 
     Args:
         num_frames: at least 1.
-        with_temporal: whether frames have their temporal token; images may go without.
+        with_temporal: whether frames have a temporal token; images may have none.
 
     Raises:
         ValueError: there is no frame.
@@ -29,10 +29,10 @@ class IvaConfig(VideoLlmConfig):
     Configuration of an IVA model. The defaults are those of the paper.
 
     num_frames (`int`):
-        Frames that tokens and operations are counted for where there is no video: a minute at one a second. The
-        processor takes as many as a video has seconds.
+        Frames of a video for counts of tokens and operations without a real video: a minute at one a second. The
+        processor takes one frame for each second of a video.
     query_token_id (`int`):
-        Id of the placeholder that stands for one dynamic query token. It needs no row in the embedding table.
+        Id of the placeholder of one dynamic query token. It needs no row in the embedding table.
     num_query_tokens (`int`):
         M, dynamic query tokens of one block (the paper's LQ).
     num_insertions (`int`):
@@ -53,11 +53,11 @@ class IvaConfig(VideoLlmConfig):
         `"last"`: one block of query tokens, before the last answer of a conversation. `"every"`: a block before each
         answer.
     frames_per_chunk (`int`, *optional*):
-        Frames whose patch features the selector adds up at a time; `None` takes whatever the tower gave at a time.
-        It changes memory and speed, not the result.
+        Frames whose patch features the selector adds up at a time; `None` takes the chunks of the tower. It changes
+        memory and speed, not the result.
     max_frames_on_device (`int`):
-        Patch features of at most so many frames (of one call) stay where the vision tower is; those of more are kept
-        in the host's memory, and come back one chunk at a time.
+        If a call has at most so many frames, their patch features are kept on the device of the vision tower. If it
+        has more, they are kept in the memory of the CPU, and copied back one chunk at a time.
     causal_num_layers (`int`):
         Layers of the transformer over frames.
     causal_num_heads (`int`):
@@ -65,7 +65,7 @@ class IvaConfig(VideoLlmConfig):
     causal_mlp_ratio (`int`):
         Width of its MLPs, in widths of the vision features.
     causal_mlp_residual (`bool`):
-        Add the input of its MLPs to their output; Eq. 2 is printed without.
+        Add the input of its MLPs to their output; Eq. 2 in the paper does not.
     frame_token_order (`str`):
         The two tokens of each frame, global v and temporal t: `"interleaved"` is v1 t1 v2 t2 ..., `"concatenated"` is
         v1 v2 ... t1 t2 ...
@@ -73,9 +73,9 @@ class IvaConfig(VideoLlmConfig):
         Whether an image, a video of one frame, has its temporal token as well; the first training stage (image-text
         pairs) uses the global one alone.
     vision_feature_select_strategy (`str`, *optional*):
-        `"default"`: the tower's first token is the class token, and so the global feature of its frame. `"full"`:
-        there is none, and the mean of the patches takes its place. By default `"full"` for SigLIP, `"default"` for all
-        others.
+        `"default"`: the tower's first token is the class token, which is the global feature of its frame. `"full"`:
+        there is no class token, and the mean of the patches is the global feature. By default `"full"` for SigLIP,
+        `"default"` for all others.
 
     Example:
 

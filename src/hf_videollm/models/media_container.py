@@ -5,8 +5,8 @@ from typing import Any
 from .errors import MissingBackend
 from .media_source import MediaHandle, unreadable
 
-# Demuxers that may be used. The list keeps out playlists (which open further files and addresses), picture
-# and text "videos", and devices.
+# Formats that may be opened. Not in the list are playlists (they open further files and addresses), videos made of
+# pictures or text, and devices.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,gif,asf,ogg,wav,w64,mp3,aac,flac,aiff,au,caf,amr,"
     "ac3,eac3,mpegvideo,h264,hevc,m4v,mxf,wtv,rm,dv,ivf,obu,nut"
@@ -23,13 +23,15 @@ def import_pyav() -> Any:
 
 
 def open_container(handle: MediaHandle) -> Any:
-    """An opened `av` input container; the caller closes it.
+    """An opened input container of PyAV. The caller closes it.
 
     Raises:
-        UnsupportedMedia, CorruptMedia: no container in it, or a damaged one.
+        UnsupportedMedia: the file is of no format of `CONTAINERS`.
+        CorruptMedia: the file is damaged.
     """
     av = import_pyav()
-    # For the container alone: PyAV 15.1 hands other options to streams that FLV has not announced yet, and crashes.
+    # `container_options`, not `options`: PyAV 15.1 applies those to streams too, and crashes with FLV, whose streams
+    # are not known yet when the file is opened.
     options = {"format_whitelist": CONTAINERS}
     try:
         return av.open(handle.for_pyav(), mode="r", container_options=options, metadata_errors="replace")
@@ -38,11 +40,11 @@ def open_container(handle: MediaHandle) -> Any:
 
 
 def best_stream(container: Any, kind: str) -> Any:
-    """The main stream of a kind, "video" or "audio", or None. A cover picture of a song is no video."""
+    """The main stream of a kind, "video" or "audio", or None. A cover picture of a song is not a video."""
     streams = [s for s in getattr(container.streams, kind) if s.codec_context is not None]
     streams = [s for s in streams if kind != "video" or not _is_cover(s)]
     best = container.streams.best(kind)
-    # Streams are compared by number: PyAV may wrap the same one twice.
+    # Streams are compared by number, because PyAV may make two objects for one stream.
     return next((s for s in streams if best is not None and s.index == best.index), streams[0] if streams else None)
 
 

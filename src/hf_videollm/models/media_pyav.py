@@ -37,12 +37,14 @@ class _Run:
 class PyAVReader:
     """Decodes with PyAV: seeks to the keyframe before each group of wanted frames and decodes from there.
 
-    Frame i is the i-th picture that comes out when the file is decoded from its beginning, counted from the first frame
-    that the file holds: frames before the first picture, which nothing can decode in a clip that was cut between
-    keyframes, have their numbers and times too, and show that picture, as a player does that waits for it. Where the
-    packets do not tell what comes out (`PacketList.doubt`), the file is decoded once when it is opened, so that a
-    number never depends on what is asked for. A frame is known by its timestamp, so a seek that lands elsewhere is
-    noticed; then, and for streams whose frames carry no usable timestamps, the file is decoded from its beginning.
+    Frame i is the i-th picture that the decoder puts out when the file is decoded from its beginning. A clip that was
+    cut between keyframes begins with frames that nothing can decode. They count too, with their times, and show the
+    first picture that can be decoded, as players do.
+
+    Numbers never depend on the frames that are asked for. Where the packets do not tell which pictures the decoder
+    will put out (`PacketList.doubt`), the whole file is decoded once when it is opened. A frame is identified by its
+    timestamp, so a seek to a wrong position is noticed. Then, and for streams without usable timestamps, the file is
+    decoded from its beginning.
     """
 
     backend = "pyav"
@@ -57,10 +59,10 @@ class PyAVReader:
         self._pts = array("q")
         self._counting = False
         self._lead = array("q")  # times of the frames before the first picture
-        self._waiting = False  # for a picture that needs no other one
+        self._waiting = False  # for a picture that can be decoded without others
         self._broken = False  # decoding met damage
-        self._started = False  # a keyframe was given to the decoder
-        self._readable = 0  # frames known to decode
+        self._started = False  # the decoder got a keyframe
+        self._readable = 0  # number of frames that were decoded without damage
         self.damaged = is_cut_short(handle)
         if self.damaged and not tolerate_damage:
             raise self._corrupt("ends too early")
@@ -79,10 +81,11 @@ class PyAVReader:
             self._container.close()
 
     def _settle(self) -> None:
-        """Lets the decoder's threads end their work, before a seek or the end.
+        """Lets the threads of the decoder end their work before a seek or before the file is closed.
 
-        Both wait for these threads while they hold the interpreter, and a thread that logs an error waits for the
-        interpreter (where `av.logging` is on): a deadlock. Decoding does not hold it.
+        Seeking and closing hold the lock of the Python interpreter while they wait for these threads. A thread that
+        logs an error waits for that lock (where `av.logging` is on), which would be a deadlock. Decoding does not hold
+        the lock.
         """
         if self._stream is None or not self._stream.codec_context.is_open:
             return
@@ -90,16 +93,16 @@ class PyAVReader:
             try:
                 self._stream.decode(None)
             except EOFError:
-                return  # nothing is left
+                return  # all threads are done
             except self._av.FFmpegError:
-                continue  # one of the threads met damage, nobody wants its frame
+                continue  # one of the threads met damage; its frame is not used
 
     def unsuited_for(self, backend: str) -> str | None:
-        """Why another decoder might not give the same frames of this file, or None.
+        """The reason why another decoder might return other frames of this file, or None.
 
-        They count and seek by keyframes that containers flag wrongly, by their own reading of edit lists and fragments,
-        and without a look at what comes out. So they get plain files alone: one picture per packet, at an even rate
-        from the beginning on, and closed groups of pictures.
+        Other decoders trust the keyframe flags of the container, which may be wrong; read edit lists and fragments in
+        their own ways; and do not check which frame they return. So they are used for plain files only: one picture per
+        packet, an even rate from the beginning, and closed groups of pictures.
         """
         codec, container = self._stream.codec_context.name, self._container.format.name
         if self.damaged:
@@ -109,7 +112,7 @@ class PyAVReader:
         if self._counting or not self._begins_plainly:
             return "trouble with frames before the first keyframe"
         if not container.startswith(("mov", "matroska")):
-            # Transport streams and the like have no index, and decord then returns neighbouring frames.
+            # Transport streams and some others have no index. decord then returns neighbouring frames.
             return "inexact seeking in this container"
         if container.startswith("mov") and self._stream.frames != self._packets_seen.count:
             return "trouble with fragments and edit lists"
@@ -135,7 +138,7 @@ class PyAVReader:
     # -- opening --
 
     def _open(self) -> None:
-        """Opens the file, or opens it again: going back by a seek does not always lead to the first frame."""
+        """Opens the file, or opens it again, because a seek to the beginning does not always reach the first frame."""
         self.close()
         self._container = open_container(self._handle)
         self._stream = best_stream(self._container, "video")
@@ -154,23 +157,23 @@ class PyAVReader:
         context.thread_count = _THREADS if context.width * context.height >= 100_000 else 1
 
     def _read_stream(self) -> None:
-        """Reads all packets, and decodes as few as tell which frames there are and what they look like."""
+        """Reads all packets, and decodes as many as needed to know the number, times and size of the frames."""
         context, container = self._stream.codec_context, self._container.format.name
         packets = PacketList(context.name, container, context.extradata, bool(context.has_b_frames))
         head, whole = Head(), True
         for packet in self._packets():
-            place = len(packets.pts)
+            position = len(packets.pts)
             packets.add(packet)
             if packets.count > _MAX_PACKETS:
                 raise MediaTooLarge(f"{self._name}: more than {_MAX_PACKETS:,} frames; cut the file.")
             if not whole:
                 continue
-            if len(packets.pts) > place:
-                packet.pts = TAG + place  # whatever its time is, the frame then tells its packet
+            if len(packets.pts) > position:
+                packet.pts = TAG + position  # the decoded frame then tells which packet it comes from
             for frame in self._decoded(packet):
                 head.add(frame, packets)
                 if head.has_key and not packets.doubt:
-                    break  # from here on the packets tell the rest
+                    break  # the packets tell the rest
             whole = not (self._broken or (head.has_key and not packets.doubt))
         packets.finish()
         self._packets_seen, self._keys = packets, sorted(packets.keys)
@@ -187,14 +190,14 @@ class PyAVReader:
         self._limits.check_picture(self._name, first.width, first.height)
         self._orientation = orientation_of(first)
         self._size = (first.width, first.height)
-        # In broadcasts the two fields of a frame of H.264 may be packets of their own.
+        # In broadcasts, the two fields of a frame of H.264 may be two packets.
         is_h264 = self._stream.codec_context.name == "h264"
         self._has_fields = is_h264 and first.interlaced_frame and may_reset(self._container)
         if self._has_fields:
             self._packets_seen.doubt = self._packets_seen.doubt or "fields as packets"
 
     def _number_frames(self, packets: PacketList, head: Head, whole: bool) -> None:
-        """Decides which frames there are, once and for all."""
+        """Sets the list of frames. It changes later only if decoding shows that it is wrong (`FrameCountChanged`)."""
         self._begins_plainly = head.times[0] == head.key == min(packets.pts, default=None)
         if whole:
             shown = head.times
@@ -204,8 +207,8 @@ class PyAVReader:
         else:
             shown = head.times[:-1] + array("q", sorted(time for time in packets.pts if time >= head.key))
             if self.damaged and packets.last_dts is not None:
-                # Packets come in decoding order. Of the frames up to the last packet's decoding time none can be
-                # missing; of later ones some may, and then the numbers would be wrong.
+                # Packets come in decoding order. Frames up to the decoding time of the last packet are all in the file.
+                # Of later frames some may be missing, and then the numbers would be wrong.
                 shown = array("q", [time for time in shown if time <= packets.last_dts])
         if not shown:
             raise self._corrupt("holds no frames")
@@ -214,12 +217,12 @@ class PyAVReader:
 
     def _leading(self, packets: PacketList, head: Head, shown: int) -> array[int]:
         """Times of the frames before the first picture, of which `shown` follow."""
-        place = head.first_place
-        if place is None:  # a decoder that does not tell
+        position = head.first_place
+        if position is None:  # the decoder does not tell which packet the first picture comes from
             return array("q")
-        lead = packets.leading(place, head.places)
-        # The packets that follow tell whether one is a field or a frame.
-        return lead[:: max(1, round((len(packets.pts) - place) / shown))] if self._has_fields else lead
+        lead = packets.leading(position, head.places)
+        # The number of packets per later frame tells whether a packet is a field or a frame.
+        return lead[:: max(1, round((len(packets.pts) - position) / shown))] if self._has_fields else lead
 
     def _decode_times(self) -> array[int]:
         """Times of all frames, by decoding them all."""
@@ -237,7 +240,8 @@ class PyAVReader:
     def _packets(self) -> Iterator[Any]:
         """Packets of the video stream from the current position on."""
         packets = self._container.demux(self._stream)
-        # There the mark means a gap in the numbering, as between two joined recordings; the decoder sees what is lost.
+        # In transport streams, the mark of a corrupt packet also means a gap in the numbering, as between two joined
+        # recordings. Real damage shows in the decoder.
         is_transport = self._container.format.name == "mpegts"
         seen = 0
         while True:
@@ -263,7 +267,7 @@ class PyAVReader:
     def _make_clip(self, pts: array[int]) -> Clip:
         tick = float(self._stream.time_base)
         known = np.array([time for time in pts if time != NO_TIME]) * tick
-        # Bare streams claim a rate that FFmpeg made up; the guess looks into the stream itself.
+        # In streams without a container, `average_rate` is invented by FFmpeg; `guessed_rate` is read from the stream.
         is_bare = self._container.start_time is None and not len(known)
         claimed = None if is_bare else self._stream.average_rate
         claimed = claimed or self._stream.guessed_rate
@@ -274,7 +278,7 @@ class PyAVReader:
         times -= times[0] if start is None else min(start, times[0] if pts[0] == NO_TIME else start)
         span = float(times[-1] - times[0])
         rate = (len(pts) - 1) / span if span > 0 else claimed
-        # The container's own rate is the round number, believed only when the timestamps say the same.
+        # The container's rate is a round number. It is used if the timestamps agree.
         if claimed and rate and abs(claimed - rate) <= 0.01 * rate:
             rate = claimed
         last = (self._packets_seen.last_duration or 0) * tick
@@ -307,7 +311,7 @@ class PyAVReader:
                 yield index, picture
 
     def _pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """As `frames`, for those that can be decoded."""
+        """As `frames`, for frames that can be decoded."""
         done = 0
         if not self._counting:
             for run in self._runs(indices):
@@ -319,27 +323,27 @@ class PyAVReader:
         if done < len(indices) and not self._broken:
             yield from self._decode_all(indices[done:])
         elif done < len(indices):
-            # A later frame may have come out by itself, so the first one missed is a bound as well.
+            # `_readable` may count later frames that were decoded alone, so the first missing frame is a bound too.
             raise DecodingStopped(min(self._readable, indices[done]))
 
     def _runs(self, indices: Sequence[int]) -> list[_Run]:
-        """Wanted frames grouped by the keyframe to start from; near groups are joined, as a seek costs frames too."""
+        """The wanted frames, grouped by the keyframe before them. Near groups are joined, because a seek takes time."""
         key_pts = [key[0] for key in self._keys]
         runs: list[_Run] = []
         for index in indices:
-            place = bisect.bisect_right(key_pts, self._pts[index]) - 1
-            if place < 0:
+            key = bisect.bisect_right(key_pts, self._pts[index]) - 1
+            if key < 0:
                 runs = runs or [_Run(None, [])]  # before the first keyframe: from the beginning
             elif not runs or (
-                runs[-1].key is not self._keys[place]
-                and bisect.bisect_left(self._pts, key_pts[place]) - runs[-1].indices[-1] > 8
+                runs[-1].key is not self._keys[key]
+                and bisect.bisect_left(self._pts, key_pts[key]) - runs[-1].indices[-1] > 8
             ):
-                runs.append(_Run(self._keys[place], []))
+                runs.append(_Run(self._keys[key], []))
             runs[-1].indices.append(index)
         return runs
 
     def _decode_run(self, run: _Run) -> Iterator[tuple[int, Any]]:
-        """Frames of one run, in order; stops at the first that does not come out where it should."""
+        """Frames of one run, in order. Stops where the decoder does not put out the next wanted frame."""
         wanted = [self._pts[index] for index in run.indices]
         if run.key is None:
             self._open()
@@ -353,9 +357,9 @@ class PyAVReader:
         for frame in self._decode_from_here(run.key, set(wanted)):
             if not entered:
                 if frame.pts is not None and run.key is not None and frame.pts < run.key[0]:
-                    continue  # it leads the keyframe, and what it refers to is missing
+                    continue  # it is shown before the keyframe, and refers to frames that were skipped
                 if not is_entry(frame):
-                    return  # its pixels would depend on frames that were left out
+                    return  # its pixels depend on frames that were skipped
                 entered = True
             if frame.pts is None or frame.pts > wanted[done]:
                 return
@@ -366,7 +370,7 @@ class PyAVReader:
                     return
 
     def _decode_all(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Frames by counting from the beginning; recounts the clip when the stream ends before the list does."""
+        """Frames by counting from the beginning. If the stream ends too early, the list of frames is corrected."""
         self._open()
         times, done, first = array("q"), 0, len(self._lead)
         for count, frame in enumerate(self._decode_from_here(), first):
@@ -386,10 +390,10 @@ class PyAVReader:
         raise FrameCountChanged
 
     def _decode_from_here(self, key: tuple[int, int] | None = None, wanted: set[int] | None = None) -> Iterator[Any]:
-        """Decoded frames from the position of the container, or from the packet of keyframe `key` after it on."""
+        """Decoded frames from the current position on, or from the next packet of keyframe `key` on."""
         context = self._stream.codec_context
-        # H.264 marks frames that no other frame needs; unless wanted they can be left out. The marks of HEVC hold
-        # only within one temporal layer, so there they are not used.
+        # H.264 marks frames that no other frame needs. They are skipped unless they are wanted. The marks of HEVC are
+        # not used, because they are valid only within one temporal layer.
         skipping = wanted is not None and context.name == "h264"
         try:
             for packet in self._packets():
@@ -410,16 +414,16 @@ class PyAVReader:
                 context.skip_frame = "DEFAULT"
 
     def _decoded(self, packet: Any) -> Iterator[Any]:
-        """Frames that come out after one packet (None: the last ones); notes damage and how far decoding got."""
+        """Frames that the decoder puts out after one packet (None: the last ones). Notes damage and progress."""
         if packet is not None and packet.size == 0:
-            return  # it would end the stream for the decoder
+            return  # the decoder would take it for the end of the stream
         self._started = self._started or packet is None or packet.is_keyframe
         try:
             frames = self._stream.decode(packet)
         except self._av.FFmpegError:
             if not self._started:
                 return  # a file that was cut between keyframes begins with frames that nothing can decode
-            # At the end of a broken stream the decoder complains once more; nothing new is learnt from that.
+            # At the end of a broken stream the decoder reports the same damage once more.
             if packet is not None or not self._broken:
                 self._damage("cannot be decoded to its end")
             self._broken = True
@@ -438,7 +442,7 @@ class PyAVReader:
             yield frame
 
     def _picture(self, frame: Any) -> np.ndarray:
-        """uint8 (H, W, 3) RGB as shown; a stream that changes its size keeps the first one."""
+        """uint8 (H, W, 3) RGB, turned as a player shows it. Where a stream changes its size, the first size is kept."""
         self._limits.check_picture(self._name, frame.width, frame.height)
         width, height = self._size
         return self._orientation.apply(frame.to_ndarray(format="rgb24", width=width, height=height))

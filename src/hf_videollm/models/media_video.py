@@ -1,9 +1,9 @@
-"""Video files and whatever else holds pictures, to uint8 frames with their metadata.
+"""Video files, and other sources of pictures, to uint8 frames with their metadata.
 
     frames, metadata = load_video("clip.mp4", num_frames=16)
 
-Sound is read by `load_audio`. Every failure is a `MediaError` whose message is one line that names the file and the
-mend. The errors: `MediaNotFound`, `UnsupportedMedia` (text, a picture, an unknown object), `CorruptMedia` (empty,
+Sound is read by `load_audio`. Every failure is a `MediaError` whose message is one line that names the file and says
+what to do. The errors: `MediaNotFound`, `UnsupportedMedia` (text, a picture, an unknown object), `CorruptMedia` (empty,
 truncated, damaged), `NoVideoStream`, `NoAudioStream`, `MediaTooLarge` (a budget of `MediaLimits`), `UnsafeURL`,
 `MissingBackend`.
 """
@@ -160,7 +160,7 @@ def load_video(
         except CorruptMedia:
             if reader.backend == "pyav" or not is_usable("pyav"):
                 raise
-        # The other decoder stumbled; PyAV either manages or says what is wrong.
+        # The other decoder failed. PyAV may succeed, and otherwise has the better error message.
         second = open_reader(handle, "pyav", limits, deadline, on_decode_error == "truncate")
         try:
             return _read_counted(second, handle.name, sampler, start, end, limits, frame_fn)
@@ -190,7 +190,7 @@ def probe_video(
 
 
 def _checked_reading(backend: str, allowed_hosts: Sequence[str], on_decode_error: str) -> list[str]:
-    """The hosts; what is wrong is told for every source, also where it would not be looked at."""
+    """The allowed hosts. All options are checked for every source, also those that the source does not need."""
     check_backend(backend)
     check_on_decode_error(on_decode_error)
     return sorted(host_names(allowed_hosts))
@@ -267,7 +267,7 @@ class _Stack:
 
 
 def _read_counted(reader: FrameReader, name: str, *arguments: Any) -> tuple[np.ndarray, VideoMetadata]:
-    """As `_read`; once more where decoding shows that the packets told another number of frames."""
+    """As `_read`. It runs a second time if decoding shows that the packets told a wrong number of frames."""
     try:
         return _read(reader, name, *arguments)
     except FrameCountChanged:
@@ -335,7 +335,7 @@ def _metadata(clip: Clip, backend: str) -> ClipMetadata:
 
 
 def _clip_bounds(clip: Clip, name: str, start: float | None, end: float | None) -> tuple[int, int]:
-    """(first, last + 1) of the frames whose times lie in [start, end); at least the one on screen at `start`."""
+    """(first, last + 1) of the frames whose times are in [start, end); at least the one that is shown at `start`."""
     first = 0 if start is None else int(np.searchsorted(clip.timestamps, start - TIME_SLACK, side="left"))
     last = len(clip) if end is None else int(np.searchsorted(clip.timestamps, end - TIME_SLACK, side="left"))
     if start is not None and start >= _shown_until(clip, len(clip)):

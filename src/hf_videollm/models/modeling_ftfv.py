@@ -34,13 +34,13 @@ MAX_WEIGHTS_AT_A_TIME = 2**26
 
 
 def sine_positions(side: int, width: int) -> torch.Tensor:
-    """Fixed code of the places on a square grid, as in Qwen-VL.
+    """Fixed positional code of the cells of a square grid, as in Qwen-VL.
 
-    The first half of the channels codes the column, the second half the row, each as all sines, then all cosines, of
-    the number times 10000^(-i / (width / 4)).
+    The first half of the channels is the code of the column, the second half that of the row. Each half holds first
+    the sines and then the cosines of the number times 10000^(-i / (width / 4)).
 
     Args:
-        side: rows, and columns.
+        side: number of rows, and of columns.
         width: a multiple of 4.
 
     Returns:
@@ -56,11 +56,12 @@ def sine_positions(side: int, width: int) -> torch.Tensor:
 
 
 def attention_peaks(weights: torch.Tensor, reduction: str) -> torch.Tensor:
-    """r of Eq. 2: the highest attention weight of every query, of heads taken together.
+    """r of Eq. 2: the highest attention weight of each query.
 
     Args:
         weights: `(frames, heads, queries, patches)`, softmax weights in float32.
-        reduction: `"mean"` of the heads, Eq. 1 as torch's attention returns it, or their `"max"`.
+        reduction: how the heads are joined first: by their `"mean"`, as torch's attention returns the weights of
+            Eq. 1, or by their `"max"`.
 
     Returns:
         `(frames, queries)`.
@@ -69,25 +70,25 @@ def attention_peaks(weights: torch.Tensor, reduction: str) -> torch.Tensor:
 
 
 def choose_queries(peaks: torch.Tensor, num_kept: int, order: str) -> torch.Tensor:
-    """idx of Eq. 2: the queries with the highest peaks in each frame; of equal ones the first.
+    """idx of Eq. 2: the queries with the highest peaks in each frame; of equal peaks, that of the first query.
 
     Args:
         peaks: `(frames, queries)`.
         num_kept: K.
-        order: `"score"`, highest peak first, or `"query"`, as the queries stand.
+        order: `"score"`: highest peak first. `"query"`: in the order of the queries.
 
     Returns:
         `(frames, K)` int64.
     """
-    # Not topk, which leaves it to the kernel which of two equal numbers it takes.
+    # With `topk`, the choice between two equal peaks would depend on the device.
     chosen = peaks.sort(dim=-1, descending=True, stable=True).indices[:, :num_kept]
     return chosen if order == "score" else chosen.sort(dim=-1).values
 
 
 class FtfvCrossAttention(GradientCheckpointingLayer):
-    """Attention of the queries to the patches of each frame, with its weights; parameters as in torch's own module.
+    """Attention of the queries to the patches of each frame. The parameters are those of `nn.MultiheadAttention`.
 
-    The maximum in Eq. 2 needs the weights, which no fused kernel gives, so they are computed step by step.
+    Eq. 2 needs the attention weights. No fused kernel returns them, so attention is computed step by step.
     """
 
     def __init__(self, config: FtfvConfig) -> None:
@@ -109,8 +110,8 @@ class FtfvCrossAttention(GradientCheckpointingLayer):
         Args:
             query: `(queries, width)`, the same for all frames.
             key, value: `(frames, patches, width)`.
-            num_kept: leave so many queries of each frame, by their peaks (Eq. 2); all of them, in their order, when
-                `None`.
+            num_kept: number of queries of each frame to keep, those with the highest peaks (Eq. 2); `None` keeps all
+                of them, in their order.
 
         Returns:
             `(frames, kept queries, width)`.
@@ -125,13 +126,13 @@ class FtfvCrossAttention(GradientCheckpointingLayer):
             self._attend(heads, key_chunk, value_chunk, num_kept)
             for key_chunk, value_chunk in zip(keys.split(chunk_size), values.split(chunk_size), strict=True)
         ]
-        # Every token by itself, so those that were not kept need not come here.
+        # This maps each token by itself, so the sampled ones are enough.
         return self.out_proj(torch.cat(attended))
 
     def _attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_kept: int | None
     ) -> torch.Tensor:
-        # In float32, also under autocast: bfloat16 has about 145 numbers for 256 peaks.
+        # In float32, also under autocast: of 256 peaks, bfloat16 could tell only about 145 apart.
         with maybe_autocast(device_type=query.device.type, enabled=False):
             scores = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
             weights = scores.softmax(-1)
@@ -148,7 +149,7 @@ class FtfvCrossAttention(GradientCheckpointingLayer):
 
 
 class FtfvConnector(nn.Module):
-    """Temporal code, cross-attention and weighted token sampler; the last two are shared by images and frames."""
+    """Temporal code, cross-attention and weighted token sampler. Images have no temporal code."""
 
     def __init__(self, config: FtfvConfig) -> None:
         super().__init__()
@@ -157,7 +158,7 @@ class FtfvConnector(nn.Module):
         in_width = config.vision_config.hidden_size * num_layers
         width = config.adapter_width
         self.query = nn.Parameter(torch.empty(config.num_queries, width))
-        # Part of Qwen-VL's checkpoints, and never trained.
+        # This table is part of Qwen-VL's checkpoints. It is never trained.
         self.pos_embed = nn.Parameter(torch.empty(config.num_queries, width), requires_grad=False)
         self.kv_proj = nn.Linear(in_width, width, bias=False)
         self.ln_q = nn.LayerNorm(width, eps=1e-6)
@@ -203,13 +204,14 @@ class FtfvConnector(nn.Module):
         return [clip.flatten(0, 1) for clip in projected.split(num_frames)]
 
     def freeze_unused_parameters(self) -> None:
-        """The table of places is never trained; see `VideoLlmModel.freeze_unused_parameters`."""
+        """Freeze the positional table, which is never trained; see `VideoLlmModel.freeze_unused_parameters`."""
         self.pos_embed.requires_grad_(False)
 
     def temporal_code(self, num_frames: int) -> torch.Tensor:
         """E (section 3.2) for a clip of `num_frames` frames: `(num_frames, 1, vision_width)`.
 
-        Clips of another length than that of the training get E interpolated over time, its ends at their ends.
+        For clips that are longer or shorter than those of the training, E is interpolated over time. The first and
+        the last frame get the first and the last code.
         """
         if num_frames == len(self.temporal_embedding):
             return self.temporal_embedding
@@ -227,14 +229,14 @@ class FtfvModel(VideoLlmModel):
     placeholder_hint: ClassVar[str] = (
         "Make the prompt with the processor of this checkpoint, and give both the same num_tokens_per_frame."
     )
-    # It has parameters of its own beside those of its parts.
+    # It may not be split over devices: besides its submodules it has parameters, which its forward uses directly.
     _no_split_modules = ("FtfvConnector",)
 
     def __init__(self, config: FtfvConfig) -> None:
-        # What `from_pretrained` is given besides a checkpoint is written into the configuration without a check.
+        # `from_pretrained` writes its further arguments into the configuration without a check.
         config.kept_tokens()
         if config.vision_config.model_type == QwenVLVisionModel.config_class.model_type:
-            # As remote code, configuration and model are loaded apart, each with a configuration class of its own.
+            # As remote code, configuration and model are loaded separately, and each has its own configuration class.
             AutoModel.register(type(config.vision_config), QwenVLVisionModel, exist_ok=True)
         super().__init__(config)
 
@@ -251,13 +253,13 @@ class FtfvModel(VideoLlmModel):
             init.zeros_(module.in_proj_bias)
 
     def skip_unused_vision_layers(self) -> None:
-        """As in the base, but a closing norm that the tower's output goes through is used, if the output is."""
+        """As in the base, but the norm after the last layer is not frozen where the features went through it."""
         layer = self.config.vision_feature_layer
         is_normed = layer == -1 and self.config.vision_config.model_type not in NORM_OF_POOLED_OUTPUT
         freeze_unused_layers(self.vision_tower, layer, uses_closing_norm=is_normed)
 
     def choose_layers(self, outputs: Any) -> torch.Tensor:
-        """As in the base; the last layer is `last_hidden_state`, in some towers of transformers behind a norm."""
+        """As in the base; the last layer is `last_hidden_state`, to which some towers have applied a norm."""
         return outputs.last_hidden_state if self.config.vision_feature_layer == -1 else super().choose_layers(outputs)
 
     def covers_visual_parts(self, present: Collection[str]) -> bool:
@@ -265,7 +267,7 @@ class FtfvModel(VideoLlmModel):
         return "video" in present
 
     def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """As in the base, as a video."""
+        """As in the base; the frame is a video, because images have no temporal code."""
         return list(self.get_video_features(frames.unsqueeze(0), return_dict=True).pooler_output)
 
     @can_return_tuple
@@ -284,7 +286,7 @@ class FtfvModel(VideoLlmModel):
         options = {**kwargs, "num_tokens_per_frame": num_tokens_per_frame, "connector_options": {"is_video": False}}
         return self.get_frame_features(pixel_values, [1] * len(pixel_values), **options)
 
-    # The option is named, because `generate` hands over what it finds named here.
+    # `generate` passes on only options that are named here.
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
@@ -304,8 +306,8 @@ class FtfvModel(VideoLlmModel):
 class FtfvForConditionalGeneration(VideoLlmForConditionalGeneration):
     """FTFV that answers questions on videos and images.
 
-    `num_tokens_per_frame=K` in a call of the model, of `generate` or of `get_video_features` is the number of tokens
-    for each frame of this call's videos; the processor must be told the same.
+    `num_tokens_per_frame=K`, in a call of the model, of `generate` or of `get_video_features`, is the number of tokens
+    of each frame. The processor needs the same number.
     """
 
     config_class = FtfvConfig
@@ -319,7 +321,7 @@ class FtfvForConditionalGeneration(VideoLlmForConditionalGeneration):
         num_tokens_per_frame: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers, whose `generate` takes no options but those it finds named here or in the forward."""
+        """As in transformers. `generate` refuses options that neither this method nor the forward names."""
         return super().prepare_inputs_for_generation(
             input_ids, inputs_embeds, prompt_embeds, num_tokens_per_frame=num_tokens_per_frame, **kwargs
         )

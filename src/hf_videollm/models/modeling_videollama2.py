@@ -39,16 +39,16 @@ class FrameMean(nn.Module):
 
 
 class VideoLlama2Connector(nn.Module):
-    """RegStage, down-sampling over time and space, RegStage, MLP; the configuration says which of them there are.
+    """RegStage, down-sampling over time and space, RegStage, MLP. The configuration can leave out parts.
 
-    The first part that has weights takes the tower's width to that of the language model. (The original's connectors
-    without RegStage have no such part and only work where both widths are equal.)
+    The first part with weights maps the tower's width to that of the language model. (In the original, connectors
+    without RegStage lack such a part, and work only where both widths are equal.)
     """
 
     def __init__(self, config: VideoLlama2Config) -> None:
         super().__init__()
         depth, padding, mlp_depth = config.connector_depth, config.connector_padding, config.connector_mlp_depth
-        # The configuration fills in what its connector_type stands for.
+        # The configuration has set these by its `connector_type`.
         assert depth is not None
         assert padding is not None
         assert mlp_depth is not None
@@ -80,8 +80,8 @@ class VideoLlama2Connector(nn.Module):
         Args:
             frame_features: `(sum(num_frames), patches, vision_width)`, patches in row-major order.
             num_frames: frame count of each clip.
-            repeats: how often every frame follows itself: a still image is a clip of equal frames, and what is done
-                frame by frame is done once.
+            repeats: a clip holds each of its frames this many times in a row. A still image is a clip of equal frames,
+                and the first RegStage, which works frame by frame, runs only once for it.
 
         Returns:
             One `(t * h * w, text_width)` tensor per clip, time-major then row then column.
@@ -91,7 +91,7 @@ class VideoLlama2Connector(nn.Module):
         """
         lengths = [count * repeats for count in num_frames]
         times = [self.connector_grid(length)[0] for length in lengths]
-        # A view: the channels stay last in memory, where the norms want them.
+        # This is a view. In memory the channels remain the last dimension, which is fastest for the norms.
         frames = frame_features.unflatten(1, check_patch_grid(self.patch_grid, frame_features.shape[1])).permute(
             0, 3, 1, 2
         )
@@ -120,7 +120,7 @@ class VideoLlama2Model(VideoLlmModel):
 
     config_class = VideoLlama2Config
     connector_class = VideoLlama2Connector
-    # The shortcut of a block must be where its convolutions are.
+    # A block may not be split over devices, because its shortcut is added to the output of its convolutions.
     _no_split_modules = ("RegBlock",)
 
     @can_return_tuple

@@ -1,10 +1,10 @@
-"""VideoLLaMA2-AV: VideoLLaMA2 that hears (paper, section 2, audio-language branch).
+"""VideoLLaMA2-AV: VideoLLaMA2 with sound (paper, section 2, audio-language branch).
 
-    sound -> fbank (frames, 128) -> BEATs -> (n, Da) -> MLP -> (n, D), in place of the `<audio>` placeholders
+    sound -> fbank (frames, 128) -> BEATs -> (n, Da) -> MLP -> (n, D), instead of the `<audio>` placeholders
 
-Seeing is VideoLLaMA2's. Which sounds a prompt holds, and whether those of a video stand before or behind its visual
-tokens, is the processor's matter: here every placeholder is filled in its place, so one model serves video with sound,
-video alone, sound alone, images and text, also mixed in one batch.
+The visual part is that of VideoLLaMA2. The processor decides which sounds a prompt holds, and whether the sound of a
+video comes before or after its visual tokens. The model only replaces placeholders. So it takes video with sound, video
+alone, sound alone, images and text, also mixed in one batch.
 """
 
 from collections.abc import Collection
@@ -38,7 +38,7 @@ class VideoLlama2AVModel(VideoLlama2Model):
         self.post_init()
 
     def encode_blank_media(self, present: Collection[str], device: torch.device) -> list[torch.Tensor]:
-        """As in the base, and one patch of silence for the parts that hear."""
+        """As in the base, with one patch of silence for the audio parts."""
         vectors = super().encode_blank_media(present, device)
         if "audio" not in present and must_run([self.audio_tower, self.audio_projector]):
             audio = self.config.audio_config
@@ -59,8 +59,8 @@ class VideoLlama2AVModel(VideoLlama2Model):
 
         Args:
             input_features: `(num_sounds, max_frames, 128)`, sounds of all rows in row order.
-            input_features_mask: `(num_sounds, max_frames)`, 1 for frames that belong to the sound, 0 behind it. All
-                frames belong to it when `None`. Silence that is to be heard as such is marked 1.
+            input_features_mask: `(num_sounds, max_frames)`, 1 for frames of the sound (also silent ones), 0 for the
+                padding after it. With `None`, there is no padding.
 
         Returns:
             `pooler_output` is a list with one `(num_tokens, text_width)` tensor per sound; frames that do not fill
@@ -77,14 +77,14 @@ class VideoLlama2AVModel(VideoLlama2Model):
                 f"{self.config.audio_config.patch_size}: pad them with silence (pad_with_silence=True of the feature "
                 "extractor), or leave them out."
             )
-        # An incomplete last patch is masked as a whole, or a sound would sound otherwise in a longer batch.
+        # An incomplete last patch is masked. Otherwise its result would depend on the padding of the batch.
         patch = self.config.audio_config.patch_size
         kept = torch.tensor([length // patch * patch for length in lengths], device=input_features.device)
         mask = torch.arange(input_features.shape[1], device=input_features.device) < kept[:, None]
-        # What lies behind a sound must not matter, not even to gradients.
+        # The values of the padding are set to 0, so that they change neither results nor gradients.
         heard = input_features.masked_fill(~mask[..., None], 0.0)
         device = self.audio_tower.device
-        # A tower on disk has no device; accelerate's hooks then bring its weights to the features.
+        # A tower whose weights are on disk has the device "meta"; accelerate brings them to the device of the features.
         device = heard.device if device.type == "meta" else device
         outputs = self.audio_tower(
             heard.to(device, self.audio_tower.dtype),

@@ -12,8 +12,8 @@ from .video_processing_iva import IvaVideoProcessorKwargs
 
 QUERY_TOKEN = "<iva_query>"
 QUERY_PLACEMENTS = ("last", "every")
-# transformers puts a character of a private-use plane before control tokens that a user wrote, and that are to stay
-# plain text (`sanitize_control_tokens`).
+# If a user wrote a control token that must remain plain text, transformers puts a private-use character before it
+# (`sanitize_control_tokens`).
 _NOT_MARKED = "(?<![\U000f0000-\U0010ffff])"
 
 
@@ -28,15 +28,15 @@ class IvaProcessor(VideoLlmProcessor):
     """Makes model inputs for IVA.
 
     Where the tokenizer has no chat template, a chat becomes "USER: <video>\\nquestion ASSISTANT:" and a block of query
-    tokens, behind which the answer begins (paper, section 3.3: at the end of the input); conversations without media
-    have none. With
-    `query_placement="last"` a conversation of several rounds has one block, before its last answer, and that answer
-    alone is marked to be learned: every round is a sample of its own (paper, Eq. 5). With `"every"` there is a block
-    before every answer that has media before it, and all answers are learned.
+    tokens. The answer begins after the block (paper, section 3.3: at the end of the input). Conversations without media
+    have no query tokens.
 
-    In a prompt written by hand, `<iva_query>` stands once where a block belongs; media need one behind the question.
+    With `query_placement="last"`, a conversation of several rounds has one block, before its last answer. Only that
+    answer is marked for the loss, so every round is a sample of its own (paper, Eq. 5). With `"every"`, there is a
+    block before every answer that has media before it, and all answers are marked. The argument of
+    `apply_chat_template` overrides that of the processor.
 
-    Args of a chat: `apply_chat_template(..., query_placement="every")` goes before the processor's own.
+    In a prompt written by hand, write `<iva_query>` once for a block; a prompt with media needs one after the question.
     """
 
     valid_processor_kwargs = IvaProcessorKwargs
@@ -64,10 +64,10 @@ class IvaProcessor(VideoLlmProcessor):
         query_token: text of the placeholder of query tokens, one token of the tokenizer.
         num_query_tokens: M, the length of a block of query tokens; 0 for a model without the adapter, whose prompts
             have none.
-        query_placement: before which answers of a chat a block stands: `"last"` or `"every"`.
-        image_temporal_token: an image has two placeholders as a frame has, not the global one alone.
+        query_placement: which answers of a chat have a block before them: `"last"` or `"every"`.
+        image_temporal_token: an image has two placeholders, as a frame has; otherwise it has only the global one.
 
-        `processor_options` takes the last three from a configuration.
+        `processor_options` reads the last three from a configuration.
 
         Raises:
             ValueError: a number below 0, an unknown placement, or no such token in the tokenizer.
@@ -137,10 +137,10 @@ class IvaProcessor(VideoLlmProcessor):
         videos_replacements: Sequence[str] = (),
         audio_replacements: Sequence[str] = (),
     ) -> tuple[list[str], list[dict[str, Any]]]:
-        """As in transformers; each query token becomes a block of `num_query_tokens`.
+        """As in transformers. Each query token becomes a block of `num_query_tokens`.
 
         Raises:
-            ValueError: several query tokens in a row that are no block.
+            ValueError: there are several query tokens in a row, but not `num_query_tokens`.
         """
         originals = list(text)
         _, media = super().get_text_with_replacements(
@@ -160,7 +160,7 @@ class IvaProcessor(VideoLlmProcessor):
         blocks: list[dict[str, Any]] = []
         for match in re.finditer(f"{_NOT_MARKED}(?:{re.escape(self.query_token)})+", sample):
             count = match.group().count(self.query_token)
-            # A prompt that went through here before is left alone.
+            # A prompt that was expanded before already has whole blocks, and does not change.
             if count not in (1, self.num_query_tokens):
                 raise ValueError(
                     f"The prompt holds {count} {self.query_token} in a row: write it once where the block of query "
@@ -170,7 +170,7 @@ class IvaProcessor(VideoLlmProcessor):
         return blocks
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
-        # Truncation takes the end of a prompt, and so the query tokens first.
+        # Truncation cuts the end of a prompt, where the query tokens are.
         super()._check_special_mm_tokens(text, text_inputs, [*modalities, "query"])
 
 
@@ -185,7 +185,7 @@ def query_token_id(tokenizer: Any, token: str) -> int | None:
     """Id of the query token; `None` without a tokenizer.
 
     Raises:
-        ValueError: the tokenizer has no such token, or takes it apart.
+        ValueError: the tokenizer has no such token, or splits it.
     """
     token_id = placeholder_id(tokenizer, token)
     if token_id is not None and tokenizer(token, add_special_tokens=False)["input_ids"] != [token_id]:

@@ -1,4 +1,4 @@
-"""Frames for IVA: one a second, all of them, made small while a long video is being decoded."""
+"""Frames for IVA: one for each second of a video, resized while the video is decoded."""
 
 from typing import Any
 
@@ -17,26 +17,26 @@ from .video_processing_video_llm import (
     check_sampling,
 )
 
-# Frames that are cropped and normalised together: bounds the memory beside the pixel values themselves.
+# Frames that are cropped and normalised at a time, which limits the memory besides the pixel values themselves.
 FRAMES_AT_A_TIME = 16
 
 
 class IvaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
-    """Options of IVA's video processor: those of all designs, one with another meaning.
+    """Options of IVA's video processor: those of all designs, of which one has another meaning.
 
-    max_frames (`int`): most frames of a video sampled by `fps`; a longer one is thinned out evenly. A `num_frames`
-        above it is refused.
+    max_frames (`int`): most frames of a video that is sampled by `fps`; from a longer video, as many are taken at even
+        distances. A `num_frames` above it is refused.
     """
 
 
 class IvaVideoProcessor(VideoLlmVideoProcessor):
     """Takes one frame a second (paper, section 4) and CLIP's pixels of 336 x 336.
 
-    `num_frames`, of the processor or of a call, goes before `fps`. Frames whose rate is unknown (lists, folders) are
-    taken as already sampled, all of them.
+    `num_frames`, of the processor or of a call, overrides `fps`. Frames whose rate is unknown (lists, folders) count as
+    sampled already, and all of them are used.
 
     An hour of video is 3,600 frames: 1.2 GB as bytes and 4.9 GB as float32 pixel values at 336 x 336. Frames are
-    resized as they are decoded, and cropped and normalised in portions, so that no more than these two are held.
+    resized as they are decoded, and cropped and normalised a few at a time, so that memory holds no more than these.
     """
 
     valid_kwargs = IvaVideoProcessorKwargs
@@ -82,15 +82,15 @@ class IvaVideoProcessor(VideoLlmVideoProcessor):
         return super().sample_frames(metadata, fps=fps, start=start, end=end, max_frames=max_frames)
 
     def bound_frames(self, wanted: int, max_frames: int | None = None, **kwargs: Any) -> int:
-        """As in the base, of no more than `max_frames`."""
+        """As in the base, and at most `max_frames`."""
         return super().bound_frames(wanted if max_frames is None else min(wanted, max_frames))
 
     def frame_fn(self, **kwargs: Any) -> FrameFn | None:
-        """Resize a frame as it is decoded; what comes later then finds nothing to resize."""
+        """A function that resizes a frame as it is decoded; the later steps then need not resize it."""
         size = kwargs.get("size") or self.size
         if not isinstance(size, SizeDict):
             size = SizeDict(**get_size_dict(size, default_to_square=self.default_to_square))
-        # With a limit to the longer side as well, resizing twice might round twice.
+        # With a limit for the longer side too, frames would be resized twice, and their size rounded twice.
         if not self._option("do_resize", kwargs) or not ((size.height and size.width) or size.shortest_edge):
             return None
         if size.longest_edge:
