@@ -1,5 +1,6 @@
 """Forwards also return what the encoders gave, under the names of transformers: `<modality>_outputs`."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -72,12 +73,59 @@ def test_forward_returns_what_the_encoders_gave(design: Any, prompts: Any, asked
 @torch.no_grad()
 def test_outputs_that_are_passed_in_come_out(design: Any) -> None:
     case, model = design
-    batch = case.make_batch([["v3"], ["v2"]])
-    media, text = model.base_model.encode_media(batch)
-    assert {"pixel_values_videos", "num_video_frames"} <= set(batch) - set(text)
+    media, text = model.base_model.encode_media(case.make_batch([["v3"], ["v2"]]))
     output = model(**text, mm_encoder_outputs=media)
     assert output.image_outputs is None
     assert_equal_parts(output.video_outputs.pooler_output, media["video"].pooler_output, "videos")
+
+
+@pytest.mark.parametrize("prompts", PROMPTS)
+@torch.no_grad()
+def test_encode_media_splits_the_inputs_and_leaves_them_unchanged(design: Any, prompts: Any) -> None:
+    case, model = design
+    batch = case.make_batch(prompts)
+    before = dict(batch)
+    media, others = model.base_model.encode_media(batch)
+    assert list(batch) == list(before)
+    assert all(batch[name] is before[name] for name in before)
+    of_media = {name for names in INPUTS.values() for name in names} | set(model.base_model.media_options)
+    assert set(others) == set(before) - of_media
+    assert all(others[name] is before[name] for name in others)
+    assert {modality for modality, names in INPUTS.items() if before.get(names[0]) is not None} == set(media)
+    # Media that are encoded already pass through.
+    again, rest = model.base_model.encode_media({**others, "mm_encoder_outputs": media})
+    assert list(again) == list(media)
+    assert all(again[modality] is media[modality] for modality in media)
+    assert set(rest) == set(others)
+
+
+@torch.no_grad()
+def test_the_layers_of_the_tower_are_kept_only_if_they_were_asked_for(design: Any) -> None:
+    """Otherwise the memory of a long video would be that of all layers for all frames."""
+    case, model = design
+    model.config.vision_chunk_size, chunk_size = 1, model.config.vision_chunk_size
+    first: list[weakref.ref] = []
+    alive: list[bool] = []
+
+    def watch(tower: Any, args: Any, output: Any) -> None:
+        if first:
+            alive.append(first[0]() is not None)
+        else:
+            first.append(weakref.ref(output.hidden_states[0]))
+
+    hook = model.base_model.vision_tower.register_forward_hook(watch)
+    video = case.make_batch([["v3"]])["pixel_values_videos"]
+    found = {}
+    for asked in (True, None):
+        first.clear()
+        alive.clear()
+        model.get_video_features(video, output_hidden_states=asked)
+        found[asked] = list(alive)
+    hook.remove()
+    model.config.vision_chunk_size = chunk_size
+    assert len(found[True]) == len(found[None]) >= 2
+    assert all(found[True]), "control: the test sees that the layers are kept"
+    assert not any(found[None][1:]), "the layers of the first frame are kept while later frames run"
 
 
 def test_gradients_reach_the_towers_and_no_output_is_a_view(design: Any) -> None:
