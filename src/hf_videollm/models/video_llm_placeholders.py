@@ -107,25 +107,27 @@ class PlaceholderMixin(MergingMixin):
         return (inputs_embeds == embedding).all(-1)
 
     def refuse_forgotten_media(self, input_ids: torch.Tensor, masks: Mapping[str, torch.Tensor] | None = None) -> None:
-        """A batch that lost its media would be answered, or trained on, as if the videos said nothing.
+        """Refuse prompts with placeholders for which the batch has no media.
+
+        Without this check, a model would answer, or be trained, as if there were nothing in the videos.
 
         Args:
             input_ids: `(batch, length)`.
             masks: modality -> placeholders of the media that the batch has, bool, `(batch, length)`.
 
         Raises:
-            ValueError: the prompts hold placeholders of which the batch has no media.
+            ValueError: the prompts hold placeholders without media.
         """
         masks = masks or {}
         missing = [modality for modality in self.config.modalities if modality not in masks]
         if not missing:
             return
         ids = [getattr(self.config, f"{modality}_token_id") for modality in missing]
-        left = torch.isin(input_ids, torch.tensor(ids, device=input_ids.device))
+        unfilled = torch.isin(input_ids, torch.tensor(ids, device=input_ids.device))
         for mask in masks.values():
-            left = left & ~mask
+            unfilled = unfilled & ~mask
         torch_compilable_check(
-            ~left.any(),
+            ~unfilled.any(),
             f"The prompts hold {' or '.join(missing)} placeholders, but neither pixels nor sounds came with them. "
             "Pass everything the processor returns (pixel_values, pixel_values_videos, input_features, ...); to train, "
             "use hf_videollm.training.collator.VideoDataCollator, which keeps it.",
