@@ -13,7 +13,8 @@ import torch
 from hf_videollm.data.records import make_record, read_jsonl
 from hf_videollm.disk_full import DiskFullError
 from hf_videollm.synthetic.clips import generate_dataset
-from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava, build_tokenizer, vocabulary
+from hf_videollm.synthetic.tiny.parts import build_tokenizer, vocabulary
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 from hf_videollm.training import sft
 from hf_videollm.training.sft import (
     Recipe,

@@ -9,7 +9,8 @@ import torch
 from hf_videollm.data.records import make_record, read_jsonl, write_jsonl
 from hf_videollm.models.media_audio import load_audio
 from hf_videollm.synthetic.clips import generate_dataset, make_scene, write_scene_mp4
-from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava, build_tokenizer, take_over_weights, vocabulary
+from hf_videollm.synthetic.tiny.parts import build_tokenizer, take_over_weights, vocabulary
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 from hf_videollm.synthetic.tiny.videollama2_av import av_vocabulary, build_tiny_videollama2_av
 from hf_videollm.training.caches.frames import FrameCache
 from hf_videollm.training.caches.sounds import AudioCache

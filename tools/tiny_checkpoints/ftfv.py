@@ -33,7 +33,7 @@ from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
 from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.ftfv import build_tiny_ftfv, generate_with
-from hf_videollm.synthetic.tiny.pllava import take_over_weights
+from hf_videollm.synthetic.tiny.parts import take_over_weights
 from hf_videollm.training.caches.frames import FrameCache
 from hf_videollm.training.sft import load_recipe, run_sft
 

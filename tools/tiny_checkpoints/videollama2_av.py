@@ -30,7 +30,7 @@ from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.scene import QUESTION_KINDS, SOUND_QUESTION_KINDS
-from hf_videollm.synthetic.tiny.pllava import take_over_weights
+from hf_videollm.synthetic.tiny.parts import take_over_weights
 from hf_videollm.synthetic.tiny.videollama2_av import build_tiny_videollama2_av
 from hf_videollm.training.sft import without_picture
 

@@ -15,7 +15,7 @@ from ...models.configuration_ftfv import FtfvConfig
 from ...models.modeling_ftfv import FtfvForConditionalGeneration
 from ...models.processing_ftfv import FtfvProcessor, processor_options
 from ...models.video_processing_ftfv import FtfvVideoProcessor
-from .pllava import build_tokenizer, tiny_towers
+from .parts import build_tokenizer, tiny_towers
 
 __all__ = ["build_tiny_ftfv", "generate_with"]
 

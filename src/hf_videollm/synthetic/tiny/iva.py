@@ -20,7 +20,7 @@ from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_option
 from ...models.video_processing_iva import IvaVideoProcessor
 from ..long import BACKDROPS, LONG_TEMPLATES, LongScene, Shot, render_long_scene
 from ..scene import COLOURS, SHAPES
-from .pllava import build_tokenizer, square_sizes, start_with_positions, tiny_towers
+from .parts import build_tokenizer, square_sizes, start_with_positions, tiny_towers
 
 __all__ = ["build_tiny_iva", "iva_vocabulary", "train_tower"]
 

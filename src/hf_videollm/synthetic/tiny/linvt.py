@@ -36,7 +36,7 @@ from ..scene import (
     Scene,
     Sprite,
 )
-from .pllava import build_tokenizer, tiny_towers, vocabulary
+from .parts import build_tokenizer, tiny_towers, vocabulary
 
 # Kinds of questions that one frame answers. Questions of order read like those on clips; their answer is the shape that
 # the frame shows.

@@ -1,133 +1,27 @@
-"""The small PLLaVA of the package: its vocabulary, its sizes, and how it is built before training."""
+"""The small PLLaVA of the package: its sizes, and how it is built before training.
 
-from __future__ import annotations
-
-import math
-import os
-import re
-from collections.abc import Sequence
-from typing import Any
+The names that the tiny models share come from `parts.py`; programs import them from here, too.
+"""
 
 import torch
-from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordLevel
-from transformers import CLIPImageProcessor, GenerationConfig, PreTrainedTokenizerFast
+from transformers import CLIPImageProcessor, GenerationConfig
 
 from ...models.configuration_pllava import PllavaConfig
 from ...models.modeling_pllava import PllavaForConditionalGeneration
-from ...models.modeling_video_llm import VideoLlmForConditionalGeneration
 from ...models.processing_pllava import PllavaProcessor
 from ...models.video_processing_pllava import PllavaVideoProcessor
-from ..scene import (
-    DETAIL_TEMPLATES,
-    QUESTION_TEMPLATES,
-    VIDEO_QUESTION_KINDS,
-    answer_vocabulary,
+from .parts import (
+    KINDS_OF_QUESTIONS,
+    SPECIAL_TOKENS,
+    TEMPLATE_WORDS,
+    build_tokenizer,
+    square_sizes,
+    start_with_positions,
+    take_over_weights,
+    tiny_towers,
+    vocabulary,
+    words_of,
 )
-
-__all__ = [
-    "build_tiny_pllava",
-    "build_tokenizer",
-    "square_sizes",
-    "start_with_positions",
-    "take_over_weights",
-    "tiny_towers",
-    "vocabulary",
-    "words_of",
-]
-
-SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>")
-# Not the kinds that came later: ids of tokens are rows of trained weights.
-KINDS_OF_QUESTIONS = (*VIDEO_QUESTION_KINDS, "beeps", "pitch")
-# Words of the chat template.
-TEMPLATE_WORDS = ("user", "assistant", ":")
-
-
-def vocabulary() -> list[str]:
-    """Every token of the small model: special tokens, then the words of its questions and answers by alphabet."""
-    words = set(TEMPLATE_WORDS)
-    for kind in KINDS_OF_QUESTIONS:
-        words |= words_of(kind)
-    for template in DETAIL_TEMPLATES:
-        words.update(word for place in ("first", "last") for word in _words(template.format(property="", place=place)))
-    return [*SPECIAL_TOKENS, *sorted(words)]
-
-
-def words_of(kind: str) -> set[str]:
-    """Words of all questions and answers of one kind."""
-    texts = [template.format(a="", b="") for template in QUESTION_TEMPLATES[kind]] + answer_vocabulary(kind)
-    return {word for text in texts for word in _words(text)}
-
-
-def build_tokenizer(
-    words: Sequence[str] | None = None, placeholders: Sequence[str] = ("<image>", "<video>")
-) -> PreTrainedTokenizerFast:
-    """One token per lower-cased word or punctuation mark. Pads on the left, as generation needs.
-
-    Args:
-        words: every token in the order of its id; `vocabulary()` by default.
-        placeholders: which of them stand for media.
-    """
-    ids = {word: number for number, word in enumerate(vocabulary() if words is None else words)}
-    tokenizer = Tokenizer(WordLevel(ids, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", ids["<s>"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-        additional_special_tokens=list(placeholders),
-        padding_side="left",
-        model_max_length=1024,
-    )
-
-
-def tiny_towers(
-    tokenizer: PreTrainedTokenizerFast,
-    image_size: int,
-    patch_size: int,
-    vision_width: int,
-    vision_layers: int,
-    text_width: int,
-    text_layers: int,
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Eyes and words of all small models: the same, so that one can start with what another has learnt.
-
-    Returns:
-        `vision_config` and `text_config`; and the special tokens, for the generation configuration. Heads are 32 wide.
-    """
-    special = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    vision_config = {
-        "model_type": "clip_vision_model",
-        "hidden_size": vision_width,
-        "intermediate_size": 3 * vision_width,
-        "num_hidden_layers": vision_layers,
-        "num_attention_heads": vision_width // 32,
-        "image_size": image_size,
-        "patch_size": patch_size,
-    }
-    text_config = {
-        "model_type": "llama",
-        "vocab_size": len(tokenizer),
-        "hidden_size": text_width,
-        "intermediate_size": 11 * text_width // 4,
-        "num_hidden_layers": text_layers,
-        "num_attention_heads": text_width // 32,
-        "num_key_value_heads": text_width // 32,
-        "max_position_embeddings": 1024,
-        "tie_word_embeddings": True,
-        **special,
-    }
-    return {"vision_config": vision_config, "text_config": text_config}, special
 
 
 def build_tiny_pllava(
@@ -183,60 +77,16 @@ def build_tiny_pllava(
     return model, processor
 
 
-def square_sizes(image_size: int) -> dict[str, Any]:
-    """Options of image and video processors: the shorter side is resized to `image_size`, then a square is cut out."""
-    return {"size": {"shortest_edge": image_size}, "crop_size": {"height": image_size, "width": image_size}}
-
-
-@torch.no_grad()
-def take_over_weights(model: VideoLlmForConditionalGeneration, source: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Give vision tower and language model the weights of the small PLLaVA; words it does not know keep their own.
-
-    Args:
-        model: one of the small models, changed in place.
-        source: folder of the checkpoint.
-
-    Returns:
-        Names of the parameters: "taken" from the source, in part ("partly"), and "new".
-
-    Raises:
-        ValueError: the checkpoint has other sizes.
-    """
-    found = PllavaForConditionalGeneration.from_pretrained(source).state_dict()
-    sorted_names: dict[str, list[str]] = {"taken": [], "partly": [], "new": []}
-    for name, weight in model.state_dict().items():
-        if name not in found or "connector" in name:
-            sorted_names["new"].append(name)
-            continue
-        rows = len(found[name])
-        is_vocabulary = "embed_tokens" in name or "lm_head" in name
-        if found[name].shape != (weight[:rows] if is_vocabulary else weight).shape:
-            raise ValueError(
-                f"{name} has the shape {tuple(weight.shape)}, in the checkpoint {tuple(found[name].shape)}: "
-                "build the model with the sizes of the checkpoint."
-            )
-        weight[:rows] = found[name]
-        sorted_names["partly" if rows < len(weight) else "taken"].append(name)
-    return sorted_names
-
-
-def start_with_positions(vision_tower: Any, side: int) -> None:
-    """Let the position embeddings of the patches begin as waves over rows and columns instead of small noise.
-
-    Shapes and motion are relations between places. With the usual noise a tower this small spends most of a short
-    training finding out where each patch lies.
-    """
-    weight = vision_tower.embeddings.position_embedding.weight
-    count = weight.shape[1] // 4
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    frequencies = 0.5 * math.pi * side ** -(torch.arange(count) / count)
-    waves = [
-        wave(place.flatten()[:, None] * frequencies) for place in (columns, rows) for wave in (torch.sin, torch.cos)
-    ]
-    with torch.no_grad():
-        # The class token, at place 0, keeps its own; 0.4 is about the size of the patch embeddings.
-        weight[1:] = 0.4 * torch.cat(waves, dim=1)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+|[^\w\s]+", text.lower())
+__all__ = [
+    "KINDS_OF_QUESTIONS",
+    "SPECIAL_TOKENS",
+    "TEMPLATE_WORDS",
+    "build_tiny_pllava",
+    "build_tokenizer",
+    "square_sizes",
+    "start_with_positions",
+    "take_over_weights",
+    "tiny_towers",
+    "vocabulary",
+    "words_of",
+]

@@ -13,7 +13,7 @@ from ...models.processing_pllava import CHAT_TEMPLATE
 from ...models.processing_videollama2 import processor_options
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
 from ...models.video_processing_videollama2 import VideoLlama2VideoProcessor
-from .pllava import build_tokenizer, square_sizes, tiny_towers, vocabulary, words_of
+from .parts import build_tokenizer, square_sizes, tiny_towers, vocabulary, words_of
 
 __all__ = ["av_chat_template", "av_vocabulary", "build_tiny_videollama2_av"]
 
