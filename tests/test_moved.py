@@ -28,6 +28,26 @@ def test_no_file_is_left_at_an_old_name(old: str) -> None:
     assert not (PACKAGE / f"{old.replace('.', '/')}.py").exists()
 
 
+# Modules of which parts moved into other files; programs import the parts from the old name.
+NAMES_OF_SPLIT_MODULES = {
+    "training.sft": (
+        "Recipe RecipeError freeze_all_but load_recipe make_trainer merge_turns run_sft show_sample split_rounds "
+        "without_picture DEFAULT_ARGUMENTS FIXED_ARGUMENTS"
+    ),
+    "training.tiny": (
+        "build_tiny_pllava build_tokenizer square_sizes start_with_positions take_over_weights tiny_towers vocabulary "
+        "words_of SPECIAL_TOKENS KINDS_OF_QUESTIONS TEMPLATE_WORDS"
+    ),
+    "training.synthetic_check": "Answer Clip accuracies answer_questions held_out_clips",
+}
+
+
+@pytest.mark.parametrize("old", sorted(NAMES_OF_SPLIT_MODULES))
+def test_old_modules_have_the_names_of_parts_that_moved(old: str) -> None:
+    module = importlib.import_module(f"hf_videollm.{old}")
+    assert [name for name in NAMES_OF_SPLIT_MODULES[old].split() if not hasattr(module, name)] == []
+
+
 @pytest.mark.parametrize("old", ["data.synthetic", "data.synthetic_long"])
 def test_commands_of_old_names_run(old: str) -> None:
     command = [sys.executable, "-m", f"hf_videollm.{old}", "--help"]

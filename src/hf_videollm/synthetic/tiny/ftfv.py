@@ -1,4 +1,7 @@
-"""The small FTFV of the package, which starts with the eyes and the words of the small PLLaVA."""
+"""The small FTFV of the package: its sizes, and how it is built before training.
+
+Its vision tower and its language model have the sizes of the small PLLaVA's, whose weights they can take.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def build_tiny_ftfv(
     """Make the untrained small model and its processor. Vocabulary and sizes are those of the small PLLaVA.
 
     Args:
-        seed: seed of the initial weights; the global random state is left as it was.
+        seed: seed of the initial weights; the global random state does not change.
         num_frames: frames sampled from a video.
         image_size: side of the frames the model sees, in pixels.
         patch_size: side of a patch in pixels.
@@ -80,7 +83,7 @@ def build_tiny_ftfv(
 
 @contextmanager
 def generate_with(model: Any, **options: Any) -> Iterator[None]:
-    """Add options to every call of the model's `generate`, e.g. `num_tokens_per_frame=2`, for a time.
+    """Inside the `with` block, add options to every call of the model's `generate`, e.g. `num_tokens_per_frame=2`.
 
     Args:
         model: a model of this package with a head; its weights and configuration stay as they are.
@@ -90,21 +93,22 @@ def generate_with(model: Any, **options: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        # What the class has comes to light again.
+        # Without the attribute of the object, `model.generate` is the method of its class again.
         del model.generate
 
 
 def _start_adapter(connector: Any) -> None:
-    """Draw the weights of the adapter so that a layer keeps the size of what goes through it.
+    """Draw the weights of the adapter so that the outputs of a layer are about as large as its inputs.
 
-    The usual 0.02 suits widths of 2,000 and more. Here it would make all attention weights equal, so that the sampler
-    had nothing to choose by, and the loss would not move for a thousand steps.
+    The usual standard deviation of 0.02 suits widths of 2,000 and more. Here it would make all attention weights nearly
+    equal: the sampler could not tell tokens apart, and the loss would not fall for a thousand steps.
     """
     for name, weight in connector.named_parameters():
-        # The queries go through a norm first.
+        # A norm follows the queries, so their size does not matter.
         if weight.dim() == 2 and name not in ("query", "pos_embed"):
-            # `proj` is multiplied from the right.
+            # `proj` is stored as (inputs, outputs), the other weights as (outputs, inputs).
             fan_in = weight.shape[0] if name == "proj" else weight.shape[1]
             nn.init.normal_(weight, std=fan_in**-0.5)
-    # Added to states of the taken over tower, whose spread is 5: with 0.02 all frames are one to the adapter.
+    # It is added to states of the trained tower, whose standard deviation is 5. With 0.02, the adapter could not tell
+    # the frames apart.
     nn.init.normal_(connector.temporal_embedding, std=2.0)

@@ -20,21 +20,21 @@ from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_option
 from ...models.video_processing_iva import IvaVideoProcessor
 from ..long import BACKDROPS, LONG_TEMPLATES, LongScene, Shot, render_long_scene
 from ..scene import COLOURS, SHAPES
-from .parts import build_tokenizer, square_sizes, start_with_positions, tiny_towers
+from .parts import build_tokenizer, square_sizes, start_with_positions, tiny_towers, words_in
 
 __all__ = ["build_tiny_iva", "iva_vocabulary", "train_tower"]
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", QUERY_TOKEN)
-# Patches this close to the middle of a shape, in radii, are taken to show it.
+# A patch shows a shape if its centre is at most this many radii away from the centre of the shape.
 COVERED = 0.9
-# Weight of the penalty that keeps the tower's features uncorrelated.
+# Weight of the loss term that keeps the features of the tower uncorrelated.
 PENALTY = 0.3
 
 
 def iva_vocabulary() -> list[str]:
     """Every token of the small model: special tokens, then the words of the chat, the questions and the answers."""
     templates = " ".join(template for texts in LONG_TEMPLATES.values() for template in texts)
-    words = set(re.findall(r"\w+|[^\w\s]+", re.sub(r"{\w+}", "", templates).lower()))
+    words = set(words_in(re.sub(r"{\w+}", "", templates)))
     words |= {"user", "assistant", ":", "grey", *COLOURS, *SHAPES}
     return [*SPECIAL_TOKENS, *sorted(words)]
 
@@ -57,7 +57,7 @@ def build_tiny_iva(
     Tower, connector and language model have the same initial weights with and without adapter.
 
     Args:
-        seed: seed of the initial weights; the global random state is left as it was.
+        seed: seed of the initial weights; the global random state does not change.
         num_insertions: decoder layers before which the adapter is called; 0 is the model without IVA.
         num_query_tokens: M, query tokens before an answer.
         num_adapter_layers: pairs of selector and interactor.
@@ -82,7 +82,8 @@ def build_tiny_iva(
         num_insertions=num_insertions,
         adapter_hidden_size=adapter_width,
         num_adapter_layers=num_adapter_layers,
-        # Several questions about a video in one conversation teach more than one at the price of its frames.
+        # Query tokens before every answer: several questions about a video then train the adapter for the cost of
+        # encoding its frames once.
         query_placement="every",
         frames_per_chunk=None,
         causal_num_layers=2,
@@ -107,10 +108,12 @@ def build_tiny_iva(
 
 
 def _start(model: Any, side: int) -> None:
-    """Draw initial weights that suit so small a width; those of the adapter last.
+    """Draw initial weights that suit so small a width; those of the adapter last, so that the others are the same
+    with and without it.
 
-    The usual 0.02 suits widths of 2,000 and more: here, language model and adapter would hardly change what goes
-    through them. Only what leads to a softmax is kept small, so that all attention starts almost even.
+    The usual standard deviation of 0.02 suits widths of 2,000 and more: here, the layers of language model and adapter
+    would hardly change their inputs. Only the projections before a softmax stay small, so that attention starts almost
+    uniform.
     """
     start_with_positions(model.vision_tower, side)
     width = model.config.text_config.hidden_size
@@ -121,7 +124,7 @@ def _start(model: Any, side: int) -> None:
     for layer in model.connector.causal_layers:
         for linear in (layer.qkv, layer.out, layer.mlp[0], layer.mlp[2]):
             _draw(linear, 0.6)
-    # Visual tokens about as large as words.
+    # Visual tokens become about as large as the embeddings of words.
     _draw(model.connector.temporal, 0.3)
     _draw(model.connector.global_mlp[0], 1.0)
     _draw(model.connector.global_mlp[2], 0.3)
@@ -146,11 +149,11 @@ def train_tower(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Teach a vision tower what a tower of the real size knows: what is where in a picture.
+    """Train a vision tower to tell which shapes are where in a picture, as a pretrained tower of the usual size can.
 
-    Linear heads, which are thrown away, read colour and form of the shape from each patch that shows one, and the
-    backdrop from the class token. Features are kept uncorrelated, with mean 0 and variance 1: what is trained on top of
-    them later learns several times faster.
+    Linear heads, which are thrown away after training, predict the colour and the form of the shape from each patch
+    that shows one, and the backdrop from the class token. The features are kept uncorrelated, with mean 0 and variance
+    1, so that the model that is trained on them later learns several times faster.
 
     Args:
         vision_tower: a CLIP tower with a class token; changed in place.
@@ -158,12 +161,11 @@ def train_tower(
         num_steps: training steps.
         batch_size: frames of a step.
         learning_rate: highest one of a one-cycle schedule.
-        seed: decides the heads and the order of the frames; the global random state is left as it was.
+        seed: of the heads' weights and of the order of the frames; the global random state does not change.
         progress: show a progress bar.
 
     Returns:
-        Share of right answers of the heads on held-out frames: "colour" and "shape" of patches that show a shape, and
-        "backdrop".
+        Accuracies of the heads on held-out frames: "colour" and "shape" over patches that show a shape, and "backdrop".
     """
     side = vision_tower.config.image_size // vision_tower.config.patch_size
     pixels, colours, shapes, backdrops = _labelled_frames(scenes, side, vision_tower.config.image_size)
@@ -202,7 +204,7 @@ def train_tower(
 
 
 def _features(vision_tower: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """What the model takes of a tower: all tokens of its last layer, `(frames, tokens, width)`."""
+    """The features that the model reads from the tower: all tokens of its last layer, `(frames, tokens, width)`."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     outputs = vision_tower(pixel_values=(pixels.float() / 255 - mean) / std, output_hidden_states=True)
     tokens: torch.Tensor = outputs.hidden_states[-1]
@@ -210,7 +212,7 @@ def _features(vision_tower: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _correlation(patches: torch.Tensor, of_frame: torch.Tensor) -> torch.Tensor:
-    """How far the features are from mean 0, variance 1 and, those of patches, from no covariance."""
+    """How far the features are from mean 0 and variance 1, and those of patches from being uncorrelated."""
     mean = patches.mean(0)
     centred = patches - mean
     covariance = centred.T @ centred / len(patches)
@@ -221,8 +223,13 @@ def _correlation(patches: torch.Tensor, of_frame: torch.Tensor) -> torch.Tensor:
 def _labelled_frames(
     scenes: Sequence[LongScene], side: int, size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """First frame of every shot (frames, 3, size, size) uint8; colours and shapes (frames, patches), -100 for no
-    shape, and one colour more for "none"; backdrops (frames,), one more for grey."""
+    """The first frame of every shot, with labels.
+
+    Returns:
+        Pixels (frames, 3, size, size) uint8; colours (frames, patches), where the number after the last colour means
+        that the patch shows no shape; shapes (frames, patches), -100 where there is none; backdrops (frames,), where
+        the number after the last one means grey.
+    """
     pixels, colours, shapes, backdrops = [], [], [], []
     for scene in scenes:
         frames = render_long_scene(scene, size)
@@ -245,6 +252,6 @@ def _patch_labels(shot: Shot, side: int) -> tuple[np.ndarray, np.ndarray]:
     middles = (np.arange(side) + 0.5) / side
     for sprite in shot.sprites:
         x, y = sprite.centres[0]
-        near = np.maximum(abs(middles[None] - x), abs(middles[:, None] - y)) < COVERED * sprite.radius
-        colours[near], shapes[near] = list(COLOURS).index(sprite.colour), SHAPES.index(sprite.shape)
+        covered = np.maximum(abs(middles[None] - x), abs(middles[:, None] - y)) < COVERED * sprite.radius
+        colours[covered], shapes[covered] = list(COLOURS).index(sprite.colour), SHAPES.index(sprite.shape)
     return colours.ravel(), shapes.ravel()

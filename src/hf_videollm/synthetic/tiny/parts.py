@@ -29,30 +29,34 @@ __all__ = [
     "take_over_weights",
     "tiny_towers",
     "vocabulary",
+    "words_in",
     "words_of",
 ]
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>")
-# Not the kinds that came later: ids of tokens are rows of trained weights.
+# Kinds of questions that came later are left out: the id of a token is its row in the trained weights, and more words
+# would move the rows.
 KINDS_OF_QUESTIONS = (*VIDEO_QUESTION_KINDS, "beeps", "pitch")
-# Words of the chat template.
+# Words that the chat template adds.
 TEMPLATE_WORDS = ("user", "assistant", ":")
 
 
 def vocabulary() -> list[str]:
-    """Every token of the small model: special tokens, then the words of its questions and answers by alphabet."""
+    """Every token of the small PLLaVA: special tokens, then the words of questions and answers, sorted."""
     words = set(TEMPLATE_WORDS)
     for kind in KINDS_OF_QUESTIONS:
         words |= words_of(kind)
     for template in DETAIL_TEMPLATES:
-        words.update(word for place in ("first", "last") for word in _words(template.format(property="", place=place)))
+        words.update(
+            word for place in ("first", "last") for word in words_in(template.format(property="", place=place))
+        )
     return [*SPECIAL_TOKENS, *sorted(words)]
 
 
 def words_of(kind: str) -> set[str]:
-    """Words of all questions and answers of one kind."""
+    """The words of all questions and answers of one kind."""
     texts = [template.format(a="", b="") for template in QUESTION_TEMPLATES[kind]] + answer_vocabulary(kind)
-    return {word for text in texts for word in _words(text)}
+    return {word for text in texts for word in words_in(text)}
 
 
 def build_tokenizer(
@@ -61,8 +65,8 @@ def build_tokenizer(
     """One token per lower-cased word or punctuation mark. Pads on the left, as generation needs.
 
     Args:
-        words: every token in the order of its id; `vocabulary()` by default.
-        placeholders: which of them stand for media.
+        words: every token, ordered by id; `vocabulary()` by default.
+        placeholders: those tokens that stand for images, videos or sounds.
     """
     ids = {word: number for number, word in enumerate(vocabulary() if words is None else words)}
     tokenizer = Tokenizer(WordLevel(ids, unk_token="<unk>"))
@@ -92,10 +96,12 @@ def tiny_towers(
     text_width: int,
     text_layers: int,
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Eyes and words of all small models: the same, so that one can start with what another has learnt.
+    """Configurations of the vision tower (CLIP) and the language model (LLaMA) of all small models.
+
+    They are the same, so that a small model can start with the trained weights of another. Heads are 32 wide.
 
     Returns:
-        `vision_config` and `text_config`; and the special tokens, for the generation configuration. Heads are 32 wide.
+        `vision_config` and `text_config`, and the ids of the special tokens for the generation configuration.
     """
     special = {
         "pad_token_id": tokenizer.pad_token_id,
@@ -127,20 +133,23 @@ def tiny_towers(
 
 
 def square_sizes(image_size: int) -> dict[str, Any]:
-    """Options of image and video processors: the shorter side is resized to `image_size`, then a square is cut out."""
+    """Options of image and video processors: resize the shorter side to `image_size`, then cut out a square."""
     return {"size": {"shortest_edge": image_size}, "crop_size": {"height": image_size, "width": image_size}}
 
 
 @torch.no_grad()
 def take_over_weights(model: VideoLlmForConditionalGeneration, source: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Give vision tower and language model the weights of the small PLLaVA; words it does not know keep their own.
+    """Copy the weights of vision tower and language model from a checkpoint of the small PLLaVA.
+
+    The connector is not copied, and words that the small PLLaVA does not know keep their own embeddings.
 
     Args:
-        model: one of the small models, changed in place.
+        model: one of the small models; changed in place.
         source: folder of the checkpoint.
 
     Returns:
-        Names of the parameters: "taken" from the source, in part ("partly"), and "new".
+        Names of the parameters in three lists: "taken" were copied, of "partly" the rows of known words were, "new"
+        kept their own weights.
 
     Raises:
         ValueError: the checkpoint has other sizes.
@@ -164,22 +173,25 @@ def take_over_weights(model: VideoLlmForConditionalGeneration, source: str | os.
 
 
 def start_with_positions(vision_tower: Any, side: int) -> None:
-    """Let the position embeddings of the patches begin as waves over rows and columns instead of small noise.
+    """Start the position embeddings of the patches as sine and cosine waves over rows and columns, not as small noise.
 
-    Shapes and motion are relations between places. With the usual noise a tower this small spends most of a short
-    training finding out where each patch lies.
+    Questions about shapes and motion need the positions of patches. From the usual noise, a tower this small would need
+    most of its short training to learn which patch is where.
+
+    Args:
+        vision_tower: a CLIP tower; its position embedding is changed in place.
+        side: patches in a row of the image.
     """
     weight = vision_tower.embeddings.position_embedding.weight
     count = weight.shape[1] // 4
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     frequencies = 0.5 * math.pi * side ** -(torch.arange(count) / count)
-    waves = [
-        wave(place.flatten()[:, None] * frequencies) for place in (columns, rows) for wave in (torch.sin, torch.cos)
-    ]
+    waves = [wave(axis.flatten()[:, None] * frequencies) for axis in (columns, rows) for wave in (torch.sin, torch.cos)]
     with torch.no_grad():
-        # The class token, at place 0, keeps its own; 0.4 is about the size of the patch embeddings.
+        # Row 0 is the class token, which keeps its noise. Patch embeddings are about 0.4 in size; so are the waves.
         weight[1:] = 0.4 * torch.cat(waves, dim=1)
 
 
-def _words(text: str) -> list[str]:
+def words_in(text: str) -> list[str]:
+    """The tokens of a text: lower-cased words, and runs of punctuation marks."""
     return re.findall(r"\w+|[^\w\s]+", text.lower())

@@ -38,14 +38,14 @@ def build_tiny_pllava(
     """Make the untrained small model and its processor.
 
     Args:
-        seed: seed of the initial weights; the global random state is left as it was.
+        seed: seed of the initial weights; the global random state does not change.
         num_frames: frames sampled from a video.
         image_size: side of the frames the model sees, in pixels.
         patch_size: side of a patch in pixels.
         pooling_shape: (time, height, width) of the visual tokens.
         vision_width: width of the vision tower; heads are 32 wide.
-        vision_layers: layers of the vision tower. All are used (feature layer -1): in so small a tower the official
-            choice of the last but one would waste a third of it.
+        vision_layers: layers of the vision tower. The features are those of the last layer; PLLaVA's own choice, the
+            last but one, would leave a third of so small a tower unused.
         text_width: width of the language model; heads are 32 wide.
         text_layers: layers of the language model.
     """

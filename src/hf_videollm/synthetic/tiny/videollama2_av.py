@@ -1,4 +1,7 @@
-"""The small VideoLLaMA2-AV of the package, which starts with the eyes and the words of the small PLLaVA."""
+"""The small VideoLLaMA2-AV of the package: its vocabulary, its sizes, and how it is built before training.
+
+Its vision tower and its language model have the sizes of the small PLLaVA's, whose weights they can take.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,19 @@ from .parts import build_tokenizer, square_sizes, tiny_towers, vocabulary, words
 
 __all__ = ["av_chat_template", "av_vocabulary", "build_tiny_videollama2_av"]
 
-# The clips last two to three seconds; more would only be more tokens than the language model has seen.
+# The clips last two to three seconds. Longer sound would give more audio tokens than the language model has seen in
+# training.
 MAX_SECONDS = 10.0
 
 
 def av_vocabulary() -> list[str]:
-    """Every token of the small model: those of the small PLLaVA with their ids, then the new ones."""
+    """Every token of the small model: those of the small PLLaVA, with the same ids, then the new ones."""
     known = vocabulary()
     return [*known, "<audio>", *sorted(words_of("sound_order") - set(known))]
 
 
 def av_chat_template() -> str:
-    """The layout in which the small PLLaVA learned to talk, with sounds among the media."""
+    """The chat template of PLLaVA, whose layout the small PLLaVA was trained on, with blocks of audio added."""
     return CHAT_TEMPLATE.replace("['text', 'video', 'image']", "['text', 'video', 'image', 'audio']")
 
 
@@ -49,7 +53,7 @@ def build_tiny_videollama2_av(
     The connector is that of VideoLLaMA2.1 with RegStages of one block instead of four.
 
     Args:
-        seed: seed of the initial weights; the global random state is left as it was.
+        seed: seed of the initial weights; the global random state does not change.
         num_frames: frames sampled from a video.
         image_size: side of the frames the model sees, in pixels.
         patch_size: side of a patch in pixels.
@@ -74,13 +78,14 @@ def build_tiny_videollama2_av(
             "num_hidden_layers": audio_layers,
             "num_attention_heads": audio_width // 32,
             "intermediate_size": 2 * audio_width,
-            # Two seconds: 32 tokens are four patches in time.
+            # The sound is two seconds long: 32 of its tokens are four patches in time.
             "conv_pos_kernel": 32,
             "conv_pos_groups": 16,
             "num_buckets": 160,
             "max_distance": 200,
             "layerdrop": 0.0,
-            # The usual 0.02 suits widths of 768 and more; with it, nothing is heard for a thousand steps.
+            # The usual 0.02 suits widths of 768 and more. With it, the answers about sound would not improve for a
+            # thousand steps.
             "initializer_range": audio_width**-0.5,
         },
         **{f"{token[1:-1]}_token_id": words.index(token) for token in placeholders},
