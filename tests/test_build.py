@@ -23,8 +23,9 @@ from transformers import (
 )
 
 from hf_videollm import CheckpointError, build_checkpoint
-from hf_videollm.build.designs import DESIGNS
+from hf_videollm.build.designs import buildable
 from hf_videollm.build.joining import check_text as refuse_other_logits
+from hf_videollm.build.options import find_design
 from hf_videollm.convert import parts
 from hf_videollm.convert.ftfv.sources import read_language
 from hf_videollm.convert.iva.convert import convert_iva
@@ -33,7 +34,7 @@ from hf_videollm.models.video_llm_chat_template import has_tags
 # LLaVA, which LinVT is put before, has a plain head, and wants its embedding by a name that GPT-2 has not.
 NOT_FOR_LINVT = ("gemma2", "granite", "cohere", "gpt2")
 # Each family in two designs, each design in several families; LinVT where it can be.
-ORDER = list(DESIGNS)
+ORDER = buildable()
 PAIRS = [
     (design, family)
     for number, family in enumerate(FAMILIES)
@@ -91,7 +92,7 @@ def test_text_is_answered_as_by_the_language_model(
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
 
 
-@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("design", buildable())
 def test_weights_are_those_of_the_sources_and_training_can_begin(
     design: str, sources: Sources, clips: list[str], tmp_path: Path
 ) -> None:
@@ -108,7 +109,7 @@ def test_weights_are_those_of_the_sources_and_training_can_begin(
     new = [
         name
         for name in stored
-        if any(f".{part}." in name for part in (*DESIGNS[design].new_parts, "multi_modal_projector"))
+        if any(f".{part}." in name for part in (*find_design(design).new_parts, "multi_modal_projector"))
     ]
     assert len(stored) == taken + len(new)
     model, processor = load(tmp_path / "out")
@@ -465,4 +466,4 @@ def test_the_command(cli: Callable[..., tuple[int, str, str]], sources: Sources,
         assert (code, printed, error.count("\n")) == (2, "", 1)
     code, printed, _ = cli("build", "--help")
     assert code == 0
-    assert all(f"hf-videollm build {design} --" in printed for design in DESIGNS)
+    assert all(f"hf-videollm build {design} --" in printed for design in buildable())

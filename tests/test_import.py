@@ -1,5 +1,6 @@
 """What `import hf_videollm` loads, and that the designs are registered before anybody can use transformers."""
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,18 @@ def test_the_import_alone_loads_nothing_heavy() -> None:
 def test_registered_designs_load_no_library_that_only_some_uses_need() -> None:
     names = "load_pipeline, hf_videollm.save_checkpoint, hf_videollm.build_checkpoint"
     assert not loaded(f"import hf_videollm, transformers\nhf_videollm.{names}", ONLY_SOME_USES)
+
+
+def test_no_module_of_the_package_loads_a_library_that_only_some_uses_need() -> None:
+    # The class of the trainer is a subclass of TRL's, so that its module is imported where a training begins.
+    needs_trl = "hf_videollm.training.trainer"
+    modules = [module.name for module in pkgutil.walk_packages(hf_videollm.__path__, "hf_videollm.")]
+    others = [name for name in modules if name != needs_trl and not name.endswith((".__main__", ".pickle_child"))]
+    assert needs_trl in modules
+    code = f"import importlib\nfor name in {others}: importlib.import_module(name)"
+    assert not loaded(code, ONLY_SOME_USES)
+    # The control.
+    assert "trl" in loaded(f"import {needs_trl}", ONLY_SOME_USES)
 
 
 def test_control_what_is_loaded_is_seen() -> None:

@@ -10,7 +10,7 @@ import importlib.util
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from .designs import DESIGNS, ENCODERS, Design
+from .designs import DESIGNS, ENCODERS, Design, Encoder
 from .moved import keep_old_names
 from .registration import register_design, register_with_transformers
 from .version import __version__
@@ -102,7 +102,7 @@ def _reference(name: str) -> str | None:
     """Where a public name is, as `"package.module:name"`."""
     if name in _MODULES:
         return f"{__name__}.{_MODULES[name]}:{name}"
-    rows = (*DESIGNS.values(), *ENCODERS.values())
+    rows: list[Design | Encoder] = [*DESIGNS.values(), *ENCODERS.values()]
     return next((found for row in rows if (found := row.classes().get(name)) is not None), None)
 
 

@@ -3,6 +3,7 @@
 Classes and functions are written as references, `"package.module:name"`, and imported when they are asked for.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
@@ -27,6 +28,12 @@ class Design:
         feature_extractor: feature extractor class of a design that takes sound.
         title: how its paper calls it.
         paper: identifier at arXiv.
+        converter: function that makes checkpoints of published weights; `None` where there are none.
+        is_original: whether the content of a config.json is that of weights which the converter takes.
+        advice: what a user who passes such weights to anything else is told.
+        presets: mapping of names to `costs.presets.Preset`: the design at the sizes of its paper.
+        checkpoint: name of the small trained checkpoint in `hf_videollm/assets`.
+        next_step: the training that comes first after `build_checkpoint`; `None` for what cannot be built.
     """
 
     name: str
@@ -38,6 +45,12 @@ class Design:
     feature_extractor: str | None = None
     title: str
     paper: str
+    converter: str | None = None
+    is_original: Callable[[Mapping[str, Any]], bool] | None = None
+    advice: str | None = None
+    presets: str | None = None
+    checkpoint: str | None = None
+    next_step: str | None = None
 
     def load(self, attribute: str) -> Any:
         """Import what an attribute refers to; `None` where the design has no such part.
@@ -87,6 +100,18 @@ class Encoder:
         return {reference.split(":")[1]: reference for reference in parts if reference is not None}
 
 
+def _is_original_pllava(content: Mapping[str, Any]) -> bool:
+    return str(content.get("model_type")).startswith("llava")
+
+
+def _is_original_videollama2(content: Mapping[str, Any]) -> bool:
+    return str(content.get("model_type")).startswith("videollama2") and "mm_vision_tower" in content
+
+
+def _is_qwen_vl(content: Mapping[str, Any]) -> bool:
+    return content.get("model_type") == "qwen" and "visual" in content
+
+
 _ROWS = (
     Design(
         name="pllava",
@@ -97,6 +122,12 @@ _ROWS = (
         video_processor=f"{_MODELS}.video_processing_pllava:PllavaVideoProcessor",
         title="PLLaVA",
         paper="2404.16994",
+        converter="hf_videollm.convert.pllava.convert:convert_pllava",
+        is_original=_is_original_pllava,
+        advice="An official PLLaVA checkpoint is converted with: hf-videollm convert pllava SRC DST",
+        presets="hf_videollm.costs.presets:PLLAVA_PRESETS",
+        checkpoint="pllava-tiny",
+        next_step="align the connector on image-text pairs (as LLaVA), then PLLaVA's LoRA on videos",
     ),
     Design(
         name="videollama2",
@@ -107,6 +138,11 @@ _ROWS = (
         video_processor=f"{_MODELS}.video_processing_videollama2:VideoLlama2VideoProcessor",
         title="VideoLLaMA2",
         paper="2406.07476",
+        converter="hf_videollm.convert.videollama2.convert:convert_videollama2",
+        is_original=_is_original_videollama2,
+        advice="An official VideoLLaMA2 checkpoint is converted with: hf-videollm convert videollama2 SRC DST",
+        presets="hf_videollm.costs.presets:VIDEOLLAMA2_PRESETS",
+        next_step="train the connector alone (paper: video-text and image-text pretraining)",
     ),
     Design(
         name="videollama2_av",
@@ -118,16 +154,10 @@ _ROWS = (
         feature_extractor=f"{_MODELS}.feature_extraction_beats:BeatsFeatureExtractor",
         title="VideoLLaMA2-AV",
         paper="2406.07476",
-    ),
-    Design(
-        name="ftfv",
-        config=f"{_MODELS}.configuration_ftfv:FtfvConfig",
-        model=f"{_MODELS}.modeling_ftfv:FtfvModel",
-        generating_model=f"{_MODELS}.modeling_ftfv:FtfvForConditionalGeneration",
-        processor=f"{_MODELS}.processing_ftfv:FtfvProcessor",
-        video_processor=f"{_MODELS}.video_processing_ftfv:FtfvVideoProcessor",
-        title="FTFV",
-        paper="2406.08024",
+        converter="hf_videollm.convert.videollama2.convert:convert_videollama2",
+        presets="hf_videollm.costs.presets:VIDEOLLAMA2_AV_PRESETS",
+        checkpoint="videollama2-av-tiny",
+        next_step="train the connector alone on videos, then the audio projector alone on sounds",
     ),
     Design(
         name="iva",
@@ -138,6 +168,26 @@ _ROWS = (
         video_processor=f"{_MODELS}.video_processing_iva:IvaVideoProcessor",
         title="IVA",
         paper="2402.13546",
+        converter="hf_videollm.convert.iva.convert:convert_iva",
+        presets="hf_videollm.costs.presets:IVA_PRESETS",
+        checkpoint="iva-tiny",
+        next_step="train connector.global_mlp on image-text pairs (recipe iva/align)",
+    ),
+    Design(
+        name="ftfv",
+        config=f"{_MODELS}.configuration_ftfv:FtfvConfig",
+        model=f"{_MODELS}.modeling_ftfv:FtfvModel",
+        generating_model=f"{_MODELS}.modeling_ftfv:FtfvForConditionalGeneration",
+        processor=f"{_MODELS}.processing_ftfv:FtfvProcessor",
+        video_processor=f"{_MODELS}.video_processing_ftfv:FtfvVideoProcessor",
+        title="FTFV",
+        paper="2406.08024",
+        converter="hf_videollm.convert.ftfv.convert:convert_ftfv",
+        is_original=_is_qwen_vl,
+        advice="Qwen-VL's vision module becomes part of an FTFV with: hf-videollm convert ftfv SRC LLM DST",
+        presets="hf_videollm.costs.presets:FTFV_PRESETS",
+        checkpoint="ftfv-tiny",
+        next_step="train the connector alone on image-text pairs (paper: align)",
     ),
     # An image-LLM that transformers does not have, for LinVT to stand behind.
     Design(
@@ -148,6 +198,7 @@ _ROWS = (
         processor=f"{_MODELS}.processing_xgen_mm:XgenMMProcessor",
         title="XGen-MM",
         paper="2408.08872",
+        converter="hf_videollm.convert.xgen_mm.convert:convert_xgen_mm",
     ),
     Design(
         name="linvt",
@@ -158,6 +209,8 @@ _ROWS = (
         video_processor=f"{_MODELS}.video_processing_linvt:LinVTVideoProcessor",
         title="LinVT",
         paper="2412.05185",
+        checkpoint="linvt-tiny",
+        next_step="train LinVT alone (paper: stage 1)",
     ),
 )
 

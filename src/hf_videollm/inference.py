@@ -53,8 +53,9 @@ def load_pipeline(
     source = find_model(source)
     # An unconverted checkpoint would load as another model, most of it random.
     config = load_design_config(source, **arguments)
-    # Designs that have the field say themselves whether there is an adapter.
-    if lora_alpha is not None and not hasattr(config, "lora_alpha"):
+    # Designs that keep one say themselves whether there is an adapter.
+    keeps_lora = isinstance(config, PublishedConfig) and config.keeps_lora
+    if lora_alpha is not None and not keeps_lora:
         raise CheckpointError(f"{source} has no LoRA adapter whose strength could be set: leave out lora_alpha.")
     model = AutoModelForImageTextToText.from_pretrained(
         source, dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})

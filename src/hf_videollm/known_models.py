@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import restore
+from .designs import DESIGNS
 
 DEFAULT_CHECKPOINT = "pllava-tiny"
 # For one question whether a model exists; downloads have limits of their own.
@@ -16,8 +17,9 @@ HUB_SECONDS = 10.0
 def bundled_checkpoints() -> dict[str, Path]:
     """The small trained checkpoints that come with the package, by name, the default one first."""
     assets = Path(str(files("hf_videollm") / "assets"))
-    found = {path.parent.name: path.parent for path in sorted(assets.glob("*/config.json"))}
-    return {name: found[name] for name in sorted(found, key=lambda name: name != DEFAULT_CHECKPOINT)}
+    names = sorted(row.checkpoint for row in DESIGNS.values() if row.checkpoint is not None)
+    there = [name for name in names if (assets / name / "config.json").is_file()]
+    return {name: assets / name for name in sorted(there, key=lambda name: name != DEFAULT_CHECKPOINT)}
 
 
 def default_checkpoint(name: str = DEFAULT_CHECKPOINT) -> str:

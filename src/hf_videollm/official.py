@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from .designs import DESIGNS
+
 
 def advice_for_official(source: str) -> str | None:
     """What to do with a folder in the layout of an original code base; `None` for any other."""
@@ -10,14 +12,10 @@ def advice_for_official(source: str) -> str | None:
         content = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    model_type = str(content.get("model_type") if isinstance(content, dict) else None)
-    if model_type.startswith("videollama2") and "mm_vision_tower" in content:
-        return "An official VideoLLaMA2 checkpoint is converted with: hf-videollm convert videollama2 SRC DST"
-    if model_type.startswith("llava"):
-        return "An official PLLaVA checkpoint is converted with: hf-videollm convert pllava SRC DST"
-    if "visual" in content and model_type == "qwen":
-        return "Qwen-VL's vision module becomes part of an FTFV with: hf-videollm convert ftfv SRC LLM DST"
-    return None
+    if not isinstance(content, dict):
+        return None
+    rows = (row for row in DESIGNS.values() if row.is_original is not None and row.is_original(content))
+    return next((row.advice for row in rows), None)
 
 
 __all__ = ["advice_for_official"]

@@ -1,97 +1,75 @@
 """Whether a processor belongs to a model: its placeholders, the numbers of them, and the size of what it gives."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
-# Towers that take frames of their own size alone, where others resize their positions, and designs whose connector
-# knows the grid of patches.
-FIXED_TOWERS = ("clip_vision_model", "siglip_vision_model")
-GRID_DESIGNS = ("pllava", "videollama2", "videollama2_av")
 # Name -> what the processor has, and what the model expects.
 Facts = dict[str, tuple[Any, Any]]
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """A configuration or processor with the contract of a design (`models/video_llm_contract.py`).
+
+    Told by its methods: a class that was loaded as remote code is another object than that of the package.
+    """
+
+    def pairing(self) -> Mapping[str, Any]: ...
+
+    def num_image_tokens(self) -> int | None: ...
 
 
 def check_pair(config: Any, processor: Any, num_rows: int | None = None) -> None:
     """Refuse a processor whose prompts or frames a model could not read.
 
     Args:
-        config: of a model of one of the designs.
+        config: of a model of one of the designs; one of another code base says nothing of its processor.
         processor: to be saved beside it, or loaded with it.
         num_rows: of the model's embedding; `vocab_size` of its language model if `None`.
 
     Raises:
         ValueError: with the name of what differs, and both values.
     """
-    if not hasattr(config, "num_video_tokens"):
-        # XGen-MM, an image-LLM.
-        _compare({"image_token_id": (getattr(processor, "image_token_id", None), config.image_token_id)})
-        if hasattr(config, "num_query_tokens"):
-            counts = (getattr(processor, "num_query_tokens", None), config.num_query_tokens)
-            _compare({"number of query tokens": counts})
-        _compare(_sizes(config, processor))
+    if not isinstance(config, Paired):
         return
-    if not hasattr(processor, "video_processor"):
+    watches = "video" in config.modalities  # type: ignore[attr-defined]
+    if not isinstance(processor, Paired) or (watches and not processor.reads_videos):  # type: ignore[attr-defined]
         raise ValueError(f"{type(processor).__name__} reads no videos: pass the processor of the model's own design.")
-    _compare(_placeholders(config, processor))
-    _compare(_counts(config, processor))
-    _compare(_sizes(config, processor))
-    _check_vocabulary(config, processor, num_rows)
+    facts = processor.pairing()
+    _compare({name: (facts.get(name), expected) for name, expected in config.pairing().items()})
+    _compare(_counts(config, processor, watches))
+    _compare(_sizes(config, processor, watches))
+    if watches:
+        _check_vocabulary(config, processor, num_rows)
 
 
-def _placeholders(config: Any, processor: Any) -> Facts:
-    names = [f"{modality}_token_id" for modality in config.modalities]
-    if getattr(config, "num_insertions", 0):
-        names.append("query_token_id")
-    return {name: (getattr(processor, name, None), getattr(config, name)) for name in names}
-
-
-def _counts(config: Any, processor: Any) -> Facts:
-    # A design that samples by rate has no number of its own.
-    num_frames = processor.video_processor.num_frames or config.num_frames
+def _counts(config: Any, processor: Any, watches: bool) -> Facts:
     facts: Facts = {}
-    for count in dict.fromkeys((num_frames, config.num_frames)):
-        facts[f"tokens of {count} frames"] = (_number(processor, "video", count), _number(config, "video", count))
-    if hasattr(processor, "num_image_tokens") and hasattr(config, "num_image_tokens"):
-        facts["tokens of an image"] = (_number(processor, "image"), _number(config, "image"))
-    if hasattr(config, "query_token_id"):
-        expected = config.num_query_tokens if config.num_insertions else 0
-        facts["number of query tokens"] = (getattr(processor, "num_query_tokens", 0), expected)
-        facts["image_temporal_token"] = (getattr(processor, "image_temporal_token", None), config.image_temporal_token)
-        if expected:
-            facts["query_placement"] = (getattr(processor, "query_placement", None), config.query_placement)
+    if watches:
+        # A design that samples by rate has no number of its own.
+        num_frames = processor.video_processor.num_frames or config.num_frames
+        for count in dict.fromkeys((num_frames, config.num_frames)):
+            counted = _number(processor.num_video_tokens, count), _number(config.num_video_tokens, count)
+            facts[f"tokens of {count} frames"] = counted
+    facts["tokens of an image"] = _number(processor.num_image_tokens), _number(config.num_image_tokens)
     return facts
 
 
-def _number(owner: Any, kind: str, *arguments: int) -> int | str:
+def _number(count: Callable[..., int | None], *arguments: int) -> int | str | None:
     """Tokens of one medium; the reason where there can be none, as of too few frames."""
     try:
-        return getattr(owner, f"num_{kind}_tokens")(*arguments)
+        return count(*arguments)
     except ValueError as error:
         return " ".join(str(error).split())
 
 
-def _sizes(config: Any, processor: Any) -> Facts:
-    """Height and width of frames and images, and of filter-bank features, where the model takes no others."""
-    facts: Facts = {}
-    vision = getattr(getattr(config, "backbone_config", config), "vision_config", None)
-    expected = _pair(getattr(vision, "image_size", None))
-    is_fixed = config.model_type in GRID_DESIGNS or getattr(vision, "model_type", None) in FIXED_TOWERS
-    if expected is not None and is_fixed:
-        parts = {
-            "images": getattr(processor, "image_processor", None),
-            "frames": getattr(processor, "video_processor", None),
-        }
-        for name, part in parts.items():
-            # LinVT's video processor leaves the size to the image processor.
-            if name == "images" or not hasattr(config, "backbone_config"):
-                found = _output_size(part)
-                if found is not None:
-                    facts[f"size of {name} (height, width)"] = (found, expected)
-    if "audio" in getattr(config, "modalities", ()):
-        extractor = getattr(processor, "feature_extractor", None)
-        facts["num_mel_bins"] = (getattr(extractor, "num_mel_bins", None), config.audio_config.num_mel_bins)
-        facts["audio_patch_size"] = (getattr(processor, "audio_patch_size", None), config.audio_config.patch_size)
-    return facts
+def _sizes(config: Any, processor: Any, watches: bool) -> Facts:
+    """Height and width of frames and images, where the model takes no others."""
+    parts = {"images": (processor.image_processor, config.required_image_size())}
+    if watches:
+        parts["frames"] = (processor.video_processor, config.required_frame_size())
+    found = {name: (_output_size(part), expected) for name, (part, expected) in parts.items()}
+    return {f"size of {name} (height, width)": pair for name, pair in found.items() if None not in pair}
 
 
 def _output_size(part: Any) -> tuple[int, int] | None:
@@ -118,12 +96,11 @@ def _check_vocabulary(config: Any, processor: Any, num_rows: int | None) -> None
     Raises:
         ValueError: a token has none.
     """
-    rows = num_rows or getattr(config.get_text_config(), "vocab_size", None)
-    tokenizer = getattr(processor, "tokenizer", None)
+    rows = num_rows or config.get_text_config().vocab_size
+    tokenizer = processor.tokenizer
     if tokenizer is None or rows is None:
         return
-    tokens = {"image": config.image_token_id, "video": config.video_token_id}
-    own = {*tokens.values(), *(getattr(config, f"{name}_token_id", None) for name in ("audio", "query"))}
+    own = set(config.placeholder_ids().values())
     last = max((number for number in tokenizer.get_vocab().values() if number not in own), default=-1)
     if last >= rows:
         raise ValueError(

@@ -15,9 +15,10 @@ from transformers import AutoModel, AutoModelForImageTextToText, LlamaConfig
 from hf_videollm import PllavaConfig, VideoLlama2AVConfig, VideoLlama2Config
 from hf_videollm.costs.counter import measure
 from hf_videollm.costs.flops import count_flops, describe_flops, lora_flops_per_token
-from hf_videollm.costs.presets import IVA_VARIANTS, PRESETS
+from hf_videollm.costs.presets import IVA_VARIANTS, all_presets
 from hf_videollm.models.configuration_ftfv import FtfvConfig
 
+PRESETS = all_presets()
 # FTFV, Table 5: kept tokens per frame -> TFLOPs, 8 frames.
 TABLE_5 = {4: 32.14, 16: 33.47, 32: 35.24, 64: 38.79, 128: 45.88, 256: 60.07}
 CLIP = {

@@ -30,7 +30,8 @@ def join(design: Design, config: Any, tower: Any, language: Any, audio: Any, see
     put_in(model, tower, language)
     if audio is not None:
         model.model.audio_tower = audio
-    parts = [getattr(model.model, name) for name in design.new_parts if hasattr(model.model, name)]
+    children = dict(model.model.named_children())
+    parts = [children[name] for name in design.new_parts if name in children]
     new_parameters = start_parts(model.model, parts, seed, language.dtype)
     size_queries(model.model)
     return model.eval(), new_parameters

@@ -27,7 +27,7 @@ from ..convert.parts import (
     start_parts,
 )
 from ..models.configuration_linvt import LinVTModuleConfig
-from ..models.configuration_video_llm import has_class_token, has_tied_embeddings, patch_grid
+from ..models.configuration_video_llm import PublishedConfig, has_class_token, has_tied_embeddings, patch_grid
 from ..models.errors import CheckpointError
 from ..models.linvt_backbones import Backbone
 from ..models.linvt_families import EXAMPLES
@@ -82,7 +82,7 @@ def make_linvt(
     if "image_llm" in places:
         # Where an adapter that is saved alone finds its image-LLM.
         model.config.backbone_name = str(places["image_llm"].resolve())
-    ids: dict[str, int] = {name: getattr(model.config, f"{name}_token_id") for name in ("image", "video")}
+    ids = model.config.placeholder_ids()
     check_text(model, base, set(ids.values()))
     generation_config = model.generation_config
     if "image_llm" in places:
@@ -105,7 +105,7 @@ def read_image_llm(folder: Path, dtype: torch.dtype | None, workspace: Path) -> 
         CheckpointError: it is none, or damaged.
     """
     config = read_config(folder)
-    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or hasattr(config, "num_video_tokens"):
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or isinstance(config, PublishedConfig):
         raise CheckpointError(
             f"{folder / 'config.json'} describes a {config.model_type!r}, which is no image-LLM: pass the folder of "
             f"one ({EXAMPLES}), or a tower and a language model (--vision, --llm)."
@@ -142,7 +142,7 @@ def make_llava(
         image_token_index=ids["image"],
         image_seq_length=rows * columns,
         tie_word_embeddings=has_tied_embeddings(text_config),
-        **design.follow(vision_config, text_config),
+        **design.config.fields_for_parts(vision_config, text_config),
     )
     language = load_language_model(folder, copy.deepcopy(text_config), workspace, dtype or "auto")
     tower = load_tower(vision_folder, copy.deepcopy(vision_config), workspace, dtype or "auto")

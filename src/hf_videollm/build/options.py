@@ -7,10 +7,11 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ..models.configuration_linvt import LinVTModuleConfig
+from .. import designs
+from ..models.configuration_linvt import LinVTConfig, LinVTModuleConfig
 from ..models.errors import CheckpointError
 from ..models.video_llm_checkpoint_config import IMPOSSIBLE, check_config_values
-from .designs import DESIGNS, Design
+from .designs import Design, buildable, load_design
 
 # Made of the sources, or of a training that comes later.
 TAKEN = (
@@ -35,11 +36,12 @@ def find_design(name: str) -> Design:
         CheckpointError: there is none; the names are listed.
     """
     key = name.replace("-", "_").lower()
-    if key not in DESIGNS:
-        near = difflib.get_close_matches(key, DESIGNS, 1)
+    known = buildable()
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise CheckpointError(f"{name!r} is no design: choose one of {', '.join(DESIGNS)}.{hint}")
-    return DESIGNS[key]
+        raise CheckpointError(f"{name!r} is no design: choose one of {', '.join(known)}.{hint}")
+    return load_design(designs.DESIGNS[key])
 
 
 def check_options(design: Design, options: Mapping[str, Any]) -> None:
@@ -48,7 +50,7 @@ def check_options(design: Design, options: Mapping[str, Any]) -> None:
     Numbers that no model has are refused before anything is built of them.
     """
     fields = _own_fields(design.config)
-    if design.config is DESIGNS["linvt"].config:
+    if design.config is LinVTConfig:
         fields |= _own_fields(LinVTModuleConfig)
     for name in options:
         if name in TAKEN or name.endswith("_token_id"):

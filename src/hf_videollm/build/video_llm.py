@@ -57,7 +57,7 @@ def make_video_llm(
     wanted = dtype or "auto"
     audio = load_audio_tower(places["audio"], wanted, workspace) if "audio" in places else None
     values = {
-        **design.follow(vision_config, text_config),
+        **design.config.fields_for_parts(vision_config, text_config),
         **options,
         **{f"{modality}_token_id": token_id for modality, token_id in ids.items()},
         "vision_config": vision_config,
@@ -82,7 +82,7 @@ def make_video_llm(
         model=model,
         processor=processor,
         generation_config=generation_config,
-        new_parts=[name for name in design.new_parts if hasattr(model.model, name)],
+        new_parts=[name for name in design.new_parts if name in dict(model.model.named_children())],
         new_parameters=new_parameters,
         token_ids=ids,
         notes=[*notes, *more, *mixed_types_note(parts, model.config.dtype), *template_notes(processor)],
@@ -113,7 +113,7 @@ def make_processor(design: Design, config: Any, tokenizer: Any, pixels: Mapping[
     if "audio" in config.modalities:
         audio = config.audio_config
         parts["feature_extractor"] = BeatsFeatureExtractor(num_mel_bins=audio.num_mel_bins, patch_size=audio.patch_size)
-    return design.processor(**parts, **design.processor_options(config))
+    return design.processor(**parts, **design.processor.options_from_config(config))
 
 
 def load_audio_tower(place: Path, dtype: torch.dtype | str, workspace: Path) -> Any:

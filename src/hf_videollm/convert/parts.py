@@ -266,7 +266,7 @@ def size_queries(model: Any) -> None:
     Args:
         model: the base model; its query tokens were drawn.
     """
-    if hasattr(model, "query_tokens"):
+    if "query_tokens" in dict(model.named_children()):
         queries, embeddings = model.query_tokens.weight, model.get_input_embeddings().weight
         size = embeddings.float().square().mean().sqrt()
         queries.copy_(queries.float() * size / queries.float().square().mean().sqrt())

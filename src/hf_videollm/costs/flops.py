@@ -40,7 +40,7 @@ def describe_flops(
 
     Args:
         checkpoint: folder or Hub id.
-        design: name of a preset (`flops_presets.PRESETS`), instead of a checkpoint.
+        design: name of a preset (`presets.all_presets`), instead of a checkpoint.
         num_frames: frames of the video; as configured by default.
         text_tokens: tokens of the prompt beside the media.
         tokens_per_frame: kept tokens per frame (FTFV). Without it the configured number, and a table of others.
@@ -64,7 +64,7 @@ def describe_flops(
         if num_frames in (None, config.num_frames) and text_tokens == DEFAULT_TEXT_TOKENS:
             published = preset.published if lora_rank == preset.lora_rank else {}
     sweep: Sequence[int] = ()
-    if tokens_per_frame is None and (queries := getattr(config, "num_queries", None)) is not None:
+    if tokens_per_frame is None and (queries := config.num_queries) is not None:
         sweep = sorted(published or {queries, queries // 2 or 1, queries // 4 or 1, queries // 8 or 1, 1})
     return count_flops(
         config,
@@ -104,7 +104,7 @@ def count_flops(
     Raises:
         ValueError: a number is out of range, the model cannot be counted without weights, or it is LinVT.
     """
-    if config.model_type == "linvt":
+    if not config.has_fixed_cost:
         raise ValueError(
             f"{source or 'linvt'} is a LinVT: what its image-LLM does with a frame is known when it runs, so its FLOPs "
             "cannot be counted. hf-videollm info counts its parameters."
@@ -117,12 +117,12 @@ def count_flops(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}.")
-    configured = getattr(config, "num_tokens_per_frame", None)
+    configured = config.num_tokens_per_frame
     if configured is None and tokens_per_frame is not None:
         raise ValueError(f"tokens_per_frame has no meaning for {config.model_type}, which keeps all its tokens.")
     kept = configured if tokens_per_frame is None else tokens_per_frame
-    # IVA's query tokens are positions of the prompt like those of its text.
-    text_tokens += config.num_query_tokens if getattr(config, "num_insertions", 0) else 0
+    # IVA's query tokens.
+    text_tokens += config.num_prompt_tokens()
     meter = _Meter(config, num_frames, text_tokens, lora_rank)
     parts, tokens = meter.forward_pass(kept)
     rows = []
@@ -180,15 +180,15 @@ class _Meter:
             "Weight layers: 2 x multiply-adds of linear layers and convolutions. All products: attention as well, "
             "without the half that a causal kernel saves. The head is counted at every position."
         ]
-        if hasattr(config, "num_tokens_per_frame"):
+        if config.num_tokens_per_frame is not None:
             self.notes.append(
                 "Weight layers of the connector, as in FTFV's Table 5: the whole adapter for every frame. All its "
                 "products are those that are computed: queries are projected once, and only those that are kept."
             )
-        if getattr(config, "num_insertions", 0):
+        if queries := config.num_prompt_tokens():
             # All features on one device: there is no other beside the one that holds nothing.
             self.model.config.max_frames_on_device = num_frames
-            self.notes.append(f"The text includes the {config.num_query_tokens} query tokens.")
+            self.notes.append(f"The text includes the {queries} query tokens.")
         self.tower, outputs = self._measure(lambda: self.model.model.encode_frames(self._frames()))
         self.features = outputs.last_hidden_state
         self.whole_adapter: int | None = None
@@ -252,7 +252,7 @@ class _Meter:
     def _connect(self, kept: int | None) -> tuple[Flops, int]:
         """The connector, and the tokens of the video."""
         connector = self.model.model.connector
-        if hasattr(self.model.model, "encode_features"):
+        if self.model.model.encodes_features:
             # The class token, which the tower's features above are without, if it has one.
             has_class_token = self.config.vision_feature_select_strategy == "default"
             tokens = functional.pad(self.features, (0, 0, int(has_class_token), 0))

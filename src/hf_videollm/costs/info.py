@@ -65,7 +65,6 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     tokens_per_video = config.num_video_tokens(config.num_frames)
-    images = getattr(config, "num_image_tokens", None)
     hears = "audio" in config.modalities
     tokens_per_sound = config.num_audio_tokens(FRAMES_OF_30_SECONDS) if hears else None
     parameters = count_parameters(model)
@@ -74,10 +73,10 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
         design=type(model).__name__,
         num_frames=config.num_frames,
         tokens_per_video=tokens_per_video,
-        tokens_per_image=None if images is None else images(),
+        tokens_per_image=config.num_image_tokens(),
         tokens_per_sound=tokens_per_sound,
         parameters=parameters,
-        lora_alpha=getattr(config, "lora_alpha", None),
+        lora_alpha=config.lora_alpha,
         weight_bytes={name: int(size * parameters["total"]) for name, size in BYTES_PER_PARAMETER.items()},
         kv_cache_bytes=kv_cache_bytes(
             config.get_text_config(), tokens_per_video + (tokens_per_sound or 0) + text_tokens

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..designs import DESIGNS
 from ..known_models import KNOWN_TOWERS
 from ..models.configuration_ftfv import FtfvConfig
 from ..models.configuration_iva import IvaConfig
@@ -90,12 +91,14 @@ def _iva_preset(name: str) -> Preset:
     return Preset(f"IVA 7B ({shown}): CLIP-L/14-336, Vicuna 7B", IvaConfig, fields)
 
 
-PRESETS: dict[str, Preset] = {
+PLLAVA_PRESETS = {
     "pllava": Preset(
         "PLLaVA 7B: CLIP-L/14-336, Vicuna 7B (vocabulary of LLaVA-NeXT)",
         PllavaConfig,
         {"vision_config": CLIP_LARGE, "text_config": {**VICUNA_7B, "vocab_size": 32064}},
     ),
+}
+VIDEOLLAMA2_PRESETS = {
     "videollama2": Preset(
         "VideoLLaMA2 7B-16F: CLIP-L/14-336, STC, Mistral 7B",
         VideoLlama2Config,
@@ -106,11 +109,15 @@ PRESETS: dict[str, Preset] = {
         VideoLlama2Config,
         {"vision_config": SIGLIP, "text_config": QWEN2_7B, "vision_feature_select_strategy": "full"},
     ),
+}
+VIDEOLLAMA2_AV_PRESETS = {
     "videollama2_av": Preset(
         "VideoLLaMA2.1 7B-AV: SigLIP-so400m/14-384, STC v35, BEATs, Qwen2 7B",
         VideoLlama2AVConfig,
         {"vision_config": SIGLIP, "text_config": QWEN2_7B, "vision_feature_select_strategy": "full"},
     ),
+}
+FTFV_PRESETS = {
     # Table 5 of the paper. That its language model carries a LoRA of rank 128 on all projections is inferred from
     # these numbers: 13.85 GFLOP for each further token are those of LLaMA-7B with its head, and of such factors.
     "ftfv": Preset(
@@ -120,8 +127,14 @@ PRESETS: dict[str, Preset] = {
         lora_rank=128,
         published={4: 32.14, 16: 33.47, 32: 35.24, 64: 38.79, 128: 45.88, 256: 60.07},
     ),
-    **{name: _iva_preset(name) for name in IVA_VARIANTS},
 }
+IVA_PRESETS = {name: _iva_preset(name) for name in IVA_VARIANTS}
+
+
+def all_presets() -> dict[str, Preset]:
+    """Name -> preset, of all designs of the table."""
+    loaded = (row.load("presets") for row in DESIGNS.values() if row.presets is not None)
+    return {name: preset for presets in loaded for name, preset in presets.items()}
 
 
 def find_preset(name: str) -> Preset:
@@ -130,9 +143,10 @@ def find_preset(name: str) -> Preset:
     Raises:
         ValueError: there is none; the known ones are listed.
     """
-    if name not in PRESETS:
-        raise ValueError(f"design {name!r} is unknown: choose one of {', '.join(PRESETS)}.")
-    return PRESETS[name]
+    presets = all_presets()
+    if name not in presets:
+        raise ValueError(f"design {name!r} is unknown: choose one of {', '.join(presets)}.")
+    return presets[name]
 
 
-__all__ = ["IVA_VARIANTS", "PRESETS", "Preset", "find_preset"]
+__all__ = ["IVA_VARIANTS", "Preset", "all_presets", "find_preset"]

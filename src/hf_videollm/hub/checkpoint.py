@@ -11,6 +11,7 @@ from transformers.utils import logging
 from ..atomic import atomic_folder
 from ..known_models import bundled_checkpoints, default_checkpoint
 from ..models.errors import CheckpointError
+from ..models.video_llm_contract import ModelContract
 from ..pair_check import check_pair
 
 
@@ -75,7 +76,7 @@ def _without_wrapper(model: Any) -> PreTrainedModel:
     else:
         raise TypeError(f"{type(model).__name__} is no model of one of the designs.")
     has_layers_of_peft = any(type(module).__module__.startswith("peft.") for module in inner.modules())
-    keeps_lora = hasattr(inner, "lora_name") and inner.lora_name() is not None
+    keeps_lora = isinstance(inner, ModelContract) and inner.lora_name() is not None
     if (inner is not model or has_layers_of_peft) and not keeps_lora:
         raise TypeError(
             f"{type(model).__name__} is no model of one of the designs as it stands. Of a PEFT model, save the merged "

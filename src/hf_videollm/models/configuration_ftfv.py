@@ -102,6 +102,13 @@ class FtfvConfig(VideoLlmConfig):
         if self.vision_feature_select_strategy is None:
             self.vision_feature_select_strategy = "default" if has_class_token(self.vision_config) else "full"
 
+    @classmethod
+    def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
+        """The cross-attention is as wide as the language model (4,096 in the paper), with heads of 128 if that goes."""
+        width = next(number for number in range(text_config.hidden_size, 0, -1) if number % 4 == 0)
+        head = next(size for size in (128, 96, 64, 48, 32, 16, 8, 4) if width % size == 0)
+        return {"adapter_width": width, "adapter_num_heads": width // head}
+
     def num_video_tokens(self, num_frames: int, num_tokens_per_frame: int | None = None) -> int:
         """T x K."""
         if num_frames < 1:

@@ -149,6 +149,31 @@ class IvaConfig(VideoLlmConfig):
         """Two, or the global one alone without `image_temporal_token`."""
         return num_visual_tokens(1, self.image_temporal_token)
 
+    @classmethod
+    def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
+        """The first two stages train without the adapter, which `model_options` of the third adds."""
+        heads = next(count for count in (16, 12, 8, 6, 4, 3, 2, 1) if vision_config.hidden_size % count == 0)
+        return {"num_insertions": 0, "causal_num_heads": heads}
+
+    def num_prompt_tokens(self) -> int:
+        """A block of query tokens, which are positions of the prompt like those of its text."""
+        return self.num_query_tokens if self.num_insertions else 0
+
+    def placeholder_ids(self) -> dict[str, int | None]:
+        """See the contract."""
+        return {**super().placeholder_ids(), "query": self.query_token_id}
+
+    def pairing(self) -> dict[str, Any]:
+        """See the contract."""
+        facts = {
+            **super().pairing(),
+            "number of query tokens": self.num_prompt_tokens(),
+            "image_temporal_token": self.image_temporal_token,
+        }
+        if not self.num_insertions:
+            return facts
+        return {**facts, "query_token_id": self.query_token_id, "query_placement": self.query_placement}
+
     def validate_architecture(self) -> None:
         super().validate_architecture()
         at_least_1 = ("num_query_tokens", "adapter_hidden_size", "num_adapter_layers")

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_video_llm import PublishedConfig, copy_parts, has_tied_embeddings
+from .configuration_video_llm import PublishedConfig, copy_parts, has_class_token, has_tied_embeddings
 
 # The import registers XGen-MM, an image-LLM that transformers does not have. Remote code needs it here, too.
 from .configuration_xgen_mm import XgenMMConfig  # noqa: F401
@@ -184,6 +184,8 @@ class LinVTConfig(PublishedConfig):
     ```"""
 
     model_type = "linvt"
+    # What its image-LLM does with a frame is known when it runs.
+    has_fixed_cost: ClassVar[bool] = False
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="llava"),
         "linvt_config": SubConfigSpec(config_class=LinVTModuleConfig),
@@ -225,6 +227,18 @@ class LinVTConfig(PublishedConfig):
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """Configuration of the language model inside the image-LLM, from which `generate` makes its cache."""
         return self.backbone_config.get_text_config(decoder=decoder, encoder=encoder)
+
+    @classmethod
+    def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
+        """Those of the LLaVA that a build makes of a tower and a language model: without the class token."""
+        return {"vision_feature_select_strategy": "default" if has_class_token(vision_config) else "full"}
+
+    def tower_config(self) -> Any:
+        """That of the image-LLM, where it calls it so."""
+        return getattr(self.backbone_config, "vision_config", None)
+
+    def required_frame_size(self) -> None:
+        """Any: the image processor of the image-LLM decides the size of frames, not the video processor."""
 
     def num_video_tokens(self, num_frames: int) -> int:
         """Number of placeholders of one video, which does not depend on its number of frames."""

@@ -53,6 +53,8 @@ class PllavaConfig(VideoLlmConfig):
     ```"""
 
     model_type = "pllava"
+    has_fixed_grid: ClassVar[bool] = True
+    keeps_lora: ClassVar[bool] = True
     auto_classes: ClassVar[dict[str, str]] = {
         "AutoConfig": "configuration_pllava.PllavaConfig",
         "AutoModel": "modeling_pllava.PllavaModel",

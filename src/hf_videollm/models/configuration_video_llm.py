@@ -9,6 +9,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .transformers_compat import CACHE_NAMES
 from .video_llm_checkpoint_config import CheckedConfigMixin
+from .video_llm_contract import ConfigContract
 
 PIPELINE_TASK = "video-text-to-text"
 PIPELINE_ENTRY = {
@@ -63,11 +64,9 @@ def has_tied_embeddings(config: Any) -> bool:
     return bool(getattr(config, "tie_word_embeddings", False))
 
 
-class PublishedConfig(CheckedConfigMixin, PreTrainedConfig):
+class PublishedConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
     """What every configuration of ours writes into a Hub folder, so that its code and its pipeline are found."""
 
-    # What a prompt of this design can hold besides text; each needs an `<modality>_token_id`.
-    modalities: ClassVar[tuple[str, ...]] = ("image", "video")
     # Auto class -> "file.Class" of this design: what `trust_remote_code=True` loads from a saved folder.
     auto_classes: ClassVar[dict[str, str]] = {}
     # Parts of the model that stay as they are when it is quantized, by their names in the model without a head.
@@ -90,6 +89,10 @@ class PublishedConfig(CheckedConfigMixin, PreTrainedConfig):
         output = super().to_dict()
         output["custom_pipelines"] = {PIPELINE_TASK: copy.deepcopy(PIPELINE_ENTRY)}
         return output
+
+    def num_video_tokens(self, num_frames: int) -> int:
+        """Visual tokens, and so placeholders, of one video of `num_frames` frames. Each design has its rule."""
+        raise NotImplementedError
 
 
 @strict
@@ -145,16 +148,17 @@ class VideoLlmConfig(PublishedConfig):
         if self.tie_word_embeddings is None:
             self.tie_word_embeddings = has_tied_embeddings(self.text_config)
 
+    @classmethod
+    def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
+        """Leave out the class token, where there is one."""
+        return {"vision_feature_select_strategy": "default" if has_class_token(vision_config) else "full"}
+
     def validate_architecture(self) -> None:
         """Checked by transformers when a config is made and when it is saved."""
         if self.num_frames < 1:
             raise ValueError(f"num_frames must be at least 1, not {self.num_frames}.")
         if self.vision_chunk_size is not None and self.vision_chunk_size < 1:
             raise ValueError(f"vision_chunk_size must be at least 1 or None, not {self.vision_chunk_size}.")
-
-    def num_video_tokens(self, num_frames: int) -> int:
-        """Visual tokens, and so placeholders, of one video of `num_frames` frames. Each design has its rule."""
-        raise NotImplementedError
 
     def num_image_tokens(self) -> int:
         """Visual tokens of one image: a video of one frame, unless a design treats images in another way."""

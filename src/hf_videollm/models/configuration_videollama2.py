@@ -105,6 +105,7 @@ class VideoLlama2Config(VideoLlmConfig):
     ```"""
 
     model_type = "videollama2"
+    has_fixed_grid: ClassVar[bool] = True
     auto_classes: ClassVar[dict[str, str]] = {
         "AutoConfig": "configuration_videollama2.VideoLlama2Config",
         "AutoModel": "modeling_videollama2.VideoLlama2Model",

@@ -67,6 +67,11 @@ class VideoLlama2AVConfig(VideoLlama2Config):
         if self.audio_projector_depth < 1:
             raise ValueError(f"audio_projector_depth must be at least 1, not {self.audio_projector_depth}.")
 
+    def pairing(self) -> dict[str, Any]:
+        """See the contract."""
+        audio = self.audio_config
+        return {**super().pairing(), "num_mel_bins": audio.num_mel_bins, "audio_patch_size": audio.patch_size}
+
     def num_audio_tokens(self, num_frames: int) -> int:
         """Audio tokens, and so placeholders, of one sound of `num_frames` filter-bank frames (10 ms each)."""
         return self.audio_config.num_audio_tokens(num_frames)

@@ -8,10 +8,11 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_video_llm import copy_parts, has_tied_embeddings
 from .video_llm_checkpoint_config import CheckedConfigMixin
+from .video_llm_contract import ConfigContract
 
 
 @strict
-class XgenMMConfig(CheckedConfigMixin, PreTrainedConfig):
+class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
     r"""
     SigLIP, a perceiver resampler and Phi-3, for images alone. The defaults are those of the released v1.5 checkpoints
     (4.36 billion parameters, the head of SigLIP included, which nothing reads and which is left out here).
@@ -50,6 +51,7 @@ class XgenMMConfig(CheckedConfigMixin, PreTrainedConfig):
     ```"""
 
     model_type = "xgen_mm"
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "vision_config": SubConfigSpec(
             config_class=AutoConfig,
@@ -104,6 +106,14 @@ class XgenMMConfig(CheckedConfigMixin, PreTrainedConfig):
         if self.tie_word_embeddings is None:
             self.tie_word_embeddings = has_tied_embeddings(self.text_config)
         self.auto_map = {**self.auto_classes, **saved_auto_map}
+
+    def num_image_tokens(self) -> int:
+        """Vectors of an image."""
+        return self.num_query_tokens
+
+    def pairing(self) -> dict[str, Any]:
+        """See the contract."""
+        return {**super().pairing(), "number of query tokens": self.num_query_tokens}
 
     def validate_architecture(self) -> None:
         """Checked by transformers when a config is made and when it is saved."""

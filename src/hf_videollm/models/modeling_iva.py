@@ -172,6 +172,8 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
     config_class = IvaConfig
     connector_class = IvaConnector
     connector: IvaConnector
+    new_parts: ClassVar[tuple[str, ...]] = ("connector", "query_tokens", "adapter")
+    encodes_features: ClassVar[bool] = True
     placeholder_hint: ClassVar[str] = (
         "Make the prompt with the processor of this checkpoint: two placeholders per frame, query tokens at the end."
     )

@@ -55,6 +55,7 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
 
     config_class = LinVTConfig
     config: LinVTConfig
+    new_parts: ClassVar[tuple[str, ...]] = ("linvt",)
     # Both have parameters besides those of their layers, so libraries must not split them between devices.
     _no_split_modules: ClassVar[list[str]] = ["LinVTScorer", "LinVTAggregator"]
 

@@ -25,6 +25,7 @@ from .transformers_compat import (
     forward_cache,
 )
 from .video_llm_checkpoint import CheckpointMixin
+from .video_llm_contract import ModelContract
 from .video_llm_generation import MediaGenerationMixin
 from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_lora import lora_config
@@ -46,7 +47,7 @@ class ForwardOptions(TypedDict, total=False):
     output_attentions: bool | None
 
 
-class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, PreTrainedModel):
+class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, ModelContract, PreTrainedModel):
     """Capabilities that every design declares to transformers."""
 
     config: VideoLlmConfig
@@ -80,8 +81,6 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
     """Vision tower, connector and language model without a head."""
 
     connector_class: ClassVar[Callable[..., nn.Module]]
-    # Options of the connector for one call. The `get_<modality>_features`, the forward and `generate` take them.
-    media_options: ClassVar[tuple[str, ...]] = ()
     # Names of the parts that images and videos do not run through; a design with sound adds its audio parts.
     other_parts: ClassVar[tuple[str, ...]] = ("language_model",)
 

@@ -26,6 +26,7 @@ class VideoLlama2AVModel(VideoLlama2Model):
 
     config_class = VideoLlama2AVConfig
     input_modalities = ("image", "video", "audio", "text")
+    new_parts = ("connector", "audio_projector")
     other_parts = ("language_model", "audio_tower", "audio_projector")
 
     def __init__(self, config: VideoLlama2AVConfig) -> None:

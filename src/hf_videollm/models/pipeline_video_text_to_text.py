@@ -14,7 +14,7 @@ from transformers.utils.chat_template_utils import Chat
 from .media_dataset_columns import without_decoding
 from .media_video_inputs import flatten_videos, is_single_video
 from .video_llm_chat_variables import template_of, template_variables
-from .video_llm_checked_processor import in_rows, refuse_empty
+from .video_llm_checked_processor import CheckedProcessor, in_rows, refuse_empty
 from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
 from .video_llm_option_names import did_you_mean, merged_options, nearest, refuse_unknown
 
@@ -87,15 +87,25 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if not hasattr(self.model, "get_video_features") or not self.model.can_generate():
             raise TypeError(f"{model_name} is no video-language model with a head, so it cannot answer questions.")
 
+    def media_options(self) -> set[str]:
+        """Names of the options of a call that are about media: how they are read, sampled and put into the prompt."""
+        # These two words mean the pipeline's own option of that name.
+        names = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
+        # A checkpoint of another code base may bring a processor that is none of ours.
+        if isinstance(self.processor, CheckedProcessor):
+            names |= {*self.processor.AUDIO_OPTIONS, *self.processor.PROMPT_OPTIONS}
+            names |= self.processor.known_options() - PIPELINE_OPTIONS - RENDERING_OPTIONS - {"device"}
+        return names
+
+    @property
+    def hears(self) -> bool:
+        """Whether the model takes sounds."""
+        return isinstance(self.processor, CheckedProcessor) and self.processor.hears
+
     def _sanitize_parameters(
         self, streamer: Any = None, generate_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        # These two words mean the pipeline's own option of that name.
-        media_options = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
-        for names in ("AUDIO_OPTIONS", "PROMPT_OPTIONS"):
-            media_options |= set(getattr(self.processor, names, ()))
-        if hasattr(self.processor, "known_options"):
-            media_options |= self.processor.known_options() - PIPELINE_OPTIONS - RENDERING_OPTIONS - {"device"}
+        media_options = self.media_options()
         of_generation = GENERATE_OPTIONS & set(kwargs)
         self._check_options(set(kwargs) - media_options - of_generation, kwargs.get("chat_template"))
         processor_kwargs = dict(kwargs.pop("processor_kwargs", None) or {})

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
@@ -46,6 +46,8 @@ else:  # the mixin stands before a `PreTrainedModel` in the bases of a class and
 
 class AdjustableLoraMixin(_Base):
     """Loads, adjusts, merges and saves the LoRA of a PLLaVA checkpoint."""
+
+    keeps_lora: ClassVar[bool] = True
 
     @classmethod
     def from_pretrained(

@@ -41,7 +41,6 @@ class FtfvProcessor(VideoLlmProcessor):
     valid_processor_kwargs = FtfvProcessorKwargs
     default_chat_template = CHAT_TEMPLATE
 
-    # Options of a call that the model must be given as well.
     MODEL_OPTIONS: ClassVar[tuple[str, ...]] = ("num_tokens_per_frame",)
 
     @classmethod

@@ -1,8 +1,8 @@
 """Processor of IVA: two placeholders for each frame, and a block of query tokens right before the answer."""
 
 import re
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from .chat_template_vicuna import query_chat_template
 from .configuration_iva import num_visual_tokens
@@ -41,6 +41,17 @@ class IvaProcessor(VideoLlmProcessor):
 
     valid_processor_kwargs = IvaProcessorKwargs
     default_chat_template = query_chat_template(QUERY_TOKEN)
+    PLACEHOLDERS: ClassVar[Mapping[str, str]] = {**VideoLlmProcessor.PLACEHOLDERS, "query": QUERY_TOKEN}
+
+    def pairing(self) -> dict[str, Any]:
+        """See the contract."""
+        return {
+            **super().pairing(),
+            "query_token_id": self.query_token_id,
+            "number of query tokens": self.num_query_tokens,
+            "image_temporal_token": self.image_temporal_token,
+            "query_placement": self.query_placement,
+        }
 
     @classmethod
     def options_from_config(cls, config: Any) -> dict[str, Any]:

@@ -76,9 +76,9 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         "mm_token_type_ids",
         "labels",
     )
-    # Tensors that keep their dtype when a model of lower precision gets them.
+    # A video has the placeholder of images, unless its image-LLM has another.
+    PLACEHOLDERS: ClassVar[Mapping[str, str]] = {"image": "<image>"}
     EXACT_KEYS: ClassVar[tuple[str, ...]] = ("video_frame_times",)
-    # What a pipeline call may pass to this processor, besides the options of videos.
     PROMPT_OPTIONS: ClassVar[tuple[str, ...]] = ("questions", "recondition")
 
     def __init__(

@@ -48,15 +48,6 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
     # Tensors as long as the prompt; all others belong to media.
     PROMPT_KEYS: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
 
-    @classmethod
-    def options_from_config(cls, config: Any) -> dict[str, Any]:
-        """Arguments of this processor that must fit a model of this configuration; each design has its own.
-
-        Args:
-            config: of the model.
-        """
-        return {}
-
     def __init__(
         self,
         image_processor: Any = None,

@@ -62,7 +62,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
     valid_processor_kwargs = VideoLlama2AVProcessorKwargs
     SOUND_OPTIONS: ClassVar[tuple[str, ...]] = SOUND_OPTIONS
     default_chat_template = default_chat_template(("image", "video", "audio"))
-    # Options that a call of the pipeline may pass to this processor, besides those of videos.
+    PLACEHOLDERS: ClassVar[Mapping[str, str]] = {**VideoLlama2Processor.PLACEHOLDERS, "audio": "<audio>"}
     AUDIO_OPTIONS: ClassVar[tuple[str, ...]] = (
         "use_audio_in_video",
         "missing_audio",
@@ -77,6 +77,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         "pad_with_silence",
         "seed",
     )
+
+    def pairing(self) -> dict[str, Any]:
+        """See the contract."""
+        bins = self.feature_extractor.num_mel_bins
+        return {**super().pairing(), "num_mel_bins": bins, "audio_patch_size": self.audio_patch_size}
 
     @classmethod
     def options_from_config(cls, config: Any) -> dict[str, Any]:

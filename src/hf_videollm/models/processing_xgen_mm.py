@@ -96,6 +96,14 @@ class XgenMMProcessor(NoQuestionMixin, CheckedProcessor):
                 )
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
+    def num_image_tokens(self) -> int:
+        """Vectors of an image."""
+        return self.num_query_tokens
+
+    def pairing(self) -> dict[str, Any]:
+        """See the contract."""
+        return {**super().pairing(), "number of query tokens": self.num_query_tokens}
+
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         return self.image_token * self.num_query_tokens
 

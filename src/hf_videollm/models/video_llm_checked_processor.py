@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from transformers import BatchFeature, ProcessorMixin
 
 from .errors import warn_caller
 from .video_llm_chat_template import KEPT_TEMPLATE
 from .video_llm_chat_variables import template_of, template_variables
+from .video_llm_contract import ProcessorContract
 from .video_llm_messages import BlockRules, media_blocks, read_chats, source_of, take_video_options
 from .video_llm_option_names import plain_type_errors, refuse_unknown
 
@@ -23,15 +24,12 @@ PARTS = {
 RENDERING = frozenset(inspect.signature(ProcessorMixin.apply_chat_template).parameters) - {"self", "kwargs"}
 
 
-class CheckedProcessor(ProcessorMixin):
+class CheckedProcessor(ProcessorContract, ProcessorMixin):
     """A processor that leaves nothing out in silence.
 
     transformers logs an option that it does not know and goes on without it, and passes over keys of a message that
     it does not read; here both are errors that name the nearest known word.
     """
-
-    # Options that a sound of its own may have in a message, beside its name.
-    SOUND_OPTIONS: ClassVar[tuple[str, ...]] = ()
 
     def __call__(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
@@ -54,7 +52,7 @@ class CheckedProcessor(ProcessorMixin):
             ValueError: the argument is named.
         """
         refuse_empty(images=images, videos=videos, audio=audio)
-        if audio is not None and not self._has("feature_extractor"):
+        if audio is not None and not self.hears:
             warn_caller(f"{type(self).__name__} cannot hear: the audio is left out.")
 
     def option_groups(self) -> dict[str, set[str]]:
@@ -96,7 +94,7 @@ class CheckedProcessor(ProcessorMixin):
 
     def block_rules(self, chat_template: Any = None) -> BlockRules:
         """What this processor understands in messages."""
-        options = {"video": getattr(self.video_processor, "CLIP_OPTIONS", ()) if self._has("video_processor") else ()}
+        options = {"video": self.video_processor.CLIP_OPTIONS if self.reads_videos else ()}
         options["audio"] = self.SOUND_OPTIONS
         return BlockRules(options, self.known_options(), template_of(chat_template, self.chat_template))
 
@@ -183,7 +181,7 @@ class CheckedProcessor(ProcessorMixin):
         self, chats: list[list[dict[str, Any]]], options: Mapping[str, Any]
     ) -> tuple[list[list[dict[str, Any]]], dict[str, Any]]:
         """The messages without options of videos, which stand among those of the call, one entry for each video."""
-        names = getattr(self.video_processor, "CLIP_OPTIONS", ()) if self._has("video_processor") else ()
+        names = self.video_processor.CLIP_OPTIONS if self.reads_videos else ()
         chats, found = take_video_options(chats, names)
         if found is None:
             return chats, dict(options)
@@ -195,8 +193,7 @@ class CheckedProcessor(ProcessorMixin):
         self, chats: list[list[dict[str, Any]]], options: Mapping[str, Any], rendering: Mapping[str, Any]
     ) -> None:
         """Refuse sounds that nobody hears, which transformers would download first, and blocks that name nothing."""
-        hears = self._has("feature_extractor")
-        if not hears and (rendering.get("load_audio_from_video") or any(media_blocks(chats, "audio"))):
+        if not self.hears and (rendering.get("load_audio_from_video") or any(media_blocks(chats, "audio"))):
             raise ValueError(f"{type(self).__name__} cannot hear: leave the audio out of the messages.")
         for kind in ("video", "image", "audio"):
             if kind == "image" and "images" in options:
@@ -206,9 +203,6 @@ class CheckedProcessor(ProcessorMixin):
                     f"A block of type {kind} names no {kind}: give its path, url or {kind}. Where only the prompt is "
                     "wanted, leave out tokenize=True."
                 )
-
-    def _has(self, part: str) -> bool:
-        return getattr(self, part, None) is not None
 
 
 def _names(annotated: Any) -> set[str]:

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from ..models.video_llm_chat_template import has_tags
+from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_messages import BlockRules, media_blocks, read_chats, source_of
+from .caches.frames import FrameCache
 
 __all__ = ["IGNORE_INDEX", "VideoDataCollator"]
 
@@ -87,10 +89,10 @@ class VideoDataCollator:
             # For videos only: images come as they are.
             done = {name: value for name, value in CACHED_FRAMES_KWARGS.items() if self._does(name)}
             videos = {**(options.get("videos_kwargs") or {}), **done}
-            if "frame_times" in getattr(self.processor.video_processor.valid_kwargs, "__annotations__", {}):
+            if "frame_times" in self.processor.video_processor.valid_kwargs.__annotations__:
                 # As when files are read: one entry per video, in reading order through the whole batch.
-                known = getattr(self.frames, "times", lambda path: None)
-                videos["frame_times"] = [known(path) for path in _videos(chats)]
+                cache = self.frames if isinstance(self.frames, FrameCache) else None
+                videos["frame_times"] = [None if cache is None else cache.times(path) for path in _videos(chats)]
             options["videos_kwargs"] = videos
         batch = self.processor.apply_chat_template(
             conversations,
@@ -101,7 +103,7 @@ class VideoDataCollator:
             processor_kwargs=dict(options),
         )
         # What decides the number of placeholders, the model must know as well.
-        shared = {name: options[name] for name in getattr(self.processor, "MODEL_OPTIONS", ()) if name in options}
+        shared = {name: options[name] for name in self._model_options() if name in options}
         answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
         batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
         self._check(rows, batch)
@@ -119,7 +121,7 @@ class VideoDataCollator:
         for is_learned, run in groupby(zip(words, learned, strict=True), key=lambda pair: pair[1]):
             text = " ".join(_count_repeats([word for word, _ in run]))
             parts.append(f"[{text}]" if is_learned else text)
-        shapes = {name: tuple(value.shape) for name, value in batch.items() if hasattr(value, "shape")}
+        shapes = {name: tuple(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)}
         return f"{' '.join(parts)}\n{shapes}"
 
     def _chat(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -139,9 +141,12 @@ class VideoDataCollator:
 
     def _rules(self) -> BlockRules:
         """What the processor understands in messages; one of transformers knows no options of videos."""
-        if hasattr(self.processor, "block_rules"):
+        if isinstance(self.processor, CheckedProcessor):
             return self.processor.block_rules()
         return BlockRules({}, template=str(self.processor.chat_template))
+
+    def _model_options(self) -> tuple[str, ...]:
+        return self.processor.MODEL_OPTIONS if isinstance(self.processor, CheckedProcessor) else ()
 
     def _from_caches(self, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
@@ -166,11 +171,11 @@ class VideoDataCollator:
 
     def _does(self, step: str) -> bool:
         """Whether the video processor does that to frames; LinVT leaves their size to the image processor."""
-        return bool(getattr(self.processor.video_processor, step, False))
+        return bool(self.processor.video_processor.to_dict().get(step))
 
     def _hears_videos(self, options: Mapping[str, Any]) -> bool:
         said = {**(options.get("audio_kwargs") or {}), **options}.get("use_audio_in_video")
-        return bool(getattr(self.processor, "use_audio_in_video", True) if said is None else said)
+        return bool(self.processor.use_audio_in_video if said is None else said)
 
     def _media_kwargs(self, chats: Sequence[Sequence[Mapping[str, Any]]], given: Mapping[str, Any]) -> dict[str, Any]:
         options: dict[str, Any] = {}

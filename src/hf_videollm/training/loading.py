@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from ..atomic import restore
 from ..models.errors import CheckpointError
+from ..models.video_llm_contract import ProcessorContract
 from ..models.video_llm_option_names import did_you_mean
 
 __all__ = ["load_for_training", "unmatched_modules"]
@@ -40,7 +41,7 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
         model = AutoModelForImageTextToText.from_pretrained(source, **trust)
         return model, AutoProcessor.from_pretrained(source, **trust)
     stored = AutoConfig.from_pretrained(source, **trust)
-    if unknown := sorted(name for name in model_options if not hasattr(stored, name)):
+    if unknown := sorted(set(model_options) - set(stored.to_dict())):
         hint = did_you_mean(unknown[0], set(stored.to_dict()))
         raise ValueError(f"model_options: {type(stored).__name__} has no field {', '.join(unknown)}: {hint}")
     with torch.random.fork_rng():
@@ -63,9 +64,9 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
             "a model, but not change or remove those that it has."
         )
     processor = AutoProcessor.from_pretrained(source, **trust)
-    # Processors saved by earlier releases, and loaded as remote code, have no such method.
-    follow = getattr(type(processor), "options_from_config", None)
-    if follow is not None and (options := follow(model.config)):
+    # A processor of transformers, of a model that is none of the designs, follows nothing.
+    own = isinstance(processor, ProcessorContract)
+    if own and (options := processor.options_from_config(model.config)):
         processor = AutoProcessor.from_pretrained(source, **trust, **options)
     return model, processor
 

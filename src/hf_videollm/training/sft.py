@@ -14,6 +14,7 @@ import torch
 
 from ..disk_full import name_full_disk
 from ..models.transformers_compat import rename_checkpointing
+from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_checkpoint import freeze_unused_parameters
 from ..models.video_llm_lora import lora_config
 from ..models.video_llm_option_names import did_you_mean
@@ -111,7 +112,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
 
 
 def _check_vary(recipe: Recipe, processor: Any) -> None:
-    if recipe.vary and hasattr(processor, "check_options"):
+    if recipe.vary and isinstance(processor, CheckedProcessor):
         try:
             processor.check_options(recipe.vary)
         except TypeError as error:
@@ -162,7 +163,7 @@ def _open_frames(recipe: Recipe, processor: Any) -> Mapping[str, torch.Tensor] |
 
 
 def _open_sounds(recipe: Recipe, processor: Any) -> AudioCache | None:
-    hears = getattr(processor, "feature_extractor", None) is not None
+    hears = isinstance(processor, CheckedProcessor) and processor.hears
     if recipe.sound_only and not hears:
         raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
     if recipe.frame_cache is None or not hears:
@@ -201,7 +202,7 @@ def _lora_config(recipe: Recipe, model: Any) -> Any:
     if missing := unmatched_modules(model, options.get("target_modules")):
         raise RecipeError(_no_module("target_modules", model, ", ".join(missing)))
     try:
-        config = model.lora_config(**options) if hasattr(model, "lora_config") else lora_config(model, **options)
+        config = lora_config(model, **options)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"lora: {error}") from error
     if recipe.trainable is not None:

@@ -23,6 +23,7 @@ from ..atomic import atomic_file
 from ..convert.stream import read_json
 from ..data.records import VideoQARecord, read_jsonl
 from ..inference import load_pipeline
+from ..models.video_llm_contract import ModelContract
 
 Score = Callable[[str, str], float]
 
@@ -150,7 +151,8 @@ def _check_task(
         raise ValueError("There are no records to answer.")
     if batch_size < 1 or max_new_tokens < 1:
         raise ValueError(f"batch_size ({batch_size}) and max_new_tokens ({max_new_tokens}) must be at least 1.")
-    if not hasattr(model, "lora_layers"):
+    keeps_lora = isinstance(model, ModelContract) and model.keeps_lora
+    if not keeps_lora:
         raise ValueError(f"{type(model).__name__} keeps no LoRA whose alpha could be tuned: PLLaVA does.")
     model.lora_layers()
     for record in records:

@@ -14,6 +14,7 @@ import torch
 
 from ...atomic import atomic_folder
 from ...models.configuration_ftfv import FtfvConfig
+from ...models.configuration_video_llm import has_tied_embeddings
 from ...models.modeling_ftfv import FtfvForConditionalGeneration
 from ...models.processing_ftfv import FtfvProcessor
 from ..options import (
@@ -116,7 +117,7 @@ def convert_ftfv(
         language = read_language(language_folder, Path(workspace))
         config = build_config(source, language.config, num_frames=num_frames, num_tokens_per_frame=num_tokens_per_frame)
         expected = model_shapes(config, FtfvForConditionalGeneration, source / "config.json")
-        is_tied = bool(getattr(config.text_config, "tie_word_embeddings", False))
+        is_tied = has_tied_embeddings(config.text_config)
         plan = plan_conversion(expected, visual.weights, language.weights, language.prefix, is_tied)
         result = build_processor(config, find_tokenizer_folder(language_folder, tokenizer_folder, None))
         generation_config, generation_notes = language_generation_config(

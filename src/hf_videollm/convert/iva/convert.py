@@ -15,8 +15,9 @@ import torch
 
 from ...atomic import atomic_folder
 from ...models.configuration_iva import IvaConfig
+from ...models.configuration_video_llm import has_tied_embeddings
 from ...models.errors import CheckpointError
-from ...models.modeling_iva import IvaForConditionalGeneration
+from ...models.modeling_iva import IvaForConditionalGeneration, IvaModel
 from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
 from ...models.video_llm_checkpoint_config import IMPOSSIBLE
 from ...models.video_processing_iva import IvaVideoProcessor
@@ -43,7 +44,6 @@ from ..report import Rows, WrittenReport
 from ..tokenizers import find_tokenizer_folder, tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>", "query": QUERY_TOKEN}
-NEW_PARTS = ("connector", "query_tokens", "adapter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,7 @@ def _read_tokenizer(folder: Path, tokenizer: Path | None, vocab_size: int) -> tu
 
 
 def _build_config(vision: Any, language: Any, options: dict[str, Any]) -> IvaConfig:
-    tied = bool(getattr(language, "tie_word_embeddings", False))
+    tied = has_tied_embeddings(language)
     try:
         config = IvaConfig(vision_config=vision, text_config=language, tie_word_embeddings=tied, **options)
         config.validate()
@@ -181,7 +181,8 @@ def _join(config: IvaConfig, tower: Any, language: Any, seed: int) -> tuple[IvaF
     with torch.device("meta"):
         model = IvaForConditionalGeneration(config)
     put_in(model, tower, language)
-    parts = [getattr(model.model, name) for name in NEW_PARTS if hasattr(model.model, name)]
+    children = dict(model.model.named_children())
+    parts = [children[name] for name in IvaModel.new_parts if name in children]
     new_parameters = start_parts(model.model, parts, seed, language.dtype)
     size_queries(model.model)
     return model.eval(), new_parameters

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 
 from ...atomic import atomic_folder
 from ...models.configuration_pllava import PllavaConfig
@@ -249,7 +248,10 @@ def _write_weights(
     return files, total
 
 
-def _adapter_config(rank: int) -> LoraConfig:
+def _adapter_config(rank: int) -> Any:
+    # PEFT is imported where it is needed: it takes seconds, and brings bitsandbytes along.
+    from peft import LoraConfig
+
     return LoraConfig(
         r=rank,
         lora_alpha=TRAINING_ALPHA,

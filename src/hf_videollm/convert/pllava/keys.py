@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...models.configuration_pllava import PllavaConfig
+from ...models.configuration_video_llm import has_tied_embeddings
 from ...models.errors import CheckpointError
 from ...models.modeling_pllava import PllavaForConditionalGeneration
 from ...models.pllava_lora import LORA_TARGETS
@@ -234,7 +235,7 @@ def expected_shapes(config: PllavaConfig, file: Path = Path("config.json")) -> d
 
 
 def _ties_embeddings(config: PllavaConfig) -> bool:
-    return bool(getattr(config.text_config, "tie_word_embeddings", False))
+    return has_tied_embeddings(config.text_config)
 
 
 def _lora_misfits(found: Contents, expected: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ...atomic import atomic_folder
+from ...models.configuration_video_llm import has_tied_embeddings
 from ...models.configuration_videollama2 import VideoLlama2Config
 from ...models.modeling_videollama2 import VideoLlama2ForCausalLM
 from ...models.modeling_videollama2_av import VideoLlama2AVForCausalLM
@@ -129,7 +130,7 @@ def convert_videollama2(
         model_class: Any = VideoLlama2ForCausalLM if ear is None else VideoLlama2AVForCausalLM
         processor_class: Any = VideoLlama2Processor if ear is None else VideoLlama2AVProcessor
         expected = model_shapes(config, model_class, file)
-        is_tied = bool(getattr(config.text_config, "tie_word_embeddings", False))
+        is_tied = has_tied_embeddings(config.text_config)
         plan = plan_conversion(expected, sources.places, sources.lora_scale, is_tied)
         if ear is not None:
             check_copies(plan.owners["audio tower"])

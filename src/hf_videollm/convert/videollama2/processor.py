@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import CLIPImageProcessor, GenerationConfig, PreTrainedConfig, SiglipImageProcessor
 
@@ -13,6 +13,7 @@ from ...models.chat_template_videollama2 import (
     wrap_chat_template,
 )
 from ...models.configuration_videollama2 import VideoLlama2Config
+from ...models.configuration_videollama2_av import VideoLlama2AVConfig
 from ...models.errors import CheckpointError
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
 from ...models.processing_videollama2 import VideoLlama2Processor, processor_options
@@ -91,7 +92,8 @@ def build_processor(config: VideoLlama2Config, language: str, tokenizer_folder: 
     }
     processor_class: Any = VideoLlama2Processor
     if "audio" in modalities:
-        audio: Any = getattr(config, "audio_config")  # noqa: B009 (only the configuration of AV has it)
+        # Only the configuration of AV has it.
+        audio = cast(VideoLlama2AVConfig, config).audio_config
         processor_class = VideoLlama2AVProcessor
         parts |= {
             "feature_extractor": BeatsFeatureExtractor(num_mel_bins=audio.num_mel_bins, patch_size=audio.patch_size),

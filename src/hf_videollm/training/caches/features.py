@@ -81,7 +81,7 @@ class FeatureCache(Mapping[str, torch.Tensor]):
             raise ValueError("There are no videos to encode.")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        base = getattr(model, "model", model)
+        base = model.base_model
         options = {"tower": _weights_hash(base.vision_tower), "layer": base.config.vision_feature_layer}
         options |= {name: value for name, value in video_processor.to_dict().items() if name != "processor_class"}
         target = folder / f"features-{cache_signature(unique, options)}.npy"
