@@ -74,7 +74,7 @@ def _answer(video: str, question: str, options: AnswerOptions, max_new_tokens: i
     _check_video(video, media)
     with status("Loading the model ..."):
         pipe = load_pipeline(source, **options.of_loading())
-    can_hear = hasattr(pipe.model, "get_audio_features")
+    can_hear = pipe.takes_audio
     _check_design(pipe, source, media, can_hear)
     began = time.perf_counter()
     settings = {"return_full_text": False, "generate_kwargs": {"do_sample": False, "max_new_tokens": max_new_tokens}}
@@ -100,9 +100,10 @@ def _check_design(pipe: Any, source: str, media: dict[str, Any], can_hear: bool)
     """Refuse options that this design does not have."""
     if not can_hear and (of_sound := sorted({"use_audio_in_video", "missing_audio"} & set(media))):
         raise ValueError(f"{source} cannot hear: leave out {' and '.join(of_sound)}.")
-    if "num_tokens_per_frame" in set(media) - set(getattr(pipe.model.base_model, "media_options", ())):
+    foreign = set(media) - pipe.media_options()
+    if "num_tokens_per_frame" in foreign:
         raise ValueError(f"{source} cannot choose the tokens of a frame: leave out num_tokens_per_frame.")
-    if "sampling" in media and not hasattr(pipe.processor.video_processor, "sampling"):
+    if "sampling" in foreign:
         raise ValueError(f"{source} knows one way to sample: leave out sampling=.")
 
 

@@ -98,9 +98,9 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         return names
 
     @property
-    def hears(self) -> bool:
+    def takes_audio(self) -> bool:
         """Whether the model takes sounds."""
-        return isinstance(self.processor, CheckedProcessor) and self.processor.hears
+        return isinstance(self.processor, CheckedProcessor) and self.processor.takes_audio
 
     def _sanitize_parameters(
         self, streamer: Any = None, generate_kwargs: dict[str, Any] | None = None, **kwargs: Any

@@ -52,7 +52,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
             ValueError: the argument is named.
         """
         refuse_empty(images=images, videos=videos, audio=audio)
-        if audio is not None and not self.hears:
+        if audio is not None and not self.takes_audio:
             warn_caller(f"{type(self).__name__} cannot hear: the audio is left out.")
 
     def option_groups(self) -> dict[str, set[str]]:
@@ -193,7 +193,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         self, chats: list[list[dict[str, Any]]], options: Mapping[str, Any], rendering: Mapping[str, Any]
     ) -> None:
         """Refuse sounds that nobody hears, which transformers would download first, and blocks that name nothing."""
-        if not self.hears and (rendering.get("load_audio_from_video") or any(media_blocks(chats, "audio"))):
+        if not self.takes_audio and (rendering.get("load_audio_from_video") or any(media_blocks(chats, "audio"))):
             raise ValueError(f"{type(self).__name__} cannot hear: leave the audio out of the messages.")
         for kind in ("video", "image", "audio"):
             if kind == "image" and "images" in options:

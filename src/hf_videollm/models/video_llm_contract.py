@@ -106,7 +106,7 @@ class ProcessorContract:
     EXACT_KEYS: ClassVar[tuple[str, ...]] = ()
     # Kind of placeholder -> the token that a build gives to a language model which has none.
     PLACEHOLDERS: ClassVar[Mapping[str, str]] = {"image": "<image>", "video": "<video>"}
-    # The sound of a video is heard where a call says nothing; a design that hears makes it an argument.
+    # Whether the sound of a video is used where a call says nothing; a design with an audio tower makes it an argument.
     use_audio_in_video: bool = False
 
     @classmethod
@@ -119,8 +119,8 @@ class ProcessorContract:
         return {}
 
     @property
-    def hears(self) -> bool:
-        """Whether this processor takes sounds."""
+    def takes_audio(self) -> bool:
+        """Whether this processor has a feature extractor, and so takes sounds."""
         return getattr(self, "feature_extractor", None) is not None
 
     @property

@@ -163,7 +163,7 @@ def _open_frames(recipe: Recipe, processor: Any) -> Mapping[str, torch.Tensor] |
 
 
 def _open_sounds(recipe: Recipe, processor: Any) -> AudioCache | None:
-    hears = isinstance(processor, CheckedProcessor) and processor.hears
+    hears = isinstance(processor, CheckedProcessor) and processor.takes_audio
     if recipe.sound_only and not hears:
         raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
     if recipe.frame_cache is None or not hears:

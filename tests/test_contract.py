@@ -1,0 +1,123 @@
+"""What the package asks of a design is declared on its base classes: nobody looks whether an attribute is there."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hf_videollm
+from hf_videollm.designs import DESIGNS
+from hf_videollm.models.video_llm_contract import ConfigContract, ModelContract, ProcessorContract
+
+PACKAGE = Path(hf_videollm.__file__).parent
+# Objects of other libraries, of which some have what others lack; and fields that a list of names goes through.
+# What is asked -> why. Nothing of a design may stand here.
+FOREIGN = {
+    # Python and the operating system.
+    "getattr(errno, 'EDQUOT', errno.ENOSPC)": "not on every operating system",
+    "getattr(resource, name)": "not on every operating system",
+    "getattr(signal, name)": "not on every operating system",
+    "hasattr(signal, name)": "not on every operating system",
+    "getattr(self.own, name)": "the loader of any module",
+    # typer brings click under names of its own.
+    "hasattr(error, 'format_message')": "click's errors, from whichever copy of click",
+    "getattr(error, 'ctx', None)": "click's errors",
+    "getattr(getattr(error, 'ctx', None), 'command_path', None)": "click's errors",
+    "getattr(context.command, 'commands', {})": "click's groups and commands",
+    # torch, PEFT and transformers.
+    "hasattr(aten, '_grouped_mm')": "not in every torch",
+    "getattr(trainer, 'is_deepspeed_enabled', False)": "trainers of several releases",
+    "getattr(trainer, 'is_fsdp_enabled', False)": "trainers of several releases",
+    "hasattr(model, 'get_base_model')": "a model in PEFT's wrapper",
+    "getattr(model, 'is_quantized', False)": "transformers sets it on quantized models alone",
+    "getattr(config, 'quantization_config', None)": "transformers sets it on quantized models alone",
+    "getattr(text_config, 'num_key_value_heads', None)": "configurations of any language model",
+    "getattr(text_config, 'head_dim', None)": "configurations of any language model",
+    "getattr(text, name, None)": "configurations of any language model",
+    "getattr(config, name)": "configurations of any language model",
+    "getattr(head, 'bias', None)": "the head of any language model",
+    "getattr(found, name, None)": "configurations of any vision tower",
+    "hasattr(found, 'vision_config')": "configurations of any vision tower",
+    "getattr(vision, 'num_channels', 3)": "configurations of any vision tower",
+    "getattr(part, 'do_center_crop', None)": "image processors of any image-LLM",
+    "getattr(part, 'crop_size', None)": "image processors of any image-LLM",
+    "getattr(part, 'do_resize', None)": "image processors of any image-LLM",
+    "getattr(part, 'size', None)": "image processors of any image-LLM",
+    "getattr(value, name, None)": "sizes of transformers, as dicts or objects",
+    # Own dataclasses and generation configurations, gone through by the names of their fields.
+    "getattr(self, attribute)": "a row of the table of designs",
+    "getattr(own, name)": "a generation configuration",
+    "getattr(own, field)": "a style of prompts",
+    "getattr(self, name)": "a dataclass of options of the command line",
+    "getattr(self, field.name)": "a dataclass of options of the command line",
+}
+
+
+def questions(source: str) -> Iterator[str]:
+    """Calls that look an attribute up by its name, and look-ups of modules by theirs."""
+    for node in ast.walk(ast.parse(source)):
+        is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        text = ast.unparse(node) if isinstance(node, ast.expr) else ""
+        if (is_call and node.func.id in ("getattr", "hasattr")) or text in ("sys.modules", "vars(sys)"):
+            yield text
+
+
+def questions_on_designs(source: str) -> list[str]:
+    return [text for text in questions(source) if text not in FOREIGN]
+
+
+def files_outside_models() -> list[Path]:
+    files = PACKAGE.rglob("*.py")
+    # `after_import` asks whether a module has been imported: that is its whole purpose.
+    return sorted(file for file in files if file.parent.name != "models" and file.name != "after_import.py")
+
+
+def test_nobody_asks_whether_a_design_has_an_attribute() -> None:
+    found = {
+        str(file.relative_to(PACKAGE)): asked
+        for file in files_outside_models()
+        if (asked := questions_on_designs(file.read_text()))
+    }
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "hears = hasattr(model, 'get_audio_features')",
+        "images = getattr(config, 'num_image_tokens', None)",
+        "module = sys.modules[type(processor).__module__]",
+        "names = [n for n in getattr(self.processor, 'MODEL_OPTIONS', ())]",
+    ],
+)
+def test_control_questions_on_designs_are_found(source: str) -> None:
+    assert len(questions_on_designs(source)) == 1
+
+
+def test_every_exception_is_needed() -> None:
+    asked = {text for file in PACKAGE.rglob("*.py") for text in questions(file.read_text())}
+    assert set(FOREIGN) <= asked
+
+
+CONTRACTS = {
+    "config": ConfigContract,
+    "model": ModelContract,
+    "generating_model": ModelContract,
+    "processor": ProcessorContract,
+}
+
+
+@pytest.mark.parametrize("part", CONTRACTS)
+@pytest.mark.parametrize("name", DESIGNS)
+def test_every_design_has_the_contract(name: str, part: str) -> None:
+    assert issubclass(DESIGNS[name].load(part), CONTRACTS[part])
+
+
+def test_the_contract_is_documented() -> None:
+    """Each name of the contract is explained in docs/contract.md."""
+    page = (PACKAGE.parents[1] / "docs" / "contract.md").read_text()
+    for contract in CONTRACTS.values():
+        names = [name for name in vars(contract) if not name.startswith("_")]
+        assert names
+        assert not [name for name in names if f"`{name}`" not in page and f"`{name}(" not in page]
