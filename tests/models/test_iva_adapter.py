@@ -58,7 +58,7 @@ def make_adapter(dtype: torch.dtype = torch.float64, **options: Any) -> IvaAdapt
 
 
 @dataclass
-class Clip:
+class EncodedClip:
     """Features of the frames of one row."""
 
     g: torch.Tensor
@@ -69,12 +69,12 @@ class Clip:
         return MediumFrames(self.g, self.f.split(sizes or (len(self.f),)))
 
 
-def make_clip(num_frames: int, seed: int, dtype: torch.dtype = torch.float64) -> Clip:
+def make_clip(num_frames: int, seed: int, dtype: torch.dtype = torch.float64) -> EncodedClip:
     generator = torch.Generator().manual_seed(seed)
     frame = torch.randn((num_frames, 1, VISION), generator=generator, dtype=torch.float64)
     patches = torch.randn((num_frames, PATCHES, VISION), generator=generator, dtype=torch.float64)
     g = torch.randn((num_frames, VISION), generator=generator, dtype=torch.float64)
-    return Clip(g.to(dtype), (frame + patches).to(dtype))
+    return EncodedClip(g.to(dtype), (frame + patches).to(dtype))
 
 
 def make_bank(*media: MediumFrames, rows: list[int] | None = None) -> FrameBank:
@@ -94,7 +94,9 @@ def linear(module: torch.nn.Module, values: torch.Tensor) -> torch.Tensor:
     return F.linear(values, module.weight, module.bias)
 
 
-def written_out_selection(layer: IvaAdapterLayer, x: torch.Tensor, clip: Clip, tau: float) -> tuple[torch.Tensor, ...]:
+def written_out_selection(
+    layer: IvaAdapterLayer, x: torch.Tensor, clip: EncodedClip, tau: float
+) -> tuple[torch.Tensor, ...]:
     """Eq. 3: A, and S of every query, `(queries, patches, width)`."""
     q, k = linear(layer.selector.query, x), linear(layer.selector.key, clip.g)
     weights = torch.softmax(q @ k.T / tau, dim=-1)
@@ -102,7 +104,7 @@ def written_out_selection(layer: IvaAdapterLayer, x: torch.Tensor, clip: Clip, t
     return weights, torch.einsum("mn,npd->mpd", weights, transported)
 
 
-def written_out(adapter: IvaAdapter, h: torch.Tensor, clip: Clip, config: IvaConfig) -> torch.Tensor:
+def written_out(adapter: IvaAdapter, h: torch.Tensor, clip: EncodedClip, config: IvaConfig) -> torch.Tensor:
     """Eq. 3 and 4 for one row: what is added to h, `(queries, text_width)`."""
     x = F.layer_norm(h, h.shape[-1:], adapter.norm.weight, adapter.norm.bias) @ adapter.input.weight.T
     for layer in adapter.layers:
@@ -158,7 +160,7 @@ def test_every_row_sees_its_own_frames() -> None:
     # Row 0 has the second clip, row 2 the two others, row 1 none.
     bank = make_bank(clips[0].medium(2, 1), clips[1].medium(4, 1), clips[2].medium(), rows=[2, 0, 2])
     change, _ = adapter(h, see_own(bank, 3), bank)
-    both = Clip(torch.cat([clips[0].g, clips[2].g]), torch.cat([clips[0].f, clips[2].f]))
+    both = EncodedClip(torch.cat([clips[0].g, clips[2].g]), torch.cat([clips[0].f, clips[2].f]))
     for row, clip in ((0, clips[1]), (2, both)):
         torch.testing.assert_close(change[row], written_out(adapter, h[row], clip, make_config()), rtol=0, atol=1e-10)
     assert change[1].isfinite().all(), "a row without frames must not spoil a batch"
@@ -182,7 +184,7 @@ def test_frames_that_a_query_must_not_see_are_as_if_absent() -> None:
     visible = see_own(bank, 1).clone()
     visible[:, :2, 4:] = False
     change, selections = adapter(h, visible, bank)
-    first = Clip(clip.g[:4], clip.f[:4])
+    first = EncodedClip(clip.g[:4], clip.f[:4])
     config = make_config()
     torch.testing.assert_close(change[0, :2], written_out(adapter, h[0], first, config)[:2], rtol=0, atol=1e-10)
     torch.testing.assert_close(change[0, 2:], written_out(adapter, h[0], clip, config)[2:], rtol=0, atol=1e-10)

@@ -297,7 +297,7 @@ def test_8_streaming_equals_the_unchunked_result(text: str, vision_chunk: int, f
 
 def test_8_the_folded_form_equals_the_equations_inside_the_model() -> None:
     """Logits with an adapter of the equations in place of ours; what the two are is in `test_iva_adapter.py`."""
-    from test_iva_adapter import Clip, written_out
+    from test_iva_adapter import EncodedClip, written_out
 
     case = iva_case("llama")
     model, batch = case.make_model(), one_video(case)
@@ -309,7 +309,7 @@ def test_8_the_folded_form_equals_the_equations_inside_the_model() -> None:
             self.adapter = adapter
 
         def forward(self, h: torch.Tensor, visible: torch.Tensor, frames: FrameBank) -> Any:
-            clip = Clip(frames.global_features, torch.cat(frames.chunks))
+            clip = EncodedClip(frames.global_features, torch.cat(frames.chunks))
             return written_out(self.adapter, h[0], clip, case.make_config())[None], []
 
     model.model.adapter = WrittenOut(model.model.adapter)

@@ -8,7 +8,7 @@ import torch
 from bundled import assert_small_and_whole
 
 import hf_videollm
-from hf_videollm.synthetic.check import Clip, accuracies, answer_questions
+from hf_videollm.synthetic.check import ClipQuestion, accuracies, answer_questions
 from hf_videollm.synthetic.long import (
     LONG_FRAMES,
     LONG_KINDS,
@@ -37,7 +37,7 @@ def clips(tmp_path_factory):
 
 def write_clips(folder, per_kind):
     return [
-        Clip(write_long_mp4(scene, folder / f"{scene.seed:07d}.mp4"), question)
+        ClipQuestion(write_long_mp4(scene, folder / f"{scene.seed:07d}.mp4"), question)
         for scene, question in held_out_long_questions(per_kind)
     ]
 

@@ -19,7 +19,7 @@ import typer
 from transformers.trainer_utils import get_last_checkpoint
 
 import hf_videollm
-from hf_videollm.synthetic.check import Clip
+from hf_videollm.synthetic.check import ClipQuestion
 from hf_videollm.training.sft import load_recipe, run_sft
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -96,7 +96,7 @@ def list_recipes(stages: Sequence[str]) -> str:
     return " and ".join(f"`{stage}`" for stage in stages)
 
 
-def one_answer(kind: str, clips: Sequence[Clip]) -> float:
+def one_answer(kind: str, clips: Sequence[ClipQuestion]) -> float:
     """Share of right answers of who always says the same: for order questions, the shape that is named first."""
     asked = [clip.question for clip in clips if clip.question.kind == kind]
     if kind == "order":

@@ -39,7 +39,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_videollm.data.records import read_jsonl
 from hf_videollm.models.modeling_iva import IvaForConditionalGeneration
-from hf_videollm.synthetic.check import Answer, Clip, accuracies, answer_questions
+from hf_videollm.synthetic.check import Answer, ClipQuestion, accuracies, answer_questions
 from hf_videollm.synthetic.long import (
     LONG_FRAMES,
     LONG_KINDS,
@@ -142,12 +142,12 @@ def features_of(work: Path, name: str, paths: Sequence[str]) -> FeatureCache:
     return FeatureCache.build(paths, model.eval(), processor.video_processor, work / name)
 
 
-def held_out(work: Path, per_kind: int, split: str) -> list[Clip]:
+def held_out(work: Path, per_kind: int, split: str) -> list[ClipQuestion]:
     """Long videos of a split that is not trained on, with one question each; files that are missing are written."""
     clips = []
     for scene, question in held_out_long_questions(per_kind, split):
         path = work / f"held_out_{split}" / f"{scene.seed:07d}.mp4"
-        clips.append(Clip(path if path.exists() else write_long_mp4(scene, path), question))
+        clips.append(ClipQuestion(path if path.exists() else write_long_mp4(scene, path), question))
     return clips
 
 
@@ -228,7 +228,7 @@ def finished_steps(checkpoint: str) -> int:
 
 @torch.no_grad()
 def answer_from_features(
-    model: Any, processor: Any, features: FeatureCache, clips: Sequence[Clip], batch_size: int = 25
+    model: Any, processor: Any, features: FeatureCache, clips: Sequence[ClipQuestion], batch_size: int = 25
 ) -> list[Answer]:
     """As `answer_questions`, with stored features of the tower instead of files."""
     model.eval()
@@ -243,7 +243,7 @@ def answer_from_features(
     return answers
 
 
-def inputs_from_features(processor: Any, features: FeatureCache, clips: Sequence[Clip]) -> Any:
+def inputs_from_features(processor: Any, features: FeatureCache, clips: Sequence[ClipQuestion]) -> Any:
     """Prompts for `generate`, with stored features of the tower in place of pixel values."""
     videos, blanks = [str(clip.path) for clip in clips], BlankFrames(features)
     contents = [
@@ -268,7 +268,9 @@ def details(answers: Sequence[Answer]) -> float:
 
 
 @torch.no_grad()
-def attention_on_event(model: Any, processor: Any, features: FeatureCache, clips: Sequence[Clip]) -> list[float]:
+def attention_on_event(
+    model: Any, processor: Any, features: FeatureCache, clips: Sequence[ClipQuestion]
+) -> list[float]:
     """Share of the selector's attention that lies on the frames of the event asked about, at each insertion point.
 
     Means over the pairs, the query tokens and the questions of detail.
@@ -284,7 +286,7 @@ def attention_on_event(model: Any, processor: Any, features: FeatureCache, clips
     return [round(share, 4) for share in torch.stack(shares).mean(0).tolist()]
 
 
-def event_of(clip: Clip) -> Shot:
+def event_of(clip: ClipQuestion) -> Shot:
     """The event that a question of detail is about."""
     return make_long_scene(int(clip.path.stem)).event(clip.question.question.rstrip("?").split(" on ")[-1])
 
@@ -336,7 +338,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def measure_files(folder: Path, clips: Sequence[Clip], batch_size: int = 10) -> list[Answer]:
+def measure_files(folder: Path, clips: Sequence[ClipQuestion], batch_size: int = 10) -> list[Answer]:
     """Answers of a finished checkpoint, loaded as users load it and shown the MP4 files."""
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     return answer_questions(model, processor, clips, batch_size)
@@ -392,7 +394,7 @@ def finish(
     print({key: result[key] for key in ("attention_on_event", "share_of_its_frames")})
 
 
-def share_of_frames(clips: Sequence[Clip]) -> float:
+def share_of_frames(clips: Sequence[ClipQuestion]) -> float:
     """What attention that is spread evenly over a video would lay on the frames asked about."""
     asked = [clip for clip in clips if clip.question.kind in DETAIL_KINDS]
     lengths = [make_long_scene(int(clip.path.stem)).num_frames for clip in asked]
@@ -436,7 +438,7 @@ def plot(
         for asked, axes in zip(scene.events, panels, strict=True):
             ending = f" on {asked.name}?"
             question = next(question for question in long_questions(scene) if question.question.endswith(ending))
-            (answer,) = answer_questions(model, processor, [Clip(path, question)], progress=False)
+            (answer,) = answer_questions(model, processor, [ClipQuestion(path, question)], progress=False)
             content = [{"type": "video", "path": str(path)}, {"type": "text", "text": question.question}]
             inputs = processor.apply_chat_template(
                 [{"role": "user", "content": content}],

@@ -36,7 +36,7 @@ from transformers import LlavaForConditionalGeneration
 
 import hf_videollm
 from hf_videollm.data.records import read_jsonl
-from hf_videollm.synthetic.check import Answer, Clip, accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.check import Answer, ClipQuestion, accuracies, answer_questions, held_out_clips
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.linvt import (
     bare_image_llm,
@@ -179,12 +179,12 @@ def evaluate(output: Path, work: Path, per_kind: int, split: str = "test") -> di
     }
 
 
-def ask_stills(model: Any, processor: Any, stills: list[Clip]) -> list[Answer]:
+def ask_stills(model: Any, processor: Any, stills: list[ClipQuestion]) -> list[Answer]:
     """Questions about single frames."""
     return answer_questions(model, processor, stills, medium="image")
 
 
-def ask_frames(image_llm: Any, processor: Any, clips: list[Clip]) -> list[Answer]:
+def ask_frames(image_llm: Any, processor: Any, clips: list[ClipQuestion]) -> list[Answer]:
     """Questions about clips to the image-LLM without LinVT, which gets the frames as so many images."""
     answers = []
     for clip in clips:
@@ -205,7 +205,9 @@ def ask_frames(image_llm: Any, processor: Any, clips: list[Clip]) -> list[Answer
     return answers
 
 
-def measure(model: Any, processor: Any, clips: list[Clip], stills: list[Clip], bare: list[Answer]) -> dict[str, Any]:
+def measure(
+    model: Any, processor: Any, clips: list[ClipQuestion], stills: list[ClipQuestion], bare: list[Answer]
+) -> dict[str, Any]:
     """Clips in order, questions of direction also with frames in random order, and stills."""
     moving = [clip for clip in clips if clip.question.kind == "direction"]
     shuffled = answer_questions(model, processor, moving, shuffle_seed=0)

@@ -1,4 +1,4 @@
-"""How well a model answers held-out synthetic clips: real MP4 files, the processor, `generate`."""
+"""How well a model answers questions about held-out synthetic clips: MP4 files through the processor and `generate`."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ from rich.progress import track
 
 from .clips import QA, Scene, held_out_questions, write_scene_mp4
 
-__all__ = ["Answer", "Clip", "accuracies", "answer_questions", "held_out_clips"]
+__all__ = ["Answer", "ClipQuestion", "accuracies", "answer_questions", "held_out_clips"]
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A held-out clip with its question."""
+class ClipQuestion:
+    """A held-out clip, as a file, and one question about it."""
 
     path: Path
     question: QA
 
 
+# What the class was called earlier; programs import this name.
+Clip = ClipQuestion
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What the model said."""
+    """What the model answered to one question."""
 
-    clip: Clip
+    clip: ClipQuestion
     text: str
 
     @property
     def is_right(self) -> bool:
-        """Whether it is the expected answer, letter case and outer white space aside."""
+        """Whether it is the expected answer; letter case and white space around it do not count."""
         return self.text.strip().lower() == self.clip.question.answer
 
 
@@ -45,21 +49,21 @@ def held_out_clips(
     kinds: Sequence[str] | None = None,
     sound: bool = False,
     with_audio: bool = True,
-) -> list[Clip]:
+) -> list[ClipQuestion]:
     """Write the clips of the held-out questions as MP4 files (those that are missing) and list them.
 
     Args:
-        folder: where the clips lie.
+        folder: of the MP4 files.
         per_kind: number of questions of each kind.
         split: "validation" for decisions during development, "test" for the reported numbers.
         kinds: only questions of these kinds.
-        sound: ask about the sound too.
-        with_audio: write the sound track; without it, the same clips and questions in silent files.
+        sound: also ask about the sound.
+        with_audio: write the sound track; if false, clips and questions are the same, but the files have no sound.
     """
     clips = []
     for scene, question in held_out_questions(per_kind, split, sound):
         if kinds is None or question.kind in kinds:
-            clips.append(Clip(_written(scene, folder, with_audio), question))
+            clips.append(ClipQuestion(_written(scene, folder, with_audio), question))
     return clips
 
 
@@ -67,7 +71,7 @@ def held_out_clips(
 def answer_questions(
     model: Any,
     processor: Any,
-    clips: Sequence[Clip],
+    clips: Sequence[ClipQuestion],
     batch_size: int = 25,
     shuffle_seed: int | None = None,
     progress: bool = True,
@@ -81,10 +85,10 @@ def answer_questions(
         processor: its processor.
         clips: from `held_out_clips`.
         batch_size: clips per call of `generate`.
-        shuffle_seed: shuffle the sampled frames of every clip first, to see what depends on their order.
+        shuffle_seed: if given, shuffle the sampled frames of every clip first, to see which answers need their order.
         progress: show a progress bar.
         processor_kwargs: passed on to the processor, e.g. `{"use_audio_in_video": False}`.
-        medium: show the clips, or let their sound alone be heard; or the clips are pictures.
+        medium: "video" gives the model the clips, "audio" only their sound; "image" is for files that are pictures.
     """
     model.eval()
     rng = random.Random(shuffle_seed)
@@ -110,7 +114,7 @@ def answer_questions(
 
 
 def accuracies(answers: Sequence[Answer]) -> dict[str, float]:
-    """Share of right answers per kind of question."""
+    """Share of right answers for each kind of question."""
     by_kind: dict[str, list[bool]] = defaultdict(list)
     for answer in answers:
         by_kind[answer.clip.question.kind].append(answer.is_right)
@@ -118,18 +122,18 @@ def accuracies(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 def _written(scene: Scene, folder: Path, with_audio: bool) -> Path:
-    # The kind too: with questions about sound, a seed may give another scene than without.
+    # The name has the kind, because a seed may give another scene when questions about sound are asked.
     path = Path(folder) / f"{scene.seed:07d}-{scene.kind}{'' if with_audio else '-silent'}.mp4"
     return path if path.exists() else write_scene_mp4(scene, path, with_audio)
 
 
-def _conversation(clip: Clip, medium: str) -> list[dict[str, Any]]:
+def _conversation(clip: ClipQuestion, medium: str) -> list[dict[str, Any]]:
     content = [{"type": medium, "path": str(clip.path)}, {"type": "text", "text": clip.question.question}]
     return [{"role": "user", "content": content}]
 
 
 def _shuffle_frames(inputs: Mapping[str, Any], rng: random.Random) -> torch.Tensor:
-    """Give every clip of the batch its own random order of frames: (clips, T, 3, H, W), or (all frames, 3, H, W)."""
+    """Put the frames of every clip in a random order: (clips, T, 3, H, W), or (frames of all clips, 3, H, W)."""
     pixels = inputs["pixel_values_videos"]
     is_flat = pixels.ndim == 4
     clips = pixels.split(inputs["num_video_frames"].tolist()) if is_flat else pixels

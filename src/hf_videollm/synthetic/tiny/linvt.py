@@ -26,7 +26,7 @@ from ...models.media_video import load_video
 from ...models.modeling_linvt import LinVTForCausalLM
 from ...models.modeling_pllava import PllavaForConditionalGeneration
 from ...models.processing_linvt import LinVTProcessor
-from ..check import Clip
+from ..check import ClipQuestion
 from ..clips import make_scene, write_scene_mp4
 from ..scene import (
     DETAIL_TEMPLATES,
@@ -298,7 +298,7 @@ def write_stills(clips: str | os.PathLike[str], seeds: Sequence[int], work: Path
     return write_jsonl(records, work / "stills.jsonl")
 
 
-def held_out_stills(folder: Path, per_kind: int = 100, split: str = "test") -> list[Clip]:
+def held_out_stills(folder: Path, per_kind: int = 100, split: str = "test") -> list[ClipQuestion]:
     """Questions about single frames of held-out clips, always the same ones, with the frames as PNG files.
 
     Args:
@@ -322,7 +322,7 @@ def held_out_stills(folder: Path, per_kind: int = 100, split: str = "test") -> l
         if not video.exists():
             write_scene_mp4(scene, video, with_audio=False)
         (path,) = _write_frames(video, [number], folder)
-        clips.append(Clip(path, question))
+        clips.append(ClipQuestion(path, question))
     return clips
 
 
