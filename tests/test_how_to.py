@@ -3,6 +3,7 @@
 Python blocks share one namespace, as in one session. Commands run in this process, which has loaded the libraries.
 """
 
+import ast
 import runpy
 import shlex
 import subprocess
@@ -131,6 +132,33 @@ def test_a_page_runs_as_one_script(name: str, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr[-4000:]
     assert result.stdout == "".join(block.code for block in found if block.language == "text")
+
+
+def classes_without_docstrings(source: str) -> dict[str, str]:
+    """Name -> what a class is, whatever its docstrings say."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return {node.name: ast.dump(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def test_the_design_of_the_page_is_the_one_that_is_tested() -> None:
+    """`add_a_design.md` shows the classes that test_toy_design.py takes through everything."""
+    found = blocks((HOW_TO / "add_a_design.md").read_text(encoding="utf-8"))
+    shown = classes_without_docstrings("\n".join(block.code for block in found if block.language == "python"))
+    tested: dict[str, str] = {}
+    for file in (REPOSITORY / "tests" / "support" / "toy_design").glob("*_mean.py"):
+        tested |= classes_without_docstrings(file.read_text(encoding="utf-8"))
+    assert shown == tested
+    assert len(shown) == 6
+
+
+def test_another_class_would_be_seen() -> None:
+    """A control: docstrings do not count, code does."""
+    plain = classes_without_docstrings("class A:\n    x = 1\n")
+    assert plain == classes_without_docstrings('class A:\n    """Words."""\n\n    x = 1\n')
+    assert plain != classes_without_docstrings("class A:\n    x = 2\n")
 
 
 def test_a_page_that_does_not_run_would_be_seen(session: Session) -> None:
