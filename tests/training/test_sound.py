@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from hf_videollm.data import records as data_records
 from hf_videollm.data.records import make_record, read_jsonl, write_jsonl
 from hf_videollm.models.media_audio import load_audio
 from hf_videollm.synthetic.clips import generate_dataset, make_scene, write_scene_mp4
@@ -209,6 +210,22 @@ def test_a_design_without_ears_trains_on_the_same_clips(records, tmp_path):
         recipe_for(records, tmp_path), *build_tiny_pllava(num_frames=4, image_size=32, pooling_shape=(2, 2, 2))
     )
     assert "input_features" not in next(iter(trainer.get_train_dataloader()))
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [{}, {"kinds": ["pitch"], "sound_only": True}, {"kinds": ["colour"], "still_frames": True}, {"frame_cache": None}],
+    ids=["clips with sound", "sound alone", "still frames", "without caches"],
+)
+def test_the_file_of_records_is_read_once(stage, records, tmp_path, monkeypatch):
+    read = []
+    opened = data_records._opened
+    monkeypatch.setattr(data_records, "_opened", lambda path: [read.append(str(path)), opened(path)][1])
+    make_trainer(replace(recipe_for(records, tmp_path), **stage), *build_tiny_videollama2_av(**SMALL))
+    assert read == [records]
+    # Control: another reader would be counted.
+    read_jsonl(records)
+    assert read == [records] * 2
 
 
 # The small model

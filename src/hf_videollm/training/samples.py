@@ -10,10 +10,24 @@ from ..data.records import ContentBlock, Message, VideoQARecord, read_jsonl
 from .recipe import Recipe, RecipeError
 
 
-def _read_records(recipe: Recipe) -> list[VideoQARecord]:
+def read_records(recipe: Recipe) -> list[VideoQARecord]:
+    """All records of the file that the recipe names.
+
+    Raises:
+        RecipeError: the recipe names no file.
+        RecordError: a record is invalid.
+    """
     if recipe.records is None:
         raise RecipeError("The recipe names no records to train on.")
-    records = read_jsonl(recipe.records)
+    return read_jsonl(recipe.records)
+
+
+def make_samples(recipe: Recipe, records: list[VideoQARecord]) -> list[VideoQARecord]:
+    """The samples that the recipe makes of these records: those of its kinds, without pictures, merged or split.
+
+    Raises:
+        RecipeError: no record is of one of the recipe's kinds.
+    """
     if recipe.kinds is not None:
         records = [record for record in records if record.metadata.get("kind") in recipe.kinds]
         if not records:
@@ -24,17 +38,17 @@ def _read_records(recipe: Recipe) -> list[VideoQARecord]:
     return split_rounds(records) if recipe.split_rounds else records
 
 
-def _all_clips(recipe: Recipe, *more: str) -> list[str]:
-    # Of all records, so that stages which use different kinds of questions share one cache.
-    records = read_jsonl(str(recipe.records))
-    return [path for kind in ("video", *more) for record in records for path in record.media(kind)]
+def media_files(records: Iterable[VideoQARecord], *kinds: str) -> list[str]:
+    """Paths of all media of these kinds, e.g. "video": first all of the first kind, in the order of the records."""
+    records = list(records)
+    return [path for kind in kinds for record in records for path in record.media(kind)]
 
 
 def merge_turns(records: Iterable[VideoQARecord], seed: int = 0) -> list[VideoQARecord]:
     """Join the questions about the same media into one conversation, in an order drawn with `seed`.
 
-    One pass through the vision tower then teaches several answers. Only records of one question and answer each can
-    be joined; a record with a longer conversation stays as it is.
+    The vision tower then encodes a video once for several answers. Only records of one question and one answer are
+    joined; a record with a longer conversation does not change.
     """
     groups: dict[tuple[Any, ...], list[VideoQARecord]] = defaultdict(list)
     for record in records:
@@ -58,9 +72,9 @@ def _join(group: list[VideoQARecord], rng: random.Random) -> VideoQARecord:
 
 
 def split_rounds(records: Iterable[VideoQARecord]) -> list[VideoQARecord]:
-    """One record for every answer, with all rounds before it; the way of designs that learn the last answer only.
+    """Make one record for every answer, which ends with it and has all rounds before it.
 
-    IVA's paper trains so (Eq. 5): its query tokens stand before one answer of a conversation.
+    IVA's paper trains so (Eq. 5), because its query tokens stand before one answer of a conversation.
     """
     return [
         VideoQARecord(f"{record.id}#{number + 1}", record.messages[: end + 1], dict(record.metadata))
@@ -87,4 +101,4 @@ def _as_sound(block: ContentBlock) -> ContentBlock:
     return sound
 
 
-__all__ = ["merge_turns", "split_rounds", "without_picture"]
+__all__ = ["make_samples", "media_files", "merge_turns", "read_records", "split_rounds", "without_picture"]

@@ -1,7 +1,8 @@
 """Supervised fine-tuning of any design of the package with TRL's `SFTTrainer`, described by a recipe (`recipe.py`).
 
-hf-videollm train recipe.yaml --model my-checkpoint --records clips/records.jsonl --dry-run
-hf-videollm train recipe.yaml --model my-checkpoint --records clips/records.jsonl
+`run_sft(load_recipe("recipe.yaml"))` does what this command does:
+
+    hf-videollm train recipe.yaml --model my-checkpoint --records clips/records.jsonl
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..data.records import VideoQARecord
 from ..disk_full import name_full_disk
 from ..models.transformers_compat import rename_checkpointing
 from ..models.video_llm_checked_processor import CheckedProcessor
@@ -26,7 +28,7 @@ from .loading import load_for_training, unmatched_modules
 from .recipe import Recipe, RecipeError, load_recipe
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
-from .samples import _all_clips, _read_records, merge_turns, split_rounds, without_picture
+from .samples import make_samples, media_files, merge_turns, read_records, split_rounds, without_picture
 from .trainable import freeze_all_but, whole_modules
 
 if TYPE_CHECKING:
@@ -45,14 +47,14 @@ __all__ = [
     "without_picture",
 ]
 
-# What our media batches need from TRL: no tokenisation of its own, no column dropping, no truncation.
-# The rest are TRL's own defaults turned back to the usual ones of transformers.
+# Arguments that batches of media need: TRL neither tokenises, nor drops columns, nor cuts samples.
 FIXED_ARGUMENTS: dict[str, Any] = {
     "dataset_kwargs": {"skip_prepare_dataset": True},
     "remove_unused_columns": False,
     "max_length": None,
     "packing": False,
 }
+# Where TRL's defaults differ from those of transformers, recipes get those of transformers.
 DEFAULT_ARGUMENTS: dict[str, Any] = {
     "bf16": False,
     "gradient_checkpointing": False,
@@ -79,16 +81,18 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
 
     from .trainer import PartwiseSFTTrainer
 
-    records = _read_records(recipe)
+    records = read_records(recipe)
+    samples = make_samples(recipe, records)
     if model is None or processor is None:
         model, processor = _load(recipe)
     _check_vary(recipe, processor)
     if recipe.trainable is not None and recipe.lora is None:
         freeze_all_but(model, recipe.trainable)
-    frames = _open_frames(recipe, processor)
-    sounds = _open_sounds(recipe, processor)
-    # Only what the collator reads: free-form metadata would not fit one Arrow schema.
-    rows = Dataset.from_list([{"id": record.id, "messages": record.messages} for record in records])
+    # The caches hold the media of all records: stages that train on different kinds of questions share them.
+    frames = _open_frames(recipe, records, processor)
+    sounds = _open_sounds(recipe, records, processor)
+    # Metadata is left out: its fields may differ from record to record, and Arrow needs one schema for all.
+    rows = Dataset.from_list([{"id": sample.id, "messages": sample.messages} for sample in samples])
     arguments = SFTConfig(**_arguments(recipe))
     # TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
@@ -97,16 +101,11 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=VideoDataCollator(
-            processor,
-            frames=frames,
-            sounds=sounds,
-            vary=recipe.vary,
-        ),
+        data_collator=VideoDataCollator(processor, frames=frames, sounds=sounds, vary=recipe.vary),
         processing_class=processor,
         peft_config=_lora_config(recipe, model),
     )
-    # PEFT makes copies of the parts that it trains as a whole, and all of a copy trainable.
+    # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)
     return trainer
 
@@ -120,10 +119,10 @@ def _check_vary(recipe: Recipe, processor: Any) -> None:
 
 
 def show_sample(recipe: Recipe) -> str:
-    """Text of the first record as the model gets it, with the words it learns in [brackets]."""
-    records = _read_records(recipe)
+    """The text of the first sample as the model gets it; the words that the model learns are in [brackets]."""
+    samples = make_samples(recipe, read_records(recipe))
     _, processor = _load(recipe)
-    return VideoDataCollator(processor).describe(records[0].to_dict())
+    return VideoDataCollator(processor).describe(samples[0].to_dict())
 
 
 def run_sft(
@@ -153,22 +152,23 @@ def run_sft(
     return trainer
 
 
-def _open_frames(recipe: Recipe, processor: Any) -> Mapping[str, torch.Tensor] | None:
+def _open_frames(recipe: Recipe, records: list[VideoQARecord], processor: Any) -> Mapping[str, torch.Tensor] | None:
     if recipe.frame_cache is None or recipe.sound_only:
         if recipe.still_frames:
             raise RecipeError("still_frames takes frames out of a cache: name a folder in frame_cache.")
         return None
-    cache = FrameCache.build(_all_clips(recipe), processor.video_processor, recipe.frame_cache)
+    cache = FrameCache.build(media_files(records, "video"), processor.video_processor, recipe.frame_cache)
     return StillFrames(cache) if recipe.still_frames else cache
 
 
-def _open_sounds(recipe: Recipe, processor: Any) -> AudioCache | None:
+def _open_sounds(recipe: Recipe, records: list[VideoQARecord], processor: Any) -> AudioCache | None:
     hears = isinstance(processor, CheckedProcessor) and processor.takes_audio
     if recipe.sound_only and not hears:
         raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
     if recipe.frame_cache is None or not hears:
         return None
-    return AudioCache.build(_all_clips(recipe, "audio"), processor.feature_extractor.sampling_rate, recipe.frame_cache)
+    files = media_files(records, "video", "audio")
+    return AudioCache.build(files, processor.feature_extractor.sampling_rate, recipe.frame_cache)
 
 
 def _arguments(recipe: Recipe) -> dict[str, Any]:
