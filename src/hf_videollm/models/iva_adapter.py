@@ -2,7 +2,7 @@
 
 Eq. 3 and 4 project every patch of every frame. This file projects none, and gets the same result: both softmaxes sum to
 1, so the mean of projections is the projection of the mean; and the product of a query with a projected key is the
-product of the query, multiplied by the transposed matrix, with the key. At the paper's size this is 36 times less work.
+product of the query, multiplied by the transposed matrix, with the key. At the paper's size this is 28 times less work.
 
     A = softmax over frames of ((W_k' q) . g_n + q . b_k) / tau     q = W_q x + b_q
     F = sum_n A_n f_n                                               S = Trans(F)
