@@ -33,7 +33,7 @@ class IvaQueryMixin(PlaceholderMixin):
     adapter: nn.Module
     query_tokens: nn.Module
     vision_tower: Any
-    get_input_embeddings: Callable[[], nn.Module]
+    get_input_embeddings: Callable[[], Any]
 
     def find_queries(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
         """Where the query tokens are, bool, `(batch, length)`; the prompts come as ids or as embeddings."""
