@@ -143,8 +143,9 @@ class LanguageHeadMixin:
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             **{CACHE_NAME: cache_of(outputs)},
-            # An image-LLM inside LinVT returns an output of its own class, which has no such fields.
-            **{name: getattr(outputs, name, None) for name in ENCODER_FIELDS},
+            # An image-LLM inside LinVT returns an output of its own class, which lacks some of these fields. Read as
+            # attributes, some of them are properties that warn of their end.
+            **{name: outputs.get(name) for name in ENCODER_FIELDS},
         )
 
 
