@@ -80,10 +80,9 @@ def write_official_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     base = pllava_sources.write_source(Path("llava-v1.6-vicuna-7b-hf"), pllava_sources.base_tensors(), raw)
     pllava_sources.write_tokenizer(base)
 
-    towers = KNOWN_TOWERS
     name = "clip-vit-large-patch14-336"
     tiny = {"model_type": "clip_vision_model", **videollama2_sources.VISION_CONFIG}
-    monkeypatch.setitem(towers, name, tiny)
+    monkeypatch.setitem(KNOWN_TOWERS, name, tiny)
     config = videollama2_sources.raw_config(mm_projector_type="mlp2x_gelu", mm_vision_tower=f"openai/{name}")
     whole = videollama2_sources.official_tensors(config)
     videollama2_sources.write_source(Path("VideoLLaMA2-7B-16F-official"), config, whole)
@@ -93,10 +92,12 @@ def write_official_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     videollama2_sources.write_source(Path("Mistral-7B-Instruct-v0.2"), {"model_type": "mistral"}, language)
     CLIPVisionModel(CLIPVisionConfig(**videollama2_sources.VISION_CONFIG)).save_pretrained(name)
     deep = {"num_hidden_layers": 8}
-    language = ftfv_sources.random_tensors(ftfv_sources.llama_shapes(ftfv_sources.LLAMA_CONFIG | deep), 5)
+    language = videollama2_sources.random_tensors(
+        videollama2_sources.language_shapes(ftfv_sources.LLAMA_CONFIG | deep), 5
+    )
     ftfv_sources.write_llama(Path("vicuna-7b-v1.5"), language, **deep)
     queries = {"n_queries": 256}
-    visual = ftfv_sources.random_tensors(ftfv_sources.visual_shapes(ftfv_sources.VISUAL | queries), 0)
+    visual = videollama2_sources.random_tensors(ftfv_sources.visual_shapes(ftfv_sources.VISUAL | queries))
     ftfv_sources.write_qwen_vl(Path("Qwen-VL"), ftfv_sources.qwen_vl_tensors() | visual, **queries)
 
 
