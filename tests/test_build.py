@@ -23,12 +23,12 @@ from transformers import (
 )
 
 from hf_videollm import CheckpointError, build_checkpoint
-from hf_videollm.build.designs import buildable
 from hf_videollm.build.joining import check_text as refuse_other_logits
 from hf_videollm.build.options import find_design
 from hf_videollm.convert import parts
 from hf_videollm.convert.ftfv.sources import read_language
 from hf_videollm.convert.iva.convert import convert_iva
+from hf_videollm.designs import buildable
 from hf_videollm.models.video_llm_chat_template import has_tags
 
 # LLaVA, which LinVT is put before, has a plain head, and wants its embedding by a name that GPT-2 has not.

@@ -14,7 +14,7 @@ from build_llms import write_beats
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from hf_videollm import build_checkpoint
-from hf_videollm.build.designs import buildable
+from hf_videollm.designs import buildable
 
 # A minute's work on a CPU: fewer frames and tokens than the papers.
 OPTIONS = {

@@ -1,6 +1,7 @@
 """The table of designs agrees with the classes, the files and the pages that it speaks of."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,8 @@ import pytest
 from test_public_api import AUTO_MAPPINGS
 
 import hf_videollm
-from hf_videollm.build.designs import buildable
 from hf_videollm.costs.presets import all_presets
-from hf_videollm.designs import DESIGNS, Design
+from hf_videollm.designs import DESIGNS, Design, buildable
 from hf_videollm.known_models import DEFAULT_CHECKPOINT, bundled_checkpoints
 
 REPOSITORY = Path(__file__).parents[1]
@@ -62,6 +62,16 @@ def test_what_can_be_built_and_counted_is_in_the_table() -> None:
         for preset in (row.load("presets") or {}).values():
             assert preset.config_class is row.load("config")
     assert all_presets().keys() >= {name for name, row in DESIGNS.items() if row.presets is not None}
+
+
+def test_the_help_of_commands_names_every_design(cli: Callable[..., tuple[int, str, str]]) -> None:
+    converters = {row.converter.split(".")[2] for row in DESIGNS.values() if row.converter is not None}
+    presets = {name for name, row in DESIGNS.items() if row.presets is not None}
+    for command, names in (("build", set(buildable())), ("convert", converters), ("flops", presets)):
+        code, printed, _ = cli(command, "--help")
+        assert code == 0
+        assert names
+        assert not {name for name in names if not re.search(rf"\b{name}\b", printed.replace("-", "_"))}
 
 
 def rows_of_readme(text: str) -> dict[str, str]:

@@ -243,4 +243,9 @@ def add(design: Design) -> None:
     DESIGNS[design.name] = design
 
 
-__all__ = ["DESIGNS", "ENCODERS", "Design", "Encoder", "add"]
+def buildable() -> list[str]:
+    """Names of the designs that `build_checkpoint` makes."""
+    return [name for name, row in DESIGNS.items() if row.next_step is not None]
+
+
+__all__ = ["DESIGNS", "ENCODERS", "Design", "Encoder", "add", "buildable"]

@@ -62,9 +62,4 @@ def load_design(row: designs.Design) -> Design:
     )
 
 
-def buildable() -> list[str]:
-    """Names of the designs that can be built."""
-    return [name for name, row in designs.DESIGNS.items() if row.next_step is not None]
-
-
-__all__ = ["Design", "buildable", "load_design"]
+__all__ = ["Design", "load_design"]

@@ -11,7 +11,7 @@ from .. import designs
 from ..models.configuration_linvt import LinVTConfig, LinVTModuleConfig
 from ..models.errors import CheckpointError
 from ..models.video_llm_checkpoint_config import IMPOSSIBLE, check_config_values
-from .designs import Design, buildable, load_design
+from .designs import Design, load_design
 
 # Made of the sources, or of a training that comes later.
 TAKEN = (
@@ -36,7 +36,7 @@ def find_design(name: str) -> Design:
         CheckpointError: there is none; the names are listed.
     """
     key = name.replace("-", "_").lower()
-    known = buildable()
+    known = designs.buildable()
     if key not in known:
         near = difflib.get_close_matches(key, known, 1)
         hint = f" Did you mean {near[0]}?" if near else ""

@@ -6,14 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..designs import buildable
 from .options import MAX_SHARD_SIZE, AsJson, MaxShardSize, Overwrite, StoredDtype
 from .output import ByteProgress, print_report
 
 
 def build(
-    design: Annotated[
-        str, typer.Argument(help="pllava, videollama2, videollama2_av, linvt, iva or ftfv.", metavar="DESIGN")
-    ],
+    design: Annotated[str, typer.Argument(help=f"One of {', '.join(buildable())}.", metavar="DESIGN")],
     dst: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")],
     vision: Annotated[
         Path | None, typer.Option("--vision", help="Folder of a CLIP, SigLIP or another tower (Qwen-VL for ftfv).")
