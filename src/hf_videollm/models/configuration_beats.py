@@ -1,4 +1,4 @@
-"""Configuration of BEATs (Chen et al., 2023: audio pre-training with acoustic tokenizers), the ear of VideoLLaMA2."""
+"""Configuration of BEATs (Chen et al., 2023), the audio tower of VideoLLaMA2-AV."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -7,15 +7,15 @@ from .video_llm_checkpoint_config import CheckedConfigMixin
 
 
 def num_audio_tokens(num_frames: int, patch_size: int = 16, num_mel_bins: int = 128) -> int:
-    """Vectors that BEATs gives for a fbank; the one rule that model and processor count by.
+    """Number of vectors that BEATs returns for a fbank (log mel spectrogram). Model and processor both use this rule.
 
     Args:
-        num_frames: frames of the fbank that are heard (those that `input_features_mask` marks with 1).
-        patch_size: side of a patch, in frames and in mel bins.
-        num_mel_bins: height of the fbank.
+        num_frames: number of frames in the fbank that are not padding (`input_features_mask` is 1).
+        patch_size: height and width of a patch, in mel bins and in frames.
+        num_mel_bins: number of mel bins in the fbank.
 
     Returns:
-        Patches in time, where an incomplete last one is left out, times patches in frequency.
+        The number of whole patches in time, times the number of patches in frequency.
     """
     return (num_frames // patch_size) * (num_mel_bins // patch_size)
 
@@ -25,31 +25,32 @@ class BeatsConfig(CheckedConfigMixin, PreTrainedConfig):
     r"""
     Configuration of a BEATs encoder. The defaults are those of BEATs iter3+ (AS2M), which VideoLLaMA2-AV uses.
 
-    The classifier that Microsoft's fine-tuned checkpoint ends with (`predictor.*`, 527 classes of AudioSet) is not part
-    of the model: nothing here reads it.
+    Microsoft's fine-tuned checkpoint also has a classifier (`predictor.*`, 527 classes of AudioSet). It is not part of
+    this model.
 
     num_mel_bins (`int`):
-        Height of the fbank.
+        Number of mel bins in the fbank (log mel spectrogram).
     patch_size (`int`):
-        Side of a square patch of the fbank; patches do not overlap.
+        Height and width of a patch of the fbank, in mel bins and frames; patches do not overlap.
     patch_embedding_dim (`int`):
-        Width of a patch before it is projected to `hidden_size`.
+        Width of a patch vector before it is projected to `hidden_size`.
     conv_pos_kernel (`int`):
-        Positions that the convolutional position embedding sees.
+        Kernel size, in tokens, of the convolutional position embedding.
     conv_pos_groups (`int`):
-        Groups of that convolution.
+        Number of groups of that convolution.
     num_buckets (`int`):
-        Rows of the relative position table; half of them for either direction.
+        Number of rows in the table of relative positions; one half is for keys before the query, one for keys after it.
     max_distance (`int`):
-        Distance in tokens from which on all share the last bucket.
+        All distances of at least this many tokens share the last bucket.
     deep_norm (`bool`):
-        Weigh the residual branch by (2 * num_hidden_layers) ** 0.25 before each layer norm.
+        Multiply the residual (the input of a sub-layer) by (2 * num_hidden_layers) ** 0.25 before it is added and
+        normalised.
     layerdrop (`float`):
-        Probability that a layer is passed over in training.
+        Probability that a layer is skipped in a training step.
     fbank_mean (`float`):
-        Subtracted from the fbank.
+        This number is subtracted from the fbank.
     fbank_std (`float`):
-        The fbank is divided by twice this.
+        The fbank is then divided by twice this number.
 
     Example:
 
@@ -89,11 +90,11 @@ class BeatsConfig(CheckedConfigMixin, PreTrainedConfig):
     initializer_range: float = 0.02
 
     def num_audio_tokens(self, num_frames: int) -> int:
-        """Vectors of a fbank of `num_frames` frames; see the function of this name."""
+        """Number of vectors for a fbank of `num_frames` frames; see the function `num_audio_tokens` of this file."""
         return num_audio_tokens(num_frames, self.patch_size, self.num_mel_bins)
 
     def validate_architecture(self) -> None:
-        """Checked by transformers when a config is made and when it is saved."""
+        """Checks that the numbers fit together. transformers calls this when it creates and when it saves a config."""
         for name in ("num_mel_bins", "patch_size", "patch_embedding_dim", "hidden_size", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -106,7 +107,8 @@ class BeatsConfig(CheckedConfigMixin, PreTrainedConfig):
                 raise ValueError(
                     f"{number} ({getattr(self, number)}) must be a multiple of {divisor} ({getattr(self, divisor)})."
                 )
-        # Half of the buckets serve one direction, and half of these are exact before the logarithm begins.
+        # Half of the buckets are for one direction. Half of these are for single distances, the others for ranges that
+        # grow logarithmically up to `max_distance`.
         if self.num_buckets < 4 or self.num_buckets % 4 or self.max_distance <= self.num_buckets // 4:
             raise ValueError(
                 "num_buckets must be a multiple of 4 and max_distance more than a quarter of it, not "

@@ -1,7 +1,7 @@
-# ruff: noqa: N818  (the public names say what happened; an Error suffix adds nothing)
-"""Errors of the media and checkpoint layers, and the budgets that decoding must keep.
+# ruff: noqa: N818  (most public names have no Error suffix: they already say what happened)
+"""Exceptions for media and checkpoints, and the limits that decoding must respect (`MediaLimits`, `Deadline`).
 
-Every message is one line: the name of the source, what is wrong, what to do about it.
+Every error message is one line: the name of the source, what is wrong, and how to fix it.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from numbers import Integral, Real
 from types import FrameType
 from typing import Any
 
-# Above it FFmpeg's resampler takes gigabytes for its filters, or none at all; ultrasound is recorded below it.
+# In Hz. Above this rate, FFmpeg's resampler needs gigabytes for its filters, or fails. Even ultrasound recordings have
+# lower rates.
 MAX_SAMPLING_RATE = 4_000_000
 _BYTES_PER_SAMPLE = 4  # float32
 
 
 class MediaError(ValueError):
-    """Base of everything that can go wrong between a media source and its decoded frames or samples."""
+    """Base class of all errors that occur while a media source is opened or decoded."""
 
 
 class MediaNotFound(MediaError, FileNotFoundError):
-    """The path does not exist. Also a `FileNotFoundError`, so existing handlers keep working."""
+    """The path does not exist. It is also a `FileNotFoundError`, so that code which handles that error works."""
 
-    # FileNotFoundError would print its own "[Errno ...]" form.
+    # Without this, FileNotFoundError would format the message as "[Errno ...]".
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
 class UnsupportedMedia(MediaError):
-    """The bytes are no video or audio that can be decoded, or the Python object is no video."""
+    """The file is not a video or audio that can be decoded, or the Python object is not a video or audio."""
 
 
 class UnsupportedSamples(UnsupportedMedia, TypeError):
-    """The array holds no samples of sound. Also a `TypeError`, as elsewhere in NumPy and transformers."""
+    """The array does not hold audio samples. It is also a `TypeError`, which NumPy and transformers raise for this."""
 
 
 class NoVideoStream(MediaError):
-    """The file is readable and has no moving pictures in it."""
+    """The file can be read, but has no video track."""
 
 
 class NoAudioStream(MediaError):
-    """The file is readable and has no sound in it."""
+    """The file can be read, but has no audio track, or an empty one."""
 
 
 class CorruptMedia(MediaError):
@@ -53,15 +54,15 @@ class CorruptMedia(MediaError):
 
 
 class MediaTooLarge(MediaError):
-    """A budget of `MediaLimits` would be, or was, exceeded."""
+    """The source exceeds a limit of `MediaLimits`."""
 
 
 class UnsafeURL(MediaError):
-    """The address was refused: its host is not allowed, is not public, or the scheme is not http(s)."""
+    """The address was refused: its scheme is not http(s), or its host is not allowed or not public."""
 
 
 class MissingBackend(MediaError, ImportError):
-    """A decoder was asked for by name and is not installed or not usable here."""
+    """A package that the call needs, such as a video decoder, is not installed or does not work."""
 
 
 class CheckpointError(ValueError):
@@ -69,17 +70,17 @@ class CheckpointError(ValueError):
 
 
 class MediaWarning(UserWarning):
-    """A request was carried out in part; the message says what is missing."""
+    """Warns that a result is incomplete; the message says what is missing."""
 
 
 def warn_caller(message: str) -> None:
-    """A `MediaWarning` that names the line of the user's code that led here, however many of our functions lie between.
+    """Warns with a `MediaWarning` that points to the user's own line of code.
 
-    Lines of this package, and of the libraries that call it, tell the user nothing.
+    It skips all callers inside this package, transformers and torch, whose line numbers would not help the user.
     """
-    passed_over = {__name__.partition(".")[0], "transformers", "torch"}
+    skipped = {__name__.partition(".")[0], "transformers", "torch"}
     frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_back is not None and _package(frame) in passed_over:
+    while frame is not None and frame.f_back is not None and _package(frame) in skipped:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, MediaWarning, stacklevel=level)
 
@@ -90,21 +91,21 @@ def _package(frame: FrameType) -> str:
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """Budgets for one call. They are checked from the container and again while decoding, because containers lie.
+    """Limits for one call. They are checked against the file's header, and again while decoding: headers can be wrong.
 
     Args:
         max_bytes: size of the file, the bytes object or the download.
-        max_duration: seconds between the first and the end of the last frame, by their timestamps.
+        max_duration: seconds from the start of the first frame to the end of the last one, by their timestamps.
         max_frames: frames returned by one call.
         max_pixels: width times height of one frame.
-        max_audio_seconds: seconds of sound returned by one call.
-        max_decoded_bytes: bytes of the returned array, of frames or of samples.
-        timeout: seconds that one call may take, download included.
+        max_audio_seconds: seconds of audio returned by one call.
+        max_decoded_bytes: size in bytes of the returned array of frames or samples.
+        timeout: seconds that one call may take, including a download.
 
-    They count alike for videos, for sounds, and for pictures given as frames; `math.inf` means no limit.
+    The same limits apply to videos, to audio, and to pictures that are passed as frames; `math.inf` means no limit.
 
     Raises:
-        ValueError: a limit is no number, is negative or NaN.
+        ValueError: a limit is not a number, negative or NaN.
     """
 
     max_bytes: int = 4 * 1024**3
@@ -122,7 +123,7 @@ class MediaLimits:
                 raise ValueError(f"MediaLimits({entry.name}={value!r}): give a number, zero or more.")
 
     def check_bytes(self, name: str, size: int) -> None:
-        """Raises `MediaTooLarge` when `size` bytes are over budget."""
+        """Raises `MediaTooLarge` if `size` bytes are more than `max_bytes`."""
         if size > self.max_bytes:
             raise MediaTooLarge(
                 f"{name}: {size:,} bytes is over the limit of {self.max_bytes:,}; "
@@ -130,7 +131,7 @@ class MediaLimits:
             )
 
     def check_picture(self, name: str, width: int, height: int) -> None:
-        """Raises `MediaTooLarge` when one frame of this size is over budget."""
+        """Raises `MediaTooLarge` if a frame of this size has more than `max_pixels` pixels."""
         if width * height > self.max_pixels:
             raise MediaTooLarge(
                 f"{name}: frames of {width}x{height} are over the limit of {self.max_pixels:,} pixels; "
@@ -138,7 +139,7 @@ class MediaLimits:
             )
 
     def check_duration(self, name: str, seconds: float) -> None:
-        """Raises `MediaTooLarge` when the clip lasts too long."""
+        """Raises `MediaTooLarge` if the video lasts longer than `max_duration`."""
         if seconds > self.max_duration:
             raise MediaTooLarge(
                 f"{name}: {seconds:.1f} s of video is over the limit of {self.max_duration:g} s; "
@@ -146,7 +147,7 @@ class MediaLimits:
             )
 
     def check_result(self, name: str, frames: int, width: int, height: int) -> None:
-        """Raises `MediaTooLarge` when an array of (frames, height, width, 3) bytes is over budget."""
+        """Raises `MediaTooLarge` if a result of (frames, height, width, 3) bytes has too many frames or bytes."""
         if frames > self.max_frames:
             raise MediaTooLarge(
                 f"{name}: {frames:,} frames were asked for and the limit is {self.max_frames:,}; "
@@ -160,7 +161,7 @@ class MediaLimits:
             )
 
     def check_audio(self, name: str, seconds: float) -> None:
-        """Raises `MediaTooLarge` when this much sound is over budget."""
+        """Raises `MediaTooLarge` if the audio lasts longer than `max_audio_seconds`."""
         if seconds > self.max_audio_seconds:
             raise MediaTooLarge(
                 f"{name}: the sound is longer than the limit of {self.max_audio_seconds:g} s; "
@@ -168,7 +169,7 @@ class MediaLimits:
             )
 
     def check_samples(self, name: str, samples: int) -> None:
-        """Raises `MediaTooLarge` when an array of so many samples, float32, is over budget."""
+        """Raises `MediaTooLarge` if this many float32 samples need more than `max_decoded_bytes`."""
         size = samples * _BYTES_PER_SAMPLE
         if size > self.max_decoded_bytes:
             raise MediaTooLarge(
@@ -179,7 +180,7 @@ class MediaLimits:
 
 
 def check_num_frames(num_frames: int | None) -> None:
-    """Raises `ValueError` when this is no whole number, or no frame, or fewer, is asked for."""
+    """Raises `ValueError` unless `num_frames` is None or a whole number of at least 1."""
     if num_frames is None:
         return
     if not isinstance(num_frames, Integral) or isinstance(num_frames, bool):
@@ -189,7 +190,11 @@ def check_num_frames(num_frames: int | None) -> None:
 
 
 def check_interval(start: float | None, end: float | None, of: str = "video") -> None:
-    """Raises `ValueError` when `start` or `end` are no seconds of the `of`, or `end` does not come after `start`."""
+    """Raises `ValueError` if `start` or `end` is not a number of at least 0, or `end` does not come after `start`.
+
+    Args:
+        of: what the seconds belong to ("video", "file", "sound"), for the error message.
+    """
     for name, value in (("start", start), ("end", end)):
         if value is not None and not (_is_number(value) and 0 <= value <= sys.float_info.max):
             raise ValueError(f"{name}={value!r}: give seconds since the start of the {of}, zero or more.")
@@ -198,13 +203,13 @@ def check_interval(start: float | None, end: float | None, of: str = "video") ->
 
 
 def check_sampling_rate(sampling_rate: Any) -> int:
-    """The rate as a whole number.
+    """The sampling rate as an `int`.
 
     Raises:
-        ValueError: it is no number, not a whole one, or not between 1 and `MAX_SAMPLING_RATE`.
+        ValueError: it is not a whole number between 1 and `MAX_SAMPLING_RATE`.
     """
-    given = _is_number(sampling_rate) and 1 <= sampling_rate <= MAX_SAMPLING_RATE
-    if not given or sampling_rate != int(sampling_rate):
+    is_in_range = _is_number(sampling_rate) and 1 <= sampling_rate <= MAX_SAMPLING_RATE
+    if not is_in_range or sampling_rate != int(sampling_rate):
         raise ValueError(
             f"sampling_rate={sampling_rate!r}: give samples per second, such as 16000; at most {MAX_SAMPLING_RATE:,}."
         )
@@ -216,24 +221,28 @@ def _is_number(value: Any) -> bool:
 
 
 def check_on_decode_error(on_decode_error: str) -> None:
-    """Raises `ValueError` when the word is neither of the two."""
+    """Raises `ValueError` unless `on_decode_error` is "raise" or "truncate"."""
     if on_decode_error not in ("raise", "truncate"):
         raise ValueError(f'on_decode_error={on_decode_error!r} is unknown; use "raise" or "truncate".')
 
 
 class Deadline:
-    """The moment at which one call must be done."""
+    """The time at which one call must be finished.
+
+    Args:
+        seconds: time from now.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Seconds left; not below zero."""
+        """Seconds that are left, at least zero."""
         return max(0.0, self._end - time.monotonic())
 
     def check(self, name: str) -> None:
-        """Raises `MediaTooLarge` when the time is up."""
+        """Raises `MediaTooLarge` if the deadline has passed."""
         if time.monotonic() > self._end:
             raise MediaTooLarge(
                 f"{name}: not done after {self.seconds:g} s; ask for a shorter part with start/end "

@@ -1,4 +1,4 @@
-"""Sound -> the Kaldi fbank that BEATs hears, in NumPy."""
+"""Converts audio to the input of BEATs, a fbank (log mel spectrogram) as Kaldi computes it, with NumPy."""
 
 import warnings
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from .video_llm_option_names import refuse_unknown
 FRAME_SECONDS, STEP_SECONDS = 0.025, 0.01
 PREEMPHASIS = 0.97
 LOWEST_FREQUENCY = 20.0
-ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon; its logarithm, -15.94, is what silence sounds like
+ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon; its logarithm, -15.94, is the value of silence
 MOST_CHANNELS = 64
-LOUDEST = 16.0  # a sound may overdrive, but not like 16-bit numbers that were made floats
-FULL_SCALE = 2**15  # Kaldi counts in steps of 16-bit sound
+LOUDEST = 16.0  # floats may exceed 1; values above this are probably 16-bit integers that were not scaled to [-1, 1]
+FULL_SCALE = 2**15  # Kaldi expects samples in the range of 16-bit integers
 
 
 class BeatsAudioKwargs(AudioKwargs, total=False):  # type: ignore[call-arg]
-    """Options of one call, as in `BeatsFeatureExtractor`."""
+    """Options of one call of `BeatsFeatureExtractor`."""
 
     pad_with_silence: bool
     audio_window: WindowPosition
@@ -36,22 +36,23 @@ class BeatsAudioKwargs(AudioKwargs, total=False):  # type: ignore[call-arg]
 
 class BeatsFeatureExtractor(SequenceFeatureExtractor):
     r"""
-    Kaldi fbank (25 ms frames every 10 ms, Povey window, no dither) of sounds; BEATs itself normalises them.
+    Computes the fbank (log mel spectrogram) of audios as Kaldi does: 25 ms frames every 10 ms, Povey window, no dither.
+    The BEATs model normalises it.
 
-    The defaults are VideoLLaMA2's. It pads every sound with silence to 30 s and listens to all of it: 2998 frames,
-    1496 audio tokens. `pad_with_silence=False` keeps the sound's own length, which costs fewer tokens; a checkpoint
-    trained with silence has not learnt that.
+    The defaults are VideoLLaMA2's, which pads every audio with silence to 30 s and encodes all of it: 2998 frames,
+    1496 audio tokens. `pad_with_silence=False` keeps the length of the audio and so needs fewer tokens, but a
+    checkpoint that was trained with the silence has never seen such input.
 
     Args:
-        sampling_rate: rate of the fbank, in Hz.
-        num_mel_bins: height of the fbank.
-        patch_size: frames of one patch of the encoder; what is left over behind the last whole patch is masked.
-        max_seconds: longest sound that is heard.
-        pad_with_silence: pad sounds to `max_seconds` with zeros that are heard. If false, rows of a batch are padded
-            with frames that `input_features_mask` marks with 0.
-        round_to_bfloat16: round the values to what bfloat16 can hold, as the original does (they stay float32).
-        audio_window: the part of a longer sound that is heard: "start", "center" or "random" (the original).
-        channel: how several channels become one: "mean", or "first" (the original, for audio files).
+        sampling_rate: sampling rate, in Hz, of the audio from which the fbank is computed.
+        num_mel_bins: number of mel bins in the fbank.
+        patch_size: number of frames in one patch of the encoder; frames after the last whole patch are masked.
+        max_seconds: longer audio is cut to this length.
+        pad_with_silence: pad audios to `max_seconds` with zeros, which the model treats as audio. If false, the rows of
+            a batch are padded with frames for which `input_features_mask` is 0.
+        round_to_bfloat16: round the values to bfloat16 precision, as VideoLLaMA2's code does; they remain float32.
+        audio_window: the part of a longer audio that is used: "start", "center" or "random" (as in VideoLLaMA2's code).
+        channel: how several channels become one: "mean", or "first" (as in VideoLLaMA2's code for audio files).
 
     Example:
 
@@ -77,13 +78,13 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         max_seconds: float = 30.0,
         pad_with_silence: bool = True,
         round_to_bfloat16: bool = True,
-        # Not `window`: transformers leaves an attribute of that name out of the file it saves.
+        # The name is not `window`, because transformers does not save an attribute of that name.
         audio_window: WindowPosition = "start",
         channel: Literal["mean", "first"] = "mean",
         padding_value: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        kwargs["feature_size"] = num_mel_bins  # also in saved files, under transformers' name
+        kwargs["feature_size"] = num_mel_bins  # transformers' name for the same number, which it saves as well
         super().__init__(sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         if sampling_rate < 1 or num_mel_bins < 1 or patch_size < 1:
             raise ValueError(
@@ -108,7 +109,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             )
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a sound of `num_samples` at `sampling_rate`: those that lie in it as a whole."""
+        """Number of whole frames in an audio of `num_samples` samples at `sampling_rate`."""
         frame, step = int(FRAME_SECONDS * self.sampling_rate), int(STEP_SECONDS * self.sampling_rate)
         return max(0, 1 + (num_samples - frame) // step)
 
@@ -126,29 +127,29 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         seed: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Prepare one sound or a list of them.
+        """Computes the fbank of one audio or of a list of audios.
 
         Args:
             audio: NumPy array or tensor, (samples,) or (channels, samples), or a list of floats; or a list of these.
-                Floats lie in [-1, 1]; signed integers are scaled by their range.
-            sampling_rate: of `audio`; `None` says that it is the extractor's. Another rate is resampled in the Fourier
-                domain as in the original, silence included.
-            return_tensors: "pt" or "np" (also without).
-            pad_with_silence: instead of the extractor's own.
-            audio_window: instead of the extractor's own.
-            seed: of the random windows; `None` draws anew at each call.
-            kwargs: `padding`, `truncation`, `max_length` and the like, which a processor hands to all modalities, are
-                taken and change nothing: `max_seconds` and `pad_with_silence` rule the length.
+                Floats must lie in [-1, 1]; signed integers are divided by the range of their type.
+            sampling_rate: sampling rate of `audio` in Hz; `None` means that of the extractor. Audio with another rate
+                is padded with silence and then resampled in the Fourier domain, as in VideoLLaMA2's code.
+            return_tensors: "pt" for tensors; "np" or `None` for NumPy arrays.
+            pad_with_silence: replaces the extractor's setting in this call.
+            audio_window: replaces the extractor's setting in this call.
+            seed: seed of the random windows; with `None` each call draws other windows.
+            kwargs: options that a processor passes to all modalities (`padding`, `truncation`, `max_length`, ...) are
+                accepted and ignored: only `max_seconds` and `pad_with_silence` decide the length.
 
         Returns:
-            `input_features` float32 (sounds, frames, num_mel_bins) and `input_features_mask` int64 (sounds, frames),
-            1 for the frames of whole patches of sound (or silence that is heard).
+            `input_features` float32 (audios, frames, num_mel_bins) and `input_features_mask` int64 (audios, frames).
+            The mask is 1 for the frames of all whole patches of an audio (including its silence), 0 for other frames.
 
         Raises:
-            ValueError: a sound is empty, holds NaN or infinity, has another shape, or (without silence) is shorter
-                than one patch.
-            UnsupportedSamples: sound of a type that holds no samples (also a `TypeError` and a `ValueError`).
-            TypeError: an unknown option.
+            ValueError: an audio is empty, has NaN or infinity, has the wrong number of dimensions, or is shorter than
+                one patch (only without silence).
+            UnsupportedSamples: an array's type does not hold audio samples (also a `TypeError` and a `ValueError`).
+            TypeError: an option is not known.
         """
         known = {*self.valid_kwargs.__annotations__} - {"raw_speech", "load_audio_backend"}
         refuse_unknown(kwargs, known, type(self).__name__)
@@ -170,17 +171,17 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature({"input_features": input_features, "input_features_mask": mask}, tensor_type=return_tensors)
 
     def to_mono(self, sound: Any, name: str = "the sound") -> np.ndarray:
-        """One channel of a sound, or the mean of all, in floats.
+        """Checks one audio, converts it to floats, and averages its channels (or takes the first, see `channel`).
 
         Args:
-            sound: as in a call.
-            name: for errors.
+            sound: one audio, as in `__call__`.
+            name: name of the audio in error messages.
 
         Returns:
-            float64 (samples,); in [-1, 1] if `sound` keeps its range.
+            float64 (samples,), in [-1, 1] if the input is in its allowed range.
 
         Raises:
-            UnsupportedSamples, ValueError: see the call.
+            UnsupportedSamples, ValueError: as in `__call__`.
         """
         wave = _as_array(sound, name)
         if wave.dtype.kind not in "if" or wave.dtype == np.int64:
@@ -209,7 +210,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return wave.astype(np.float64) / scale
 
     def _features(self, wave: np.ndarray, rate: int, silence: bool, index: int) -> np.ndarray:
-        """Mono sound at `rate` -> float32 (frames, num_mel_bins)."""
+        """The fbank of one mono waveform (samples,) at `rate` Hz, as float32 (frames, num_mel_bins)."""
         if silence:
             wave = np.pad(wave, (0, int(self.max_seconds * rate) - len(wave)))
         if rate != self.sampling_rate:
@@ -217,7 +218,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         if self.num_frames(len(wave)) < self.patch_size:
             raise ValueError(
                 f"sound {index} of {len(wave) / self.sampling_rate:.3f} s is shorter than one patch "
-                f"({self._patch_seconds():g} s); give more of it, or pad_with_silence=True."
+                f"({self._patch_seconds():g} s); pass longer audio, or pad_with_silence=True."
             )
         features = kaldi_fbank(wave * FULL_SCALE, self.sampling_rate, self.num_mel_bins).astype(np.float32)
         if self.round_to_bfloat16:
@@ -226,12 +227,13 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
 
 
 def kaldi_fbank(wave: np.ndarray, sampling_rate: int = 16000, num_mel_bins: int = 128) -> np.ndarray:
-    """Logarithmic mel energies as Kaldi computes them, without dither.
+    """The logarithm of mel energies, as Kaldi computes them, without dither.
 
-    `transformers.audio_utils.spectrogram` gives the same, frame by frame; here all frames are computed at once.
+    `transformers.audio_utils.spectrogram` returns the same numbers, but loops over the frames; this function computes
+    all frames at once.
 
     Args:
-        wave: (samples,), in steps of 16-bit sound.
+        wave: (samples,), in the range of 16-bit integers.
 
     Returns:
         float64 (1 + (samples - frame length) // step, num_mel_bins).
@@ -239,9 +241,9 @@ def kaldi_fbank(wave: np.ndarray, sampling_rate: int = 16000, num_mel_bins: int 
     frame, step = int(FRAME_SECONDS * sampling_rate), int(STEP_SECONDS * sampling_rate)
     frames = np.lib.stride_tricks.sliding_window_view(wave, frame)[::step].astype(np.float64)
     frames -= frames.mean(axis=1, keepdims=True)
-    # The sample before a frame's first one is taken to be equal to it.
-    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    frames = (frames - PREEMPHASIS * before) * window_function(frame, "povey", periodic=False)
+    # Pre-emphasis subtracts the previous sample; for the first sample of a frame, the sample itself is used.
+    previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    frames = (frames - PREEMPHASIS * previous) * window_function(frame, "povey", periodic=False)
     fft_length = 1 << (frame - 1).bit_length()
     spectrum = np.fft.rfft(frames, fft_length)
     energies = (spectrum.real**2 + spectrum.imag**2) @ _mel_filters(sampling_rate, num_mel_bins, fft_length)
@@ -250,9 +252,10 @@ def kaldi_fbank(wave: np.ndarray, sampling_rate: int = 16000, num_mel_bins: int 
 
 @lru_cache(maxsize=8)
 def _mel_filters(sampling_rate: int, num_mel_bins: int, fft_length: int) -> np.ndarray:
-    """(frequency bins, mel bins), triangles in mel space."""
+    """The mel filter bank, (frequency bins, mel bins), with filters that are triangles on the mel scale."""
     with warnings.catch_warnings():
-        # With 128 bins at 16 kHz, filter 3 lies between two frequencies: it hears nothing, in Kaldi as well.
+        # With 128 bins at 16 kHz, filter 3 lies between two frequencies of the spectrum, so its output is always 0.
+        # Kaldi has the same filter; the warning about it is hidden.
         warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
         return mel_filter_bank(
             num_frequency_bins=fft_length // 2 + 1,
@@ -266,18 +269,21 @@ def _mel_filters(sampling_rate: int, num_mel_bins: int, fft_length: int) -> np.n
 
 
 def resample(wave: np.ndarray, num_samples: int) -> np.ndarray:
-    """Another number of samples for the same time, by cutting or extending the spectrum of the whole sound.
+    """Resamples a waveform to `num_samples` samples by cutting or zero-padding the spectrum of the whole waveform.
 
     Args:
         wave: (samples,), float64.
+        num_samples: number of samples of the result, which has the same duration.
 
     Returns:
-        float64 (num_samples,). The sound is treated as periodic: its end rings into its beginning.
+        float64 (num_samples,). The method treats the waveform as periodic, so a sudden step between its end and its
+        beginning causes ringing at both.
     """
     spectrum = np.fft.rfft(wave)[: num_samples // 2 + 1]
     smaller = min(len(wave), num_samples)
     if smaller % 2 == 0:
-        # The highest frequency of an even length stands for two, of which the other length holds both.
+        # In a spectrum of even length, the last entry (Nyquist) is the sum of a positive and a negative frequency. In
+        # the longer spectrum these are two entries, so the value is doubled or halved.
         spectrum[smaller // 2] *= 2.0 if num_samples < len(wave) else 0.5 if num_samples > len(wave) else 1.0
     return np.fft.irfft(spectrum, num_samples) * (num_samples / len(wave))
 
@@ -295,7 +301,7 @@ def _as_array(sound: Any, name: str) -> np.ndarray:
 
 
 def _list_of_sounds(audio: Any) -> Sequence[Any]:
-    """One sound or several as a list."""
+    """One audio, or several, as a list of audios."""
     if isinstance(audio, (list, tuple)):
         if len(audio) == 0:
             raise ValueError("There is no sound in the list; leave the audio out.")

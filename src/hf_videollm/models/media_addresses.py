@@ -1,4 +1,4 @@
-"""Which network addresses belong to the public internet, and which hosts a user allowed.
+"""Decides whether an IP address is on the public internet, and normalises the names of hosts that a user allowed.
 
 Python's `ipaddress` also knows which addresses are special, but its answers differ between releases of Python, and it
 does not look at the IPv4 address that some IPv6 addresses contain. This file lists the blocks itself and checks the
@@ -15,8 +15,8 @@ from .errors import UnsafeURL
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# All public IPv6 addresses are in this block. The others (site-local, unique local, link-local, multicast,
-# IPv4-compatible, IPv4-translated, local-use NAT64, discard, segment routing, ...) lead to private networks or nowhere.
+# All public IPv6 addresses are in this block. Addresses outside of it (site-local, unique local, link-local,
+# multicast, IPv4-compatible, IPv4-translated, local-use NAT64, discard, segment routing, ...) are private or unused.
 _PUBLIC_6 = ipaddress.ip_network("2000::/3")
 # IPv6 blocks reserved for: protocols (Teredo, benchmarking, ORCHID, ...), documentation, 6to4, documentation, 6bone.
 _NOT_PUBLIC_6 = ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "3ffe::/16")
@@ -25,7 +25,8 @@ _NOT_PUBLIC_4 = ("192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "100.64.0.0/
 _NOT_PUBLIC = [ipaddress.ip_network(block) for block in (*_NOT_PUBLIC_6, *_NOT_PUBLIC_4)]
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_ISATAP = (0x00005EFE, 0x02005EFE)  # with these bits 32 to 63, the last 32 bits of an address are an IPv4 address
+# If bits 32 to 63 of an IPv6 address have one of these values, bits 0 to 31 are an IPv4 address.
+_ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def is_public(address: str) -> bool:

@@ -49,7 +49,7 @@ def load_audio(
 
     Args:
         source: a path, `file://` or allowed http(s) address, data URL, bytes or binary file object.
-        sampling_rate: of the result, in Hz.
+        sampling_rate: sampling rate of the result, in Hz.
         start: time at which the result starts, in seconds from the start of the file as in `load_video`.
         end: time at which the result ends, in seconds from the start of the file.
         limits: `max_bytes`, `max_audio_seconds`, `max_decoded_bytes` and `timeout` apply.
@@ -85,8 +85,8 @@ def load_audio(
             stream = best_stream(container, "audio")
             if stream is None:
                 if best_stream(container, "video") is None:
-                    raise UnsupportedMedia(f"{name}: there are neither pictures nor sound in this file; use another.")
-                raise NoAudioStream(f"{name}: there is no sound in this file; use a file with sound or go without.")
+                    raise UnsupportedMedia(f"{name}: there are neither pictures nor sound in it; use another file.")
+                raise NoAudioStream(f"{name}: there is no sound in this file; use a file that has sound.")
             if cut_short and on_decode_error == "raise":
                 raise _damaged(name)
             zero = file_start(handle, container) + (start or 0.0)
@@ -107,7 +107,7 @@ def load_audio(
         if complete and not cut_short:
             if start:
                 raise NoAudioStream(f"{name}: there is no sound after start={start:g} s; choose an earlier start.")
-            raise NoAudioStream(f"{name}: its track of sound is empty; use a file with sound or go without.")
+            raise NoAudioStream(f"{name}: its track of sound is empty; use a file that has sound.")
         raise CorruptMedia(f"{name}: the sound cannot be decoded; download or export the file again.")
     if cut_short or not complete:
         warn_caller(f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned.")
@@ -238,8 +238,8 @@ def _short_sound(frames: list[Any], sampling_rate: int, channel: str) -> np.ndar
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
     """Yields decoded audio frames; ignores packets that cannot be decoded if they are harmless.
 
-    Harmless are packets before the first good frame (a file that was cut may begin in the middle of a frame) and
-    metadata tags between frames (of files that were joined). Other decoding errors are raised.
+    These packets are harmless: those before the first good frame (a file that was cut may begin in the middle of a
+    frame), and metadata tags between frames (in files that were joined). Other decoding errors are raised.
     """
     av = import_pyav()
     begun, failed = False, None
@@ -271,7 +271,7 @@ def _check_frame(frame: Any, name: str, sampling_rate: int, limits: MediaLimits)
         raise UnsupportedMedia(f"{name}: the sound has {channels} channels; at most {_MAX_CHANNELS} can be read.")
     if not 1 <= rate <= MAX_SAMPLING_RATE:
         raise UnsupportedMedia(
-            f"{name}: the sound claims {rate:,} samples per second; rates from 1 to {MAX_SAMPLING_RATE:,} can be read."
+            f"{name}: the sound has a sampling rate of {rate:,} Hz; rates from 1 to {MAX_SAMPLING_RATE:,} can be read."
         )
     limits.check_samples(name, -(-frame.samples * sampling_rate // rate) * channels)
 
@@ -279,5 +279,5 @@ def _check_frame(frame: Any, name: str, sampling_rate: int, limits: MediaLimits)
 def _mono(time: float, frames: list[Any], channel: str) -> Iterator[tuple[float, np.ndarray]]:
     for frame in frames:
         channels = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
-        with np.errstate(all="ignore"):  # infinities may meet in the mean; `_collect` checks the result
+        with np.errstate(all="ignore"):  # a mean of infinities is NaN; `_collect` refuses it
             yield time, channels[:, 0].copy() if channel == "first" else channels.mean(axis=1, dtype=np.float32)

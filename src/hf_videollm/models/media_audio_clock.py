@@ -47,7 +47,7 @@ def seek_before(container: Any, stream: Any, seconds: float) -> bool:
 class SoundClock:
     """Computes the start time of each audio frame.
 
-    A frame normally starts where the last one ended; a small difference in its timestamp counts as rounding. A larger
+    A frame normally starts where the last one ended; small differences of timestamps are rounding errors. A larger
     step forward is a pause. A larger step back means that two frames overlap. If `resets` is true, a step back or a
     very long step forward is a reset of the file's clock instead, and the frames follow each other without a gap.
 
@@ -61,7 +61,7 @@ class SoundClock:
         self._next: float | None = None  # the end of the last frame, where the next one should begin
 
     def time_of(self, frame: Any) -> tuple[float, bool]:
-        """The start of a frame in seconds of the container, and whether there is a gap or overlap before it."""
+        """The start of a frame in seconds of the container, and whether it does not follow the last frame directly."""
         expected = self._next
         time = (expected or 0.0) if frame.time is None else frame.time + self._shift
         step = 0.0 if expected is None else time - expected

@@ -144,7 +144,7 @@ def sound_of_video(
 
     Args:
         video: see `load_video`; a list of frames has no audio.
-        sampling_rate: of the result, in Hz.
+        sampling_rate: sampling rate of the result, in Hz.
         missing_audio: for a video without audio: `"silence"` returns zeros for the length of the clip (one second if
             that is not known), `"skip"` returns `None`, `"error"` raises.
         channel: how several channels become one.

@@ -12,7 +12,7 @@ WINDOW_POSITIONS = ("start", "center", "random")
 def clip_windows(
     num_samples: int, sampling_rate: int = 16000, *, clips: int = 8, clip_seconds: float = 2.0, divisor: int = 8
 ) -> list[tuple[int, int]]:
-    """Start and end of each clip, computed as pytorchvideo's constant-clips sampler does, which the original uses.
+    """Start and end of each clip, computed as in pytorchvideo's constant-clips sampler, which VideoLLaMA2's code uses.
 
     Let the spare time be the duration of the audio minus that of one clip. Clip i begins at spare time * i / divisor.
     The spare time is a float; all later steps are exact fractions, which are rounded down to whole samples.
@@ -76,8 +76,8 @@ def window(
     Args:
         waveform: (..., samples).
         seconds: length of the window.
-        where: position of the window: "start", "center", or "random" (as in the original; all positions are equally
-            likely).
+        where: position of the window: "start", "center", or "random" (as in VideoLLaMA2's code; all positions are
+            equally likely).
         generator: for "random": a generator or a seed; with `None` each call draws another position.
 
     Returns:

@@ -120,8 +120,8 @@ def open_reader(
 ) -> FrameReader:
     """Opens a video with the wanted backend ("auto": the first that works).
 
-    If PyAV is installed, it reads a file for another backend too, and keeps the file if that backend may return other
-    frames.
+    If another backend is requested and PyAV is installed, PyAV first reads the packets of the file. If they show that
+    the other backend might return different frames, PyAV decodes the file.
 
     Raises:
         MissingBackend: the named backend is not installed or does not work.

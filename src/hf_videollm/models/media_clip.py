@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-# Seconds by which a frame may be early or late: some containers round their timestamps to a thousandth of a second.
+# Tolerance, in seconds, when frame times are compared with `start` and `end`: some containers round their timestamps to
+# milliseconds.
 TIME_SLACK = 0.0006
 
 

@@ -2,7 +2,7 @@
 
 Second 0 is the start of the earliest track, video or audio. Players show this moment as 0:00, and `ffmpeg -ss` counts
 from it. Containers may start at any timestamp (the time of day of a camera, a negative number, the delay of an
-encoder); subtracting the earliest start removes that. If one track starts later than another one, it still does.
+encoder). This file subtracts the earliest start from all times, so the delay between two tracks does not change.
 """
 
 from __future__ import annotations

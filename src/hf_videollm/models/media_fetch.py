@@ -35,7 +35,12 @@ def download(
     """Downloads the file at `url` into `target`.
 
     Args:
+        url: http or https address.
+        target: binary file to write to.
         name: name of the file in error messages.
+        allowed_hosts: hosts that the user allowed.
+        limits: only `max_bytes` is used.
+        deadline: time at which the download must be finished.
 
     Raises:
         UnsafeURL: the scheme, the host or its IP address is not allowed, in `url` or in a redirect.
@@ -132,7 +137,7 @@ def _request(
         received += len(chunk)
         if received > limits.max_bytes:
             raise MediaTooLarge(
-                f"{name}: the download passed the limit of {limits.max_bytes:,} bytes; "
+                f"{name}: the download is over the limit of {limits.max_bytes:,} bytes; "
                 "use a smaller file or raise MediaLimits(max_bytes=...)."
             )
         deadline.check(name)

@@ -1,4 +1,4 @@
-"""Frames that need no video decoder: folders and lists of pictures, arrays, opened animations, decoder objects."""
+"""Reads frames without opening a video file: folders and lists of pictures, arrays, animations, decoder objects."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from .media_source import open_media, source_name
 
 
 class FrameList:
-    """Pictures given as such: length, size and one frame at a time, so that only asked-for files are opened.
+    """A sequence of pictures that serves as a video. A picture file is opened only when its frame is read.
 
-    The limits count as for a video: `max_bytes` for all files that are read, `max_pixels` for every picture, the
-    deadline at every frame.
+    The limits apply as for a video: `max_bytes` to all picture files together, `max_pixels` to each picture, and the
+    deadline is checked at each frame.
 
     Attributes:
-        name: for messages.
-        height, width: of every frame as shown.
-        fps: frames per second where a decoder knows them, else None.
+        name: name of the source in error messages.
+        height, width: size in pixels of every frame as it is shown.
+        fps: frames per second if the source is a decoder that knows it, else None.
 
     Raises:
-        UnsupportedMedia: no pictures, unknown types, or pictures of different sizes.
-        CorruptMedia: a picture file that cannot be read.
-        MediaTooLarge, MediaNotFound, UnsafeURL: see the names.
+        UnsupportedMedia: there are no pictures, a frame has an unknown type, or the pictures differ in size.
+        CorruptMedia: a picture file cannot be read.
+        MediaTooLarge, MediaNotFound, UnsafeURL: see the docstrings of these classes.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class FrameList:
         if index == 0 and self._first is not None:
             return self._first
         with _damage_is_typed(self.name):
-            item = self._items[index]  # of an animation or a decoder, read only now
+            item = self._items[index]  # if the items are an animation or a decoder, this reads the frame
         frame = self._picture(item, index)
         self._deadline.check(self.name)
         height, width = frame.shape[:2]
@@ -116,13 +116,15 @@ class FrameList:
 def open_picture(
     source: Any, limits: MediaLimits, deadline: Deadline, allowed_hosts: Sequence[str] = ()
 ) -> Iterator[tuple[Image.Image, int]]:
-    """Opens a picture (a path, address, data URL, bytes, file object) by the rules of videos.
+    """Opens a picture (a path, address, data URL, bytes, file object) with the same checks as a video.
 
     Yields:
-        The picture, its size checked and its pixels not decoded yet, and the bytes of its file.
+        The opened picture, and the size of its file in bytes. The picture's width and height are checked, but its
+        pixels are not decoded yet.
 
     Raises:
-        CorruptMedia: no picture that PIL reads. MediaNotFound, MediaTooLarge, UnsafeURL, UnsupportedMedia.
+        CorruptMedia: PIL cannot read the picture.
+        MediaNotFound, MediaTooLarge, UnsafeURL, UnsupportedMedia: see the docstrings of these classes.
     """
     with open_media(source, limits, allowed_hosts, deadline) as handle, handle.reading() as stream:
         size = stream.seek(0, os.SEEK_END)
@@ -137,7 +139,7 @@ def open_picture(
 def load_picture(
     source: Any, limits: MediaLimits, deadline: Deadline, allowed_hosts: Sequence[str] = ()
 ) -> Image.Image:
-    """One picture as shown, in mode RGB, by the rules of frames; of an animation the first one.
+    """One picture in mode RGB, turned as it is shown and converted as in `media_pictures`; an animation's first one.
 
     Args:
         source: an opened picture, or a path, address, data URL, bytes or file object of one.
@@ -155,10 +157,11 @@ def load_picture(
 
 
 def shown_picture(picture: Image.Image) -> Image.Image:
-    """An opened picture turned as it is shown; RGB where its mode has more than 8 bits, else in its own mode.
+    """An opened picture, turned as it is shown. A mode with more than 8 bits becomes RGB; other modes are kept.
 
     Raises:
-        CorruptMedia: it cannot be decoded. UnsupportedMedia: its mode has no known range (`media_pictures`).
+        CorruptMedia: the picture cannot be decoded.
+        UnsupportedMedia: the range of its values is not known (`media_pictures`).
     """
     name = source_name(picture)
     with _damage_is_typed(name):
@@ -169,14 +172,14 @@ def shown_picture(picture: Image.Image) -> Image.Image:
 
 @contextmanager
 def _damage_is_typed(name: str) -> Iterator[None]:
-    """Whatever PIL raises for a bad file: its plugins stumble over it in many ways."""
+    """Turns any exception that PIL raises for a bad file into a `MediaError`; its plugins raise many types."""
     try:
         yield
     except MediaError:
         raise
     except Image.DecompressionBombError:
         raise MediaTooLarge(
-            f"{name}: more pixels than PIL opens; make it smaller, or raise MAX_IMAGE_PIXELS."
+            f"{name}: the picture has more pixels than PIL opens; make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS."
         ) from None
     except MemoryError:
         raise MediaTooLarge(f"{name}: there is not enough memory for this picture; make it smaller.") from None
@@ -197,7 +200,7 @@ def _several(what: str, picture: Image.Image) -> UnsupportedMedia:
 
 
 class _Pages(Sequence[Image.Image]):
-    """The pictures of an opened animation."""
+    """The pictures of an opened animation, as a sequence. Reading one moves the animation to that picture."""
 
     def __init__(self, picture: Any) -> None:
         self._picture = picture
@@ -231,7 +234,7 @@ def _rate(source: Any) -> float | None:
 
 
 def _folder_pictures(folder: str, name: str) -> list[str]:
-    """Paths of the pictures in a folder, frame_2 before frame_10; hidden files are none."""
+    """Paths of the pictures in a folder, in natural order (frame_2 before frame_10), without hidden files."""
     try:
         entries = [entry.name for entry in os.scandir(folder)]
     except OSError as error:

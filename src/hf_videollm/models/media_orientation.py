@@ -1,4 +1,4 @@
-"""How pictures of a video are turned for display, as its display matrix says."""
+"""Rotates and mirrors the frames of a video for display, as the display matrix of the file says."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a decoded picture is turned for display: first the transposition, then the flips."""
+    """The steps that turn a decoded picture into the shown one: first the transposition, then the flips."""
 
     transpose: bool = False
     flip_rows: bool = False
     flip_columns: bool = False
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) as stored -> as shown."""
+        """Turns a picture, uint8 (H, W, 3), from its stored to its shown orientation."""
         if self.transpose:
             picture = picture.transpose(1, 0, 2)
         if self.flip_rows:
@@ -28,7 +28,7 @@ class Orientation:
 
 
 def orientation_of(frame: Any) -> Orientation:
-    """The display matrix of a frame as quarter turns and mirrors; other angles are left as stored."""
+    """Reads the display matrix of a decoded frame. Angles are rounded to quarter turns."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return Orientation()

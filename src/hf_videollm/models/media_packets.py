@@ -1,47 +1,50 @@
-"""Which frames a video stream holds, as far as its packets tell it without decoding."""
+"""Lists the frames of a video stream from its packets, without decoding them."""
 
 from __future__ import annotations
 
 from array import array
 from typing import Any
 
-# Stands in an array of times for "unknown".
+# In an array of timestamps, this value means that the timestamp is not known.
 NO_TIME = -(1 << 63)
-# A packet of MPEG-4 this small says that there is no new picture.
+# An MPEG-4 packet of at most this many bytes contains no picture; it says that the last one stays on screen.
 _EMPTY_MPEG4 = 10
 
 
 class PacketList:
-    """Reads the packets of a stream, in the order of the file, one after the other.
+    """Collects what the packets of a stream say about its frames. The packets are added in the order of the file.
 
-    A frame number is only good if it means one picture, whatever else is asked for. In most files every packet is one
-    frame and carries its time, so that numbers can be given without decoding; `doubt` says why that is not sure here.
-    `oddity` says why a decoder other than PyAV might count or seek otherwise, though PyAV has no trouble.
+    A frame number must always mean the same picture, whichever other frames are requested. In most files every packet
+    is one frame and has a timestamp, so frames can be numbered without decoding.
 
     Args:
         codec: FFmpeg's name of the decoder.
         container: FFmpeg's name of the demuxer.
         extradata: header of the stream, or None.
-        reorders: whether frames are shown in another order than they are decoded in.
+        reorders: whether frames are decoded in another order than they are shown in (B-frames).
+
+    Attributes:
+        doubt: why frames cannot be numbered from the packets of this file; None if they can.
+        oddity: why a decoder other than PyAV might count or seek differently in this file; None if nothing is known.
     """
 
     def __init__(self, codec: str, container: str, extradata: bytes | None, reorders: bool) -> None:
-        self.pts = array("q")  # of the packets that show a frame; NO_TIME where it is not known
+        self.pts = array("q")  # timestamps of the packets that show a frame; NO_TIME if one is not known
         self.keys: list[tuple[int, int]] = []  # (pts, dts) of the keyframes
         self.last_dts: int | None = None
         self.last_duration: int | None = None
-        # In AVI a packet has no presentation time, so with B-frames only the order of output is true.
+        # AVI stores no presentation times, so with B-frames only the decoder knows the order of the frames.
         self.has_times = not (container.startswith("avi") and reorders)
         self.doubt: str | None = None if self.has_times else "times of decoding only"
         self.oddity: str | None = None
-        self.count = 0  # packets, those that show nothing included
+        self.count = 0  # number of all packets, including those that show no frame
         self._codec = codec
         self._length_size = (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else None
-        self._stores_dts = not container.startswith("matroska")  # there FFmpeg makes them up
+        self._stores_dts = not container.startswith("matroska")  # for Matroska, FFmpeg computes decoding times
         self._latest: int | None = None
 
     def add(self, packet: Any) -> None:
-        """Takes the next packet."""
+        """Adds the next packet of the file."""
         self.count += 1
         if packet.size == 0:
             self.doubt = self.doubt or "empty packets"
@@ -61,32 +64,34 @@ class PacketList:
             self.last_duration = packet.duration
 
     def finish(self) -> None:
-        """Says that there are no more packets."""
+        """Must be called after the last packet: checks whether two packets have the same timestamp."""
         if not self.doubt and len(set(self.pts)) != len(self.pts):
             self.doubt = "times that occur twice"
 
-    def leading(self, place: int, decoded: set[int]) -> array[int]:
-        """Times of the frames before the first picture: the file holds them, and they cannot be decoded.
+    def leading(self, first: int, decoded: set[int]) -> array[int]:
+        """Timestamps of the frames before the first picture that can be decoded.
 
-        They are the packets before that of the first picture and, in open groups of pictures, those right behind it
-        that are shown before it. Of packets without times, those right behind it of which nothing came out.
+        The file contains these frames, but nothing can decode them, because they refer to pictures that were cut off.
+        They are the packets before that of the first picture, and the packets right after it that are shown before it
+        (in open groups of pictures). Without timestamps: the packets right after it from which no frame was decoded.
 
         Args:
-            place: of the first picture's packet in `pts`.
-            decoded: such places of what came out of the decoder.
+            first: index in `pts` of the first picture's packet.
+            decoded: indices in `pts` of all packets from which a frame was decoded.
         """
-        end, last = place + 1, max(decoded, default=place)
-        while end < len(self.pts) and end not in decoded and self._comes_before(end, place, last):
+        end, last = first + 1, max(decoded, default=first)
+        while end < len(self.pts) and end not in decoded and self._comes_before(end, first, last):
             end += 1
-        times = array("q", [self.pts[i] for i in range(end) if i != place and i not in decoded])
-        # Without all times the order of decoding is the best that is known.
+        times = array("q", [self.pts[i] for i in range(end) if i != first and i not in decoded])
+        # If a timestamp is missing, the order of the file (the decoding order) is kept.
         return times if NO_TIME in times else array("q", sorted(times))
 
-    def _comes_before(self, place: int, first: int, last: int) -> bool:
-        time, start = self.pts[place], self.pts[first]
+    def _comes_before(self, index: int, first: int, last: int) -> bool:
+        """Whether packet `index` is shown before packet `first`; without times, whether it precedes packet `last`."""
+        time, start = self.pts[index], self.pts[first]
         if self.has_times and NO_TIME not in (time, start):
             return time < start
-        return place < last
+        return index < last
 
     def _look_at_times(self, pts: int | None, dts: int | None, is_key: bool) -> None:
         if pts is None:
@@ -107,7 +112,10 @@ class PacketList:
         self._latest = pts if self._latest is None else max(self._latest, pts)
 
     def _is_hidden(self, packet: Any) -> bool:
-        """Whether the packet holds a frame that only others refer to (VP8 and VP9 say so in their first bits)."""
+        """Whether the packet holds a frame that is never shown (VP8 and VP9 say so in the first bits of a packet).
+
+        Such a frame is only a reference for other frames.
+        """
         if self._codec.startswith(("vp8", "libvpx")) and "vp9" not in self._codec:
             return not memoryview(packet)[0] & 0x10
         if "vp9" not in self._codec:
@@ -115,17 +123,17 @@ class PacketList:
         data = memoryview(packet)
         first, last = data[0], data[-1]
         if last & 0xE0 == 0xC0 or first >> 6 != 2:
-            return False  # several frames in one packet, of which one is shown
+            return False  # the packet holds several frames, one of which is shown
         bits = first if first >> 4 & 3 != 3 else first << 1 | data[1] >> 7
         shows_earlier, is_shown = bits >> 3 & 1, bits >> 1 & 1
         return not (shows_earlier or is_shown)
 
 
 def _has_idr(packet: Any, length_size: int | None) -> bool:
-    """Whether a packet of H.264 holds an IDR picture: nothing after it refers to anything before it.
+    """Whether an H.264 packet holds an IDR picture. Frames after an IDR picture never refer to frames before it.
 
     Args:
-        length_size: bytes of the length before each unit; None for start codes.
+        length_size: size in bytes of the length field before each NAL unit; None if the units begin with start codes.
     """
     data = bytes(packet)
     position = 0

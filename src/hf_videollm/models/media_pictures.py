@@ -1,12 +1,12 @@
-"""Pictures and arrays of any kind -> uint8 RGB as shown, by one written rule.
+"""Converts pictures and arrays of any kind to uint8 RGB as they are shown. This docstring states the rule.
 
-A picture of PIL is turned as its EXIF orientation says and becomes what `convert("RGB")` gives, as in `load_image` of
-transformers: grey is repeated, a palette is looked up, transparency is dropped. Where PIL would cut values off, the
-depth decides: 16 bits (mode "I;16", and "I" of PNG and PGM files) are divided by 257; other whole numbers (mode "I")
-and floats (mode "F") follow the rule of arrays.
+A PIL picture is turned as its EXIF orientation says, and converted with PIL's `convert("RGB")`, as in `load_image` of
+transformers: grey becomes three equal channels, palette indices become colours, transparency is dropped. `convert`
+clips values above 255, so deeper pictures are converted here: 16-bit values (mode "I;16", and mode "I" of PNG and PGM
+files) are divided by 257; other integers (mode "I") and floats (mode "F") follow the rule for arrays.
 
-Arrays hold whole numbers from 0 to 255, in any integer type, or booleans, False for black and True for white. Anything
-else is refused, since nobody can know which number is white: floats, other numbers, complex numbers, objects.
+Arrays must hold whole numbers from 0 to 255, in any integer type, or booleans (False is black, True is white). All
+other arrays are refused (floats, other numbers, complex numbers, objects), because it is unknown which value is white.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from PIL import Image, ImageFile
 from .errors import UnsupportedMedia
 
 RULE = "pass whole numbers from 0 to 255 in any integer type, or booleans for black and white"
-# EPS is run by another program, Ghostscript. MPEG is known by its name alone.
+# To read EPS, PIL would run another program, Ghostscript. For MPEG, PIL only recognises the file and cannot decode it.
 _NOT_OPENED = {"EPS", "MPEG"}
-# Files of these names are videos of their own, and not the name of a frame in a list.
+# A file with one of these suffixes is a video, so it cannot be one frame in a list of frames.
 _VIDEO_SUFFIXES = (".gif", ".apng", ".avifs", ".fli", ".flc")
-# The other pictures in such a file belong to the first one: depth maps, layers, sizes of an icon.
+# Formats in which the other pictures of a file belong to the first one (depth maps, layers, sizes of an icon).
 _ONE_PICTURE = {"MPO", "PSD", "ICO", "ICNS", "CUR"}
+# Formats that can be recognised reliably by the first bytes of a file.
 _BY_THEIR_BYTES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "JPEG2000", "PPM")
-# EXIF orientation -> what turns the stored picture into the shown one.
+# EXIF orientation -> the PIL operation that turns the stored picture into the shown one.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,20 +46,20 @@ _TURNS = {
 
 @cache
 def picture_formats() -> tuple[str, ...]:
-    """PIL's names of the formats that it reads by itself."""
+    """Names of the picture formats that PIL can decode without other programs."""
     Image.init()
     return tuple(
         name
         for name, (factory, _) in Image.OPEN.items()
         if name not in _NOT_OPENED
-        # A stub knows a format and leaves reading it to code that nobody has registered.
+        # A stub plugin only recognises its format; it can decode nothing unless the user registers a handler.
         and not (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile))
     )
 
 
 @cache
 def picture_suffixes() -> tuple[str, ...]:
-    """File name endings of those formats, in lower case, the most common first."""
+    """File name suffixes of the formats in `picture_formats`, in lower case, the most common first."""
     formats = set(picture_formats())
     common = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
     known = [suffix for suffix, name in Image.registered_extensions().items() if name in formats]
@@ -66,7 +67,7 @@ def picture_suffixes() -> tuple[str, ...]:
 
 
 def is_picture_name(path: Any) -> bool:
-    """Whether this is the name of a picture file that may be a frame; a GIF is a video of its own."""
+    """Whether a path has the suffix of a picture file that can be one frame; a GIF cannot, it is a video."""
     if not isinstance(path, str | os.PathLike):
         return False
     name = os.fspath(path)
@@ -76,84 +77,87 @@ def is_picture_name(path: Any) -> bool:
 
 
 def is_picture_file(data: Any) -> bool:
-    """Whether these bytes are a picture file that may be a frame: one of the formats that begin like no other."""
+    """Whether these bytes are a picture file that can be one frame, in a format that its first bytes identify."""
     if not isinstance(data, bytes | bytearray | memoryview):
         return False
     try:
         with Image.open(io.BytesIO(data), formats=_BY_THEIR_BYTES) as picture:
             return not is_moving(picture)
-    except Exception:  # no picture, or one that cannot be read
+    except Exception:  # the bytes are not a picture, or it cannot be read
         return False
 
 
 def is_moving(picture: Any) -> bool:
-    """Whether an opened picture holds several of one size: an animation, or the pages of a stack."""
+    """Whether an opened picture file holds several pictures of one size: an animation, or a stack of pages (TIFF)."""
     if not isinstance(picture, Image.Image) or picture.format in _ONE_PICTURE:
         return False
     try:
         if getattr(picture, "n_frames", 1) < 2:
             return False
-        here = picture.tell()
+        position = picture.tell()
         picture.seek(0)
         size = picture.size
         picture.seek(1)
-        is_same = picture.size == size  # a scan with its thumbnail is a still
-        picture.seek(here)
-    except Exception:  # damage, which decoding will name
+        is_same = picture.size == size  # a scan and its thumbnail differ in size, and are one still picture
+        picture.seek(position)
+    except Exception:  # the file is damaged; decoding it will raise an error that says so
         return False
     return is_same
 
 
 def is_iterated(pictures: Sequence[Any]) -> bool:
-    """Whether this is one opened animation, alone or as `list(ImageSequence.Iterator(animation))` gives it: many times
-    the very same object, which is at its last picture by then."""
+    """Whether this list holds one opened animation, alone or repeated.
+
+    `list(ImageSequence.Iterator(animation))` repeats it: the list then holds the same object once for each picture, and
+    the object shows only its last picture.
+    """
     first: Any = pictures[0] if pictures else None
     return is_moving(first) and len(pictures) in (1, first.n_frames) and all(picture is first for picture in pictures)
 
 
 def file_of_gif(picture: Any) -> bytes | None:
-    """The file of an opened animated GIF, so that it is read as its path would be; None for all others."""
+    """The bytes of an opened animated GIF, so that the video decoder can read it; None for other pictures."""
     if not isinstance(picture, Image.Image) or picture.format != "GIF" or not is_moving(picture):
         return None
     stream = getattr(picture, "fp", None)
     try:
-        here = stream.tell()  # type: ignore[union-attr]
+        position = stream.tell()  # type: ignore[union-attr]
         stream.seek(0)  # type: ignore[union-attr]
         data = stream.read()  # type: ignore[union-attr]
-        stream.seek(here)  # type: ignore[union-attr]
-    except (AttributeError, OSError, ValueError):  # closed, or none
+        stream.seek(position)  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):  # the file is closed, or the picture has no file
         return None
     return data if data.startswith(b"GIF8") else None
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """The picture turned as it is shown, pixels as they are.
+    """The picture turned as its EXIF orientation says; its mode and pixel values do not change.
 
-    `ImageOps.exif_transpose` does the same, and fails where a camera wrote some other EXIF entry wrongly.
+    `ImageOps.exif_transpose` does the same, but raises an error if any other EXIF entry is invalid.
     """
     picture.load()
     try:
         turn = _TURNS.get(picture.getexif().get(0x0112, 1))
-    except Exception:  # an EXIF block that cannot be read says nothing
+    except Exception:  # an unreadable EXIF block is ignored
         turn = None
     return picture if turn is None else picture.transpose(turn)
 
 
 def picture_array(picture: Image.Image, what: str) -> np.ndarray:
-    """uint8 (H, W, 3) of a picture by the rule of this file.
+    """A PIL picture as uint8 (H, W, 3), by the rule in the docstring of this file.
 
     Args:
-        what: its name in messages.
+        what: name of the picture in error messages.
 
     Raises:
-        UnsupportedMedia: no pixels, or a mode whose numbers have no known range.
+        UnsupportedMedia: the picture has no pixels, or the range of its values is not known.
     """
     if 0 in picture.size:
         raise UnsupportedMedia(f"{what} has no pixels ({picture.width}x{picture.height}).")
     file_format = picture.format
     picture = upright(picture)
     if picture.mode.startswith("I;16") or (picture.mode == "I" and file_format in ("PNG", "PPM")):
-        # In whole numbers: / 257, rounded.
+        # Divides by 257 and rounds, in integer arithmetic.
         grey = ((np.asarray(picture).astype(np.int64) + 128) // 257).astype(np.uint8)
         return _rgb(grey)
     if picture.mode in ("I", "F"):
@@ -161,24 +165,24 @@ def picture_array(picture: Image.Image, what: str) -> np.ndarray:
     if picture.mode in ("La", "RGBa"):
         picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[picture.mode])
     if picture.mode in ("P", "PA"):
-        picture = picture.convert("RGBA")  # PIL warns of a loss on the direct way, which gives the same colours
+        picture = picture.convert("RGBA")  # PIL warns if a palette with transparency becomes RGB directly
     return np.asarray(picture.convert("RGB"))
 
 
 def is_plain(array: torch.Tensor) -> bool:
-    """Whether a tensor holds its numbers one by one."""
+    """Whether a tensor is dense and has data: not sparse, not on the meta device."""
     return array.layout is torch.strided and not array.is_meta
 
 
 def whole_numbers(array: Any, what: str) -> Any:
-    """An array or tensor of any type as uint8 by the rule of this file, of the same kind and shape.
+    """An array or tensor converted to uint8 by the rule in the docstring of this file; the shape stays the same.
 
     Args:
-        array: NumPy array or tensor.
-        what: its name in messages.
+        array: NumPy array or tensor; the result is of the same kind.
+        what: name of the array in error messages.
 
     Raises:
-        UnsupportedMedia: floats, complex numbers, objects, or numbers outside of 0 to 255.
+        UnsupportedMedia: the array holds floats, complex numbers, objects, or numbers outside 0 to 255.
     """
     if isinstance(array, torch.Tensor):
         if not is_plain(array):
@@ -202,10 +206,13 @@ def whole_numbers(array: Any, what: str) -> Any:
 
 
 def frame_array(array: Any, what: str) -> np.ndarray:
-    """uint8 (H, W, 3) of one frame: (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels.
+    """One frame as uint8 (H, W, 3), from an array (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels.
+
+    Args:
+        what: name of the frame in error messages.
 
     Raises:
-        UnsupportedMedia: another shape, or values of which the range is not known.
+        UnsupportedMedia: the array has another shape, or the range of its values is not known.
     """
     shape = tuple(array.shape)
     if len(shape) not in (2, 3) or 0 in shape or (len(shape) == 3 and not channels_axis(shape)):
@@ -219,7 +226,7 @@ def frame_array(array: Any, what: str) -> np.ndarray:
 
 
 def channels_axis(shape: Sequence[int]) -> int | None:
-    """Which axis of (..., H, W, C) or (..., C, H, W) holds the channels, -1 or -3; None if neither can."""
+    """The axis that holds the channels: -1 for (..., H, W, C), -3 for (..., C, H, W), None if neither fits."""
     for counts in ((3,), (1, 4)):
         for axis in (-1, -3):
             if shape[axis] in counts:

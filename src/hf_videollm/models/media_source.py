@@ -1,7 +1,7 @@
-"""From what a user may pass as a video or a sound to something a decoder can open.
+"""Opens every kind of source that a user may pass as a video or audio, so that a decoder can read it.
 
-Files, bytes, file objects, data URLs, allowed web addresses and what `datasets` stores of them become a `MediaHandle`;
-what is pictures already (`is_frames`) becomes a `FrameList` (media_frames).
+Paths, bytes, file objects, data URLs, allowed web addresses and the entries of `datasets` columns become a
+`MediaHandle`. Sources that already are pictures (`is_frames`) become a `FrameList` instead (`media_frames`).
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.\-]*)://")
 
 @dataclass
 class MediaHandle:
-    """An encoded file, either on disk (`path`) or as a seekable stream (`stream`)."""
+    """An encoded media file: either a file on disk (`path`) or a seekable binary stream (`stream`)."""
 
     name: str
     path: str | None = None
     stream: BinaryIO | None = None
 
     def for_pyav(self) -> str | BinaryIO:
-        """What PyAV opens. The file protocol is spelled out, so no path can pass for another FFmpeg protocol."""
+        """The source in a form for `av.open`. The prefix "file:" keeps FFmpeg from reading a path as a URL."""
         if self.path is not None:
             return "file:" + self.path
         assert self.stream is not None
@@ -57,7 +57,7 @@ class MediaHandle:
         return self.stream
 
     def for_decoder(self) -> str | bytes:
-        """A path or the whole content, for decoders that know nothing of Python streams."""
+        """The path, or the whole content as bytes, for decoders that cannot read Python streams."""
         if self.path is not None:
             return self.path
         assert self.stream is not None
@@ -66,7 +66,7 @@ class MediaHandle:
 
     @contextmanager
     def reading(self) -> Iterator[BinaryIO]:
-        """A binary stream at its beginning, for looking at the container's own bytes."""
+        """Opens the file as a binary stream, positioned at its first byte."""
         if self.path is not None:
             with open(self.path, "rb") as stream:
                 yield stream
@@ -77,17 +77,17 @@ class MediaHandle:
 
 
 def is_web_address(text: Any) -> bool:
-    """Whether this is an http or https address, in any case."""
+    """Whether this is an http or https address, in upper or lower case."""
     return isinstance(text, str) and text[:8].lower().startswith(("http://", "https://"))
 
 
 def is_data_url(text: Any) -> bool:
-    """Whether this is a data URL, in any case."""
+    """Whether this is a data URL, in upper or lower case."""
     return isinstance(text, str) and text[:5].lower() == "data:"
 
 
 def source_name(source: Any) -> str:
-    """A short one-line name of the source for messages: no content, no credentials, no memory address."""
+    """A short one-line name of the source for error messages, without its content, passwords or memory addresses."""
     source = stored_media(source)
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
@@ -121,44 +121,46 @@ def is_frames(source: Any) -> bool:
 
 
 def stored_media(source: Any) -> Any:
-    """The bytes or the path of what a column of `datasets` holds; anything else as it is.
+    """The bytes or the path of the file in an entry of a `datasets` column; any other source unchanged.
 
-    With `decode=False` a column holds dicts of `bytes` and `path`. Else it holds decoders of torchcodec, which carry
-    the same dict, so that the file itself is read: with its sound, and by the decoder of one's choice.
+    With `decode=False` an entry is a dict with `bytes` and `path`. Otherwise it is a torchcodec decoder, to which
+    `datasets` attaches the same dict. In both cases this function returns the file, so that its audio can be read as
+    well, and any backend can decode it.
 
     Raises:
-        UnsupportedMedia: something else stands in the dict.
+        UnsupportedMedia: the dict has keys other than these.
     """
-    kept = getattr(source, "_hf_encoded", None)  # where datasets looks as well, when it writes a decoder
-    is_kept = isinstance(kept, dict)
-    stored = kept if is_kept else source
+    attached = getattr(source, "_hf_encoded", None)  # `datasets` itself reads this attribute when it saves a decoder
+    is_decoder = isinstance(attached, dict)
+    stored = attached if is_decoder else source
     if not isinstance(stored, dict):
         return source
-    given = {key for key, value in stored.items() if value is not None}
-    if given & {"array", "sampling_rate"} or not given & {"bytes", "path"}:  # readers of sound know waveforms
+    keys = {key for key, value in stored.items() if value is not None}
+    if keys & {"array", "sampling_rate"} or not keys & {"bytes", "path"}:  # `as_waveform` reads dicts with an array
         return source
-    if unread := sorted(given - {"bytes", "path"}):
+    if unread := sorted(keys - {"bytes", "path"}):
         raise UnsupportedMedia(
-            f"A file is given by its 'path' or 'bytes', and {unread[0]!r} beside these would be passed over: leave it "
-            "out. Options of a medium stand beside it, in a message or in the call."
+            f"A dict of one file has the keys 'path' and 'bytes', and {unread[0]!r} would be ignored: leave it out. "
+            "Pass options beside the dict: as keys of the message block, or as arguments of the call."
         )
     if stored.get("bytes") is not None:
         return stored["bytes"]
     path = stored.get("path")
-    # A decoder of a file elsewhere (hf://) reads it by itself.
-    return source if path is None or (is_kept and not os.path.exists(path)) else path
+    # If the path is not on this machine (hf://), only the decoder can read the file.
+    return source if path is None or (is_decoder and not os.path.exists(path)) else path
 
 
 @contextmanager
 def open_media(
     source: Any, limits: MediaLimits, allowed_hosts: Sequence[str], deadline: Deadline
 ) -> Iterator[MediaHandle]:
-    """Opens an encoded source and closes (or deletes) what was opened for it at the end, also after an error.
+    """Opens an encoded source. On exit, also after an error, closes what it opened and deletes temporary files.
 
-    A file object given by the user is read from its beginning and stays open.
+    A file object that the user passed is read from its beginning, and is not closed.
 
     Raises:
-        MediaNotFound, UnsupportedMedia, CorruptMedia (empty), MediaTooLarge, UnsafeURL.
+        CorruptMedia: the file is empty.
+        MediaNotFound, UnsupportedMedia, MediaTooLarge, UnsafeURL: see the docstrings of these classes.
     """
     source = stored_media(source)
     name = source_name(source)
@@ -198,7 +200,7 @@ def _local_path(text: str, name: str) -> str:
     try:
         parts = urllib.parse.urlsplit(text)
     except ValueError:
-        raise UnsafeURL(f"{name}: not a valid address; write file:///path/to/video.mp4.") from None
+        raise UnsafeURL(f"{name}: this is not a valid address; write file:///path/to/video.mp4.") from None
     if parts.scheme != "file":
         raise UnsafeURL(f"{name}: the scheme {parts.scheme}:// is not supported; pass a local path or an https URL.")
     if parts.netloc not in ("", "localhost"):
@@ -231,7 +233,7 @@ def _checked_stream(stream: BinaryIO, name: str, limits: MediaLimits) -> MediaHa
         stream.seek(0)
         begin = stream.read(1)
         stream.seek(0)
-    except (OSError, ValueError):  # ValueError: closed
+    except (OSError, ValueError):  # ValueError: the stream is closed
         raise _unreadable_stream(name) from None
     if not isinstance(begin, bytes | bytearray):
         raise _unreadable_stream(name)
@@ -250,28 +252,29 @@ def _empty(name: str) -> CorruptMedia:
 
 
 def _seekable(source: Any, name: str, limits: MediaLimits, deadline: Deadline) -> BinaryIO:
-    """The file object itself, or its content in memory when it cannot seek (pipes, sockets)."""
+    """The file object itself, or a copy of its content in memory if it cannot seek (pipes, sockets)."""
     if isinstance(source, io.TextIOBase):
         raise _unreadable_stream(name)
     if is_seekable(source):
         return source
     buffer = io.BytesIO()
     failures: list[Exception] = []
-    is_over = threading.Event()
+    must_stop = threading.Event()
 
     def read() -> None:
         try:
-            while not is_over.is_set() and (chunk := source.read(_CHUNK)) != b"":
+            while not must_stop.is_set() and (chunk := source.read(_CHUNK)) != b"":
                 buffer.write(chunk)
                 limits.check_bytes(name, buffer.tell())
-        except Exception as error:  # whatever the user's object raises
+        except Exception as error:  # the user's object may raise anything
             failures.append(error)
 
-    # A read that waits for a writer cannot be interrupted; a thread that waits can be left.
+    # A `read` that waits for a writer cannot be interrupted. So it runs in a thread, and this thread stops waiting for
+    # it at the deadline.
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
     reading.join(min(deadline.remaining(), threading.TIMEOUT_MAX))
-    is_over.set()
+    must_stop.set()
     deadline.check(name)
     if failures and isinstance(failures[0], MediaError):
         raise failures[0]
@@ -286,7 +289,7 @@ def is_seekable(source: Any) -> bool:
         return False
     try:
         return bool(source.seekable()) if hasattr(source, "seekable") else True
-    except ValueError:  # closed; reading it will say so
+    except ValueError:  # the file is closed; reading it will raise an error that says so
         return True
 
 
@@ -294,23 +297,26 @@ def _decode_data_url(text: str, name: str, limits: MediaLimits) -> bytes:
     header, comma, payload = text.partition(",")
     if not comma or not header.lower().endswith(";base64"):
         raise UnsupportedMedia(f"{name}: only base64 is supported; write data:video/mp4;base64,... .")
-    # Encoders break long lines; other characters outside of the alphabet are damage.
+    # Base64 text may contain line breaks; any other character outside the alphabet means that it is damaged.
     payload = payload.translate(_NO_WHITESPACE)
     limits.check_bytes(name, len(payload) * 3 // 4)
     try:
         return base64.b64decode(payload, validate=True)
-    except ValueError:  # binascii.Error is one; another is raised for letters outside of ASCII
+    except ValueError:  # binascii.Error is a ValueError; non-ASCII text raises a plain ValueError
         raise CorruptMedia(f"{name}: the base64 text is damaged; encode the file again.") from None
 
 
-# --- what the bytes are, for messages that help --------------------------------------------------------------------
+# --- recognising files by their first bytes ------------------------------------------------------------------------
 
 _PICTURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"}
 _MEDIA_MAGIC = (b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"GIF8", b"ID3", b"fLaC", b"0&\xb2u", b"\x00\x00\x01\xba")
 
 
 def unreadable(handle: MediaHandle) -> MediaError:
-    """The error for a file in which no decoder found a container: damaged when it looks like media, else no media."""
+    """The error to raise for a file that no decoder can open.
+
+    `CorruptMedia` if the first bytes are those of a video or audio file, else `UnsupportedMedia`.
+    """
     with handle.reading() as stream:
         head = stream.read(64)
     for magic, kind in _PICTURES.items():
@@ -333,7 +339,7 @@ def unreadable(handle: MediaHandle) -> MediaError:
 
 
 def is_cut_short(handle: MediaHandle) -> bool:
-    """Whether an MP4, Matroska or AVI file ends before its own boxes do, which decoders often pass over in silence."""
+    """Whether an MP4, Matroska or AVI file is shorter than its own headers say. Decoders often ignore this silently."""
     with handle.reading() as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
@@ -344,13 +350,13 @@ def is_cut_short(handle: MediaHandle) -> bool:
             return _last_box_end(stream, size) > size
         if head.startswith(b"RIFF"):
             end = 8 + int.from_bytes(head[4:8], "little")
-            is_known = end < 8 + 0x7FFFFFFF  # above: written to a pipe
+            is_known = end < 8 + 0x7FFFFFFF  # writers that cannot seek back store a larger, meaningless number
             return is_known and end > size and not (end == size + 1 and _lacks_padding(stream, size))
     return False
 
 
 def _lacks_padding(stream: BinaryIO, size: int) -> bool:
-    """Whether the last block of a RIFF file is whole and of odd length: some writers leave out the byte behind it."""
+    """Whether a RIFF file only lacks the padding byte after its last block (of odd length), as some writers omit it."""
     position = 12
     while position + 8 <= size:
         stream.seek(position + 4)
@@ -363,7 +369,10 @@ def _lacks_padding(stream: BinaryIO, size: int) -> bool:
 
 
 def _last_box_end(stream: BinaryIO, size: int) -> int:
-    """End of the furthest top-level box that holds media or its index; boxes after junk are not believed."""
+    """Where the last top-level MP4 box with media or an index should end, by the sizes in the box headers.
+
+    Reading stops at the first box with an invalid size.
+    """
     position, furthest = 0, 0
     while position + 8 <= size:
         stream.seek(position)
@@ -382,7 +391,7 @@ def _last_box_end(stream: BinaryIO, size: int) -> int:
 
 
 def _matroska_end(head: bytes) -> int:
-    """End of the segment as its header declares it; 0 when it is declared open-ended (live streams)."""
+    """Where the Matroska segment should end, by the size in its header; 0 if the header gives none (live streams)."""
     length, used = _ebml_number(head, 4)
     position = 4 + used + length
     if head[position : position + 4] != b"\x18\x53\x80\x67":
@@ -393,7 +402,7 @@ def _matroska_end(head: bytes) -> int:
 
 
 def _ebml_number(data: bytes, position: int) -> tuple[int, int]:
-    """A variable-length integer of EBML: (value, bytes used); (0, 1) past the end of `data`."""
+    """Reads a variable-length EBML integer: (value, number of bytes read); (0, 1) past the end of `data`."""
     if position >= len(data) or data[position] == 0:
         return 0, 1
     used = 9 - data[position].bit_length()

@@ -1,11 +1,11 @@
-"""Video files, and other sources of pictures, to uint8 frames with their metadata.
+"""Reads the frames of a video, or of any other source of pictures, as uint8 arrays with their metadata.
 
     frames, metadata = load_video("clip.mp4", num_frames=16)
 
-Sound is read by `load_audio`. Every failure is a `MediaError` whose message is one line that names the file and says
-what to do. The errors: `MediaNotFound`, `UnsupportedMedia` (text, a picture, an unknown object), `CorruptMedia` (empty,
-truncated, damaged), `NoVideoStream`, `NoAudioStream`, `MediaTooLarge` (a budget of `MediaLimits`), `UnsafeURL`,
-`MissingBackend`.
+`load_audio` reads the audio. Every failure is a `MediaError` whose message is one line that names the file and the fix.
+Its subclasses: `MediaNotFound`, `UnsupportedMedia` (the file is text or a picture, or the object is not a video),
+`CorruptMedia` (the file is empty, truncated or damaged), `NoVideoStream`, `NoAudioStream`, `MediaTooLarge` (over a
+limit of `MediaLimits`), `UnsafeURL`, `MissingBackend`.
 """
 
 from __future__ import annotations
@@ -69,18 +69,18 @@ FrameFn: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 class ClipMetadata(VideoMetadata):
-    """`VideoMetadata` of a file, with the time of every frame; the rate alone says little where it varies.
+    """`VideoMetadata` that also has the time of every frame, for videos with a variable frame rate.
 
     Attributes:
-        frame_times: float64 (total_num_frames,), seconds of the file, see `load_video`. None in a copy made with
-            `dataclasses.replace`, which knows only the fields of `VideoMetadata`; then the rate has to do.
+        frame_times: float64 (total_num_frames,), seconds of the file, see `load_video`. `dataclasses.replace` copies
+            only the fields of `VideoMetadata`: in such a copy this is None, and `timestamps` uses the mean frame rate.
     """
 
     frame_times: np.ndarray | None = None
 
     @property
     def timestamps(self) -> list[float]:
-        """Seconds of the chosen frames (`frames_indices`)."""
+        """Time of each chosen frame (`frames_indices`), in seconds."""
         if self.frame_times is None:
             return super().timestamps
         indices = range(self.total_num_frames) if self.frames_indices is None else self.frames_indices
@@ -101,53 +101,53 @@ def load_video(
     on_decode_error: Literal["raise", "truncate"] = "raise",
     frame_fn: FrameFn | None = None,
 ) -> tuple[np.ndarray, VideoMetadata]:
-    """Frames of a video, all of them or those asked for.
+    """Reads the frames of a video: all of them, or only some (`num_frames`, `sample_indices_fn`, `start`, `end`).
 
     Args:
-        source: a path, `file://` or (see `allowed_hosts`) http(s) address, base64 data URL, bytes, or binary file
-            object of a video or GIF; what a column of `datasets` holds, as a decoder or as a dict of bytes and path; a
-            folder of pictures in natural order; an opened animation; or frames: a list of PIL pictures, arrays,
-            tensors or picture files, or one array or tensor (T, H, W, 3) or (T, 3, H, W). Pictures are turned as EXIF
-            says; numbers are whole ones from 0 to 255 (`media_pictures` has the rule for every mode and type).
-        sample_indices_fn: called as `fn(metadata=VideoMetadata)`; returns the wanted frame numbers, in any order and
-            with repeats. It goes before `num_frames`.
-        num_frames: this many frames, the middle ones of as many equal parts; frames repeat when the clip is shorter.
-        start: second of the file at which the clip begins. Second 0 is the moment at which the file begins: where the
-            earliest of its tracks does, pictures or sound, whatever its own clock says then. Players show it as 0:00,
-            `ffmpeg -ss` counts from it, and so do frame times, `load_audio`, `probe_video` and the processors. The
-            frames that begin from `start` until before `end` (the one on screen where none does) are the clip that
-            `num_frames` divides and that `sample_indices_fn` sees and numbers from 0. A sampler that wants file numbers
-            must be used without them.
-        end: second before which the clip ends, on the same clock.
-        backend: "pyav", "decord", "torchcodec", or "auto" for the first that works here. Frame i is the i-th picture
-            that comes out when the file is decoded from its beginning, whatever else is asked for and whichever of
-            them reads it. Frames before the first picture, which nothing can decode in a clip that begins between
-            keyframes, count as the file counts them, with its times, and show that first picture. The others are given
-            plain files alone; the rest (cut between keyframes, edited, in fragments, of uneven rate, ...) is decoded by
-            PyAV, and `metadata.video_backend` says so.
-        limits: budgets, checked before and while decoding.
-        allowed_hosts: hosts that may be downloaded from; none by default. A host whose name leads to a private
-            address is refused unless the address itself is listed.
-        on_decode_error: "raise", or "truncate": warn and return the wanted frames that come before the damage.
-        frame_fn: applied to each frame, uint8 (H, W, 3), as it is decoded, e.g. to make it smaller: an hour of frames
-            then never lies in memory at full size. It must give all frames one size.
+        source: a video or GIF file (a path, `file://` or http(s) address (see `allowed_hosts`), base64 data URL, bytes,
+            or binary file object); an entry of a `datasets` column (a decoder, or a dict with `bytes` and `path`); or
+            pictures (the path of a folder, which is read in natural order, an opened animation, a list of PIL pictures,
+            arrays, tensors or picture files, or one array or tensor (T, H, W, 3) or (T, 3, H, W)). Pictures are turned
+            as EXIF says; arrays hold whole numbers from 0 to 255 (`media_pictures` states the whole rule).
+        sample_indices_fn: function that chooses the frames. It is called as `fn(metadata=VideoMetadata)` and returns
+            frame numbers, in any order and with repeats. If it is passed, `num_frames` is ignored.
+        num_frames: number of frames to choose. The clip is divided into this number of equal parts, and the middle
+            frame of each part is taken. If the clip has fewer frames, frames are repeated.
+        start: where the clip begins, in seconds of the file. Second 0 is the start of the earliest track (video or
+            audio), even if its timestamp is not 0. Players show this moment as 0:00. `ffmpeg -ss`, frame times,
+            `load_audio`, `probe_video` and the processors also count from it. The clip consists of the frames that
+            begin at or after `start` and before `end`; if there are none, of the frame on screen at `start`.
+            `num_frames` divides this clip, and `sample_indices_fn` numbers its frames from 0.
+        end: where the clip ends, in seconds of the file.
+        backend: "pyav", "decord", "torchcodec", or "auto" for the first that works here. Frame i is always the i-th
+            picture that comes out when the file is decoded from its beginning, for every backend and every choice of
+            frames. If a file was cut between keyframes, its first frames cannot be decoded: they keep their numbers
+            and times, and show the first picture that can be decoded. decord and torchcodec decode only simple files;
+            the others (cut between keyframes, with edit lists, fragmented, with a variable rate, ...) are decoded by
+            PyAV, and `metadata.video_backend` is then "pyav".
+        limits: limits of size and time, checked before and while decoding.
+        allowed_hosts: hosts from which files may be downloaded; none by default. A host whose IP address is private is
+            refused, unless the URL and this list contain the IP address itself.
+        on_decode_error: "raise", or "truncate": warn and return the chosen frames that come before the damage.
+        frame_fn: function that is applied to each frame, uint8 (H, W, 3), when it is decoded; for example to make it
+            smaller, so that the frames are never all in memory at full size. All its results must have one size.
 
     Returns:
-        frames: uint8 (T, H, W, 3), RGB, rotated as shown, in the order of the wanted numbers.
-        metadata: of the whole file: `total_num_frames`, `fps` (the mean where it varies; None for pictures),
-            `duration` in seconds, `width`, `height`, `video_backend`; `frames_indices` are file numbers. For a
-            damaged file, `total_num_frames` counts the frames that can be read.
+        frames: uint8 (T, H, W, 3), RGB, rotated as shown, in the order in which they were chosen.
+        metadata: describes the whole file: `total_num_frames`, `fps` (the mean if the rate varies; None for pictures),
+            `duration` in seconds, `width`, `height`, `video_backend`. `frames_indices` are the chosen frames, numbered
+            from the beginning of the file. For a damaged file, `total_num_frames` counts only the readable frames.
 
     Raises:
-        MediaError: one of its subclasses; see the module.
-        ValueError: a wrong argument, among them frame numbers outside of the clip.
+        MediaError: one of the subclasses that the docstring of this module lists.
+        ValueError: an argument is wrong, for example a frame number outside of the clip.
     """
     check_num_frames(num_frames)
     check_interval(start, end)
     _check_functions(sample_indices_fn=sample_indices_fn, frame_fn=frame_fn)
     allowed_hosts = _checked_reading(backend, allowed_hosts, on_decode_error)
     if num_frames is not None and num_frames > limits.max_frames:
-        # Before the list of their numbers fills the memory.
+        # Checked here, before a huge list of frame numbers fills the memory.
         limits.check_result(source_name(source), num_frames, 1, 1)
     sampler = sample_indices_fn or _Uniform(num_frames)
     deadline = Deadline(limits.timeout)
@@ -160,7 +160,7 @@ def load_video(
         except CorruptMedia:
             if reader.backend == "pyav" or not is_usable("pyav"):
                 raise
-        # The other decoder failed. PyAV may succeed, and otherwise has the better error message.
+        # The other decoder failed. PyAV may be able to decode the file; if not, it raises the error.
         second = open_reader(handle, "pyav", limits, deadline, on_decode_error == "truncate")
         try:
             return _read_counted(second, handle.name, sampler, start, end, limits, frame_fn)
@@ -177,9 +177,10 @@ def probe_video(
     allowed_hosts: Sequence[str] = (),
     on_decode_error: Literal["raise", "truncate"] = "raise",
 ) -> VideoMetadata:
-    """The metadata that `load_video` would give, for the price of reading the file and decoding one frame.
+    """The metadata that `load_video` returns, without decoding the frames.
 
-    `frames_indices` is None. Arguments and errors as in `load_video`.
+    For most files this reads the packets and decodes one frame. `frames_indices` is None. Arguments and errors are
+    those of `load_video`.
     """
     allowed_hosts = _checked_reading(backend, allowed_hosts, on_decode_error)
     deadline = Deadline(limits.timeout)
@@ -190,7 +191,7 @@ def probe_video(
 
 
 def _checked_reading(backend: str, allowed_hosts: Sequence[str], on_decode_error: str) -> list[str]:
-    """The allowed hosts. All options are checked for every source, also those that the source does not need."""
+    """Checks the arguments for every source, even one that does not use them; returns the normalised hosts."""
     check_backend(backend)
     check_on_decode_error(on_decode_error)
     return sorted(host_names(allowed_hosts))
@@ -224,20 +225,20 @@ class _Uniform:
         total, wanted = metadata.total_num_frames, self.num_frames
         if wanted is None:
             return list(range(total))
-        # In whole numbers: (i + 1/2) * total / wanted, rounded down.
+        # (i + 1/2) * total / wanted, rounded down, in integer arithmetic.
         return [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
 
 
 class _Stack:
-    """Puts frames into one array as they are decoded, and checks the budget before the array is made.
+    """Collects decoded frames in one array, and checks the limits before it creates the array.
 
     Args:
-        name: of the video, for errors.
-        num_frames: frames that the caller gets in the end.
-        num_rows: frames of the array, fewer where the caller gets some of them twice.
-        size: width and height of a frame as it is decoded.
-        limits: the budget.
-        frame_fn: applied to each frame.
+        name: name of the video in error messages.
+        num_frames: number of frames that the caller returns, including repeated ones.
+        num_rows: number of frames in the array, without repeated ones.
+        size: width and height of a decoded frame.
+        limits: limits that the result must not exceed.
+        frame_fn: function that is applied to each frame; `None` for no function.
     """
 
     def __init__(
@@ -253,7 +254,8 @@ class _Stack:
         self.limits, self.frame_fn = limits, frame_fn
         self.pictures = np.empty((0,), dtype=np.uint8)
         self.filled = 0
-        # `frame_fn` may change the size, which is then known after the first frame only.
+        # The size of the results of `frame_fn` is not known before the first frame; until then, only their number is
+        # checked (with a size of 1 x 1).
         limits.check_result(name, num_frames, *(size if frame_fn is None else (1, 1)))
 
     def put(self, row: int, picture: np.ndarray) -> None:
@@ -267,7 +269,7 @@ class _Stack:
 
 
 def _read_counted(reader: FrameReader, name: str, *arguments: Any) -> tuple[np.ndarray, VideoMetadata]:
-    """As `_read`. It runs a second time if decoding shows that the packets told a wrong number of frames."""
+    """Calls `_read`; calls it once more if decoding shows that the frames of the file were counted wrongly."""
     try:
         return _read(reader, name, *arguments)
     except FrameCountChanged:
@@ -276,7 +278,7 @@ def _read_counted(reader: FrameReader, name: str, *arguments: Any) -> tuple[np.n
         return _read(reader, name, *arguments)
     except FrameCountChanged:
         raise CorruptMedia(
-            f"{name}: the video gives other frames each time it is decoded; download or export the file again."
+            f"{name}: the video has different frames each time it is decoded; download or export the file again."
         ) from None
 
 
@@ -289,7 +291,7 @@ def _read(
     limits: MediaLimits,
     frame_fn: FrameFn | None,
 ) -> tuple[np.ndarray, VideoMetadata]:
-    """One round: sample, decode the distinct frames in file order, put them in the sampler's order."""
+    """Chooses frame numbers, decodes each chosen frame once, in file order, and returns them in the chosen order."""
     clip = reader.clip
     metadata = _metadata(clip, reader.backend)
     first, last = _clip_bounds(clip, name, start, end)
@@ -335,7 +337,7 @@ def _metadata(clip: Clip, backend: str) -> ClipMetadata:
 
 
 def _clip_bounds(clip: Clip, name: str, start: float | None, end: float | None) -> tuple[int, int]:
-    """(first, last + 1) of the frames whose times are in [start, end); at least the one that is shown at `start`."""
+    """(first, last + 1) of the frames whose times are in [start, end); if none is, of the frame shown at `start`."""
     first = 0 if start is None else int(np.searchsorted(clip.timestamps, start - TIME_SLACK, side="left"))
     last = len(clip) if end is None else int(np.searchsorted(clip.timestamps, end - TIME_SLACK, side="left"))
     if start is not None and start >= _shown_until(clip, len(clip)):
@@ -350,28 +352,29 @@ def _clip_bounds(clip: Clip, name: str, start: float | None, end: float | None) 
 
 
 def _shown_until(clip: Clip, count: int) -> float:
-    """The time in seconds at which frame number `count` would come."""
+    """The time in seconds until which the first `count` frames are shown: the start of the next frame, or the end."""
     if count < len(clip):
         return float(clip.timestamps[count])
     return float(clip.timestamps[0]) + clip.duration
 
 
 def _asked_for(sampler: Callable[..., Any], metadata: VideoMetadata, name: str) -> list[int]:
-    """The sampler's answer as a checked list of frame numbers."""
+    """Calls the sampler, and returns its frame numbers as a list after checking them."""
     total, answer = metadata.total_num_frames, sampler(metadata=metadata)
     try:
         numbers = np.asarray(answer).reshape(-1)
-    except (TypeError, ValueError):  # of lists of several lengths, of tensors on a GPU
+    except (TypeError, ValueError):  # raised for lists of different lengths, and for tensors on a GPU
         numbers = np.array([None])
     if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
-        mask = " True and False do not choose: give np.flatnonzero(mask)." if numbers.dtype.kind == "b" else ""
+        mask = " A mask of booleans is not accepted: return np.flatnonzero(mask)." if numbers.dtype.kind == "b" else ""
         raise ValueError(f"{name}: sample_indices_fn must return frame numbers, as a list or an array.{mask}")
     indices = [int(i) for i in numbers]
     if not indices:
         raise ValueError(f"{name}: the sampler chose no frames of {total}; choose at least one.")
     if min(indices) < 0 or max(indices) >= total:
         raise ValueError(
-            f"{name}: the sampler chose frames {min(indices)} to {max(indices)}, but they go from 0 to {total - 1}."
+            f"{name}: the sampler chose frames {min(indices)} to {max(indices)}, but the frames of the clip "
+            f"go from 0 to {total - 1}."
         )
     return indices
 
@@ -396,7 +399,7 @@ def _load_frames(
     frame_fn: FrameFn | None,
 ) -> tuple[np.ndarray, VideoMetadata]:
     if start is not None or end is not None:
-        raise ValueError(f"{frames.name}: pictures have no times, so start and end mean nothing; slice the list.")
+        raise ValueError(f"{frames.name}: pictures have no times, so start and end cannot be used; slice the list.")
     metadata = _frame_metadata(frames)
     indices = _asked_for(sampler, metadata, frames.name)
     stack = _Stack(frames.name, len(indices), len(indices), (frames.width, frames.height), limits, frame_fn)

@@ -1,4 +1,4 @@
-"""What comes out of a decoder first, and from which packets it came."""
+"""Records the first frames that a decoder returns for a file, and the packets that they came from."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import Any
 
 from .media_packets import NO_TIME, PacketList
 
-TAG = -(1 << 52)  # of packets that are numbered instead of timed; far from all times
+# Packet i gets the timestamp TAG + i before it is decoded. The decoder copies it to the frame, so that the frame tells
+# which packet it came from. TAG is far from all real timestamps.
+TAG = -(1 << 52)
 
 
 @dataclass
 class Head:
-    """What came out of the decoder first, up to the first picture that needs no other one."""
+    """The first frames of a file, up to the first keyframe: the first one that does not refer to other frames."""
 
-    first_place: int | None = None
-    first: Any = None  # the very first frame: it alone tells the true size and the rotation
-    has_key: bool = False  # one that needs no other
-    key: int = NO_TIME  # the time of the first such frame
-    times: array[int] = field(default_factory=lambda: array("q"))  # of all these frames
-    places: set[int] = field(default_factory=set)  # which packets they are, see `PacketList.leading`
+    first_place: int | None = None  # index in `PacketList.pts` of the packet of `first`; None if not known
+    first: Any = None  # the very first frame; it has the true size and the rotation of the video
+    has_key: bool = False  # whether a keyframe was decoded
+    key: int = NO_TIME  # timestamp of the first keyframe
+    times: array[int] = field(default_factory=lambda: array("q"))  # timestamps of all these frames
+    places: set[int] = field(default_factory=set)  # indices in `PacketList.pts` of their packets
 
     def add(self, frame: Any, packets: PacketList) -> None:
+        """Adds the next decoded frame."""
         place = -1 if frame.pts is None else frame.pts - TAG
         is_tagged = 0 <= place < len(packets.pts)
         if self.first is None:
@@ -35,9 +38,10 @@ class Head:
 
 
 def time_of(frame: Any) -> int:
+    """The timestamp of a frame in ticks; `NO_TIME` without one."""
     return NO_TIME if frame.pts is None else frame.pts
 
 
 def is_entry(frame: Any) -> bool:
-    """Whether decoding may begin at this frame, by what the decoder itself says. Containers flag others, too."""
+    """Whether decoding can begin at this frame, as the decoder says (the keyframe flags of containers may be wrong)."""
     return bool(frame.key_frame) and int(frame.pict_type) == 1

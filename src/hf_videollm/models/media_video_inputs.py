@@ -1,4 +1,4 @@
-"""What a user may pass as videos, sorted: flat lists, nested lists, frames, arrays, and what is known of them."""
+"""Turns videos and their metadata, in every form that a user may pass (nested lists, arrays, ...), into flat lists."""
 
 import math
 import os
@@ -21,12 +21,12 @@ from .media_source import VideoSource, stored_media
 def flatten_videos(videos: Any) -> list[VideoSource]:
     """A flat list of videos from one video or from lists of them, nested to any depth.
 
-    A video is a path, URL, bytes, file object, array `(T, H, W, C)` or `(T, C, H, W)`, an opened animation, what a
-    column of `datasets` holds (a decoder, or a dict of bytes and path), or a list of frames (PIL images,
-    three-dimensional arrays, names or bytes of image files). `None` inside a list stands for a prompt without videos.
+    A video is a path, URL, bytes, file object, array `(T, H, W, C)` or `(T, C, H, W)`, opened animation, entry of a
+    `datasets` column (a decoder, or a dict with `bytes` and `path`), or list of frames (PIL images, three-dimensional
+    arrays, names or bytes of image files). `None` inside a list means that a prompt has no videos.
 
     Raises:
-        UnsupportedMedia: something in the list is none of these.
+        UnsupportedMedia: an entry of the list is not a video.
     """
     videos = stored_media(without_decoding(videos) if is_column(videos) else videos)
     if is_single_video(videos):
@@ -42,7 +42,7 @@ def flatten_videos(videos: Any) -> list[VideoSource]:
 
 
 def is_single_video(videos: Any) -> bool:
-    """Whether this is one video, and not a list of them."""
+    """Whether this is one video, and not a list of videos."""
     videos = stored_media(videos)
     if isinstance(videos, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(videos, "read"):
         return True
@@ -56,13 +56,13 @@ def is_single_video(videos: Any) -> bool:
 def media_per_row(
     media: Any, num_rows: int, is_single: Callable[[Any], bool], count: Callable[[Any], int]
 ) -> list[int] | None:
-    """How many media each prompt owns, where the nesting says so: a list with a list (or `None`) for every prompt.
+    """The number of images or videos of each prompt, if `media` has one list (or `None`) for each prompt; else `None`.
 
     Args:
         media: images or videos as the user passed them.
         num_rows: number of prompts.
-        is_single: whether something is one image or video; a list of frames is one video.
-        count: counts the media of one entry.
+        is_single: function that tells whether an object is one image or video (a list of frames is one video).
+        count: function that counts the media in the entry of one prompt.
     """
     if not isinstance(media, list | tuple) or len(media) != num_rows or is_single(media):
         return None
@@ -72,10 +72,14 @@ def media_per_row(
 
 
 def flatten_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
-    """One `VideoMetadata` (or `None`) per video from the forms transformers accepts: one, a list, nested lists, dicts.
+    """One `VideoMetadata` (or `None`) for each video.
+
+    Args:
+        metadata: in any form that transformers accepts: `VideoMetadata` or a dict, alone or in (nested) lists.
+        num_videos: number of videos.
 
     Raises:
-        ValueError: the number of entries is not the number of videos.
+        ValueError: there is not one entry for each video.
     """
     if metadata is None:
         return [None] * num_videos
@@ -92,18 +96,23 @@ def flatten_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | Non
 
 
 def fill_metadata(found: VideoMetadata, known: VideoMetadata | None) -> VideoMetadata:
-    """What was found in a source; the frame rate that the user knows where the source has none (folders, lists)."""
+    """The metadata of a source, completed with the user's frame rate if the source has none (folders, lists).
+
+    Args:
+        found: metadata that were read from the source.
+        known: metadata that the user passed.
+    """
     if known is None or found.fps:
         return found
     return replace(found, fps=known.fps, duration=known.duration)
 
 
 def as_frame_array(source: Any) -> Any | None:
-    """The four-dimensional array of an array, tensor or list of equally sized array frames; `None` for the rest.
+    """A four-dimensional array or tensor, or a list of frames that are arrays, as one array; `None` for other sources.
 
     Raises:
-        ValueError: frames of different sizes, or floats among whole numbers.
-        UnsupportedMedia: values of which the range is not known (`media_pictures`).
+        ValueError: the frames differ in size, or some hold floats and others integers.
+        UnsupportedMedia: the range of the values is not known (`media_pictures`).
     """
     if getattr(source, "ndim", None) == 4:
         return source
@@ -125,18 +134,18 @@ def frames_of_array(
     input_data_format: Any,
     normalized: bool = False,
 ) -> tuple[torch.Tensor, VideoMetadata]:
-    """Frames `(num_frames, 3, height, width)` of an array in either layout, all or those the sampler chooses.
+    """The frames of an array as a tensor `(num_frames, 3, height, width)`, and their metadata.
 
     Args:
         array: `(T, H, W, C)` or `(T, C, H, W)` with 1, 3 or 4 channels; grey is repeated, transparency is dropped.
-        known: what is known of them.
-        sampler: chooses frames.
-        input_data_format: the layout, where the shape leaves it open.
-        normalized: whether they will be normalised, so that floats must lie between 0 and 1.
+        known: metadata that the user passed.
+        sampler: function that chooses frames from the metadata; `None` takes all frames.
+        input_data_format: the layout of `array`, for shapes that fit both layouts.
+        normalized: whether the processor will normalise the frames, which requires floats between 0 and 1.
 
     Raises:
-        UnsupportedMedia: values of which the range is not known (`media_pictures`), or floats that are NaN, infinite or
-            out of their range.
+        UnsupportedMedia: the range of the values is not known (`media_pictures`), or floats are NaN, infinite or out of
+            range.
     """
     if 0 in tuple(array.shape)[1:]:
         raise UnsupportedMedia(f"the array of frames has the shape {tuple(array.shape)}; frames need pixels.")
@@ -156,13 +165,13 @@ def frames_of_array(
 
 
 def _as_numbers(array: Any, what: str) -> torch.Tensor:
-    """A tensor of uint8 by the rule of `media_pictures`, or of floats as they are, in float32."""
+    """Converts to a tensor: integers to uint8 by the rule of `media_pictures`, floats to float32 unchanged."""
     if not isinstance(array, torch.Tensor):
         array = np.asarray(array)
         if array.dtype.kind == "f":
             return torch.from_numpy(array.astype(np.float32))
         array = np.ascontiguousarray(whole_numbers(array, what))
-        # torch warns of memory that it may not write to.
+        # torch warns about read-only arrays, so these are copied.
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     if array.is_floating_point() and is_plain(array):
         return array.detach().float()
@@ -172,10 +181,10 @@ def _as_numbers(array: Any, what: str) -> torch.Tensor:
 def _check_floats(video: torch.Tensor, normalized: bool) -> None:
     lowest, highest = float(video.min()), float(video.max())
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise UnsupportedMedia("the frames hold NaN or infinity; make them again.")
+        raise UnsupportedMedia("the frames hold NaN or infinity; pass frames with finite values.")
     if normalized and not (lowest >= -1e-3 and highest <= 1 + 1e-3):
         raise UnsupportedMedia(
-            f"frames of floating point lie between 0 and 1, and these between {lowest:g} and {highest:g}: pass uint8, "
+            f"frames of floats must have values between 0 and 1, but these have {lowest:g} to {highest:g}: pass uint8, "
             "or do_normalize=False if they are normalised already."
         )
 

@@ -1,9 +1,12 @@
-"""BEATs (Chen et al., 2023: audio pre-training with acoustic tokenizers): a transformer over the patches of a fbank.
+"""BEATs (Chen et al., 2023: audio pre-training with acoustic tokenizers): a transformer that encodes audio.
 
-    fbank (B, T, 128) -> 16 x 16 patches, time first -> layer norm -> hidden size -> + convolution over positions
-    -> layer norm -> layers that share one relative position table -> (B, T // 16 * 8, hidden size)
+The input is a fbank (log mel spectrogram), which is divided into patches:
 
-Names of the official checkpoint are kept where they could be. The others, official -> ours:
+    fbank (B, T, 128) -> 16 x 16 patches, ordered by time -> layer norm -> linear to the hidden size
+    -> plus a convolution over the patches (position embedding) -> layer norm
+    -> transformer layers that share one table of relative positions -> (B, T // 16 * 8, hidden size)
+
+Most weights have the names of the official checkpoint. These differ (official name, name here):
 
     encoder.pos_conv.0.weight_g                               encoder.pos_conv.gain
     encoder.pos_conv.0.weight_v                               encoder.pos_conv.direction
@@ -11,8 +14,8 @@ Names of the official checkpoint are kept where they could be. The others, offic
     encoder.layers.N.self_attn.relative_attention_bias.weight encoder.relative_attention_bias.weight
     predictor.*                                               dropped (AudioSet classes; VideoLLaMA2 never reads them)
 
-The table is one embedding that the official file lists once for each layer (equal copies) or once in all. transformers
-renames everything that begins with `.weight_g` or `.weight_v` while it loads, hence the new names of these two.
+All layers share one `relative_attention_bias`; official files contain it once, or as an equal copy for each layer.
+`weight_g` and `weight_v` have new names because transformers renames weights of these names when it loads a checkpoint.
 """
 
 import math
@@ -38,12 +41,18 @@ logger = logging.get_logger(__name__)
 
 
 def relative_position_buckets(relative_position: torch.Tensor, num_buckets: int, max_distance: int) -> torch.Tensor:
-    """Rows of the position table: one for each near distance, then logarithmically wider ones, for either direction.
+    """The row (bucket) of the position table for each relative position.
+
+    Each half of the table is for one direction. In it, each short distance has its own row; the following rows are for
+    ranges of distances that grow logarithmically.
 
     Args:
         relative_position: position of the key minus position of the query, any shape, int64.
-        num_buckets: rows of the table; the upper half is for keys that come after the query.
-        max_distance: from here on all distances share the last row of their half.
+        num_buckets: number of rows; the upper half is for keys that come after the query.
+        max_distance: all distances of at least this share the last row of their half.
+
+    Returns:
+        int64, in the shape of `relative_position`.
     """
     half = num_buckets // 2
     exact = half // 2
@@ -54,18 +63,21 @@ def relative_position_buckets(relative_position: torch.Tensor, num_buckets: int,
 
 
 def token_mask_from_frames(frame_mask: torch.Tensor, patch_size: int, patches_in_frequency: int) -> torch.Tensor:
-    """Which tokens are heard, by the official rule, given which frames are.
+    """The mask of tokens that belongs to a mask of frames, by the rule of the official code.
 
-    The rule takes the frames of a time patch for its tokens in frequency, one after the other: with 16 frames and 8
-    tokens, token i is heard if frame 2i or 2i + 1 is. So a time patch that is padded in part loses its upper
-    frequencies. Frames behind the last whole patch count for nothing. (The official code lets them count in fbanks of
-    24 to 31 frames, where it takes three frames for a token; VideoLLaMA2 has 2998 frames always.)
+    A patch of 16 frames in time has 8 tokens, one for each of its 8 patches in frequency. The rule assigns two frames
+    to each: token i is audio if frame 2i or 2i + 1 of the patch is. So if the last frames of a patch are padding, its
+    tokens for high frequencies are masked, although all its tokens cover the same time. Frames after the last whole
+    patch are ignored. (For fbanks of 24 to 31 frames, the official code does not ignore them and assigns three frames
+    to each token. VideoLLaMA2 always has 2998 frames.)
 
     Args:
-        frame_mask: (batch, frames), bool, true = heard.
+        frame_mask: (batch, frames), bool; true for audio, false for padding.
+        patch_size: number of frames in a patch.
+        patches_in_frequency: number of tokens for the frames of one patch.
 
     Returns:
-        (batch, frames // patch_size * patches_in_frequency), bool.
+        (batch, frames // patch_size * patches_in_frequency), bool; true for audio.
     """
     batch, frames = frame_mask.shape
     whole = frame_mask[:, : frames // patch_size * patch_size]
@@ -73,7 +85,7 @@ def token_mask_from_frames(frame_mask: torch.Tensor, patch_size: int, patches_in
 
 
 class BeatsPositionalConvEmbedding(nn.Module):
-    """Grouped convolution over the positions, with one learned length for the weights of each kernel position."""
+    """Grouped convolution over the tokens with weight normalisation: `gain` is the norm of each kernel position."""
 
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__()
@@ -87,14 +99,14 @@ class BeatsPositionalConvEmbedding(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, hidden_size) -> the same shape."""
         direction = self.direction.float()
-        # torch's own weight norm lacks the 1e-6, which moves the result of small weights.
+        # torch's own weight norm does not add the 1e-6, which changes the result for small weights.
         inverse_length = torch.rsqrt(direction.square().sum(dim=(0, 1), keepdim=True) + 1e-6)
         weight = self.gain.float() * direction * inverse_length
         kernel = weight.shape[-1]
-        # torch's bfloat16 convolution is wrong on CPUs with AMX for some sizes of groups (found with torch 2.14). It is
-        # a small part of the encoder, so the CPU computes it in float32.
-        is_wide = hidden_states.dtype == torch.bfloat16 and hidden_states.device.type == "cpu"
-        dtype = torch.float32 if is_wide else hidden_states.dtype
+        # On CPUs with AMX, torch 2.14's bfloat16 convolution returns wrong numbers for some group sizes. It is a
+        # small part of the encoder, so on CPUs it is computed in float32.
+        needs_float32 = hidden_states.dtype == torch.bfloat16 and hidden_states.device.type == "cpu"
+        dtype = torch.float32 if needs_float32 else hidden_states.dtype
         convolved = F.conv1d(
             hidden_states.transpose(1, 2).to(dtype),
             weight.to(dtype),
@@ -102,15 +114,15 @@ class BeatsPositionalConvEmbedding(nn.Module):
             padding=kernel // 2,
             groups=self.groups,
         ).transpose(1, 2)
-        # An even kernel gives one position too many.
+        # With an even kernel size, the convolution returns one position too many; it is dropped.
         return F.gelu(convolved[:, : hidden_states.shape[1]]).to(hidden_states.dtype)
 
 
 class BeatsGateProjection(nn.Module):
-    """The eight numbers of a query from which its gates are made.
+    """The linear layer that computes eight numbers from a query, from which its gate is computed.
 
-    It is no `nn.Linear`, so that quantization leaves its few rows alone: int8 layers of bitsandbytes take the second
-    of four axes for the features.
+    It is not an `nn.Linear`, so that it is not quantized: with inputs of four dimensions, the int8 layers of
+    bitsandbytes would use the second dimension as the features.
     """
 
     def __init__(self, head_dim: int) -> None:
@@ -119,17 +131,17 @@ class BeatsGateProjection(nn.Module):
         self.bias = nn.Parameter(torch.empty(8))
 
     def forward(self, query: torch.Tensor) -> torch.Tensor:
-        """`(batch, heads, tokens, head_dim)` to `(batch, heads, tokens, 8)`."""
+        """From `(batch, heads, tokens, head_dim)` to `(batch, heads, tokens, 8)`."""
         return F.linear(query, self.weight, self.bias)
 
 
 class BeatsAttention(nn.Module):
-    """Self-attention whose relative position bias is opened and closed by gates, one for each query and head."""
+    """Self-attention with a relative position bias that is multiplied by a gate, one number for each query and head."""
 
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__()
         self.config = config
-        self.is_causal = False  # transformers' attention functions ask
+        self.is_causal = False  # transformers' attention functions read this
         self.num_heads = config.num_attention_heads
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -140,7 +152,11 @@ class BeatsAttention(nn.Module):
         self.grep_a = nn.Parameter(torch.ones(1, self.num_heads, 1, 1))
 
     def position_gate(self, query: torch.Tensor) -> torch.Tensor:
-        """(batch, heads, tokens, head_dim), projected and not scaled -> (batch, heads, tokens, 1)."""
+        """The gate of each query, (batch, heads, tokens, 1).
+
+        Args:
+            query: (batch, heads, tokens, head_dim), after `q_proj`, before scaling.
+        """
         first, second = self.grep_linear(query).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
         return first * (second * self.grep_a - 1.0) + 2.0
 
@@ -151,14 +167,16 @@ class BeatsAttention(nn.Module):
         token_mask: torch.Tensor | None,
         output_attentions: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
+        """Attention with gated position bias.
+
         Args:
             hidden_states: (batch, tokens, hidden_size).
-            position_bias: (heads, tokens, tokens), before the gate.
-            token_mask: (batch, tokens), bool, true = heard.
+            position_bias: (heads, tokens, tokens), not yet multiplied by the gate.
+            token_mask: (batch, tokens), bool; true for audio, false for padding.
+            output_attentions: whether to return the attention weights.
 
         Returns:
-            (batch, tokens, hidden_size) and, if asked for, the weights (batch, heads, tokens, tokens).
+            The result (batch, tokens, hidden_size), and the weights (batch, heads, tokens, tokens) or `None`.
         """
         query, key, value = (
             projection(hidden_states).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
@@ -166,8 +184,8 @@ class BeatsAttention(nn.Module):
         )
         bias = self.position_gate(query) * position_bias
         if token_mask is not None:
-            # Filled in place, as this is the largest tensor of a layer. The lowest number instead of -inf: a row that
-            # is padding all over then gives numbers, not NaN.
+            # In place, because this is the largest tensor of a layer. With -inf instead of the lowest number, a row of
+            # padding only would become NaN.
             bias.masked_fill_(~token_mask[:, None, None, :], torch.finfo(bias.dtype).min)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         attended, weights = (eager_attention if output_attentions else attention)(
@@ -183,7 +201,7 @@ class BeatsAttention(nn.Module):
 
 
 class BeatsEncoderLayer(GradientCheckpointingLayer):
-    """Attention and feed-forward, each followed by a layer norm, the residual weighed up as in DeepNet."""
+    """Attention and feed-forward, each followed by a layer norm; the residual is scaled up as in DeepNet."""
 
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__()
@@ -225,11 +243,12 @@ class BeatsEncoder(nn.Module):
         self.layers = nn.ModuleList(BeatsEncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def position_bias(self, tokens: int, device: torch.device) -> torch.Tensor:
-        """(heads, tokens, tokens): what the table says of key position minus query position."""
+        """The table's value for each pair of a query and a key, (heads, query tokens, key tokens)."""
         distances = torch.arange(1 - tokens, tokens, device=device)
         buckets = relative_position_buckets(distances, self.config.num_buckets, self.config.max_distance)
         by_distance = self.relative_attention_bias(buckets).T
-        # Query i begins `tokens - 1 - i` places into the row of all distances.
+        # `by_distance` covers the distances 1 - tokens to tokens - 1. The row of query i is the part of it that begins
+        # at index tokens - 1 - i: `unfold` makes all these parts, and `flip` puts query 0 first.
         return by_distance.unfold(1, tokens, 1).flip(1)
 
     def forward(
@@ -239,14 +258,17 @@ class BeatsEncoder(nn.Module):
         output_hidden_states: bool,
         output_attentions: bool,
     ) -> BaseModelOutput:
-        """
+        """Adds position embeddings and runs all layers.
+
         Args:
             hidden_states: (batch, tokens, hidden_size).
-            token_mask: (batch, tokens), bool, true = heard.
+            token_mask: (batch, tokens), bool; true for audio, false for padding.
+            output_hidden_states: whether to return the input of the first layer and the output of each layer.
+            output_attentions: whether to return the attention weights of each layer.
         """
         dropout = self.config.hidden_dropout
         if token_mask is not None:
-            # The convolution mixes neighbours: padding must be silent before it.
+            # The convolution mixes neighbouring tokens, so the padding must be 0.
             hidden_states = hidden_states.masked_fill(~token_mask[..., None], 0.0)
         hidden_states = self.layer_norm(hidden_states + self.pos_conv(hidden_states))
         hidden_states = F.dropout(hidden_states, dropout, self.training)
@@ -255,7 +277,7 @@ class BeatsEncoder(nn.Module):
         for layer in self.layers:
             if self.training and torch.rand(()).item() < self.config.layerdrop:
                 weights = None
-                # Its gradient is 0 instead of missing, which other processes wait for.
+                # The skipped layer gets a gradient of 0 (`reach`), because other processes wait for its gradient.
                 if torch.is_grad_enabled():
                     first_mask = None if token_mask is None else token_mask[:1]
                     hidden_states = reach(hidden_states, layer(hidden_states[:1], bias, first_mask, False)[:1])
@@ -271,7 +293,7 @@ class BeatsEncoder(nn.Module):
 
 
 class BeatsModel(CheckpointMixin, PreTrainedModel):
-    """Sound as a fbank -> vectors, 8 for each 0.16 s with the usual patches."""
+    """Encodes the fbank of an audio as vectors; with the default patches, 8 vectors for each 0.16 s."""
 
     config: BeatsConfig
     config_class = BeatsConfig
@@ -299,9 +321,9 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
         self.patch_embedding = value  # type: ignore[assignment]
 
     def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
-        """As in transformers, but SDPA where a whole model asks for flash or flex attention.
+        """As in transformers, but uses SDPA if flash or flex attention is requested (for a model that contains BEATs).
 
-        These do not take the learned number that BEATs adds to each pair of positions.
+        Flash and flex attention do not support the learned bias that BEATs adds for each pair of positions.
         """
         if requested_attention is not None and any(kind in requested_attention for kind in ("flash", "flex")):
             logger.warning_once(f"BEATs has no {requested_attention}; its layers use sdpa instead.")
@@ -314,7 +336,7 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
         if isinstance(module, BeatsPositionalConvEmbedding):
             std = math.sqrt(4 / (module.gain.numel() * self.config.hidden_size))
             init.normal_(module.direction, mean=0.0, std=std)
-            # So that the convolution starts with the weights just drawn.
+            # `gain` becomes the norm of `direction`, so the weights of the convolution equal `direction` at first.
             init.copy_(module.gain, module.direction.square().sum(dim=(0, 1), keepdim=True).sqrt())
             init.zeros_(module.bias)
         elif isinstance(module, BeatsGateProjection):
@@ -336,37 +358,39 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
         input_features_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
-        """
+        """Encodes a batch of audios.
+
         Args:
-            input_features: (batch, frames, num_mel_bins), Kaldi fbank as `BeatsFeatureExtractor` gives it, not
-                normalised: that is done here.
-            attention_mask: (batch, frames), 1 = heard, 0 = padding; `None` if every frame is heard. Tokens of padding
-                come out as well, with values that mean nothing; see `token_mask_from_frames` for which these are.
-            output_hidden_states: also return the input of the first layer and the output of each.
-            output_attentions: also return the attention weights (computed in full, which takes more memory).
-            input_features_mask: `attention_mask` under the name the feature extractor gives it.
+            input_features: (batch, frames, num_mel_bins), the fbank from `BeatsFeatureExtractor`, not normalised (this
+                method normalises it).
+            attention_mask: (batch, frames), 1 for audio and 0 for padding; `None` without padding. The output also has
+                tokens for padding, whose values must be ignored; `token_mask_from_frames` says which tokens these are.
+            output_hidden_states: also return the input of the first layer and the output of each layer.
+            output_attentions: also return the attention weights; this needs more memory.
+            input_features_mask: the feature extractor's name for `attention_mask`; pass only one of them.
 
         Raises:
-            ValueError: features and mask do not fit, a fbank is shorter than a patch, or the mask came twice.
+            ValueError: the shapes of features and mask do not fit, the fbank is shorter than a patch, or both masks
+                were passed.
 
         Returns:
-            `last_hidden_state` is (batch, frames // patch_size * num_mel_bins // patch_size, hidden_size): patch by
-            patch in time, and within a time patch from low to high frequencies.
+            `last_hidden_state` is (batch, frames // patch_size * num_mel_bins // patch_size, hidden_size). The tokens
+            are ordered by time and, within a time patch, from low to high frequencies.
         """
         config = self.config
         if attention_mask is not None and input_features_mask is not None:
             raise ValueError("attention_mask and input_features_mask are two names of one thing: pass one of them.")
         attention_mask = input_features_mask if attention_mask is None else attention_mask
         self._check_inputs(input_features, attention_mask)
-        # In full precision: a fbank stored in bfloat16 would be rounded a second time.
+        # In float32, because a result in bfloat16 would be rounded a second time.
         features = (input_features.float() - config.fbank_mean) / (2 * config.fbank_std)
         patches = self.patch_embedding(features.to(self.patch_embedding.weight.dtype).unsqueeze(1))
         tokens = self.post_extract_proj(self.layer_norm(patches.flatten(2).transpose(1, 2)))
         tokens = F.dropout(tokens, config.hidden_dropout, self.training)
         token_mask = None
         if attention_mask is not None:
-            heard = attention_mask.to(tokens.device, torch.bool)
-            token_mask = token_mask_from_frames(heard, config.patch_size, config.num_mel_bins // config.patch_size)
+            frame_mask = attention_mask.to(tokens.device, torch.bool)
+            token_mask = token_mask_from_frames(frame_mask, config.patch_size, config.num_mel_bins // config.patch_size)
         return self.encoder(
             tokens,
             token_mask,
@@ -380,12 +404,12 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
         if len(shape) != 3 or shape[-1] != config.num_mel_bins:
             raise ValueError(
                 f"input_features of shape {shape}: BEATs hears (batch, frames, {config.num_mel_bins}); prepare "
-                f"the sound with BeatsFeatureExtractor(num_mel_bins={config.num_mel_bins})."
+                f"the audio with BeatsFeatureExtractor(num_mel_bins={config.num_mel_bins})."
             )
         if shape[1] < config.patch_size:
             raise ValueError(
                 f"input_features of {shape[1]} frames: a fbank shorter than one patch of {config.patch_size} frames "
-                "holds nothing to hear; pad the sound with silence."
+                "cannot be encoded; pad the audio with silence."
             )
         if attention_mask is not None and tuple(attention_mask.shape) != shape[:2]:
             raise ValueError(
@@ -395,7 +419,10 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
 
 
 def branch_linear(in_features: int, out_features: int, config: BeatsConfig) -> nn.Linear:
-    """Layer of a residual branch: it starts smaller the more layers there are (DeepNet, Wang et al., 2022)."""
+    """A linear layer in a residual branch. The more layers the model has, the smaller its initial weights are.
+
+    Source: DeepNet (Wang et al., 2022).
+    """
     layer = nn.Linear(in_features, out_features)
     gain = (8 * config.num_hidden_layers) ** -0.25 if config.deep_norm else 1.0
     layer.deep_norm_gain = gain  # type: ignore[assignment]

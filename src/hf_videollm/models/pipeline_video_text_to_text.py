@@ -1,6 +1,6 @@
-"""`pipeline("video-text-to-text")`: a video and a question in, an answer out.
+"""`pipeline("video-text-to-text")`: answers questions about videos.
 
-Built on transformers' image-text-to-text pipeline: the same options and the same structure of results.
+It extends transformers' image-text-to-text pipeline: it accepts the same options and returns results of the same form.
 """
 
 import inspect
@@ -18,12 +18,13 @@ from .video_llm_checked_processor import CheckedProcessor, in_rows, refuse_empty
 from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
 from .video_llm_option_names import did_you_mean, merged_options, nearest, refuse_unknown
 
-# What `generate` takes and the processor does not; the lengths are options of this pipeline and of tokenizers too.
+# Options of `generate` only. `max_new_tokens` and `max_length` are not among them, since they are also options of this
+# pipeline or of tokenizers.
 GENERATE_OPTIONS = frozenset(
     {*GenerationConfig().to_dict(), *inspect.signature(GenerationMixin.generate).parameters}
     | {"assistant_tokenizer", "tokenizer"}
 ) - {"self", "inputs", "kwargs", "streamer", "max_new_tokens", "max_length"}
-# What transformers' image-text-to-text pipeline takes.
+# Options of transformers' image-text-to-text pipeline.
 PIPELINE_OPTIONS = frozenset(
     {
         "max_new_tokens",
@@ -41,22 +42,23 @@ PIPELINE_OPTIONS = frozenset(
         "num_workers",
     }
 )
-# What it passes on to chat templates.
+# Options that transformers' pipeline passes on to chat templates.
 RENDERING_OPTIONS = frozenset({"chat_template", "tools", "documents", "sanitize_control_tokens"})
-# What a sample is made of.
+# Keys of a sample that the pipeline reads.
 SAMPLE_KEYS = ("videos", "video", "images", "image", "audio", "text", "question", "messages")
 KINDS = ("videos", "images", "audio")
-# Facts of a record that no model sees, and what is refused by a message of its own.
+# Other keys that a sample may have: facts about a record, which the model does not get, and "text_pair", for which
+# `_as_sample` has its own error.
 RECORD_KEYS = ("id", "metadata", "answer", "text_pair")
-# Options of a clip, which no column of a sample is read as.
+# Options of one video. A sample may not have them as keys, since they would be ignored there.
 CLIP_COLUMNS = ("start", "end", "num_frames", "fps", "max_frames", *OTHER_NAMES)
-# What names of columns with media have in them.
+# A column whose name contains one of these words probably holds media.
 MEDIA_WORDS = ("video", "image", "clip", "audio")
 SOUND_TYPES = frozenset({"audio", *(name for name, kind in FOREIGN_TYPES.items() if kind == "audio")})
 
 
 class VideoTextToTextPipeline(ImageTextToTextPipeline):
-    """Answers questions on videos.
+    """Answers questions about videos.
 
     ```python
     >>> pipe = pipeline("video-text-to-text", model="my-org/pllava-7b")   # doctest: +SKIP
@@ -65,27 +67,28 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     ```
 
-    Besides the options of the image-text-to-text pipeline, a call takes every option of the model's video processor
-    (`num_frames`, `fps`, `start`, `end`, `video_backend`, ...), those of a design that hears (`use_audio_in_video`,
-    `missing_audio`, `audio_sampling`, ...), those of a design that reads videos for a question (`questions`,
-    `recondition`), `streamer`, and options of generation (`do_sample`, `num_beams`, ...). FTFV's `num_tokens_per_frame`
-    reaches processor and model.
+    A call accepts the options of the image-text-to-text pipeline and also: every option of the model's video processor
+    (`num_frames`, `fps`, `start`, `end`, `video_backend`, ...); for models with an audio tower, audio options
+    (`use_audio_in_video`, `missing_audio`, `audio_sampling`, ...); for models whose video features depend on the
+    question, `questions` and `recondition`; `streamer`; and generation options (`do_sample`, `num_beams`, ...). FTFV's
+    `num_tokens_per_frame` is passed to the processor and to the model.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The processor pads sounds. The parent would pad them too, and on the side of the prompts.
+        # The processor pads the audio. With a feature extractor, the parent class would pad it as well, and on the side
+        # on which it pads prompts.
         self.feature_extractor = None
 
     def check_model_type(self, supported_models: Any) -> None:
-        """Any model that encodes videos is welcome; the mapping of the image task does not decide here.
+        """Accepts every model that encodes videos and can generate, instead of the models listed for the image task.
 
         Raises:
-            TypeError: the model has no `get_video_features` or cannot generate.
+            TypeError: the model has no `get_video_features`, or cannot generate.
         """
         model_name = type(self.model).__name__
         if not hasattr(self.model, "get_video_features") or not self.model.can_generate():
-            raise TypeError(f"{model_name} is no video-language model with a head, so it cannot answer questions.")
+            raise TypeError(f"{model_name} is not a video-language model that can generate, so it cannot answer.")
 
     def media_options(self) -> set[str]:
         """Names of the options of a call that are about media: how they are read, sampled and put into the prompt."""
@@ -115,14 +118,15 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if (timeout := kwargs.pop("timeout", None)) is not None:
             processor_kwargs["timeout"] = timeout
         if processor_kwargs:
-            # transformers would take those of a call instead of all that the pipeline was made with.
-            made_with = getattr(self, "_preprocess_params", {}).get("processor_kwargs")
-            kwargs["processor_kwargs"] = merged_options(made_with or {}, processor_kwargs)
-        # Options that decide the number of placeholders: prompt and model must agree on them.
+            # The options of a call are merged with those from the creation of the pipeline; transformers would discard
+            # all of the latter.
+            initial = getattr(self, "_preprocess_params", {}).get("processor_kwargs")
+            kwargs["processor_kwargs"] = merged_options(initial or {}, processor_kwargs)
+        # These options decide the number of placeholders, so the processor and the model must get the same values.
         shared = set(getattr(self.model.base_model, "media_options", ())) & set(processor_kwargs)
         if shared:
             generate_kwargs = {**(generate_kwargs or {}), **{name: processor_kwargs[name] for name in shared}}
-        # The parent would hand these to the processor, which has no use for them.
+        # The parent class would pass generation options to the processor, which does not use them.
         of_generation &= set(kwargs)
         if twice := sorted(of_generation & set(generate_kwargs or {})):
             raise TypeError(f"{twice[0]} was passed twice, by itself and in generate_kwargs: leave one out.")
@@ -130,55 +134,58 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             generate_kwargs = {**{name: kwargs.pop(name) for name in of_generation}, **(generate_kwargs or {})}
         if streamer is not None:
             generate_kwargs = {**(generate_kwargs or {}), "streamer": streamer}
-        # A new dict each time, because transformers writes into it.
+        # Each call makes a new dict, because transformers modifies it.
         lengths = {name: kwargs[name] for name in ("max_new_tokens",) if kwargs.get(name) is not None}
         if generate_kwargs is not None or lengths or kwargs.get("stop_sequence") is not None:
-            said = generate_kwargs or {}
-            made_with = getattr(self, "_forward_params", {}).get("generate_kwargs") or {}
-            merged = merged_options(made_with, {**lengths, **said})
-            # transformers adds what stands beside generate_kwargs, and refuses it in both places.
-            generate_kwargs = {name: value for name, value in merged.items() if name in said or name not in lengths}
+            of_call = generate_kwargs or {}
+            initial = getattr(self, "_forward_params", {}).get("generate_kwargs") or {}
+            merged = merged_options(initial, {**lengths, **of_call})
+            # transformers adds `max_new_tokens` to generate_kwargs itself, and raises an error if it is already there.
+            generate_kwargs = {name: value for name, value in merged.items() if name in of_call or name not in lengths}
         return super()._sanitize_parameters(generate_kwargs=generate_kwargs, **kwargs)
 
-    def _check_options(self, given: set[str], chat_template: Any) -> None:
-        """Refuse options that neither this pipeline, nor processor, chat template or `generate` know.
+    def _check_options(self, options: set[str], chat_template: Any) -> None:
+        """Refuses options that are unknown to the pipeline, the processor, the chat template and `generate`.
 
         Raises:
-            TypeError: the option and the nearest known one are named.
+            TypeError: there is such an option; the message names it and the most similar known option.
         """
         known = PIPELINE_OPTIONS | GENERATE_OPTIONS | RENDERING_OPTIONS
         if hasattr(self.processor, "known_options"):
             known |= self.processor.known_options()
         template = template_of(chat_template, getattr(self.processor, "chat_template", None))
-        refuse_unknown(given - template_variables(template), known, type(self).__name__)
+        refuse_unknown(options - template_variables(template), known, type(self).__name__)
 
     def __call__(
         self, videos: Any = None, text: Any = None, *, images: Any = None, audio: Any = None, **kwargs: Any
     ) -> Any:
-        """Answer one question, a list of them, or a stream.
+        """Answers one question, a list of questions, or a stream of questions.
 
         Args:
-            videos: a video (path, URL of an allowed host, bytes, file, frames), several of them, a chat, a list of
-                chats, a dict `{"videos": ..., "text": ...}` (also `"video"`, `"images"`, `"image"`, `"audio"`,
-                `"question"`, `"messages"`), a list, generator or HF Dataset of such dicts or chats. `video=` is
-                another name.
-            text: a question (asked of all `videos` together), or a list of questions: with one entry of `videos` for
-                each, which may itself be a list, or with a single video that all of them are about. A text that holds
-                the placeholder of videos or images is taken as the whole prompt; any other is put into a user message
-                of the chat template, after the media.
-            images: images for the question or, with a list of questions, one entry for each.
-            audio: sounds of their own, in the same way, for a design that hears; it hears the sound of a video anyway.
+            videos: a video (path, URL of an allowed host, bytes, file object, or frames), or a list of videos. Without
+                `text` it is instead a chat (list of messages), a sample, or a list, generator or Dataset of chats or
+                samples. A sample is a dict `{"videos": ..., "text": ...}`; it may also have the keys `"video"`,
+                `"images"`, `"image"`, `"audio"`, `"question"` or `"messages"`. `video=` is another name of this
+                argument.
+            text: one question about all `videos` together, or a list of questions. For a list of questions, `videos` is
+                a single video that all questions are about, or a list with one entry (a video or a list of videos) for
+                each question. A text that contains placeholders of videos or images is used as the whole prompt. Any
+                other text becomes a user message of the chat template, after the media.
+            images: images for the question; with a list of questions, one entry for each.
+            audio: audio files or waveforms in the same form, for models with an audio tower. The audio tracks of the
+                videos need not be passed: these models read them from the videos.
 
         Returns:
-            `[{"input_text", "generated_text"}]` for one question, a list of such lists for a list, an iterator for a
-            generator or Dataset; as the image-text-to-text pipeline does.
+            As in the image-text-to-text pipeline: `[{"input_text": ..., "generated_text": ...}]` for one question, a
+            list of such lists for a list of questions, an iterator for a generator or Dataset.
 
         Raises:
-            ValueError: neither videos nor text, or their numbers differ.
-            MediaError: a video cannot be read.
+            ValueError: neither videos nor text were passed, their numbers differ, or a sample has a wrong form.
+            TypeError: an option is unknown, or was passed twice.
+            MediaError: a video, image or audio cannot be read.
         """
         videos = kwargs.pop("video", None) if videos is None else videos
-        # What is read here needs no decoder of `datasets`.
+        # This package reads the files of `datasets` columns itself, so `datasets` need not decode them.
         videos, audio = without_decoding(videos), without_decoding(audio)
         if (videos is None and text is None) or (isinstance(text, list | tuple) and not text):
             raise ValueError("Pass at least a text, a chat or a video.")
@@ -187,7 +194,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             raise ValueError(f"text must be a string, a list of strings or a chat, not {type(text).__name__}.")
         if text is not None:
             refuse_empty(videos=videos, images=images, audio=audio)
-        if has_chat and sum(given is not None for given in (videos, text, images, audio)) > 1:
+        if has_chat and sum(argument is not None for argument in (videos, text, images, audio)) > 1:
             raise ValueError("A chat holds its media itself: pass it alone, without videos=, images=, audio= or text=.")
         if has_chat:
             chats = text if videos is None else videos
@@ -200,25 +207,26 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             inputs = {"videos": videos, "images": images, "audio": audio, "text": text}
         else:
             inputs = _pair({"videos": videos, "images": images, "audio": audio}, list(text))
-        # Not the parent's __call__, which sorts images and texts; this one runs the samples.
+        # Skips the __call__ of ImageTextToTextPipeline, which expects images and texts, and calls that of its parent.
         return super(ImageTextToTextPipeline, self).__call__(inputs, **kwargs)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save model and processor; code and pipeline travel with them. The parent would leave the processor out."""
+        """Saves the model, the processor, and their code. (transformers' pipeline would not save the processor.)"""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
     def preprocess(
         self, inputs: Any = None, continue_final_message: bool | None = None, **processing_kwargs: Any
     ) -> dict[str, Any]:
-        """Decode and process one sample; rows of a batch are joined in `_forward`."""
+        """Decodes and processes one sample. `_forward` joins several samples to a batch."""
         sample = _as_sample(inputs)
         if _holds_sound(sample) and getattr(self.processor, "audio_token", None) is None:
             raise ValueError(f"{type(self.model).__name__} cannot hear: leave the audio out.")
         processor_kwargs = dict(processing_kwargs.pop("processor_kwargs", None) or {})
         if (prompt := self._raw_prompt(sample)) is not None:
             if prompt != sample["text"] and "questions" in getattr(self.processor, "PROMPT_OPTIONS", ()):
-                # The text is the question alone; where it is a whole prompt, nobody knows which part of it asks.
+                # Here the text is only the question. In a text that is a whole prompt, nobody knows which part of it is
+                # the question.
                 processor_kwargs.setdefault("questions", [sample["text"]])
             row = self.processor(
                 text=prompt,
@@ -251,7 +259,11 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         return {"row": row, "text": shown}
 
     def _raw_prompt(self, sample: dict[str, Any]) -> str | None:
-        """The prompt as it stands, where the user wrote the placeholders or the processor has no chat template."""
+        """The prompt for a sample that needs no chat template; `None` for the others.
+
+        If the user's text contains placeholders, the prompt is this text. If the processor has no chat template, the
+        prompt is one placeholder for each video, image and audio, followed by the text.
+        """
         if "messages" in sample:
             return None
         tokens = self.processor.all_special_multimodal_tokens
@@ -259,8 +271,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             return sample["text"]
         if getattr(self.processor, "chat_template", None) is None:
             kinds = {"video": "videos", "image": "images", "audio": "audio"}
-            places = [getattr(self.processor, f"{kind}_token", "") * len(sample[key]) for kind, key in kinds.items()]
-            return "".join(places) + sample["text"]
+            tokens = [getattr(self.processor, f"{kind}_token", "") * len(sample[key]) for kind, key in kinds.items()]
+            return "".join(tokens) + sample["text"]
         return None
 
     def _forward(self, model_inputs: dict[str, Any], generate_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -270,7 +282,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
 
 class _SampleDataset(Dataset):
-    """Lets the parent's loader see any sized collection as a dataset."""
+    """Wraps a collection with a length in a torch `Dataset`, so that the pipeline's data loader accepts it."""
 
     def __init__(self, samples: Any) -> None:
         self.samples = samples
@@ -283,7 +295,7 @@ class _SampleDataset(Dataset):
 
 
 class _Sample(dict[str, Any]):
-    """What `_as_sample` makes of an item, known by its class so that it is made once."""
+    """The result of `_as_sample`. Its class tells `_as_sample` that an item is already converted."""
 
 
 def _is_message(item: Any) -> bool:
@@ -311,13 +323,13 @@ def _is_sample(item: Any) -> bool:
 
 
 def _as_stream(items: Any) -> Any:
-    """One sample, a list of samples, or something to iterate over."""
+    """The inputs without a separate text, as one sample, a list of samples, or an iterable or `Dataset` of samples."""
     if _is_sample(items):
         return _as_sample(_checked(items))
     if isinstance(items, list | tuple) and items and all(_is_sample(item) or _is_chat(item) for item in items):
         return [_as_sample(_checked(item)) for item in items]
     if isinstance(items, Iterator):
-        # Wrapped, so that the parent does not look into the first item for a chat.
+        # A generator, because transformers would read the first item of other iterators to see whether it is a chat.
         return (_as_sample(item) for item in items)
     if isinstance(items, Dataset) or hasattr(items, "column_names"):
         return _SampleDataset(items) if hasattr(items, "__len__") else (_as_sample(item) for item in items)
@@ -330,7 +342,7 @@ def _as_stream(items: Any) -> Any:
 
 
 def _pair(media: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
-    """One sample for each text; a single video, image or sound serves all texts."""
+    """One sample for each text; a single video, image or audio is used for all texts."""
 
     def one_for_each(kind: str, items: Any) -> list[Any]:
         # A list of pictures is one video, but several images.
@@ -353,18 +365,19 @@ def _pair(media: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
 
 
 def _as_sample(item: Any) -> dict[str, Any]:
-    """A dict with either `messages`, or `videos`, `images` and `audio` (lists) and `text`, from any accepted form.
+    """Converts an item (chat or dict) to a dict with `messages`, or with `text` and lists `videos`, `images`, `audio`.
 
     Raises:
-        ValueError: the item has none of these forms.
+        ValueError: the item is neither a chat nor a dict with such keys, or has contradicting keys.
     """
     if isinstance(item, _Sample):
         return item
-    if isinstance(item, Chat):  # what the parent makes of a list of messages
+    if isinstance(item, Chat):  # transformers' pipeline converts a list of messages to this class
         return _Sample(messages=item.messages)
     if _is_chat(item):
         return _Sample(messages=item)
-    if isinstance(item, dict) and "text_pair" not in item:  # a pair of columns does not say which is the video
+    # The key "text_pair" comes from `KeyPairDataset`, which does not say which of its two columns is the video.
+    if isinstance(item, dict) and "text_pair" not in item:
         _check_columns(item)
         known = {key: item[key] for key in SAMPLE_KEYS if item.get(key) is not None}
         text = known.pop("text", known.pop("question", None))
@@ -385,10 +398,10 @@ def _as_sample(item: Any) -> dict[str, Any]:
 
 
 def _checked(item: Any) -> Any:
-    """A sample that the user wrote, with no key that would be passed over.
+    """Checks that a sample which the user passed directly has no unknown key, and returns it.
 
     Raises:
-        ValueError: an unknown key.
+        ValueError: a key is unknown, so it would be ignored.
     """
     for key in item if _is_sample(item) else ():
         if key not in SAMPLE_KEYS and key not in RECORD_KEYS:
@@ -397,30 +410,32 @@ def _checked(item: Any) -> Any:
 
 
 def _check_columns(item: dict[str, Any]) -> None:
-    """Rows of a dataset have columns that are no input; refused are those that look as if they were one.
+    """Refuses keys that look like inputs but would be ignored. Other keys are allowed: datasets have more columns.
 
     Raises:
-        ValueError: an option of a clip, a misspelt key, or two keys of one meaning.
+        ValueError: a key is an option of a video or is misspelt, or two keys mean the same.
     """
-    given = [key for key, value in item.items() if value is not None]
-    for key in given:
+    keys = [key for key, value in item.items() if value is not None]
+    for key in keys:
         if key in CLIP_COLUMNS:
             raise ValueError(
-                f"A sample cannot hold {key!r}: pass it to the call, or write it into a message beside the name of "
-                "the video ({'type': 'video', 'path': ..., 'start': ...}); drop the column where it is none."
+                f"A sample cannot hold {key!r}: pass it to the call, or write it into the message block of the video "
+                "({'type': 'video', 'path': ..., 'start': ...}); remove the column if it is not an option."
             )
         if key not in SAMPLE_KEYS and (meant := nearest(key, SAMPLE_KEYS + CLIP_COLUMNS, cutoff=0.8)):
             raise ValueError(f"A sample has no key {key!r}: did you mean {' or '.join(meant)}?")
     for pair in (("videos", "video"), ("images", "image"), ("text", "question")):
-        if set(pair) <= set(given):
-            raise ValueError(f"A sample holds {pair[0]!r} and {pair[1]!r}, which are one: leave one out.")
+        if set(pair) <= set(keys):
+            raise ValueError(f"A sample holds {pair[0]!r} and {pair[1]!r}, which mean the same: leave one out.")
 
 
 def _refuse_unread_media(item: dict[str, Any]) -> None:
-    """Refuse a row without media that has a column for them under another name: it would be answered blind.
+    """Refuses a sample without media if one of its other columns seems to hold media.
+
+    Otherwise the model would answer without seeing the video.
 
     Raises:
-        ValueError: the column is named.
+        ValueError: there is such a column; the message names it.
     """
     for key, value in item.items():
         is_empty = value is None or (isinstance(value, str | bytes | list | tuple | dict) and not value)
@@ -428,16 +443,16 @@ def _refuse_unread_media(item: dict[str, Any]) -> None:
             continue
         if any(word in str(key).lower() for word in MEDIA_WORDS):
             raise ValueError(
-                f"A sample has no media but the column {key!r}, which is not read: rename it to one of "
-                f"{', '.join(SAMPLE_KEYS)}, or drop it."
+                f"A sample has no media, and its column {key!r} is not read: rename it to one of "
+                f"{', '.join(SAMPLE_KEYS)}, or remove it."
             )
 
 
 def _column(kind: str, media: Any) -> list[Any]:
-    """The videos, images or sounds of a sample.
+    """The videos, images or audios of a sample as a flat list.
 
     Raises:
-        ValueError: an empty list, or `None` in one.
+        ValueError: a list is empty or contains `None`.
     """
     if media is None:
         return []
@@ -451,7 +466,7 @@ def _column(kind: str, media: Any) -> list[Any]:
 
 
 def _holds_sound(sample: dict[str, Any]) -> bool:
-    """Whether there are sounds of their own; that of a video is the processor's matter."""
+    """Whether a sample contains audio as a separate input. (Audio tracks of videos do not count.)"""
     contents = [message.get("content") for message in sample.get("messages", [])]
     blocks = [block for content in contents if isinstance(content, list | tuple) for block in content]
     kinds = [block.get("type") for block in blocks if isinstance(block, dict)]
@@ -462,17 +477,21 @@ def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
     if "messages" not in sample:
         blocks: list[dict[str, Any]] = [{"type": "video", "video": video} for video in sample["videos"]]
         blocks += [{"type": "image", "image": image} for image in sample["images"]]
-        blocks += [{"type": "audio", "audio": sound} for sound in sample["audio"]]
+        blocks += [{"type": "audio", "audio": audio} for audio in sample["audio"]]
         return [{"role": "user", "content": [*blocks, {"type": "text", "text": sample["text"]}]}]
     messages = [_tidied(message) for message in sample["messages"]]
     if messages[-1].get("role") == "assistant" and isinstance(messages[-1].get("content"), str):
-        # The parent joins the beginning of an answer and its continuation as text blocks.
+        # transformers' pipeline appends the generated text to this message, and needs its content as text blocks.
         messages[-1]["content"] = [{"type": "text", "text": messages[-1]["content"]}]
     return messages
 
 
 def _tidied(message: Any) -> dict[str, Any]:
-    """A message without the keys that Arrow tables give to every message and block; what is none is refused later."""
+    """A message without keys whose value is `None`.
+
+    If messages come from an Arrow table, each message and block has all keys that any of them has. Messages and blocks
+    of a wrong type are refused here or by the processor.
+    """
     tidy = without_none(message, f"A message is a {type(message).__name__}: give {{'role': ..., 'content': ...}}.")
     if isinstance(tidy.get("content"), list | tuple):
         tidy["content"] = [

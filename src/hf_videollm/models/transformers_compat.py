@@ -1,10 +1,8 @@
-"""All differences between the releases of libraries that this package runs on, and nothing else.
+"""All code that depends on the installed release of a library, mostly of transformers (5.20 to 5.24).
 
-Most are those of transformers, 5.20 to 5.24.
-
-No other file asks which release is installed, or does something for one release alone. Each entry says with which
-oldest supported release it can go. It asks for what a release has, not for its number, so that later releases are
-treated as the one that first had it.
+No other file checks which release is installed, or contains code for one release only. The comment "Until X is the
+oldest supported release" means that the section below it can be deleted then. The code checks which features a release
+has instead of comparing version numbers, so it also works with later releases.
 """
 
 import inspect
@@ -20,20 +18,20 @@ from transformers import GenerationMixin, PreTrainedModel, QuantizedCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 # --- The key-value cache is called `past_key_values` up to 5.23, and `cache` from 5.24 on. ----------------------------
-# Until 5.24 is the oldest supported release. What lets callers use the old name (the argument `past_key_values` of our
-# own `forward` and `generate`, the attribute of our outputs) stays for as long as transformers' own does: up to 6.0.
+# Until 5.24 is the oldest supported release. But callers may use the old name (as an argument of our `forward` and
+# `generate`, and as an attribute of our outputs) until transformers 6.0, which removes it from its own classes.
 
-# What outputs of transformers call it, and what `generate` calls it among the inputs of a model.
+# The name of the cache in the installed release, as an attribute of outputs and as an argument of models.
 CACHE_NAME = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
 CACHE_NAMES = ("cache", "past_key_values")
 OTHER_CACHE_NAME = "past_key_values" if CACHE_NAME == "cache" else "cache"
 
 
 def one_cache(cache: Any, past_key_values: Any) -> Any:
-    """The cache that came under one of its two names.
+    """The cache that was passed as `cache` or as `past_key_values`; `None` without one.
 
     Raises:
-        ValueError: two different ones came.
+        ValueError: both were passed, and they differ.
     """
     if cache is not None and past_key_values is not None and cache is not past_key_values:
         raise ValueError("cache and past_key_values are two names of the same: pass one of them.")
@@ -41,13 +39,14 @@ def one_cache(cache: Any, past_key_values: Any) -> Any:
 
 
 def forward_cache(cache: Any, past_key_values: Any) -> Any:
-    """The cache that a forward was given under one of its two names.
+    """Like `one_cache`, for the arguments of a `forward`; on 5.24 and later it warns about the old name.
 
-    From 5.24 on, models of transformers warn of the old name, which they take up to 5.40. Ours take it for longer, as
-    it is the only name on older releases: those who ask Python for announcements of this kind hear of the new one.
+    transformers' own models accept the old name up to 5.40, with a warning. Ours accept it for longer, because it is
+    the only name that works on older releases. So they raise only a `PendingDeprecationWarning`, which Python hides by
+    default.
 
     Raises:
-        ValueError: two different ones came.
+        ValueError: both were passed, and they differ.
     """
     if CACHE_NAME == "cache" and past_key_values is not None and not torch.compiler.is_compiling():
         message = "`past_key_values` is deprecated in transformers: `cache` is its name from transformers 5.24 on."
@@ -56,12 +55,12 @@ def forward_cache(cache: Any, past_key_values: Any) -> Any:
 
 
 def given_cache(arguments: dict[str, Any]) -> Any:
-    """The cache among the arguments of a call, under either name; `None` without one."""
+    """The cache in the keyword arguments of a call, under either name; `None` without one."""
     return one_cache(arguments.get("cache"), arguments.get("past_key_values"))
 
 
 def rename_cache(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a call, the cache under the name of the installed release."""
+    """The keyword arguments of a call, with the cache renamed to the name in the installed release."""
     if OTHER_CACHE_NAME not in arguments:
         return arguments
     others = {name: value for name, value in arguments.items() if name not in CACHE_NAMES}
@@ -69,21 +68,21 @@ def rename_cache(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def cache_argument(module: torch.nn.Module) -> str:
-    """What the forward of a model calls its cache; code that comes with a checkpoint may keep the old name.
+    """The name of the cache argument in a model's `forward`. Models with remote code may still use the old name.
 
-    To be asked once, when a model is made: compiled code cannot.
+    Call this once, when a model is created: `torch.compile` cannot compile the inspection of a signature.
     """
     accepted = inspect.signature(type(module).forward).parameters
     return next((name for name in CACHE_NAMES if name in accepted), CACHE_NAME)
 
 
 def cache_of(output: Any) -> Any:
-    """The cache of an output of transformers; `None` without one."""
+    """The cache in an output of a transformers model; `None` without one."""
     return getattr(output, CACHE_NAME, None)
 
 
 def name_cache(output: Any) -> Any:
-    """The same output of transformers, its cache readable as the attribute `cache` on every release."""
+    """Makes the cache of a transformers output readable as `output.cache` on every release; returns the output."""
     if CACHE_NAME != "cache" and hasattr(output, CACHE_NAME):
         output.cache = cache_of(output)
     return output
@@ -92,40 +91,40 @@ def name_cache(output: Any) -> Any:
 if CACHE_NAME == "cache":
 
     class CacheNamesOutput:
-        """To be put before an output class of transformers: its cache has both names as attributes."""
+        """Mixin for output classes of transformers, listed first among the bases: the cache has both names."""
 
         @property
         def past_key_values(self) -> Any:
-            """Without the notice that transformers prints for its own."""
+            """The cache under its old name, without the warning that transformers' own property prints."""
             return cache_of(self)
 
 else:
 
     class CacheNamesOutput:  # type: ignore[no-redef]
-        """To be put before an output class of transformers: its cache has both names as attributes."""
+        """Mixin for output classes of transformers, listed first among the bases: the cache has both names."""
 
         @property
         def cache(self) -> Any:
-            """The name from 5.24 on."""
+            """The cache under the name that it has from transformers 5.24 on."""
             return cache_of(self)
 
 
 class CacheNamesGenerationMixin(GenerationMixin):
-    """`generate`, and the steps that transformers and others call in it, with the cache under either name.
+    """A `GenerationMixin` whose methods accept the cache as `cache` or as `past_key_values`, on every release.
 
-    Up to 5.23, `generate` would take `cache` for an input of the model, and make a second cache beside it. From 5.24
-    on, it warns of the old name.
+    Up to 5.23, transformers' `generate` would pass an argument `cache` to the model as an unknown input, and create a
+    second cache itself. From 5.24 on, it warns about `past_key_values`.
     """
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; a cache may come as `cache` or `past_key_values`."""
+        """As in transformers; a cache may be passed as `cache` or as `past_key_values`."""
         return name_cache(super().generate(*args, **rename_cache(kwargs)))
 
-    # `generate` asks whether `inputs_embeds` is among the arguments.
+    # `inputs_embeds` must be in this signature: `generate` inspects it to find out whether the model accepts them.
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """As in transformers; a cache may come as `cache` or `past_key_values`."""
+        """As in transformers; a cache may be passed as `cache` or as `past_key_values`."""
         renamed = rename_cache(kwargs)
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, **renamed
@@ -133,25 +132,25 @@ class CacheNamesGenerationMixin(GenerationMixin):
         return inputs
 
 
-# --- Token types reach a model's own `create_masks_for_generate` under one name alone up to 5.22. ---------------------
-# Until 5.23 is the oldest supported release, which also hands on `mm_token_type_ids`.
+# --- Up to 5.22, `generate` passes only `token_type_ids` to a model's `create_masks_for_generate`. --------------------
+# Until 5.23 is the oldest supported release, which also passes `mm_token_type_ids`.
 MASK_TYPES = "token_type_ids"
 
 
-# --- Caches that cannot be cut. ---------------------------------------------------------------------------------------
-# Stays, but for the branch of quantized caches: until 5.24 is the oldest supported release.
+# --- Caches that `crop` cannot shorten. -------------------------------------------------------------------------------
+# Only the branch for quantized caches depends on the release: until 5.24 is the oldest supported one.
 
 
 def why_not_croppable(cache: Any) -> str | None:
-    """Which layers of a cache `crop` would not bring back to how they were; `None` if it may be tried.
+    """The class names of the layers that `crop` could not bring back to an earlier state; `None` if it can be called.
 
-    Nothing is changed: a cut that fails half-way would leave some layers cut.
+    `crop` could fail after it has shortened some of the layers. So this checks all layers first; it changes none.
     """
     layers = getattr(cache, "layers", None) or [cache]
     if not getattr(cache, "is_croppable", True):
         wrong = [layer for layer in layers if not getattr(layer, "is_croppable", False)] or layers
     elif isinstance(cache, QuantizedCache):
-        # Up to 5.23, these say that they can be cut, and lose count of what is quantized.
+        # Up to 5.23, quantized caches claim that they can be cropped, but then count their quantized tokens wrongly.
         wrong = layers
     else:
         wrong = [layer for layer in layers if _has_forgotten(layer) or not hasattr(layer, "crop")]
@@ -159,17 +158,17 @@ def why_not_croppable(cache: Any) -> str | None:
 
 
 def _has_forgotten(layer: Any) -> bool:
-    """Whether a layer says that it can be cut, but has dropped what is before its window."""
+    """Whether a sliding-window layer has already dropped the tokens before its window, which `crop` cannot restore."""
     window = getattr(layer, "sliding_window", None) if getattr(layer, "is_sliding", False) else None
     return window is not None and not getattr(layer, "record_past", False) and layer.get_seq_length() >= window
 
 
-# --- Layers that are recomputed for gradient checkpointing run their hooks again up to 5.22. --------------------------
+# --- Up to 5.22, gradient checkpointing runs the hooks of a layer again when it recomputes the layer. -----------------
 # Until 5.23 is the oldest supported release.
 
 
 class _HeldGradients(torch.autograd.Function):
-    """The embeddings unchanged; in the backward pass, what `replay_frames` took up goes on to the frames."""
+    """Returns the embeddings unchanged; its backward pass sends the gradients in `replay_frames` on to the frames."""
 
     @staticmethod
     def forward(ctx: Any, inputs_embeds: torch.Tensor, context: Any, *features: torch.Tensor) -> Any:
@@ -180,22 +179,26 @@ class _HeldGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         held = ctx.context.replay_frames
-        found = [None] * ctx.num_features if held is None else [tensor.grad for tensor in held.features]
+        of_frames = [None] * ctx.num_features if held is None else [tensor.grad for tensor in held.features]
         ctx.context.replay_frames = None
-        return gradients[0], None, *found
+        return gradients[0], None, *of_frames
 
 
 def hold_gradients(inputs_embeds: torch.Tensor, context: Any) -> torch.Tensor:
-    """Prepare for releases that recompute a checkpointed layer of IVA's language model together with its hooks.
+    """Makes gradients reach the vision tower although gradient checkpointing recomputes the hooks of IVA's layers.
 
-    In the reentrant way, every layer then has a backward pass of its own. It would go on through the frames into the
-    vision tower, which only one of them can. So these passes end at a copy of the frames that takes up their
-    gradients, and the embeddings, the last to get theirs, hand them on. Where nothing is recomputed so, or the vision
-    tower is frozen, this changes nothing.
+    With reentrant checkpointing, each recomputed layer runs its own backward pass. Several of these passes would go
+    through the frames into the vision tower, but its graph can be used only once. So each pass ends at a copy of the
+    frames (`context.replay_frames`), which sums up the gradients. The embeddings get their gradients last, and their
+    backward pass then sends the sum into the vision tower. Without reentrant checkpointing, or with a frozen vision
+    tower, this has no effect.
 
     Args:
         inputs_embeds: `(batch, length, width)`.
         context: an `AdapterContext` of `iva_hooks`.
+
+    Returns:
+        The same embeddings, to be used from here on.
     """
     if not context.frames.requires_grad or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return inputs_embeds
@@ -203,25 +206,30 @@ def hold_gradients(inputs_embeds: torch.Tensor, context: Any) -> torch.Tensor:
     return held
 
 
-# --- Activations computed again in the backward pass: "gradient checkpointing" up to 5.22, "activation" since. --------
+# --- "Gradient checkpointing" of 5.22 and earlier is called "activation checkpointing" from 5.23 on. ------------------
 # Until 5.23 is the oldest supported release.
 
 _CHECKPOINTING = "activation" if hasattr(PreTrainedModel, "activation_checkpointing_enable") else "gradient"
 
 
 def rename_checkpointing(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `TrainingArguments` under the names of the installed release; either name may come."""
+    """Renames checkpointing options of `TrainingArguments`, given under either name, for the installed release."""
     pattern = re.compile(r"^(activation|gradient)(?=_checkpointing(_kwargs)?$)")
     return {pattern.sub(_CHECKPOINTING, name): value for name, value in arguments.items()}
 
 
 def enable_checkpointing(model: PreTrainedModel, options: dict[str, Any] | None = None) -> None:
-    """Trade computation for memory in training; `options` are those of `torch.utils.checkpoint.checkpoint`."""
+    """Turns on gradient checkpointing, which needs less memory in training and more computation.
+
+    Args:
+        model: the model.
+        options: keyword arguments of `torch.utils.checkpoint.checkpoint`.
+    """
     getattr(model, f"{_CHECKPOINTING}_checkpointing_enable")(options)
 
 
 def disable_checkpointing(model: PreTrainedModel) -> None:
-    """Take `enable_checkpointing` back."""
+    """Turns gradient checkpointing off."""
     getattr(model, f"{_CHECKPOINTING}_checkpointing_disable")()
 
 
@@ -229,9 +237,10 @@ def disable_checkpointing(model: PreTrainedModel) -> None:
 
 
 def add_defaults(kwargs_class: Any) -> Any:
-    """Class decorator of keyword arguments of a processor: no defaults, which up to 5.22 are read unasked.
+    """Class decorator for the `ProcessorKwargs` of a processor: adds an empty `_defaults`.
 
-    Until 5.23 is the oldest supported release. A typed dict inherits no such attribute, so each class needs it.
+    Up to 5.22, transformers reads this attribute without checking that it exists. Until 5.23 is the oldest supported
+    release. Typed dicts do not inherit the attribute, so every class needs the decorator.
     """
     kwargs_class._defaults = {}
     return kwargs_class
@@ -241,7 +250,10 @@ def add_defaults(kwargs_class: Any) -> Any:
 
 
 def class_of_transformers(name: str) -> Any:
-    """A class by its name in a saved file; `None` if the installed release has none. Stays: new families will come."""
+    """The transformers class of this name (from a saved file); `None` if the installed release does not have it.
+
+    Stays for good, because future releases will add classes that older ones do not have.
+    """
     return getattr(transformers, name, None)
 
 
@@ -249,32 +261,33 @@ def class_of_transformers(name: str) -> Any:
 
 
 def drop_pooling_head(vision_config: Any) -> None:
-    """Tell a SigLIP tower to have no pooling head; up to 5.22 the field is not declared, but read all the same.
+    """Configures a SigLIP tower without its pooling head.
 
+    Up to 5.22, the model reads this field although the configuration does not declare it, so it is set from outside.
     Until 5.23 is the oldest supported release.
     """
     vision_config.vision_use_head = False
 
 
-# --- `add_adapter` refuses a PEFT that is older than the release names (5.24: 0.22, which is not out). ---------------
-# Until the oldest supported release asks for a PEFT that all supported environments have.
+# --- `add_adapter` of transformers 5.24 requires PEFT 0.22, which is not released yet; so it is not called here. ------
+# Until the oldest supported release of transformers requires a PEFT that is available.
 
 
 def mark_adapter(model: PreTrainedModel, attached: bool) -> None:
-    """Say whether an adapter is attached, as transformers' `add_adapter` does.
+    """Sets the flag that says whether an adapter is attached, as transformers' `add_adapter` does.
 
-    The flag has no public name. Gradient checkpointing, the check of quantized models before training and
-    `save_pretrained` read it.
+    The flag has no public name. transformers reads it for gradient checkpointing, for its check of quantized models
+    before training, and in `save_pretrained`.
     """
     model._hf_peft_config_loaded = attached
 
 
-# --- PyAV writes the sound of an MP4 file a frame late before 17.1. ---------------------------------------------------
+# --- PyAV before 17.1 writes the audio of an MP4 file one frame late. -------------------------------------------------
 # Until the oldest supported PyAV is 17.1.
 
 
 def pyav_writes_sound_in_place() -> bool:
-    """Whether sound that PyAV writes begins where its first sample says."""
+    """Whether audio in an MP4 file that PyAV writes begins at the time of its first sample."""
     try:
         import av
     except ImportError:
