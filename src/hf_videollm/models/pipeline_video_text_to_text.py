@@ -47,8 +47,7 @@ RENDERING_OPTIONS = frozenset({"chat_template", "tools", "documents", "sanitize_
 # Keys of a sample that the pipeline reads.
 SAMPLE_KEYS = ("videos", "video", "images", "image", "audio", "text", "question", "messages")
 KINDS = ("videos", "images", "audio")
-# Other keys that a sample may have: facts about a record, which the model does not get, and "text_pair", for which
-# `_as_sample` has its own error.
+# Other keys that a sample may have. The model does not get them. (`_as_sample` refuses "text_pair".)
 RECORD_KEYS = ("id", "metadata", "answer", "text_pair")
 # Options of one video. A sample may not have them as keys, since they would be ignored there.
 CLIP_COLUMNS = ("start", "end", "num_frames", "fps", "max_frames", *OTHER_NAMES)
@@ -76,8 +75,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The processor pads the audio. With a feature extractor, the parent class would pad it as well, and on the side
-        # on which it pads prompts.
+        # The processor pads the audio. If this were set, the parent class would pad it again, on the side of the prompts.
         self.feature_extractor = None
 
     def check_model_type(self, supported_models: Any) -> None:
@@ -91,10 +89,10 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             raise TypeError(f"{model_name} is not a video-language model that can generate, so it cannot answer.")
 
     def media_options(self) -> set[str]:
-        """Names of the options of a call that are about media: how they are read, sampled and put into the prompt."""
-        # These two words mean the pipeline's own option of that name.
+        """Names of the options that say how media are read, sampled and put into the prompt."""
+        # `return_tensors` and `device` are also options of the pipeline itself, and here they mean those.
         names = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
-        # A checkpoint of another code base may bring a processor that is none of ours.
+        # A checkpoint with remote code may have a processor of another class.
         if isinstance(self.processor, CheckedProcessor):
             names |= {*self.processor.AUDIO_OPTIONS, *self.processor.PROMPT_OPTIONS}
             names |= self.processor.known_options() - PIPELINE_OPTIONS - RENDERING_OPTIONS - {"device"}
@@ -102,7 +100,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     @property
     def takes_audio(self) -> bool:
-        """Whether the model takes sounds."""
+        """Whether the model takes audio."""
         return isinstance(self.processor, CheckedProcessor) and self.processor.takes_audio
 
     def _sanitize_parameters(
@@ -118,8 +116,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if (timeout := kwargs.pop("timeout", None)) is not None:
             processor_kwargs["timeout"] = timeout
         if processor_kwargs:
-            # The options of a call are merged with those from the creation of the pipeline; transformers would discard
-            # all of the latter.
+            # transformers would replace all options from the creation of the pipeline; here the call's are merged in.
             initial = getattr(self, "_preprocess_params", {}).get("processor_kwargs")
             kwargs["processor_kwargs"] = merged_options(initial or {}, processor_kwargs)
         # These options decide the number of placeholders, so the processor and the model must get the same values.
@@ -225,8 +222,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         processor_kwargs = dict(processing_kwargs.pop("processor_kwargs", None) or {})
         if (prompt := self._raw_prompt(sample)) is not None:
             if prompt != sample["text"] and "questions" in getattr(self.processor, "PROMPT_OPTIONS", ()):
-                # Here the text is only the question. In a text that is a whole prompt, nobody knows which part of it is
-                # the question.
+                # Here the text is only the question. In a whole prompt, nobody knows which part is the question.
                 processor_kwargs.setdefault("questions", [sample["text"]])
             row = self.processor(
                 text=prompt,
@@ -487,11 +483,7 @@ def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _tidied(message: Any) -> dict[str, Any]:
-    """A message without keys whose value is `None`.
-
-    If messages come from an Arrow table, each message and block has all keys that any of them has. Messages and blocks
-    of a wrong type are refused here or by the processor.
-    """
+    """A message without keys whose value is `None`: in an Arrow table, all messages and blocks have the same keys."""
     tidy = without_none(message, f"A message is a {type(message).__name__}: give {{'role': ..., 'content': ...}}.")
     if isinstance(tidy.get("content"), list | tuple):
         tidy["content"] = [
