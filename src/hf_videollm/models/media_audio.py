@@ -135,14 +135,14 @@ def _collect(
     """
     parts: list[np.ndarray] = []
     collected = 0
-    begun: float | None = None  # start time of the current piece, a run of chunks without a gap
+    piece_start: float | None = None  # start time of the current piece, a run of chunks without a gap
     position = 0  # index of the next chunk's first sample, counted from `begin`
     for item in chunks:
         if item is None:
             return np.concatenate([np.zeros(0, np.float32), *parts]), False
         time, chunk = item
-        if time != begun:
-            begun, position = time, round((time - begin) * sampling_rate)
+        if time != piece_start:
+            piece_start, position = time, round((time - begin) * sampling_rate)
             silence = max(0, (position if length is None else min(position, length)) - collected)
             limits.check_audio(name, (collected + silence) / sampling_rate)
             limits.check_samples(name, collected + silence)
@@ -242,19 +242,19 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     frame), and metadata tags between frames (in files that were joined). Other decoding errors are raised.
     """
     av = import_pyav()
-    begun, failed = False, None
+    has_frames, failed = False, None
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
             if not bytes(packet).startswith(_TAGS):
-                if begun:
+                if has_frames:
                     raise
                 failed = error
             continue
-        begun = begun or bool(frames)
+        has_frames = has_frames or bool(frames)
         yield from frames
-    if failed is not None and not begun:
+    if failed is not None and not has_frames:
         # The track has packets but none could be decoded, so the file is damaged. (An empty track has no packets.)
         raise failed
 

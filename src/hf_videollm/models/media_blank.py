@@ -1,8 +1,8 @@
 """Training on batches without media: every part of the model still runs in every step.
 
 Distributed training waits for the gradient of every trainable parameter (DistributedDataParallel), or for all processes
-to run the same modules (FSDP, ZeRO-3). With a batch of text alone it would wait forever. So a blank medium runs through
-the parts that nothing else runs through. It is not part of a prompt, and its gradients are 0.
+to run the same modules (FSDP, ZeRO-3). With a batch of text alone it would wait forever. So each part of the model that
+gets no other input gets a blank medium (zeros). It is not part of a prompt, and its gradients are 0.
 """
 
 from collections.abc import Iterable

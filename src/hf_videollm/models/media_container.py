@@ -1,11 +1,11 @@
-"""Files of video and sound, opened with PyAV, which carries its own FFmpeg."""
+"""Opens video and audio files with PyAV, which includes its own FFmpeg."""
 
 from typing import Any
 
 from .errors import MissingBackend
 from .media_source import MediaHandle, unreadable
 
-# Formats that may be opened. Not in the list are playlists (they open further files and addresses), videos made of
+# Formats that may be opened. The list excludes playlists (which open other files and addresses), videos made of
 # pictures or text, and devices.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,gif,asf,ogg,wav,w64,mp3,aac,flac,aiff,au,caf,amr,"
@@ -18,7 +18,7 @@ def import_pyav() -> Any:
     try:
         import av
     except ImportError:
-        raise MissingBackend('PyAV is not installed, and it decodes video here; run: pip install "av>=15.1"') from None
+        raise MissingBackend('PyAV, which decodes videos, is not installed; run: pip install "av>=15.1"') from None
     return av
 
 
@@ -30,8 +30,8 @@ def open_container(handle: MediaHandle) -> Any:
         CorruptMedia: the file is damaged.
     """
     av = import_pyav()
-    # `container_options`, not `options`: PyAV 15.1 applies those to streams too, and crashes with FLV, whose streams
-    # are not known yet when the file is opened.
+    # PyAV 15.1 applies `options` to streams too, and crashes with FLV files, whose streams are not known yet when the
+    # file is opened. `container_options` avoids this.
     options = {"format_whitelist": CONTAINERS}
     try:
         return av.open(handle.for_pyav(), mode="r", container_options=options, metadata_errors="replace")

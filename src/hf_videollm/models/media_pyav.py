@@ -1,4 +1,4 @@
-"""Frames by number with PyAV, which carries its own FFmpeg."""
+"""Reads frames by number with PyAV, which includes its own FFmpeg."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from .media_packets import NO_TIME, PacketList
 from .media_source import MediaHandle, is_cut_short
 from .media_video_head import TAG, Head, is_entry, time_of
 
-_MAX_PACKETS = 10_000_000  # 90 hours at 30 frames a second; bounds the memory of the packet list
-_MOST_PIXELS = 2**31 - 1  # FFmpeg refuses larger values of the option, and `MediaLimits` may say infinity
-# Decoders that make grey pictures of frames whose beginning is missing, and do not say so.
+_MAX_PACKETS = 10_000_000  # 90 hours at 30 frames a second; limits the memory of the packet list
+_MOST_PIXELS = 2**31 - 1  # largest value of FFmpeg's option `max_pixels`; `MediaLimits` may contain infinity
+# Decoders that return grey pictures, without an error, for frames whose reference frames are missing.
 _BLIND = ("mpeg4", "h263", "flv", "msmpeg4", "wmv1", "wmv2")
 _THREADS = max(1, min(4, os.cpu_count() or 1))
 
 
 @dataclass
 class _Run:
+    """Wanted frames that are decoded together, from the keyframe `key`, (pts, dts), or from the beginning (None)."""
+
     key: tuple[int, int] | None
     indices: list[int]
 
@@ -59,7 +61,7 @@ class PyAVReader:
         self._pts = array("q")
         self._counting = False
         self._lead = array("q")  # times of the frames before the first picture
-        self._waiting = False  # for a picture that can be decoded without others
+        self._waiting = False  # frames are dropped until one comes that can be decoded without others
         self._broken = False  # decoding met damage
         self._started = False  # the decoder got a keyframe
         self._readable = 0  # number of frames that were decoded without damage
@@ -127,7 +129,7 @@ class PyAVReader:
         return None
 
     def _is_even(self) -> bool:
-        """Whether frame i is shown at i / rate, to a quarter of a frame."""
+        """Whether frame i is shown at i / rate seconds, with a tolerance of a quarter of a frame's duration."""
         times, rate = self.clip.timestamps, self.clip.fps
         if self._pts[0] or times[0]:
             return False
@@ -144,8 +146,8 @@ class PyAVReader:
         self._stream = best_stream(self._container, "video")
         if self._stream is None:
             raise NoVideoStream(
-                f"{self._name}: there is no video in this file; pass another, or, to a model that hears, pass it as "
-                "audio=."
+                f"{self._name}: there is no video in this file; pass another file, or pass it as audio= to a model "
+                "with an audio tower."
             )
         self._started = self._broken = False
         context = self._stream.codec_context
@@ -187,6 +189,7 @@ class PyAVReader:
         self._broken = False
 
     def _look_at(self, first: Any) -> None:
+        """Takes the size, orientation and interlacing of the video from its first frame."""
         self._limits.check_picture(self._name, first.width, first.height)
         self._orientation = orientation_of(first)
         self._size = (first.width, first.height)
@@ -216,12 +219,12 @@ class PyAVReader:
         self._take_frames(shown)
 
     def _leading(self, packets: PacketList, head: Head, shown: int) -> array[int]:
-        """Times of the frames before the first picture, of which `shown` follow."""
-        position = head.first_place
+        """Times of the frames before the first picture; `shown` is the number of frames that can be decoded."""
+        position = head.first_packet
         if position is None:  # the decoder does not tell which packet the first picture comes from
             return array("q")
-        lead = packets.leading(position, head.places)
-        # The number of packets per later frame tells whether a packet is a field or a frame.
+        lead = packets.leading(position, head.packets)
+        # If there are about two packets for each later frame, packets are fields, and every second one is a frame.
         return lead[:: max(1, round((len(packets.pts) - position) / shown))] if self._has_fields else lead
 
     def _decode_times(self) -> array[int]:
@@ -265,6 +268,7 @@ class PyAVReader:
             yield packet
 
     def _make_clip(self, pts: array[int]) -> Clip:
+        """Describes the video from the timestamps of its frames."""
         tick = float(self._stream.time_base)
         known = np.array([time for time in pts if time != NO_TIME]) * tick
         # In streams without a container, `average_rate` is invented by FFmpeg; `guessed_rate` is read from the stream.
@@ -297,17 +301,18 @@ class PyAVReader:
         """See `FrameReader.frames`.
 
         Raises:
-            CorruptMedia: damage was met and is not tolerated; DecodingStopped: it is tolerated.
-            FrameCountChanged: `clip` was wrong and is right now.
+            CorruptMedia: the file is damaged, and damage is not tolerated.
+            DecodingStopped: the file is damaged, and damage is tolerated.
+            FrameCountChanged: `clip` was wrong, and is corrected now.
         """
         first = len(self._lead)
         early = [index for index in indices if index < first]
         wanted = list(indices[len(early) :])
-        stands_in = bool(early) and wanted[:1] != [first]
-        for index, picture in self._pictures([first, *wanted] if stands_in else wanted):
+        only_for_early = bool(early) and wanted[:1] != [first]  # frame `first` is decoded, but itself not wanted
+        for index, picture in self._pictures([first, *wanted] if only_for_early else wanted):
             if index == first:
-                yield from ((waiting, picture) for waiting in early)
-            if index != first or not stands_in:
+                yield from ((early_index, picture) for early_index in early)
+            if index != first or not only_for_early:
                 yield index, picture
 
     def _pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -352,7 +357,7 @@ class PyAVReader:
             try:
                 self._container.seek(run.key[1], stream=self._stream, backward=True)
             except (self._av.FFmpegError, OSError):
-                return  # no index, or a damaged one; decoding from the beginning may still do
+                return  # no index, or a damaged one; decoding from the beginning may still work
         done, entered = 0, run.key is None
         for frame in self._decode_from_here(run.key, set(wanted)):
             if not entered:

@@ -17,22 +17,22 @@ TAG = -(1 << 52)
 class Head:
     """The first frames of a file, up to the first keyframe: the first one that does not refer to other frames."""
 
-    first_place: int | None = None  # index in `PacketList.pts` of the packet of `first`; None if not known
+    first_packet: int | None = None  # index in `PacketList.pts` of the packet of `first`; None if not known
     first: Any = None  # the very first frame; it has the true size and the rotation of the video
     has_key: bool = False  # whether a keyframe was decoded
     key: int = NO_TIME  # timestamp of the first keyframe
     times: array[int] = field(default_factory=lambda: array("q"))  # timestamps of all these frames
-    places: set[int] = field(default_factory=set)  # indices in `PacketList.pts` of their packets
+    packets: set[int] = field(default_factory=set)  # indices in `PacketList.pts` of their packets
 
     def add(self, frame: Any, packets: PacketList) -> None:
         """Adds the next decoded frame."""
-        place = -1 if frame.pts is None else frame.pts - TAG
-        is_tagged = 0 <= place < len(packets.pts)
+        index = -1 if frame.pts is None else frame.pts - TAG
+        is_tagged = 0 <= index < len(packets.pts)
         if self.first is None:
-            self.first, self.first_place = frame, place if is_tagged else None
-        self.times.append(packets.pts[place] if is_tagged else time_of(frame))
+            self.first, self.first_packet = frame, index if is_tagged else None
+        self.times.append(packets.pts[index] if is_tagged else time_of(frame))
         if is_tagged:
-            self.places.add(place)
+            self.packets.add(index)
         if not self.has_key and is_entry(frame):
             self.has_key, self.key = True, self.times[-1]
 

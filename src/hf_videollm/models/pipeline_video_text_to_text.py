@@ -75,7 +75,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The processor pads the audio. If this were set, the parent class would pad it again, on the side of the prompts.
+        # The processor pads the audio. If this were set, the parent class would pad it again, on the prompts' side.
         self.feature_extractor = None
 
     def check_model_type(self, supported_models: Any) -> None:
