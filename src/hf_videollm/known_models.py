@@ -2,11 +2,9 @@
 
 import difflib
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from .atomic import restore
 from .designs import DESIGNS
 
 DEFAULT_CHECKPOINT = "pllava-tiny"
@@ -16,7 +14,7 @@ HUB_SECONDS = 10.0
 
 def bundled_checkpoints() -> dict[str, Path]:
     """The small trained checkpoints that come with the package, by name, the default one first."""
-    assets = Path(str(files("hf_videollm") / "assets"))
+    assets = Path(__file__).parent / "assets"
     names = sorted(row.checkpoint for row in DESIGNS.values() if row.checkpoint is not None)
     there = [name for name in names if (assets / name / "config.json").is_file()]
     return {name: assets / name for name in sorted(there, key=lambda name: name != DEFAULT_CHECKPOINT)}
@@ -52,6 +50,8 @@ def find_model(source: str | os.PathLike[str] | None) -> str:
         NotADirectoryError: it is a file.
         OSError: the Hub cannot be asked, or does not let this user in.
     """
+    from .atomic import restore
+
     if source is None:
         return default_checkpoint()
     text = os.fspath(source)

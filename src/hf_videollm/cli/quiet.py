@@ -1,6 +1,5 @@
 """Without --debug, the messages of libraries do not stand between the user and the answer."""
 
-import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ def quiet_libraries() -> Iterator[None]:
 
     Everything is put back at the end, because tests and notebooks call `main` in their own process.
     """
+    import logging
+
     from ..models.errors import MediaWarning
 
     logging_before = logging.root.manager.disable

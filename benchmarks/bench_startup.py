@@ -1,0 +1,89 @@
+"""What the command line and the import of the package cost before they do anything.
+
+python benchmarks/bench_startup.py --help
+"""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+from bench_tools import record
+
+# What any program that is written with typer pays.
+REFERENCE = ("-c", "import typer, rich")
+COMMAND = ("-m", "hf_videollm.cli")
+# The least that typer does with a wrong value: since 0.29 it loads pydantic to look at one.
+SMALLEST_PROGRAM = """
+import typer
+def command(number: int): pass
+typer.run(command)
+"""
+STARTS = {
+    "help": (*COMMAND, "--help"),
+    "help_of_a_command": (*COMMAND, "ask", "--help"),
+    "version": (*COMMAND, "--version"),
+    "unknown_command": (*COMMAND, "asc"),
+    "unknown_option": (*COMMAND, "ask", "clip.mp4", "--frame", "3"),
+    "wrong_type": (*COMMAND, "ask", "clip.mp4", "What?", "--frames", "many"),
+    "wrong_type_in_the_smallest_program": ("-c", SMALLEST_PROGRAM, "many"),
+    "import_hf_videollm": ("-c", "import hf_videollm"),
+}
+AFTERWARDS = {
+    "import_transformers": ("-c", "import transformers"),
+    "import_hf_videollm_and_transformers": ("-c", "import hf_videollm, transformers"),
+}
+
+
+def cpu_seconds(arguments: tuple[str, ...]) -> float:
+    """User and system time of a new interpreter, with all that it starts."""
+    # As an installed package, which Python reads in compiled form.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=False, env=environment)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def measure(starts: dict[str, tuple[str, ...]], repeats: int) -> dict[str, dict[str, float]]:
+    """Median CPU time of each, and times the reference; by turns, so that a busy machine slows all alike."""
+    calls = {"import_typer_and_rich": REFERENCE, **starts}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, arguments in calls.items():
+            seconds = cpu_seconds(arguments)
+            # The first may have had to write what Python caches.
+            if turn:
+                times[name].append(seconds)
+    medians = {name: median(values) for name, values in times.items()}
+    reference = medians["import_typer_and_rich"]
+    return {
+        name: {"cpu_seconds": round(seconds, 4), "times_import_typer_and_rich": round(seconds / reference, 2)}
+        for name, seconds in medians.items()
+    }
+
+
+def main(
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; the screen only by default.")] = None,
+    machine: Annotated[str, typer.Option(help="Name of the machine, for the record.")] = "not named",
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each, after one to warm up.")] = 9,
+    afterwards: Annotated[bool, typer.Option(help="Measure importing transformers with and without us, too.")] = True,
+) -> None:
+    """Measure the CPU time of starts; ratios within one run are what counts.
+
+    Examples:
+
+      python benchmarks/bench_startup.py --repeats 1 --no-afterwards
+
+      python benchmarks/bench_startup.py --out benchmarks/results/startup_cpu.json --machine "2 shared cores"
+    """
+    results = measure(STARTS | (AFTERWARDS if afterwards else {}), repeats)
+    record(results, out, machine, versions={"typer": typer.__version__, "python": sys.version.split()[0]})
+
+
+if __name__ == "__main__":
+    typer.run(main)
