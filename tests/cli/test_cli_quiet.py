@@ -1,22 +1,32 @@
 """The command line hides the messages of the libraries below it; `--debug` brings them back."""
 
 import io
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ftfv_sources
+import pllava_sources
 import pytest
+import videollama2_sources
+import xgen_mm_sources
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, tqdm
+from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.utils import logging as transformers_logging
+from typer.main import get_command
 
 import hf_videollm
-from hf_videollm.cli.commands import main
+from hf_videollm import default_checkpoint
+from hf_videollm.cli.commands import app, main
 from hf_videollm.cli.quiet import quiet_libraries
 from hf_videollm.models.errors import MediaWarning
 
@@ -35,6 +45,18 @@ COMMANDS = {
     "info-linvt": ("info", "--design", "linvt"),
     "flops": ("flops", "--design", "ftfv"),
 }
+
+
+def paths(group: Any, above: str = "") -> Iterator[str]:
+    """All commands that are no groups, as they are written."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from paths(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}"
+
+
+PATHS = set(paths(get_command(app)))
 
 
 def run(arguments: tuple[str, ...], folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -65,6 +87,90 @@ def test_a_command_that_ends_well_says_nothing_on_stderr(name: str, folder: Path
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
     assert result.stderr == ""
+
+
+# The others, one after the other in one process: what is said while a library is loaded, is said once.
+OTHERS = [
+    "data clips clips --num-videos 2",
+    "data long long --num-videos 1 --shortest 8 --longest 8",
+    "convert pllava pllava-official pllava",
+    "convert videollama2 videollama2-official videollama2 --vision-config vision.json",
+    "convert ftfv qwen-vl llama ftfv --tokens-per-frame 8",
+    "convert iva clip llama iva --num-insertions 1",
+    "convert xgen-mm xgen-mm-official xgen-mm --vision-config siglip.json",
+    "build pllava --vision clip --llm llama built",
+    "build pllava --vision clip --llm llama built --overwrite --json",
+    "tune-alpha pllava validation.jsonl --alphas 0,4 --max-new-tokens 2",
+    "train recipe.yaml --dry-run",
+    "train recipe.yaml",
+]
+# Its source is among the reference tensors, which are not in the repository.
+NEEDS_REFERENCES = {"convert beats"}
+RUN_ALL = """
+import sys
+from hf_videollm.cli import main
+for line in sys.argv[1:]:
+    try:
+        main(line.split())
+    except SystemExit as stop:
+        print("ended with", stop.code, line)
+"""
+
+
+@pytest.fixture(scope="module")
+def sources(folder: Path) -> Path:
+    """What the other commands read."""
+    pllava_sources.write_tokenizer(
+        pllava_sources.write_source(
+            folder / "pllava-official", pllava_sources.released_tensors(), pllava_sources.raw_config()
+        )
+    )
+    config = videollama2_sources.raw_config(mm_projector_type="mlp2x_gelu")
+    videollama2_sources.write_source(
+        folder / "videollama2-official", config, videollama2_sources.official_tensors(config)
+    )
+    videollama2_sources.write_vision_config(folder / "vision.json")
+    ftfv_sources.write_qwen_vl(folder / "qwen-vl")
+    ftfv_sources.write_llama(folder / "llama")
+    CLIPVisionModel(CLIPVisionConfig(**videollama2_sources.VISION_CONFIG)).save_pretrained(folder / "clip")
+    xgen_mm_sources.write_xgen_mm(folder / "xgen-mm-official")
+    xgen_mm_sources.write_vision_config(folder / "siglip.json")
+    shutil.copytree(default_checkpoint(), folder / "start")
+    question = {"role": "user", "content": [{"type": "video", "path": "clip.mp4"}, {"type": "text", "text": "What?"}]}
+    record = {"id": "1", "messages": [question, {"role": "assistant", "content": "a dog"}]}
+    (folder / "validation.jsonl").write_text(json.dumps(record))
+    arguments = "{output_dir: run, max_steps: 1, per_device_train_batch_size: 1, use_cpu: true}"
+    (folder / "recipe.yaml").write_text(f"model: start\nrecords: clips/records.jsonl\narguments: {arguments}")
+    return folder
+
+
+def test_the_other_commands_say_nothing_on_stderr_either(sources: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, *OTHERS],
+        capture_output=True,
+        text=True,
+        cwd=sources,
+        timeout=600,
+        check=False,
+    )
+    ended = [line for line in result.stdout.splitlines() if line.startswith("ended with")]
+    assert ended == [f"ended with 0 {line}" for line in OTHERS], result.stderr
+    assert result.stderr == ""
+
+
+def test_every_command_is_run_above() -> None:
+    lines = {" ".join(arguments) for arguments in COMMANDS.values()} | set(OTHERS)
+    run_above = {path for path in PATHS if any(line == path or line.startswith(f"{path} ") for line in lines)}
+    assert run_above == PATHS - NEEDS_REFERENCES
+
+
+@pytest.mark.parametrize("module", ["training.sft", "synthetic.clips", "data.synthetic_long"])
+def test_modules_that_are_commands_say_nothing_on_stderr(module: str, folder: Path) -> None:
+    """They are run before anything could be hidden."""
+    command = [sys.executable, "-m", f"hf_videollm.{module}", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Examples:" in result.stdout
 
 
 @pytest.mark.parametrize("name", ["ask", "ask-sound", "ask-linvt", "ask-ftfv", "ask-iva", "flops"])

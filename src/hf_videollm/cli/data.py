@@ -1,5 +1,6 @@
 """`hf-videollm data clips | long`: synthetic videos with questions whose answers are known."""
 
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -85,7 +86,7 @@ def clips(
         sound_questions=sound_questions,
         details=details,
         entries=entries,
-        progress=not as_json,
+        progress=not as_json and sys.stdout.isatty(),
     )
     _print_records(records, num_videos, "clips", as_json)
 
@@ -116,7 +117,13 @@ def long_videos(
 
     seed = SPLIT_SEEDS[split].start + offset
     records = generate_long_dataset(
-        folder, num_videos, seed, (shortest, longest), questions_per_video, size, progress=not as_json
+        folder,
+        num_videos,
+        seed,
+        (shortest, longest),
+        questions_per_video,
+        size,
+        progress=not as_json and sys.stdout.isatty(),
     )
     _print_records(records, num_videos, "videos", as_json)
 

@@ -46,14 +46,15 @@ def status(text: str) -> AbstractContextManager[Any]:
 
 
 class ByteProgress:
-    """A progress bar in bytes, on stderr so that stdout stays clean."""
+    """A progress bar in bytes, on stderr so that stdout stays clean, and if someone looks."""
 
     def __init__(self, title: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self.bar: Progress = Progress(*columns, console=Console(stderr=True))
+        console = Console(stderr=True)
+        self.bar: Progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task(title, total=None)
 
     def __enter__(self) -> "ByteProgress":

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..known_models import find_model
 from ..training.recipe_names import recipe_files
 from .options import AsJson
 from .output import print_json
@@ -52,7 +53,8 @@ def train(
     arguments = {"disable_tqdm": not sys.stderr.isatty(), **chosen.arguments}
     arguments |= {name: value for name, value in given.items() if value is not None}
     options = {**(chosen.model_options or {}), **_model_options(model_option or [])}
-    chosen = replace(chosen, model=start_from or chosen.model, records=records_file or chosen.records)
+    source = start_from or chosen.model
+    chosen = replace(chosen, model=source and find_model(source), records=records_file or chosen.records)
     chosen = replace(chosen, model_options=options, arguments=arguments)
     if dry_run:
         sample = show_sample(chosen)

@@ -1,5 +1,6 @@
 """`hf-videollm tune-alpha`: the strength of a LoRA that answers a labelled set best."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ def tune_alpha_command(
         dtype=dtype,
         device=device,
         save=save,
-        progress=not as_json,
+        progress=not as_json and sys.stderr.isatty(),
     )
     print_report(report, as_json)
 
