@@ -26,7 +26,7 @@ def open_container(handle: MediaHandle) -> Any:
     """An opened input container of PyAV. The caller closes it.
 
     Raises:
-        UnsupportedMedia: the file is of no format of `CONTAINERS`.
+        UnsupportedMedia: the format of the file is not in `CONTAINERS`.
         CorruptMedia: the file is damaged.
     """
     av = import_pyav()

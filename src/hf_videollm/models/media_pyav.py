@@ -175,7 +175,7 @@ class PyAVReader:
             for frame in self._decoded(packet):
                 head.add(frame, packets)
                 if head.has_key and not packets.doubt:
-                    break  # the packets tell the rest
+                    break  # the packets show which frames follow
             whole = not (self._broken or (head.has_key and not packets.doubt))
         packets.finish()
         self._packets_seen, self._keys = packets, sorted(packets.keys)
@@ -224,7 +224,7 @@ class PyAVReader:
         if position is None:  # the decoder does not tell which packet the first picture comes from
             return array("q")
         lead = packets.leading(position, head.packets)
-        # If there are about two packets for each later frame, packets are fields, and every second one is a frame.
+        # If there are about two packets for each later frame, each packet is a field, and two packets are one frame.
         return lead[:: max(1, round((len(packets.pts) - position) / shown))] if self._has_fields else lead
 
     def _decode_times(self) -> array[int]:

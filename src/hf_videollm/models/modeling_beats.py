@@ -97,7 +97,7 @@ class BeatsPositionalConvEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, hidden_size) -> the same shape."""
+        """The position embedding of each token; input and output are (batch, tokens, hidden_size)."""
         direction = self.direction.float()
         # torch's own weight norm does not add the 1e-6, which changes the result for small weights.
         inverse_length = torch.rsqrt(direction.square().sum(dim=(0, 1), keepdim=True) + 1e-6)

@@ -66,16 +66,16 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     ```
 
-    A call accepts the options of the image-text-to-text pipeline and also: every option of the model's video processor
-    (`num_frames`, `fps`, `start`, `end`, `video_backend`, ...); for models with an audio tower, audio options
-    (`use_audio_in_video`, `missing_audio`, `audio_sampling`, ...); for models whose video features depend on the
-    question, `questions` and `recondition`; `streamer`; and generation options (`do_sample`, `num_beams`, ...). FTFV's
-    `num_tokens_per_frame` is passed to the processor and to the model.
+    A call accepts the options of the image-text-to-text pipeline, `streamer`, generation options (`do_sample`,
+    `num_beams`, ...), and every option of the model's video processor (`num_frames`, `fps`, `start`, `end`,
+    `video_backend`, ...). Models with an audio tower also accept `use_audio_in_video`, `missing_audio`,
+    `audio_sampling`, ... Models whose video features depend on the question accept `questions` and `recondition`.
+    FTFV's `num_tokens_per_frame` is passed to the processor and to the model.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The processor pads the audio. If this were set, the parent class would pad it again, on the prompts' side.
+        # The processor pads the audio. If this were set, the parent class would pad it again, on the side of prompts.
         self.feature_extractor = None
 
     def check_model_type(self, supported_models: Any) -> None:
@@ -116,7 +116,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if (timeout := kwargs.pop("timeout", None)) is not None:
             processor_kwargs["timeout"] = timeout
         if processor_kwargs:
-            # transformers would replace all options from the creation of the pipeline; here the call's are merged in.
+            # transformers would forget the options that the pipeline was created with, so both are merged here.
             initial = getattr(self, "_preprocess_params", {}).get("processor_kwargs")
             kwargs["processor_kwargs"] = merged_options(initial or {}, processor_kwargs)
         # These options decide the number of placeholders, so the processor and the model must get the same values.
