@@ -1,6 +1,4 @@
-"""What the scripts that make the checkpoints of the package share: running stages, saving, naming versions."""
-
-from __future__ import annotations
+"""What the scripts that make the small checkpoints share: stages of training, saving, versions, the command line."""
 
 import json
 import platform
@@ -8,9 +6,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import transformers
@@ -31,8 +29,16 @@ def count_parameters(model: Any) -> str:
     return f"{sum(parameter.numel() for parameter in model.parameters()):,}"
 
 
-def run_stages(stages: Sequence[str], model: Any, processor: Any, records: Path, work: Path) -> Any:
-    """Train a model through recipes of the package, one after the other; each resumes from its last checkpoint.
+def run_stages(
+    stages: Sequence[str],
+    model: Any,
+    processor: Any,
+    records: Path,
+    work: Path,
+    cached: bool = True,
+    resume: bool = True,
+) -> Any:
+    """Train a model with recipes of the package, one after the other.
 
     Args:
         stages: names of recipes.
@@ -40,6 +46,8 @@ def run_stages(stages: Sequence[str], model: Any, processor: Any, records: Path,
         processor: its processor.
         records: questions about the training clips.
         work: folder for training checkpoints and decoded clips.
+        cached: decode every clip once, and keep its frames; images need no cache.
+        resume: every stage goes on from its last checkpoint, if there is one.
 
     Returns:
         The trained model.
@@ -47,16 +55,17 @@ def run_stages(stages: Sequence[str], model: Any, processor: Any, records: Path,
     for stage in stages:
         recipe = load_recipe(stage)
         arguments = {**recipe.arguments, "output_dir": str(work / stage)}
-        recipe = replace(recipe, records=str(records), frame_cache=str(work / "frames"), arguments=arguments)
+        cache = str(work / "frames") if cached else None
+        recipe = replace(recipe, records=str(records), frame_cache=cache, arguments=arguments)
         started = time.time()
-        trainer = run_sft(recipe, model, processor)
+        trainer = run_sft(recipe, model, processor, resume)
         model = trainer.model
         print(f"{stage}: step {trainer.state.global_step}, this run took {time.time() - started:.0f} s", flush=True)
     return model
 
 
 def last_checkpoint(work: Path, stage: str) -> Path:
-    """Newest checkpoint that the trainer wrote in a stage."""
+    """The newest checkpoint that the trainer wrote in a stage."""
     found = get_last_checkpoint(str(work / stage))
     if found is None:
         raise FileNotFoundError(f"{work / stage} holds no checkpoint yet.")
@@ -67,7 +76,7 @@ def write_asset(model: Any, processor: Any, stages: Sequence[str], work: Path, o
     """Save the checkpoint and, next to it, the log of its training."""
     hf_videollm.save_checkpoint(model, processor, output, overwrite=True)
     if output.is_relative_to(REPOSITORY / "src"):
-        # Inside the package the code lies next door; copies would only grow old.
+        # The package has the code already; copies next to the checkpoint would become outdated.
         for copy in output.glob("*.py"):
             copy.unlink()
     (output / "model.safetensors").chmod(0o644)
@@ -78,8 +87,20 @@ def write_asset(model: Any, processor: Any, stages: Sequence[str], work: Path, o
     (output / "training_log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def load_checkpoint(folder: Path) -> tuple[Any, Any]:
+    """Model and processor of a finished checkpoint, loaded as users load them."""
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
+    return model, transformers.AutoProcessor.from_pretrained(folder)
+
+
+def write_record(output: Path, numbers: dict[str, Any], page: str) -> None:
+    """Write what was measured, and the page about the checkpoint, next to it."""
+    (output / "accuracy.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    (output / "TRAINING.md").write_text(page, encoding="utf-8")
+
+
 def provenance() -> dict[str, Any]:
-    """How numbers were measured: the command and the versions of what ran."""
+    """How numbers were measured: the command, and the versions of Python and of the libraries."""
     return {
         "command": " ".join(["python", *sys.argv]),
         "versions": {
@@ -92,58 +113,86 @@ def provenance() -> dict[str, Any]:
 
 
 def list_recipes(stages: Sequence[str]) -> str:
-    """Names of the files of recipes, in words."""
+    """Names of recipes, for a sentence."""
     return " and ".join(f"`{stage}`" for stage in stages)
 
 
 def one_answer(kind: str, clips: Sequence[ClipQuestion]) -> float:
-    """Share of right answers of who always says the same: for order questions, the shape that is named first."""
+    """Share of right answers if the same answer were always given.
+
+    For questions of order, this answer is the shape that the question names first.
+    """
     asked = [clip.question for clip in clips if clip.question.kind == kind]
     if kind == "order":
         return sum(f"first, the {question.answer} or" in question.question for question in asked) / len(asked)
     return max(Counter(question.answer for question in asked).values()) / len(asked)
 
 
-def make_or_measure(
-    only: str | None,
-    output: Path,
-    work: Path,
-    stages: Sequence[str],
-    train: Callable[[], tuple[Any, Any]],
-    restore: Callable[[Path], tuple[Any, Any]],
-    evaluate: Callable[[Any, Any], dict[str, Any]],
-    describe: Callable[[Any, dict[str, Any]], str],
-    show: Callable[[str, dict[str, Any]], str] = lambda page, result: page,
+@dataclass(frozen=True)
+class Options:
+    """Options of the command line that all scripts but IVA's have.
+
+    Attributes:
+        work: folder for clips and training checkpoints.
+        num_videos: number of training clips.
+        output: folder of the finished checkpoint.
+        per_kind: held-out questions of each kind.
+        split: the clips that are measured on, `"test"` or `"validation"`.
+    """
+
+    work: Path
+    num_videos: int
+    output: Path
+    per_kind: int = 100
+    split: str = "test"
+
+
+def run_script(
+    about: str,
+    defaults: Options,
+    train: Callable[[Options], Any],
+    finish: Callable[[Options], None],
+    measure: Callable[[Options], tuple[dict[str, Any], str]],
+    prints_numbers: bool = False,
 ) -> None:
-    """Train, save and measure a checkpoint, or only the later of these.
+    """Run the command line of a script: train, save and measure a checkpoint, or only the later of these steps.
 
     Args:
-        only: `"finish"` saves and measures the last training checkpoint, `"evaluate"` measures `output`; `None` does
-            all.
-        output: folder of the finished checkpoint.
-        work: folder of the training checkpoints.
-        stages: names of the recipes.
-        train: gives the trained model and its processor.
-        restore: the same from a training checkpoint.
-        evaluate: measures a model with its processor.
-        describe: the page that lies next to the checkpoint.
-        show: what of page and result goes to the screen.
-
-    Raises:
-        typer.BadParameter: `only` is none of these.
+        about: the text of `--help`.
+        defaults: values of the options that are not given.
+        train: trains in `work`, and goes on from the checkpoints that are there.
+        finish: saves the last training checkpoint in `output`.
+        measure: measures the checkpoint in `output`; returns numbers and the page that lies next to the checkpoint.
+        prints_numbers: print the numbers instead of the page.
     """
-    if only not in (None, "finish", "evaluate"):
-        raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
-    if only is None:
-        write_asset(*train(), stages, work, output)
-    elif only == "finish":
-        write_asset(*restore(last_checkpoint(work, stages[-1])), stages, work, output)
-    # Measured as users will have it: loaded from the files.
-    model = transformers.AutoModelForImageTextToText.from_pretrained(output)
-    processor = transformers.AutoProcessor.from_pretrained(output)
-    result = evaluate(model, processor)
-    page = describe(model, result)
-    print(show(page, result))
-    if only != "evaluate":  # measuring again is for the screen; the record is of the training
-        (output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        (output / "TRAINING.md").write_text(page, encoding="utf-8")
+
+    def main(
+        work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = defaults.work,
+        num_videos: Annotated[int, typer.Option(help="Training clips.")] = defaults.num_videos,
+        per_kind: Annotated[int, typer.Option(help="Held-out questions of each kind.")] = defaults.per_kind,
+        threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+        output: Annotated[Path, typer.Option(help="Folder of the finished checkpoint.")] = defaults.output,
+        split: Annotated[
+            str, typer.Option(help="Clips to measure on: test, or validation for decisions.")
+        ] = defaults.split,
+        only: Annotated[
+            str | None,
+            typer.Option(help="`finish`: save and measure the last training checkpoint; `evaluate`: measure --output."),
+        ] = None,
+    ) -> None:
+        torch.set_num_threads(threads)
+        if only not in (None, "finish", "evaluate"):
+            raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
+        options = Options(work, num_videos, output, per_kind, split)
+        if only is None:
+            train(options)
+        if only != "evaluate":
+            finish(options)
+        numbers, page = measure(options)
+        print(json.dumps(numbers, indent=2) if prints_numbers else page)
+        # The files next to the checkpoint record how it was made, so measuring again does not change them.
+        if only != "evaluate":
+            write_record(output, numbers, page)
+
+    main.__doc__ = about
+    typer.run(main)

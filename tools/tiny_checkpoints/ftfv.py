@@ -3,27 +3,28 @@
     python tools/tiny_checkpoints/ftfv.py                 # about half an hour on two shared CPU cores
     python tools/tiny_checkpoints/ftfv.py --only evaluate # measure the shipped one again, and print the table
 
-Steps, each resumable: write clips and single frames of them, take over the eyes and the words of the small PLLaVA,
-train with TRL's SFTTrainer on the frames, on questions of direction about the clips, then on all questions, measure on
-held-out clips, save.
+Steps, each resumable: write clips and single frames of them, copy vision tower and language model of the small PLLaVA,
+train with TRL's SFTTrainer on the frames, on questions of direction about the clips, then on all questions, save,
+measure on held-out clips.
 """
-
-from __future__ import annotations
 
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from common import (
     ASSETS,
+    Options,
     count_parameters,
-    make_or_measure,
+    last_checkpoint,
+    load_checkpoint,
     one_answer,
     provenance,
+    run_script,
     run_stages,
+    write_asset,
 )
 from PIL import Image
 
@@ -35,10 +36,8 @@ from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.ftfv import build_tiny_ftfv, generate_with
 from hf_videollm.synthetic.tiny.parts import take_over_weights
 from hf_videollm.training.caches.frames import FrameCache
-from hf_videollm.training.sft import load_recipe, run_sft
 
 STAGES = ("ftfv/stills", "ftfv/motion", "ftfv/videos")
-ASSET = ASSETS / "ftfv-tiny"
 # Questions that one frame answers.
 STILL_KINDS = ("colour", "shape", "count")
 STILLS_PER_CLIP = 2
@@ -129,19 +128,16 @@ def _about_still(record: VideoQARecord, path: Path) -> VideoQARecord:
     return replace(record, id=f"{record.id}-{path.stem}", messages=messages)
 
 
-def train(work: Path, num_videos: int) -> tuple[Any, Any]:
-    """Write the clips, train on single frames, on motion, then on everything, and return model and processor."""
-    clips = generate_dataset(work / "clips", num_videos, details=True)
+def train(options: Options) -> None:
+    """Write the clips, train on single frames, on questions of direction, then on all questions."""
+    work = options.work
+    clips = generate_dataset(work / "clips", options.num_videos, details=True)
     model: Any
     model, processor = build_tiny_ftfv(seed=0)
     take_over_weights(model, hf_videollm.default_checkpoint())
-    print(f"{count_parameters(model)} parameters, {num_videos} clips", flush=True)
-    # Images are read from their files, so this stage has no cache of frames.
-    stills = load_recipe(STAGES[0])
-    arguments = {**stills.arguments, "output_dir": str(work / STAGES[0])}
-    records = write_stills(clips, processor, work)
-    model = run_sft(replace(stills, records=str(records), arguments=arguments), model, processor).model
-    return run_stages(STAGES[1:], model, processor, clips, work), processor
+    print(f"{count_parameters(model)} parameters, {options.num_videos} clips", flush=True)
+    model = run_stages(STAGES[:1], model, processor, write_stills(clips, processor, work), work, cached=False)
+    run_stages(STAGES[1:], model, processor, clips, work)
 
 
 def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
@@ -198,31 +194,24 @@ def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
     )
 
 
-def main(
-    work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = Path("runs/ftfv"),
-    num_videos: Annotated[int, typer.Option(help="Training clips.")] = 9_000,
-    per_kind: Annotated[int, typer.Option(help="Held-out questions of each kind.")] = 100,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder of the finished checkpoint.")] = ASSET,
-    split: Annotated[str, typer.Option(help="Clips to measure on: test, or validation for decisions.")] = "test",
-    only: Annotated[
-        str | None,
-        typer.Option(help="`finish`: save and measure the last training checkpoint; `evaluate`: measure --output."),
-    ] = None,
-) -> None:
-    """Train and measure the small FTFV."""
-    torch.set_num_threads(threads)
-    make_or_measure(
-        only,
-        output,
-        work,
-        STAGES,
-        lambda: train(work, num_videos),
-        lambda checkpoint: (FtfvForConditionalGeneration.from_pretrained(checkpoint), build_tiny_ftfv()[1]),
-        lambda model, processor: evaluate(model, processor, work, per_kind, split),
-        lambda model, result: describe(model, result, num_videos),
-    )
+def finish(options: Options) -> None:
+    """Save the last training checkpoint."""
+    model = FtfvForConditionalGeneration.from_pretrained(last_checkpoint(options.work, STAGES[-1]))
+    write_asset(model, build_tiny_ftfv()[1], STAGES, options.work, options.output)
+
+
+def measure(options: Options) -> tuple[dict[str, Any], str]:
+    """Numbers of the finished checkpoint, and the page about it."""
+    model, processor = load_checkpoint(options.output)
+    result = evaluate(model, processor, options.work, options.per_kind, options.split)
+    return result, describe(model, result, options.num_videos)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(
+        "Train and measure the small FTFV.",
+        Options(Path("runs/ftfv"), 9_000, ASSETS / "ftfv-tiny"),
+        train,
+        finish,
+        measure,
+    )

@@ -1,17 +1,15 @@
-"""Make the small IVA of the package, and measure what the adapter is worth on long videos: with it and without it.
+"""Make the small IVA of the package, and measure it on long videos with the adapter and without.
 
     python tools/tiny_checkpoints/iva.py data                       # videos, vision tower, features: once
     python tools/tiny_checkpoints/iva.py train --seed 0              # one run; likewise seeds 1 and 2
     python tools/tiny_checkpoints/iva.py train --seed 0 --without-iva
     python tools/tiny_checkpoints/iva.py finish                     # save one of the runs, write what was measured
     python tools/tiny_checkpoints/iva.py evaluate                   # measure the shipped one again
-    python tools/tiny_checkpoints/iva.py plot                       # what its selector looks at, as a picture
+    python tools/tiny_checkpoints/iva.py plot                       # draw the selector's attention over time
 
-Everything is resumable. Runs with and without IVA have the same vision tower, the same initial weights otherwise, the
-same steps, the same videos and questions in the same order.
+Everything is resumable. Runs with and without IVA have the same vision tower and the same initial weights of all parts
+that both have; they take the same number of steps on the same videos and questions in the same order.
 """
-
-from __future__ import annotations
 
 import json
 import statistics
@@ -29,12 +27,14 @@ from common import (
     REPOSITORY,
     count_parameters,
     last_checkpoint,
+    load_checkpoint,
     one_answer,
     provenance,
     write_asset,
+    write_record,
 )
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_videollm.data.records import read_jsonl
@@ -340,7 +340,7 @@ def table(result: dict[str, Any]) -> str:
 
 def measure_files(folder: Path, clips: Sequence[ClipQuestion], batch_size: int = 10) -> list[Answer]:
     """Answers of a finished checkpoint, loaded as users load it and shown the MP4 files."""
-    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    model, processor = load_checkpoint(folder)
     return answer_questions(model, processor, clips, batch_size)
 
 
@@ -374,7 +374,6 @@ def finish(
         "share_of_its_frames": round(share_of_frames(clips), 4),
         **provenance(),
     }
-    (output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     page = NOTES.format(
         parameters=count_parameters(model),
         adapter=count_parameters(model.model.adapter),
@@ -389,7 +388,7 @@ def finish(
         even=f"{result['share_of_its_frames']:.1%}",
         **{key: result[key] for key in ("questions", "split", "command")},
     )
-    (output / "TRAINING.md").write_text(page, encoding="utf-8")
+    write_record(output, result, page)
     print(page)
     print({key: result[key] for key in ("attention_on_event", "share_of_its_frames")})
 
@@ -429,7 +428,7 @@ def plot(
     from matplotlib import pyplot
 
     scene = make_long_scene(video_seed)
-    model, processor = AutoModelForImageTextToText.from_pretrained(output), AutoProcessor.from_pretrained(output)
+    model, processor = load_checkpoint(output)
     figure, panels = pyplot.subplots(
         len(scene.events), figsize=(10, 1.8 * len(scene.events)), layout="constrained", sharex=True, sharey=True
     )

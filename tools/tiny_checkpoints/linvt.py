@@ -8,25 +8,23 @@ with LoRA (stage 2), all with TRL's SFTTrainer; measure on held-out clips and fr
 not run again; stages 1 and 2 resume.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import transformers
-import typer
 from common import (
     ASSETS,
+    Options,
     count_parameters,
     list_recipes,
+    load_checkpoint,
     one_answer,
     provenance,
+    run_script,
     run_stages,
     write_asset,
 )
@@ -48,12 +46,10 @@ from hf_videollm.synthetic.tiny.linvt import (
     without_order,
     write_stills,
 )
-from hf_videollm.training.sft import load_recipe, run_sft
 
 IMAGE_STAGES = ("linvt/words", "linvt/places", "linvt/images")
 LINVT_STAGES = ("linvt/motion", "linvt/videos")
 LORA_STAGE = "linvt/lora"
-ASSET = ASSETS / "linvt-tiny"
 # What stage 2 learned, inside the folder of the checkpoint.
 LORA_FOLDER = "stage2"
 # Frames by which the projector learns where patches are, and LinVT how large tokens are.
@@ -92,10 +88,11 @@ Answers about single frames that differ from those of the image-LLM without LinV
 """
 
 
-def train(work: Path, num_videos: int) -> None:
-    """Run what is not finished yet of all stages; results lie in `work`."""
-    clips = generate_dataset(work / "clips", num_videos, with_audio=False, details=True)
-    stills = write_stills(clips.parent / "videos", range(num_videos), work)
+def train(options: Options) -> None:
+    """Run the stages that are not finished yet; their results lie in `work`."""
+    work = options.work
+    clips = generate_dataset(work / "clips", options.num_videos, with_audio=False, details=True)
+    stills = write_stills(clips.parent / "videos", range(options.num_videos), work)
     frames = sample_frames(stills)
     if not (work / "llava").exists():
         train_image_llm(work, stills, frames)
@@ -106,23 +103,18 @@ def train(work: Path, num_videos: int) -> None:
         model = run_stages(LINVT_STAGES, model, processor, clips, work)
         hf_videollm.save_checkpoint(model, processor, work / "linvt")
     if not (work / LORA_FOLDER).exists():
-        model = transformers.AutoModelForImageTextToText.from_pretrained(work / "linvt")
-        processor = transformers.AutoProcessor.from_pretrained(work / "linvt")
+        model, processor = load_checkpoint(work / "linvt")
         run_stages((LORA_STAGE,), model, processor, clips, work).save_pretrained(work / LORA_FOLDER)
 
 
 def train_image_llm(work: Path, stills: Path, frames: list[Image.Image]) -> None:
-    """Stage 0. Not resumed: LLaVA is saved under other names of its weights than a trainer looks for."""
+    """Stage 0. It is not resumed: LLaVA saves its weights under names that the trainer does not look for."""
     model: Any
     model, processor = build_tiny_llava()
     take_over_tower(model, hf_videollm.default_checkpoint())
     start_with_places(model, processor.image_processor(frames, return_tensors="pt")["pixel_values"])
     with without_order(model):
-        for stage in IMAGE_STAGES:
-            recipe = load_recipe(stage)
-            arguments = {**recipe.arguments, "output_dir": str(work / stage)}
-            recipe = replace(recipe, records=str(stills), arguments=arguments)
-            model = run_sft(recipe, model, processor, resume=False).model
+        model = run_stages(IMAGE_STAGES, model, processor, stills, work, cached=False, resume=False)
     processor.save_pretrained(work / "llava")
     model.save_pretrained(work / "llava")
 
@@ -150,8 +142,7 @@ def before_linvt(work: Path) -> dict[str, str]:
 
 def evaluate(output: Path, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
     """Measure both stages on clips and on single frames, and the image-LLM without LinVT."""
-    model = transformers.AutoModelForImageTextToText.from_pretrained(output)
-    processor = transformers.AutoProcessor.from_pretrained(output)
+    model, processor = load_checkpoint(output)
     clips = held_out_clips(work / f"held_out_{split}", per_kind, split)
     stills = held_out_stills(work / f"held_out_stills_{split}", per_kind, split)
     image_llm = bare_image_llm(model)
@@ -166,7 +157,7 @@ def evaluate(output: Path, work: Path, per_kind: int, split: str = "test") -> di
         "questions": {"clips": len(clips), "stills": len(stills)},
         "image_llm": {
             "sha256": fingerprint(image_llm),
-            # Known while the image-LLM of stage 0 is at hand.
+            # It can be computed only while the image-LLM of stage 0 is in `work`.
             **before_linvt(work),
             "stills": accuracies(bare),
             "clips_as_many_images": accuracies(ask_frames(image_llm, processor, clips)),
@@ -224,14 +215,14 @@ def measure_stills(answers: list[Answer], bare: list[Answer]) -> dict[str, Any]:
     return {"stills": accuracies(answers), "still_answers_changed": changed}
 
 
-def finish(work: Path, output: Path) -> None:
+def finish(options: Options) -> None:
     """Save the checkpoint of stage 1, beside it what stage 2 changes, and the log of all stages."""
-    model = transformers.AutoModelForImageTextToText.from_pretrained(work / "linvt")
-    processor = transformers.AutoProcessor.from_pretrained(work / "linvt")
+    work, output = options.work, options.output
+    model, processor = load_checkpoint(work / "linvt")
     write_asset(model, processor, (*IMAGE_STAGES, *LINVT_STAGES, LORA_STAGE), work, output)
     (output / LORA_FOLDER).mkdir()
     adapter = json.loads((work / LORA_FOLDER / "adapter_config.json").read_text())
-    # What it belongs to is the folder around it, and no longer where it was trained.
+    # Its base model is in the folder around it; the path of training would be wrong.
     adapter["base_model_name_or_path"] = None
     (output / LORA_FOLDER / "adapter_config.json").write_text(json.dumps(adapter, indent=2) + "\n", encoding="utf-8")
     weights = output / LORA_FOLDER / "adapter_model.safetensors"
@@ -259,7 +250,7 @@ def table(result: dict[str, Any]) -> str:
 
 def describe(output: Path, result: dict[str, Any]) -> str:
     """Page that lies next to the checkpoint: what it is, how it was made, what it can do."""
-    model = transformers.AutoModelForImageTextToText.from_pretrained(output)
+    model, _ = load_checkpoint(output)
     stages = result["stages"]
     return NOTES.format(
         parameters=count_parameters(model),
@@ -278,33 +269,17 @@ def describe(output: Path, result: dict[str, Any]) -> str:
     )
 
 
-def main(
-    work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = Path("runs/linvt"),
-    num_videos: Annotated[int, typer.Option(help="Training clips.")] = 8_000,
-    per_kind: Annotated[int, typer.Option(help="Held-out questions of each kind.")] = 100,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder of the finished checkpoint.")] = ASSET,
-    split: Annotated[str, typer.Option(help="Clips to measure on: test, or validation for decisions.")] = "test",
-    only: Annotated[
-        str | None,
-        typer.Option(help="`finish`: save and measure what was trained; `evaluate`: measure --output."),
-    ] = None,
-) -> None:
-    """Train and measure the small LinVT."""
-    torch.set_num_threads(threads)
-    if only not in (None, "finish", "evaluate"):
-        raise typer.BadParameter(f"{only!r} is neither finish nor evaluate.", param_hint="--only")
-    if only is None:
-        train(work, num_videos)
-    if only != "evaluate":
-        finish(work, output)
-    result = evaluate(output, work, per_kind, split)
-    page = describe(output, result)
-    print(page)
-    if only != "evaluate":  # measuring again is for the screen; the record is of the training
-        (output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        (output / "TRAINING.md").write_text(page, encoding="utf-8")
+def measure_stages(options: Options) -> tuple[dict[str, Any], str]:
+    """Numbers of the finished checkpoint, and the page about it."""
+    result = evaluate(options.output, options.work, options.per_kind, options.split)
+    return result, describe(options.output, result)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(
+        "Train and measure the small LinVT.",
+        Options(Path("runs/linvt"), 8_000, ASSETS / "linvt-tiny"),
+        train,
+        finish,
+        measure_stages,
+    )

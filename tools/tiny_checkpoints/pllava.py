@@ -6,21 +6,20 @@
 Steps, each resumable: write clips, train with TRL's SFTTrainer, measure on held-out clips, save.
 """
 
-from __future__ import annotations
-
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import torch
-import typer
 from common import (
     ASSETS,
+    Options,
     count_parameters,
+    last_checkpoint,
     list_recipes,
-    make_or_measure,
+    load_checkpoint,
     provenance,
+    run_script,
     run_stages,
+    write_asset,
 )
 
 from hf_videollm import PllavaForConditionalGeneration
@@ -29,7 +28,6 @@ from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 
 STAGES = ("pllava/stills", "pllava/videos")
-ASSET = ASSETS / "pllava-tiny"
 
 NOTES = """# The small PLLaVA of this package
 
@@ -38,8 +36,8 @@ and nothing else: it is here so that everything can be tried offline, and so tha
 
 Made by `python tools/tiny_checkpoints/pllava.py` in two stages, recipes {stages} in
 `hf_videollm/synthetic/recipes` (steps, learning rates and seeds stand there): single frames first, then clips, both
-with TRL's SFTTrainer, without LoRA. Weights start from seed 0, training clips have the seeds 0 to 9999. Losses and
-learning rates of every logged step are in `training_log.jsonl`.
+with TRL's SFTTrainer, without LoRA. Weights start from seed 0, training clips have the seeds 0 to {last_seed}. Losses
+and learning rates of every logged step are in `training_log.jsonl`.
 
 Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
 MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Numbers, command and library
@@ -52,12 +50,12 @@ versions are in `accuracy.json`; the command was `{command}`.
 """
 
 
-def train(work: Path, num_videos: int) -> tuple[Any, Any]:
-    """Write the clips, train on single frames, then on clips, and return model and processor."""
-    records = generate_dataset(work / "clips", num_videos, details=True)
+def train(options: Options) -> None:
+    """Write the clips, train on single frames, then on clips."""
+    records = generate_dataset(options.work / "clips", options.num_videos, details=True)
     model, processor = build_tiny_pllava(seed=0)
-    print(f"{count_parameters(model)} parameters, {num_videos} clips", flush=True)
-    return run_stages(STAGES, model, processor, records, work), processor
+    print(f"{count_parameters(model)} parameters, {options.num_videos} clips", flush=True)
+    run_stages(STAGES, model, processor, records, options.work)
 
 
 def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
@@ -75,44 +73,38 @@ def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str =
     }
 
 
-def describe(model: Any, result: dict[str, Any]) -> str:
+def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
     """Page that lies next to the checkpoint: what it is, how it was made, what it can do."""
     rows = [f"| {kind} | {share:.1%} |" for kind, share in result["accuracy"].items()]
     return NOTES.format(
         parameters=count_parameters(model),
         stages=list_recipes(STAGES),
         rows="\n".join(rows),
+        last_seed=num_videos - 1,
         **{key: result[key] for key in ("questions", "split", "command")},
         shuffled=f"{result['direction_with_shuffled_frames']:.1%}",
     )
 
 
-def main(
-    work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = Path("runs/default"),
-    num_videos: Annotated[int, typer.Option(help="Training clips.")] = 10_000,
-    per_kind: Annotated[int, typer.Option(help="Held-out questions of each kind.")] = 100,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder of the finished checkpoint.")] = ASSET,
-    split: Annotated[str, typer.Option(help="Clips to measure on: test, or validation for decisions.")] = "test",
-    only: Annotated[
-        str | None,
-        typer.Option(help="`finish`: save and measure the last training checkpoint; `evaluate`: measure --output."),
-    ] = None,
-) -> None:
-    """Train and measure the default checkpoint of the package."""
-    torch.set_num_threads(threads)
-    make_or_measure(
-        only,
-        output,
-        work,
-        STAGES,
-        lambda: train(work, num_videos),
-        lambda checkpoint: (PllavaForConditionalGeneration.from_pretrained(checkpoint), build_tiny_pllava()[1]),
-        lambda model, processor: evaluate(model, processor, work, per_kind, split),
-        describe,
-        lambda page, result: json.dumps(result, indent=2),
-    )
+def finish(options: Options) -> None:
+    """Save the last training checkpoint."""
+    model = PllavaForConditionalGeneration.from_pretrained(last_checkpoint(options.work, STAGES[-1]))
+    write_asset(model, build_tiny_pllava()[1], STAGES, options.work, options.output)
+
+
+def measure(options: Options) -> tuple[dict[str, Any], str]:
+    """Numbers of the finished checkpoint, and the page about it."""
+    model, processor = load_checkpoint(options.output)
+    result = evaluate(model, processor, options.work, options.per_kind, options.split)
+    return result, describe(model, result, options.num_videos)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(
+        "Train and measure the default checkpoint of the package.",
+        Options(Path("runs/default"), 10_000, ASSETS / "pllava-tiny"),
+        train,
+        finish,
+        measure,
+        prints_numbers=True,
+    )

@@ -1,27 +1,27 @@
-"""Make the small VideoLLaMA2-AV of the package, which sees and hears, and measure what it answers.
+"""Make the small VideoLLaMA2-AV of the package, whose inputs are videos and sound, and measure what it answers.
 
     python tools/tiny_checkpoints/videollama2_av.py                 # an hour on one core, two are no faster
     python tools/tiny_checkpoints/videollama2_av.py --only evaluate # measure the shipped one again
 
-Steps, each resumable: write clips, take over the eyes and the words of the small PLLaVA, train with TRL's SFTTrainer,
-measure on held-out clips, save.
+Steps, each resumable: write clips, copy vision tower and language model of the small PLLaVA, train with TRL's
+SFTTrainer, save, measure on held-out clips.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import torch
-import typer
 from common import (
     ASSETS,
+    Options,
     count_parameters,
+    last_checkpoint,
     list_recipes,
-    make_or_measure,
+    load_checkpoint,
     one_answer,
     provenance,
+    run_script,
     run_stages,
+    write_asset,
 )
 
 import hf_videollm
@@ -35,9 +35,6 @@ from hf_videollm.synthetic.tiny.videollama2_av import build_tiny_videollama2_av
 from hf_videollm.training.sft import without_picture
 
 STAGES = ("videollama2_av/sound", "videollama2_av/videos")
-ASSET = ASSETS / "videollama2-av-tiny"
-# Training clips, by seed: with picture and sound, with picture alone, and with sound alone.
-SEEN_AND_HEARD, SEEN, HEARD = range(9_000), range(9_000, 12_000), range(12_000, 13_000)
 # Kinds of questions that need the order of the frames. When the shape of an entry scene appears is told by the number
 # of empty frames as well, so the order of sound and shape is none of them.
 TIME_KINDS = ("direction", "order")
@@ -55,8 +52,8 @@ Made by `python tools/tiny_checkpoints/videollama2_av.py` in two stages, recipes
 both with TRL's SFTTrainer, without LoRA. Vision tower and language model start with the weights of `pllava-tiny`, which
 was trained on clips of the same kind without sound; the tower stays as it is. Connector, audio encoder, its projector
 and the words that `pllava-tiny` does not know start from random weights, seed 0. Training clips have the seeds 0 to
-12999: 9,000 with sound, 3,000 written without a sound track, and the sound alone of 1,000. Losses and learning rates of
-every logged step are in `training_log.jsonl`.
+{last_seed}: {clips[0]} with sound, {clips[1]} written without a sound track, and the sound alone of {clips[2]}.
+Losses and learning rates of every logged step are in `training_log.jsonl`.
 
 Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
 MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Numbers, command and library
@@ -76,30 +73,37 @@ versions are in `accuracy.json`; the command was `{command}`.
 """
 
 
-def training_records(work: Path) -> list[VideoQARecord]:
+def training_seeds(num_videos: int) -> tuple[range, range, range]:
+    """Seeds of the training clips: nine of 13 have picture and sound, three the picture alone, one the sound alone."""
+    with_sound, with_picture = 9 * num_videos // 13, 12 * num_videos // 13
+    return range(with_sound), range(with_sound, with_picture), range(with_picture, num_videos)
+
+
+def training_records(work: Path, num_videos: int) -> list[VideoQARecord]:
     """Write the training clips and return the questions about them."""
+    with_sound, silent, sound_only = training_seeds(num_videos)
 
     def questions(name: str, seeds: range, **options: Any) -> list[VideoQARecord]:
         return read_jsonl(generate_dataset(work / name, len(seeds), seed=seeds.start, **options))
 
     return [
-        *questions("sound", SEEN_AND_HEARD, sound_questions=True, details=True, entries=True),
-        *questions("silent", SEEN, with_audio=False, details=True),
+        *questions("sound", with_sound, sound_questions=True, details=True, entries=True),
+        *questions("silent", silent, with_audio=False, details=True),
         *(
             without_picture(record)
-            for record in questions("sound_only", HEARD, sound_questions=True)
+            for record in questions("sound_only", sound_only, sound_questions=True)
             if record.metadata["kind"] in SOUND_QUESTION_KINDS
         ),
     ]
 
 
-def train(work: Path) -> tuple[Any, Any]:
-    """Write the clips, train in two stages, and return model and processor."""
-    records = write_jsonl(training_records(work), work / "records.jsonl")
+def train(options: Options) -> None:
+    """Write the clips, and train in two stages."""
+    records = write_jsonl(training_records(options.work, options.num_videos), options.work / "records.jsonl")
     model, processor = build_tiny_videollama2_av(seed=0)
     take_over_weights(model, hf_videollm.default_checkpoint())
     print(f"{count_parameters(model)} parameters", flush=True)
-    return run_stages(STAGES, model, processor, records, work), processor
+    run_stages(STAGES, model, processor, records, options.work)
 
 
 def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
@@ -123,7 +127,7 @@ def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str =
     }
 
 
-def describe(model: Any, result: dict[str, Any]) -> str:
+def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
     """Page that lies next to the checkpoint: what it is, how it was made, what it can do."""
     rows = []
     for kind in result["accuracy"]:
@@ -135,34 +139,30 @@ def describe(model: Any, result: dict[str, Any]) -> str:
         parameters=count_parameters(model),
         stages=list_recipes(STAGES),
         rows="\n".join(rows),
+        last_seed=num_videos - 1,
+        clips=[f"{len(seeds):,}" for seeds in training_seeds(num_videos)],
         **{key: result[key] for key in ("questions", "split", "command")},
     )
 
 
-def main(
-    work: Annotated[Path, typer.Option(help="Folder for clips and training checkpoints.")] = Path("runs/av"),
-    per_kind: Annotated[int, typer.Option(help="Held-out questions of each kind.")] = 100,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder of the finished checkpoint.")] = ASSET,
-    split: Annotated[str, typer.Option(help="Clips to measure on: test, or validation for decisions.")] = "test",
-    only: Annotated[
-        str | None,
-        typer.Option(help="`finish`: save and measure the last training checkpoint; `evaluate`: measure --output."),
-    ] = None,
-) -> None:
-    """Train and measure the small VideoLLaMA2-AV."""
-    torch.set_num_threads(threads)
-    make_or_measure(
-        only,
-        output,
-        work,
-        STAGES,
-        lambda: train(work),
-        lambda checkpoint: (VideoLlama2AVForCausalLM.from_pretrained(checkpoint), build_tiny_videollama2_av()[1]),
-        lambda model, processor: evaluate(model, processor, work, per_kind, split),
-        describe,
-    )
+def finish(options: Options) -> None:
+    """Save the last training checkpoint."""
+    model = VideoLlama2AVForCausalLM.from_pretrained(last_checkpoint(options.work, STAGES[-1]))
+    write_asset(model, build_tiny_videollama2_av()[1], STAGES, options.work, options.output)
+
+
+def measure(options: Options) -> tuple[dict[str, Any], str]:
+    """Numbers of the finished checkpoint, and the page about it."""
+    model, processor = load_checkpoint(options.output)
+    result = evaluate(model, processor, options.work, options.per_kind, options.split)
+    return result, describe(model, result, options.num_videos)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(
+        "Train and measure the small VideoLLaMA2-AV.",
+        Options(Path("runs/av"), 13_000, ASSETS / "videollama2-av-tiny"),
+        train,
+        finish,
+        measure,
+    )

@@ -1,0 +1,92 @@
+"""The scripts that make the small checkpoints of the package: their command lines, and the names of their recipes."""
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_videollm.training.recipe_names import recipe_files
+
+SCRIPTS = Path(__file__).parents[2] / "tools" / "tiny_checkpoints"
+# IVA's script has a command for each step instead.
+WITH_ONE_COMMAND = ("ftfv", "linvt", "pllava", "videollama2_av")
+pytestmark = pytest.mark.skipif(not SCRIPTS.is_dir(), reason="the scripts are in the repository, not in the package")
+
+
+@pytest.fixture
+def in_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts import `common`, as they do where they are started."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.delitem(sys.modules, "common", raising=False)
+
+
+def run(path: Path, *arguments: str) -> Any:
+    """Run a script as `python` does; returns its exit code."""
+    before, sys.argv = sys.argv, [str(path), *arguments]
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    except SystemExit as ending:
+        return ending.code
+    finally:
+        sys.argv = before
+        sys.modules.pop("common", None)
+    return None
+
+
+@pytest.mark.parametrize("name", [*WITH_ONE_COMMAND, "iva"])
+def test_help_of_every_script(in_folder: None, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(SCRIPTS / f"{name}.py", "--help") == 0
+    text = capsys.readouterr().out
+    options = ("--work", "--num-videos", "--per-kind", "--threads", "--output", "--split", "--only")
+    wanted = options if name in WITH_ONE_COMMAND else ("data", "train", "finish", "evaluate", "plot")
+    assert [option for option in wanted if option not in text] == []
+
+
+def test_all_scripts_are_known_here() -> None:
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*WITH_ONE_COMMAND, "iva", "common"}
+
+
+@pytest.mark.parametrize("name", [*WITH_ONE_COMMAND, "iva"])
+def test_stages_are_recipes_of_the_package(in_folder: None, name: str) -> None:
+    script = runpy.run_path(str(SCRIPTS / f"{name}.py"))
+    sys.modules.pop("common", None)
+    groups = [script[key] for key in ("STAGES", "IMAGE_STAGES", "LINVT_STAGES") if key in script]
+    stages = [stage for group in groups for stage in group] + [script[key] for key in ("LORA_STAGE",) if key in script]
+    assert len(stages) > 1
+    assert set(stages) == {known for known in recipe_files() if known.startswith(f"{name}/")} - {
+        f"iva/{stage}" for stage in ("align", "pretrain", "instruct")
+    }
+
+
+@pytest.mark.parametrize(
+    ("only", "steps"),
+    [
+        ([], ["train", "finish", "measure"]),
+        (["--only", "finish"], ["finish", "measure"]),
+        (["--only", "evaluate"], ["measure"]),
+        (["--only", "nothing"], []),
+    ],
+)
+def test_only_leaves_out_the_earlier_steps(in_folder: None, only: list[str], steps: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom common import Options, run_script\n"
+        f"log = Path({str(tmp_path / 'log')!r})\n"
+        "def step(name, result=None):\n"
+        "    def run(options):\n"
+        "        assert options == Options(Path('w'), 3, log.parent, 5, 'validation'), options\n"
+        "        log.open('a').write(name + '\\n')\n"
+        "        return result\n"
+        "    return run\n"
+        "run_script('About.', Options(Path('w'), 7, Path('o')), step('train'), step('finish'),\n"
+        "           step('measure', ({'right': 1.0}, 'page')))\n"
+    )
+    options = ["--num-videos", "3", "--output", str(tmp_path), "--per-kind", "5", "--split", "validation"]
+    assert run(script, *options, *only) == (0 if steps else 2)
+    log = tmp_path / "log"
+    assert (log.read_text().split() if log.exists() else []) == steps
+    # Measuring alone does not change what was recorded.
+    assert (tmp_path / "TRAINING.md").exists() == ("finish" in steps)
+    assert (tmp_path / "accuracy.json").exists() == ("finish" in steps)
