@@ -1,4 +1,4 @@
-"""What all designs share: frames -> vision tower -> connector -> placeholders of the prompt -> language model.
+"""The base classes of all models: frames -> vision tower -> connector -> placeholders of the prompt -> language model.
 
 A design adds a connector. This module is called with the tower's features of all frames of all clips,
 `(total_frames, tokens, vision_width)`, and the list of frame counts of the clips. It returns one tensor
@@ -66,7 +66,7 @@ class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, ModelContract,
         return lora_config(self, **options)
 
     def initialize_weights(self) -> None:
-        """Initialise the weights that no checkpoint has, those of the towers by the rules of their own classes.
+        """Initialise the weights that are not in the checkpoint, those of the towers by the rules of their own classes.
 
         In a model that is not part of transformers, transformers skips modules without weights of their own. CLIP and
         SigLIP have rules for such modules (attention, MLP), so each tower initialises itself first.
@@ -85,7 +85,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
     other_parts: ClassVar[tuple[str, ...]] = ("language_model",)
 
     def __init__(self, config: VideoLlmConfig) -> None:
-        # A model changes its configuration and those of its parts (attention, dtype, vocab_size).
+        # The model changes values in its configuration (attention, dtype, vocab_size), so it needs a copy of its own.
         config = copy.deepcopy(config)
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config, **trust_of(config.vision_config))
@@ -117,11 +117,12 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         """Encode the frames of several clips and run the connector over them.
 
         Args:
-            frames: `(sum(num_frames), 3, height, width)`, clips one after the other.
+            frames: `(sum(num_frames), 3, height, width)`, the frames of all clips, clip after clip.
             num_frames: frame count of each clip.
             output_hidden_states: as in `encode_frames`.
             output_attentions: as in `encode_frames`.
-            connector_options: further arguments of the connector, besides the design's `media_options`.
+            connector_options: further arguments of the connector.
+            kwargs: the design's `media_options` among them are passed to the connector, too; others are ignored.
         """
         options = {name: kwargs[name] for name in self.media_options if name in kwargs} | dict(connector_options or {})
         outputs = self.encode_frames(frames, output_hidden_states, output_attentions)
@@ -187,16 +188,16 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         """Encode the media among the inputs of a call.
 
         Args:
-            inputs: arguments of a forward; they are not changed. Media that are encoded already come as
-                `mm_encoder_outputs`.
+            inputs: arguments of a forward; the mapping is not changed. `mm_encoder_outputs` holds media that are
+                already encoded.
             asked: `output_hidden_states` and `output_attentions` of the towers, see `encode_frames`.
 
         Returns:
-            Modality -> output of `get_<modality>_features`; and the other inputs, which are neither media nor the
-            design's options for media (`media_options`).
+            A dict of modalities to outputs of `get_<modality>_features`; and the inputs that are neither media nor
+            options for media (`media_options`).
 
         Raises:
-            ValueError: there are sounds, and the design has no audio tower.
+            ValueError: there is audio, but the design has no audio tower.
         """
         others = dict(inputs)
         features = dict(others.pop("mm_encoder_outputs", None) or {})
@@ -217,15 +218,15 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         return features, others
 
     def encode_blank_media(self, present: Collection[str], device: torch.device) -> list[torch.Tensor]:
-        """Vectors of blank media, which run through the parts of the model that no medium of the batch runs through.
+        """Run blank frames through the visual parts of the model, if the media of the batch do not use these parts.
 
         Args:
-            present: modalities of which the batch has media.
+            present: modalities that the batch has media of.
             device: device of the inputs.
 
         Returns:
             One `(num_tokens, text_width)` tensor per blank medium. They are not put into the prompts; `media_blank.py`
-            tells what they are for.
+            explains their purpose.
         """
         parts = [module for name, module in self.named_children() if name not in self.other_parts]
         if self.covers_visual_parts(present) or not must_run(parts):
@@ -270,7 +271,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             input_features: `(num_sounds, max_frames, mel_bins)`; only for designs with an audio tower.
             input_features_mask: `(num_sounds, max_frames)`.
             mm_token_type_ids: `(batch, length)`; not used here, but processors return it.
-            mm_encoder_outputs: modality -> output of `get_<modality>_features`, instead of pixels and sounds.
+            mm_encoder_outputs: maps modalities to outputs of `get_<modality>_features`, instead of pixels and audio.
             cache: another name of `past_key_values`.
             kwargs: options of the language model, and those of the design for its media (`media_options`).
         """
@@ -317,15 +318,16 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         inputs_embeds: torch.Tensor | None,
         features: dict[str, BaseModelOutputWithPooling],
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Embeddings of prompts, with the vectors of the media instead of their placeholders.
+        """Embed prompts, and replace the embeddings of placeholders by the vectors of the media.
 
         Args:
             input_ids: the prompts, `(batch, length)`.
             inputs_embeds: the prompts as embeddings, instead of `input_ids`.
-            features: modality -> output of `get_<modality>_features`.
+            features: maps modalities to outputs of `get_<modality>_features`.
 
         Returns:
-            `(batch, length, text_width)`; and modality -> where its placeholders are, bool, `(batch, length)`.
+            The embeddings, `(batch, length, text_width)`; and a dict of modalities to masks of their placeholders,
+            bool, `(batch, length)`.
         """
         masks = {
             modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
@@ -354,8 +356,8 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
 
         Args:
             inputs_embeds: `(batch, length, text_width)`, visual tokens instead of placeholders.
-            features: modality -> output of `get_<modality>_features`.
-            masks: modality -> where its placeholders are, bool, `(batch, length)`.
+            features: maps modalities to outputs of `get_<modality>_features`.
+            masks: maps modalities to masks of their placeholders, bool, `(batch, length)`.
             input_ids: the prompts as the forward got them, `(batch, length)`.
             prompt_embeds: the embeddings that the forward got instead of ids, placeholders still in them.
             cache: keys and values of earlier positions.
@@ -368,10 +370,10 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
     def _position_ids(
         self, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, length: int
     ) -> torch.Tensor | None:
-        """Positions of the last `length` tokens, for a forward without positions (`generate` passes them).
+        """Positions of the last `length` tokens, if the caller passes none (`generate` passes them).
 
-        Only real tokens are counted. So padding on either side changes nothing, also where positions are absolute and
-        where there is a cache.
+        Only real tokens are counted, so padding on either side does not shift the positions. This is needed for
+        absolute position embeddings and for calls with a cache.
         """
         if position_ids is not None or not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 2:
             return position_ids
@@ -383,7 +385,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
     """The base model with a language-model head."""
 
     model_class: ClassVar[type[VideoLlmModel]]
-    # Under tensor parallelism the language models of transformers shard the embedding by rows, and a tied head with it.
+    # Tensor parallelism: transformers shards the embedding by rows, and the head, which may be tied to it, likewise.
     _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: VideoLlmConfig) -> None:

@@ -1,4 +1,4 @@
-"""Text and media of a batch -> model inputs; what the processors of all designs share."""
+"""The base class of all processors: it turns the text and media of a batch into model inputs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from .video_llm_checked_processor import CheckedProcessor, in_rows
 from .video_llm_trust import NoQuestionMixin
 from .video_processing_video_llm import VideoLlmVideoProcessorKwargs
 
-# How bare base64 of a PNG, JPEG, GIF or WebP begins; transformers reads it too.
+# How base64 data of PNG, JPEG, GIF and WebP files begin. transformers also accepts such strings as images.
 BASE64_HEADS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 
 
@@ -38,14 +38,15 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
 
     A design overrides `num_image_tokens` and `num_video_tokens`: the numbers of placeholders of one image or video.
 
-    Where no chat template is given, the tokenizer's own is kept: a question without media has the prompt that its
-    language model knows. `default_chat_template` is for tokenizers that have none.
+    Without the argument `chat_template`, the processor extends the tokenizer's chat template to media. So a question
+    without media gives the prompt that the language model was trained with. If the tokenizer has no chat template,
+    `default_chat_template` is used.
     """
 
     valid_processor_kwargs = VideoLlmProcessorKwargs
     return_mm_token_type_ids = True
     default_chat_template: ClassVar[str | None] = None
-    # Tensors as long as the prompt; all others belong to media.
+    # Outputs with one value per token of the prompt. All other outputs belong to media.
     PROMPT_KEYS: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
 
     def __init__(
@@ -61,7 +62,7 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
         """Args:
         image_token: text of the image placeholder, one token of the tokenizer.
         video_token: text of the video placeholder, one token of the tokenizer.
-        sub_processors: further processors that a design names among its own arguments, such as `feature_extractor`.
+        sub_processors: further processors of a design, such as `feature_extractor`.
         """
         self.image_token = image_token
         self.video_token = video_token
@@ -77,12 +78,12 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
         )
 
     def design_chat_template(self) -> str | None:
-        """The template for tokenizers that have none."""
+        """The chat template that is used if the tokenizer has none."""
         return self.default_chat_template
 
     @property
     def placeholders(self) -> dict[str, str]:
-        """Kind of media -> the token that stands for one in a prompt."""
+        """Maps a kind of media to its placeholder token."""
         return {"image": self.image_token, "video": self.video_token}
 
     @property
@@ -92,15 +93,15 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Keys of a batch with text, images and videos; serving engines and collators go by it."""
+        """Keys of a batch with text, images and videos. Serving engines and collators use this list."""
         return list(dict.fromkeys([*super().model_input_names, "mm_token_type_ids"]))
 
     def num_image_tokens(self) -> int:
-        """Placeholders of one image."""
+        """Number of placeholders of one image."""
         raise NotImplementedError
 
     def num_video_tokens(self, num_frames: int) -> int:
-        """Placeholders of one video of `num_frames` sampled frames."""
+        """Number of placeholders of one video of `num_frames` sampled frames."""
         raise NotImplementedError
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
@@ -112,10 +113,10 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
     def prepare_inputs_layout(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
     ) -> tuple[Any, Any, Any, Any]:
-        """Flatten the media, whatever their nesting; a row without media may be an empty list or `None`.
+        """Flatten nested lists of media; for a prompt without media, the entry may be an empty list or `None`.
 
         Raises:
-            ValueError: the nesting gives a prompt other media than its placeholders ask for.
+            ValueError: the lists are nested by prompt, and a prompt has another number of media than of placeholders.
         """
         rows = None if text is None else [text] if isinstance(text, str) else list(text)
         videos = in_rows(videos, None if rows is None else len(rows), is_single_video, "videos")
@@ -165,7 +166,7 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
                 )
 
     def _process_videos(self, videos: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
-        # The base method counts videos by types it knows; here they are a flat list of anything we can read.
+        # The method of transformers counts only videos of the types that it knows. Here, `videos` is always a flat list.
         processed = self.video_processor(videos, **kwargs)
         return processed, [self.replace_video_token(processed, index, **kwargs) for index in range(len(videos))]
 
@@ -200,7 +201,7 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
     def _get_num_multimodal_tokens(
         self, image_sizes: list | None = None, video_sizes: list | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Placeholder counts for serving engines, which ask before they have pixels.
+        """Numbers of placeholders for serving engines, which need them before any pixels are processed.
 
         Args:
             image_sizes: (height, width) of each image.
@@ -216,14 +217,15 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
 
 
 def write_replacements(text: str, entries: Sequence[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """A prompt with its placeholders written out.
+    """Replace each placeholder in a prompt by as many placeholders as its medium has vectors.
 
     Args:
         text: the prompt.
-        entries: what goes where, in the form of transformers' replacements: `span` in the prompt, and `replacement`.
+        entries: the replacements as dicts in transformers' format: `span` is the position of the placeholder in the
+            prompt, and `replacement` is the new text.
 
     Returns:
-        The longer prompt, and the entries in their order, each with its `new_span` in that prompt.
+        The longer prompt; and copies of the entries, sorted by position, with `new_span`, the position in that prompt.
     """
     pieces: list[str] = []
     ordered = sorted((dict(entry) for entry in entries), key=lambda entry: entry["span"])
@@ -257,7 +259,7 @@ def placeholder_id(tokenizer: Any, token: str) -> int | None:
 def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Tensor:
     """Concatenate along dimension 0 after padding dimension 1 to the longest."""
     if len(tensors) == 1:
-        # Not copied: the pixels of an hour are 5 GB.
+        # A copy would be expensive: the pixel values of one hour of video take 5 GB.
         return tensors[0]
     if tensors[0].ndim < 2:
         return torch.cat(tensors)
@@ -270,7 +272,7 @@ def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Te
 
 
 def fetching(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """How the files of a call are fetched: `allowed_hosts` and `timeout`, by themselves or among options of videos."""
+    """The options `allowed_hosts` and `timeout` of a call, passed directly or inside `videos_kwargs`."""
     options = {**(kwargs.get("videos_kwargs") or {}), **kwargs}
     return {"allowed_hosts": tuple(host_names(options.get("allowed_hosts"))), "timeout": options.get("timeout")}
 
@@ -293,7 +295,7 @@ def _check_rows(rows: Sequence[str], token: str, per_row: list[int] | None, kind
 
 
 def _flat_images(images: Any, **how: Any) -> Any:
-    """Images without the empty places of prompts that have none; `None` when nothing is left."""
+    """Read the images and remove the empty entries of prompts without images; `None` if no image remains."""
     if is_column(images):
         images = list(images)
     if not isinstance(images, list | tuple):
@@ -303,13 +305,14 @@ def _flat_images(images: Any, **how: Any) -> Any:
 
 
 def fetch_image(image: Any, allowed_hosts: Sequence[str] = (), timeout: float | None = None) -> Any:
-    """Read an image from a path, address, data URL, bytes or file by the rules of videos; arrays stay as they are.
+    """Read an image from a path, address, data URL, bytes or file, with the same limits as for videos.
 
     Args:
-        image: of any kind, also what a column of `datasets` holds. An opened one is turned as it is shown, and keeps
-            its mode where that has 8 bits, since image processors have rules of their own for these.
-        allowed_hosts: hosts of http(s) addresses; none by default.
-        timeout: seconds that reading may take; those of `MediaLimits` if `None`.
+        image: also accepted are arrays, which are returned unchanged, and values of an image column of `datasets`. An
+            opened PIL image is rotated by its EXIF data. It keeps its mode if that has 8 bits per channel, because
+            image processors convert these modes themselves.
+        allowed_hosts: hosts that http(s) addresses may name; none by default.
+        timeout: seconds that reading may take; `None` uses the default of `MediaLimits`.
 
     Raises:
         UnsafeURL: the host is not allowed.

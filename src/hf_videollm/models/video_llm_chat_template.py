@@ -1,15 +1,18 @@
-r"""The language model's own chat template, for messages with media and with tags around what a model learns to write.
+r"""Extends the chat template of a language model: it then accepts media, and marks the answers that training learns.
 
-A template of a language model knows strings alone, says nowhere which of its text is an answer, and can be anything. So
-it is not edited: it becomes a macro inside of a longer template, which
+The chat template of a language model accepts only strings as message contents, does not mark which part of its output
+is an answer, and may contain any Jinja code. So this module does not edit it. It wraps the template, as a macro, in a
+longer template, which
 
-1. turns the blocks of each message into a string, media as placeholders, a line break behind each run of them;
-2. has the macro write the conversation. Of text alone this is, letter by letter, what the language model's tokenizer
-   writes;
-3. finds the answers in it. An answer begins where the prompt that asks for it ends (the conversation before it, with
-   `add_generation_prompt`), and ends with the conversation up to it. Templates that write an answer in another way once
-   it is no longer the last one (Qwen3 leaves out its thoughts) are asked again with marks around its text;
-4. writes it in pieces, the answers inside of `{% generation %}`.
+1. turns the list of blocks of each message into one string: each medium becomes its placeholder, and a line break
+   follows each run of placeholders;
+2. calls the macro to write the conversation. For a conversation without media, the output is exactly the output of the
+   language model's own tokenizer;
+3. finds the answers in that output. An answer begins where the prompt for it ends (the earlier messages, written with
+   `add_generation_prompt`), and ends where the conversation up to and including this answer ends. Some templates write
+   an answer differently when other messages follow it (Qwen3 then drops the thoughts). In that case the macro is called
+   once more with marker characters around the answer's text, and the positions of the markers are used;
+4. outputs the conversation piece by piece, with each answer inside `{% generation %}`.
 """
 
 import re
@@ -19,7 +22,8 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-# Says that the tokenizer adds nothing to a prompt, as in the `apply_chat_template` of the language model's tokenizer.
+# A template that starts with this comment writes all special tokens itself, so the tokenizer must not add any. The
+# language model's own `apply_chat_template` works in the same way.
 KEPT_TEMPLATE = "{#- The chat template of the language model, kept by hf_videollm. -#}"
 TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
@@ -48,10 +52,10 @@ _BLOCKS_TO_TEXT = (
     "{%- if message['role'] == 'assistant' -%}{%- set chat.last = loop.index0 -%}{%- endif -%}"
     "{%- endfor -%}"
 )
-# The first line break belongs to the tag before it, as the template's own first line began a line. The empty text
-# keeps blanks at its end, which a tag would take away.
+# The line break after the first tag makes TEMPLATE start on a line of its own, as it does in its file; Jinja removes
+# that line break. `{{ '' }}` keeps blanks at the end of TEMPLATE; a tag that follows directly would remove them.
 _MACRO = "{%- macro language_model(messages, add_generation_prompt) %}\nTEMPLATE{{ '' }}{% endmacro -%}"
-# The number of characters with which both texts begin, by halving.
+# The length of the longest prefix that two texts have in common, found by binary search.
 _SHARED_LENGTH = (
     "{%- macro shared_length(one, other) -%}"
     "{%- set span = namespace(low=0, high=[one | length, other | length] | min) -%}"
@@ -63,8 +67,9 @@ _SHARED_LENGTH = (
     "{{- span.low -}}"
     "{%- endmacro -%}"
 )
-# START and END stand for characters that Unicode keeps free of use. Behind the answer's text come the signs that end
-# it, as far as they do not depend on what follows; half a sign ("<|" of "<|user|>") is none.
+# START and END are replaced by two code points that Unicode never assigns to a character. The answer also includes the
+# special tokens directly after its text (such as "<|im_end|>"), as long as they are the same whether another message
+# follows or not. If the common text ends within a special token ("<|" of "<|user|>"), this incomplete part is dropped.
 _FIND_BY_MARKS = (
     "{%- set chat.start = 0 -%}{%- set chat.end = 0 -%}"
     "{%- set content = message['content'].rstrip() if message['content'] is string else '' -%}"
@@ -109,7 +114,8 @@ _WRITE = (
     "LAST_QUERY"
 )
 _LEARNED = "{%- generation -%}{{- chat.text[chat.start:chat.end] -}}{%- endgeneration -%}"
-# IVA, see `chat_template_vicuna.QUERY_CHAT_TEMPLATE`: where query tokens stand, and which answers are learned then.
+# For IVA only: the position of the query tokens, and which answers are training targets as a result. The rules are
+# explained at `chat_template_vicuna.QUERY_CHAT_TEMPLATE`.
 _QUERY_RULE = (
     "{%- set placement = query_placement | default('last') -%}"
     "{%- if add_generation_prompt -%}{%- set chat.last = -1 -%}{%- endif -%}"
@@ -138,25 +144,26 @@ _CHAT = [
     {"role": "user", "content": "Where?"},
     {"role": "assistant", "content": "Here."},
 ]
-# With a system message and without, an answer last and a question last.
+# Test conversations: with and without a system message, some ending with an answer and some with a question.
 PROBES: list[list[dict[str, str]]] = [_CHAT[:1], _CHAT[:2], _CHAT[:3], _CHAT, [_SYSTEM, *_CHAT[:1]], [_SYSTEM, *_CHAT]]
-# What templates read of a tokenizer.
+# The special tokens that templates use as variables.
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def keep_chat_template(tokenizer: Any, placeholders: Mapping[str, str], query_token: str | None = None) -> str | None:
-    """The template of a language model for messages with media, and with `{% generation %}` around the answers.
+    """Extend the chat template of a language model to media, and put `{% generation %}` around its answers.
 
     Args:
-        tokenizer: of the language model; it stays as it is.
-        placeholders: kind of block (`"image"`, `"video"`, `"audio"`) -> the token that stands for it.
-        query_token: IVA's; it is written once where a block of query tokens belongs, by the variable
-            `query_placement`.
+        tokenizer: the tokenizer of the language model; this function does not change it.
+        placeholders: maps the type of a block (`"image"`, `"video"`, `"audio"`) to its placeholder token.
+        query_token: only for IVA: the token that marks where a block of query tokens belongs. The template variable
+            `query_placement` decides where the template writes it.
 
     Returns:
-        A template that writes conversations of text as the tokenizer's own does, or that one itself if it writes media
-        as placeholders already. Without tags, where the tokenizer's has none and does not show where its answers are.
-        `None` if the tokenizer has none.
+        A template that writes conversations without media exactly as the tokenizer's template does. If the
+        tokenizer's template already writes placeholders for media, it is returned unchanged. The result has no
+        `{% generation %}` tags if the tokenizer's template has none and its answers cannot be found in its output.
+        `None` if the tokenizer has no chat template.
     """
     template = _template_of(tokenizer)
     return template and _keep(template, tuple(placeholders.items()), query_token, _special_tokens(tokenizer))
@@ -189,13 +196,14 @@ def _keep(
 
 
 def tag_chat_template(processor: Any) -> str | None:
-    """The template of an image-LLM, which writes its blocks itself, with `{% generation %}` around the answers.
+    """Put `{% generation %}` around the answers in the chat template of an image-LLM, which already accepts media.
 
     Args:
-        processor: of the image-LLM; it stays as it is.
+        processor: the processor of the image-LLM; this function does not change it.
 
     Returns:
-        Its own template where that has tags, or does not show where its answers are. `None` if it has none.
+        The template with tags. The template is returned unchanged if it already has tags, or if its answers cannot be
+        found in its output. `None` if the processor has no chat template.
     """
     template = _template_of(processor)
     return template and _tag(template, _special_tokens(processor.tokenizer))
@@ -214,12 +222,12 @@ def _tag(template: str, special_tokens: tuple[tuple[str, str], ...]) -> str:
 
 
 def has_tags(template: str | None) -> bool:
-    """Whether a template says which of its text is an answer."""
+    """Whether a template marks its answers with `{% generation %}`."""
     return template is not None and TAG.search(template) is not None
 
 
 def _template_of(owner: Any) -> str | None:
-    """The one template of a tokenizer or processor, or of several by name that of conversations."""
+    """The chat template of a tokenizer or processor; if it has several named templates, the one named "default"."""
     template = getattr(owner, "chat_template", None)
     return template.get("default") if isinstance(template, Mapping) else template
 
@@ -230,8 +238,12 @@ def _special_tokens(tokenizer: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _tagged(template: str, rules: Mapping[str, str]) -> str:
-    """The macro and what writes with it. A template that ends in a line break does not write it."""
-    # Inside of a macro the tags would count from the wrong place.
+    """The template wrapped in a macro, followed by the code that calls the macro and outputs the conversation.
+
+    Jinja drops one line break at the end of a template, so it is removed here, too.
+    """
+    # transformers records positions of `{% generation %}` relative to the current output. Inside a macro they would be
+    # relative to the output of the macro, so the tags of the original template are replaced by `{% if true %}`.
     plain = TAG.sub(lambda match: f"{{%{match[1]} {'endif' if match[2] else 'if true'} {match[3]}%}}", template)
     write = _WRITE
     for name, text in rules.items():
@@ -242,7 +254,7 @@ def _tagged(template: str, rules: Mapping[str, str]) -> str:
 def _writes_alike(
     longer: str, template: str, probes: Sequence[Any], special_tokens: tuple[tuple[str, str], ...]
 ) -> bool:
-    """Whether both write the same conversations, and the longer one finds every answer in them."""
+    """Whether both templates write the same text for all probes, and `longer` also finds every answer in it."""
     for messages in probes:
         expected, _ = _render(template, messages, special_tokens)
         written, answers = _render(longer, messages, special_tokens)
@@ -268,7 +280,7 @@ def _writes_placeholders(template: str, placeholders: tuple[tuple[str, str], ...
 def _render(
     template: str, messages: Sequence[Any], special_tokens: tuple[tuple[str, str], ...]
 ) -> tuple[str | None, list[tuple[int, int]]]:
-    """What a template writes, `None` where it raises an error, and first and last character of each answer."""
+    """The text that a template writes (`None` if it raises an error), and the start and end of each answer in it."""
     try:
         rendered, answers = render_jinja_template(
             conversations=[[dict(message) for message in messages]],
@@ -277,13 +289,13 @@ def _render(
             return_assistant_tokens_mask=has_tags(template),
             **dict(special_tokens),
         )
-    except Exception:  # templates raise what they like
+    except Exception:  # the code of a template may raise any kind of error
         return None, []
     return rendered[0], answers[0] if answers else []
 
 
 def _literal(texts: tuple[tuple[str, str], ...]) -> str:
-    """A Jinja dict of strings."""
+    """Source code of a Jinja dict with these names and texts."""
     return "{" + ", ".join(f"'{_escape(name)}': '{_escape(text)}'" for name, text in texts) + "}"
 
 

@@ -1,38 +1,40 @@
-"""What a chat template asks of its caller: the variables that it reads and does not set itself."""
+"""The variables of a chat template that its caller may set: those that it reads and does not set itself."""
 
 from functools import cache
 from typing import Any
 
-# What transformers gives to every template; no caller can.
+# Variables that transformers sets for every template, and that a caller therefore cannot set.
 GIVEN = frozenset({"messages", "raise_exception", "strftime_now"})
 
 
 def template_of(chat_template: Any, templates: Any) -> str:
-    """The text of the chat template of a call.
+    """The text of the chat template that a call of `apply_chat_template` uses.
 
     Args:
-        chat_template: of the call, a text or the name of one of `templates`; `None` for the default one.
-        templates: those of a processor, one text or texts by their names.
+        chat_template: the argument of the call: the text of a template, or the name of one of `templates`. `None` means
+            the default template.
+        templates: the templates of the processor: one text, or a dict of names to texts.
     """
     by_name = templates if isinstance(templates, dict) else {"default": templates}
-    found = by_name.get("default" if chat_template is None else chat_template, chat_template)
-    return "" if found is None else str(found)
+    text = by_name.get("default" if chat_template is None else chat_template, chat_template)
+    return "" if text is None else str(text)
 
 
 @cache
 def template_variables(template: str) -> frozenset[str]:
-    """Names that the caller of a template may give values, as `enable_thinking`; none where it cannot be parsed.
+    """Names of the variables that the caller of a template may set, such as `enable_thinking`.
 
-    A word of the text, an argument of a call (`namespace(start=0)`) or a variable that the template sets is none.
+    Plain words in the text, names of arguments inside the template (`namespace(start=0)`) and variables that the
+    template sets itself do not count. The result is empty if the template cannot be parsed.
     """
     try:
         import jinja2
         from jinja2 import ext, meta
-    except ImportError:  # templates cannot be rendered then, which transformers says
+    except ImportError:  # without jinja2 nothing can be rendered, and transformers raises an error that says so
         return frozenset()
 
     class Generation(ext.Extension):
-        """The tag around answers that training reads; transformers has it, jinja2 does not."""
+        """Lets jinja2 parse `{% generation %}`, which transformers defines, and jinja2 by itself does not know."""
 
         tags = {"generation"}  # noqa: RUF012
 
@@ -43,7 +45,7 @@ def template_variables(template: str) -> frozenset[str]:
     environment = jinja2.Environment(extensions=[Generation, ext.loopcontrols])
     try:
         return frozenset(meta.find_undeclared_variables(environment.parse(template))) - GIVEN
-    except jinja2.TemplateError:  # rendering says where
+    except jinja2.TemplateError:  # the error is reported when the template is rendered
         return frozenset()
 
 

@@ -1,4 +1,4 @@
-"""What the processors of all designs refuse: unknown options, empty lists, and messages that would be read in part."""
+"""Checks that the processors of all designs share: they refuse unknown options, empty lists and malformed messages."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -13,22 +13,22 @@ from .video_llm_contract import ProcessorContract
 from .video_llm_messages import BlockRules, media_blocks, read_chats, source_of, take_video_options
 from .video_llm_option_names import plain_type_errors, refuse_unknown
 
-# Where transformers keeps the part that a group of options is for.
+# Maps each group of options to the attribute of the processor that receives these options.
 PARTS = {
     "text_kwargs": "tokenizer",
     "images_kwargs": "image_processor",
     "videos_kwargs": "video_processor",
     "audio_kwargs": "feature_extractor",
 }
-# Options of `apply_chat_template` itself.
+# Arguments of `apply_chat_template` itself, as opposed to variables of the template and options of the processor.
 RENDERING = frozenset(inspect.signature(ProcessorMixin.apply_chat_template).parameters) - {"self", "kwargs"}
 
 
 class CheckedProcessor(ProcessorContract, ProcessorMixin):
-    """A processor that leaves nothing out in silence.
+    """A processor that raises an error instead of ignoring an input.
 
-    transformers logs an option that it does not know and goes on without it, and passes over keys of a message that
-    it does not read; here both are errors that name the nearest known word.
+    transformers only logs an unknown option and ignores it, and it ignores unknown keys of a message without a word.
+    Here both are errors, and the error names the most similar known option or key.
     """
 
     def __call__(
@@ -37,8 +37,8 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         """As in transformers.
 
         Raises:
-            TypeError: an option that no part of this processor knows, or of a wrong type.
-            ValueError: an empty list of media.
+            TypeError: no part of this processor knows an option, or an option has the wrong type.
+            ValueError: a list of media is empty.
         """
         self.check_options(kwargs)
         self.check_media(images, videos, audio)
@@ -46,17 +46,19 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
             return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def check_media(self, images: Any, videos: Any, audio: Any) -> None:
-        """Refuse empty lists, and warn of sounds where nobody hears: processors of transformers take every modality.
+        """Refuse empty lists, and warn if a processor without a feature extractor is called with audio.
+
+        A warning is enough there, because callers of transformers' processors may pass every modality to each of them.
 
         Raises:
-            ValueError: the argument is named.
+            ValueError: a list is empty; the message names the argument.
         """
         refuse_empty(images=images, videos=videos, audio=audio)
         if audio is not None and not self.takes_audio:
             warn_caller(f"{type(self).__name__} cannot hear: the audio is left out.")
 
     def option_groups(self) -> dict[str, set[str]]:
-        """Names of the options of each part that this processor has, by their group (`videos_kwargs`, ...)."""
+        """Maps each group of options (`videos_kwargs`, ...) to their names, for the parts that this processor has."""
         annotations = self.valid_processor_kwargs.__annotations__
         groups = {}
         for group, part_name in PARTS.items():
@@ -66,34 +68,35 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         return groups
 
     def known_options(self) -> set[str]:
-        """Names of all options of a call."""
+        """Names of all options that a call of this processor accepts."""
         groups = self.option_groups()
         flat = set(self.valid_processor_kwargs.__annotations__) - set(PARTS)
         return flat.union(*groups.values(), groups, ("common_kwargs",))
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Refuse options that nobody knows, also those inside of groups.
+        """Refuse options that no part of this processor knows, at the top level and inside groups.
 
         Raises:
-            TypeError: the option and the nearest known one are named.
+            TypeError: an option is unknown; the message names it and the most similar known option.
         """
         name, groups = type(self).__name__, self.option_groups()
         refuse_unknown(options, self.known_options(), name)
         for group, known in groups.items():
             refuse_unknown(options.get(group) or (), known, f"{name} in {group}")
         annotations = self.valid_processor_kwargs.__annotations__
-        # transformers hands these to every part, also to those that a design lacks.
+        # transformers passes `common_kwargs` to every part, so only options that all four parts know are allowed in it,
+        # parts that this design does not have included.
         common = set.intersection(*(groups.get(group) or _names(annotations.get(group)) for group in PARTS))
         for option in set(options.get("common_kwargs") or ()) - common:
-            if places := [group for group, known in groups.items() if option in known]:
+            if fitting := [group for group, known in groups.items() if option in known]:
                 raise TypeError(
                     f"{name} has no option {option!r} in common_kwargs, which hold for every part: pass it in "
-                    f"{' or '.join(places)}, or by itself."
+                    f"{' or '.join(fitting)}, or by itself."
                 )
         refuse_unknown(options.get("common_kwargs") or (), common, f"{name} in common_kwargs")
 
     def block_rules(self, chat_template: Any = None) -> BlockRules:
-        """What this processor understands in messages."""
+        """The roles, types, keys and options that this processor accepts in messages."""
         options = {"video": self.video_processor.CLIP_OPTIONS if self.reads_videos else ()}
         options["audio"] = self.SOUND_OPTIONS
         return BlockRules(options, self.known_options(), template_of(chat_template, self.chat_template))
@@ -109,13 +112,13 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
     ) -> Any:
         """As in transformers.
 
-        Blocks of OpenAI's form are read as ours. Options beside the name of a video (`start`, `end`, `num_frames`,
-        `fps`, ..., also Qwen's `video_start`, `video_end`, `nframes`) hold for that video and go before those of the
-        call. http(s) addresses are read under `allowed_hosts` of the call alone.
+        Blocks in OpenAI's format are also accepted. A video block may have options (`start`, `end`, `num_frames`,
+        `fps`, ..., or Qwen's names `video_start`, `video_end`, `nframes`); they apply to that video only and override
+        the options of the call. An http(s) address is downloaded only if the call's option `allowed_hosts` allows it.
 
         Raises:
-            TypeError: an option that nobody knows.
-            ValueError: an unknown role, type or key in a message, or a block that names nothing.
+            TypeError: an option is unknown.
+            ValueError: a message has an unknown role, type or key, or a block does not say which medium it means.
         """
         rules = self.block_rules(chat_template)
         rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
@@ -134,12 +137,17 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
     def sort_options(
         self, given: Mapping[str, Any], processor_kwargs: Mapping[str, Any] | None, rules: BlockRules
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Options of a call of `apply_chat_template`: for the template, and for this processor.
+        """Split the options of a call of `apply_chat_template` into those of the template and those of this processor.
 
-        Where both know a name, it is the processor's.
+        An option that both know goes to the processor.
+
+        Args:
+            given: the keyword arguments of the call.
+            processor_kwargs: options for the processor, as transformers names them.
+            rules: of `block_rules`; its template names the variables that it reads.
 
         Raises:
-            TypeError: an option that neither knows, or that was passed in both places.
+            TypeError: neither knows an option, or an option is both a keyword argument and in `processor_kwargs`.
         """
         options = dict(processor_kwargs or {})
         rendering = {}
@@ -152,7 +160,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
                 raise TypeError(f"{name} was passed twice, by itself and in processor_kwargs: leave one out.")
             else:
                 options[name] = value
-        # transformers takes images here as well.
+        # transformers also accepts the images themselves among these options.
         checked = {name: value for name, value in options.items() if name != "images"}
         owner = f"{type(self).__name__} with this chat template"
         refuse_unknown(checked, known, owner, elsewhere=RENDERING | variables)
@@ -166,10 +174,10 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         rendering: Mapping[str, Any],
         rules: BlockRules,
     ) -> tuple[list[list[dict[str, Any]]], dict[str, Any]]:
-        """Messages and options for a prompt that becomes ids.
+        """Prepare messages and options for a call with `tokenize=True`.
 
-        With the language model's own template, special tokens are those that it writes, as in the
-        `apply_chat_template` of the language model's tokenizer.
+        A template that `keep_chat_template` made from the language model's own writes all special tokens itself, so
+        the tokenizer is told to add none. The language model's own `apply_chat_template` does the same.
         """
         chats, options = self.with_video_options(chats, options)
         if str(rules.template).startswith(KEPT_TEMPLATE):
@@ -180,19 +188,22 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
     def with_video_options(
         self, chats: list[list[dict[str, Any]]], options: Mapping[str, Any]
     ) -> tuple[list[list[dict[str, Any]]], dict[str, Any]]:
-        """The messages without options of videos, which stand among those of the call, one entry for each video."""
+        """Move options of single videos from the messages to the option `video_options`, one entry per video."""
         names = self.video_processor.CLIP_OPTIONS if self.reads_videos else ()
-        chats, found = take_video_options(chats, names)
-        if found is None:
+        chats, video_options = take_video_options(chats, names)
+        if video_options is None:
             return chats, dict(options)
         if "video_options" in options or "video_options" in (options.get("videos_kwargs") or {}):
             raise TypeError("video_options were passed beside those in the messages: leave one out.")
-        return chats, {**options, "video_options": found}
+        return chats, {**options, "video_options": video_options}
 
     def _check_media(
         self, chats: list[list[dict[str, Any]]], options: Mapping[str, Any], rendering: Mapping[str, Any]
     ) -> None:
-        """Refuse sounds that nobody hears, which transformers would download first, and blocks that name nothing."""
+        """Refuse blocks that do not say which medium they mean, and audio if this processor has no feature extractor.
+
+        Without this check, transformers would download the audio before anything ignores it.
+        """
         if not self.takes_audio and (rendering.get("load_audio_from_video") or any(media_blocks(chats, "audio"))):
             raise ValueError(f"{type(self).__name__} cannot hear: leave the audio out of the messages.")
         for kind in ("video", "image", "audio"):
@@ -210,27 +221,29 @@ def _names(annotated: Any) -> set[str]:
 
 
 def refuse_empty(**media: Any) -> None:
-    """Refuse a list that holds nothing, such as that of a pattern of file names which matched none.
+    """Refuse an empty list of media, for example the result of a file pattern that matched no file.
 
     Raises:
-        ValueError: the argument is named.
+        ValueError: a list is empty; the message names the argument.
     """
-    for name, given in media.items():
-        if isinstance(given, list | tuple) and not given:
+    for name, value in media.items():
+        if isinstance(value, list | tuple) and not value:
             raise ValueError(f"{name} is an empty list: pass {name}=None, or leave it out, where there are none.")
 
 
 def in_rows(media: Any, num_rows: int | None, is_single: Callable[[Any], bool], name: str) -> Any:
-    """The media as given, or as one list for each prompt where a `None` says that a prompt has none.
+    """Group media by prompt if some of the entries are `None`, which means that a prompt has no medium.
+
+    Without `None` among them, the media are returned unchanged.
 
     Args:
-        media: of all prompts.
-        num_rows: number of prompts; `None` without any.
-        is_single: whether something is one medium; a list of frames is one video.
-        name: of the argument, for errors.
+        media: the media of all prompts.
+        num_rows: the number of prompts; `None` if there are no prompts.
+        is_single: tells whether a value is one medium; for example, a list of frames is one video.
+        name: the name of the argument, for error messages.
 
     Raises:
-        ValueError: a `None` that stands for no prompt.
+        ValueError: there is a `None`, but the list does not have one entry for each prompt.
     """
     if not isinstance(media, list | tuple) or is_single(media):
         return media

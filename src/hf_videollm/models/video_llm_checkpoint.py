@@ -1,4 +1,7 @@
-"""Loading that never leaves a weight at its random initialisation, and saving that takes the pipeline along."""
+"""Strict loading of checkpoints: an error tells of every weight that is missing and would stay random.
+
+Saving a model with remote code also copies the file of the pipeline.
+"""
 
 import os
 from collections.abc import Iterable
@@ -21,13 +24,14 @@ from .video_llm_checkpoint_files import (
 )
 
 if TYPE_CHECKING:
-    # Not needed to run: transformers copies what a saved class's files import, and so the pipeline travels with
-    # every checkpoint, also with one that is saved again after it was loaded as remote code.
+    # This import has no effect at run time. When transformers saves a class as remote code, it copies all files that
+    # the file of the class imports. Because of this line, each checkpoint contains the pipeline's file, also when it is
+    # saved again after it was loaded as remote code.
     from .pipeline_video_text_to_text import VideoTextToTextPipeline  # noqa: F401
 
 
 class CheckpointMixin:
-    """Strict `from_pretrained`, to be put before `PreTrainedModel`."""
+    """Strict `from_pretrained`. In a list of base classes, it must come before `PreTrainedModel`."""
 
     @classmethod
     def from_pretrained(
@@ -40,19 +44,21 @@ class CheckpointMixin:
         """As in transformers, but a checkpoint that does not fit the model is an error instead of a warning.
 
         Args:
-            strict: refuse missing, unexpected and mis-shaped tensors. `strict=False` gives transformers' behaviour,
-                for starting a training from part of a checkpoint.
-            kwargs: options of transformers; `trust_remote_code` is False unless it is given, so nobody is asked.
+            strict: refuse missing and unexpected tensors, and tensors of a wrong shape. `strict=False` only warns, like
+                transformers; use it to start a training from a part of a checkpoint.
+            kwargs: options of transformers. The default of `trust_remote_code` is False, so that transformers does not
+                ask the user whether it may run remote code.
 
         Raises:
-            CheckpointError: a tensor is missing (it would stay random), is left over, or has another shape; a file is
-                damaged, lies outside of the checkpoint's folder or is a pickle; the configuration describes no model
-                that can be built; or a weight is NaN, infinite or no floating-point number.
+            CheckpointError: a tensor is missing (it would stay random), does not belong to the model, or has a wrong
+                shape; a file is damaged, is outside the checkpoint's folder, or is a pickle; no model can be built
+                from the configuration; or a weight is NaN, infinite, or not a floating-point number.
         """
-        # `None` would make transformers ask on the terminal.
+        # With `None`, transformers would ask the user on the terminal.
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         wants_info = kwargs.pop("output_loading_info", False)
-        # Mis-shaped tensors are collected like missing ones, so that one error names them all.
+        # transformers would raise its own error at tensors of a wrong shape. With `ignore_mismatched_sizes` it lists
+        # them like missing tensors, so that one error of ours names all of them.
         ignore_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
         unsure: list[StoredHeader] = []
         if pretrained_model_name_or_path is not None and kwargs.get("gguf_file") is None:
@@ -79,9 +85,10 @@ class CheckpointMixin:
 
 
 def freeze_unused_parameters(model: Any) -> None:
-    """Freeze what no loss can reach, in every part of a model that knows such parameters of itself.
+    """Freeze the parameters that never get a gradient, by calling `freeze_unused_parameters` of each module.
 
-    Done when a model is made; new parameters, of `from_pretrained` or of PEFT (`modules_to_save`), are trainable again.
+    Modules do this when they are made. It is repeated here because `from_pretrained` and PEFT (`modules_to_save`)
+    replace parameters by new ones, which are trainable.
     """
     for module in model.modules():
         if (freeze := getattr(type(module), "freeze_unused_parameters", None)) is not None:
@@ -91,11 +98,11 @@ def freeze_unused_parameters(model: Any) -> None:
 def _check_checkpoint(
     model_class: Any, source: str | os.PathLike[str], args: tuple[Any, ...], options: dict[str, Any], strict: bool
 ) -> list[StoredHeader]:
-    """Everything that can be known before memory is taken.
+    """Do all checks that need no memory for the weights.
 
     Returns:
-        Tensors whose numbers must be looked at again after loading, which tells what is no part of the model: without
-        `strict`, such tensors may hold anything.
+        Headers of the tensors whose dtype the caller must check after loading; empty if all were checked here. Without
+        `strict`, tensors that do not belong to the model may have any dtype, and only loading tells which these are.
 
     Raises:
         CheckpointError: see `CheckpointMixin.from_pretrained`.
@@ -105,7 +112,7 @@ def _check_checkpoint(
     config = options.get("config")
     if isinstance(config, str | os.PathLike) or config is None:
         config = _read_config(model_class, source if config is None else config, options)
-    if config is None:  # transformers says what is missing
+    if config is None:  # transformers raises an error that names the missing file
         return []
     if (named := getattr(config, "transformers_weights", None)) is not None:
         raise CheckpointError(f"{source}: config.json names weights of its own ({named!r:.100}): take that field out.")
@@ -118,16 +125,16 @@ def _check_checkpoint(
 
 
 def _is_among(name: str, keys: Iterable[str]) -> bool:
-    """Whether a stored tensor is one of `keys`, which transformers names with or without the part they belong to."""
+    """Whether `keys` contains a stored tensor. transformers writes names with or without the prefix of a submodule."""
     return any(name == key or name.endswith(f".{key}") or key.endswith(f".{name}") for key in keys)
 
 
 def _read_config(model_class: Any, source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
-    """The configuration as transformers is going to read it; `None` if there is none."""
+    """The configuration that transformers is going to use; `None` if there is no config.json."""
     if os.path.isfile(source):
         file = Path(source)
-    elif (found := find_file(source, "config.json", options)) is not None:
-        file = found
+    elif (config_file := find_file(source, "config.json", options)) is not None:
+        file = config_file
     else:
         return None
     content = read_checkpoint_json(file)
@@ -152,17 +159,17 @@ def _refuse_partial_load(
         "not part of the model": sorted(info["unexpected_keys"]),
         "of another shape": [] if ignore_mismatched else sorted(map(_describe_mismatch, info["mismatched_keys"])),
     }
-    found = [f"{len(keys)} tensors are {what}: {_shorten(keys)}" for what, keys in problems.items() if keys]
-    if found:
+    lines = [f"{len(keys)} tensors are {what}: {_shorten(keys)}" for what, keys in problems.items() if keys]
+    if lines:
         raise CheckpointError(
-            f"{source} does not fit {class_name}: {'; '.join(found)}. Load it with the class named in its config.json, "
+            f"{source} does not fit {class_name}: {'; '.join(lines)}. Load it with the class named in its config.json, "
             "convert official checkpoints with `hf-videollm convert`, or pass strict=False to start from what fits."
         )
 
 
 def _describe_mismatch(entry: tuple[str, Any, Any]) -> str:
-    name, found, expected = entry[0], tuple(entry[1]), tuple(entry[2])
-    return f"{name} {found} instead of {expected}"
+    name, stored, expected = entry[0], tuple(entry[1]), tuple(entry[2])
+    return f"{name} {stored} instead of {expected}"
 
 
 def _shorten(keys: list[str], limit: int = 4) -> str:

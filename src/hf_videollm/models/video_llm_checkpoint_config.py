@@ -1,4 +1,7 @@
-"""Configurations that can be built: checked as JSON, then as a model without memory, before anything is allocated."""
+"""Checks that a model can be built from a configuration, before memory for its weights is allocated.
+
+First the JSON values are checked, then the model is built on torch's device "meta", where tensors take no memory.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +14,7 @@ from torch import nn
 from .errors import CheckpointError
 from .video_llm_checkpoint_files import StoredHeader
 
-# What building a model from impossible values ends in.
+# Exceptions that building a model from impossible values can raise.
 IMPOSSIBLE = (
     StrictDataclassError,
     ArithmeticError,
@@ -25,21 +28,23 @@ IMPOSSIBLE = (
     ValueError,
 )
 MAX_DEPTH, MAX_ENTRIES = 32, 200_000
-# Layers, heads and the like are made one by one, and so cost time however small they are.
+# Fields whose names end in these words count modules. Each module takes time to make, even if it is tiny, so their
+# number is limited to `MAX_COUNT`.
 COUNTS = ("layers", "blocks", "depth", "depths", "heads", "experts", "groups", "insertions")
 MAX_COUNT = 1024
-# Of these each has weights.
+# Fields that count layers which have weights, at least one tensor each.
 LAYERS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "depth")
+# Fields whose names end in these words are sizes of tensors.
 SIZES = ("size", "dim", "width", "channels", "frames", "queries", "tokens", "bins", "buckets", "kernel")
 MAX_SIZE, MAX_INTEGER = 2**31, 2**53
-# Mamba's time steps have no upper bound.
+# Fields that may be infinite: the limits of Mamba's time steps have no upper bound.
 UNBOUNDED = ("time_step_limit",)
-# Values that may start at random, or be computed (tables of positions), beyond those that are stored.
+# A model may have this many more values than the weight files: some are computed (tables of positions).
 ROOM = 2**26
 
 
 class CheckedConfigMixin:
-    """To be put before `PreTrainedConfig`: a stored configuration is checked before it is believed."""
+    """Checks the values of a configuration before it is used. As a base class, it must precede `PreTrainedConfig`."""
 
     model_type: ClassVar[str]
 
@@ -48,7 +53,7 @@ class CheckedConfigMixin:
         """As in transformers.
 
         Raises:
-            CheckpointError: the values describe no model that can be built.
+            CheckpointError: no model can be built from the values.
         """
         where = kwargs.get("name_or_path") or config_dict.get("_name_or_path") or "The checkpoint"
         try:
@@ -59,7 +64,10 @@ class CheckedConfigMixin:
 
 
 def describe_impossible(error: BaseException) -> str:
-    """What is wrong with a configuration, in words; of a strict dataclass, the check that found it is left out."""
+    """One sentence that tells why no model can be built from a configuration.
+
+    A strict dataclass wraps its error in one that only names the failed check. Then the inner error is used.
+    """
     reason = " ".join(
         str(error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error).split()
     )
@@ -67,10 +75,10 @@ def describe_impossible(error: BaseException) -> str:
 
 
 def check_config_values(content: Mapping[str, Any]) -> None:
-    """Refuse numbers that no model has, and nesting without end.
+    """Refuse numbers that are too large or negative, and content that is nested too deeply or has too many entries.
 
     Raises:
-        ValueError: with the name of the field.
+        ValueError: the content is refused; the message names the field.
     """
     seen = 0
     pending: list[tuple[str, Any, int]] = [("", dict(content), 0)]
@@ -103,7 +111,7 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _most_layers(content: Any) -> int:
-    """The largest number of layers that any part of a configuration names."""
+    """The largest number of layers in a configuration and the configurations inside it."""
     if not isinstance(content, Mapping):
         return 0
     own = [content[name] for name in LAYERS if isinstance(content.get(name), int)]
@@ -118,18 +126,20 @@ def check_sizes(
     is_quantized: bool,
     is_strict: bool,
 ) -> None:
-    """Refuse a configuration whose model is far larger than its weights, and weights that are no part of any model.
+    """Refuse a configuration whose model is far larger than its weight files, and a tensor larger than the model.
 
     Args:
-        make: builds the model of `config`; called where tensors take no memory.
-        headers: what is stored.
-        is_quantized: several weights may share a stored value.
-        is_strict: without it parts may be missing, of any size.
+        make: builds the model of `config`; it is called on torch's device "meta", where tensors take no memory.
+        config: the configuration.
+        headers: the headers of the stored tensors.
+        source: folder or Hub id of the checkpoint, for error messages.
+        is_quantized: the weights are quantized, so one stored value may hold several weights.
+        is_strict: every weight of the model must be stored. Without it, any number of weights may be missing.
 
     Raises:
-        CheckpointError: nothing can be built, or what would be built does not fit what is stored.
+        CheckpointError: the model cannot be built, or its size does not fit the weight files.
     """
-    # Layers are made one by one: those that can have no weights are not even begun.
+    # Making many layers takes long, so their number is compared with the number of stored tensors before that.
     if is_strict and (deepest := _most_layers(config.to_dict())) > len(headers):
         raise CheckpointError(
             f"{source}: config.json describes {deepest:,} layers, but the weight files hold {len(headers):,} tensors: "
@@ -138,7 +148,7 @@ def check_sizes(
     try:
         with torch.device("meta"):
             model = make()
-    except ImportError:  # something that is not installed, which the loader names
+    except ImportError:  # a package is missing; transformers names it in its own error when it loads the model
         return
     except IMPOSSIBLE as error:
         raise CheckpointError(f"{source}: {describe_impossible(error)}") from error

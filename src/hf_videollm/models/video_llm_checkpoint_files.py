@@ -1,7 +1,7 @@
-"""The files of a checkpoint, looked at before anything is built from them: links, JSON, headers of weights, values.
+"""Checks the files of a checkpoint before a model is built from them: links, JSON, headers of weight files, values.
 
-A checkpoint comes from anywhere. Each check is bounded in time and memory by the size of the files, ends in a
-`CheckpointError`, and stands before the step that would believe the file.
+A checkpoint may come from an untrusted source. Each check needs time and memory only in proportion to the size of the
+files, raises a `CheckpointError` if it fails, and runs before any code uses the content of the file.
 """
 
 import json
@@ -21,13 +21,13 @@ from .errors import CheckpointError
 
 SINGLE_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# What finds a checkpoint on the Hub.
+# Options of `from_pretrained` that tell transformers how to find a checkpoint on the Hub.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-# The longest config.json of transformers' models has some 100 kB, the index of 400 shards some 10 MB.
+# The longest config.json of a model in transformers has about 100 kB, and an index of 400 shards has about 10 MB.
 MAX_JSON_BYTES = 64 * 2**20
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-# Infinity as a whole number (the smallest that is not finite), and types of whole numbers as wide; the first type of
-# eight bits has no infinity, and one NaN.
+# For each floating-point type: the bits of positive infinity, read as an integer, and the signed and unsigned integer
+# types of the same width. float8_e4m3fn has no infinity; its number here is that of its only NaN.
 INFINITIES: dict[torch.dtype, tuple[int, torch.dtype, Any]] = {
     torch.float64: (0x7FF0_0000_0000_0000, torch.int64, np.uint64),
     torch.float32: (0x7F80_0000, torch.int32, np.uint32),
@@ -36,15 +36,15 @@ INFINITIES: dict[torch.dtype, tuple[int, torch.dtype, Any]] = {
     torch.float8_e4m3fn: (0x7F, torch.int8, np.uint8),
     torch.float8_e5m2: (0x7C, torch.int8, np.uint8),
 }
-# Values looked at at a time.
+# Number of values that `is_finite` checks at a time.
 CHUNK = 2**16
-# Counters and positions that towers of transformers keep beside their weights.
+# Tensors of integers that towers of transformers store together with their weights: counters and positions.
 INTEGER_BUFFERS = ("num_batches_tracked", "position_ids", "relative_position_index")
 
 
 @dataclass(frozen=True)
 class StoredHeader:
-    """One tensor as the header of its file tells it; `dtype` is the word of safetensors."""
+    """One tensor as described by the header of its file. `dtype` is safetensors' name of the type, such as "BF16"."""
 
     name: str
     file: Path
@@ -61,16 +61,18 @@ class StoredHeader:
 
 
 def check_file(file: Path, folder: Path) -> Path:
-    """The file, if it is a regular one and lies in the checkpoint.
+    """Return `file` unchanged if it is a regular file inside the checkpoint's folder.
 
-    Links of the Hub's cache (`snapshots/REVISION/name -> ../../blobs/HASH`) stay inside their repository's folder.
+    The Hub's cache uses links (`snapshots/REVISION/name -> ../../blobs/HASH`). They are allowed if they stay inside the
+    cache folder of their own repository.
 
     Args:
-        file: path of the file, a link perhaps.
-        folder: folder of the checkpoint; may be a link itself.
+        file: path of the file; it may be a link.
+        folder: folder of the checkpoint; it may be a link.
 
     Raises:
-        CheckpointError: the file leads out of the folder, or is no regular file (a FIFO would never end).
+        CheckpointError: the file is a link to something outside the folder, or it is not a regular file (reading a
+            FIFO would never end).
     """
     try:
         target, root = Path(os.path.realpath(file, strict=True)), Path(os.path.realpath(folder))
@@ -78,7 +80,7 @@ def check_file(file: Path, folder: Path) -> Path:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}): download the checkpoint again.") from error
     roots = [root, *_cache_of(root)]
-    if not any(target.is_relative_to(place) for place in roots):
+    if not any(target.is_relative_to(allowed) for allowed in roots):
         raise CheckpointError(
             f"{file} leads out of the checkpoint, to {target}: a checkpoint is read from its own folder only, so put "
             "the file itself there."
@@ -89,35 +91,36 @@ def check_file(file: Path, folder: Path) -> Path:
 
 
 def _cache_of(root: Path) -> list[Path]:
-    """The blobs of the Hub cache's repository that `root` is a snapshot of, or lies in one of."""
-    for place in (root, *root.parents):
-        if place.parent.name == "snapshots" and place.parent.parent.name.startswith(("models--", "datasets--")):
-            return [place.parent.parent / "blobs"]
+    """The `blobs` folder of a repository in the Hub's cache, if `root` is a snapshot of it or is inside a snapshot."""
+    for folder in (root, *root.parents):
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith(("models--", "datasets--")):
+            return [folder.parent.parent / "blobs"]
     return []
 
 
 def check_links(folder: Path) -> None:
-    """Refuse a folder that holds links out of itself, or files that are none, among what a loader may read.
+    """Refuse a checkpoint folder with links to files outside it, or with entries that are not regular files.
+
+    Only the folders that transformers reads files from are checked.
 
     Raises:
-        CheckpointError: the first of them.
+        CheckpointError: there is such an entry; the message names the first one.
     """
-    places = [folder, folder / "additional_chat_templates"]
-    for place in places:
-        if not place.is_dir():
+    for read_folder in (folder, folder / "additional_chat_templates"):
+        if not read_folder.is_dir():
             continue
-        for entry in sorted(place.iterdir()):
+        for entry in sorted(read_folder.iterdir()):
             if entry.is_symlink() or not entry.is_dir():
                 if entry.is_symlink() and entry.is_dir():
-                    continue  # no loader enters it by itself; the folder of an adapter is checked when it is read
+                    continue  # loading does not enter linked folders; an adapter's folder is checked when it is read
                 check_file(entry, folder)
 
 
 def read_checkpoint_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file.
+    """Read a JSON file that holds one object.
 
     Raises:
-        CheckpointError: the file is missing, too long, damaged, nested without end, or holds no object.
+        CheckpointError: the file is missing, too long, damaged, nested too deeply, or holds something else.
     """
     try:
         if (size := path.stat().st_size) > MAX_JSON_BYTES:
@@ -129,7 +132,7 @@ def read_checkpoint_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing: download the checkpoint again with all its files.") from error
     except CheckpointError:
         raise
-    # ValueError: no JSON, no UTF-8, or a number of more digits than Python reads.
+    # ValueError: the file is not JSON or not UTF-8, or it holds a number with more digits than Python accepts.
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} is no readable JSON ({reason}): download the file again.") from error
@@ -139,23 +142,27 @@ def read_checkpoint_json(path: Path) -> dict[str, Any]:
 
 
 def read_weight_map(path: Path, suffix: str = ".safetensors") -> dict[str, str]:
-    """The tensor-to-file map of an index, whose files are all in its folder and end in `suffix`.
+    """Read from an index which file holds each tensor. All these files are in the folder of the index.
+
+    Args:
+        path: the index.
+        suffix: required ending of the names of files.
 
     Raises:
-        CheckpointError: the index is damaged, or names something else.
+        CheckpointError: the index is damaged, or names a file of another folder or with another ending.
     """
     weight_map = read_checkpoint_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} has no 'weight_map' of tensors to files: download it again.")
     for name in weight_map.values():
-        # A file of another folder is never meant, and could be anything.
+        # No tool writes an index that names files of other folders. Such a name could point to any file of the machine.
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(suffix):
             raise CheckpointError(f"{path} names {name!r:.200}, which is no {suffix.lstrip('.')} file of this folder.")
     return weight_map
 
 
 def read_headers(file: Path) -> list[StoredHeader]:
-    """What a safetensors file holds.
+    """Read the headers of all tensors in a safetensors file.
 
     Raises:
         CheckpointError: the file is missing, truncated, damaged, or its header does not fit its length.
@@ -176,14 +183,18 @@ def read_headers(file: Path) -> list[StoredHeader]:
 
 
 def find_weight_files(source: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[list[Path], Path]:
-    """Weight files of a checkpoint, all inside its folder, and the index or the only file, to name in messages.
+    """Find the weight files of a checkpoint.
 
     Args:
-        source: folder or Hub id.
-        options: those of `from_pretrained`: `subfolder`, `variant` and what finds a checkpoint on the Hub.
+        source: folder or Hub id of the checkpoint.
+        options: those of `from_pretrained`; `subfolder`, `variant` and `HUB_OPTIONS` are used.
+
+    Returns:
+        The weight files; and the index, or the only weight file if there is no index.
 
     Raises:
-        CheckpointError: there are no safetensors (pickles are refused), a shard is missing, or one leads elsewhere.
+        CheckpointError: there are no safetensors files (pickles are refused), a shard is missing, or a shard is a link
+            to a file outside the checkpoint.
     """
     variant = options.get("variant")
     single, index = (_with_variant(name, variant) for name in (SINGLE_NAME, INDEX_NAME))
@@ -202,10 +213,10 @@ def find_weight_files(source: str | os.PathLike[str], options: Mapping[str, Any]
 
 
 def find_file(source: str | os.PathLike[str], name: str, options: Mapping[str, Any]) -> Path | None:
-    """A file of a checkpoint, downloaded if need be, or `None`.
+    """Find a file of a checkpoint, and download it if necessary; `None` if the checkpoint does not have it.
 
     Raises:
-        CheckpointError: it leads out of the checkpoint.
+        CheckpointError: the file is a link to something outside the checkpoint, or is not a regular file.
     """
     subfolder = options.get("subfolder") or ""
     if os.path.isdir(source):
@@ -213,14 +224,14 @@ def find_file(source: str | os.PathLike[str], name: str, options: Mapping[str, A
         return check_file(file, Path(source)) if os.path.lexists(file) else None
     hub = {key: options[key] for key in HUB_OPTIONS if key in options}
     try:
-        found = cached_file(os.fspath(source), name, subfolder=subfolder, **hub)
+        cached = cached_file(os.fspath(source), name, subfolder=subfolder, **hub)
     except (OSError, ValueError):
         return None
-    return None if found is None else check_file(Path(found), Path(found).parent)
+    return None if cached is None else check_file(Path(cached), Path(cached).parent)
 
 
 def _with_variant(name: str, variant: str | None) -> str:
-    """Before the ending, as transformers writes it: of an index, `model.safetensors.index.VARIANT.json`."""
+    """Insert the variant before the ending, as transformers does: `model.safetensors.index.VARIANT.json`."""
     first, _, ending = name.rpartition(".")
     return name if variant is None else f"{first}.{variant}.{ending}"
 
@@ -241,42 +252,43 @@ def _no_weights(source: str | os.PathLike[str], single: str, index: str, options
 def check_headers(
     files: Iterable[Path], index_file: Path | None, is_quantized: bool = False, check_dtypes: bool = True
 ) -> list[StoredHeader]:
-    """Headers of all weight files, which fit each other.
+    """Read the headers of all weight files, and check that the files and the index agree.
 
     Args:
-        index_file: the index; anything else is passed over.
-        is_quantized: whole numbers are expected.
-        check_dtypes: every tensor is taken for a weight. `False` where a file may hold tensors that are no part of the
-            model; `refuse_other_numbers` is then for the caller to call.
+        files: the weight files.
+        index_file: the index; ignored if it is not a JSON file.
+        is_quantized: the weights are quantized, so tensors of integers are allowed.
+        check_dtypes: require that every tensor holds floating-point numbers. Pass `False` if a file may hold tensors
+            that do not belong to the model, and call `refuse_other_numbers` for the others later.
 
     Raises:
-        CheckpointError: a file is damaged, a tensor is in two files or not where the index says, or holds numbers of a
-            kind that weights are not made of.
+        CheckpointError: a file is damaged, a tensor is in two files or not in the file that the index names, or a
+            tensor does not hold floating-point numbers.
     """
-    found: dict[str, StoredHeader] = {}
+    by_name: dict[str, StoredHeader] = {}
     for file in files:
         for header in read_headers(file):
-            if (twin := found.get(header.name)) is not None:
+            if (twin := by_name.get(header.name)) is not None:
                 raise CheckpointError(
                     f"{header.name} is in both {twin.file} and {file}: remove the file that does not belong here."
                 )
-            found[header.name] = header
+            by_name[header.name] = header
     if index_file is not None and index_file.name.endswith(".json"):
         for name, file_name in read_weight_map(index_file).items():
-            if name not in found or found[name].file.name != file_name:
+            if name not in by_name or by_name[name].file.name != file_name:
                 raise CheckpointError(
                     f"{index_file} says that {name} is in {file_name}, but it is not: download index and shards again."
                 )
     if check_dtypes and not is_quantized:
-        refuse_other_numbers(found.values())
-    return list(found.values())
+        refuse_other_numbers(by_name.values())
+    return list(by_name.values())
 
 
 def refuse_other_numbers(headers: Iterable[StoredHeader]) -> None:
-    """Refuse weights that are stored as whole numbers, truth values or complex numbers.
+    """Refuse weights that are stored as integers, booleans or complex numbers.
 
     Raises:
-        CheckpointError: with the name of the first of them.
+        CheckpointError: there is such a tensor; the message names the first one.
     """
     for header in headers:
         if header.dtype not in FLOATS and not header.name.endswith(INTEGER_BUFFERS):
@@ -287,10 +299,10 @@ def refuse_other_numbers(headers: Iterable[StoredHeader]) -> None:
 
 
 def check_values(headers: Iterable[StoredHeader]) -> None:
-    """Refuse NaN and infinity; costs one pass over the files, which are mapped and not copied.
+    """Refuse weights that are NaN or infinite. Every file is read once; it is memory-mapped, not copied.
 
     Raises:
-        CheckpointError: with the name of the first tensor that holds one.
+        CheckpointError: a tensor holds such a value; the message names the first one.
     """
     for file, group in _by_file(headers):
         with safe_open(file, framework="pt") as tensors:
@@ -300,7 +312,7 @@ def check_values(headers: Iterable[StoredHeader]) -> None:
 
 
 def refuse_nonfinite(tensor: torch.Tensor, name: str, file: str | os.PathLike[str]) -> None:
-    """Raises `CheckpointError` if a floating-point tensor holds NaN or infinity."""
+    """Raise `CheckpointError` if a floating-point tensor holds NaN or infinity."""
     if not is_finite(tensor):
         raise CheckpointError(
             f"{name} in {file} holds NaN or infinity, and a model with it can answer nothing: go back to a checkpoint "
@@ -309,18 +321,19 @@ def refuse_nonfinite(tensor: torch.Tensor, name: str, file: str | os.PathLike[st
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity; what is no floating-point number is neither.
+    """Whether a tensor holds neither NaN nor infinity. This is always true for tensors of other types than floats.
 
-    Read as whole numbers, NaN and infinity are the largest of the positive and of the negative values, and the largest
-    whole number is found many times faster than `torch.isfinite` looks at each value.
+    If the bits of floats are read as integers, those of NaN and infinity are larger than those of all finite values of
+    the same sign. So it is enough to find the largest integer, which is many times faster than `torch.isfinite`.
     """
     if tensor.dtype not in INFINITIES:
         return True
     infinity, signed, unsigned = INFINITIES[tensor.dtype]
-    sign = infinity.bit_length()  # the bit above those of infinity's exponent
+    sign = infinity.bit_length()  # the index of the sign bit, which is the bit above the exponent
     numbers = tensor.detach().cpu().contiguous().reshape(-1).view(signed).numpy()
     for start in range(0, len(numbers), CHUNK):
-        # Small enough to stay in the cache between the two looks.
+        # A chunk is so small that it stays in the processor's cache while its maximum is computed twice: as signed
+        # integers (finds positive values) and as unsigned integers (finds negative ones).
         chunk = numbers[start : start + CHUNK]
         if chunk.max() >= infinity or chunk.view(unsigned).max() >= infinity + (1 << sign):
             return False

@@ -1,67 +1,74 @@
-"""The contract of a design: what pipeline, collator, loading, saving, costs and command line may ask of its classes.
+"""The contract of a design: the attributes and methods that the rest of the package uses of its classes.
 
-Each of the three base classes of a design takes its part from here, with defaults that hold for a design without
-peculiarities. A design overrides what is different, and nobody asks whether an attribute is there.
+Pipeline, collator, loading, saving, costs and command line use them. Each design has a configuration, a model and a
+processor; their base classes inherit from the three classes in this file, which define defaults. A design overrides
+the defaults that do not fit it, so no code needs to ask with `hasattr` whether an attribute exists.
 
-Configurations and processors are compared by `pairing`: both name facts that must be equal, so that a processor of
-another model is refused before its prompts are read wrongly.
+A model and a processor fit together only if `pairing` of the configuration and `pairing` of the processor agree. The
+package compares them and refuses a processor that was made for another model.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-# Towers that take frames of their own size alone, where others resize their positions.
+# Vision towers that accept only frames of the size in their configuration. Other towers interpolate their position
+# embeddings to fit other sizes.
 FIXED_TOWERS = ("clip_vision_model", "siglip_vision_model")
 
 
 class ConfigContract:
-    """What the configuration of a design, or of an image-LLM of ours, answers."""
+    """Attributes and methods of the configuration of a design, or of an image-LLM that this package implements."""
 
-    # What a prompt can hold besides text; each needs an `<modality>_token_id`.
+    # Kinds of media that a prompt can hold. Each needs a field `<modality>_token_id`.
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
-    # The connector knows the grid of patches, so that frames of another size do not fit.
+    # Whether the connector works for one number of patches only, so that frames must have one fixed size.
     has_fixed_grid: ClassVar[bool] = False
-    # `costs` can count the operations without weights.
+    # Whether the number of operations depends on the configuration alone, so that `costs` can count it without weights.
     has_fixed_cost: ClassVar[bool] = True
-    # Strength of a LoRA adapter that stays adjustable; a design that keeps one makes it a field.
+    # Whether checkpoints of the design keep their LoRA adapter separate, so that its strength `lora_alpha` can still be
+    # changed. A design that does so declares `lora_alpha` as a field.
     keeps_lora: ClassVar[bool] = False
     lora_alpha: float | None = None
-    # A design that keeps some of its tokens of each frame makes these fields: how many of how many.
+    # A design that can drop some visual tokens of each frame declares these two as fields: it keeps
+    # `num_tokens_per_frame` of the `num_queries` tokens.
     num_tokens_per_frame: int | None = None
     num_queries: int | None = None
 
     @classmethod
     def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
-        """Fields of this configuration that follow from the parts of a new model, where nothing else is said.
+        """Defaults for fields of a new model's configuration that depend on its vision tower and language model.
 
         Args:
-            vision_config: of the vision tower.
-            text_config: of the language model.
+            vision_config: configuration of the vision tower.
+            text_config: configuration of the language model.
         """
         return {}
 
     def num_image_tokens(self) -> int | None:
-        """Visual tokens, and so placeholders, of one image; `None` where the image itself decides."""
+        """Number of visual tokens of one image, which is also its number of placeholders in the prompt.
+
+        `None` if the number differs from image to image.
+        """
         return None
 
     def num_prompt_tokens(self) -> int:
-        """Tokens that a prompt with media has besides its text and the placeholders of media."""
+        """Number of tokens in a prompt with media that are neither text nor placeholders of media."""
         return 0
 
     def placeholder_ids(self) -> dict[str, int | None]:
-        """Kind of placeholder -> its id; its tokens need no row in the embedding."""
+        """Maps the kind of a placeholder to its token id. These ids need no row in the embedding table."""
         return {modality: getattr(self, f"{modality}_token_id") for modality in self.modalities}
 
     def pairing(self) -> dict[str, Any]:
-        """Name of a fact -> its value, which the processor of this model must share (`ProcessorContract.pairing`)."""
+        """Maps names to values that the processor of this model must agree on (`ProcessorContract.pairing`)."""
         return {f"{modality}_token_id": getattr(self, f"{modality}_token_id") for modality in self.modalities}
 
     def tower_config(self) -> Any:
-        """Configuration of the vision tower; `None` where nobody knows which part that is."""
+        """Configuration of the vision tower; `None` if it is unknown which part of the model is the vision tower."""
         return getattr(self, "vision_config", None)
 
     def required_image_size(self) -> tuple[int, int] | None:
-        """Height and width that images must have, in pixels; `None` where the model takes others too."""
+        """The only height and width of images, in pixels, that the model accepts; `None` if it accepts other sizes."""
         tower = self.tower_config()
         size = getattr(tower, "image_size", None)
         if size is None or not (self.has_fixed_grid or tower.model_type in FIXED_TOWERS):
@@ -70,70 +77,75 @@ class ConfigContract:
         return int(height), int(width)
 
     def required_frame_size(self) -> tuple[int, int] | None:
-        """Height and width that the video processor must give to frames; `None` where it may give others too."""
+        """The only height and width of frames that the model accepts; `None` if it accepts other sizes."""
         return self.required_image_size()
 
 
 class ModelContract:
-    """What the model of a design answers, with a head or without."""
+    """Attributes and methods of the models of a design, with and without a language-model head."""
 
-    # Options of `get_image_features` and `get_video_features` that a call of the model, or `generate`, also takes.
+    # Options of `get_image_features` and `get_video_features` that `forward` and `generate` accept, too.
     media_options: ClassVar[tuple[str, ...]] = ()
-    # Modules of the model without a head that neither tower nor language model brings, in the order in which a build
-    # draws their values. Those that a configuration switches off may be absent.
+    # Names of the submodules that the design adds to the towers and the language model. A new model gets random values
+    # for them in this order. A submodule may be missing if the configuration switches it off.
     new_parts: ClassVar[tuple[str, ...]] = ("connector",)
-    # Between tower and connector there is a step of its own: `encode_features(features, num_frames)`.
+    # Whether the design has one more step between tower and connector, the method
+    # `encode_features(features, num_frames)`.
     encodes_features: ClassVar[bool] = False
-    # A LoRA stays adjustable after training, and is saved beside the weights (`pllava_lora.AdjustableLoraMixin`).
+    # Whether a trained LoRA is saved in a folder of its own, so that its strength can still be changed
+    # (`pllava_lora.AdjustableLoraMixin`).
     keeps_lora: ClassVar[bool] = False
 
     def lora_name(self) -> str | None:
-        """Name of the adjustable LoRA that is attached; `None` without one."""
+        """Name of the attached LoRA adapter whose strength can be changed; `None` if there is none."""
         return None
 
 
 class ProcessorContract:
-    """What the processor of a design answers."""
+    """Attributes and methods of the processor of a design."""
 
-    # Options of a call that the model must be given as well: they decide the number of placeholders.
+    # Options of a processor call that must be passed to the model, too, because they change the number of placeholders.
     MODEL_OPTIONS: ClassVar[tuple[str, ...]] = ()
-    # What a pipeline call may pass to this processor, besides the options of videos: those of sounds, and of questions.
+    # Options of audio and of prompts that a call of the pipeline passes on to the processor, in addition to the options
+    # of videos.
     AUDIO_OPTIONS: ClassVar[tuple[str, ...]] = ()
     PROMPT_OPTIONS: ClassVar[tuple[str, ...]] = ()
-    # Options that a sound of its own may have in a message, beside its name.
+    # Options that an audio block of a message may have.
     SOUND_OPTIONS: ClassVar[tuple[str, ...]] = ()
-    # Outputs whose numbers a lower precision would spoil.
+    # Outputs of the processor that stay float32 when the others become float16 or bfloat16, which are too coarse for
+    # their values.
     EXACT_KEYS: ClassVar[tuple[str, ...]] = ()
-    # Kind of placeholder -> the token that a build gives to a language model which has none.
+    # Maps the kind of a placeholder to the token that is added to the tokenizer when a new model is made.
     PLACEHOLDERS: ClassVar[Mapping[str, str]] = {"image": "<image>", "video": "<video>"}
-    # Whether the sound of a video is used where a call says nothing; a design with an audio tower makes it an argument.
+    # Default of a call's option: whether the soundtrack of a video is used. A design with an audio tower takes it as an
+    # argument of `__init__`.
     use_audio_in_video: bool = False
 
     @classmethod
     def options_from_config(cls, config: Any) -> dict[str, Any]:
-        """Arguments of this processor that must fit a model of this configuration; each design has its own.
+        """Arguments for `__init__` of this processor that must agree with the model's configuration.
 
         Args:
-            config: of the model.
+            config: configuration of the model.
         """
         return {}
 
     @property
     def takes_audio(self) -> bool:
-        """Whether this processor has a feature extractor, and so takes sounds."""
+        """Whether this processor has a feature extractor, and therefore accepts audio."""
         return getattr(self, "feature_extractor", None) is not None
 
     @property
     def reads_videos(self) -> bool:
-        """Whether this processor takes videos."""
+        """Whether this processor has a video processor, and therefore accepts videos."""
         return getattr(self, "video_processor", None) is not None
 
     def num_image_tokens(self) -> int | None:
-        """Placeholders of one image; `None` where the image itself decides."""
+        """Number of placeholders of one image; `None` if it differs from image to image."""
         return None
 
     def pairing(self) -> Mapping[str, Any]:
-        """Name of a fact -> its value, for those that the model's configuration names (`ConfigContract.pairing`)."""
+        """Maps names to values that the model's configuration must agree on (`ConfigContract.pairing`)."""
         return {f"{kind}_token_id": getattr(self, f"{kind}_token_id", None) for kind in ("image", "video", "audio")}
 
 

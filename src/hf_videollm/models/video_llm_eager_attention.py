@@ -1,7 +1,8 @@
-"""Attention computed step by step, for the package's own encoders (BEATs, Qwen-VL's vision tower).
+"""Attention in plain torch operations, for the encoders that this package implements (BEATs, Qwen-VL's vision tower).
 
-Both encoders choose between this function and faster ones in their own modeling files, by the same few lines. These
-lines cannot be shared: transformers changes the attention of a model only if the source text of its file holds them.
+The modeling files of both encoders choose between this function and faster ones by the same few lines. These lines
+cannot be moved to this file: transformers lets users change a model's attention only if it finds the lines in the
+source text of the model's own file.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ def eager_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention that can return its weights. The signature is that of transformers' attention functions.
+    """Compute attention, and also return its weights. The signature is that of transformers' attention functions.
 
     Args:
         query, key, value: `(batch, heads, tokens, head_dim)`.

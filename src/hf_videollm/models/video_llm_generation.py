@@ -26,7 +26,7 @@ class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
         return super().generate(**arguments)
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Continuous batching takes ids alone.
+        """Refuse continuous batching: it passes only token ids to the model, and no media.
 
         Raises:
             ValueError: always.
@@ -60,8 +60,9 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
 
     @torch.no_grad()
     def _embed_for_chunks(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments with the media embedded in the prompt. `prefill_chunk_size` cuts the prompt, and transformers
-        would give each part the wrong media.
+        """Replace the media among the arguments by a prompt of embeddings (`prompt_embeds`) that contains them.
+
+        With `prefill_chunk_size`, transformers cuts the prompt into chunks, and would pass all media with each chunk.
         """
         input_ids = arguments.get("input_ids", arguments.get("inputs"))
         if input_ids is None or "prefill_chunk_size" in self.refused_options:
@@ -81,7 +82,8 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
         """As in transformers.
 
         Args:
-            prompt_embeds: `(batch, prompt_length, text_width)`, a prompt with embedded media that is read in chunks.
+            prompt_embeds: `(batch, prompt_length, text_width)`, embeddings of the prompt and its media, made by
+                `_embed_for_chunks`. Each call uses the part that belongs to its chunk.
         """
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
         if prompt_embeds is not None:
@@ -98,9 +100,10 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
         input_ids: torch.LongTensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """Repeat each row for beams and return sequences. Its media are encoded once, and their vectors repeated.
+        """Repeat each row for beam search and several return sequences; the media of a row are encoded only once.
 
-        transformers would repeat each video on its own. As soon as a row has two videos, rows would get wrong ones.
+        transformers would repeat the videos one by one: a b becomes a a b b. For a row with the videos a and b that is
+        wrong, because its copies need a b a b. So this method repeats the encoded media row by row.
         """
         carriers = ("pixel_values", "pixel_values_videos", "input_features", "prompt_embeds")
         sources = [given_cache(model_kwargs), *(model_kwargs.get(name) for name in carriers)]
@@ -111,7 +114,7 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
             return input_ids, model_kwargs
         media, model_kwargs = self.model.encode_media(model_kwargs)
         inputs_embeds = model_kwargs.get("inputs_embeds")
-        # Where the prompt is embeddings, `generate` passes ids of length 0 besides.
+        # If the prompt consists of embeddings, `generate` also passes ids of length 0, which must not be used.
         prompt_ids = input_ids if inputs_embeds is None else None
         placeholders = {
             modality: self.model.get_placeholder_mask(prompt_ids, inputs_embeds, modality, media).sum(-1)
@@ -137,12 +140,12 @@ def repeat_media_per_row(
     Args:
         output: `pooler_output` has one `(num_tokens, width)` tensor per medium, in row order. An attribute `frames`,
             if the output has one, is a list with one entry per medium.
-        placeholders_per_row: placeholders of this modality in each row, which tell the media of the row.
+        placeholders_per_row: number of placeholders of this modality in each row; they tell which media are in the row.
         times: how often each row is repeated.
         hint: end of the error message, which says how to make a prompt that fits.
 
     Raises:
-        ValueError: the placeholders of the rows do not fit the numbers of vectors of the media.
+        ValueError: the numbers of placeholders do not fit the numbers of vectors of the media.
     """
     media = list(output.pooler_output)
     ends = list(accumulate(placeholders_per_row))

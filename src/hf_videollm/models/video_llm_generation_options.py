@@ -1,6 +1,7 @@
-"""What of transformers' `generate` is refused, with what to use instead; docs/generation.md lists every option.
+"""Options of transformers' `generate` that this package refuses, and what to use instead.
 
-An option is refused where it would be ignored in silence, or where the tokens would be wrong.
+An option is refused if it would be ignored without a message, or if it would produce wrong tokens. docs/generation.md
+lists every option of `generate`.
 """
 
 import inspect
@@ -15,10 +16,10 @@ class Refusal:
     """Why an option is refused.
 
     Args:
-        text: the error, with `{name}` for the option.
-        is_harmless: it would have no effect; so it is refused as an argument of a call, but not in a generation
-            configuration, which may have come from elsewhere.
-        unless: name of an argument with which the option is right.
+        text: text of the error; `{name}` in it is replaced by the name of the option.
+        is_harmless: the option would only have no effect. It is refused as an argument of a call, but not in a
+            generation configuration, because that may have been written for another model.
+        unless: name of another argument; if that is passed, too, the option is not refused.
     """
 
     text: str
@@ -26,7 +27,7 @@ class Refusal:
     unless: str | None = None
 
 
-# What counts as not given.
+# Values that switch an option off, in addition to `None` and `False`.
 OFF: dict[str, tuple[Any, ...]] = {"num_beam_groups": (1,), "diversity_penalty": (0.0,), "penalty_alpha": (0.0,)}
 
 _MOVED = "transformers no longer has the loop behind {name}, and its successor on the Hub does not know of media: "
@@ -103,36 +104,39 @@ OFF["guidance_scale"] = (1, 1.0)
 
 
 def named_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call of `generate`, all of them by name."""
+    """The positional and keyword arguments of a call of `generate` as one dict of names to values."""
     names = list(inspect.signature(GenerationMixin.generate).parameters)[1:]
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def option_value(model: Any, name: str, arguments: dict[str, Any], with_configs: bool = True) -> Any:
-    """What an option is in a call of `generate`: in the call, its `generation_config`, or that of the model.
+    """The value of an option in a call of `generate`; `None` if it is not set.
+
+    The call's own argument is used first, then its `generation_config`, then the model's `generation_config`.
 
     Args:
-        model: whose `generate` is called.
-        arguments: of the call, by name.
-        with_configs: look into the configurations, too.
+        model: the model whose `generate` is called.
+        name: name of the option.
+        arguments: the arguments of the call, by name.
+        with_configs: also use the two configurations.
     """
     if name in arguments:
         return arguments[name]
-    # A configuration in a call takes the place of the model's own, which fills what is left open.
+    # Where a configuration passed in the call leaves an option open, transformers uses the model's configuration.
     configs = (arguments.get("generation_config"), model.generation_config) if with_configs else ()
     return next((value for config in configs if (value := getattr(config, name, None)) is not None), None)
 
 
 def refuse_options(model: Any, refusals: dict[str, Refusal], arguments: dict[str, Any]) -> None:
-    """Refuse what a design cannot do.
+    """Refuse the options of a call of `generate` that the design does not support.
 
     Args:
-        model: whose `generate` is called.
-        refusals: of the design.
-        arguments: of the call, by name.
+        model: the model whose `generate` is called.
+        refusals: the options that the design refuses.
+        arguments: the arguments of the call, by name.
 
     Raises:
-        ValueError: with the name of the option, and what to use instead.
+        ValueError: an option is refused; the message names it and says what to use instead.
     """
     for name, refusal in refusals.items():
         value = option_value(model, name, arguments, with_configs=not refusal.is_harmless)

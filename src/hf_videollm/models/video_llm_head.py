@@ -1,4 +1,4 @@
-"""The language-model head: its logits and loss, what follows it in some families, and models without a head."""
+"""The language-model head with its logits and loss, the scaling of logits in some families, and headless models."""
 
 import re
 from collections.abc import Callable
@@ -11,8 +11,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from .transformers_compat import CACHE_NAME, cache_of
 from .video_llm_outputs import ENCODER_FIELDS, VideoLlmCausalLMOutputWithPast
 
-# Model type -> the field with the number, as read in the forward of each family in transformers. The same name does not
-# say the same: HyperCLOVA X multiplies by the field that Granite divides by, and LLaVA never looks at Gemma's.
+# These three tables map the type of a language model to the configuration field by which its logits are multiplied
+# (`FACTORS`), divided (`DIVISORS`) or bounded with tanh (`BOUNDS`). They repeat what the forward of each family in
+# transformers does. The name of a field is not enough: Granite divides by `logits_scaling`, HyperCLOVA X multiplies by
+# it, and LLaVA ignores the field of the Gemma model inside it.
 FACTORS: dict[str, str] = {
     "cohere": "logit_scale",
     "cohere2": "logit_scale",
@@ -34,7 +36,7 @@ DIVISORS: dict[str, str] = {
     "granitemoe_swa": "logits_scaling",
     "granitemoehybrid": "logits_scaling",
     "granitemoeshared": "logits_scaling",
-    # Before its head, which has no bias.
+    # MiniCPM3 divides the input of its head. That is the same as dividing the logits, because its head has no bias.
     "minicpm3": "logits_scaling",
 }
 BOUNDS: dict[str, str] = {
@@ -53,24 +55,25 @@ BOUNDS: dict[str, str] = {
     "recurrent_gemma": "logits_soft_cap",
     "vaultgemma": "final_logit_softcapping",
 }
-# Have such a field, which their forward does not read.
+# Types of models that have such a field, but do not use it in their forward.
 PLAIN = ("mpt",)
+# Names of fields that probably change the logits.
 LOGIT_FIELD = re.compile(
     r"logits?_(scal\w+|mup\w*|soft_?cap\w*)|(final|output)_logits?_soft_?cap\w*|(lm_head|output)_multiplier"
 )
 
 
 class HeadlessMixin:
-    """For base models, which have no head. It stands before `PreTrainedModel` in the list of bases."""
+    """For base models, which have no head. In a list of base classes, it must come before `PreTrainedModel`."""
 
-    # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
+    # A headless model can be loaded from a checkpoint with a head. Any other unexpected tensor is an error.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
     def generate(self, *args: Any, **kwargs: Any) -> None:
-        """The model without a head cannot write text.
+        """Refuse to generate: a model without a head has no logits.
 
         Raises:
-            TypeError: always, with the Auto class to use.
+            TypeError: always; the message names the Auto class to use instead.
         """
         raise TypeError(
             f"{type(self).__name__} has no language-model head and cannot generate. Load the checkpoint with "
@@ -89,14 +92,14 @@ class LanguageHeadMixin:
     output_class: ClassVar[type[VideoLlmCausalLMOutputWithPast]] = VideoLlmCausalLMOutputWithPast
 
     def make_head(self, text_config: Any, bias: bool = False) -> None:
-        """Add the head, and say which weight it shares where embeddings are tied.
+        """Add the head, and tell transformers which weight it shares with the embedding if the two are tied.
 
         Args:
-            text_config: of the language model.
-            bias: whether the head has one.
+            text_config: configuration of the language model.
+            bias: whether the head has a bias.
         """
         self.lm_head = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=bias)
-        # Language models differ in the name of their embedding, so the tie is looked up instead of written down.
+        # Each family of language models names its embedding differently, so the name is searched in the model.
         embedding = self.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
@@ -125,8 +128,8 @@ class LanguageHeadMixin:
         """Next-token logits, and the loss when there are labels.
 
         Args:
-            outputs: of the base model.
-            labels: `(batch, length)`, -100 where nothing is to be predicted.
+            outputs: the outputs of the base model.
+            labels: `(batch, length)`, -100 at positions that do not count for the loss.
             logits_to_keep: compute logits of the last n positions only (0: all), or of the given positions.
             model_type: see `scale_logits`.
             loss_options: further arguments of `loss_function`.
@@ -143,19 +146,19 @@ class LanguageHeadMixin:
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             **{CACHE_NAME: cache_of(outputs)},
-            # An image-LLM inside LinVT returns an output of its own class, which lacks some of these fields. Read as
-            # attributes, some of them are properties that warn of their end.
+            # In LinVT, the image-LLM returns an output of its own class. Some of these fields are missing there, and
+            # others are properties that warn of their deprecation. `get` avoids both.
             **{name: outputs.get(name) for name in ENCODER_FIELDS},
         )
 
 
 def scale_logits(logits: torch.Tensor, text_config: Any, model_type: str | None = None) -> torch.Tensor:
-    """What some models do behind their head: multiply, divide, and bound their logits, in this order.
+    """Multiply, divide and bound logits, in this order, if the family of the language model does so after its head.
 
     Args:
         logits: `(batch, length, vocab_size)`.
-        text_config: of the language model, which holds the numbers.
-        model_type: of the model whose head it is; the language model's own by default.
+        text_config: configuration of the language model, which holds the factor, the divisor and the bound.
+        model_type: type of the model that the head belongs to; the type of the language model by default.
     """
     family = model_type or text_config.model_type
     if (factor := _number(text_config, FACTORS.get(family))) is not None:
@@ -168,7 +171,7 @@ def scale_logits(logits: torch.Tensor, text_config: Any, model_type: str | None 
 
 
 def unknown_logit_field(text_config: Any) -> str | None:
-    """A field of a language model's configuration that looks like something behind its head, and has no rule here."""
+    """Name of a configuration field that probably changes the logits, but is in none of the tables; else `None`."""
     if text_config.model_type in {*FACTORS, *DIVISORS, *BOUNDS, *PLAIN}:
         return None
     fields = (name for name in text_config.to_dict() if LOGIT_FIELD.fullmatch(name))

@@ -1,7 +1,7 @@
-"""LoRA that stays where it is meant to be: in the language model.
+"""Restricts LoRA to the language model.
 
-PEFT takes names of layers as endings: `q_proj` is also found in vision towers, audio towers and LinVT. So everything
-beside the language model is excluded, unless it is named.
+PEFT adapts every layer whose name ends in one of `target_modules`, and vision towers, audio towers and LinVT also have
+layers named `q_proj`. So this module excludes all other parts of the model, unless the user names them explicitly.
 """
 
 import re
@@ -14,18 +14,18 @@ ALL_LINEAR = "all-linear"
 
 
 def lora_config(model: Any, **options: Any) -> Any:
-    """`peft.LoraConfig(**options)` for the language model of a design.
+    """Make `peft.LoraConfig(**options)` for the language model of a design.
 
-    Names in a list of `target_modules`, such as `"q_proj"`, count inside the language model. A layer elsewhere is
-    adapted if its part of the model is named with it: `"connector.linear_1"`, or the pattern `".*adapter.*query"`.
+    Names in a list of `target_modules`, such as `"q_proj"`, only match layers of the language model. To adapt a layer
+    of another part, name the part as well: `"connector.linear_1"`, or the pattern `".*adapter.*query"`.
 
     Args:
         model: a model of one of the designs.
-        options: of `peft.LoraConfig`; by default, `target_modules` are all linear layers of the language model.
+        options: options of `peft.LoraConfig`; by default, `target_modules` are all linear layers of the language model.
 
     Raises:
         ImportError: PEFT is not installed.
-        ValueError: `target_modules` names what the language model does not have.
+        ValueError: `target_modules` names a layer that the language model does not have.
     """
     try:
         from peft import LoraConfig
@@ -42,17 +42,17 @@ def lora_config(model: Any, **options: Any) -> Any:
 
 
 def excluded_pattern(model: nn.Module, targets: str | Iterable[str], more: str | Iterable[str] | None = None) -> str:
-    """What PEFT must leave alone, as a regular expression of whole names (`exclude_modules`).
+    """A regular expression that fully matches the names of all modules that PEFT must not adapt (`exclude_modules`).
 
     Args:
         model: a model of one of the designs.
-        targets: `target_modules`.
-        more: further names or a pattern, as PEFT takes them.
+        targets: the user's `target_modules`.
+        more: the user's `exclude_modules`: names, or a pattern.
     """
     parts = parts_beside_language(model)
     named: list[str] = []
     if not isinstance(targets, str):
-        # Names of layers with their part, which count although the part does not.
+        # Names that include an excluded part, such as "connector.linear_1": the user wants these layers adapted.
         named = [re.escape(name) for name in targets if set(name.split(".")) & set(parts)]
     else:
         parts = [part for part in parts if part not in targets]
@@ -68,22 +68,25 @@ def excluded_pattern(model: nn.Module, targets: str | Iterable[str], more: str |
 
 
 def parts_beside_language(model: nn.Module) -> list[str]:
-    """Names of the parts of a model that stand beside its language model, on the way down to it."""
+    """Names of all parts of a model that are not in its language model.
+
+    Starting at the model, it goes down to the language model, and collects the siblings at each level.
+    """
     base: Any = getattr(model, "base_model", model)
-    # LinVT stands around an image-LLM.
+    # In LinVT, the language model is inside the image-LLM, which is called `backbone`.
     decoder = getattr(base, "backbone", base).get_decoder()
     path = next(name for name, module in model.named_modules() if module is decoder)
-    parts, here = [], model
+    parts, module = [], model
     for step in path.split("."):
         parts += [
-            name for name, child in here.named_children() if name != step and any(True for _ in child.parameters())
+            name for name, child in module.named_children() if name != step and any(True for _ in child.parameters())
         ]
-        here = here.get_submodule(step)
+        module = module.get_submodule(step)
     return parts
 
 
 def _check_targets(model: nn.Module, targets: str | Iterable[str], excluded: str, names: list[str]) -> None:
-    """PEFT passes over a name of a list that it does not find, as long as it finds another."""
+    """Raise an error for each name that matches no layer. PEFT ignores such a name if another name matches."""
     if isinstance(targets, str):
         return
     allowed = [name for name in names if not re.fullmatch(excluded, name)]

@@ -1,7 +1,7 @@
-"""What `adapter_config.json` of a LoRA says, believed as far as the weights beside it bear it out.
+"""Reads the `adapter_config.json` of a LoRA, and checks it against the adapter's weights.
 
-The file comes from anywhere: nothing is as large as it says before the weights have that size, and none of its regular
-expressions is run that could take long.
+The file may come from an untrusted source. So no memory is allocated by the sizes in it before the weights are found to
+have these sizes, and none of its regular expressions is used if matching it could take long.
 """
 
 import math
@@ -16,12 +16,14 @@ import torch
 from .errors import CheckpointError
 from .video_llm_checkpoint_files import read_checkpoint_json
 
-# Names, "\.", "." and ".*", "\d" and "\d+"; a few repetitions only, since each multiplies the time that a match takes.
+# Regular expressions that are accepted: they consist of letters, digits, "_", "\.", ".", ".*", "\d" and "\d+". The
+# number of repetitions is limited, because each one multiplies the time that matching takes.
 SIMPLE_PATTERN = re.compile(r"\^?(?:\w|\.\*|\\?\.|\\d\+?)*\$?")
 MAX_REPETITIONS, MAX_LENGTH = 2, 200
-# What is neither in the weights nor without meaning for an adapter that is only loaded.
+# Fields of the file that are kept. The weights do not tell their values, and a loaded adapter needs them.
 KEPT = ("task_type", "inference_mode", "r", "lora_alpha", "lora_dropout", "use_rslora", "fan_in_fan_out")
-# Options of PEFT that change what a layer computes, or the model around it.
+# Options of PEFT with which a layer computes something else than plain LoRA, or with which other parts of the model
+# change.
 NO_PLAIN_LORA = (
     "use_dora",
     "lora_bias",
@@ -40,10 +42,10 @@ NO_PLAIN_LORA = (
 
 
 def read_lora_options(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Content of an `adapter_config.json`, with fields of the right kinds.
+    """Read an `adapter_config.json`, and check the types and ranges of its fields.
 
     Raises:
-        CheckpointError: the file is damaged, or describes no LoRA.
+        CheckpointError: the file is damaged, or does not describe a plain LoRA.
     """
     raw = read_checkpoint_json(Path(file))
     if raw.get("peft_type") != "LORA":
@@ -69,15 +71,16 @@ def fit_lora_options(
     modules: Mapping[str, Any],
     weights: Mapping[str, torch.Tensor],
 ) -> dict[str, Any]:
-    """Options for `peft.LoraConfig`: the layers that have weights, with the ranks that these have.
+    """Make options for `peft.LoraConfig`. The layers and their ranks are taken from the adapter's weights.
 
     Args:
-        raw: of `read_lora_options`.
-        modules: of the model, by name.
-        weights: of the adapter, by their names in the model (`LAYER.lora_A.weight`).
+        raw: the result of `read_lora_options`.
+        file: the `adapter_config.json`, for error messages.
+        modules: the modules of the model, by name.
+        weights: the weights of the adapter, by their names in the model (`LAYER.lora_A.weight`).
 
     Raises:
-        CheckpointError: ranks or layers are others than the weights say, or the sizes others than those of the model.
+        CheckpointError: the file and the weights disagree about ranks, or the weights do not fit layers of the model.
     """
     names = {key.removesuffix(f".{part}.weight") for key in weights for part in ("lora_A", "lora_B")}
     layers = sorted(names & modules.keys())
@@ -102,7 +105,11 @@ def fit_lora_options(
 
 
 def expected_layers(raw: Mapping[str, Any], names: Iterable[str]) -> set[str] | None:
-    """The layers that a LoRA is for by its own words; `None` where only its weights tell that in bounded time."""
+    """Names of the layers that `target_modules` of the file lists.
+
+    `None` if the file does not simply list names; then the layers must be taken from the weights, because matching
+    unknown patterns could take long.
+    """
     targets = raw.get("target_modules")
     if any(raw.get(name) for name in ("exclude_modules", "layers_to_transform", "layers_pattern")):
         return None
@@ -113,7 +120,7 @@ def expected_layers(raw: Mapping[str, Any], names: Iterable[str]) -> set[str] | 
 
 
 def _check_sizes(file: Any, layer: str, module: Any, rank: int, a: torch.Tensor, b: torch.Tensor | None) -> None:
-    """PEFT makes the factors of the sizes that layer and rank ask for, which the stored ones must have."""
+    """Refuse weights of one layer if they do not have the sizes that follow from the layer and the rank."""
     sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
     if not all(isinstance(size, int) for size in sizes):
         raise CheckpointError(f"{file}: the weights beside it are for {layer}, which is no linear layer.")
@@ -138,7 +145,7 @@ def _read_alphas(raw: Mapping[str, Any], file: Any) -> dict[str, float]:
 def _is_number(value: Any) -> bool:
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer that is larger than every float
         return False
 
 

@@ -1,8 +1,9 @@
-"""Messages with media, from every usual form into one: nothing in them is passed over in silence.
+"""Converts messages with media from all common formats into one, and refuses everything in them that it does not know.
 
-A block is `{"type": "text", "text": ...}`, or names one medium: `{"type": "video", "path": ...}` (or `url`, or `video`,
-which holds frames or bytes), and so `image` and `audio`. Blocks of OpenAI's form (`image_url`, `video_url`,
-`audio_url`, `input_audio`) become these. A video may have options of its own beside its name, also under Qwen's names.
+In the common format, a block is `{"type": "text", "text": ...}`, or it is one medium: `{"type": "video", "path": ...}`.
+Instead of `path` it may have `url`, or `video` with frames or bytes. Blocks of type `image` and `audio` work likewise.
+Blocks in OpenAI's format (`image_url`, `video_url`, `audio_url`, `input_audio`) are converted. A block of a video may
+also hold options for this video, such as `start`; Qwen's names of these options are accepted, too.
 """
 
 import dataclasses
@@ -18,13 +19,13 @@ SOURCE_KEYS = {
     "video": ("video", "url", "path"),
     "audio": ("audio", "url", "path"),
 }
-# OpenAI's name of a block -> ours.
+# Maps OpenAI's types of blocks to the types of this package.
 FOREIGN_TYPES = {"image_url": "image", "video_url": "video", "audio_url": "audio", "input_audio": "audio"}
 BLOCK_TYPES = ("text", *SOURCE_KEYS, *FOREIGN_TYPES)
-# Names of qwen-vl-utils -> ours.
+# Maps the names of options in qwen-vl-utils to the names of this package.
 OTHER_NAMES = {"video_start": "start", "video_end": "end", "nframes": "num_frames"}
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-# All but the first two are read by chat templates of language models that call tools or think aloud.
+# Keys that a message may have. All but the first two are for models that call tools or write down their thoughts.
 MESSAGE_KEYS = (
     "role",
     "content",
@@ -39,12 +40,12 @@ MESSAGE_KEYS = (
 
 @dataclass(frozen=True)
 class BlockRules:
-    """What a processor understands.
+    """What a processor accepts in messages.
 
     Args:
-        options: by kind of medium, the options that a block may have.
-        call_options: options of a whole call, which a block may not have.
-        template: text of the chat template; names that stand in it are known.
+        options: maps the type of a block to the names of the options that it may have.
+        call_options: names of options that must be passed to the call, and that a block may not have.
+        template: text of the chat template. Roles, types and keys that occur in it are accepted.
     """
 
     options: Mapping[str, Collection[str]]
@@ -52,7 +53,7 @@ class BlockRules:
     template: str = ""
 
     def template_says(self, word: str) -> bool:
-        """Whether the chat template knows this role or type of a block: it stands there in quotes."""
+        """Whether a role, or a type of a block, occurs in the chat template in quotes."""
         return f"'{word}'" in self.template or f'"{word}"' in self.template
 
     def template_reads(self, key: str) -> bool:
@@ -62,18 +63,18 @@ class BlockRules:
 
 
 def read_chats(conversation: Any, rules: BlockRules) -> tuple[list[list[dict[str, Any]]], bool]:
-    """Conversations in our form; what was given stays as it is.
+    """Convert one or several conversations into the common format, without changing the argument.
 
     Args:
         conversation: a list of messages, or a list of such lists.
-        rules: what is understood.
+        rules: what the processor accepts in messages.
 
     Returns:
-        Copies of the messages, with blocks in our form, the options of videos beside their names; and whether there
-        was a list of conversations.
+        Converted copies of the messages, one list per conversation (blocks of videos still hold their options); and
+        whether the argument was a list of conversations.
 
     Raises:
-        ValueError: something is empty, or of an unknown type, role or name; the message says where.
+        ValueError: something is empty, or a type, role or key is unknown; the message names the place in the input.
     """
     conversation = getattr(conversation, "messages", conversation)
     _refuse_no_list(conversation, "The conversation")
@@ -88,18 +89,22 @@ def read_chats(conversation: Any, rules: BlockRules) -> tuple[list[list[dict[str
 def take_video_options(
     chats: Sequence[Sequence[Mapping[str, Any]]], names: Collection[str]
 ) -> tuple[list[list[dict[str, Any]]], list[dict[str, Any]] | None]:
-    """The messages without options of videos, and these for each video in reading order; `None` where there are none.
+    """Separate the options of videos from the messages.
 
     Args:
-        chats: of `read_chats`.
-        names: of the options.
+        chats: the conversations of `read_chats`.
+        names: names of the options.
+
+    Returns:
+        The messages without these options; and the options of each video, in the order in which the videos occur, or
+        `None` if no video has any.
     """
-    found: list[dict[str, Any]] = []
+    video_options: list[dict[str, Any]] = []
 
     def bare(block: Mapping[str, Any]) -> dict[str, Any]:
         if block["type"] != "video":
             return dict(block)
-        found.append({name: value for name, value in block.items() if name in names})
+        video_options.append({name: value for name, value in block.items() if name in names})
         return {name: value for name, value in block.items() if name not in names}
 
     stripped = [
@@ -111,11 +116,11 @@ def take_video_options(
         ]
         for chat in chats
     ]
-    return stripped, found if any(found) else None
+    return stripped, video_options if any(video_options) else None
 
 
 def media_blocks(chats: Sequence[Sequence[Mapping[str, Any]]], kind: str) -> Iterator[Mapping[str, Any]]:
-    """The blocks of one kind, `"image"`, `"video"` or `"audio"`, in reading order."""
+    """The blocks of one type, `"image"`, `"video"` or `"audio"`, in the order in which they occur."""
     for chat in chats:
         for message in chat:
             content = message.get("content")
@@ -125,12 +130,12 @@ def media_blocks(chats: Sequence[Sequence[Mapping[str, Any]]], kind: str) -> Ite
 
 
 def source_of(block: Mapping[str, Any]) -> Any:
-    """What a block of our form names; `None` where it names nothing."""
+    """The path, address or data of the medium in a converted block; `None` if the block has none."""
     return next((block[key] for key in SOURCE_KEYS[block["type"]] if key in block), None)
 
 
 def _refuse_no_list(chat: Any, name: str) -> None:
-    """Refuse what is given in place of a list of messages, such as one message by itself."""
+    """Raise an error if `chat` is not a list of messages, but for example a single message."""
     if isinstance(chat, Mapping) or callable(getattr(chat, "model_dump", None)):
         raise ValueError(f"{name} is one message, and no list of them: put it into a list, [message].")
     if isinstance(chat, str):
@@ -188,7 +193,7 @@ def _block(item: Any, rules: BlockRules, where: str) -> dict[str, Any]:
 
 
 def _medium(block: dict[str, Any], rules: BlockRules, where: str) -> dict[str, Any]:
-    """A block of one medium: its type, at most one source, and options under our names."""
+    """Check a block of one medium, and rename Qwen's options. It may have at most one source (path, address or data)."""
     kind = block["type"]
     options = rules.options.get(kind, ())
     renamed: dict[str, Any] = {}
@@ -210,7 +215,7 @@ def _medium(block: dict[str, Any], rules: BlockRules, where: str) -> dict[str, A
 
 
 def _as_ours(block: dict[str, Any], where: str) -> dict[str, Any]:
-    """A block of OpenAI's form in ours, options beside it kept."""
+    """Convert a block from OpenAI's format; other keys of the block, such as options of a video, are kept."""
     key = block["type"]
     kind = FOREIGN_TYPES[key]
     others = {name: value for name, value in block.items() if name not in ("type", key)}
@@ -236,7 +241,7 @@ def _as_ours(block: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _data_url(text: Any, media_type: str, where: str) -> str:
-    """Base64 text as a data URL, which is read by the rules of files."""
+    """Turn base64 text into a data URL, so that the same code reads and checks it as a file."""
     if not isinstance(text, str) or not text:
         raise ValueError(f"{where}: base64 data must be a string that is not empty.")
     return text if text.startswith("data:") else f"data:{media_type};base64,{text}"
@@ -253,10 +258,12 @@ def _refuse_keys(block: Mapping[str, Any], known: Collection[str], kind: str, wh
 
 
 def without_none(item: Any, message: str) -> dict[str, Any]:
-    """A mapping, or an object of OpenAI's client, as a dict; keys without a value are Arrow's, and left out.
+    """Turn a mapping, or an object of OpenAI's client, into a dict without the keys whose value is `None`.
+
+    Such keys come from data sets in Arrow's format, in which all rows have the same keys.
 
     Raises:
-        ValueError: with this message, where it is neither.
+        ValueError: `item` is neither; the text of the error is `message`.
     """
     if callable(getattr(item, "model_dump", None)):
         item = item.model_dump()

@@ -1,4 +1,4 @@
-"""Options by their names: one that nobody knows is an error, and the error tells the nearest name that is known."""
+"""Refuses unknown names of options, with an error that suggests the most similar known name."""
 
 import difflib
 import inspect
@@ -9,36 +9,36 @@ from typing import Any, ParamSpec, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 
-# A longer list of known names helps nobody.
+# An error message lists all known names only if there are at most so many.
 MOST_NAMES_SHOWN = 16
-# Of each pair only one can hold.
+# Pairs of options that exclude each other.
 RIVALS = {"num_frames": "fps", "fps": "num_frames", "max_new_tokens": "max_length", "max_length": "max_new_tokens"}
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def nearest(name: Any, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """The one or two known names that look most like this one; none where nothing looks like it."""
+    """The one or two known names that are most similar to this one; an empty list if none is similar."""
     return difflib.get_close_matches(str(name).lower(), sorted(known), n=2, cutoff=cutoff)
 
 
 def did_you_mean(name: Any, known: Collection[str]) -> str:
-    """The end of a message about an unknown name: the nearest ones, or all where they are few."""
-    if found := nearest(name, known):
-        return f"did you mean {' or '.join(found)}?"
+    """The end of a message about an unknown name: the most similar names, or all known names if they are few."""
+    if similar := nearest(name, known):
+        return f"did you mean {' or '.join(similar)}?"
     return f"known are {', '.join(sorted(known))}." if len(known) <= MOST_NAMES_SHOWN else "leave it out."
 
 
 def refuse_unknown(
     given: Iterable[Any], known: Collection[str], owner: str, elsewhere: Collection[str] = frozenset()
 ) -> None:
-    """Raises `TypeError` for the first name that is not known.
+    """Raise `TypeError` for the first name that is not known.
 
     Args:
-        given: the names.
-        known: names that may be given.
-        owner: begins the message.
-        elsewhere: names that are known in another place, and may be what was meant.
+        given: the names to check.
+        known: the names that are allowed.
+        owner: what the options belong to; the error message begins with it.
+        elsewhere: names of options of something else, which the message may suggest as well.
     """
     for name in given:
         if name not in known:
@@ -46,7 +46,7 @@ def refuse_unknown(
 
 
 def names_options(function: Callable[P, R]) -> Callable[P, R]:
-    """A function whose error about an unknown keyword argument also tells the nearest known one."""
+    """Decorator: the function's error about an unknown keyword argument suggests the most similar known one."""
     known = list(inspect.signature(function).parameters)
 
     @wraps(function)
@@ -58,32 +58,33 @@ def names_options(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def merged_options(made_with: Mapping[str, Any], of_call: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a call before those that a pipeline was made with; of two that exclude each other, the call's.
+    """Merge the options that a pipeline was made with and those of a call. The options of the call take precedence.
 
-    Groups (`videos_kwargs`, ...) are merged option by option; what a call says by itself goes before what was in one.
+    An option of the call also removes the option of the pipeline that excludes it (`RIVALS`). Groups (`videos_kwargs`,
+    ...) are merged option by option. An option that the call passes directly overrides the same option in a group.
     """
-    said = {*of_call, *(RIVALS[name] for name, value in of_call.items() if name in RIVALS and value is not None)}
+    set_by_call = {*of_call, *(RIVALS[name] for name, value in of_call.items() if name in RIVALS and value is not None)}
     groups = {name: value for name, value in of_call.items() if name.endswith("_kwargs") and isinstance(value, Mapping)}
-    said_in_groups = {option for group in groups.values() for option in group}
-    said_in_groups |= {RIVALS[option] for option in said_in_groups & RIVALS.keys()}
+    set_in_groups = {option for group in groups.values() for option in group}
+    set_in_groups |= {RIVALS[option] for option in set_in_groups & RIVALS.keys()}
     merged: dict[str, Any] = {}
     for name, value in made_with.items():
         if name.endswith("_kwargs") and isinstance(value, Mapping):
-            kept = {option: inner for option, inner in value.items() if option not in said}
+            kept = {option: inner for option, inner in value.items() if option not in set_by_call}
             merged[name] = merged_options(kept, groups.get(name, {}))
-        elif name not in said and name not in said_in_groups:
+        elif name not in set_by_call and name not in set_in_groups:
             merged[name] = value
     return {**of_call, **merged}
 
 
 @contextmanager
 def plain_type_errors() -> Iterator[None]:
-    """Options of a wrong type become one line of `TypeError` or `ValueError`; transformers has classes of its own."""
+    """Turn transformers' errors about wrong types of options into a `TypeError` or `ValueError` of one line."""
     try:
         yield
     except StrictDataclassError as error:
         cause = error.__cause__ if isinstance(error.__cause__, TypeError | ValueError) else TypeError(str(error))
-        # Of a union, the first sentence says which types there are.
+        # For a union of types, the part before "Errors:" lists the allowed types; the rest repeats each failed check.
         raise type(cause)(" ".join(str(cause).split()).split(" Errors:")[0]) from error
 
 

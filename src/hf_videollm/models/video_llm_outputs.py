@@ -1,4 +1,4 @@
-"""What the forwards of all designs return: the output of the language model, and those of the encoders of its media."""
+"""The outputs of the forward methods of all designs: those of the language model and those of the media encoders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,15 +13,16 @@ from .transformers_compat import CacheNamesOutput
 
 @dataclass
 class EncoderOutputs(ModelOutput):
-    """What the encoders gave; `None` for modalities without media. The names are those of transformers.
+    """Outputs of the media encoders; `None` for a modality without media. transformers uses the same names of fields.
 
     Args:
-        image_hidden_states, video_hidden_states, audio_hidden_states: `(total_tokens, text_width)`, what the language
-            model read in the places of the media.
+        image_hidden_states, video_hidden_states, audio_hidden_states: `(total_tokens, text_width)`, the vectors that
+            the language model received instead of the embeddings of the placeholders.
         image_outputs, video_outputs, audio_outputs: output of the encoder of the modality. `pooler_output` is a list
-            with one `(num_tokens, text_width)` tensor per medium. `last_hidden_state` holds the features that went
-            into the connector. `hidden_states` and `attentions` are those of the tower, where they were asked for.
-            LinVT and IVA keep no such features: theirs are `None`, and for LinVT so are the layers of the tower.
+            with one `(num_tokens, text_width)` tensor per medium. `last_hidden_state` is the input of the connector.
+            `hidden_states` and `attentions` are those of the tower if the caller requested them. LinVT and IVA do not
+            keep the input of the connector, so `last_hidden_state` is `None`. For LinVT, `hidden_states` and
+            `attentions` are `None`, too.
     """
 
     image_hidden_states: torch.FloatTensor | None = None
@@ -32,7 +33,7 @@ class EncoderOutputs(ModelOutput):
     audio_outputs: BaseModelOutputWithPooling | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """As in transformers; outputs of encoders become tuples as well."""
+        """As in transformers; the outputs of the encoders in it are converted to tuples as well."""
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
@@ -47,30 +48,30 @@ class VideoLlmCausalLMOutputWithPast(CacheNamesOutput, EncoderOutputs, CausalLMO
 
 
 ENCODER_FIELDS = tuple(field.name for field in fields(EncoderOutputs))
-# Names only: `torch.compile` cannot ask a dataclass for its fields.
+# The names are stored here, because `torch.compile` cannot trace `dataclasses.fields`.
 _COMMON_FIELDS = tuple(field.name for field in fields(BaseModelOutputWithPooling))
 
 
 def encoder_fields(features: Mapping[str, BaseModelOutputWithPooling]) -> dict[str, Any]:
-    """The fields of `EncoderOutputs` for media.
+    """Make the fields of `EncoderOutputs` from the outputs of the encoders.
 
-    Only the fields that all encoders of transformers have are passed on. Those that a design adds for its own use (the
-    frames that IVA's adapter looks at) are large, or of a kind that libraries cannot gather from several devices.
+    Only the fields that all encoders of transformers have are copied. Fields that a design adds for itself (the frames
+    for IVA's adapter) are omitted: they are large, and libraries cannot gather their types from several devices.
 
     Args:
-        features: modality -> output of `get_<modality>_features`.
+        features: maps a modality to the output of `get_<modality>_features`.
     """
-    found: dict[str, Any] = {}
+    output_fields: dict[str, Any] = {}
     for modality, output in features.items():
         tokens = torch.cat(list(output.pooler_output))
         common = {name: getattr(output, name, None) for name in _COMMON_FIELDS}
-        # The parts share memory with `tokens`, but torch does not count them as views, of which FSDP2 warns.
+        # The parts share memory with `tokens`. `torch.split` would make them views, and FSDP2 warns about views.
         common["pooler_output"] = list(
             torch.unsafe_split_with_sizes(tokens, [len(part) for part in output.pooler_output])
         )
-        found[f"{modality}_hidden_states"] = tokens
-        found[f"{modality}_outputs"] = BaseModelOutputWithPooling(**common)
-    return found
+        output_fields[f"{modality}_hidden_states"] = tokens
+        output_fields[f"{modality}_outputs"] = BaseModelOutputWithPooling(**common)
+    return output_fields
 
 
 __all__ = [

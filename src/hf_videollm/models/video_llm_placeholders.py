@@ -10,20 +10,20 @@ from transformers.utils import torch_compilable_check
 
 
 class MergingMixin:
-    """Puts the vectors of media into the embeddings of prompts. `config` names an id `<modality>_token_id` for each."""
+    """Puts the vectors of media into the embeddings of prompts. `config` has a `<modality>_token_id` per modality."""
 
     config: Any
     get_input_embeddings: Callable[[], nn.Module]
-    # What to do where prompt and media disagree.
+    # The end of error messages about prompts and media that do not fit each other: it says what to do.
     placeholder_hint: ClassVar[str] = "Make the prompt with the processor of this checkpoint."
 
     def merge_features(
         self, inputs_embeds: torch.Tensor, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str
     ) -> torch.Tensor:
-        """Put the vectors of the media, one `(num_tokens, width)` tensor each, at the placeholders in row order.
+        """Put the vectors of the media, one `(num_tokens, width)` tensor each, at the placeholders, in row order.
 
         Raises:
-            ValueError: the prompts hold more or fewer placeholders than there are vectors, in all or in one row.
+            ValueError: the numbers of placeholders and vectors differ, in the whole batch or in one row.
         """
         features = torch.cat(list(media))
         self.check_num_vectors(mask, features, modality)
@@ -33,7 +33,7 @@ class MergingMixin:
     def replace_embeddings(
         self, inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor
     ) -> torch.Tensor:
-        """The embeddings, with the vectors of the media instead of those of the placeholders.
+        """Replace the embeddings of the placeholders by the vectors of the media.
 
         Args:
             inputs_embeds: `(batch, length, width)`.
@@ -59,10 +59,10 @@ class MergingMixin:
         )
 
     def check_row_ends(self, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str) -> None:
-        """Check that each row ends where a medium ends; otherwise two prompts would share one.
+        """Check that no medium is split between two rows: the last placeholder of a row must complete a medium.
 
         Raises:
-            ValueError: the placeholders of a row end inside a medium.
+            ValueError: a medium would be split between two rows.
         """
         row_ends = mask.sum(-1).cumsum(0)
         media_ends = torch.tensor([0, *accumulate(len(vectors) for vectors in media)], device=row_ends.device)
@@ -76,7 +76,10 @@ class MergingMixin:
         )
 
     def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Placeholders need no row in the embedding table: their vectors are overwritten, so any valid id will do."""
+        """Replace the ids of placeholders by 0, because the embedding table may have no row for them.
+
+        The vectors at these positions are overwritten later, so any valid id is right.
+        """
         for mask in masks.values():
             input_ids = input_ids.masked_fill(mask, 0)
         return input_ids
@@ -92,12 +95,16 @@ class PlaceholderMixin(MergingMixin):
         modality: str,
         present: Collection[str] | None = None,
     ) -> torch.Tensor:
-        """Where the prompt holds placeholders of `modality`: bool, `(batch, length)`.
+        """Mask of the placeholders of `modality` in the prompts: bool, `(batch, length)`.
 
-        With embeddings instead of ids, a placeholder is a position that equals the placeholder's embedding.
+        If the prompts are embeddings instead of ids, a position is a placeholder if its vector is equal to the
+        placeholder's embedding.
 
         Args:
-            present: the modalities that this batch has media of; `None` if unknown.
+            input_ids: `(batch, length)`; `None` if the prompts are embeddings.
+            inputs_embeds: `(batch, length, width)`; only used without `input_ids`.
+            modality: `"image"`, `"video"` or `"audio"`.
+            present: the modalities whose media are in this batch; `None` if unknown. Some designs use it.
         """
         token_id = getattr(self.config, f"{modality}_token_id")
         if input_ids is not None:
@@ -109,11 +116,11 @@ class PlaceholderMixin(MergingMixin):
     def refuse_forgotten_media(self, input_ids: torch.Tensor, masks: Mapping[str, torch.Tensor] | None = None) -> None:
         """Refuse prompts with placeholders for which the batch has no media.
 
-        Without this check, a model would answer, or be trained, as if there were nothing in the videos.
+        Without this check, the model would answer, or be trained, without seeing the videos.
 
         Args:
             input_ids: `(batch, length)`.
-            masks: modality -> placeholders of the media that the batch has, bool, `(batch, length)`.
+            masks: maps each modality in the batch to the mask of its placeholders, bool, `(batch, length)`.
 
         Raises:
             ValueError: the prompts hold placeholders without media.

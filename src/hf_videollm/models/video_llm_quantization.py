@@ -1,6 +1,6 @@
-"""Quantized loading: the language model is quantized, and what a design puts around it stays as it is.
+"""Quantized loading: only the language model is quantized; towers, connectors and adapters keep their precision.
 
-Towers, connectors and adapters are small beside the language model, and cost answers when they are rounded.
+These parts are small compared to the language model, so quantizing them saves little memory, and it makes answers worse.
 """
 
 import copy
@@ -14,24 +14,24 @@ from transformers.quantizers import AutoQuantizationConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Base
-else:  # the mixin stands before a `PreTrainedModel` in the bases of a class and uses what that has
+else:  # in a list of base classes, the mixin comes before a `PreTrainedModel`, whose attributes it uses
     _Base = object
 
-# What the quantization configs of transformers call the list of modules that are not quantized.
+# Names of the field that lists the modules that are not quantized, in the quantization configs of transformers.
 SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
 HEAD = "lm_head"
 
 
 class QuantizationMixin(_Base):
-    """`from_pretrained` that leaves the parts named by the configuration unquantized."""
+    """`from_pretrained` that does not quantize the modules that the configuration names."""
 
     @classmethod
     def unquantized_modules(cls, source: str | os.PathLike[str] | None, **kwargs: Any) -> list[str]:
-        """Parts that stay as they are when the model is quantized, by their names in the model without a head.
+        """Names, in the model without a head, of the modules that are not quantized.
 
         Args:
             source: folder or Hub id of the checkpoint.
-            kwargs: those of `from_pretrained`.
+            kwargs: arguments of `from_pretrained`.
         """
         return list(cls.config_class.modules_to_not_convert)
 
@@ -39,16 +39,17 @@ class QuantizationMixin(_Base):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Self:
-        """As in transformers; `quantization_config` is for the language model.
+        """As in transformers; `quantization_config` applies to the language model only.
 
-        A quantization config that names the modules to leave out itself (`llm_int8_skip_modules` of bitsandbytes,
-        `modules_to_not_convert` of torchao and others) is followed to the letter.
+        If the quantization config itself lists the modules that are not quantized (`llm_int8_skip_modules` of
+        bitsandbytes, `modules_to_not_convert` of torchao and others), exactly this list is used.
         """
         quantization_config = kwargs.get("quantization_config")
-        # What is quantized already says itself which of its modules are.
+        # The configuration of a checkpoint that is already quantized lists the modules that are not quantized.
         if quantization_config is not None and not getattr(kwargs.get("config"), "quantization_config", None):
             parts = cls.unquantized_modules(pretrained_model_name_or_path, **kwargs)
-            # Saved with the checkpoint, the list also serves a model of the other kind, without or with a head.
+            # The list is saved with the checkpoint. It holds the names in the model with a head and in the model
+            # without a head, because the checkpoint can be loaded as either of them.
             names = [*parts, *(f"model.{name}" for name in parts), HEAD]
             kwargs["quantization_config"] = leave_out(quantization_config, names)
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -57,11 +58,11 @@ class QuantizationMixin(_Base):
 
 
 def leave_out(quantization_config: Any, names: Iterable[str]) -> Any:
-    """A quantization config that leaves modules out, unless it says itself which.
+    """A copy of a quantization config that excludes modules from quantization, unless it already has such a list.
 
     Args:
-        quantization_config: of transformers, or a dict that describes one; it stays as it is.
-        names: from the start of the module's path.
+        quantization_config: a quantization config of transformers, or a dict of its fields.
+        names: beginnings of the full names of the modules to exclude.
     """
     if isinstance(quantization_config, dict):
         quantization_config = AutoQuantizationConfig.from_dict(dict(quantization_config))
@@ -73,7 +74,10 @@ def leave_out(quantization_config: Any, names: Iterable[str]) -> Any:
 
 
 def modules_beside(module: nn.Module, language_model: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Names of the largest modules with linear layers that neither are in the language model nor hold it."""
+    """Names of the modules outside the language model that have linear layers.
+
+    Only the outermost of them are named: a module inside another one of the result is left out.
+    """
     for name, child in module.named_children():
         parts = list(child.modules())
         if language_model in parts[1:]:
@@ -83,13 +87,13 @@ def modules_beside(module: nn.Module, language_model: nn.Module, prefix: str = "
 
 
 def adopt_quantization(model: Any, part: Any, name: str, unquantized: Iterable[str]) -> None:
-    """Make a model around a quantized one known as quantized itself, so that it is saved and trained as one.
+    """Mark a model as quantized if a part of it is, so that transformers and PEFT save and train it correctly.
 
     Args:
-        model: the model around it, with a head.
-        part: the quantized model, with a head; nothing is done if it is not quantized.
-        name: what the base model of `part` is called in the base model of `model`.
-        unquantized: what `model` has besides, by its names in the model without a head.
+        model: the outer model, with a head.
+        part: the inner model, with a head, which may be quantized; otherwise nothing is done.
+        name: name of the inner base model inside the outer base model.
+        unquantized: names, in the outer base model, of the other modules, which are not quantized.
     """
     quantizer = getattr(part, "hf_quantizer", None)
     if quantizer is None:
@@ -97,25 +101,25 @@ def adopt_quantization(model: Any, part: Any, name: str, unquantized: Iterable[s
     quantization_config = copy.copy(quantizer.quantization_config)
     for field in SKIP_LISTS:
         if hasattr(quantization_config, field):
-            given = getattr(quantization_config, field)
-            # Without a list, the quantizer has found out by itself.
-            given = list(quantizer.modules_to_not_convert) if given is None else given
-            moved = [f"{name}.{entry.removeprefix('model.')}" for entry in given if entry.startswith("model.")]
-            kept = [entry for entry in given if not entry.startswith("model.")]
+            skipped = getattr(quantization_config, field)
+            # Without a list in the config, the quantizer has made its own.
+            skipped = list(quantizer.modules_to_not_convert) if skipped is None else skipped
+            moved = [f"{name}.{entry.removeprefix('model.')}" for entry in skipped if entry.startswith("model.")]
+            kept = [entry for entry in skipped if not entry.startswith("model.")]
             own = [*moved, *unquantized]
             setattr(quantization_config, field, [*own, *(f"model.{entry}" for entry in own), *kept])
     quantizer.quantization_config = quantization_config
     model.hf_quantizer, model.is_quantized = quantizer, True
     model.quantization_method = part.quantization_method
     quantizer.postprocess_model(model)
-    # It is said once, of the whole model.
+    # The configuration of the whole model now holds this field, so the inner configuration must not repeat it.
     part.config.__dict__.pop("quantization_config", None)
     mend_four_bit_layers(model)
 
 
 @contextmanager
 def without_quantizer(model: Any) -> Iterator[None]:
-    """For saving what is not quantized of a quantized model, which transformers would save as a whole."""
+    """Treat a quantized model as not quantized, so that transformers can save only its other parts."""
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is None:
         yield
@@ -129,14 +133,16 @@ def without_quantizer(model: Any) -> Iterator[None]:
 
 
 def mend_four_bit_layers(model: nn.Module) -> None:
-    """Keep 4-bit layers of bitsandbytes right on a CPU with bfloat16 instructions, where the first answer packs them.
+    """Work around two faults of bitsandbytes' 4-bit layers on CPUs with bfloat16 instructions.
 
-    Packing fails on layers whose sides do not divide, which run without it; and what is saved of a packed layer has
-    its scales in another order, so they are put back before.
+    On such a CPU, bitsandbytes packs the weights of a layer when the layer runs for the first time. Packing fails if the
+    sizes of the layer are not multiples of certain numbers; for these layers, packing is switched off. Packing also
+    changes the order of the scales, and bitsandbytes would save them in this order; so the original order is restored
+    before a layer is saved.
     """
     layers: Iterator[Any] = model.modules()
     for layer in layers:
-        # Other layers, and other releases, have no such switch.
+        # Only 4-bit layers of some releases of bitsandbytes have this attribute.
         if getattr(layer, "support_avx512bf16_for_cpu", False):
             block_size = getattr(getattr(layer.weight, "quant_state", None), "blocksize", None) or 64
             if layer.out_features % 32 or layer.in_features % block_size:
@@ -146,10 +152,11 @@ def mend_four_bit_layers(model: nn.Module) -> None:
 
 
 def _restore_scales(layer: Any, prefix: str, keep_vars: bool) -> None:
-    """Make bitsandbytes save the scales that a packed layer computes with."""
+    """Restore the original order of the scales of a packed layer before bitsandbytes saves them."""
     state: Any = getattr(layer.weight, "quant_state", None)
     if getattr(state, "packing_format_for_cpu", False):
-        # Packed: (blocks of a row, rows). It would round them again if they were rounded twice before ("nested").
+        # Packed scales are (blocks of a row, rows). If the scales were quantized before packing ("nested"),
+        # bitsandbytes would quantize them again here; `original_nested = False` prevents that.
         state.absmax = state.absmax.T.reshape(-1).float()
         state.original_nested = False
 

@@ -1,21 +1,24 @@
-"""Code of a repository runs when the caller says so, and nobody is asked on the terminal."""
+"""Remote code runs only if the caller passes `trust_remote_code=True`; the user is never asked on the terminal."""
 
 import os
 from typing import Any, Self
 
 
 class NoQuestionMixin:
-    """To be put before a class of transformers with `from_pretrained`."""
+    """In a list of base classes, it must come before the class of transformers that has `from_pretrained`."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:
-        """As in transformers, but `trust_remote_code` is False unless it is given: transformers would ask."""
+        """As in transformers, but `trust_remote_code` is False by default: transformers would ask the user."""
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
 
 
 def trust_of(config: Any) -> dict[str, bool]:
-    """`trust_remote_code` of a part: it was given where its configuration is code of a repository itself."""
+    """The argument `trust_remote_code` for making a part of a model.
+
+    It is true if the class of the part's configuration was loaded from a repository: the user has then allowed it.
+    """
     return {"trust_remote_code": type(config).__module__.startswith("transformers_modules")}
 
 

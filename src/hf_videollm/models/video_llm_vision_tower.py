@@ -1,4 +1,4 @@
-"""Vision towers of any family of transformers: frames to features, unused layers, checks of what a tower can take."""
+"""Vision towers of any family of transformers: computing features of frames, freezing unused layers, checking inputs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -7,18 +7,18 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-# Names, in the families of transformers, of the norm after the last layer and of the part that makes one vector of a
-# frame.
+# Names that families of transformers give to the norm after the last layer, and to the part that turns a frame into one
+# vector.
 CLOSING_NORMS = ("post_layernorm", "layernorm", "norm", "rms_norm")
 POOLING_HEADS = ("head", "pooler")
-# Vector that replaces hidden patches in pretraining.
+# Name of the vector that replaces masked patches in pretraining.
 MASK_TOKENS = ("embeddings.mask_token",)
 # Towers that apply the closing norm to their pooled output only, and not to `last_hidden_state`.
 NORM_OF_POOLED_OUTPUT = ("clip_vision_model", "chinese_clip_vision_model", "mlcd", "mlcd_vision_model")
 
 
 class TowerRecord:
-    """What a caller wants to see of a tower's layers, collected while frames run through the tower in chunks.
+    """Collects hidden states and attention weights of a tower while frames run through it in chunks.
 
     Args:
         keeps_hidden_states: keep the output of every layer. This takes the memory of all layers for all frames.
@@ -31,7 +31,7 @@ class TowerRecord:
         self.attentions: list[tuple[torch.Tensor, ...]] = []
 
     def add(self, outputs: Any) -> None:
-        """Note the outputs of the tower for one chunk."""
+        """Add the outputs of the tower for one chunk."""
         if self.keeps_hidden_states:
             self.hidden_states.append(outputs.hidden_states)
         if outputs.attentions:
@@ -46,13 +46,13 @@ class TowerRecord:
 
 
 class VisionTowerMixin:
-    """For a base model with a `vision_tower`: frames to the features of the layers that the configuration chooses."""
+    """For a base model with a `vision_tower`: computes the features of the layers that the configuration selects."""
 
     config: Any
     vision_tower: Any
 
     def skip_unused_vision_layers(self) -> None:
-        """Freeze the tower's parts behind the chosen feature layer; see `freeze_unused_layers`."""
+        """Freeze the parts of the tower after the chosen feature layer; see `freeze_unused_layers`."""
         freeze_unused_layers(self.vision_tower, self.config.vision_feature_layer)
 
     def encode_frames(
@@ -62,17 +62,17 @@ class VisionTowerMixin:
 
         Args:
             frames: `(num_frames, 3, height, width)`, normalised.
-            output_hidden_states: also return every layer of the tower (memory: all layers of all frames). What the
-                configuration says when `None`.
-            output_attentions: also return the tower's attention weights, which eager attention alone can give. What
-                the configuration says when `None`.
+            output_hidden_states: also return the output of every layer of the tower, which takes the memory of all
+                layers for all frames. `None` uses the value in the configuration.
+            output_attentions: also return the attention weights of the tower. Only eager attention returns them.
+                `None` uses the value in the configuration.
 
         Returns:
-            `last_hidden_state` is `(num_frames, tokens, vision_width)`, without class token when the
-            strategy is `"default"`.
+            `last_hidden_state` is `(num_frames, tokens, vision_width)`, without the class token if
+            `vision_feature_select_strategy` is `"default"`.
 
         Raises:
-            ValueError: frames that the tower cannot take, see `check_frames`.
+            ValueError: the tower does not accept frames of this shape, see `check_frames`.
         """
         check_frames(frames, self.config.vision_config)
         chunks = frames.split(self.config.vision_chunk_size or max(len(frames), 1))
@@ -102,7 +102,7 @@ class VisionTowerMixin:
         options = {"output_attentions": True} if output_attentions else {}
         device = self.vision_tower.device
         for chunk in chunks:
-            # A tower whose weights are on disk has the device "meta"; accelerate brings them to the frames' device.
+            # If the weights of the tower are on disk, its device is "meta". accelerate loads them to the frames' device.
             frames = chunk.to(chunk.device if device.type == "meta" else device, self.vision_tower.dtype)
             yield self.vision_tower(pixel_values=frames, output_hidden_states=True, return_dict=True, **options)
 
@@ -154,10 +154,10 @@ def vision_layers(vision_tower: Any) -> nn.ModuleList:
 def freeze_unused_layers(
     vision_tower: Any, selected: int | Sequence[int] | None, uses_closing_norm: bool = False
 ) -> None:
-    """Freeze the parameters of a tower that never get a gradient, because DistributedDataParallel would wait for it.
+    """Freeze the parameters of a tower that never get a gradient: DistributedDataParallel would wait for gradients.
 
-    The pooling head of SigLIP is switched off too. If its weights were on disk, it would fail: torch's attention reads
-    them without the module call on which accelerate loads them.
+    The pooling head of SigLIP is switched off, too. It would fail if its weights were on disk: accelerate loads the
+    weights of a module when the module is called, but torch's attention reads them without such a call.
 
     Args:
         vision_tower: of any family of transformers.
@@ -167,12 +167,12 @@ def freeze_unused_layers(
     Raises:
         ValueError: the tower has no such layer.
     """
-    # For a module in `modules_to_save`, PEFT keeps the original and copies that it trains.
+    # If the tower is in PEFT's `modules_to_save`, PEFT has wrapped it and trains copies of it.
     copies = getattr(vision_tower, "modules_to_save", None)
     for tower in [vision_tower] if copies is None else list(copies.values()):
         if selected is not None:
             indices = [selected] if isinstance(selected, int) else list(selected)
-            for layer in _layers_behind(tower, indices):
+            for layer in _layers_after(tower, indices):
                 layer.requires_grad_(False)
         for module in tower.modules():
             if hasattr(module, "use_head"):
@@ -185,10 +185,10 @@ def freeze_unused_layers(
                 parameter.requires_grad_(False)
 
 
-def _layers_behind(tower: Any, indices: Sequence[int]) -> nn.ModuleList:
-    """The layers after the last of these hidden states."""
+def _layers_after(tower: Any, indices: Sequence[int]) -> nn.ModuleList:
+    """The layers that run after the last of these hidden states was computed."""
     layers = vision_layers(tower)
-    # The first hidden state is the embeddings, so there is one more than layers.
+    # The first hidden state is the output of the embeddings, so there is one more hidden state than layers.
     num_states = len(layers) + 1
     if not all(-num_states <= index < num_states for index in indices):
         selected = indices[0] if len(indices) == 1 else list(indices)
