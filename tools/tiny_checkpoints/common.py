@@ -54,7 +54,7 @@ def run_stages(
     """
     for stage in stages:
         recipe = load_recipe(stage)
-        arguments = {**recipe.arguments, "output_dir": str(work / stage)}
+        arguments = {**recipe.arguments, "output_dir": str(stage_folder(work, stage))}
         cache = str(work / "frames") if cached else None
         recipe = replace(recipe, records=str(records), frame_cache=cache, arguments=arguments)
         started = time.time()
@@ -64,11 +64,17 @@ def run_stages(
     return model
 
 
+def stage_folder(work: Path, stage: str) -> Path:
+    """Folder of the checkpoints that the trainer writes in a stage; apart from clips and results in `work`."""
+    return work / "stages" / stage
+
+
 def last_checkpoint(work: Path, stage: str) -> Path:
     """The newest checkpoint that the trainer wrote in a stage."""
-    found = get_last_checkpoint(str(work / stage))
+    folder = stage_folder(work, stage)
+    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     if found is None:
-        raise FileNotFoundError(f"{work / stage} holds no checkpoint yet.")
+        raise FileNotFoundError(f"{folder} holds no checkpoint yet: train first.")
     return Path(found)
 
 

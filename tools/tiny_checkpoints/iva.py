@@ -30,6 +30,7 @@ from common import (
     load_checkpoint,
     one_answer,
     provenance,
+    stage_folder,
     write_asset,
     write_record,
 )
@@ -184,7 +185,9 @@ def train(
     for stage, (name, _, _) in STAGES.items():
         records = work / name / "records.jsonl"
         videos = [video for record in read_jsonl(records) for video in record.media()]
-        model = run_stage(stage, model, processor, records, features_of(work, name, videos), folder / stage, seed)
+        model = run_stage(
+            stage, model, processor, records, features_of(work, name, videos), stage_folder(folder, stage), seed
+        )
     clips = held_out(work, per_kind, split)
     features = features_of(work, f"held_out_{split}_features", [str(clip.path) for clip in clips])
     answers = answer_from_features(model, processor, features, clips)
