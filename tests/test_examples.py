@@ -1,0 +1,120 @@
+"""Each example runs in a process of its own, as a user starts it, and its answers are right."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_videollm.synthetic.clips import make_scene, questions_for
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+NAMES = sorted(path.name for path in EXAMPLES.glob("*.py"))
+# bitsandbytes, which is here for the tests of quantized loading alone, says so when PEFT imports it on a CPU.
+OF_BITSANDBYTES = re.compile(r"^Failed to load CPU gemm_4bit_forward from kernels-community: .*\n", re.MULTILINE)
+# What the examples ask, and the generator's answers.
+ASKED = questions_for(make_scene(2_000_000, kind="motion"))
+RIGHT = [item.answer for item in ASKED]
+
+
+def run(name: str, *arguments: str, folder: Path) -> str:
+    """What an example prints in an empty folder, without a network; nothing may stand on stderr."""
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert OF_BITSANDBYTES.sub("", result.stderr) == ""
+    return result.stdout
+
+
+def test_ask(tmp_path: Path) -> None:
+    printed = re.findall(r"\? (\w+) \(right: (\w+)\)", run("ask.py", folder=tmp_path))
+    assert printed == [(answer, answer) for answer in RIGHT]
+    assert not list(tmp_path.iterdir())
+
+
+def test_ask_takes_a_video_of_ones_own(tmp_path: Path) -> None:
+    """Of another clip the answer is another: the control of the test above."""
+    from hf_videollm.synthetic.clips import write_scene_mp4
+
+    scenes = (make_scene(seed, kind="motion") for seed in range(2_000_001, 2_000_100))
+    scene = next(scene for scene in scenes if scene.direction != RIGHT[-1])
+    write_scene_mp4(scene, tmp_path / "mine.mp4")
+    assert run("ask.py", "mine.mp4", ASKED[-1].question, folder=tmp_path).strip() == scene.direction
+
+
+def test_many_questions_read_the_video_once(tmp_path: Path) -> None:
+    """All ways give the right answers; a shared video is read once, a kept cache spares the language model as well."""
+    printed = re.findall(
+        r"^(\w+): (.*); (\d+) frames .*, (\d+) tokens", run("many_questions.py", folder=tmp_path), re.M
+    )
+    assert [answers.split() for _, answers, _, _ in printed] == [RIGHT] * 3
+    work = {way: (int(frames), int(tokens)) for way, _, frames, tokens in printed}
+    alone, encoded, cached = work["nothing_shared"], work["encoded_once"], work["kept_cache"]
+    assert alone[0] == len(RIGHT) * encoded[0]
+    assert encoded[0] == cached[0] == 8
+    assert alone[1] == encoded[1]
+    # What stays is one video of 128 tokens and the words.
+    assert alone[1] - cached[1] >= (len(RIGHT) - 1) * 128
+
+
+@pytest.mark.parametrize(("rate", "learns"), [("3e-3", True), ("0", False)])
+def test_finetune_with_trl(rate: str, learns: bool, tmp_path: Path) -> None:
+    """The loss falls by half; with a learning rate of 0 it stays, which is the control."""
+    printed = run("finetune_with_trl.py", "--steps", "8", "--learning-rate", rate, folder=tmp_path)
+    trained, total = re.search(r"trained: ([\d,]+) of ([\d,]+) parameters", printed).groups()  # type: ignore[union-attr]
+    assert int(trained.replace(",", "")) < int(total.replace(",", "")) / 10
+    first, last = map(float, re.search(r"loss: ([\d.]+) .*, ([\d.]+) in", printed).groups())  # type: ignore[union-attr]
+    assert (last < first / 2) == learns
+    assert printed.endswith("saved and loaded: PllavaForConditionalGeneration\n")
+
+
+def test_linvt_on_your_image_llm(tmp_path: Path) -> None:
+    """LinVT leaves images alone; only the one that was trained knows the direction, so the answer comes from it."""
+    printed = run("linvt_on_your_image_llm.py", folder=tmp_path)
+    assert "logits on an image are those of the image-LLM: True" in printed
+    answers = dict(re.findall(r"^([\w-]+): .*\? (.*) \(right: \w+\)", printed, re.MULTILINE))
+    assert answers["trained-linvt"] == RIGHT[-1]
+    assert answers["new-linvt"] != RIGHT[-1]
+
+
+def test_remote_code(tmp_path: Path) -> None:
+    """The same answer with the classes of the package and with those of the folder."""
+    printed = run("remote_code.py", folder=tmp_path)
+    assert re.findall(r"^(with\w*) the package: (\w+) \((\w+)\)", printed, re.MULTILINE) == [
+        ("with", RIGHT[-1], "hf_videollm"),
+        ("without", RIGHT[-1], "transformers_modules"),
+    ]
+
+
+def test_compare_designs(tmp_path: Path) -> None:
+    """Every model is right, each from its own number of tokens; the sizes are those of `hf-videollm flops`."""
+    printed = run("compare_designs.py", folder=tmp_path)
+    rows = re.findall(r"^(\w+-[\w-]+) +([\d,]+) +([\d,]+)  (\w+)$", printed, re.MULTILINE)
+    assert [answer for *_, answer in rows] == [RIGHT[-1]] * 4
+    assert len({tokens for _, _, tokens, _ in rows}) == 4
+    sizes = dict(re.findall(r"^([\w.]+) +\d+ +([\d,]+) +[\d.]+ +[\d,.]+$", printed, re.MULTILINE))
+    assert (sizes["pllava"], sizes["ftfv"]) == ("2,304", "1,024")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "demo.py"])
+def test_an_example_says_how_to_use_ones_own(name: str) -> None:
+    """Its text names the command with files of the user, and is what `--help` shows."""
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    module_docstring = text.split('"""')[1]
+    commands = re.findall(rf"^    python examples/{name}(.*)$", module_docstring, re.MULTILINE)
+    assert len(commands) >= 2
+    assert "description=__doc__" in text
+
+
+def test_every_example_has_a_test() -> None:
+    ours = Path(__file__).read_text(encoding="utf-8")
+    assert [name for name in NAMES if f'"{name}"' not in ours] == []
