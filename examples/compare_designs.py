@@ -16,7 +16,7 @@ from transformers.utils import logging
 import hf_videollm
 from hf_videollm.costs.flops import count_flops
 from hf_videollm.costs.info import describe_checkpoint
-from hf_videollm.costs.presets import PRESETS
+from hf_videollm.costs.presets import find_preset
 from hf_videollm.synthetic.clips import make_scene, questions_for, write_scene_mp4
 
 SIZES = ("pllava", "videollama2", "videollama2.1", "videollama2_av", "iva", "ftfv")
@@ -34,7 +34,8 @@ def main() -> None:
     logging.disable_progress_bar()
     print(f"{'design':16}{'frames':>8}{'tokens':>8}{'TFLOPs':>8}{'cache, MB':>11}")
     for name in SIZES:
-        cost = count_flops(PRESETS[name].config(), lora_rank=PRESETS[name].lora_rank)
+        preset = find_preset(name)
+        cost = count_flops(preset.config(), lora_rank=preset.lora_rank)
         total, cache = cost.total.total / 1e12, cost.kv_cache_bytes / 1e6
         print(f"{name:16}{cost.num_frames:8}{cost.media_tokens:8,}{total:8.1f}{cache:11,.1f}")
 

@@ -68,12 +68,12 @@ def test_many_questions_read_the_video_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rate", "learns"), [("3e-3", True), ("0", False)])
 def test_finetune_with_trl(rate: str, learns: bool, tmp_path: Path) -> None:
-    """The loss falls by half; with a learning rate of 0 it stays, which is the control."""
-    printed = run("finetune_with_trl.py", "--steps", "8", "--learning-rate", rate, folder=tmp_path)
+    """The loss falls by a third and more; with a learning rate of 0 it does not, which is the control."""
+    printed = run("finetune_with_trl.py", "--learning-rate", rate, folder=tmp_path)
     trained, total = re.search(r"trained: ([\d,]+) of ([\d,]+) parameters", printed).groups()  # type: ignore[union-attr]
     assert int(trained.replace(",", "")) < int(total.replace(",", "")) / 10
     first, last = map(float, re.search(r"loss: ([\d.]+) .*, ([\d.]+) in", printed).groups())  # type: ignore[union-attr]
-    assert (last < first / 2) == learns
+    assert (last < first * 2 / 3) == learns
     assert printed.endswith("saved and loaded: PllavaForConditionalGeneration\n")
 
 

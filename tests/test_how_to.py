@@ -1,4 +1,4 @@
-"""What the how-to pages print runs as it is printed, page by page, in an empty folder.
+"""What the README and the how-to pages print runs as it is printed, page by page, in an empty folder.
 
 Python blocks share one namespace, as in one session. Commands run in this process, which has loaded the libraries.
 """
@@ -52,6 +52,9 @@ class Session:
 
     def command(self, line: str) -> str:
         program, *arguments = shlex.split(line, comments=True)
+        if program == "make":  # what the targets do is too long for a test
+            subprocess.run(["make", "--dry-run", *arguments], cwd=REPOSITORY, check=True, capture_output=True)
+            return ""
         if program == "hf-videollm":
             code, out, err = self.cli(*arguments)
             assert code == 0, (line, err)
@@ -103,12 +106,14 @@ def write_official_folders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Their blocks are one script, run in a process of its own: it adds to the table of designs.
 SCRIPTS = ("add_a_design.md",)
-PREPARE: dict[str, Callable[[pytest.MonkeyPatch], None]] = {"convert.md": write_official_folders}
+PREPARE: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "convert.md": write_official_folders,
+    "README.md": write_official_folders,
+}
+PAGES = [REPOSITORY / "README.md", *sorted(page for page in HOW_TO.glob("*.md") if page.name not in SCRIPTS)]
 
 
-@pytest.mark.parametrize(
-    "page", sorted(page for page in HOW_TO.glob("*.md") if page.name not in SCRIPTS), ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_runs_as_printed(page: Path, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a `text` block follows, it is what the block before it prints."""
     PREPARE.get(page.name, lambda monkeypatch: None)(monkeypatch)
@@ -168,6 +173,8 @@ def test_a_page_that_does_not_run_would_be_seen(session: Session) -> None:
         session.run(Block("bash", "hf-videollm ask gone.mp4 'What?'\n", None))
     with pytest.raises(AssertionError):
         session.run(Block("bash", "pip install something\n", None))
+    with pytest.raises(subprocess.CalledProcessError):
+        session.run(Block("bash", "make no-such-target\n", None))
     with pytest.raises(NameError):
         session.run(Block("python", "no_such_name\n", None))
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import blocks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -55,24 +56,57 @@ def test_python_example_runs_as_printed(tmp_path: Path) -> None:
     assert result.stdout.strip() == make_scene(2_000_000, kind="motion").direction
 
 
-def test_sound_example_runs_as_printed(tmp_path: Path) -> None:
-    """Behind the first example, whose clip it hears."""
+def test_all_python_examples_run_in_order_in_one_fresh_process(tmp_path: Path) -> None:
+    """Pasted one after the other. The answers are those that the generators know to be right; the folder is whole.
+
+    With the commands between them they run in `tests/test_how_to.py`.
+    """
     from hf_videollm.synthetic.clips import make_scene
 
-    examples = re.findall(r"(?:In Python|sounds of their own):\n\n```python\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 2
-    result = run_python("-c", "".join(examples), cwd=tmp_path)
-    assert result.stdout.split()[-1] == str(make_scene(2_000_000, kind="motion").beeps)
-
-
-def test_long_video_example_runs_as_printed(tmp_path: Path) -> None:
-    """With the imports of the first example; the answers are those that the generator knows to be right."""
-    example = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "make_long_scene" in code)
-    code = "import hf_videollm\nfrom transformers import pipeline\n" + example
-    result = run_python("-c", code, cwd=tmp_path)
-    answers = re.findall(r"\? (\w+) \(right: (\w+)\)", result.stdout)
+    code = "".join(block.code for block in blocks(README) if block.language == "python")
+    printed = run_python("-c", code, cwd=tmp_path).stdout.splitlines()
+    scene = make_scene(2_000_000, kind="motion")
+    assert printed[:2] == [scene.direction, str(scene.beeps)]
+    answers = [re.search(r"\? (\w+) \(right: (\w+)\)$", line) for line in printed[2:]]
     assert len(answers) == 3
-    assert all(given == right for given, right in answers)
+    assert all(found and found[1] == found[2] for found in answers)
+    assert (tmp_path / "my-model" / "model.safetensors").exists()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) < 2000
+
+
+def test_sections_are_in_the_order_that_people_need() -> None:
+    wanted = ["Try it", "Which design should I take", "Ask", "Convert", "Train", "Share"]
+    assert re.findall(r"^## (.*)$", README, re.MULTILINE)[: len(wanted)] == wanted
+
+
+def test_the_table_of_designs_is_that_of_the_package() -> None:
+    """One row for each design that reads videos; its numbers are those of `hf-videollm flops` and the configuration."""
+    from hf_videollm.costs.flops import describe_flops
+    from hf_videollm.designs import DESIGNS
+
+    rows = {row[1]: row[0] for row in re.findall(r"^(\| \[([^\]]+)\]\(docs/designs/.*)$", README, re.MULTILINE)}
+    assert set(rows) == {design.title for design in DESIGNS.values() if design.video_processor is not None}
+    for name, title in (
+        ("pllava", "PLLaVA"),
+        ("videollama2", "VideoLLaMA2"),
+        ("videollama2.1", "VideoLLaMA2"),
+        ("videollama2_av", "VideoLLaMA2-AV"),
+        ("iva", "IVA"),
+        ("ftfv", "FTFV"),
+    ):
+        cost = describe_flops(design=name, tokens_per_frame=128 if name == "ftfv" else None)
+        assert f"{cost.kv_cache_bytes / 1e6:,.0f} MB" in rows[title]
+        if name == "iva":
+            assert cost.media_tokens == 2 * cost.num_frames == 120
+        elif name == "videollama2_av":
+            assert cost.media_tokens == 1352 + 1496
+        else:
+            assert f"{cost.media_tokens:,}" in rows[title]
+    config = DESIGNS["linvt"].load("config")()
+    assert f"{config.num_video_tokens(config.num_frames)}, however long" in rows["LinVT"]
 
 
 @pytest.mark.parametrize(
