@@ -166,7 +166,7 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
                 )
 
     def _process_videos(self, videos: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
-        # The method of transformers counts only videos of the types that it knows. Here, `videos` is always a flat list.
+        # transformers' method counts only videos of the types that it knows. Here, `videos` is always a flat list.
         processed = self.video_processor(videos, **kwargs)
         return processed, [self.replace_video_token(processed, index, **kwargs) for index in range(len(videos))]
 

@@ -193,7 +193,7 @@ def _block(item: Any, rules: BlockRules, where: str) -> dict[str, Any]:
 
 
 def _medium(block: dict[str, Any], rules: BlockRules, where: str) -> dict[str, Any]:
-    """Check a block of one medium, and rename Qwen's options. It may have at most one source (path, address or data)."""
+    """Check a block of one medium, and rename Qwen's options. It may have one source (path, address or data)."""
     kind = block["type"]
     options = rules.options.get(kind, ())
     renamed: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """Quantized loading: only the language model is quantized; towers, connectors and adapters keep their precision.
 
-These parts are small compared to the language model, so quantizing them saves little memory, and it makes answers worse.
+These parts are small compared to the language model. Quantizing them saves little memory, and makes answers worse.
 """
 
 import copy
@@ -135,8 +135,8 @@ def without_quantizer(model: Any) -> Iterator[None]:
 def mend_four_bit_layers(model: nn.Module) -> None:
     """Work around two faults of bitsandbytes' 4-bit layers on CPUs with bfloat16 instructions.
 
-    On such a CPU, bitsandbytes packs the weights of a layer when the layer runs for the first time. Packing fails if the
-    sizes of the layer are not multiples of certain numbers; for these layers, packing is switched off. Packing also
+    On such a CPU, bitsandbytes packs the weights of a layer when the layer runs for the first time. Packing fails if
+    the sizes of the layer are not multiples of certain numbers; for these layers, it is switched off. Packing also
     changes the order of the scales, and bitsandbytes would save them in this order; so the original order is restored
     before a layer is saved.
     """

@@ -1,4 +1,4 @@
-"""Vision towers of any family of transformers: computing features of frames, freezing unused layers, checking inputs."""
+"""Vision towers of any family of transformers: computing features of frames, freezing unused layers, input checks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -102,7 +102,7 @@ class VisionTowerMixin:
         options = {"output_attentions": True} if output_attentions else {}
         device = self.vision_tower.device
         for chunk in chunks:
-            # If the weights of the tower are on disk, its device is "meta". accelerate loads them to the frames' device.
+            # If the tower's weights are on disk, its device is "meta"; accelerate loads them to the frames' device.
             frames = chunk.to(chunk.device if device.type == "meta" else device, self.vision_tower.dtype)
             yield self.vision_tower(pixel_values=frames, output_hidden_states=True, return_dict=True, **options)
 
