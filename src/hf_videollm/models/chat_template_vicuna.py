@@ -1,8 +1,9 @@
-r"""Chat templates in the layout of conversations that Vicuna was trained on, for designs whose papers show no prompt.
+r"""Chat templates in the format of Vicuna's training data, for designs whose papers do not show their prompts.
 
-"USER: <video>\nquestion ASSISTANT: answer</s>". The rest is a decision: no system message unless the conversation has
-one, media where they stand among the text, a line break behind each run of them, nothing between the frames of a
-video. The generation tags mark what a model is trained on; an answer begins with the blank behind "ASSISTANT:".
+A conversation is written as "USER: <video>\nquestion ASSISTANT: answer</s>". The following is not known from Vicuna,
+but decided here: there is a system message only if the conversation has one; each medium is written at its place among
+the text blocks; a line break follows each run of media; nothing is written between the frames of a video. The
+generation tags mark the text that a model is trained on. An answer begins with the blank after "ASSISTANT:".
 """
 
 _CHECK_ROLE = (
@@ -11,7 +12,7 @@ _CHECK_ROLE = (
     "{{ raise_exception('Roles are system, user and assistant, not ' + role + '.') }}"
     "{%- endif -%}"
 )
-# Blocks of a message -> `chat.text`; media are counted on the way.
+# Joins the blocks of a message to the string `chat.text`, and counts media in `chat.media`.
 _BLOCKS_TO_TEXT = (
     "{%- if message['content'] is string -%}{%- set chat.text = message['content'] -%}"
     "{%- else -%}"
@@ -48,9 +49,9 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
 )
 
-# The same with a place for query tokens behind "ASSISTANT:", in conversations that hold media. `query_placement` says
-# before which answers: "last" before the last one, which then is the only one to be learned, "every" before each one
-# that has media before it, "none" before no answer.
+# The same template with query tokens after "ASSISTANT:", if the conversation has media. The variable `query_placement`
+# says before which answers query tokens are written. "last": before the last answer only, which is then also the only
+# answer that is trained on. "every": before each answer that comes after a medium. "none": before no answer.
 QUERY_CHAT_TEMPLATE = (
     "{%- set placement = query_placement | default('last') -%}"
     "{%- set chat = namespace(text='', media=0, last=-1, media_before_last=0, media_so_far=0) -%}"
@@ -82,9 +83,9 @@ QUERY_CHAT_TEMPLATE = (
 
 
 def query_chat_template(query_token: str) -> str:
-    """The template that writes `query_token` once where a block of query tokens belongs.
+    """The template that writes `query_token` once at each position where a block of query tokens belongs.
 
-    Its variable `query_placement` is `"last"` (also if it is not given), `"every"` or `"none"`.
+    Its variable `query_placement` may be `"last"` (the default), `"every"` or `"none"`.
     """
     quoted = query_token.replace("\\", "\\\\").replace("'", "\\'")
     return QUERY_CHAT_TEMPLATE.replace("QUERY", f"'{quoted}'")

@@ -1,16 +1,16 @@
-"""Chat templates of VideoLLaMA2: from messages with media blocks to the prompts of the official code.
+"""Chat templates of VideoLLaMA2, which turn messages with media blocks into the prompts of the official code.
 
-The official code writes media and text of a message into one string, and gives that to the chat template of the
-language model. So does a wrapped template here: its beginning turns blocks into strings, its rest is the template of
-the checkpoint.
+The official code writes the media and the text of a message into one string, and passes that to the chat template of
+the language model. The templates made here do the same: they begin with code that turns the blocks of each message into
+a string, and continue with the chat template of the language model.
 """
 
 from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-# What the official code says to Mistral and Mixtral before everything else, letter by letter (DAMO-NLP-SG/VideoLLaMA2
-# @ c0bb03a, `mm_infer`), tags included.
+# The system message of the official code for Mistral and Mixtral, with its tags, copied exactly
+# (DAMO-NLP-SG/VideoLLaMA2 @ c0bb03a, `mm_infer`).
 MISTRAL_SYSTEM_PROMPT = (
     "<<SYS>>\n"
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
@@ -21,8 +21,8 @@ MISTRAL_SYSTEM_PROMPT = (
     "<</SYS>>"
 )
 
-# The two known templates of language models, with tags around what a model is trained to write: an answer and its end.
-# ChatML as Qwen2 writes it, with its own system message where there is none.
+# The chat templates of the two kinds of language models, with tags around the text that a model is trained on: each
+# answer and its end token. The first is ChatML as in Qwen2, with Qwen2's system message if the conversation has none.
 CHATML_BODY = (
     "{%- for message in messages -%}"
     "{%- if loop.first and message['role'] != 'system' -%}"
@@ -36,8 +36,8 @@ CHATML_BODY = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
-# Mistral's, with the system message at the beginning of the first question. An assumption: see
-# docs/designs/videollama2.md#language-model.
+# The second is Mistral's, with the system message at the beginning of the first question. This position is an
+# assumption: see docs/designs/videollama2.md#language-model.
 MISTRAL_BODY = (
     "{{ bos_token }}"
     "{%- set opening = namespace(text='') -%}"
@@ -61,29 +61,31 @@ CHAT = [
     {"role": "assistant", "content": "a"},
     {"role": "user", "content": "v"},
 ]
-# Two templates that write these alike are taken for the same. The cases: with a system message and without, an
-# answer last and a question last.
+# Test conversations: with and without a system message, ending with an answer or with a question. If two templates
+# write the same text for all of them, they are regarded as equal.
 PROBES: list[list[dict[str, str]]] = [CHAT, CHAT[:2], [SYSTEM, *CHAT], [SYSTEM, *CHAT[:2]]]
 
 
 def wrap_chat_template(
     template: str, system_prompt: str | None = None, modalities: tuple[str, ...] = ("image", "video")
 ) -> str:
-    r"""A chat template for messages with media, made of a language model's template for strings.
+    r"""Make a chat template for messages with media from a language model's template, which accepts only strings.
 
-    Media keep their place among the blocks; media next to each other form one run, and a line break follows each run,
-    so that a message begins `<video>\n`. The first message of the user begins with that line break also without
-    media, as in the official code. Only messages of the user hold media; the official code allows them in the first
-    one only, here a later message may hold them too. A system message takes the place of `system_prompt`, as it is.
+    Each medium is written at its place among the blocks, and a line break follows each run of adjacent media, so a
+    message may begin with `<video>\n`. As in the official code, the first message of the user begins with a line break
+    even without media. Only messages of the user may have media. The official code allows media only in the first
+    message; here, later messages may have them, too. If the conversation has a system message, it is used instead of
+    `system_prompt`.
 
     Args:
-        template: chat template of the checkpoint's tokenizer. If it is one of the two known ones, by what it writes,
-            its equal with `{% generation %}` tags is used, so that answers can be found for training.
-        system_prompt: system message of conversations that have none; the template decides when `None`.
-        modalities: kinds of blocks, besides text, that a user may write; the placeholder of `"video"` is `<video>`.
+        template: chat template of the checkpoint's tokenizer. If it writes the same text as `CHATML_BODY` or
+            `MISTRAL_BODY`, that one is used instead: its `{% generation %}` tags mark the answers for training.
+        system_prompt: system message for conversations that have none; with `None`, the template decides.
+        modalities: types of blocks, besides text, that a message of the user may have. The placeholder of type
+            `"video"` is `<video>`, and likewise for others.
 
     Raises:
-        ValueError: there is a system prompt, and the template accepts none.
+        ValueError: there is a system prompt, but the template does not accept system messages.
     """
     written = _probe(template)
     if system_prompt is not None and written[-1] is None:
@@ -96,12 +98,12 @@ def wrap_chat_template(
 
 
 def default_chat_template(modalities: tuple[str, ...] = ("image", "video")) -> str:
-    """The template for language models that speak ChatML, such as Qwen2."""
+    """The template for language models that use the ChatML format, such as Qwen2."""
     return _blocks_to_strings(None, modalities) + CHATML_BODY
 
 
 def _blocks_to_strings(system_prompt: str | None, modalities: tuple[str, ...]) -> str:
-    """Beginning of a template that gives every message of `messages` a string for its content."""
+    """The first part of a template: code that turns the content of each message in `messages` into a string."""
     kinds = ", ".join(repr(kind) for kind in ("text", *modalities))
     opening = ""
     if system_prompt is not None:
@@ -140,13 +142,13 @@ def _blocks_to_strings(system_prompt: str | None, modalities: tuple[str, ...]) -
 
 
 def _quote(text: str) -> str:
-    """A Jinja string literal."""
+    """Source code of a Jinja string with this text."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{escaped}'"
 
 
 def _probe(template: str) -> list[str | None]:
-    """What a template writes for the probes; `None` where it raises an error."""
+    """The text that a template writes for each of `PROBES`; `None` if it raises an error."""
     return [_render(template, messages) for messages in PROBES]
 
 
@@ -157,7 +159,7 @@ def _render(template: str, messages: list[dict[str, str]]) -> str | None:
         rendered, _ = render_jinja_template(
             conversations=[messages], chat_template=template, add_generation_prompt=ends_with_question, **tokens
         )
-    except Exception:  # templates raise what they like
+    except Exception:  # the code of a template may raise any kind of error
         return None
     return rendered[0]
 

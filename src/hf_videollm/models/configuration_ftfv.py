@@ -1,4 +1,4 @@
-"""Configuration of FTFV (Chen et al., 2024: fewer tokens and fewer videos), and the rule for tokens of a frame."""
+"""Configuration of FTFV (Chen et al., 2024: fewer tokens and fewer videos), and its number of tokens per frame."""
 
 import math
 from typing import Any, ClassVar, Literal
@@ -12,15 +12,15 @@ from .configuration_video_llm import VideoLlmConfig, has_class_token
 
 
 def tokens_per_frame(wanted: int | None, default: int, num_queries: int) -> int:
-    """K, the tokens that the sampler leaves of one frame (paper, Eq. 2).
+    """K, the number of tokens of one frame that the sampler keeps (paper, Eq. 2).
 
     Args:
-        wanted: what a call asks for; `None` if it asks for nothing.
-        default: what the checkpoint was set to.
-        num_queries: N, the tokens there are to choose from.
+        wanted: the number that the call asks for; `None` to use `default`.
+        default: the number in the configuration of the checkpoint.
+        num_queries: N, the number of tokens of one frame before sampling.
 
     Raises:
-        ValueError: K is no whole number from 1 to N.
+        ValueError: K is not an integer from 1 to N.
     """
     kept = default if wanted is None else wanted
     if not isinstance(kept, int) or isinstance(kept, bool) or not 1 <= kept <= num_queries:
@@ -34,30 +34,31 @@ def tokens_per_frame(wanted: int | None, default: int, num_queries: int) -> int:
 @strict
 class FtfvConfig(VideoLlmConfig):
     r"""
-    Configuration of an FTFV model. The defaults are those of the paper, the vision tower is Qwen-VL's.
+    Configuration of an FTFV model. The defaults are those of the paper, with the vision tower of Qwen-VL.
 
     num_queries (`int`):
-        N, learned queries of the cross-attention, and so tokens of a frame before sampling; a square number, because
-        the queries have places on a grid.
+        N, the number of learned queries of the cross-attention, which is the number of tokens of a frame before
+        sampling. It must be a square number, because the queries are arranged in a square grid.
     num_tokens_per_frame (`int`):
-        K, tokens that the sampler leaves of each frame of a video, from 1 to N. It is no property of the weights: it
-        can be changed when a checkpoint is loaded, and in every call.
+        K, the number of tokens of each video frame that the sampler keeps, from 1 to N. The weights do not depend on
+        it, so it can be changed when a checkpoint is loaded, and in every call.
     adapter_width (`int`):
         C, width of the cross-attention.
     adapter_num_heads (`int`):
         Heads of the cross-attention.
     sampler_order (`str`):
-        `"score"` gives the tokens of a frame from the highest attention peak to the lowest, as Eq. 2 writes it;
-        `"query"` leaves them in the order of their queries.
+        Order of the kept tokens of a frame. `"score"`: from the highest attention peak to the lowest, as in Eq. 2.
+        `"query"`: in the order of their queries.
     attention_score_reduction (`str`):
-        How the attention weights of the heads become one: `"mean"` or `"max"`.
+        How the attention weights of all heads are combined into one: `"mean"` or `"max"`.
     sample_images (`bool`):
-        Sample the tokens of images as well; in the paper images keep all of theirs.
+        Whether the sampler also drops tokens of images. In the paper, images keep all their tokens.
     vision_feature_layer (`int` or `list[int]`):
-        As in the base; -1 is what the tower gives out (`last_hidden_state`), its closing norm included if it has one.
+        As in `VideoLlmConfig`, but -1 is the output of the tower (`last_hidden_state`), after its last norm if it has
+        one.
     vision_feature_select_strategy (`str`, *optional*):
-        As in the base; by default `"full"` for Qwen-VL's tower and SigLIP, which have no class token, and `"default"`
-        for all others.
+        As in `VideoLlmConfig`. The default is `"full"` for Qwen-VL's tower and SigLIP, which have no class token, and
+        `"default"` for all others.
 
     Example:
 
@@ -94,7 +95,8 @@ class FtfvConfig(VideoLlmConfig):
     sample_images: bool = False
     vision_feature_layer: int | list[int] = -1
     vision_feature_select_strategy: Literal["default", "full"] | None = None  # type: ignore[assignment]
-    # A frame of 448 pixels has 1024 patches, and the states of all layers are kept while a chunk is encoded.
+    # Small, because it limits memory: a frame of 448 x 448 pixels has 1024 patches, and the hidden states of all layers
+    # are kept while a chunk is encoded.
     vision_chunk_size: int | None = 8
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -104,7 +106,10 @@ class FtfvConfig(VideoLlmConfig):
 
     @classmethod
     def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
-        """The cross-attention is as wide as the language model (4,096 in the paper), with heads of 128 if that goes."""
+        """Make the cross-attention as wide as the language model (4,096 in the paper), if possible with heads of 128.
+
+        The width is reduced to a multiple of 4, and smaller heads are used if the width is not a multiple of 128.
+        """
         width = next(number for number in range(text_config.hidden_size, 0, -1) if number % 4 == 0)
         head = next(size for size in (128, 96, 64, 48, 32, 16, 8, 4) if width % size == 0)
         return {"adapter_width": width, "adapter_num_heads": width // head}
@@ -120,7 +125,7 @@ class FtfvConfig(VideoLlmConfig):
         return self.kept_tokens(num_tokens_per_frame) if self.sample_images else self.num_queries
 
     def kept_tokens(self, num_tokens_per_frame: int | None = None) -> int:
-        """K: what a call asks for, or else what the checkpoint says. See `tokens_per_frame` for the errors."""
+        """K: the number that a call asks for, or else that of this configuration. Errors: see `tokens_per_frame`."""
         return tokens_per_frame(num_tokens_per_frame, self.num_tokens_per_frame, self.num_queries)
 
     def validate_architecture(self) -> None:

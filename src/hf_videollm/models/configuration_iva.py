@@ -1,4 +1,4 @@
-"""Configuration of IVA (Interactive Visual Adapter, 2024), its rule for tokens and its insertion points."""
+"""Configuration of IVA (Interactive Visual Adapter, 2024), its number of visual tokens and its insertion points."""
 
 import math
 from typing import Any, ClassVar, Literal
@@ -9,11 +9,11 @@ from .configuration_video_llm import VideoLlmConfig, has_class_token
 
 
 def num_visual_tokens(num_frames: int, with_temporal: bool = True) -> int:
-    """Number of visual tokens, and of placeholders, of `num_frames` frames: each has a global and a temporal one.
+    """Number of visual tokens (and placeholders) of `num_frames` frames: a global and a temporal one for each frame.
 
     Args:
-        num_frames: at least 1.
-        with_temporal: whether frames have a temporal token; images may have none.
+        num_frames: number of frames, at least 1.
+        with_temporal: whether frames have a temporal token; an image may have only a global one.
 
     Raises:
         ValueError: there is no frame.
@@ -29,53 +29,53 @@ class IvaConfig(VideoLlmConfig):
     Configuration of an IVA model. The defaults are those of the paper.
 
     num_frames (`int`):
-        Frames of a video for counts of tokens and operations without a real video: a minute at one a second. The
-        processor takes one frame for each second of a video.
+        Number of frames that is assumed when tokens and operations are counted without a real video: one minute at one
+        frame per second. From a real video, the processor takes one frame per second.
     query_token_id (`int`):
         Id of the placeholder of one dynamic query token. It needs no row in the embedding table.
     num_query_tokens (`int`):
-        M, dynamic query tokens of one block (the paper's LQ).
+        M, the number of dynamic query tokens in one block (LQ in the paper).
     num_insertions (`int`):
-        The paper's NI: with L decoder layers the adapter is called before layers `range(0, L, L // NI)`. That is NI
-        calls where NI divides L, as in the paper, and otherwise a few more. 0 is the model without IVA: no adapter, no
-        query tokens, neither in the model nor in the prompt.
+        NI in the paper: if the language model has L layers, the adapter is called before layers `range(0, L, L // NI)`.
+        These are NI calls if NI divides L, as in the paper, and otherwise a few more. With 0 the model has no adapter
+        and no query tokens, and its prompts have none either.
     adapter_hidden_size (`int`):
         Width of the adapter.
     num_adapter_layers (`int`):
         Pairs of selector and interactor in the adapter.
     selector_temperature (`float`):
-        tau of Eq. 3, by which the selector divides its products before the softmax over frames.
+        tau in Eq. 3: the selector divides its attention scores by it before the softmax over frames.
     scale_interactor (`bool`):
-        Divide the products of Eq. 4 by the root of the adapter's width; the paper does not.
+        Divide the attention scores of Eq. 4 by the square root of the adapter's width. The paper does not.
     adapter_residual (`bool`):
-        Add the input of a pair to its output; the paper does not.
+        Add the input of a pair of selector and interactor to its output. The paper does not.
     query_placement (`str`):
         `"last"`: one block of query tokens, before the last answer of a conversation. `"every"`: a block before each
         answer.
     frames_per_chunk (`int`, *optional*):
-        Frames whose patch features the selector adds up at a time; `None` takes the chunks of the tower. It changes
-        memory and speed, not the result.
+        Number of frames whose patch features the selector adds up at a time; `None` uses `vision_chunk_size`. It
+        changes memory and speed, but not the result.
     max_frames_on_device (`int`):
-        If a call has at most so many frames, their patch features are kept on the device of the vision tower. If it
-        has more, they are kept in the memory of the CPU, and copied back one chunk at a time.
+        If a call has at most so many frames, their patch features are kept on the device of the vision tower.
+        Otherwise they are kept in CPU memory, and copied to the device one chunk at a time.
     causal_num_layers (`int`):
-        Layers of the transformer over frames.
+        Number of layers of the causal transformer, which runs over the frames of a video.
     causal_num_heads (`int`):
-        Its heads; they must divide the width of the vision features.
+        Number of attention heads of the causal transformer. The width of the vision features must be a multiple of it.
     causal_mlp_ratio (`int`):
-        Width of its MLPs, in widths of the vision features.
+        Width of the MLPs of the causal transformer, as a multiple of the width of the vision features.
     causal_mlp_residual (`bool`):
-        Add the input of its MLPs to their output; Eq. 2 in the paper does not.
+        Add the input of each MLP of the causal transformer to its output. Eq. 2 in the paper does not.
     frame_token_order (`str`):
         The two tokens of each frame, global v and temporal t: `"interleaved"` is v1 t1 v2 t2 ..., `"concatenated"` is
         v1 v2 ... t1 t2 ...
     image_temporal_token (`bool`):
-        Whether an image, a video of one frame, has its temporal token as well; the first training stage (image-text
-        pairs) uses the global one alone.
+        Whether an image, which is a video of one frame, also has a temporal token. The first training stage (image-text
+        pairs) uses only the global token.
     vision_feature_select_strategy (`str`, *optional*):
         `"default"`: the tower's first token is the class token, which is the global feature of its frame. `"full"`:
-        there is no class token, and the mean of the patches is the global feature. By default `"full"` for SigLIP,
-        `"default"` for all others.
+        there is no class token, and the mean of the patches is the global feature. The default is `"full"` for towers
+        without a class token, such as SigLIP, and `"default"` for all others.
 
     Example:
 
@@ -142,21 +142,24 @@ class IvaConfig(VideoLlmConfig):
         return list(range(0, num_layers, num_layers // self.num_insertions)) if self.num_insertions else []
 
     def num_video_tokens(self, num_frames: int) -> int:
-        """Two of each frame."""
+        """Two for each frame."""
         return num_visual_tokens(num_frames)
 
     def num_image_tokens(self) -> int:
-        """Two, or the global one alone without `image_temporal_token`."""
+        """Two, or only the global one without `image_temporal_token`."""
         return num_visual_tokens(1, self.image_temporal_token)
 
     @classmethod
     def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
-        """The first two stages train without the adapter, which `model_options` of the third adds."""
+        """A new model has no adapter, because the first two training stages do without it.
+
+        The recipe of the third stage adds it by its `model_options`.
+        """
         heads = next(count for count in (16, 12, 8, 6, 4, 3, 2, 1) if vision_config.hidden_size % count == 0)
         return {"num_insertions": 0, "causal_num_heads": heads}
 
     def num_prompt_tokens(self) -> int:
-        """A block of query tokens, which are positions of the prompt like those of its text."""
+        """One block of query tokens, each of which takes one position of the prompt."""
         return self.num_query_tokens if self.num_insertions else 0
 
     def placeholder_ids(self) -> dict[str, int | None]:

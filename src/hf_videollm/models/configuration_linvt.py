@@ -184,7 +184,7 @@ class LinVTConfig(PublishedConfig):
     ```"""
 
     model_type = "linvt"
-    # What its image-LLM does with a frame is known when it runs.
+    # The operations of the image-LLM on a frame cannot be counted from its configuration, only by running it.
     has_fixed_cost: ClassVar[bool] = False
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="llava"),
@@ -230,15 +230,15 @@ class LinVTConfig(PublishedConfig):
 
     @classmethod
     def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
-        """Those of the LLaVA that a build makes of a tower and a language model: without the class token."""
+        """Fields of the LLaVA that is made of the tower and the language model: it drops the class token, if any."""
         return {"vision_feature_select_strategy": "default" if has_class_token(vision_config) else "full"}
 
     def tower_config(self) -> Any:
-        """That of the image-LLM, where it calls it so."""
+        """`vision_config` of the image-LLM; `None` if it has no field of this name."""
         return getattr(self.backbone_config, "vision_config", None)
 
     def required_frame_size(self) -> None:
-        """Any: the image processor of the image-LLM decides the size of frames, not the video processor."""
+        """`None`: the image processor of the image-LLM, not the video processor, decides the size of frames."""
 
     def num_video_tokens(self, num_frames: int) -> int:
         """Number of placeholders of one video, which does not depend on its number of frames."""
@@ -246,7 +246,7 @@ class LinVTConfig(PublishedConfig):
 
     @property
     def text_config(self) -> PreTrainedConfig:
-        """As `get_text_config`; TRL 1.10 reads it here."""
+        """The same as `get_text_config()`. TRL 1.10 reads this attribute."""
         return self.get_text_config()
 
     def validate_architecture(self) -> None:

@@ -9,10 +9,10 @@ from .configuration_video_llm import VideoLlmConfig
 
 
 def pllava_pooled_shape(num_frames: int, pooling_shape: tuple[int, ...] | list[int]) -> tuple[int, int, int]:
-    """Shape (t, h, w) of the visual tokens of one clip; their product is the number of placeholders it needs.
+    """Shape (t, h, w) of the visual tokens of one clip; the product of the three is its number of placeholders.
 
-    A video is pooled to `pooling_shape`, whatever its frame count (paper, section 3.3: adaptive pooling).
-    A single frame has no time axis to pool, so an image needs one step of it: (1, h, w).
+    A video is pooled to `pooling_shape`, whatever its frame count (paper, section 3.3: adaptive pooling). An image is
+    a single frame, so its time axis has length 1: (1, h, w).
     """
     if num_frames < 1:
         raise ValueError(f"A video needs at least one frame, got {num_frames}.")
@@ -23,7 +23,8 @@ def pllava_pooled_shape(num_frames: int, pooling_shape: tuple[int, ...] | list[i
 @strict
 class PllavaConfig(VideoLlmConfig):
     r"""
-    Configuration of a PLLaVA model. The defaults are those of the released 7B checkpoint, towers excepted.
+    Configuration of a PLLaVA model. The defaults are those of the released 7B checkpoint, except for `vision_config`
+    and `text_config`.
 
     pooling_shape (`list[int]`):
         Target (time, height, width) of the adaptive average pooling.
@@ -34,9 +35,9 @@ class PllavaConfig(VideoLlmConfig):
     lora_alpha (`float`, *optional*):
         Alpha that the adapter is loaded with (the official evaluation uses 4).
     lora_training_alpha (`float`, *optional*):
-        Alpha that the adapter was trained with (32 in the paper), for the record.
+        Alpha that the adapter was trained with (32 in the paper). It is only information.
     lora_merged_alpha (`float`, *optional*):
-        Alpha that an adapter was baked into the weights with, for the record.
+        Alpha that an adapter was merged into the weights with. It is only information.
 
     Example:
 

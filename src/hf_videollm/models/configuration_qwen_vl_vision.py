@@ -12,9 +12,10 @@ class QwenVLVisionConfig(CheckedConfigMixin, PreTrainedConfig):
     Configuration of Qwen-VL's vision tower. The defaults are those of the released checkpoint.
 
     image_size (`int`):
-        Side of the square frames the tower is fed; it takes other squares of whole patches as well.
+        Side of the square frames in pixels. The tower also accepts other squares whose side is a multiple of
+        `patch_size`.
     position_grid_size (`int`):
-        Rows, and columns, of the table of learned positions; it is resized to the patches of a frame.
+        Number of rows and of columns of the grid of learned positions. It is resized to the grid of patches of a frame.
 
     Example:
 
@@ -54,7 +55,8 @@ class QwenVLVisionConfig(CheckedConfigMixin, PreTrainedConfig):
                 )
 
 
-# Here and not at the package's import: this file also travels with checkpoints, where nobody else would register it.
+# Registered in this file and not in the package: the file is also copied into checkpoints, as remote code that is used
+# without the package.
 AutoConfig.register(QwenVLVisionConfig.model_type, QwenVLVisionConfig, exist_ok=True)
 
 __all__ = ["QwenVLVisionConfig"]

@@ -1,4 +1,6 @@
-"""What the configurations of all designs share: two towers, placeholder ids, and the map a Hub folder carries."""
+"""The base class of all configurations: vision tower, language model, placeholder ids, and the entries that make
+`trust_remote_code` and `pipeline` find the code in a saved folder.
+"""
 
 import copy
 from typing import Any, ClassVar, Literal
@@ -19,7 +21,7 @@ PIPELINE_ENTRY = {
 }
 
 
-# Towers whose tokens are patches alone.
+# Vision towers without a class token: all their tokens are patches.
 TOWERS_WITHOUT_CLASS_TOKEN = ("qwen_vl_vision", "siglip_vision_model", "siglip2_vision_model")
 
 
@@ -39,10 +41,10 @@ def patch_grid(vision_config: Any) -> tuple[int, int]:
 
 
 def check_patch_grid(grid: tuple[int, int], num_patches: int) -> tuple[int, int]:
-    """The grid, if a frame has as many patches.
+    """Return `grid` unchanged if its product is the number of patches of a frame.
 
     Raises:
-        ValueError: the vision tower gave another number.
+        ValueError: the vision tower returned another number of patches.
     """
     height, width = grid
     if height * width != num_patches:
@@ -54,35 +56,36 @@ def check_patch_grid(grid: tuple[int, int], num_patches: int) -> tuple[int, int]
 
 
 def copy_parts(config: Any) -> None:
-    """Give a configuration copies of its parts, so that it shares none with whoever passed them in."""
+    """Replace the inner configurations of a configuration by copies, so that it shares none with other objects."""
     for name in type(config).sub_configs_defaults:
         setattr(config, name, copy.deepcopy(getattr(config, name)))
 
 
 def has_tied_embeddings(config: Any) -> bool:
-    """Whether the head of a language model, or of an image-LLM, is its embedding."""
+    """Whether the head and the embedding of a language model, or of an image-LLM, are the same weight."""
     return bool(getattr(config, "tie_word_embeddings", False))
 
 
 class PublishedConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
-    """What every configuration of ours writes into a Hub folder, so that its code and its pipeline are found."""
+    """Writes entries into config.json by which transformers finds the model's code and pipeline in a saved folder."""
 
-    # Auto class -> "file.Class" of this design: what `trust_remote_code=True` loads from a saved folder.
+    # Maps an Auto class to the "file.Class" that it loads from a saved folder with `trust_remote_code=True`.
     auto_classes: ClassVar[dict[str, str]] = {}
-    # Parts of the model that stay as they are when it is quantized, by their names in the model without a head.
+    # Names, in the model without a head, of the modules that are not quantized.
     modules_to_not_convert: ClassVar[tuple[str, ...]] = ()
-    # What Trainer does not gather as predictions.
+    # Outputs of the model that Trainer does not collect as predictions.
     keys_to_ignore_at_inference: ClassVar[list[str]] = [*CACHE_NAMES, "image_outputs", "video_outputs", "audio_outputs"]
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # `pipeline()` asks for trust as soon as it sees `custom_pipelines` on a config. A config of the installed
-        # package has no need of it: the task is registered on import. `to_dict` writes the entry all the same.
+        # `pipeline()` asks the user for `trust_remote_code` if a config has the attribute `custom_pipelines`. The
+        # installed package does not need the attribute, because it registers the task when it is imported. So only a
+        # config that was loaded as remote code gets it. `to_dict` always writes it, so that saved folders have it.
         saved_pipelines = kwargs.pop("custom_pipelines", None)
         saved_auto_map = kwargs.pop("auto_map", None) or {}
         super().__post_init__(**kwargs)
         self.auto_map = {**self.auto_classes, **saved_auto_map}
         if type(self).__module__.startswith("transformers_modules"):
-            # `pipeline()` changes the entry in place, hence a copy of our own.
+            # This is a copy, because `pipeline()` changes the entry in place.
             self.custom_pipelines = copy.deepcopy(saved_pipelines or {PIPELINE_TASK: PIPELINE_ENTRY})
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,7 +94,7 @@ class PublishedConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
         return output
 
     def num_video_tokens(self, num_frames: int) -> int:
-        """Visual tokens, and so placeholders, of one video of `num_frames` frames. Each design has its rule."""
+        """Number of visual tokens (and placeholders) of one video of `num_frames` frames. Each design overrides it."""
         raise NotImplementedError
 
 
@@ -109,18 +112,19 @@ class VideoLlmConfig(PublishedConfig):
     video_token_id (`int`):
         Id of the placeholder that stands for one vector of a video.
     num_frames (`int`):
-        Frames the design was trained with; the processor samples as many.
+        Number of frames per video that the design was trained with. The processor samples this number.
     vision_feature_layer (`int` or `list[int]`):
-        Index into the hidden states of the vision tower (0 is the embedding output); several are concatenated.
+        Index into the hidden states of the vision tower (0 is the output of the embeddings). The features of several
+        layers are concatenated.
     vision_feature_select_strategy (`str`):
         `"default"` drops the class token, `"full"` keeps every token.
     vision_chunk_size (`int`, *optional*):
         Frames that run through the vision tower at a time; `None` runs all at once.
     tie_word_embeddings (`bool`, *optional*):
-        The head is the embedding; what `text_config` says by default.
+        Whether head and embedding are the same weight; by default the value in `text_config`.
 
-    Configurations that are passed in are copied: what a model changes in its own (`resize_token_embeddings`) does not
-    reach the language model or tower that they came from, nor the next model made of them.
+    The configurations that are passed in are copied. So if a model changes its configuration
+    (`resize_token_embeddings`), the language model or tower that the configuration came from is not affected.
     """
 
     model_type = "video_llm"
@@ -150,7 +154,7 @@ class VideoLlmConfig(PublishedConfig):
 
     @classmethod
     def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
-        """Leave out the class token, where there is one."""
+        """Drop the class token if the tower has one."""
         return {"vision_feature_select_strategy": "default" if has_class_token(vision_config) else "full"}
 
     def validate_architecture(self) -> None:
@@ -161,7 +165,7 @@ class VideoLlmConfig(PublishedConfig):
             raise ValueError(f"vision_chunk_size must be at least 1 or None, not {self.vision_chunk_size}.")
 
     def num_image_tokens(self) -> int:
-        """Visual tokens of one image: a video of one frame, unless a design treats images in another way."""
+        """Number of visual tokens of one image, which is a video of one frame unless a design overrides this."""
         return self.num_video_tokens(1)
 
 

@@ -1,4 +1,4 @@
-"""Configuration of VideoLLaMA2 (Cheng et al., 2024), and the one rule for the shape of its visual tokens."""
+"""Configuration of VideoLLaMA2 (Cheng et al., 2024), and the rule for the shape of its visual tokens."""
 
 import re
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_video_llm import VideoLlmConfig, patch_grid
 
-# What the names of the original stand for: blocks in each of the two RegStages, downsampling, its kernel (also its
-# stride) over (time, height, width), the padding of all three axes, and the layers of the final MLP.
-# The last two rows keep every patch and take the mean over the frames.
+# The connectors of the original code by name: number of blocks in each of the two RegStages, kind of downsampling, its
+# kernel (and stride) over (time, height, width), its padding of all three axes, and number of layers of the final MLP.
+# "linear" and the names that `MLP_NAME` matches keep every patch and take the mean over the frames.
 CONNECTOR_TYPES: dict[str, dict[str, Any]] = {
     "stc_connector": {"depth": 4, "downsample": "conv", "kernel_size": (2, 2, 2), "padding": 1, "mlp_depth": 2},
     "stc_connector_v35": {"depth": 4, "downsample": "conv", "kernel_size": (2, 2, 2), "padding": 0, "mlp_depth": 2},
@@ -23,10 +23,10 @@ MLP_NAME = re.compile(r"mlp([1-9]\d*)x_gelu")
 
 
 def connector_preset(name: str) -> dict[str, Any]:
-    """Fields that a connector name of the original stands for.
+    """The fields of a connector of the original code.
 
     Raises:
-        ValueError: the name is unknown; the known ones are listed.
+        ValueError: the name is unknown; the message lists the known names.
     """
     if name in CONNECTOR_TYPES:
         return CONNECTOR_TYPES[name]
@@ -41,12 +41,12 @@ def connector_preset(name: str) -> dict[str, Any]:
 def connector_grid(
     num_frames: int, grid: Sequence[int], downsample: str, kernel_size: Sequence[int], padding: int
 ) -> tuple[int, int, int]:
-    """Shape (t, h, w) of the visual tokens of one clip; their product is the number of placeholders it needs.
+    """Shape (t, h, w) of the visual tokens of one clip; the product of the three is its number of placeholders.
 
     Args:
-        num_frames: frames of the clip.
+        num_frames: number of frames of the clip.
         grid: rows and columns of patches of one frame.
-        downsample: `"conv"`, `"pool"` or `"mean"` (over the frames, every patch kept).
+        downsample: `"conv"`, `"pool"` or `"mean"` (the mean over the frames, for every patch).
         kernel_size: (time, height, width), also the stride.
         padding: zeros on both ends of each of the three axes.
 
@@ -62,12 +62,12 @@ def connector_grid(
         (size + 2 * padding - kernel) // kernel + 1 for size, kernel in zip(sizes, kernel_size, strict=True)
     )
     if min(time, height, width) < 1:
-        mend = "use a vision tower with more patches, or a smaller connector_kernel_size"
+        fix = "use a vision tower with more patches, or a smaller connector_kernel_size"
         if time < 1:
-            mend = f"sample at least {kernel_size[0] - 2 * padding} frames (num_frames), or repeat the ones there are"
+            fix = f"sample at least {kernel_size[0] - 2 * padding} frames (num_frames), or repeat the ones there are"
         raise ValueError(
             f"A clip of {num_frames} x {grid[0]} x {grid[1]} patches (time, height, width) is smaller than the "
-            f"connector's kernel of {' x '.join(map(str, kernel_size))}: {mend}."
+            f"connector's kernel of {' x '.join(map(str, kernel_size))}: {fix}."
         )
     return time, height, width
 
@@ -75,8 +75,9 @@ def connector_grid(
 @strict
 class VideoLlama2Config(VideoLlmConfig):
     r"""
-    Configuration of a VideoLLaMA2 model. `connector_type` names a connector of the original and fills the other
-    connector fields; a field that is given as well beats the name. So every row of the paper's Table 1 can be made.
+    Configuration of a VideoLLaMA2 model. `connector_type` names a connector of the original code, which sets the other
+    connector fields; a field that is passed explicitly overrides it. With these fields, all connectors in Table 1 of
+    the paper can be built.
 
     connector_type (`str`):
         `stc_connector` (VideoLLaMA2), `stc_connector_v35` (2.1), `stp_connector`, `spatial_conv`, `spatial_pool`,
@@ -84,13 +85,13 @@ class VideoLlama2Config(VideoLlmConfig):
     connector_depth (`int`, *optional*):
         Blocks in each of the two RegStages, before and after downsampling; 0 leaves them out.
     connector_downsample (`str`, *optional*):
-        `"conv"` (Conv3d), `"pool"` (average pooling) or `"mean"` (over the frames, every patch kept).
+        `"conv"` (Conv3d), `"pool"` (average pooling) or `"mean"` (the mean over the frames, for every patch).
     connector_kernel_size (`list[int]`, *optional*):
-        (time, height, width) of the downsampling, also its stride; (1, 2, 2) is the paper's "2D".
+        Kernel and stride (time, height, width) of the downsampling; (1, 2, 2) is called "2D" in the paper.
     connector_padding (`int`, *optional*):
         Zeros on both ends of time, height and width before a convolution.
     connector_mlp_depth (`int`, *optional*):
-        Linear layers behind the second RegStage, with GELU between them.
+        Number of linear layers after the second RegStage, with GELU between them.
 
     Example:
 
@@ -128,7 +129,7 @@ class VideoLlama2Config(VideoLlmConfig):
         for field, value in connector_preset(self.connector_type).items():
             if getattr(self, f"connector_{field}") is None:
                 setattr(self, f"connector_{field}", value)
-        # Lists, as JSON knows no tuples: a config equals itself after it was saved and loaded.
+        # JSON turns tuples into lists. With a list, a config that was saved and loaded equals the original one.
         self.connector_kernel_size = list(self.connector_kernel_size or ())
 
     def validate_architecture(self) -> None:
@@ -165,7 +166,7 @@ class VideoLlama2Config(VideoLlmConfig):
         return time * height * width
 
     def num_image_tokens(self) -> int:
-        """A still image is a video of `config.num_frames` equal frames, as in the original."""
+        """As in the original code, an image is repeated to a video of `num_frames` equal frames."""
         return self.num_video_tokens(self.num_frames)
 
 

@@ -1,4 +1,4 @@
-"""Configuration of VideoLLaMA2-AV: VideoLLaMA2 with a BEATs encoder for sound."""
+"""Configuration of VideoLLaMA2-AV: VideoLLaMA2 with a BEATs encoder for audio."""
 
 from typing import Any, ClassVar
 
@@ -12,14 +12,15 @@ from .configuration_videollama2 import VideoLlama2Config
 @strict
 class VideoLlama2AVConfig(VideoLlama2Config):
     r"""
-    Configuration of a VideoLLaMA2-AV model: the fields of VideoLLaMA2, and
+    Configuration of a VideoLLaMA2-AV model. It has the fields of `VideoLlama2Config`, and in addition:
 
     audio_config (`dict` or `BeatsConfig`, *optional*):
         The audio encoder.
     audio_token_id (`int`):
-        Id of the placeholder that stands for one vector of a sound.
+        Id of the placeholder that stands for one vector of audio.
     audio_projector_depth (`int`):
-        Linear layers between audio encoder and language model, with GELU between them (2 in the released model).
+        Number of linear layers between the audio encoder and the language model, with GELU between them (2 in the
+        released model).
     """
 
     model_type = "videollama2_av"
@@ -73,7 +74,7 @@ class VideoLlama2AVConfig(VideoLlama2Config):
         return {**super().pairing(), "num_mel_bins": audio.num_mel_bins, "audio_patch_size": audio.patch_size}
 
     def num_audio_tokens(self, num_frames: int) -> int:
-        """Audio tokens, and so placeholders, of one sound of `num_frames` filter-bank frames (10 ms each)."""
+        """Number of audio tokens (and placeholders) for `num_frames` frames of the filter bank (10 ms each)."""
         return self.audio_config.num_audio_tokens(num_frames)
 
 

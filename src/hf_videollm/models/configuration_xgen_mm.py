@@ -14,8 +14,9 @@ from .video_llm_contract import ConfigContract
 @strict
 class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
     r"""
-    SigLIP, a perceiver resampler and Phi-3, for images alone. The defaults are those of the released v1.5 checkpoints
-    (4.36 billion parameters, the head of SigLIP included, which nothing reads and which is left out here).
+    XGen-MM consists of SigLIP, a perceiver resampler and Phi-3, and only accepts images. The defaults are those of the
+    released v1.5 checkpoints. These have 4.36 billion parameters, including the head of SigLIP, which is not part of
+    this model because its output is not used.
 
     vision_config (`dict` or `PreTrainedConfig`, *optional*):
         Vision tower; SigLIP so400m for 384 pixels by default.
@@ -25,20 +26,20 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
     image_token_id (`int`):
         Placeholder of one vector of an image.
     num_query_tokens (`int`):
-        Vectors of an image. There is one view of each image, at the size of the tower: the cutting up of large images
-        (any-res) that the released checkpoints also know is left out.
+        Number of vectors of an image. Each image is resized to the input size of the tower. The released checkpoints
+        can also cut large images into several views (any-res); this is not implemented.
     resampler_num_layers (`int`):
-        Layers of the resampler.
+        Number of layers of the resampler.
     resampler_num_heads (`int`):
-        Heads of its attention.
+        Number of attention heads of the resampler.
     resampler_head_dim (`int`):
         Width of one head; all heads together need not be as wide as the tower.
     resampler_mlp_ratio (`int`):
-        Width of its MLPs, in widths of the tower.
+        Width of the MLPs of the resampler, as a multiple of the width of the tower.
     lm_head_bias (`bool`):
-        The head adds a bias, as the released one does.
+        Whether the head has a bias, as in the released checkpoints.
     tie_word_embeddings (`bool`, *optional*):
-        The head is the embedding; what `text_config` says by default.
+        Whether head and embedding are the same weight; by default the value in `text_config`.
 
     Example:
 
@@ -70,7 +71,7 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
             config_class=AutoConfig, model_type="phi3", init_kwargs={"vocab_size": 32015, "sliding_window": 2047}
         ),
     }
-    # Auto class -> "file.Class": what `trust_remote_code=True` loads from a saved folder.
+    # Maps an Auto class to the "file.Class" that it loads from a saved folder with `trust_remote_code=True`.
     auto_classes: ClassVar[dict[str, str]] = {
         "AutoConfig": "configuration_xgen_mm.XgenMMConfig",
         "AutoModel": "modeling_xgen_mm.XgenMMModel",
@@ -79,7 +80,7 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
         "AutoModelForCausalLM": "modeling_xgen_mm.XgenMMForConditionalGeneration",
         "AutoProcessor": "processing_xgen_mm.XgenMMProcessor",
     }
-    # Parts of the model that stay as they are when it is quantized, by their names in the model without a head.
+    # Names, in the model without a head, of the modules that are not quantized.
     modules_to_not_convert: ClassVar[tuple[str, ...]] = ("vision_tower", "multi_modal_projector")
 
     # A dict or a `PreTrainedConfig`; always the latter once the config is made.
@@ -96,7 +97,7 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
-        """As in transformers; files that do not say whether the head is tied are of a time when none was."""
+        """As in transformers. Old files do not have `tie_word_embeddings`; in their models the head was never tied."""
         return super().from_dict({"tie_word_embeddings": False, **config_dict}, **kwargs)
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -108,7 +109,7 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
         self.auto_map = {**self.auto_classes, **saved_auto_map}
 
     def num_image_tokens(self) -> int:
-        """Vectors of an image."""
+        """Number of vectors of an image."""
         return self.num_query_tokens
 
     def pairing(self) -> dict[str, Any]:
@@ -124,7 +125,8 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
             raise ValueError(f"resampler_mlp_ratio must be at least 1, not {self.resampler_mlp_ratio}.")
 
 
-# Here and not at the package's import: this file also travels with checkpoints, where nobody else would register it.
+# Registered in this file and not in the package: the file is also copied into checkpoints, as remote code that is used
+# without the package.
 AutoConfig.register(XgenMMConfig.model_type, XgenMMConfig, exist_ok=True)
 
 __all__ = ["XgenMMConfig"]

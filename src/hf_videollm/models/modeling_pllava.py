@@ -46,7 +46,7 @@ class PllavaConnector(nn.Module):
         return [self.pool(clip) for clip in projected.split(num_frames)]
 
     def pool(self, clip: torch.Tensor) -> torch.Tensor:
-        """Pool one clip `(T, patches, D)` to `(t * h * w, D)`; shapes that do not divide, or up-sample, are fine."""
+        """Pool one clip `(T, patches, D)` to `(t * h * w, D)`. T and the grid need not be multiples of t, h and w."""
         time, patches, width = clip.shape
         volume = clip.permute(2, 0, 1).reshape(1, width, time, *check_patch_grid(self.patch_grid, patches))
         pooled = F.adaptive_avg_pool3d(volume, pllava_pooled_shape(time, self.pooling_shape))
@@ -66,7 +66,10 @@ class PllavaModel(AdjustableLoraMixin, VideoLlmModel):
         modality: str,
         present: Collection[str] | None = None,
     ) -> torch.Tensor:
-        """As in the base; without images in the batch, `<image>` stands for a video, as in prompts of the original."""
+        """As in the base class; but in a batch without images, `<image>` is also a placeholder of a video.
+
+        Prompts of the original code write `<image>` for a video.
+        """
         mask = super().get_placeholder_mask(input_ids, inputs_embeds, modality, present)
         if modality == "video" and present is not None and "image" not in present:
             mask = mask | super().get_placeholder_mask(input_ids, inputs_embeds, "image", present)
@@ -74,7 +77,7 @@ class PllavaModel(AdjustableLoraMixin, VideoLlmModel):
 
 
 class PllavaForConditionalGeneration(AdjustableLoraMixin, VideoLlmForConditionalGeneration):
-    """PLLaVA that answers questions on videos and images."""
+    """PLLaVA with a language-model head: answers questions on videos and images."""
 
     config_class = PllavaConfig
     model_class = PllavaModel

@@ -1,7 +1,7 @@
 """LoRA whose strength can be changed after training (PLLaVA paper, section 3.4: post-training optimisation).
 
-h = W0 x + (alpha / r) B A x. The adapter is kept apart from the weights, in the `lora/` folder of the checkpoint, as a
-PEFT adapter that PEFT itself can read; `alpha` is a choice made at load time.
+A layer with LoRA computes h = W0 x + (alpha / r) B A x. The checkpoint stores A and B separately from W0, in its
+`lora/` folder, in PEFT's own format. So the user can choose `alpha`, the strength, when the checkpoint is loaded.
 """
 
 import copy
@@ -29,18 +29,18 @@ ADAPTER_NAME = "default"
 ADAPTER_FOLDER = "lora"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-# The paper adapts the query and value projections of the language model, and nothing else.
+# The layers that the paper adapts: the query and value projections of the language model.
 LORA_TARGETS = r"(.*\.)?language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 PEFT_PREFIX = "base_model.model."
 SAVE_ARGUMENTS = ("is_main_process", "state_dict", "push_to_hub", "max_shard_size")
-# Options of PEFT whose result is no W0 + (alpha / r) B A.
+# Options of PEFT with which a layer does not compute W0 x + (alpha / r) B A x.
 UNSAVABLE = ("use_dora", "lora_bias", "target_parameters", "trainable_token_indices", "use_qalora")
 PUSH_ARGUMENTS = ("commit_message", "private", "token", "create_pr", "revision")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Base
-else:  # the mixin stands before a `PreTrainedModel` in the bases of a class and uses what that has
+else:  # in a list of base classes, the mixin comes before a `PreTrainedModel`, whose attributes it uses
     _Base = object
 
 
@@ -60,10 +60,11 @@ class AdjustableLoraMixin(_Base):
         """Load the weights and, if the checkpoint has one, the LoRA adapter.
 
         Args:
-            lora_alpha: strength of the adapter, instead of the one recorded in the configuration (0 switches it off).
+            lora_alpha: strength of the adapter; `None` uses the one in the configuration. 0 switches the adapter off.
 
         Raises:
-            CheckpointError: `lora_alpha` is given but there is no adapter; the adapter is missing or does not fit.
+            CheckpointError: `lora_alpha` is passed, but the checkpoint has no adapter; or the configuration names an
+                adapter that is missing, damaged, or does not fit the model.
             ImportError: there is an adapter and PEFT is not installed.
         """
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -81,12 +82,14 @@ class AdjustableLoraMixin(_Base):
         """Attach a PEFT adapter from its two files.
 
         Args:
-            alpha: strength; the adapter's own when `None`.
+            config_file: the adapter's `adapter_config.json`.
+            weights_file: the adapter's weights.
+            alpha: strength; `None` uses the one in `config_file`.
 
         Raises:
             ImportError: PEFT is not installed.
-            CheckpointError: the adapter holds tensors that this model has no place for, lacks some, is damaged or no
-                LoRA; the model is as it was before.
+            CheckpointError: the adapter is damaged, is not a LoRA, lacks tensors, or has tensors that do not belong to
+                this model. The model is then unchanged.
             ValueError: `alpha` is negative, or the model already has an adapter.
         """
         if self.lora_name() is not None:
@@ -101,8 +104,8 @@ class AdjustableLoraMixin(_Base):
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         try:
             lora_config = peft.LoraConfig(**options)
-            # PEFT's own function: transformers' `add_adapter` does the same, but only with the PEFT release that it
-            # asks for, which may not be out yet.
+            # transformers' `add_adapter` does the same as this function of PEFT, but it refuses PEFT releases that are
+            # older than the one it requires, and that one may not be published yet.
             peft.inject_adapter_in_model(lora_config, self, ADAPTER_NAME)
             mark_adapter(self, True)
             self._place_factors(weights)
@@ -114,7 +117,8 @@ class AdjustableLoraMixin(_Base):
                 raise
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{config_file} describes no LoRA that can be attached ({reason}).") from error
-        # For saving: as it was, or the names that a foreign pattern stood for.
+        # The adapter is saved with this value: the original `target_modules`, or, if that was a pattern that is not
+        # known here, the names of the adapted layers.
         self.peft_config[ADAPTER_NAME].target_modules = (
             raw["target_modules"]
             if self._said_layers(raw) is not None
@@ -124,7 +128,7 @@ class AdjustableLoraMixin(_Base):
     def _check_names(
         self, weights_file: str | os.PathLike[str], weights: dict[str, torch.Tensor], raw: Mapping[str, Any]
     ) -> None:
-        """Refuse weights that are not those of the layers that the adapter is for."""
+        """Refuse the weights of an adapter if they are not exactly those of the layers that it adapts."""
         layers = self._said_layers(raw)
         if layers is None:
             names = {name for name, _ in self.named_modules()}
@@ -136,7 +140,7 @@ class AdjustableLoraMixin(_Base):
             )
 
     def _said_layers(self, raw: Mapping[str, Any]) -> set[str] | None:
-        """The layers that an adapter is for by its own words; `None` where only its weights tell that."""
+        """Names of the layers that an adapter's `target_modules` lists; `None` if only its weights tell the layers."""
         names = {self._saved_key(name): name for name, _ in self.named_modules()}
         if raw.get("target_modules") == LORA_TARGETS:
             return {name for saved, name in names.items() if re.fullmatch(LORA_TARGETS, saved)}
@@ -144,7 +148,7 @@ class AdjustableLoraMixin(_Base):
         return None if layers is None else {names[saved] for saved in layers}
 
     def _detach(self, trainable: set[str]) -> None:
-        """The model as it was before an adapter that could not be attached."""
+        """Undo an attempt to attach an adapter: the model is again as it was before."""
         for name, layer in [(name, module) for name, module in self.named_modules() if _is_lora(module)]:
             self.set_submodule(name, layer.get_base_layer())
         if hasattr(self, "peft_config"):
@@ -161,17 +165,18 @@ class AdjustableLoraMixin(_Base):
         """
         alpha = _checked_alpha(alpha)
         name, layers = self.lora_name(), self.lora_layers()
-        # One factor for all: layers that were trained with an alpha of their own (`alpha_pattern`) keep their relation.
+        # All layers are scaled by one factor. Layers that were trained with an alpha of their own (`alpha_pattern`)
+        # keep the same ratio to the others.
         factor = alpha / self.peft_config[name].lora_alpha
         for layer in layers.values():
             layer.set_scale(name, factor)
         self.config.lora_alpha = alpha
 
     def lora_name(self) -> str | None:
-        """Name of the LoRA that is attached, by this class or by PEFT (`get_peft_model`); `None` without one.
+        """Name of the attached LoRA, whether this class or PEFT (`get_peft_model`) attached it; `None` without one.
 
         Raises:
-            ValueError: there are several, and not one of them alone is active.
+            ValueError: several are attached, and not exactly one of them is active.
         """
         layers = [module for module in self.modules() if _is_lora(module)]
         names = {name for layer in layers for name in layer.lora_alpha}
@@ -196,13 +201,13 @@ class AdjustableLoraMixin(_Base):
         }
 
     def merge_lora(self, alpha: float | None = None) -> Self:
-        """Add the adapter to the weights, W <- W0 + (alpha / r) B A, and drop it; all weights become trainable again.
+        """Add the adapter to the weights, W <- W0 + (alpha / r) B A, and remove it. All weights become trainable again.
 
-        Quantized weights are rounded a second time, as PEFT does it, and stay frozen: what is merged before it is
-        quantized answers better.
+        Quantized weights are quantized a second time, as PEFT does, and stay frozen. To get better answers, merge the
+        adapter before the model is quantized.
 
         Args:
-            alpha: strength to bake in; the present one when `None`.
+            alpha: strength to merge with; `None` uses the current one.
 
         Raises:
             ValueError: the model has no adapter, some weights are offloaded, or `alpha` is negative.
@@ -218,7 +223,7 @@ class AdjustableLoraMixin(_Base):
             _merge_layer(layer, adapter)
             parent, _, child = name.rpartition(".")
             setattr(self.get_submodule(parent), child, layer.get_base_layer())
-        # What PEFT trained as a whole, in place of what it was before.
+        # Modules that PEFT trained as a whole replace the original ones.
         for name, wrapper in _whole_copies(self).items():
             self.set_submodule(name, _active_copy(wrapper, adapter))
         del self.peft_config
@@ -233,14 +238,15 @@ class AdjustableLoraMixin(_Base):
         return self
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Save as transformers does; an attached adapter goes to its own folder, next to the unmerged weights."""
+        """Save as transformers does. An attached adapter is not merged, but saved in a folder of its own."""
         kwargs.update(zip(SAVE_ARGUMENTS, args, strict=False))
         adapter = self.lora_name()
         if adapter is None:
             super().save_pretrained(save_directory, **kwargs)
             return
         if kwargs.pop("push_to_hub", False):
-            # transformers uploads what its own part of this method wrote; push_to_hub uploads a whole folder.
+            # With `push_to_hub=True`, transformers uploads only the files that it wrote itself, and not the adapter.
+            # The method `push_to_hub` uploads the whole folder.
             repo_id = kwargs.pop("repo_id", Path(save_directory).name)
             push = {name: kwargs.pop(name) for name in PUSH_ARGUMENTS if name in kwargs}
             self.save_pretrained(save_directory, **kwargs)
@@ -248,7 +254,8 @@ class AdjustableLoraMixin(_Base):
             return
         if any(layer.merged for layer in self.lora_layers().values()):
             raise ValueError("PEFT has merged the LoRA into the weights: call unmerge_adapter(), or merge_lora().")
-        # Always this folder, whatever a downloaded config.json says: nothing is written outside of the destination.
+        # A downloaded config.json may name any folder as `lora_adapter`. The name is replaced, so that nothing is
+        # written outside `save_directory`.
         self.config.lora_adapter = ADAPTER_FOLDER
         self._record_alpha(adapter)
         state_dict = kwargs.pop("state_dict", None) or self.state_dict()
@@ -259,7 +266,11 @@ class AdjustableLoraMixin(_Base):
 
     @contextmanager
     def _adapter_aside(self, adapter: str) -> Iterator[None]:
-        """The model without its adapter, for transformers to save; of a quantized one it takes the tensors itself."""
+        """Remove the adapter from the model while transformers saves it.
+
+        It is not enough to pass the right `state_dict`: of a quantized model, transformers saves the tensors of the
+        model and not those of `state_dict`.
+        """
         held: dict[str, Any] = {**self.lora_layers(), **_whole_copies(self)}
         plain = {
             name: _active_copy(module, adapter) if hasattr(module, "modules_to_save") else module.get_base_layer()
@@ -276,7 +287,11 @@ class AdjustableLoraMixin(_Base):
             mark_adapter(self, True)
 
     def _record_alpha(self, adapter: str) -> None:
-        """Say in the configuration what the layers run with; PEFT has attached and scaled an own LoRA without it."""
+        """Write the alpha of the attached adapter into the configuration.
+
+        If PEFT attached or rescaled the adapter, the configuration does not know its alpha, so it is computed from the
+        scaling of a layer.
+        """
         training_alpha = self.peft_config[adapter].lora_alpha
         layer = next(iter(self.lora_layers().values()))
         present = layer.scaling[adapter]
@@ -301,9 +316,11 @@ class AdjustableLoraMixin(_Base):
                 f"The LoRA uses {', '.join(strange)} of PEFT, and an alpha that is chosen later means nothing to it: "
                 "merge it (merge_and_unload), or save it with PEFT."
             )
-        # What was trained beside it is in the weights; and these have become what its start left of them.
+        # Modules and biases that PEFT trained together with the adapter are saved with the model's weights. Some ways
+        # to initialise a LoRA change these weights; they are saved as changed, so loading must not do it again.
         config.modules_to_save, config.bias, config.init_lora_weights = None, "none", True
-        # The weights are in the folder above; the path they were once loaded from is nobody's business.
+        # The weights of the model are in the parent folder. The path that they were loaded from is not saved, because
+        # it may be private.
         config.base_model_name_or_path = None
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
@@ -321,8 +338,9 @@ class AdjustableLoraMixin(_Base):
             raise CheckpointError(f"{weights_file} is truncated or damaged ({reason}): download it again.") from error
 
     def _place_factors(self, weights: dict[str, torch.Tensor]) -> None:
-        # Where the layer computes, and not where its weights rest: PEFT would leave the factors of an offloaded layer
-        # on the meta device, without values. They run in the model's dtype, as in the official code.
+        # Put the factors on the device on which the layer computes. PEFT puts them on the device of the layer's
+        # weights, which for an offloaded layer is "meta", where they would have no values. Their dtype is that of the
+        # model, as in the official code.
         for name, layer in self.lora_layers().items():
             device = _execution_device(layer.get_base_layer())
             for factor in ("lora_A", "lora_B"):
@@ -330,15 +348,16 @@ class AdjustableLoraMixin(_Base):
                 getattr(layer, factor)[ADAPTER_NAME].weight = nn.Parameter(tensor)
 
     def _restore_state(self, trainable: set[str]) -> None:
-        # PEFT freezes everything but the adapter; the projector trains with it (paper, section 4.1).
+        # PEFT has frozen everything except the adapter. The projector is trained with the adapter (paper, section 4.1),
+        # so everything outside the language model becomes trainable again if it was so before.
         for name, parameter in self.named_parameters():
             if ".lora_" not in name and not _is_language(name):
                 parameter.requires_grad_(name in trainable)
-        # The adapter's dropout is new, and new modules are in training mode.
+        # The new dropout layers of the adapter are in training mode. This call puts them into the mode of the model.
         self.train(self.training)
 
     def _adapter_key(self, saved: str) -> str:
-        """Name in this model of a tensor of the adapter file, which is written for the model with a head."""
+        """Name in this model of a tensor in the adapter file, whose names are those of the model with a head."""
         name = saved.removeprefix(PEFT_PREFIX)
         return name.removeprefix("model.") if not hasattr(self, "lm_head") else name
 
@@ -347,7 +366,7 @@ class AdjustableLoraMixin(_Base):
 
 
 def _peft() -> Any:
-    """PEFT, imported when there is an adapter and not before: it is slow to import, and not needed without one."""
+    """Import PEFT. This is done only for models with an adapter, because the import is slow."""
     try:
         import peft
     except ImportError as error:
@@ -356,7 +375,7 @@ def _peft() -> Any:
 
 
 def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: dict[str, Any]) -> tuple[str, str]:
-    """Files of the adapter of a checkpoint, downloaded if need be."""
+    """Find the two files of a checkpoint's adapter, configuration and weights, and download them if necessary."""
     hub_arguments = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
     if not isinstance(adapter, str) or os.path.isabs(adapter) or ".." in Path(adapter).parts:
         raise CheckpointError(f"{source} names a LoRA adapter outside of its folder ({adapter!r}): it is not read.")
@@ -380,7 +399,8 @@ def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: d
 
 
 def _refuse_useless_alpha(source: str | os.PathLike[str] | None, config: Any, lora_alpha: float | None) -> None:
-    # The Auto classes turn `lora_alpha=` into a field of the configuration; a checkpoint without adapter has none.
+    # If `lora_alpha` is passed to an Auto class, it arrives as a field of the configuration. A checkpoint without an
+    # adapter does not set this field itself, so its value then comes from the caller.
     never_had_one = config.lora_training_alpha is None or config.lora_merged_alpha is not None
     if lora_alpha is None and never_had_one:
         lora_alpha = config.lora_alpha
@@ -398,18 +418,18 @@ def _checked_alpha(alpha: float) -> float:
 
 
 def _execution_device(base: Any) -> torch.device | str | int:
-    """Where a layer computes; weights of an offloaded layer come there for the moment only."""
+    """The device on which a layer computes. The weights of an offloaded layer are there only while it computes."""
     hook = getattr(base, "_hf_hook", None)
     execution_device = getattr(hook, "execution_device", None)
     return base.weight.device if execution_device is None else execution_device
 
 
 def _merge_layer(layer: Any, adapter: Any) -> None:
-    """Bake one adapted layer in, in float32 whatever it is kept in; quantized layers know their own way."""
+    """Merge the adapter into one layer, computing in at least float32. PEFT itself merges quantized layers."""
     base = layer.get_base_layer()
     if layer.merged:
         layer.unmerge()
-    # Of torchao, the layer is as ever, and its weight a class of its own.
+    # torchao quantizes by replacing the weight by one of another class; the layer itself remains an `nn.Linear`.
     if type(base) is not nn.Linear or type(base.weight) is not nn.Parameter:
         layer.merge()
         return
@@ -421,11 +441,13 @@ def _merge_layer(layer: Any, adapter: Any) -> None:
 
 
 def plain_states(states: Mapping[str, torch.Tensor], adapter: str) -> dict[str, torch.Tensor]:
-    """Weights under the names that they have without PEFT; of parts that it trained as a whole, what they have learned.
+    """Rename the weights of a model with PEFT's layers to their names without PEFT, and drop those of adapters.
+
+    For a module that PEFT trained as a whole (`modules_to_save`), the trained weights are returned.
 
     Args:
-        states: of a model with layers of PEFT.
-        adapter: the one whose parts count.
+        states: the weights of the model.
+        adapter: name of the adapter whose trained modules are used.
     """
     plain = {}
     copied = tuple(key.partition(".modules_to_save.")[0] for key in states if f".modules_to_save.{adapter}." in key)
@@ -448,7 +470,7 @@ def plain_states(states: Mapping[str, torch.Tensor], adapter: str) -> dict[str, 
 
 
 def _whole_copies(model: nn.Module) -> dict[str, Any]:
-    """PEFT's wrappers of modules that it trains as a whole, by name."""
+    """PEFT's wrappers around modules that it trains as a whole (`modules_to_save`), by name."""
     return {name: module for name, module in model.named_modules() if hasattr(module, "modules_to_save")}
 
 
@@ -458,12 +480,12 @@ def _active_copy(wrapper: Any, adapter: str | None) -> nn.Module:
 
 
 def _is_lora(module: nn.Module) -> bool:
-    # Without PEFT imported, nobody can have put an adapter in.
+    # If PEFT has not been imported, the model cannot have an adapter.
     return "peft" in sys.modules and isinstance(module, _peft().tuners.lora.LoraLayer)
 
 
 def _is_language(name: str) -> bool:
-    """Whether a parameter belongs to the language model, head included: what the LoRA stands in for."""
+    """Whether a parameter belongs to the language model or its head, which are frozen while a LoRA is trained."""
     return "language_model." in name or name.startswith("lm_head.")
 
 

@@ -1,4 +1,4 @@
-"""Processor of PLLaVA: prompts of the official evaluation, one placeholder per pooled position."""
+"""Processor of PLLaVA: writes prompts like the official evaluation, with one placeholder per pooled position."""
 
 import math
 from typing import Any
@@ -10,9 +10,10 @@ from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
 from .transformers_compat import add_defaults
 from .video_processing_pllava import PllavaVideoProcessorKwargs
 
-# "USER: <video>\n question ASSISTANT: answer</s>": the layout in which the official evaluation asks VideoQA. Answers
-# begin with a blank, because LLaMA's tokenizer, fed an answer alone as in the official training, begins it with one.
-# Blocks keep their order; media next to each other form one run. The generation tags mark what a model is trained on.
+# "USER: <video>\n question ASSISTANT: answer</s>" is the prompt of the official evaluation for VideoQA. The official
+# training tokenizes each answer alone, and LLaMA's tokenizer then puts a blank before it; so this template writes a
+# blank, too. Blocks keep their order, and "\n " follows each run of adjacent media. The generation tags mark the text
+# that a model is trained on.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- set blocks = message['content'] -%}"
@@ -58,8 +59,8 @@ class PllavaProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: igno
 class PllavaProcessor(VideoLlmProcessor):
     """Makes model inputs for PLLaVA.
 
-    The original writes `<image>` for a video. A prompt with `<image>` that comes with videos and without images is
-    therefore read as if it said `<video>`.
+    The original code writes `<image>` for a video. Therefore, if a call has videos but no images, each `<image>` in its
+    prompts is replaced by `<video>`.
     """
 
     valid_processor_kwargs = PllavaProcessorKwargs
@@ -81,7 +82,7 @@ class PllavaProcessor(VideoLlmProcessor):
         pooling_shape: tuple[int, int, int] | list[int] = (16, 12, 12),
     ) -> None:
         """Args:
-        pooling_shape: (time, height, width) of the model's pooling; it decides the number of placeholders.
+        pooling_shape: (time, height, width) of the model's pooling, from which the number of placeholders follows.
         """
         super().__init__(image_processor, tokenizer, video_processor, chat_template, image_token, video_token)
         self.pooling_shape = list(pooling_shape)
@@ -91,7 +92,7 @@ class PllavaProcessor(VideoLlmProcessor):
         return self.num_video_tokens(1)
 
     def num_video_tokens(self, num_frames: int) -> int:
-        """Number of pooled positions, the same rule as in the connector."""
+        """Number of pooled positions, computed by the same function as in the connector."""
         return math.prod(pllava_pooled_shape(num_frames, self.pooling_shape))
 
     def __call__(
@@ -102,7 +103,7 @@ class PllavaProcessor(VideoLlmProcessor):
         Args:
             images: images of all prompts in their order.
             text: a prompt or a list of prompts, with `<image>` and `<video>` where the media belong.
-            videos: videos of all prompts in their order, as anything `media_video.load_video` reads.
+            videos: videos of all prompts in their order, of any type that `media_video.load_video` accepts.
             kwargs: options of the tokenizer and of the image and video processors, e.g. `num_frames`, `start`, `end`,
                 `padding`, `return_tensors`.
 
@@ -114,7 +115,7 @@ class PllavaProcessor(VideoLlmProcessor):
             prompts = [text] if isinstance(text, str) else list(text)
             if images is None:
                 prompts = [prompt.replace(self.image_token, self.video_token) for prompt in prompts]
-            # With `resize_mode="pllava"` the videos of one prompt are sized together, never those of a batch.
+            # `resize_mode="pllava"` resizes the videos of one prompt to a common size, but not all videos of a batch.
             kwargs.setdefault("videos_per_prompt", [prompt.count(self.video_token) for prompt in prompts])
             text = prompts
         return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)

@@ -12,9 +12,10 @@ from .video_processing_videollama2 import RESIZE_BACKENDS, resize_with_pil
 class FtfvVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Options of FTFV's video processor, besides those of all designs.
 
-    resize_backend (`str`): `"pil"` gives the pixels of Qwen-VL; `"torchvision"` is several times faster, and a few
-        pixels differ by a level or two of 255.
-    num_tokens_per_frame (`int`): K, placeholders of each frame. It changes no pixel; the processor reads it here.
+    resize_backend (`str`): `"pil"` gives the same pixels as Qwen-VL's code. `"torchvision"` is several times faster,
+        but a few pixels differ by 1 or 2 (of 255).
+    num_tokens_per_frame (`int`): K, the number of placeholders of each frame. It does not change pixels; the processor
+        reads it from these options.
     """
 
     resize_backend: str | None
@@ -22,7 +23,10 @@ class FtfvVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # ty
 
 
 class FtfvVideoProcessor(VideoLlmVideoProcessor):
-    """Samples 8 frames evenly (paper, section 3.2) and resizes each to a square, whatever its shape, without a crop."""
+    """Samples 8 frames evenly (paper, section 3.2) and resizes each to a square.
+
+    Nothing is cropped, so the aspect ratio changes.
+    """
 
     valid_kwargs = FtfvVideoProcessorKwargs
     num_frames = 8
@@ -33,9 +37,10 @@ class FtfvVideoProcessor(VideoLlmVideoProcessor):
     def resize_videos(
         self, videos: list[torch.Tensor], size: Any, resample: Any, resize_backend: str | None = None, **kwargs: Any
     ) -> list[torch.Tensor]:
-        """Resize with PIL, as Qwen-VL, or with torchvision.
+        """Resize with PIL, as Qwen-VL does, or with torchvision.
 
-        The latter always takes frames of floating point, and sizes with a longest edge.
+        PIL cannot resize floating-point frames, and a `size` with `longest_edge` is only implemented for torchvision.
+        In these cases torchvision is used whatever `resize_backend` says.
         """
         can_use_pil = resize_backend == "pil" and not size.longest_edge
         return [

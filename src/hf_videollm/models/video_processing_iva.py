@@ -17,26 +17,26 @@ from .video_processing_video_llm import (
     check_sampling,
 )
 
-# Frames that are cropped and normalised at a time, which limits the memory besides the pixel values themselves.
+# Number of frames that are cropped and normalised at a time. It limits the memory for intermediate results.
 FRAMES_AT_A_TIME = 16
 
 
 class IvaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
-    """Options of IVA's video processor: those of all designs, of which one has another meaning.
+    """Options of IVA's video processor. They are those of all designs, but `max_frames` has another meaning.
 
-    max_frames (`int`): most frames of a video that is sampled by `fps`; from a longer video, as many are taken at even
-        distances. A `num_frames` above it is refused.
+    max_frames (`int`): the largest number of frames to sample by `fps`. A video with more frames is not refused, but
+        sampled evenly to this number. A `num_frames` above it is refused.
     """
 
 
 class IvaVideoProcessor(VideoLlmVideoProcessor):
-    """Takes one frame a second (paper, section 4) and CLIP's pixels of 336 x 336.
+    """Samples one frame per second (paper, section 4) and makes 336 x 336 pixel values as for CLIP.
 
-    `num_frames`, of the processor or of a call, overrides `fps`. Frames whose rate is unknown (lists, folders) count as
-    sampled already, and all of them are used.
+    `num_frames`, as an attribute of the processor or an option of a call, overrides `fps`. If the frame rate is unknown
+    (lists or folders of frames), all frames are used.
 
-    An hour of video is 3,600 frames: 1.2 GB as bytes and 4.9 GB as float32 pixel values at 336 x 336. Frames are
-    resized as they are decoded, and cropped and normalised a few at a time, so that memory holds no more than these.
+    One hour of video has 3,600 frames: 1.2 GB as uint8 and 4.9 GB as float32 pixel values. To need no more memory than
+    these two, each frame is resized as soon as it is decoded, and a few frames at a time are cropped and normalised.
     """
 
     valid_kwargs = IvaVideoProcessorKwargs
@@ -58,14 +58,14 @@ class IvaVideoProcessor(VideoLlmVideoProcessor):
 
         Args:
             metadata: frame count and rate of the whole file.
-            num_frames: frames to take instead of so many a second; the processor's own number when both are `None`.
-            fps: frames to take per second of the clip; the processor's own when `None`.
+            num_frames: number of frames to take. If it and `fps` are `None`, the attribute `num_frames` is used.
+            fps: frames to take per second of the clip; `None` uses the attribute `fps`.
             start: beginning of the clip in seconds.
             end: end of the clip in seconds.
-            max_frames: most frames to take by `fps`, spread evenly.
+            max_frames: largest number of frames to take by `fps`; if it is reached, they are spread evenly.
 
         Raises:
-            ValueError: as in the base, or `max_frames` is no number of frames.
+            ValueError: as in the base class, or `max_frames` is less than 1.
         """
         check_sampling(num_frames, fps, start, end)
         max_frames = self.max_frames if max_frames is None else max_frames
@@ -82,15 +82,19 @@ class IvaVideoProcessor(VideoLlmVideoProcessor):
         return super().sample_frames(metadata, fps=fps, start=start, end=end, max_frames=max_frames)
 
     def bound_frames(self, wanted: int, max_frames: int | None = None, **kwargs: Any) -> int:
-        """As in the base, and at most `max_frames`."""
+        """As in the base class, but the number is at most `max_frames`."""
         return super().bound_frames(wanted if max_frames is None else min(wanted, max_frames))
 
     def frame_fn(self, **kwargs: Any) -> FrameFn | None:
-        """A function that resizes a frame as it is decoded; the later steps then need not resize it."""
+        """A function that resizes each frame as soon as it is decoded; later steps then find the right size.
+
+        `None` if frames are not resized, or if `size` has a limit for the longer side.
+        """
         size = kwargs.get("size") or self.size
         if not isinstance(size, SizeDict):
             size = SizeDict(**get_size_dict(size, default_to_square=self.default_to_square))
-        # With a limit for the longer side too, frames would be resized twice, and their size rounded twice.
+        # With a limit for the longer side, the frames would be resized a second time later, and rounding their size
+        # twice can give another size than rounding it once.
         if not self._option("do_resize", kwargs) or not ((size.height and size.width) or size.shortest_edge):
             return None
         if size.longest_edge:

@@ -52,7 +52,7 @@ class LinVTVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # t
 
 # Options that `LinVTVideoProcessor` takes. The image processor takes all other options of videos, for their frames.
 VIDEO_OPTIONS = set(LinVTVideoProcessorKwargs.__annotations__) - set(ImagesKwargs.__annotations__)
-# Options of the image processor that hold for images alone.
+# Options of a call that apply only to images, and are not passed to the image processor for the frames of videos.
 NO_FRAME_OPTIONS = {"return_tensors", "device", "data_format", "input_data_format", "sanitize_control_tokens"}
 
 
@@ -70,7 +70,7 @@ class VideoOptions:
 
     @classmethod
     def take_from(cls, kwargs: dict[str, Any], image_processor: Any) -> "VideoOptions":
-        """Take the options of videos out of the options of a call; those of images stay in it.
+        """Remove the options of videos from the options of a call. Options that also apply to images are kept there.
 
         Raises:
             ValueError: an option was passed twice.
@@ -85,15 +85,15 @@ class VideoOptions:
         return cls(reading, {**{name: kwargs[name] for name in valid & set(kwargs)}, **nested})
 
     def of_reading(self) -> dict[str, Any]:
-        """Options of `LinVTVideoProcessor.read_frames`."""
+        """The options to pass to `LinVTVideoProcessor.read_frames`."""
         options = {name: value for name, value in self.reading.items() if name != "return_metadata"}
         return {**options, "input_data_format": self.frames.get("input_data_format")}
 
     def of_frames(self) -> dict[str, Any]:
-        """Options of the image processor when it gets frames.
+        """The options to pass to the image processor for frames of videos.
 
         Raises:
-            ValueError: frames in another order of dimensions than channels, height, width.
+            ValueError: `data_format` asks for another order of dimensions than channels, height, width.
         """
         if (data_format := self.frames.get("data_format")) not in (None, "channels_first", ChannelDimension.FIRST):
             raise ValueError(f"data_format={data_format!r} is not possible for frames: leave it out.")
@@ -149,7 +149,7 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
         return [self._read_video(*parts) for parts in zip(sources, passed_metadata, passed_times, options, strict=True)]
 
     def _read_video(self, source: Any, passed_metadata: Any, times: Any, options: dict[str, Any]) -> FramesInTime:
-        """The chosen frames of one video; the arguments are those of `read_frames` for this video."""
+        """The chosen frames of one video. The arguments are the entries of `read_frames`' arguments for this video."""
         clip = self.preprocess([source], video_metadata=[passed_metadata], **options)
         frames, metadata = clip["pixel_values_videos"][0], clip["video_metadata"][0]
         if frames.is_floating_point():
@@ -157,7 +157,7 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
                 f"{source_name(source)}: frames of floating point; pass uint8, which the image processor expects."
             )
         if times is None:
-            # If the user chose the frames before, only the user's metadata names their numbers.
+            # If the caller has already sampled the frames, only the caller's metadata tells their numbers in the video.
             is_chosen = options.get("do_sample_frames") is False
             is_chosen = is_chosen and getattr(passed_metadata, "frames_indices", None) is not None
             times = seconds_of(passed_metadata if is_chosen else metadata, options.get("start") or 0.0)

@@ -1,4 +1,4 @@
-"""Frames for PLLaVA: the sampling rule of the original evaluation, and its two resizes on request."""
+"""Frames for PLLaVA: the sampling rule of the official evaluation and, as an option, its way to resize frames twice."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from PIL import Image
 
 from .video_processing_video_llm import FrameClock, VideoLlmVideoProcessor, VideoLlmVideoProcessorKwargs
 
-# The original first brings a video near this size, whatever the size of the vision tower's input.
+# The original code resizes a video twice. After the first resize, its long side has at most this many pixels, whatever
+# the input size of the vision tower is.
 MAX_LONG_SIDE = 640
 
 
@@ -16,7 +17,8 @@ class PllavaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # 
     """Options of PLLaVA's video processor, besides those of all designs.
 
     resize_mode (`str`): `"plain"` resizes the short side once; `"pllava"` resizes twice as the original code does.
-    videos_per_prompt (`list[int]`): which videos share a prompt, by number; the original sizes them together.
+    videos_per_prompt (`list[int]`): for each prompt, the number of its videos. The original code resizes the videos of
+        one prompt to a common size.
     """
 
     resize_mode: str | None
@@ -24,21 +26,21 @@ class PllavaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # 
 
 
 class PllavaVideoProcessor(VideoLlmVideoProcessor):
-    """Samples 16 frames as the official evaluation does; all of them are used, repeated when the clip is short."""
+    """Samples 16 frames as the official evaluation does. A clip with fewer frames repeats some of them."""
 
     valid_kwargs = PllavaVideoProcessorKwargs
     num_frames = 16
     resize_mode = "plain"
 
     def frame_at(self, clock: FrameClock, seconds: float) -> int:
-        """The frame that begins nearest, as in the official evaluation."""
+        """The frame whose start is closest to the time, as in the official evaluation."""
         return clock.frame_at(seconds)
 
     def sample_range(self, first: int, last: int, num_frames: int) -> np.ndarray:
         """Index of frame i is first + int(seg / 2) + round(seg * i), seg = (last - first) / num_frames.
 
-        The rule of the official evaluation, kept as it is: half-way values round to even numbers, the last frame is
-        never taken from a long clip, and a short clip repeats frames evenly.
+        This is exactly the rule of the official evaluation, including its peculiarities: halves are rounded to even
+        numbers, the last frame of a long clip is never taken, and a short clip repeats frames evenly.
         """
         segment = (last - first) / num_frames
         start = int(first + segment / 2)
@@ -53,10 +55,10 @@ class PllavaVideoProcessor(VideoLlmVideoProcessor):
         videos_per_prompt: list[int] | None = None,
         **kwargs: Any,
     ) -> list[torch.Tensor]:
-        """Resize once (`"plain"`) or as the original (`"pllava"`), where the videos of a prompt share their sizes.
+        """Resize each video once (`"plain"`), or all videos of a prompt together like the original code (`"pllava"`).
 
         Raises:
-            ValueError: unknown `resize_mode`, or `videos_per_prompt` does not add up to the number of videos.
+            ValueError: `resize_mode` is unknown, or `videos_per_prompt` does not add up to the number of videos.
         """
         if resize_mode == "plain":
             return super().resize_videos(videos, size=size, resample=resample)
@@ -74,10 +76,10 @@ class PllavaVideoProcessor(VideoLlmVideoProcessor):
 
 
 def resize_together(videos: list[torch.Tensor], shortest_edge: int) -> list[torch.Tensor]:
-    """Both resizes of the original on the videos of one prompt, each `(num_frames, 3, height, width)` uint8.
+    """Resize the videos of one prompt twice, as the original code does. Each is `(num_frames, 3, height, width)` uint8.
 
-    First to a common short side (long side at most 640), cutting what is longer than the common long side, then the
-    short side to `shortest_edge`. With PIL, as the original: its bicubic filter is the reference.
+    The first resize gives all videos the same short side; long sides above a common maximum (at most 640) are cut. The
+    second resize changes the short side to `shortest_edge`. Both use PIL's bicubic filter, like the original code.
     """
     if not videos:
         return []
@@ -87,7 +89,7 @@ def resize_together(videos: list[torch.Tensor], shortest_edge: int) -> list[torc
 
 
 def common_sides(sizes: list[tuple[int, ...]], shortest_edge: int) -> tuple[int, int]:
-    """Short and long side of the first resize, from the (height, width) of all videos of a prompt."""
+    """Compute the short and the long side of the first resize from the (height, width) of all videos of a prompt."""
     ratio = min(max(size) / min(size) for size in sizes)
     max_short = max(min(size) for size in sizes)
     max_long = min(MAX_LONG_SIDE, max(max(size) for size in sizes))
@@ -96,7 +98,7 @@ def common_sides(sizes: list[tuple[int, ...]], shortest_edge: int) -> tuple[int,
 
 
 def resize_short_side(video: torch.Tensor, short: int) -> torch.Tensor:
-    """Bicubic resize of the short side to `short`, aspect kept (long side rounded down), uint8 in and out."""
+    """Resize the short side to `short`, bicubic, uint8. The aspect ratio is kept; the long side is rounded down."""
     height, width = video.shape[-2:]
     if min(height, width) == short:
         return video
@@ -107,7 +109,7 @@ def resize_short_side(video: torch.Tensor, short: int) -> torch.Tensor:
 
 
 def _cut_long_side(video: torch.Tensor, long: int) -> torch.Tensor:
-    """Cut the long side to `long`. The original starts at a quarter of the surplus, not at its half; so do we."""
+    """Cut the long side to `long`. Like the original code, it removes a quarter of the surplus at the start."""
     for axis in (2, 3):
         if (surplus := video.shape[axis] - long) > 0:
             video = video.narrow(axis, (surplus // 2) // 2, long)

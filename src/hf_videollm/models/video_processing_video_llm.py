@@ -1,4 +1,4 @@
-"""From video files, arrays or frames to pixel values; what the video processors of all designs share."""
+"""The base class of all video processors: it turns video files, arrays or lists of frames into pixel values."""
 
 import math
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ from .media_video import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoS
 from .media_video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
 from .video_llm_option_names import plain_type_errors, refuse_unknown
 
-# What videos come out as, whatever is asked: any other value would be passed over.
+# Options of transformers that can only have these values here. Other values are refused, because they would be ignored.
 NEVER_OTHERWISE: dict[str, tuple[Any, ...]] = {
     "data_format": ("channels_first", ChannelDimension.FIRST),
     "do_pad": (True,),
 }
 
-# Options that say how a step is done, and the one that says whether.
+# Maps an option that says how a step is done to the option that says whether it is done.
 NEEDS_STEP = {
     "size": "do_resize",
     "resample": "do_resize",
@@ -43,15 +43,16 @@ NEEDS_STEP = {
 class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """Options of the video processors.
 
-    start (`float`): beginning of the clip, in seconds of the file as in `load_video`.
+    start (`float`): beginning of the clip, in seconds since the start of the file, as in `load_video`.
     end (`float`): end of the clip, likewise.
     video_backend (`str`): decoder, one of `media_video.available_backends()` or `"auto"`.
-    allowed_hosts (`list[str]`): hosts that http(s) videos may come from; none by default. One may be a string.
-    on_decode_error (`str`): `"raise"`, or `"truncate"` to use the frames before the damage.
+    allowed_hosts (`list[str]`): hosts that http(s) videos may be downloaded from; none by default. A single host may be
+        passed as a string.
+    on_decode_error (`str`): `"raise"`, or `"truncate"` to use the frames before the damaged part of the file.
     max_frames (`int`): refuse to return more frames than this.
-    timeout (`float`): seconds that reading one file may take, download included.
-    video_options (`list[dict]`): options of each video alone (those in `CLIP_OPTIONS`), `None` or an empty dict where
-        those of the call hold. They go before those of the call.
+    timeout (`float`): seconds that reading one file may take, including its download.
+    video_options (`list[dict]`): one dict per video with options for this video only (those in `CLIP_OPTIONS`). They
+        override the options of the call. `None` or an empty dict means that a video has none.
     """
 
     start: float | int | None
@@ -67,10 +68,10 @@ class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[c
 def check_sampling(
     num_frames: int | None = None, fps: float | None = None, start: float | None = None, end: float | None = None
 ) -> None:
-    """Refuse sampling options that mean nothing, before a file is opened.
+    """Refuse impossible values of sampling options before a file is opened.
 
     Raises:
-        ValueError: a number out of its range, or `end` not after `start`; the option is named.
+        ValueError: a number is out of its range, or `end` is not after `start`; the message names the option.
     """
     check_num_frames(num_frames)
     if fps is not None and not (math.isfinite(fps) and fps > 0):
@@ -79,10 +80,10 @@ def check_sampling(
 
 
 def check_frame_budget(num_frames: int, limits: MediaLimits) -> None:
-    """Refuse more frames than the limit, before memory is taken for them.
+    """Refuse more frames than the limit allows, before memory is allocated for them.
 
     Raises:
-        MediaTooLarge: both numbers are named.
+        MediaTooLarge: there are too many frames; the message names their number and the limit.
     """
     if num_frames > limits.max_frames:
         raise MediaTooLarge(
@@ -92,10 +93,10 @@ def check_frame_budget(num_frames: int, limits: MediaLimits) -> None:
 
 
 def check_one_size(sizes: set[tuple[int, ...]]) -> None:
-    """Refuse a batch whose videos come out in several sizes (channels, height, width).
+    """Refuse a batch whose processed videos have different sizes (channels, height, width).
 
     Raises:
-        ValueError: they are named.
+        ValueError: the sizes differ; the message names them.
     """
     if len(sizes) > 1:
         raise ValueError(
@@ -105,15 +106,16 @@ def check_one_size(sizes: set[tuple[int, ...]]) -> None:
 
 
 def _merged(call: Mapping[str, Any], own: Mapping[str, Any], most_frames: int) -> dict[str, Any]:
-    """Options of one video: its own, and those of the call that they do not contradict.
+    """Merge the options of a call and those of one video, which override them.
 
     Args:
-        call: of the call.
-        own: of the video.
-        most_frames: what the call allows.
+        call: the options of the call.
+        own: the options of the video.
+        most_frames: the largest `max_frames` that the call allows.
 
     Raises:
-        ValueError: frames by number and by rate at once, or a choice among frames that are to be taken as they are.
+        ValueError: both `num_frames` and `fps` are set, or a video has options for sampling frames although the call
+            says `do_sample_frames=False`.
     """
     merged = {**call, **own}
     if own and call.get("do_sample_frames") is False:
@@ -126,13 +128,16 @@ def _merged(call: Mapping[str, Any], own: Mapping[str, Any], most_frames: int) -
     if merged.get("fps") is not None and merged.get("num_frames") is not None:
         raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
     if "max_frames" in own:
-        # A message may come from anyone: it lowers a budget, and never raises it.
+        # The message with this option may come from an untrusted user, so it can only lower the limit of the call.
         merged["max_frames"] = min(own["max_frames"], most_frames)
     return merged
 
 
 class FrameClock:
-    """From seconds of the file to frame numbers: by the times of the frames, or by the rate where those are unknown."""
+    """Converts seconds of a video file to frame numbers.
+
+    It uses the times of the frames if the metadata holds them, and otherwise the frame rate.
+    """
 
     def __init__(self, metadata: VideoMetadata) -> None:
         self.rate = float(metadata.fps)
@@ -141,34 +146,41 @@ class FrameClock:
         times = getattr(metadata, "frame_times", None)
         steps = np.arange(self.total) / self.rate
         self.times = steps if times is None else np.asarray(times)
-        # When frame 0 is shown: later than 0 where the sound begins first.
+        # The time of frame 0. It is greater than 0 if the sound of the file begins before the pictures.
         self.begin = float(self.times[0])
-        # Timestamps are rounded to ticks, hence the quarter of a frame.
+        # Files round timestamps to ticks of a clock. So a video still counts as constant if its times differ from those
+        # of a constant rate by at most a quarter of a frame.
         self.is_constant = bool(np.allclose(self.times - self.begin, steps, rtol=0, atol=0.25 / self.rate))
 
     def frame_shown_at(self, seconds: float) -> int:
-        """Number of the frame on screen; before the first and behind the last one, that one."""
+        """Number of the frame on screen at a time; the first or the last frame if the time is outside the video."""
         return max(0, int(np.searchsorted(self.times, seconds + TIME_SLACK, side="right")) - 1)
 
     def frame_at(self, seconds: float) -> int:
-        """Number of the frame that begins closest to a time, ties to even; where the rate varies, that on screen."""
+        """Number of the frame whose start is closest to a time (of two, the even number).
+
+        If the frame rate varies, the number of the frame on screen.
+        """
         if not self.is_constant:
             return self.frame_shown_at(seconds)
         return max(0, round((seconds - self.begin) * self.rate))
 
     def seconds(self, frame: int) -> float:
-        """Time of a frame; of the end of the video for `frame` = number of frames."""
+        """Time of a frame in seconds. If `frame` is the number of frames, the time of the end of the video."""
         if frame < self.total:
             return float(self.times[frame])
         return self.begin + (self.duration or self.total / self.rate)
 
 
 class VideoLlmVideoProcessor(BaseVideoProcessor):
-    """Decodes with our own reader, samples frames, resizes, crops to the tower's size and pads the time axis."""
+    """Decodes videos, samples frames, resizes and crops them to the size of the tower, and pads the time axis.
+
+    Decoding is done by `media_video.load_video` and not by transformers.
+    """
 
     valid_kwargs = VideoLlmVideoProcessorKwargs
     model_input_names: ClassVar[list[str]] = ["pixel_values_videos", "num_video_frames"]
-    # What may be said of each video alone: in `video_options`, and in a message beside its name.
+    # Options that may be set for a single video: in `video_options`, or in the video's block of a message.
     CLIP_OPTIONS: ClassVar[tuple[str, ...]] = ("start", "end", "num_frames", "fps", "max_frames")
     resample = PILImageResampling.BICUBIC
     image_mean = OPENAI_CLIP_MEAN
@@ -199,14 +211,14 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
 
         Args:
             metadata: frame count and rate of the whole file.
-            num_frames: frames to take; the processor's own number when `None`.
-            fps: frames to take per second of the clip; beats the processor's own `num_frames`.
-            start: beginning of the clip, in seconds of the file as in `load_video`.
+            num_frames: number of frames to take; `None` uses the attribute `num_frames`.
+            fps: frames to take per second of the clip; overrides the attribute `num_frames`.
+            start: beginning of the clip, in seconds since the start of the file, as in `load_video`.
             end: end of the clip, likewise.
 
         Raises:
-            ValueError: a value that means nothing (`check_sampling`), no frames, or the frame rate is unknown where
-                seconds are asked for.
+            ValueError: a value is impossible (`check_sampling`), the video has no frames, or its frame rate is unknown
+                but `fps`, `start` or `end` needs it.
         """
         check_sampling(num_frames, fps, start, end)
         total = int(metadata.total_num_frames)
@@ -233,20 +245,23 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         return np.array([clock.frame_shown_at(time) for time in (edges[:-1] + edges[1:]) / 2], dtype=np.int64)
 
     def frame_at(self, clock: FrameClock, seconds: float) -> int:
-        """Number of the frame that stands for a time: the one on screen. A design with a rule of its own says so."""
+        """Number of the frame to use for a time: the frame on screen. A design with another rule overrides this."""
         return clock.frame_shown_at(seconds)
 
     def bound_frames(self, wanted: int, **kwargs: Any) -> int:
-        """How many frames to take where `fps` asks for `wanted` of them. A design with a bound of its own lowers it.
+        """Number of frames to take if sampling by `fps` gives `wanted` frames. A design may override it to take fewer.
 
         Raises:
-            MediaTooLarge: more than any call may ask for.
+            MediaTooLarge: `wanted` is above the limit of `MediaLimits`.
         """
         check_frame_budget(wanted, MediaLimits())
         return wanted
 
     def sample_range(self, first: int, last: int, num_frames: int) -> np.ndarray:
-        """Rule of the design: `num_frames` indices from `first` to `last`, both inclusive. Centres of equal parts."""
+        """Choose `num_frames` indices from `first` to `last`, both inclusive: the centres of equal parts.
+
+        A design with another rule overrides this.
+        """
         edges = np.linspace(first, last + 1, num_frames + 1)
         return np.floor((edges[:-1] + edges[1:]) / 2).astype(np.int64)
 
@@ -262,7 +277,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
 
         Raises:
             MediaError: a video cannot be read; the message names it.
-            ValueError: `num_frames` and `fps` were both asked for, or the videos come out in different sizes.
+            ValueError: both `num_frames` and `fps` are set, or the processed videos have different sizes.
         """
         self._check_call(kwargs)
         sources = flatten_videos(videos)
@@ -271,11 +286,11 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         metadata = flatten_metadata(kwargs.pop("video_metadata", None), len(sources))
         options = self.options_of_each(kwargs.pop("video_options", None), len(sources), kwargs)
         decoded = [
-            self.decode(source, known, **wishes)
-            for source, known, wishes in zip(sources, metadata, options, strict=True)
+            self.decode(source, known, **video_options)
+            for source, known, video_options in zip(sources, metadata, options, strict=True)
         ]
         kwargs.update(do_sample_frames=False, input_data_format="channels_first")
-        # They have done their work; a video may have had others.
+        # `decode` has already used these options, with other values for some videos.
         kwargs = {name: value for name, value in kwargs.items() if name not in self.CLIP_OPTIONS}
         with plain_type_errors():
             return super().preprocess(
@@ -283,15 +298,15 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
             )
 
     def _check_call(self, kwargs: Mapping[str, Any]) -> None:
-        """Refuse options that nobody knows, or that say what is never done.
+        """Refuse unknown options, and options that would have no effect.
 
         Raises:
-            TypeError: an unknown option, or one of a wrong type.
-            ValueError: one that cannot be had.
+            TypeError: an option is unknown, or has a wrong type.
+            ValueError: an option would have no effect.
         """
         refuse_unknown(kwargs, {*self.valid_kwargs.__annotations__, "return_tensors"}, type(self).__name__)
         with plain_type_errors():
-            # Metadata have more forms than transformers allows for.
+            # `video_metadata` is not checked here: this package accepts more types for it than transformers does.
             validate_typed_dict(self.valid_kwargs, {name: kwargs[name] for name in kwargs if name != "video_metadata"})
         for name, step in NEEDS_STEP.items():
             if kwargs.get(name) is not None and not self._option(step, kwargs):
@@ -301,16 +316,16 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
                 raise ValueError(f"{name}={kwargs[name]!r} cannot be had, only {values[0]!r}: leave it out.")
 
     def options_of_each(self, video_options: Any, num_videos: int, call: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The options that hold for each video: its own before those of the call.
+        """The options of each video: those of the call, overridden by those of the video.
 
         Args:
             video_options: see `VideoLlmVideoProcessorKwargs`.
-            num_videos: how many there are.
+            num_videos: number of videos.
             call: options of the call.
 
         Raises:
-            TypeError: a video has an option of no meaning for one video.
-            ValueError: another number of entries than of videos, or options that contradict each other.
+            TypeError: a video has an option that cannot be set for a single video.
+            ValueError: the numbers of entries and videos differ, or options contradict each other.
         """
         entries = [None] * num_videos if video_options is None else list(video_options)
         if len(entries) != num_videos:
@@ -334,7 +349,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
 
         Args:
             source: anything `media_video.load_video` reads, or an array of frames.
-            metadata: what is known of frames without a file (frame rate); files tell it themselves.
+            metadata: metadata of a video that is passed as frames, such as its frame rate. It is read from files.
         """
         sampler = self._sampler(metadata, **kwargs)
         budgets = {"max_frames": self._option("max_frames", kwargs), "timeout": kwargs.get("timeout")}
@@ -359,7 +374,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
                 sample_indices_fn=sampler,
                 backend=self._option("video_backend", kwargs),
                 limits=limits,
-                # By the call alone: a downloaded processor_config.json must not open the network.
+                # Only the call may allow hosts: a downloaded processor_config.json must not allow network access.
                 allowed_hosts=tuple(host_names(kwargs.get("allowed_hosts"))),
                 on_decode_error=self._option("on_decode_error", kwargs),
                 frame_fn=self.frame_fn(**kwargs),
@@ -371,7 +386,9 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         return torch.from_numpy(loaded).permute(0, 3, 1, 2), metadata
 
     def frame_fn(self, **kwargs: Any) -> FrameFn | None:
-        """What is done to each frame, uint8 (H, W, 3), as it is decoded; `None` for nothing. For long videos.
+        """A function that is applied to each frame, uint8 (H, W, 3), as soon as it is decoded; `None` for no function.
+
+        Designs for long videos use it to make frames smaller before all of them are in memory.
 
         Args:
             kwargs: options of the call.
@@ -383,22 +400,22 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         return getattr(self, name, None) if value is None else value
 
     def _sampler(self, metadata: VideoMetadata | None, **kwargs: Any) -> partial | None:
-        """The call for one video that chooses its frames; `None` to take them all."""
-        wishes = {name: kwargs.get(name) for name in ("num_frames", "fps", "start", "end")}
+        """The function that chooses the frames of one video; `None` to take all frames."""
+        sampling = {name: kwargs.get(name) for name in ("num_frames", "fps", "start", "end")}
         if not self._option("do_sample_frames", kwargs):
-            if wishes["start"] is not None or wishes["end"] is not None:
-                # num_frames and fps say how to sample, so they lapse as everywhere in transformers; a clip would be
-                # lost.
+            if sampling["start"] is not None or sampling["end"] is not None:
+                # Without sampling, num_frames and fps are ignored, as in transformers. To ignore start and end would be
+                # wrong: the caller wants a part of the video, and would get all of it.
                 raise ValueError("start and end choose frames: leave out do_sample_frames=False.")
             return None
-        check_sampling(**wishes)
-        if wishes["fps"] is None:
-            wishes["num_frames"] = self._option("num_frames", kwargs)
+        check_sampling(**sampling)
+        if sampling["fps"] is None:
+            sampling["num_frames"] = self._option("num_frames", kwargs)
 
-        def sample(metadata: VideoMetadata, known: VideoMetadata | None, **wishes: Any) -> np.ndarray:
-            return self.sample_frames(fill_metadata(metadata, known), **wishes)
+        def sample(metadata: VideoMetadata, known: VideoMetadata | None, **options: Any) -> np.ndarray:
+            return self.sample_frames(fill_metadata(metadata, known), **options)
 
-        return partial(sample, known=metadata, **wishes)
+        return partial(sample, known=metadata, **sampling)
 
     def resize_videos(self, videos: list[torch.Tensor], size: Any, resample: Any, **kwargs: Any) -> list[torch.Tensor]:
         """Resize each video `(num_frames, channels, height, width)`; designs with their own rule override this."""

@@ -1,4 +1,4 @@
-"""Frames for VideoLLaMA2: the sampling rules and the pixels of the original."""
+"""Frames for VideoLLaMA2: the original code's rules for sampling frames and for making pixel values."""
 
 from typing import Any
 
@@ -24,10 +24,10 @@ RESIZE_BACKENDS = ("pil", "torchvision")
 class VideoLlama2VideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Options of VideoLLaMA2's video processor, besides those of all designs.
 
-    padding_mode (`str`): `"none"`, or `"pad"` to make frames square with the mean colour before they are resized, as
-        the official training does.
-    resize_backend (`str`): `"pil"` gives the pixels of the original; `"torchvision"` is several times faster, and one
-        pixel in two hundred differs by a level or two of 255.
+    padding_mode (`str`): `"none"`, or `"pad"` to make frames square by a border in the mean colour before they are
+        resized, as the official training does.
+    resize_backend (`str`): `"pil"` gives the same pixels as the original code. `"torchvision"` is several times faster,
+        but one pixel in two hundred differs by 1 or 2 (of 255).
     """
 
     padding_mode: str | None
@@ -35,14 +35,15 @@ class VideoLlama2VideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False)
 
 
 class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
-    """Samples frames as the original: uniformly, or one in so many with `fps`.
+    """Samples frames as the original code does: evenly, or every n-th frame with `fps`.
 
-    The defaults are those of VideoLLaMA2-7B-16F (CLIP at 336 pixels). SigLIP takes `size={"height": 384, "width":
-    384}`, `do_center_crop=False` and its own mean and deviation.
+    The defaults are those of VideoLLaMA2-7B-16F (CLIP at 336 pixels). For SigLIP, pass `size={"height": 384, "width":
+    384}`, `do_center_crop=False` and SigLIP's mean and standard deviation.
 
-    Departures, where the original loses or invents pictures: a list or array of more frames than `num_frames` is
-    sampled (the original cuts it to 32), one of fewer repeats frames (the original adds black ones of a transposed
-    size); one frame per second of a long video gives all of them (the original, the first 32).
+    Three cases differ on purpose, because the original code drops frames or adds black ones. A list or array with more
+    frames than `num_frames` is sampled evenly (the original code keeps the first 32). One with fewer frames repeats
+    some (the original code adds black frames with height and width exchanged). Sampling a long video by `fps` gives all
+    frames (the original code keeps the first 32).
     """
 
     valid_kwargs = VideoLlama2VideoProcessorKwargs
@@ -61,12 +62,12 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
     ) -> np.ndarray:
         """Indices of the frames to use, by the rules of the original.
 
-        `start` and `end` are rounded as there: the clip begins a frame before `start`, ends a frame before `end`, and
-        has at least one frame. With `fps` every n-th frame is taken, n = frame rate / fps rounded down; all frames if
-        the video has fewer frames per second (the original divides by zero). Videos of varying frame rate are sampled
-        by their timestamps, which the original does not know.
+        `start` and `end` are rounded as in the original code: the clip begins one frame before `start`, ends one frame
+        before `end`, and has at least one frame. With `fps`, every n-th frame is taken, n = frame rate / fps, rounded
+        down. All frames are taken if the frame rate is below `fps` (the original code then divides by zero). A video
+        with a varying frame rate is sampled by its timestamps, which the original code does not read.
 
-        Args, errors: see `VideoLlmVideoProcessor.sample_frames`.
+        For arguments and errors see `VideoLlmVideoProcessor.sample_frames`.
         """
         check_sampling(num_frames, fps, start, end)
         total = int(metadata.total_num_frames)
@@ -90,11 +91,15 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
         return indices
 
     def frame_at(self, clock: FrameClock, seconds: float) -> int:
-        """The frame on screen; to the bit as in the original, which only knows videos that begin with their file."""
+        """Number of the frame on screen at a time.
+
+        For a video whose first frame is at 0 seconds and whose rate is constant, it is computed exactly as in the
+        original code. The original code treats all videos so.
+        """
         return clock.frame_shown_at(seconds) if clock.begin or not clock.is_constant else int(seconds * clock.rate)
 
     def sample_range(self, first: int, last: int, num_frames: int) -> np.ndarray:
-        """Middles of `num_frames` equal parts of [0, last - first], rounded, ties up."""
+        """Split [first, last] into `num_frames` equal parts, and take the middle of each, rounded (halves up)."""
         segment = float(last - first) / num_frames
         parts = np.arange(num_frames)
         middles = (segment * parts + segment * (parts + 1)) / 2
@@ -108,9 +113,10 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
         resize_backend: str | None = None,
         **kwargs: Any,
     ) -> list[torch.Tensor]:
-        """Resize with PIL, as the original, or with torchvision.
+        """Resize with PIL, as the original code does, or with torchvision.
 
-        The latter always takes frames of floating point, and sizes with a longest edge.
+        PIL cannot resize floating-point frames, and a `size` with `longest_edge` is only implemented for torchvision.
+        In these cases torchvision is used whatever `resize_backend` says.
         """
         can_use_pil = resize_backend == "pil" and not size.longest_edge
         return [
@@ -140,10 +146,12 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
 
 
 def pad_to_square(video: torch.Tensor, mean: float | list[float] | tuple[float, ...]) -> torch.Tensor:
-    """Frames `(num_frames, 3, height, width)` in the middle of squares of the mean colour.
+    """Add a border in the mean colour to frames, so that they become squares with the frame in the middle.
 
     Args:
-        mean: of each colour, between 0 and 1; the colour is its part of 255, rounded down.
+        video: `(num_frames, 3, height, width)`, uint8 or floating-point numbers between 0 and 1.
+        mean: the mean colour, between 0 and 1 for each channel. For uint8 frames it is multiplied by 255 and rounded
+            down.
     """
     height, width = video.shape[-2:]
     if height == width:
@@ -151,7 +159,7 @@ def pad_to_square(video: torch.Tensor, mean: float | list[float] | tuple[float, 
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
     colours = [mean] * video.shape[1] if isinstance(mean, int | float) else mean
-    # Frames of floating point lie between 0 and 1 (`VideoLlmVideoProcessor.decode`).
+    # Values of floating-point frames are between 0 and 1 (`VideoLlmVideoProcessor.decode` ensures it).
     levels = [colour if video.is_floating_point() else int(colour * 255) for colour in colours]
     square = torch.tensor(levels, dtype=video.dtype, device=video.device).view(1, -1, 1, 1)
     square = square.repeat(len(video), 1, side, side)
