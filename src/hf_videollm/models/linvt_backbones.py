@@ -1,8 +1,9 @@
 """What LinVT uses of an image-LLM of transformers, the same for every family.
 
 LinVT needs its base model alone: `get_image_features` for the frames, `get_input_embeddings`, and a forward from
-`inputs_embeds` with positions. The families differ in the form in which features come out, in how they count positions,
-and in what their masks have to know of each token. `Backbone` hides these differences; `linvt_families.py` lists them.
+`inputs_embeds` with positions. The families differ in the form of the features that they return, in how they count
+positions, and in the token types that their attention masks need. `Backbone` hides these differences;
+`linvt_families.py` lists them.
 """
 
 import inspect
@@ -42,7 +43,7 @@ class VisualFeatures(NamedTuple):
 
 
 class Backbone:
-    """The base model of an image-LLM, whatever its family. It keeps nothing but the model, so it can be made anew."""
+    """The base model of an image-LLM of any family. It stores only the model, so callers may create it at every use."""
 
     def __init__(self, model: Any) -> None:
         """Args:
@@ -52,18 +53,18 @@ class Backbone:
 
     @property
     def family(self) -> str:
-        """The `model_type`, by which the tables of `linvt_families.py` are read."""
+        """The `model_type` of the image-LLM, which is the key in the tables of `linvt_families.py`."""
         family: str = self.model.config.model_type
         return family
 
     @property
     def type_rule(self) -> TypeRule | None:
-        """What the masks have to know of each token; `None` in families with causal masks alone."""
+        """The token types that the attention masks need; `None` in families whose masks are only causal."""
         return TYPE_RULES.get(self.family)
 
     @property
     def splits_prompt_from_answer(self) -> bool:
-        """Whether the prompt sees itself in both directions, and the answer only what is before it (PaliGemma)."""
+        """Whether prompt tokens attend in both directions, and answer tokens only to earlier tokens (PaliGemma)."""
         return self.type_rule is not None and self.type_rule.meaning == "prefix"
 
     @property
@@ -78,7 +79,7 @@ class Backbone:
 
     @property
     def has_deepstack(self) -> bool:
-        """Whether the tower also feeds deeper layers of the language model, by the arguments of Qwen3-VL."""
+        """Whether the tower also feeds deeper layers of the language model, through the arguments of Qwen3-VL."""
         return {"visual_pos_masks", "deepstack_visual_embeds"} <= self._language_arguments()
 
     @property
@@ -91,7 +92,7 @@ class Backbone:
         return set() if language_model is None else set(inspect.signature(language_model.forward).parameters)
 
     def check(self) -> None:
-        """Refuse image-LLMs that would run before LinVT, but with wrong results.
+        """Refuse image-LLMs that would run with LinVT, but would give wrong results.
 
         Raises:
             ValueError: names the class and the reason.
@@ -123,7 +124,7 @@ class Backbone:
         return None
 
     def freeze_unused_parts(self) -> None:
-        """Freeze the parts that neither images nor videos run through, see `freeze_unused_layers`."""
+        """Freeze the parts that are not used to encode images or videos, see `freeze_unused_layers`."""
         config = self.model.config
         for name in UNUSED_PARTS.get(self.family, ()):
             getattr(self.model, name).requires_grad_(False)
@@ -133,11 +134,11 @@ class Backbone:
             freeze_unused_layers(tower, None, uses_closing_norm=True)
             return
         layer = getattr(config, "vision_feature_layers", None) or config.vision_feature_layer
-        # InternVL takes the output of the tower, after its last norm, for layer -1.
+        # If InternVL is configured to use layer -1, it uses the output of the tower, after the tower's last norm.
         freeze_unused_layers(tower, layer, uses_closing_norm=self.family == "internvl" and layer == -1)
 
     def blank_image(self, device: torch.device) -> dict[str, torch.Tensor] | None:
-        """What the image processor returns for one image of zeros; `None` if that is not known of the family."""
+        """What the image processor returns for one image of zeros; `None` if it is unknown for this family."""
         vision: Any = getattr(self.model.config, "vision_config", None)
         if self.family in SQUARE_IMAGES:
             return {"pixel_values": blank_frames(vision, device)}
@@ -155,14 +156,14 @@ class Backbone:
         return name in accepted or name.startswith(("pixel_", "image_"))
 
     def encode_images(self, media: dict[str, Any]) -> VisualFeatures:
-        """Visual tokens of images, from whatever form the family returns.
+        """Visual tokens of images, in the same form for all families.
 
         Args:
             media: what the image processor returned. Entries that `get_image_features` does not take are skipped.
                 `image_grid_thw` may begin with the grids of earlier images.
 
         Returns:
-            One entry per image; one per tile or per prompt in families that return these.
+            One entry per image. In families that return one result per tile or per prompt, one entry for each of those.
         """
         accepted = inspect.signature(self.model.get_image_features).parameters
         inputs = {name: value for name, value in media.items() if name in accepted and value is not None}
@@ -189,7 +190,8 @@ class Backbone:
             One entry per video.
 
         Raises:
-            ValueError: not one result per frame, or frames of a video differ in their number of tokens.
+            ValueError: the number of results is not the number of frames, or the frames of a video differ in their
+                number of tokens.
         """
         chunks = [self.encode_images(chunk) for chunk in split_frames(media, num_frames, chunk_size)]
         frames = [frame for chunk in chunks for frame in chunk.tokens]
@@ -203,7 +205,7 @@ class Backbone:
     def _check_frames(self, frames: list[torch.Tensor], per_video: list[slice], num_frames: int) -> None:
         """Check that there is one result per frame, and that the frames of each video have equally many tokens."""
         method = f"{type(self.model).__name__}.get_image_features"
-        # Families outside of the table get their frames without options that switch tiles off.
+        # For a family that is not in the table, LinVT knows no option of its image processor that switches tiles off.
         known = self.family in FRAME_CALLS
         untried = "" if known else f" LinVT has no row for {self.family!r} that would switch tiles off."
         if len(frames) != num_frames:
@@ -220,7 +222,7 @@ class Backbone:
                 )
 
     def embed_indicators(self, input_ids: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
-        """Embed the indicator tokens that Ovis2 writes around each image; its own table holds their embeddings.
+        """Embed the indicator tokens that Ovis2 writes around each image, from Ovis2's separate table of embeddings.
 
         Args:
             input_ids: `(batch, length)`.
@@ -251,13 +253,13 @@ class Backbone:
         if rule is None:
             return {}
         if rule.meaning == "media":
-            # Processors also count the tokens around an image (in Molmo2 its first and last, and ends of rows).
+            # Processors also give type 1 to the tokens around an image (in Molmo2: its first, its last, ends of rows).
             types = (media_mask if known_types is None else media_mask | (known_types > 0)).long()
         elif known_types is not None:
             types = known_types
         else:
             types = torch.zeros_like(media_mask, dtype=torch.long)
-        # Masks index types by the position among all keys, those in the cache included.
+        # Attention masks look up the type of each key by its position, and cached keys come first.
         return {rule.argument: torch.nn.functional.pad(types, (num_cached, 0))}
 
     def prompt_positions(
@@ -267,7 +269,7 @@ class Backbone:
         image_mask: torch.Tensor,
         media: dict[str, Any],
     ) -> torch.Tensor:
-        """Positions of a prompt. Vectors of a video mix tokens of all frames, so they count like words of a text.
+        """Positions of a prompt. A vector of a video mixes tokens of all frames, so it takes one position like a word.
 
         Args:
             input_ids: `(batch, length)`.
@@ -276,12 +278,13 @@ class Backbone:
             media: what the image processor returned for the images.
 
         Returns:
-            `(batch, length)`; `(4, batch, length)` with spatial positions, whose first row counts all tokens alike.
+            `(batch, length)`. With spatial positions `(4, batch, length)`: the number of the token, which ignores
+            images, and then its time, row and column.
         """
         positions = text_positions(attention_mask, input_ids.shape[1], self.first_position)
         if not self.has_spatial_positions:
             return positions
-        # The model's own state (rope_deltas) is not used: it belongs to the prompt that was run before.
+        # The state that the model stores (rope_deltas) is not used, because it belongs to the previous prompt.
         spatial, _ = self.model.get_rope_index(
             input_ids,
             mm_token_type_ids=image_mask.int(),
@@ -291,7 +294,7 @@ class Backbone:
         return torch.cat([positions.unsqueeze(0), spatial])
 
     def run(self, deepstack_embeds: torch.Tensor | None = None, **inputs: Any) -> Any:
-        """The forward of the image-LLM; with `deepstack_embeds`, that of its language model.
+        """Run the forward of the image-LLM; with `deepstack_embeds`, run the forward of its language model instead.
 
         Args:
             deepstack_embeds: `(batch, length, levels, width)`, what deeper layers add at each position.
@@ -299,10 +302,10 @@ class Backbone:
         """
         if deepstack_embeds is None:
             return self.model(**inputs)
-        # The image-LLM's own forward computes the deeper levels from images, and takes none.
-        everywhere = torch.ones(deepstack_embeds.shape[:2], dtype=torch.bool, device=deepstack_embeds.device)
+        # The image-LLM's own forward computes `deepstack_visual_embeds` from images, and has no argument for it.
+        all_positions = torch.ones(deepstack_embeds.shape[:2], dtype=torch.bool, device=deepstack_embeds.device)
         levels = [level.flatten(0, 1) for level in deepstack_embeds.unbind(2)]
-        return self.model.language_model(**inputs, visual_pos_masks=everywhere, deepstack_visual_embeds=levels)
+        return self.model.language_model(**inputs, visual_pos_masks=all_positions, deepstack_visual_embeds=levels)
 
 
 def watches_videos(config: Any) -> bool:
@@ -321,15 +324,15 @@ def text_positions(attention_mask: torch.Tensor, length: int, first: int = 0) ->
 
 
 def _last_grids(grids: torch.Tensor, num_patches: int) -> torch.Tensor:
-    """The grids of the images whose patches these are.
+    """The grids of the last images, which are those whose patches were passed.
 
-    A conversation that goes on behind a cache passes the grids of all its images, but the patches of the last ones.
+    A call that continues a conversation from a cache passes the grids of all images, but only the patches of new ones.
 
     Args:
         grids: `(images, 3)`, patches along time, height and width.
-        num_patches: patches of the last images together.
+        num_patches: number of patches that were passed, for all new images together.
     """
-    # Patches of the last image, of the last two, and so on.
+    # The entries are the number of patches of the last image, of the last two images, and so on.
     counted = grids.prod(-1).flip(0).cumsum(0).tolist()
     if counted and counted[-1] > num_patches and num_patches in counted:
         return grids[-1 - counted.index(num_patches) :]

@@ -1,4 +1,4 @@
-"""Outputs of LinVT's processor as one batch, for the image processors of all families."""
+"""Joins outputs of LinVT's processor into one batch, whatever tensors the image-LLM's image processor returns."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,9 @@ import torch
 def join_rows(
     rows: Sequence[Mapping[str, Any]], prompt_keys: Collection[str], pad_token_id: int, padding_side: str
 ) -> dict[str, torch.Tensor]:
-    """Pad prompts along their length; join media along their first dimension and pad the end of the others.
+    """Join outputs of the processor: pad prompts to one length, and concatenate media along their first dimension.
+
+    If media differ in another dimension, that dimension is padded at its end.
 
     Args:
         rows: outputs of the processor, each of any number of prompts.
@@ -18,7 +20,7 @@ def join_rows(
         padding_side: where shorter prompts are padded.
 
     Returns:
-        `input_ids` first.
+        The batch, whose first key is `input_ids`.
     """
     rows = _renumbered(rows)
     batch = {}
@@ -30,7 +32,7 @@ def join_rows(
 
 
 def with_video_keys(row: Mapping[str, Any], image_token_id: int) -> dict[str, Any]:
-    """An output of the processor, with the token types and questions that an output without videos lacks.
+    """Add the token types and empty questions that an output of the processor lacks if it has no videos.
 
     Args:
         row: output of the processor.
@@ -47,7 +49,10 @@ def with_video_keys(row: Mapping[str, Any], image_token_id: int) -> dict[str, An
 
 
 def _renumbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Molmo2 names the patches of each token by their numbers in the batch, so the numbers of later rows rise."""
+    """Copies of the rows with Molmo2's patch numbers changed: it numbers patches through the whole batch.
+
+    The numbers of each row are raised by the number of patches in all earlier rows.
+    """
     renumbered = [dict(row) for row in rows]
     for suffix in ("", "_videos"):
         num_patches = 0

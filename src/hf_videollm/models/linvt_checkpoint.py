@@ -46,7 +46,7 @@ else:
 
 
 class AdapterRefusalMixin(Base):
-    """For every class that loads whole models; it stands before `PreTrainedModel` in the list of bases."""
+    """For every class that loads whole models. List it before `PreTrainedModel` among the base classes."""
 
     @classmethod
     def from_pretrained(
@@ -55,7 +55,7 @@ class AdapterRefusalMixin(Base):
         """As in transformers.
 
         Raises:
-            CheckpointError: as for every design; or the checkpoint is an adapter, which `from_adapter` loads.
+            CheckpointError: the cases of every design; also, the checkpoint is an adapter, which `from_adapter` loads.
         """
         if pretrained_model_name_or_path is not None and kwargs.get("strict", True):
             refuse_adapter(pretrained_model_name_or_path, **hub_options(kwargs, "revision", "subfolder"))
@@ -63,7 +63,7 @@ class AdapterRefusalMixin(Base):
 
 
 class LinVTCheckpointMixin(Base):
-    """For the model with a head; it stands before `PreTrainedModel` in the list of bases."""
+    """For the model with a head. List it before `PreTrainedModel` among the base classes."""
 
     @classmethod
     def from_image_llm(
@@ -77,11 +77,11 @@ class LinVTCheckpointMixin(Base):
         mix_deepstack: bool = True,
         **kwargs: Any,
     ) -> Self:
-        """Put a new, untrained LinVT before a trained image-LLM, whose weights do not change.
+        """Load a trained image-LLM and add a new, untrained LinVT to it. The weights of the image-LLM do not change.
 
         Args:
             pretrained_model_name_or_path: checkpoint that `AutoModelForImageTextToText` loads.
-            linvt_config: configuration of LinVT; that of the paper if `None`.
+            linvt_config: configuration of LinVT; the paper's configuration if `None`.
             image_token_id: see `LinVTConfig`.
             video_token_id: see `LinVTConfig`.
             num_frames: see `LinVTConfig`.
@@ -91,7 +91,7 @@ class LinVTCheckpointMixin(Base):
                 language model alone, as in `from_pretrained`.
 
         Raises:
-            ValueError: an image-LLM that LinVT does not support, with the reason; or an unknown option.
+            ValueError: LinVT does not support the image-LLM (the message gives the reason), or an option is unknown.
         """
         check_module_options(linvt_config)
         attention = kwargs.get("attn_implementation")
@@ -105,21 +105,21 @@ class LinVTCheckpointMixin(Base):
             vision_chunk_size=vision_chunk_size,
             mix_deepstack=mix_deepstack,
             backbone_name=_absolute(pretrained_model_name_or_path),
-            # The commit if it is known, because a branch moves on.
+            # Store the commit if it is known, because the branch may have other contents later.
             backbone_revision=getattr(image_llm.config, "_commit_hash", None) or kwargs.get("revision"),
             attn_implementation=attention.get("") if isinstance(attention, Mapping) else attention,
         )
 
     @classmethod
     def around_image_llm(cls, image_llm: Any, **options: Any) -> Self:
-        """Put a new, untrained LinVT before an image-LLM that is in memory; both models share its weights.
+        """Add a new, untrained LinVT to an image-LLM that is in memory. The new model shares the image-LLM's weights.
 
         Args:
             image_llm: a model of transformers with its head.
             options: fields of `LinVTConfig`.
 
         Raises:
-            ValueError: an image-LLM that LinVT does not support, with the reason; or an unknown option.
+            ValueError: LinVT does not support the image-LLM (the message gives the reason), or an option is unknown.
         """
         check_module_options(options.get("linvt_config"))
         base, head = getattr(image_llm, "model", None), image_llm.get_output_embeddings()
@@ -135,7 +135,7 @@ class LinVTCheckpointMixin(Base):
             dtype=image_llm.dtype,
             **options,
         )
-        # The weights of the image-LLM exist already, and the meta device allocates none.
+        # The image-LLM already has its weights, so the new model is created on the meta device, which allocates none.
         with torch.device("meta"):
             model = cls(config)
         model.config.backbone_config = base.config
@@ -158,10 +158,11 @@ class LinVTCheckpointMixin(Base):
             adapter: folder or Hub id of the adapter.
             image_llm: path or Hub id of the image-LLM; if `None`, the one that the adapter names.
             kwargs: options of `AutoModelForImageTextToText.from_pretrained`. The options `token`, `cache_dir` and
-                `local_files_only` also hold for the adapter.
+                `local_files_only` also apply to the adapter.
 
         Raises:
-            CheckpointError: the adapter names no image-LLM, or one that is not found, or belongs to another one.
+            CheckpointError: the adapter names no image-LLM; the image-LLM is not found; or the adapter belongs to
+                another image-LLM.
         """
         hub = hub_options(kwargs)
         config = _read_adapter_config(adapter, hub)
@@ -201,11 +202,11 @@ class LinVTCheckpointMixin(Base):
         """As in transformers.
 
         Args:
-            adapter_only: write an adapter: the weights of LinVT in one file, and the name of the image-LLM. If PEFT
-                trains the whole of LinVT (`modules_to_save`), its trained weights are written.
+            adapter_only: write an adapter, which holds the weights of LinVT in one file and the name of the image-LLM.
+                If PEFT trains a copy of LinVT (`modules_to_save`), the weights of that trained copy are written.
 
         Raises:
-            ValueError: the name of the image-LLM is not known; or PEFT has changed LinVT itself, by LoRA for example.
+            ValueError: the name of the image-LLM is not known; or PEFT has added weights to LinVT, such as LoRA's.
         """
         if adapter_only:
             if self.config.backbone_name is None:
@@ -217,7 +218,7 @@ class LinVTCheckpointMixin(Base):
             super().save_pretrained(save_directory, *args, **kwargs)
 
     def _adapter_states(self, states: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The weights of LinVT, under the names that they have without PEFT."""
+        """The weights of LinVT. PEFT's additions to the names of the weights are removed."""
         with torch.device("meta"):
             plain = LinVTModule(self.config.get_text_config().hidden_size, self.config.linvt_config).state_dict()
         prefix = ADAPTER_PREFIX
@@ -240,31 +241,31 @@ def refuse_adapter(source: str | os.PathLike[str], **options: Any) -> None:
 
     Args:
         source: folder or Hub id.
-        options: of the Hub, as `hub_options` returns them.
+        options: the options of the Hub, as `hub_options` returns them.
 
     Raises:
-        CheckpointError: it is an adapter; names the method that loads it.
+        CheckpointError: the checkpoint is an adapter. The message names the method that loads it.
     """
     try:
         file = find_file(source, ADAPTER_FILE, options)
         with safe_open(str(file), "pt") as tensors:
             is_adapter = all(name.startswith(ADAPTER_PREFIX) for name in tensors.keys())  # noqa: SIM118
     except (OSError, ValueError, SafetensorError):
-        # The file is missing or cannot be read. Loading the whole model reports that.
+        # The file is missing or cannot be read. The caller goes on to load the whole model, which reports the fault.
         return
     if is_adapter:
         raise CheckpointError(
-            f"{source} is a LinVT adapter, without its image-LLM: load it with LinVTForCausalLM.from_adapter, and "
-            "save that with save_checkpoint where a whole model is needed."
+            f"{source} is a LinVT adapter, without its image-LLM: load it with LinVTForCausalLM.from_adapter. If you "
+            "need a whole model, save the loaded one with save_checkpoint."
         )
 
 
 def _read_adapter_config(adapter: str | os.PathLike[str], hub: dict[str, Any]) -> LinVTConfig:
-    """Configuration of an adapter, with a check of the path or id that it names as its image-LLM.
+    """Read the configuration of an adapter, and check the path or Hub id of the image-LLM in it.
 
     Raises:
-        CheckpointError: a link leads out of the folder of the adapter; the configuration is invalid; an adapter of the
-            Hub names an absolute path; or a path contains `..`.
+        CheckpointError: a link in the adapter's folder points outside that folder; the configuration is invalid; an
+            adapter from the Hub names an absolute path; or a path contains `..`.
     """
     if os.path.isdir(adapter):
         check_links(Path(adapter))
@@ -278,7 +279,7 @@ def _read_adapter_config(adapter: str | os.PathLike[str], hub: dict[str, Any]) -
 
 
 def hub_options(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Those of the options of `from_pretrained` that find a file on the Hub or in its cache.
+    """Choose the options of `from_pretrained` that decide how a file is found on the Hub or in the local cache.
 
     Args:
         options: options of a call of `from_pretrained`.
@@ -286,7 +287,7 @@ def hub_options(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
             image-LLM is not the revision of its adapter.
 
     Returns:
-        The options among `CONNECTION_OPTIONS` and `names` that the call has.
+        The options of the call whose names are in `CONNECTION_OPTIONS` or in `names`.
     """
     return {name: options[name] for name in (*CONNECTION_OPTIONS, *names) if name in options}
 
@@ -301,10 +302,10 @@ def _check_image_llm(
 ) -> None:
     """Refuse an image-LLM that is not found, or that differs from the one that the adapter was trained with.
 
-    The widths of two image-LLMs can be equal, so loading the weights alone would not notice.
+    Two different image-LLMs can have equal widths. The weights of LinVT would then load without an error.
 
     Raises:
-        CheckpointError: with what differs.
+        CheckpointError: the message names what differs.
     """
     try:
         options["trust_remote_code"] = bool(options.get("trust_remote_code"))
@@ -334,7 +335,7 @@ def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> 
 
     Raises:
         CheckpointError: a weight is missing or invalid.
-        ValueError: the checkpoint is not an image-LLM; names its class.
+        ValueError: the checkpoint is not an image-LLM. The message names its class.
     """
     options["trust_remote_code"] = bool(options.get("trust_remote_code"))
     options.setdefault("use_safetensors", True)
@@ -365,7 +366,7 @@ def _load_image_llm(source: str | os.PathLike[str], options: dict[str, Any]) -> 
 
 
 def _language_model_alone(source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
-    """The quantization config of the options, changed so that it quantizes the language model alone."""
+    """A changed copy of `options["quantization_config"]`, which quantizes only the language model."""
     trust = {name: options[name] for name in ("trust_remote_code",) if name in options}
     config = options.get("config") or AutoConfig.from_pretrained(source, **hub_options(options, "revision"), **trust)
     if getattr(config, "quantization_config", None):

@@ -1,4 +1,4 @@
-"""Prompts of LinVT as the language model reads them: embeddings, token types and positions."""
+"""Makes what the language model of LinVT reads for a prompt: embeddings, token types and positions."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from .video_llm_placeholders import MergingMixin
 
 @dataclass
 class LinVTVideoFeatures(BaseModelOutputWithPooling):
-    """Vectors of videos; inside of `LinVTModel.embed_prompt` also those of images.
+    """Vectors of videos. `LinVTModel.embed_prompt` also uses this class for vectors of images.
 
     Args:
         pooler_output: a list with one `(num_tokens, width)` tensor per video.
@@ -37,18 +37,18 @@ class LinVTEmbeddingMixin(MergingMixin):
 
     @property
     def image_llm(self) -> Backbone:
-        """The image-LLM without its family's peculiarities."""
+        """The image-LLM, with the same methods for all families."""
         return Backbone(self.backbone)
 
     def placeholder_masks(
         self, input_ids: torch.Tensor, mm_token_type_ids: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where the prompts hold placeholders of images, and of videos: bool, `(batch, length)` each.
+        """Masks of the placeholders of images, and of the placeholders of videos: bool, `(batch, length)` each.
 
         Args:
             input_ids: `(batch, length)`.
             mm_token_type_ids: `(batch, length)`, 2 for videos. If images and videos share one placeholder id and this
-                is `None`, all placeholders are of images.
+                is `None`, all placeholders belong to images.
         """
         images, videos = (input_ids == getattr(self.config, f"{kind}_token_id") for kind in ("image", "video"))
         if self.config.image_token_id == self.config.video_token_id:
@@ -64,22 +64,22 @@ class LinVTEmbeddingMixin(MergingMixin):
         encoded: dict[str, Any] | None = None,
         **media: Any,
     ) -> dict[str, torch.Tensor]:
-        """Embeddings of prompts, with the vectors of images and videos at their placeholders.
+        """Embed prompts, and put the vectors of images and videos at their placeholders.
 
         Args:
             input_ids: `(batch, length)`.
             mm_token_type_ids: see `placeholder_masks`.
-            num_cached: how many of these tokens are in the cache. The media are those of the other tokens.
-            encoded: a dict that receives modality -> output of its encoder.
-            media: images as the image-LLM takes them. Videos as in `get_video_features`, those of all rows in row
-                order, but with one question per row, `(batch, question_length)`.
+            num_cached: how many tokens, from the first one on, are in the cache. `media` belongs to the later tokens.
+            encoded: a dict that this method fills: modality -> output of its encoder.
+            media: images as the image-LLM takes them; videos as in `get_video_features`, those of the first row first,
+                but with one question per row, `(batch, question_length)`.
 
         Returns:
             `inputs_embeds`, `(batch, length, width)`, 0 for tokens in the cache. If the tower feeds deeper layers, also
-            `deepstack_embeds`, `(batch, length, levels, width)`, 0 for words.
+            `deepstack_embeds`, `(batch, length, levels, width)`, 0 for tokens of text.
 
         Raises:
-            ValueError: placeholders and media disagree.
+            ValueError: the placeholders in the prompts do not fit the media.
         """
         videos, images = split_media(media)
         new_ids = input_ids[:, num_cached:]
@@ -121,7 +121,7 @@ class LinVTEmbeddingMixin(MergingMixin):
     def _merge_deepstack(
         self, embeds: torch.Tensor, masks: Mapping[str, torch.Tensor], features: Mapping[str, LinVTVideoFeatures]
     ) -> torch.Tensor:
-        """What deeper layers add at each position, `(batch, length, levels, width)`; 0 for words."""
+        """What deeper layers add at each position, `(batch, length, levels, width)`; 0 for tokens of text."""
         levels = None
         for modality, output in features.items():
             if output.deepstack_features is not None:
@@ -133,7 +133,7 @@ class LinVTEmbeddingMixin(MergingMixin):
         return levels
 
     def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
-        """As in the base. Where features are added, all placeholders get the embedding of the image placeholder."""
+        """As in the base; in families that add features, all placeholders get the id of the image placeholder."""
         if not self.image_llm.adds_features:
             return super()._embeddable_ids(input_ids, masks)
         for mask in masks.values():
@@ -143,13 +143,13 @@ class LinVTEmbeddingMixin(MergingMixin):
     def replace_embeddings(
         self, inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor
     ) -> torch.Tensor:
-        """As in the base; for families that add features to the embedding of the placeholder, the sum."""
+        """As in the base; in families that add features, the features are added to the placeholders' embeddings."""
         if self.image_llm.adds_features:
             return inputs_embeds + super().replace_embeddings(torch.zeros_like(inputs_embeds), mask, features)
         return super().replace_embeddings(inputs_embeds, mask, features)
 
     def check_row_ends(self, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str) -> None:
-        """As in the base, for videos. Some families return several images as one tensor, so images pass."""
+        """As in the base, for videos. Images are not checked, because some families return several as one tensor."""
         if modality == "video":
             super().check_row_ends(mask, media, modality)
 
@@ -164,7 +164,7 @@ class LinVTEmbeddingMixin(MergingMixin):
         """Check that the videos fit their placeholders, and that no media were forgotten.
 
         Raises:
-            ValueError: with what differs.
+            ValueError: the message names what differs.
         """
         has_images, num_placed = images.get("pixel_values") is not None, sum(per_row)
         if not has_videos(videos):
@@ -200,7 +200,7 @@ class LinVTEmbeddingMixin(MergingMixin):
         return videos
 
     def _videos_per_row(self, mask: torch.Tensor) -> list[int]:
-        """How many videos each row holds, by its number of placeholders."""
+        """How many videos each row holds, computed from its number of placeholders."""
         per_video, counts = self.config.linvt_config.num_output_tokens, mask.sum(1).tolist()
         if any(count % per_video for count in counts):
             raise ValueError(
@@ -209,7 +209,10 @@ class LinVTEmbeddingMixin(MergingMixin):
         return [count // per_video for count in counts]
 
     def must_embed_images(self, input_ids: torch.Tensor | None, pixel_values: Any) -> bool:
-        """Whether images need `embed_prompt`: the image-LLM looks up an image placeholder that its table lacks."""
+        """Whether images need `embed_prompt`, because the image-LLM's embedding table lacks the image placeholder.
+
+        The forward of such an image-LLM would look up the embedding of the placeholder's id and fail.
+        """
         if input_ids is None or pixel_values is None:
             return False
         return bool(self.config.image_token_id >= self.get_input_embeddings().num_embeddings)
@@ -231,7 +234,7 @@ class LinVTEmbeddingMixin(MergingMixin):
         videos: dict[str, Any] | None = None,
         num_cached: int = 0,
     ) -> dict[str, torch.Tensor]:
-        """Token types that the image-LLM takes, under its own name; without videos, those that the caller passed.
+        """Token types, under the argument name of the image-LLM; without videos, the types that the caller passed.
 
         Args:
             input_ids: `(batch, length)`. Without them there are no videos, and the passed types are returned.
@@ -241,13 +244,13 @@ class LinVTEmbeddingMixin(MergingMixin):
             num_cached: number of tokens before these, whose keys are in the cache.
 
         Raises:
-            ValueError: PaliGemma in training on videos, and nothing tells the answer from the prompt.
+            ValueError: PaliGemma is trained on videos without types, so it is unknown where the answer begins.
         """
         passed = {"token_type_ids": token_type_ids, "mm_token_type_ids": mm_token_type_ids}
         rule, is_video = self.image_llm.type_rule, has_videos(videos or {})
         if rule is None or input_ids is None:
             named = {name: value for name, value in passed.items() if value is not None}
-            # Each step of a generation comes here, mostly without types: it skips the costly look at the signature.
+            # Every step of generation runs this code, mostly without types. Then the slow `signature` is not called.
             accepted = inspect.signature(self.backbone.forward).parameters if named else {}
             return {name: value for name, value in named.items() if name in accepted}
         own_types = passed[rule.argument]
@@ -256,7 +259,7 @@ class LinVTEmbeddingMixin(MergingMixin):
         if rule.meaning == "prefix" and own_types is None and self.training:
             raise ValueError(
                 f"{type(self.backbone).__name__} in training needs token_type_ids (0 for the prompt, 1 for the "
-                "answer), or labels: the prompt sees itself in both directions, and the answer must not be seen."
+                "answer), or labels: prompt tokens attend in both directions, and must not attend to the answer."
             )
         image_mask, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
         return self.image_llm.token_types(image_mask | video_mask, own_types, num_cached)
@@ -276,7 +279,7 @@ class LinVTEmbeddingMixin(MergingMixin):
     def missing_positions(
         self, attention_mask: torch.Tensor | None, num_cached: int, inputs: dict[str, Any]
     ) -> torch.Tensor | None:
-        """Positions of a forward that were not passed; `None` where the image-LLM counts them itself.
+        """The positions for a forward whose caller passed none; `None` if the image-LLM counts them itself.
 
         Args:
             attention_mask: `(batch, number of all tokens so far)`.
@@ -284,13 +287,13 @@ class LinVTEmbeddingMixin(MergingMixin):
             inputs: `input_ids` or `inputs_embeds` of the new tokens.
 
         Raises:
-            ValueError: positions behind a cache that only the caller can know.
+            ValueError: the tokens continue a cache, and only the caller can know their positions.
         """
         embeds, is_spatial = inputs.get("inputs_embeds"), self.image_llm.has_spatial_positions
         if num_cached == 0:
             if embeds is None or not is_spatial:
                 return None
-            # The image-LLM would add a shift that it remembers of the prompt before (rope_deltas).
+            # The image-LLM would add a shift (rope_deltas) that it stored for the previous prompt.
             mask = attention_mask if attention_mask is not None else torch.ones_like(embeds[..., 0])
             return text_positions(mask, embeds.shape[1])
         if is_spatial:
@@ -305,10 +308,10 @@ class LinVTEmbeddingMixin(MergingMixin):
         return torch.arange(start, start + tokens.shape[1], device=tokens.device).unsqueeze(0)
 
     def check_cache(self, num_cached: int, has_media: bool) -> None:
-        """Refuse media behind a cache in families where images and videos of one prompt see each other.
+        """Refuse new media after cached tokens, in families where the media of a prompt attend to each other.
 
         Raises:
-            ValueError: names the class.
+            ValueError: the message names the class of the image-LLM.
         """
         rule = self.image_llm.type_rule
         if num_cached and has_media and rule is not None and rule.is_one_block:

@@ -1,4 +1,4 @@
-"""Tables of what differs between families of image-LLMs, by their `model_type`.
+"""Tables of the differences between families of image-LLMs. The key of each table is the family's `model_type`.
 
 `docs/measured/linvt_backbones.md` lists the families that were tried.
 """
@@ -29,12 +29,13 @@ FRAME_CALLS: dict[str, FrameCall] = {
     "cohere2_vision": FrameCall(options={"crop_to_patches": False}),
     "gemma3": FrameCall(options={"do_pan_and_scan": False}),
     "perception_lm": FrameCall(options={"vision_input_type": "vanilla"}),
-    # It makes a view of the whole image and at least one crop. `frame_inputs` keeps the view alone, as Molmo2's own
-    # video processor does.
+    # Molmo2 makes a view of the whole image and at least one crop. `frame_inputs` keeps only the view of the whole
+    # image, as Molmo2's own video processor does.
     "molmo2": FrameCall(options={"max_crops": 1}),
-    # It cuts an image into tiles if the prompt has no other image. So a video of one frame has more tokens per frame.
+    # LLaVA-OneVision cuts an image into tiles if it is the only image of the prompt. A video of one frame is such an
+    # image, so it has more tokens per frame than a longer video.
     "llava_onevision": FrameCall("videos"),
-    # A flat list is one prompt for them, and the features of a prompt come back without borders between its images.
+    # SmolVLM and Idefics3 take a flat list for the images of one prompt, and join the features of a prompt's images.
     "smolvlm": FrameCall("frames", {"do_image_splitting": False}),
     "idefics3": FrameCall("frames", {"do_image_splitting": False}),
     "lfm2_vl": FrameCall(options={"do_image_splitting": False}),
@@ -43,13 +44,13 @@ FRAME_CALLS: dict[str, FrameCall] = {
 
 @dataclass(frozen=True)
 class TypeRule:
-    """The type of each token that the attention masks of a family need.
+    """What the attention masks of a family need to know: one type for each token.
 
     Args:
-        argument: name of the types in the forward of the base model.
+        argument: name of the argument for the types in the forward of the base model.
         meaning: `"media"`: 1 for tokens of images and videos; the tokens of one image or video attend to each other in
             both directions. `"prefix"`: 0 for the prompt, which attends to itself in both directions, 1 for the answer.
-        is_one_block: all images of a prompt attend to each other, so no image can be added behind a cache.
+        is_one_block: all images of a prompt attend to each other, so no image can be added after cached tokens.
     """
 
     argument: Literal["token_type_ids", "mm_token_type_ids"]

@@ -1,4 +1,4 @@
-"""Frames of videos: through the image processor of an image-LLM, and a few at a time into its tower."""
+"""Runs frames of videos through the image processor of an image-LLM, and splits them into chunks for its tower."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +17,11 @@ def frame_inputs(
         image_processor: of the image-LLM.
         model_type: of the image-LLM's configuration.
         videos: for each video its frames, as the image processor takes images.
-        options: of the image processor. Those of `FrameCall` cannot be changed.
+        options: options of the image processor. The options in `FrameCall` replace them.
 
     Returns:
-        The outputs of the image processor for all frames, one video after the other, each name with the ending
-        `_videos`; and `num_video_frames`, `(videos,)` int64.
+        The outputs of the image processor for all frames, one video after the other, with `_videos` appended to each
+        name; and `num_video_frames`, `(videos,)` int64.
     """
     call = FRAME_CALLS.get(model_type, FrameCall())
     if call.layout == "videos":
@@ -35,7 +35,7 @@ def frame_inputs(
 
 
 def _whole_views(outputs: Any) -> dict[str, torch.Tensor]:
-    """The views of whole images among the outputs of Molmo2's image processor, where crops follow each view."""
+    """Keep the view of each whole image in the outputs of Molmo2's image processor, and drop the crops after it."""
     crops, grids, patches = outputs["image_num_crops"], outputs["image_grids"], outputs["pixel_values"].shape[1]
     rows, kept = _pooled_tokens(grids), grids[:, 0] * grids[:, 1]
     first_crops, first_rows = crops.cumsum(0) - crops, rows.cumsum(0) - rows
@@ -58,21 +58,21 @@ def _pooled_tokens(grids: torch.Tensor) -> torch.Tensor:
 
 
 def _shift_patches(indices: torch.Tensor, offset: int) -> torch.Tensor:
-    """Numbers of patches plus `offset`; -1, which means no patch, is unchanged."""
+    """Add `offset` to the numbers of patches. The number -1 means no patch, and does not change."""
     return torch.where(indices >= 0, indices + offset, indices)
 
 
 def split_frames(
     media: dict[str, Any], num_frames: Sequence[int], chunk_size: int | None = None
 ) -> list[dict[str, Any]]:
-    """Split the inputs of a tower into chunks of frames, to bound memory.
+    """Split the inputs of a vision tower into chunks of frames, so that the tower needs less memory.
 
     Args:
         media, num_frames, chunk_size: see `Backbone.encode_frames`.
 
     Returns:
-        For each chunk its inputs. There is one chunk if `chunk_size` covers all frames, or if it is unknown which rows
-        of an input belong to which frame.
+        The inputs of each chunk. There is only one chunk if `chunk_size` covers all frames, or if it is unknown which
+        rows of an input belong to which frame.
     """
     media = {name: value for name, value in media.items() if value is not None}
     total = sum(num_frames)
@@ -80,7 +80,8 @@ def split_frames(
     if chunk_size is None or chunk_size >= total or any(counts is None for counts in rows.values()):
         return [media]
     ends = {name: [0, *torch.as_tensor(counts).cumsum(0).tolist()] for name, counts in rows.items()}
-    # LLaVA-OneVision treats the single frame of a video in another way, so its chunks hold frames of one video.
+    # LLaVA-OneVision (the family with `batch_num_images`) encodes the single frame of a video in another way than
+    # frames of longer videos. So a chunk holds frames of one video only.
     lengths = list(num_frames) if "batch_num_images" in media else [total]
     chunks, start = [], 0
     for length in lengths:

@@ -1,6 +1,6 @@
-"""How LinVT generates: it encodes media once, and every step runs the image-LLM as the image-LLM's own class would.
+"""`generate` of LinVT: it encodes media once, and then runs the same steps as the image-LLM's own class.
 
-The image-LLM's own `generate` is not used, because not every family can continue from embeddings.
+The image-LLM's own `generate` is not used, because in some families it cannot start from embeddings.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from .transformers_compat import MASK_TYPES, given_cache
 from .video_llm_generation import VideoLlmGenerationMixin
 from .video_llm_generation_options import LINVT, named_arguments, refuse_options
 
-# Inputs of videos, which the embeddings of a prompt are made from. So are all inputs with the ending `_videos`.
+# Names of the inputs of videos, which `embed_prompt` turns into embeddings. Names that end in `_videos` belong to
+# them, too.
 VIDEO_INPUTS = (
     "num_video_frames",
     "video_frame_times",
@@ -27,13 +28,13 @@ VIDEO_INPUTS = (
 
 
 def split_media(inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The inputs of videos, and the rest."""
+    """Split inputs into those of videos and the others."""
     videos = {name: value for name, value in inputs.items() if name in VIDEO_INPUTS or name.endswith("_videos")}
     return videos, {name: value for name, value in inputs.items() if name not in videos}
 
 
 def has_videos(videos: dict[str, Any]) -> bool:
-    """Whether the inputs of videos hold frames or selections. A question alone is no video."""
+    """Whether the inputs of videos hold frames or selections. A question without these is no video."""
     return any(value is not None for name, value in videos.items() if not name.startswith("question_"))
 
 
@@ -48,18 +49,18 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
 
     @torch.no_grad()
     def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, with media as in `forward`. They are encoded once, before rows are repeated for beams.
+        """As in transformers; takes media as `forward` does. Media are encoded once, before beams repeat the rows.
 
-        To continue behind a cache (`past_key_values`), pass the whole conversation, its mask and types, and the media
-        of the new tokens alone; `image_grid_thw` is of all images.
+        To continue from a cache (`past_key_values`), pass the whole conversation with its mask and types, but only the
+        media of the new tokens. `image_grid_thw` is the exception: pass the grids of all images.
 
         Raises:
-            ValueError: as `LinVTModel.embed_prompt`; a cache that is longer than this conversation; or an option that
-                would be ignored, or give wrong tokens, with what to use instead.
+            ValueError: as in `LinVTModel.embed_prompt`; the cache is not shorter than the conversation; or an option
+                would be ignored or give wrong tokens (the message names what to use instead).
         """
         refuse_options(self, self.refused_options, named_arguments((inputs, *args), kwargs))
         if isinstance(kwargs.get("custom_generate"), str):
-            # A generation loop of the user's own, which calls `generate` again or encodes the media itself.
+            # The user's own generation loop runs. It calls this method again, or encodes the media itself.
             return super().generate(inputs, *args, **kwargs)
         input_ids = kwargs.pop("input_ids", inputs)
         if input_ids is None:
@@ -79,7 +80,7 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
     def _prompt_inputs(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, num_cached: int, arguments: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Embeddings, types and positions of a prompt, and the arguments of `generate` that no medium belongs to."""
+        """Embeddings, types and positions of a prompt, and the arguments of `generate` that do not belong to media."""
         videos, others = split_media(arguments)
         images, others = self.model.split_images(others)
         types, token_type_ids = (others.pop(name, None) for name in ("mm_token_type_ids", "token_type_ids"))
@@ -87,7 +88,7 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         prompt = self.model.embed_prompt(input_ids, types, num_cached, **images, **videos)
         own_types = self.model.token_types(input_ids, types, token_type_ids, videos)
         rule = self.model.image_llm.type_rule
-        # A prefix ends with the prompt, so tokens that come behind a cache belong to none.
+        # The types of a "prefix" family mark the first prompt. Tokens after a cache are not part of that prompt.
         if rule is not None and rule.argument in own_types and (num_cached == 0 or rule.meaning == "media"):
             prompt["prompt_types"] = own_types[rule.argument]
         prompt["position_ids"] = others.pop("position_ids", None)
@@ -104,7 +105,7 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         deepstack_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers. Types and deeper levels of the prompt go into the first step alone.
+        """As in transformers. Only the first step gets the token types and the deeper levels of the prompt.
 
         Args:
             prompt_types: `(batch, prompt_length)`, from `LinVTModel.token_types`.
@@ -120,19 +121,20 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         )
         inputs.pop(MASK_TYPES, None)
         if types is not None and rule is not None:
-            # All types, not only those of the new tokens: masks index them by the position among all keys.
+            # Pass the types of all tokens, not only of new ones: the masks look up types by the position of the key.
             inputs[rule.argument] = types
         if is_first_iteration and deepstack_embeds is not None:
             inputs["deepstack_embeds"] = deepstack_embeds[:, -inputs["inputs_embeds"].shape[1] :]
         return inputs
 
     def create_masks_for_generate(self, config: LinVTConfig, **kwargs: Any) -> Any:
-        """Masks for a static cache, from the function that the image-LLM's own class with a head uses."""
+        """Masks for a static cache, made by the function that the image-LLM's own class with a head uses."""
         head = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config.backbone_config), None)
         create = getattr(head, "create_masks_for_generate", create_masks_for_generate)
         rule, types = TYPE_RULES.get(config.backbone_config.model_type), kwargs.pop(MASK_TYPES, None)
         if rule is not None and types is not None:
-            # Types are of the new tokens, masks cover all keys. Cached tokens share no block with new ones.
+            # There are types for new tokens only, but the masks need them for all keys. The padding gives each cached
+            # token a type that keeps it out of the blocks of new tokens, which attend in both directions.
             cached_type = 0 if rule.meaning == "media" else 1
             kwargs[rule.argument] = nn.functional.pad(types, (_cached_length(kwargs), 0), value=cached_type)
         return create(config=config.backbone_config, **kwargs)

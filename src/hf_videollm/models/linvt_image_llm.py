@@ -1,4 +1,4 @@
-"""The image-LLM whose processor LinVT's processor contains: its tokens, how it is loaded and checked."""
+"""Loads and checks the processor of an image-LLM, which LinVT's processor contains, and finds its media tokens."""
 
 import os
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from .transformers_compat import class_of_transformers
 
 @dataclass(frozen=True)
 class MediaTokens:
-    """Texts and ids by which prompts name images and videos.
+    """Texts and ids of the tokens for images and videos in prompts.
 
     Args:
-        image_token: text that stands for an image in a prompt.
+        image_token: text that a user writes in a prompt for an image.
         image_token_id: id of the placeholder of one vector of an image.
-        video_token: text that stands for a video in a prompt; differs from `image_token`.
+        video_token: text that a user writes in a prompt for a video; differs from `image_token`.
         video_token_id: id of the placeholder of one vector of a video; may equal `image_token_id`.
         video_placeholder: text of the placeholder of one vector of a video.
     """
@@ -40,14 +40,14 @@ class MediaTokens:
             processor: of the image-LLM.
             tokenizer: of the image-LLM.
             image_token_id: if `None`, the id that `processor` names.
-            video_token_id: if `None`, that of images.
+            video_token_id: if `None`, the id for images.
 
         Raises:
             ValueError: the tokenizer cannot write the placeholder of videos.
         """
         image_token = processor.image_token
         if image_token_id is None:
-            # Some processors replace `image_token` by placeholders with another id.
+            # In some families the placeholders, which replace `image_token`, have another id than `image_token`.
             image_token_id = getattr(processor, "image_token_id", None)
         if image_token_id is None:
             image_token_id = tokenizer.convert_tokens_to_ids(image_token)
@@ -87,14 +87,14 @@ def load_image_llm(source: str | os.PathLike[str], options: Mapping[str, Any]) -
 
 
 def check_image_llm_processor(processor: Any, image_token_id: int) -> None:
-    """Check that a processor is for images and text, and that it belongs to the image-LLM.
+    """Check that a processor takes images and text, and that it belongs to the image-LLM.
 
     Args:
         processor: the processor.
-        image_token_id: the id at which the image-LLM reads vectors of images.
+        image_token_id: id of the placeholders that the image-LLM replaces by vectors of images.
 
     Raises:
-        ValueError: names the processor.
+        ValueError: one of the two is not so. The message names the processor.
     """
     name = type(processor).__name__
     if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token"):
@@ -113,12 +113,12 @@ def make_image_llm_processor(options: Any, image_processor: Any, tokenizer: Any)
     """The processor of an image-LLM, from the options that `LinVTProcessor.save_pretrained` wrote.
 
     Args:
-        options: its `to_dict()`, without image processor and tokenizer.
+        options: the processor's `to_dict()`, without image processor and tokenizer.
         image_processor: of the image-LLM.
         tokenizer: of the image-LLM.
 
     Raises:
-        ValueError: no options, or a class that transformers does not have.
+        ValueError: `options` is missing, or it names a class that transformers does not have.
     """
     if not isinstance(options, Mapping) or "processor_class" not in options:
         raise ValueError(

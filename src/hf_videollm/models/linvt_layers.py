@@ -4,11 +4,11 @@
                -> scores (B,T,N)                                                     section 3.2.1, SVR
     select     scores -> numbers of the k best tokens, in the order of time          section 3.2.1, SVR
     pool       k tokens -> at each scale, the means over windows of neighbours       section 3.2.1, MTP
-    attend     queries -> L times [each other, the means of their scale, question]   section 3.2.2, TTA
+    attend     queries -> L times [attention to queries, means of the scale, text]   section 3.2.2, TTA
     aggregate  queries, means -> one weight per query and mean                       section 3.2.2, TTA
 
-States of the scorer and of the queries decide which tokens are kept and how they are weighed. They never become a part
-of the output, which `LinVTModule` makes of the weights and of the tokens themselves.
+The hidden states of the scorer and of the queries decide which tokens are kept and which weights they get. These states
+are not part of the output: `LinVTModule` computes the output from the weights and the original tokens only.
 """
 
 from typing import Literal, NamedTuple
@@ -60,7 +60,7 @@ class LinVTAttention(nn.Module):
 
 
 class LinVTScorerLayer(GradientCheckpointingLayer):
-    """Score: attention within frames or across frames, one of the two at each call.
+    """Score: one call computes either attention within frames or attention across frames.
 
     The paper has neither residual connections nor norms. Without them all tokens become alike after two layers.
     """
@@ -72,14 +72,15 @@ class LinVTScorerLayer(GradientCheckpointingLayer):
         self.norm_temporal = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.temporal_attn = LinVTAttention(hidden_size, config.num_attention_heads)
 
-    # One axis per call: gradient checkpointing then computes one chunk again, instead of the whole video.
+    # Each call handles one axis, so that gradient checkpointing recomputes one chunk at a time, not the whole video.
     def forward(
         self, states: torch.Tensor, axis: Literal["spatial", "temporal"], mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """
         Args:
-            states: `(sequences, length, hidden_size)`: frames with N positions, or positions in T frames.
-            axis: `"spatial"` for frames, `"temporal"` for positions.
+            states: `(sequences, length, hidden_size)`. A sequence is a frame with its N positions (`"spatial"`), or a
+                position in its T frames (`"temporal"`).
+            axis: `"spatial"` for attention within frames, `"temporal"` for attention across frames.
             mask: `(sequences, length)` bool, false for states that are ignored.
 
         Returns:
@@ -106,7 +107,7 @@ class LinVTScoreHead(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Weights that give normalised states scores with a standard deviation of about 1."""
+        """Draw random weights, so that the scores of normalised states have a standard deviation of about 1."""
         init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
         init.zeros_(self.bias)
 
@@ -129,7 +130,7 @@ class LinVTScorer(nn.Module):
     def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
         Args:
-            states: `(batch, T, N, hidden_size)`, tokens plus time code; numbers are finite in padded frames, too.
+            states: `(batch, T, N, hidden_size)`, tokens plus time code. Padded frames must also hold finite numbers.
             frame_mask: `(batch, T)` bool, false for padded frames.
 
         Returns:
@@ -157,7 +158,7 @@ class LinVTScorer(nn.Module):
         axis: Literal["spatial", "temporal"],
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Run the layer over a few sequences at a time, which bounds memory; no sequence attends to another."""
+        """Run the layer over a few sequences at a time, to save memory. Sequences do not attend to each other."""
         limit = self.config.scorer_chunk_tokens
         size = len(sequences) if limit is None else max(1, limit // sequences.shape[1])
         if size >= len(sequences):
@@ -168,17 +169,19 @@ class LinVTScorer(nn.Module):
 
 
 def choose_tokens(scores: torch.Tensor, num_kept: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Select: the numbers of the best tokens, in ascending order. Of equal scores the earlier token is better.
+    """Select: the numbers of the tokens with the highest scores, in ascending order.
+
+    If scores are equal, the earlier token is chosen.
 
     Args:
         scores: `(batch, tokens)` float32, minus infinity for tokens that must not be chosen.
         num_kept: how many tokens to keep, at most `tokens`.
 
     Returns:
-        Numbers of the tokens, `(batch, num_kept)` int64, and a bool mask of the same shape. A row with fewer tokens to
-        choose from ends with numbers whose mask is false.
+        Numbers of the tokens, `(batch, num_kept)` int64, and a bool mask of the same shape. If a row has fewer tokens
+        that may be chosen, the mask is false for its last entries.
     """
-    # `topk` is no alternative: which of two equal numbers it takes depends on the kernel.
+    # `topk` is not used, because it depends on the kernel which of two equal scores it takes.
     best = scores.sort(dim=-1, descending=True, stable=True)
     indices, mask = best.indices[:, :num_kept], best.values[:, :num_kept] != float("-inf")
     indices = (indices + ~mask * scores.shape[-1]).sort(dim=-1).values
@@ -196,8 +199,8 @@ def standardise(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def zero_changes(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Select: standardised scores minus themselves, which is 0 and has the gradient of the standardised scores.
 
-    The choice of tokens depends on the order of the scores alone. Standardised scores give no gradient to the mean and
-    the scale of the scores; with a gradient, the mean would drift away within a few steps of training.
+    The choice of tokens depends only on the order of the scores, not on their mean and scale. Standardised scores give
+    no gradient to mean and scale. With such a gradient, the mean would drift away within a few steps of training.
 
     Args:
         scores: `(batch, k)` float32, of the chosen tokens.
@@ -227,8 +230,8 @@ class PooledTokens(NamedTuple):
 def window_sizes(mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
     """How many tokens each window holds.
 
-    Padding comes last in a row, so a row of a padded batch has the same windows as the row by itself. A last window
-    that is not full is the mean of the tokens that it holds.
+    Padding comes last in a row, so a row has the same windows in a padded batch as without a batch. The last window of
+    a row may hold fewer tokens than the others.
 
     Args:
         mask: `(batch, length)` bool, true for the tokens and false for the padding after them.
@@ -240,7 +243,8 @@ def window_sizes(mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
     """
     count = num_windows(mask.shape[1], window, stride)
     sizes = _padded(mask.unsqueeze(-1).float(), window, stride).unfold(1, window, stride).sum(-1).squeeze(-1)
-    # Overlapping windows that begin after a row's last one would only repeat tokens of that one.
+    # If windows overlap, the last window of a row is the first one that reaches the row's last token. Later windows
+    # would hold only tokens that are in this window.
     lengths = mask.sum(1, keepdim=True)
     num_own = torch.div(lengths - window + stride - 1, stride, rounding_mode="floor").clamp(min=0) + 1
     return sizes * (torch.arange(count, device=mask.device) < num_own)
@@ -263,7 +267,7 @@ def pool_tokens(tokens: torch.Tensor, mask: torch.Tensor, window: int, stride: i
 
 
 def spread_weights(weights: torch.Tensor, mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
-    """Weights of pooled tokens as weights of the tokens that were pooled.
+    """Turn weights of pooled tokens into weights of the single tokens in each window.
 
     Args:
         weights: `(batch, outputs, windows)`.
@@ -286,7 +290,7 @@ def _padded_length(length: int, window: int, stride: int) -> int:
 
 
 def _padded(tokens: torch.Tensor, window: int, stride: int) -> torch.Tensor:
-    """Append zeros after the last token, so that whole windows fit."""
+    """Append zeros after the last token, so that the last window is full."""
     length = tokens.shape[1]
     return F.pad(tokens, (0, 0, 0, _padded_length(length, window, stride) - length))
 
@@ -320,7 +324,7 @@ class LinVTAggregatorLayer(GradientCheckpointingLayer):
             token_mask: `(batch, tokens)` bool, false for tokens that do not exist.
             text: `(batch, length, hidden_size)`, the question.
             text_mask: `(batch, length)` bool, true somewhere in each row.
-            has_text: `(batch,)` bool, false for rows whose text is ignored; `None` if no text is.
+            has_text: `(batch,)` bool, false for rows whose text is ignored; `None` if no row's text is ignored.
 
         Returns:
             As `queries`.
@@ -338,7 +342,7 @@ class LinVTAggregatorLayer(GradientCheckpointingLayer):
 class LinVTLinearAggregation(nn.Module):
     """Aggregate: W_attn of the paper, one softmax weight per query and token.
 
-    It has one head. With several heads, each would weigh its own channels, and a token would have several weights.
+    It has one head. With several heads, a token would have another weight in each group of channels.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -368,8 +372,8 @@ class LinVTAggregator(nn.Module):
     def __init__(self, hidden_size: int, config: LinVTModuleConfig) -> None:
         super().__init__()
         self.config = config
-        # The queries of all groups, one group after the other, as one parameter of this module: offloading loads the
-        # parameters of a module when it is called, but not those of a list inside it.
+        # One parameter holds the queries of all groups, one group after the other. Offloading loads the parameters of
+        # this module when it is called, but would not load the entries of an `nn.ParameterList`.
         self.queries = nn.Parameter(torch.empty(sum(config.query_groups), hidden_size))
         self.layers = nn.ModuleList(LinVTAggregatorLayer(hidden_size, config) for _ in range(config.num_layers))
         self.aggregator = LinVTLinearAggregation(hidden_size)
@@ -387,7 +391,8 @@ class LinVTAggregator(nn.Module):
         Args:
             groups: the visual tokens that each group of queries attends to.
             text: `(batch, length, hidden_size)`, the question as the language model embeds it.
-            text_mask: `(batch, length)` bool, false for padding; `None` without padding. A row may be all padding.
+            text_mask: `(batch, length)` bool, false for padding; `None` without padding. A row without text holds only
+                padding.
 
         Returns:
             For each group `(batch, queries, tokens)` float32; the weights of a row sum to 1.
@@ -407,19 +412,19 @@ class LinVTAggregator(nn.Module):
     def _readable_text(
         self, tokens: torch.Tensor, text: torch.Tensor | None, text_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Text, mask and `has_text` as the layers take them: attention needs something to attend to in each row."""
+        """Text, mask and `has_text` for the layers. The mask is true somewhere in each row, as attention requires."""
         if text is not None and text.shape[1] == 0:
             text = None
         if text is None and self.training and torch.is_grad_enabled():
-            # An empty text lets the attention to texts take part, with a gradient of 0. DistributedDataParallel would
-            # wait for a gradient that is missing.
+            # An empty text makes the text attention run, so that its parameters get gradients of 0. Without gradients,
+            # DistributedDataParallel would wait for them.
             text = tokens.new_zeros(len(tokens), 1, self.queries.shape[1])
             text_mask = torch.zeros(text.shape[:2], dtype=torch.bool, device=text.device)
         if text is None or text_mask is None:
             return text, text_mask, None
         text = text.masked_fill(~text_mask.unsqueeze(-1), 0)
         has_text = text_mask.any(1)
-        # Rows without text attend to zeros, and a layer ignores the result.
+        # In rows without text, the queries attend to zeros, and the layers ignore the result (`has_text`).
         return text, text_mask | ~has_text.unsqueeze(1), has_text
 
 
