@@ -132,7 +132,7 @@ class FtfvConfig(VideoLlmConfig):
         super().validate_architecture()
         if self.num_queries < 1 or math.isqrt(self.num_queries) ** 2 != self.num_queries:
             raise ValueError(
-                f"num_queries must be a square number, as queries have places on a grid, not {self.num_queries}."
+                f"num_queries must be a square number, as queries form a square grid, not {self.num_queries}."
             )
         self.kept_tokens()
         if self.adapter_num_heads < 1 or self.adapter_width % self.adapter_num_heads:

@@ -29,11 +29,11 @@ class LinVTModuleConfig(PreTrainedConfig):
     num_layers (`int`):
         L, the number of layers of the scorer (SVR), and also of the token aggregation (TTA).
     num_attention_heads (`int`):
-        Heads of each attention. Only the aggregation itself has one head.
+        Number of heads of each attention, except for the attention of the aggregation itself, which has one head.
     num_selected_tokens (`int`):
         k, the number of tokens with the highest scores that are kept of a video.
     num_queries (`list[int]`):
-        Number of queries of each scale, and so of the vectors of this scale that the language model gets.
+        For each scale, the number of queries, which is the number of vectors of this scale for the language model.
     pool_windows (`list[int]`):
         For each scale, the number of tokens that are averaged into one, the finest scale first.
     overlapping_windows (`bool`):
@@ -151,7 +151,7 @@ class LinVTConfig(PublishedConfig):
     backbone_config (`dict` or `PreTrainedConfig`, *optional*):
         The whole configuration of the image-LLM, with those of its tower and language model; LLaVA by default.
     linvt_config (`dict` or `LinVTModuleConfig`, *optional*):
-        Configuration of the LinVT module.
+        Configuration of the LinVT module, which turns the features of all frames into the tokens of a video.
     image_token_id (`int`, *optional*):
         Id of the placeholder of one vector of an image; by default the one that the image-LLM names.
     video_token_id (`int`, *optional*):
@@ -163,8 +163,8 @@ class LinVTConfig(PublishedConfig):
         Number of frames that run through the vision tower at a time; `None` runs all at once.
     mix_deepstack (`bool`):
         For image-LLMs whose tower also feeds deeper layers of the language model (Qwen3-VL). If true, these layers get
-        the vectors of videos, too: M, which mixes the tokens, mixes each of their levels. If false, only the first
-        layer gets vectors of videos.
+        vectors of videos, too: LinVT's attention weights M also mix the features for these layers. If false, only the
+        first layer gets vectors of videos.
     backbone_name (`str`, *optional*):
         Path or Hub id of the image-LLM; needed if LinVT is saved without it.
     backbone_revision (`str`, *optional*):
@@ -202,7 +202,7 @@ class LinVTConfig(PublishedConfig):
     # `LinVTPreTrainedModel.unquantized_modules` adds the parts of the image-LLM besides its language model.
     modules_to_not_convert: ClassVar[tuple[str, ...]] = ("linvt",)
 
-    # A dict or a `PreTrainedConfig`; always the latter once the config is made.
+    # A dict or a `PreTrainedConfig`. `__init__` turns a dict into a `PreTrainedConfig`.
     backbone_config: Any = None
     linvt_config: Any = None
     image_token_id: int | None = None

@@ -135,7 +135,7 @@ class VideoLlmConfig(PublishedConfig):
 
     modules_to_not_convert: ClassVar[tuple[str, ...]] = ("vision_tower", "connector")
 
-    # A dict or a `PreTrainedConfig`; always the latter once the config is made.
+    # A dict or a `PreTrainedConfig`. `__init__` turns a dict into a `PreTrainedConfig`.
     vision_config: Any = None
     text_config: Any = None
     image_token_id: int = 32000

@@ -46,7 +46,7 @@ class VideoLlama2AVConfig(VideoLlama2Config):
         "audio_projector",
     )
 
-    # A dict or a `BeatsConfig`; always the latter once the config is made.
+    # A dict or a `BeatsConfig`. `__init__` turns a dict into a `BeatsConfig`.
     audio_config: Any = None
     audio_token_id: int = 32002
     audio_projector_depth: int = 2
@@ -63,7 +63,7 @@ class VideoLlama2AVConfig(VideoLlama2Config):
         super().validate_architecture()
         if self.audio_token_id in (self.image_token_id, self.video_token_id):
             raise ValueError(
-                f"audio_token_id {self.audio_token_id} is also that of images or videos: sounds need one of their own."
+                f"audio_token_id {self.audio_token_id} is also that of images or videos: give audio an id of its own."
             )
         if self.audio_projector_depth < 1:
             raise ValueError(f"audio_projector_depth must be at least 1, not {self.audio_projector_depth}.")

@@ -83,7 +83,7 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
     # Names, in the model without a head, of the modules that are not quantized.
     modules_to_not_convert: ClassVar[tuple[str, ...]] = ("vision_tower", "multi_modal_projector")
 
-    # A dict or a `PreTrainedConfig`; always the latter once the config is made.
+    # A dict or a `PreTrainedConfig`. `__init__` turns a dict into a `PreTrainedConfig`.
     vision_config: Any = None
     text_config: Any = None
     image_token_id: int = 32012

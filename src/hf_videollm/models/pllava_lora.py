@@ -313,8 +313,8 @@ class AdjustableLoraMixin(_Base):
         config = copy.deepcopy(self.peft_config[adapter])
         if strange := sorted(name for name in UNSAVABLE if getattr(config, name, None)):
             raise ValueError(
-                f"The LoRA uses {', '.join(strange)} of PEFT, and an alpha that is chosen later means nothing to it: "
-                "merge it (merge_and_unload), or save it with PEFT."
+                f"The LoRA uses PEFT's {', '.join(strange)}, so its strength cannot be changed by alpha alone: merge "
+                "it (merge_and_unload), or save it with PEFT."
             )
         # Modules and biases that PEFT trained together with the adapter are saved with the model's weights. Some ways
         # to initialise a LoRA change these weights; they are saved as changed, so loading must not do it again.

@@ -152,8 +152,8 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
         if self.image_token == self.video_token:
             if num_images and num_videos:
                 raise ValueError(
-                    f"{self.image_token} stands for images and for videos in this checkpoint, so a batch cannot hold "
-                    "both: process them apart, or use a checkpoint with a placeholder of its own for videos."
+                    f"{self.image_token} is the placeholder of images and of videos in this checkpoint, so a batch "
+                    "cannot hold both: process them separately, or use a checkpoint with two placeholders."
                 )
             kinds = kinds[:1] if num_images else kinds[1:]
         for name, token, num_media in kinds:

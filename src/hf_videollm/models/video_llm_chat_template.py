@@ -22,8 +22,8 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-# A template that starts with this comment writes all special tokens itself, so the tokenizer must not add any. The
-# language model's own `apply_chat_template` works in the same way.
+# First line of the templates made here. Such a template writes all special tokens itself, so the tokenizer must not add
+# any. The language model's own `apply_chat_template` works in the same way.
 KEPT_TEMPLATE = "{#- The chat template of the language model, kept by hf_videollm. -#}"
 TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 

@@ -84,14 +84,14 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         for group, known in groups.items():
             refuse_unknown(options.get(group) or (), known, f"{name} in {group}")
         annotations = self.valid_processor_kwargs.__annotations__
-        # transformers passes `common_kwargs` to every part, so only options that all four parts know are allowed in it,
-        # parts that this design does not have included.
+        # transformers passes `common_kwargs` to every part. So it may hold only options that all four kinds of parts
+        # know, even if this design does not have all of them.
         common = set.intersection(*(groups.get(group) or _names(annotations.get(group)) for group in PARTS))
         for option in set(options.get("common_kwargs") or ()) - common:
             if fitting := [group for group, known in groups.items() if option in known]:
                 raise TypeError(
-                    f"{name} has no option {option!r} in common_kwargs, which hold for every part: pass it in "
-                    f"{' or '.join(fitting)}, or by itself."
+                    f"{name} has no option {option!r} in common_kwargs, which apply to every part: pass it in "
+                    f"{' or '.join(fitting)}, or as an argument of the call."
                 )
         refuse_unknown(options.get("common_kwargs") or (), common, f"{name} in common_kwargs")
 
@@ -194,7 +194,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         if video_options is None:
             return chats, dict(options)
         if "video_options" in options or "video_options" in (options.get("videos_kwargs") or {}):
-            raise TypeError("video_options were passed beside those in the messages: leave one out.")
+            raise TypeError("video_options were passed, but the messages have options of videos, too: leave one out.")
         return chats, {**options, "video_options": video_options}
 
     def _check_media(
@@ -211,8 +211,8 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
                 continue
             if any(source_of(block) is None for block in media_blocks(chats, kind)):
                 raise ValueError(
-                    f"A block of type {kind} names no {kind}: give its path, url or {kind}. Where only the prompt is "
-                    "wanted, leave out tokenize=True."
+                    f"A block of type {kind} names no {kind}: give its path, url or {kind}. To get only the prompt, "
+                    "leave out tokenize=True."
                 )
 
 
@@ -228,7 +228,7 @@ def refuse_empty(**media: Any) -> None:
     """
     for name, value in media.items():
         if isinstance(value, list | tuple) and not value:
-            raise ValueError(f"{name} is an empty list: pass {name}=None, or leave it out, where there are none.")
+            raise ValueError(f"{name} is an empty list: if there are none, pass {name}=None or leave it out.")
 
 
 def in_rows(media: Any, num_rows: int | None, is_single: Callable[[Any], bool], name: str) -> Any:

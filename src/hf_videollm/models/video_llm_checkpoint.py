@@ -115,7 +115,9 @@ def _check_checkpoint(
     if config is None:  # transformers raises an error that names the missing file
         return []
     if (named := getattr(config, "transformers_weights", None)) is not None:
-        raise CheckpointError(f"{source}: config.json names weights of its own ({named!r:.100}): take that field out.")
+        raise CheckpointError(
+            f"{source}: config.json names weights of its own ({named!r:.100}): remove its field transformers_weights."
+        )
     files, index = find_weight_files(source, options)
     is_quantized = getattr(config, "quantization_config", None) is not None
     headers = check_headers(files, index, is_quantized, check_dtypes=strict)

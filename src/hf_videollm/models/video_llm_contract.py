@@ -86,8 +86,8 @@ class ModelContract:
 
     # Options of `get_image_features` and `get_video_features` that `forward` and `generate` accept, too.
     media_options: ClassVar[tuple[str, ...]] = ()
-    # Names of the submodules that the design adds to the towers and the language model. A new model gets random values
-    # for them in this order. A submodule may be missing if the configuration switches it off.
+    # Names of the submodules that belong neither to a tower nor to the language model. When a new model is made, their
+    # random values are drawn in this order. A submodule may be missing if the configuration switches it off.
     new_parts: ClassVar[tuple[str, ...]] = ("connector",)
     # Whether the design has one more step between tower and connector, the method
     # `encode_features(features, num_frames)`.

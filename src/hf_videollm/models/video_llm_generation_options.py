@@ -75,7 +75,7 @@ LINVT: dict[str, Refusal] = {
         "memory of its frames is bounded by vision_chunk_size."
     ),
     "negative_prompt_attention_mask": Refusal(
-        "{name} marks padding, behind which LinVT's image-LLM counts positions in another way than generate: pass "
+        "{name} marks padding, and LinVT's image-LLM counts positions after padding differently than generate: pass "
         "negative_prompt_ids of one length, without padding."
     ),
     "encoder_repetition_penalty": Refusal(_IDS_OF_ENCODER + "repetition_penalty."),
@@ -91,12 +91,12 @@ IVA: dict[str, Refusal] = {
         "of long videos is bounded by vision_chunk_size and max_frames_on_device."
     ),
     "assistant_model": Refusal(
-        "IVA's adapter would have to look at the video in {name}, too, which is not told of it: use "
+        "IVA's adapter would need the video in {name}, too, but transformers does not pass it on: use "
         "prompt_lookup_num_tokens."
     ),
     "guidance_scale": Refusal(
-        "{name} without negative_prompt_ids starts from the last token of the prompt, with IVA a query token without a "
-        "video: pass negative_prompt_ids, a question without a video and query tokens.",
+        "{name} without negative_prompt_ids starts from the last token of the prompt, which for IVA is a query token, "
+        "but there is no video: pass negative_prompt_ids, a question without a video and without query tokens.",
         unless="negative_prompt_ids",
     ),
 }

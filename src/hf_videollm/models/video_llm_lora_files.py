@@ -85,7 +85,7 @@ def fit_lora_options(
     names = {key.removesuffix(f".{part}.weight") for key in weights for part in ("lora_A", "lora_B")}
     layers = sorted(names & modules.keys())
     if not layers:
-        raise CheckpointError(f"{file}: the weights beside it are for no layer of this model.")
+        raise CheckpointError(f"{file}: the weights in its folder belong to no layer of this model.")
     ranks = {}
     for layer in layers:
         a, b = (weights.get(f"{layer}.{part}.weight") for part in ("lora_A", "lora_B"))
@@ -123,7 +123,7 @@ def _check_sizes(file: Any, layer: str, module: Any, rank: int, a: torch.Tensor,
     """Refuse weights of one layer if they do not have the sizes that follow from the layer and the rank."""
     sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
     if not all(isinstance(size, int) for size in sizes):
-        raise CheckpointError(f"{file}: the weights beside it are for {layer}, which is no linear layer.")
+        raise CheckpointError(f"{file}: the weights in its folder are for {layer}, which is no linear layer.")
     for part, tensor, wanted in (("lora_A", a, (rank, sizes[0])), ("lora_B", b, (sizes[1], rank))):
         if tensor is not None and tuple(tensor.shape) != wanted:
             raise CheckpointError(

@@ -137,9 +137,9 @@ def source_of(block: Mapping[str, Any]) -> Any:
 def _refuse_no_list(chat: Any, name: str) -> None:
     """Raise an error if `chat` is not a list of messages, but for example a single message."""
     if isinstance(chat, Mapping) or callable(getattr(chat, "model_dump", None)):
-        raise ValueError(f"{name} is one message, and no list of them: put it into a list, [message].")
+        raise ValueError(f"{name} is one message, but must be a list of messages: pass [message].")
     if isinstance(chat, str):
-        raise ValueError(f"{name} is a string, and no list of messages: give [{{'role': 'user', 'content': ...}}].")
+        raise ValueError(f"{name} is a string, but must be a list: pass [{{'role': 'user', 'content': ...}}].")
     if not isinstance(chat, list | tuple):
         raise ValueError(f"{name} is a {type(chat).__name__}: give a list of messages with 'role' and 'content'.")
 

@@ -365,8 +365,8 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
                 check_frame_budget(len(frames), limits)
                 if frames.is_floating_point() and self._option("do_rescale", kwargs):
                     raise ValueError(
-                        "frames of floating point would be divided by 255: pass uint8, or do_rescale=False if they lie "
-                        "between 0 and 1."
+                        "floating-point frames would be divided by 255: pass uint8, or do_rescale=False if their "
+                        "values are between 0 and 1."
                     )
                 return frames, metadata
             loaded, metadata = load_video(
