@@ -23,7 +23,7 @@ def num_windows(length: int, window: int, stride: int) -> int:
 @strict
 class LinVTModuleConfig(PreTrainedConfig):
     r"""
-    Configuration of the LinVT module alone, whose width is that of the language model. The defaults are those of the
+    Configuration of the LinVT module, whose width is that of the language model. The defaults are those of the
     paper (section 6) if it names them.
 
     num_layers (`int`):

@@ -81,7 +81,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
     """Vision tower, connector and language model without a head."""
 
     connector_class: ClassVar[Callable[..., nn.Module]]
-    # Names of the parts that images and videos do not run through; a design with sound adds its audio parts.
+    # Names of the parts that images and videos do not run through; a design with audio adds its audio parts.
     other_parts: ClassVar[tuple[str, ...]] = ("language_model",)
 
     def __init__(self, config: VideoLlmConfig) -> None:

@@ -23,7 +23,7 @@ class ConfigContract:
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
     # Whether the connector works for one number of patches only, so that frames must have one fixed size.
     has_fixed_grid: ClassVar[bool] = False
-    # Whether the number of operations depends on the configuration alone, so that `costs` can count it without weights.
+    # Whether `costs` can count the operations from the configuration, without weights and without running the model.
     has_fixed_cost: ClassVar[bool] = True
     # Whether checkpoints of the design keep their LoRA adapter separate, so that its strength `lora_alpha` can still be
     # changed. A design that does so declares `lora_alpha` as a field.

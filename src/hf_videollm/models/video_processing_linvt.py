@@ -38,7 +38,7 @@ class LinVTVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # t
     """Options of LinVT's video processor, besides those of all designs.
 
     sampling (`str`): `"uniform"`, or `"shots"`: the video is cut into shots, and longer shots get more frames.
-    find_shots (`Callable`): takes a video as it was passed, and returns its shots as pairs of frame numbers: the first
+    find_shots (`Callable`): is called with the video, and returns its shots as pairs of frame numbers: the first
         frame, and the one after the last. PySceneDetect by default.
     frame_times (`list`): for frames that were passed as arrays or pictures, the seconds of the frames of each video, or
         `None` for a video. Times of files are read from the files.
@@ -103,8 +103,8 @@ class VideoOptions:
 class LinVTVideoProcessor(VideoLlmVideoProcessor):
     """Decodes videos and samples frames. `LinVTProcessor` passes the pixels on to the image processor.
 
-    Called by itself it returns the frames as uint8. `do_resize=True` with a `size` makes frames smaller before the
-    image processor gets them. That saves memory if the image processor keeps the size of its images.
+    If it is called directly, it returns the frames as uint8. `do_resize=True` with a `size` makes frames smaller before
+    the image processor gets them. That saves memory if the image processor keeps the size of its images.
     """
 
     valid_kwargs = LinVTVideoProcessorKwargs
