@@ -1,12 +1,13 @@
-"""The interactive visual adapter (IVA, paper section 3.3): dynamic query tokens look at selected frames in detail.
+"""The interactive visual adapter (IVA, paper section 3.3): dynamic query tokens attend to the patches of chosen frames.
 
-Eq. 3 and 4 project every patch of every frame. This file projects none, and gets the same result: both softmaxes sum to
-1, so the mean of projections is the projection of the mean; and the product of a query with a projected key is the
-product of the query, multiplied by the transposed matrix, with the key. At the paper's size this is 28 times less work.
+Eq. 3 and 4 project every patch of every frame. This file gets the same result without projecting single patches, with
+28 times less work at the paper's size. It uses two identities. The weights of each softmax sum to 1, so the mean of
+projected vectors equals the projection of their mean. And q . (W k) equals (W' q) . k, where W' is the transpose of W,
+so the few queries can be projected instead of the many keys.
 
     A = softmax over frames of ((W_k' q) . g_n + q . b_k) / tau     q = W_q x + b_q
     F = sum_n A_n f_n                                               S = Trans(F)
-    a = softmax over patches of q' . (W_2 Trans(F_p) + b_2)         q' = W_1 x + b_1, projected back likewise
+    a = softmax over patches of q' . (W_2 Trans(F_p) + b_2)         q' = W_1 x + b_1, multiplied by W_2' and Trans'
     c = W_3 Trans(sum_p a_p F_p) + b_3
     x <- MLP(c) + c
 """
@@ -23,8 +24,9 @@ from .iva_frames import FrameBank
 def scaled_linear(in_features: int, out_features: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
     """A linear map whose initial weights have the standard deviation `gain` / sqrt(inputs).
 
-    With a gain of 1, outputs are as large as inputs at any width. The usual 0.02 does this at a width of about 1024
-    only; in a narrower adapter the values would shrink from layer to layer. `IvaModel` reads `initial_std`.
+    With a gain of 1, outputs are as large as inputs at any width. The usual standard deviation of 0.02 would do this
+    only at a width of about 2500; in a narrower adapter, values would shrink from layer to layer. `IvaModel` reads the
+    attribute `initial_std` when it initialises weights.
     """
     linear = nn.Linear(in_features, out_features, bias=bias)
     linear.initial_std = gain * in_features**-0.5
@@ -40,26 +42,29 @@ class IvaProjection(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features))
 
-    # Both directions are in `forward`, because accelerate brings the weights to the device where `forward` is called.
+    # Both uses are in `forward`, because accelerate moves weights to the device of the inputs when `forward` is called.
     def forward(
         self, vectors: torch.Tensor, of_queries: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """W y + b of `(..., in_features)`; `of_queries`: u W and u . b of `(..., out_features)`."""
+        """Return W y + b for vectors y `(..., in_features)`.
+
+        With `of_queries`, return u W and u . b for queries u `(..., out_features)`.
+        """
         if of_queries:
             return vectors @ self.weight, (vectors @ self.bias).unsqueeze(-1)
         return F.linear(vectors, self.weight, self.bias)
 
 
 class IvaSelector(nn.Module):
-    """Eq. 3: for each query, the mean of all frames of its prompt, weighted by their global features."""
+    """Eq. 3: for each query, a weighted mean of all frames of its prompt. The global features decide the weights."""
 
     def __init__(self, config: IvaConfig) -> None:
         super().__init__()
         self.temperature = config.selector_temperature
         self.frames_per_chunk = config.frames_per_chunk
         width = config.adapter_hidden_size
-        # Eq. 3 does not scale the products by the width. With this gain they have a variance of 1 at first; at the
-        # paper's width, the weights then have a standard deviation of 0.004.
+        # Eq. 3 does not divide the products of queries and keys by the root of the width. With this gain, the logits
+        # of untrained weights have a variance of 1. At the paper's width, the standard deviation of weights is 0.004.
         gain = (self.temperature * width**-0.5) ** 0.5
         self.query = scaled_linear(width, width, gain)
         self.key = IvaProjection(config.vision_width, width, gain)
@@ -74,9 +79,9 @@ class IvaSelector(nn.Module):
         """
         Args:
             queries: x, `(batch, queries, adapter_width)`.
-            visible: bool, `(batch, queries, frames)`: the frames that each query may look at.
+            visible: bool, `(batch, queries, frames)`: the frames that each query may attend to.
             frames: the frames of all rows.
-            trained: g and f of `frames`, if they need gradients; see `IvaAdapter`.
+            trained: the features of `frames`, if they need gradients; `IvaAdapter.forward` says why.
 
         Returns:
             F, `(batch, queries, patches, vision_width)`, and A, `(batch, queries, frames)`.
@@ -86,10 +91,11 @@ class IvaSelector(nn.Module):
         logits = (projected @ global_features.to(projected).T + offset).to(
             torch.promote_types(queries.dtype, torch.float32)
         )
-        # With -inf, a query without any frame (of a prompt without video) would become NaN.
+        # The smallest number is used instead of -inf. A query without frames (in a prompt without video) would get NaN.
         hidden = torch.finfo(logits.dtype).min
         weights = (logits / self.temperature).masked_fill(~visible, hidden).softmax(-1)
-        # The sum is in float32: in half precision, small addends of a long video's last chunks would be lost.
+        # The sum over chunks is in float32: in half precision, small terms from late chunks of a long video would be
+        # rounded away.
         mixed = weights.new_zeros((*queries.shape[:2], *chunks[0].shape[1:]))
         start = 0
         for row, chunk in zip(frames.chunk_rows.to(queries.device).split(1), chunks, strict=True):
@@ -160,7 +166,7 @@ class IvaAdapter(nn.Module):
         self.norm = nn.LayerNorm(text_width)
         self.input = scaled_linear(text_width, width, bias=False)
         self.layers = nn.ModuleList([IvaAdapterLayer(config) for _ in range(config.num_adapter_layers)])
-        # Its weights start at 0, so at first the language model computes exactly what it did without the adapter.
+        # These weights start at 0, so the untrained adapter does not change the outputs of the language model.
         self.output = scaled_linear(width, text_width, gain=0.0, bias=False)
 
     def forward(
@@ -169,16 +175,17 @@ class IvaAdapter(nn.Module):
         """
         Args:
             hidden_states: h at the query positions, `(batch, queries, text_width)`.
-            visible: bool, `(batch, queries, frames)`: the frames that each query may look at.
+            visible: bool, `(batch, queries, frames)`: the frames that each query may attend to.
             frames: the frames of all rows.
 
         Returns:
-            What is to be added to h, and A of every pair, `(batch, queries, frames)`.
+            The change that the caller adds to h, and A of every layer, `(batch, queries, frames)`.
         """
         states = self.input(self.norm(hidden_states.to(self.norm.weight.dtype)))
         visible = visible.to(states.device)
-        # Reentrant checkpointing computes gradients only of tensors that are arguments of the layer. They are passed
-        # as arguments only where gradients are needed, because accelerate moves all arguments to the layer's device.
+        # Reentrant checkpointing computes gradients only for tensors that are arguments of the layer, so the features
+        # are passed as arguments if they need gradients. Otherwise they are not, because accelerate would move all of
+        # them to the device of the layer.
         trained = frames.features if frames.requires_grad else []
         selections = []
         for layer in self.layers:

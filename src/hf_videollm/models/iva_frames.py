@@ -1,4 +1,4 @@
-"""The frames that IVA's adapter looks at, and the prompts of the batch that they belong to."""
+"""Features of the frames that IVA's adapter attends to, with the prompt of the batch that each frame belongs to."""
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .configuration_iva import IvaConfig
 
 
-# These classes are not containers, because accelerate copies tensors in containers to the device of every layer.
+# These classes are not lists, dicts or tuples: accelerate copies tensors in those to the device of every layer.
 class MediumFrames:
     """Features of the frames of one video or image.
 
@@ -28,11 +28,11 @@ class MediumFrames:
 
 
 class IvaVideoState:
-    """The frames of media whose visual tokens are on a cache: what a further question on that cache needs.
+    """The frames of media whose visual tokens are in a cache. A further question that continues the cache needs them.
 
     Attributes:
         media: one entry per video or image.
-        rows: int64, `(media,)`, the row of the batch that each belongs to.
+        rows: int64, `(media,)`, the row of the batch that each medium belongs to.
     """
 
     __slots__ = ("media", "rows")
@@ -53,20 +53,20 @@ class IvaMediaOutput(BaseModelOutputWithPooling):
 
     Attributes:
         pooler_output: the visual tokens, one `(num_tokens, text_width)` tensor per medium.
-        frames: what the adapter looks at, one `MediumFrames` per medium; `None` without adapter.
+        frames: what the adapter attends to, one `MediumFrames` per medium; `None` without adapter.
     """
 
     frames: list[Any] | None = None
 
 
 class FrameBank:
-    """The frames of all rows of a batch, as the adapter takes them.
+    """The frames of all rows of a batch, in the form that the adapter takes.
 
     Attributes:
         global_features: `(frames, vision_width)`.
         rows: int64, `(frames,)`, the row of the batch that each frame belongs to.
-        columns: int64, `(frames,)`, column of the prompt in which the medium of the frame ends; -1 if the medium is on
-            the cache.
+        columns: int64, `(frames,)`, the column of the last placeholder of the frame's medium; -1 if the placeholders
+            are in the cache.
         chunks: patch features, `(frames of the chunk, patches, vision_width)` each, all frames in the same order.
         chunk_rows: int64, `(chunks,)`, the row of the batch that each chunk belongs to.
     """
@@ -97,16 +97,16 @@ class FrameBank:
         return any(tensor.requires_grad for tensor in self.features)
 
     def cut_off(self) -> "FrameBank":
-        """A copy without gradient history. Its tensors collect gradients themselves."""
-        twin = copy.copy(self)
-        twin.global_features, *twin.chunks = (
+        """A copy whose tensors are detached from the graph that computed them, and collect gradients in `.grad`."""
+        bank = copy.copy(self)
+        bank.global_features, *bank.chunks = (
             tensor.detach().requires_grad_(tensor.requires_grad) for tensor in self.features
         )
-        return twin
+        return bank
 
 
 def repeat_each(values: torch.Tensor, times: Sequence[int]) -> torch.Tensor:
-    """Repeat value i `times[i]` times. `times` are Python numbers, so the device need not be asked for the shape."""
+    """Repeat value i `times[i]` times. `times` are Python numbers, so the code does not wait for the device."""
     return torch.cat([value.expand(count) for value, count in zip(values.split(1), times, strict=True)])
 
 
@@ -142,7 +142,7 @@ def join_in_chunks(clips: Sequence[torch.Tensor], size: int) -> Iterator[torch.T
 
 
 def check_class_token(num_tokens: int, frames: torch.Tensor, config: IvaConfig) -> None:
-    """Check that the tokens of a tower are the patches of a frame, with a class token if the configuration says so.
+    """Check the number of tokens of a tower: the patches of a frame, plus a class token if the configuration has one.
 
     Args:
         num_tokens: tokens that the tower returned for a frame.
@@ -197,7 +197,7 @@ def media_of_state(value: Any) -> list[MediumFrames]:
     """
     if isinstance(value, IvaVideoState):
         return value.media
-    # An output of transformers is a mapping too, so this comes first.
+    # Outputs of transformers are mappings, too, so this check comes before that for dicts of outputs.
     if getattr(value, "frames", None) is not None:
         return list(value.frames)
     if isinstance(value, Mapping) and "pooler_output" not in value:

@@ -1,4 +1,4 @@
-"""`generate` of IVA: answers never hold placeholders, and a cache can be used for a second question."""
+"""`generate` of IVA: it never writes placeholders into answers, and can continue a cache with a second question."""
 
 import copy
 from typing import Any, ClassVar
@@ -23,14 +23,14 @@ class IvaGenerationMixin(MediaGenerationMixin):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers. The answer never holds a placeholder, which would be taken for a medium afterwards.
+        """As in transformers. The answer never holds a placeholder: in the next prompt, it would count as a medium.
 
         Raises:
-            ValueError: an option that would be ignored or would give wrong tokens; the message says what to use.
+            ValueError: an option would be ignored or would give wrong tokens. The message says what to use instead.
         """
         vocab_size = self.config.text_config.vocab_size
         placeholders = {getattr(self.config, f"{name}_token_id") for name in (*self.config.modalities, "query")}
-        # The model cannot write a placeholder that has no row in its head, and most have none.
+        # The model can write a placeholder only if its id has a row in the head. Most placeholders have no such row.
         if writable := {token_id for token_id in placeholders if token_id < vocab_size}:
             arguments = {"generation_config": generation_config, **kwargs}
             asked = option_value(self, "suppress_tokens", arguments) or []
@@ -53,7 +53,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
         video_state: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers; `video_state` is used for the prompt, and not in the steps after it."""
+        """As in transformers. Only the first step, which reads the prompt, gets `video_state`."""
         inputs = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds, prompt_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
@@ -68,7 +68,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
         input_ids: torch.LongTensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """As in the base. The whole prompt is known here, so this finds the rows that `video_state` belongs to."""
+        """As in the base. Also finds the rows of the media in `video_state`, since the whole prompt is known here."""
         video_state = model_kwargs.pop("video_state", None)
         if video_state is not None:
             inputs_embeds = model_kwargs.get("inputs_embeds")
@@ -79,18 +79,19 @@ class IvaGenerationMixin(MediaGenerationMixin):
         return input_ids, {**model_kwargs, **({} if video_state is None else {"video_state": video_state})}
 
     def crop_to_queries(self, past_key_values: Cache, input_ids: torch.Tensor) -> int:
-        """Cut the cache of a conversation back, so that it ends before the query tokens.
+        """Cut the end of a conversation's cache off, so that it ends before the query tokens.
 
-        The next prompts are the old ones without query tokens, the answer, and the next question with query tokens.
+        The next prompt then consists of the old prompt without its query tokens, the answer, and the next question with
+        query tokens.
 
         Args:
-            past_key_values: a `DynamicCache`; it is changed. Quantized caches cannot be cut, nor static ones of some
-                releases. Layers with a sliding window no longer hold the earlier positions: give a language model with
-                such layers a plain `DynamicCache()`.
+            past_key_values: a `DynamicCache`, which this method changes. Quantized caches cannot be cut, and static
+                caches cannot in some releases. Layers with a sliding window no longer hold the earlier positions, so
+                pass a plain `DynamicCache()` to a language model with such layers.
             input_ids: `(batch, length)`, the prompts that the cache was made from.
 
         Returns:
-            Length of the cache now; the first so many ids of the next prompts are on it.
+            The new length of the cache, which is the number of tokens of the next prompts that are in it.
 
         Raises:
             ValueError: a prompt has no query tokens, or they begin at different columns; or the cache cannot be cut.

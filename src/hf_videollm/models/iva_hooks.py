@@ -1,8 +1,8 @@
-"""Calls IVA's adapter between the layers of a language model of transformers, without a change of that model's code.
+"""Calls IVA's adapter between the layers of a language model of transformers, without changing that model's code.
 
 Forward pre-hooks on the decoder layers call the adapter. The hooks are plain functions without state, so a model can
 be copied, pickled, compiled and split over devices. Each call of the language model gets its own `AdapterContext` as a
-keyword argument, and the decoders of transformers hand keyword arguments on to their layers.
+keyword argument, and the decoders of transformers pass keyword arguments on to their layers.
 
 The context is not kept on the model: gradient checkpointing runs layers and their hooks again in the backward pass,
 and by then the model may have been called with other prompts (see `transformers_compat.hold_gradients`).
@@ -21,19 +21,18 @@ CONTEXT = "iva_context"
 class AdapterContext:
     """What the hooks need in one call of the language model.
 
-    It is not a container, because accelerate copies tensors in containers to the device of every layer.
+    It is not a list, dict or tuple, because accelerate copies tensors in those to the device of every layer.
 
     Attributes:
-        adapter: the adapter, as the model holds it at the time of the call (PEFT may have wrapped it).
+        adapter: the adapter module of the model at the time of the call (PEFT may have wrapped it).
         columns: int64, `(batch, queries)`, columns of the query tokens in the prompts.
-        valid: bool, `(batch, queries)`: false where a row has fewer query tokens than others, so that
-            `columns` holds other positions.
-        visible: bool, `(batch, queries, frames)`: the frames that each query token may look at.
+        valid: bool, `(batch, queries)`: false for entries of `columns` that only fill up rows with fewer query tokens.
+        visible: bool, `(batch, queries, frames)`: the frames that each query token may attend to.
         frames: the frames of all rows.
         num_calls: how often the adapter has been called.
-        selections: attention over frames: for each call of the adapter a list with one tensor per pair. `None` where
-            it is not wanted.
-        is_replayed: the layers are checkpointed in the reentrant way, hooks included.
+        selections: attention over frames: for each call of the adapter a list with one tensor per adapter layer. `None`
+            if the caller does not ask for it.
+        is_replayed: reentrant gradient checkpointing runs the layers, and with them the hooks, again.
         replay_frames: a copy of `frames` without gradient history, which collects their gradients.
     """
 
@@ -63,10 +62,10 @@ class AdapterContext:
         self.replay_frames: FrameBank | None = None
 
     def frames_of_call(self) -> FrameBank:
-        """The frames for the present call of the adapter.
+        """The frames for the current call of the adapter.
 
-        The first pass of reentrant checkpointing runs without gradients; later passes, with gradients, get the copy
-        `replay_frames`. `transformers_compat.hold_gradients` tells why.
+        The first pass of reentrant checkpointing runs without gradients. Later passes run with gradients, and get the
+        copy `replay_frames`; `transformers_compat.hold_gradients` explains the reason.
         """
         if not self.frames.requires_grad:
             return self.frames
@@ -99,7 +98,7 @@ def call_adapter(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def drop_context(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Forward pre-hook of the other layers: remove the context, which attention kernels would not understand."""
+    """Forward pre-hook of the other layers: remove the context, which attention functions do not accept."""
     return (args, {name: value for name, value in kwargs.items() if name != CONTEXT}) if CONTEXT in kwargs else None
 
 
@@ -107,7 +106,7 @@ def decoder_layers(language_model: nn.Module, num_layers: int) -> nn.ModuleList:
     """The list of decoder layers of a language model of transformers, which each family names differently.
 
     Raises:
-        ValueError: no list of so many layers was found.
+        ValueError: the language model has no list of `num_layers` modules.
     """
     for module in language_model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == num_layers:

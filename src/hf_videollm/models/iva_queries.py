@@ -1,10 +1,10 @@
-"""Which frames the adapter looks at: the query tokens of a batch of prompts, matched with the media of these prompts.
+"""Finds the query tokens of a batch of prompts, and the frames that the adapter lets each query token attend to.
 
     prompts                            -> where the query tokens are, bool (batch, length)
     media, their placeholders, states  -> features of all frames; row and column where the medium of each frame ends
-    both                               -> which frames each query token may look at (`AdapterContext` of `iva_hooks.py`)
+    both                               -> frames that each query token attends to (`AdapterContext` of `iva_hooks.py`)
 
-A query token looks at the frames of its own row that come before it, and at those whose visual tokens are on the cache.
+A query token attends to the frames in its row that come before it, and to those whose visual tokens are in the cache.
 """
 
 import math
@@ -54,7 +54,7 @@ class IvaQueryMixin(PlaceholderMixin):
         input_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
     ) -> IvaVideoState:
-        """The frames that further questions on a cached prompt need, with the row of the batch that each belongs to.
+        """The frames that a further question on a cached prompt needs, with the row of the batch of each medium.
 
         Args:
             outputs: output of `get_video_features`, or a dict modality -> output of `get_<modality>_features`.
@@ -92,13 +92,13 @@ class IvaQueryMixin(PlaceholderMixin):
         masks: dict[str, torch.Tensor],
         video_state: Any = None,
     ) -> AdapterContext | None:
-        """What the hooks need in one call of the language model; `None` where the adapter has nothing to do.
+        """What the hooks need in one call of the language model; `None` if the adapter is not called.
 
         Args:
             queries: where the query tokens are, bool, `(batch, length)`.
             features: modality -> output of `get_<modality>_features`.
             masks: modality -> where its placeholders are, bool, `(batch, length)`.
-            video_state: frames of media whose visual tokens are on the cache.
+            video_state: frames of media whose visual tokens are in the cache.
 
         Raises:
             ValueError: media and query tokens do not fit each other.
@@ -119,8 +119,8 @@ class IvaQueryMixin(PlaceholderMixin):
             )
             if not (self.training and torch.is_grad_enabled() and must_run([self.adapter, self.query_tokens])):
                 return None
-            # Other processes may have batches with query tokens, and wait for this one to run the adapter too. So it
-            # runs over a blank frame, without effect: no query token looks at it.
+            # In distributed training, other processes may run the adapter and wait for this one to run it, too. So the
+            # adapter runs over a blank frame. This has no effect, because no query token attends to it.
             media, rows = [self._blank_medium(queries.device)], torch.zeros_like(queries[0, :1], dtype=torch.long)
             columns = rows
         return self._match(queries, FrameBank(media, rows, columns))
@@ -132,7 +132,7 @@ class IvaQueryMixin(PlaceholderMixin):
         video_state: Any,
         queries: torch.Tensor,
     ) -> tuple[list[MediumFrames], torch.Tensor, torch.Tensor]:
-        """The media on the cache and those of this call, with the row of each and the column where it ends."""
+        """The media in the cache and those of this call, with the row of each and the column where it ends."""
         media: list[MediumFrames] = []
         rows, columns = [queries.new_zeros(0, dtype=torch.long)], [queries.new_zeros(0, dtype=torch.long)]
         if video_state is not None:
@@ -182,12 +182,13 @@ class IvaQueryMixin(PlaceholderMixin):
         """The columns of the query tokens, and the frames that each of them may look at."""
         counts = queries.sum(-1)
         if torch.compiler.is_compiling() and self.config.query_placement == "last":
-            # A number that does not depend on the prompts, so that the compiled graph is not broken here.
+            # This number does not depend on the prompts, so `torch.compile` does not break the graph here.
             width = self.config.num_query_tokens
             torch_compilable_check((counts <= width).all(), "query_placement is 'last': one block of query tokens.")
         else:
             width = int(counts.max())
-        # The columns of the query tokens in their order; rows with fewer of them are filled up with other columns.
+        # The columns of the query tokens, in ascending order. In rows with fewer query tokens than others, columns of
+        # other tokens fill up the row; `valid` is false for them.
         columns = queries.long().argsort(dim=-1, descending=True, stable=True)[:, :width]
         valid = queries.gather(1, columns)
         rows = torch.arange(len(queries), device=queries.device)
@@ -204,7 +205,7 @@ class IvaQueryMixin(PlaceholderMixin):
 
 
 def is_decoding_step(inputs_embeds: torch.Tensor, cache: Cache | None) -> bool:
-    """Whether this is one token of an answer, and not a prompt: one position behind a cache that holds something."""
+    """Whether a call reads one token of an answer and no prompt: one position, and a cache that is not empty."""
     if inputs_embeds.shape[1] != 1 or cache is None:
         return False
     return torch.compiler.is_compiling() or bool(cache.get_seq_length() > 0)

@@ -1,11 +1,12 @@
-"""LinVT (Gao et al., 2024): it turns any number of visual tokens into a fixed number of weighted means of them.
+"""LinVT (Gao et al., 2024): turns any number of visual tokens into a fixed number of weighted means of these tokens.
 
     tokens (B,T,N,D) -> a score for each token -> the k best, in the order of time   `select`
                      -> means over windows, at three scales                          `aggregate`
-                     -> queries that know the question weigh the means of their scale -> (B,n,D)
+                     -> queries, which have read the question, weigh the means of their scale -> (B,n,D)
 
-The output is M V: V are the visual tokens, and each row of M holds weights of at least 0 that sum to 1. Only M depends
-on tokens and question in a nonlinear way, so the language model reads mixtures of vectors that it was trained on.
+The output is the product M V. V holds the visual tokens, and each row of M holds weights of at least 0 that sum to 1.
+The weights depend on the tokens and on the question, but every output is a mean of vectors of the kind that the
+language model was trained on.
 """
 
 import torch
@@ -74,7 +75,7 @@ class LinVTModule(nn.Module):
         super().__init__()
         if hidden_size % config.num_attention_heads:
             raise ValueError(
-                f"LinVT stands before a language model of width {hidden_size}, which is no multiple of "
+                f"The language model has width {hidden_size}, which is no multiple of LinVT's "
                 f"num_attention_heads ({config.num_attention_heads}): set another number of heads."
             )
         self.hidden_size, self.config = hidden_size, config
@@ -92,16 +93,17 @@ class LinVTModule(nn.Module):
         selection: LinVTSelection | None = None,
         select_only: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | LinVTSelection:
-        """`select`, then `aggregate`; these two explain the other arguments.
+        """Run `select`, then `aggregate`. Their docstrings explain the arguments that are not listed here.
 
-        A model calls both of them through `forward`, because libraries that shard or move weights act at its start.
+        A model calls both of them through `forward`, because libraries that shard or move weights prepare the weights
+        when `forward` is called.
 
         Args:
             selection: from `select`, instead of `tokens`.
             select_only: return the selection, without `aggregate`.
 
         Raises:
-            ValueError: neither `tokens` nor `selection`; or as in `select` and `aggregate`.
+            ValueError: neither `tokens` nor `selection` was passed; also the cases of `select` and `aggregate`.
         """
         if selection is None:
             if tokens is None:
@@ -117,7 +119,7 @@ class LinVTModule(nn.Module):
         frame_mask: torch.Tensor | None = None,
         frame_times: torch.Tensor | None = None,
     ) -> LinVTSelection:
-        """Score the tokens of videos and keep the best. It does not depend on any question.
+        """Score the tokens of videos and keep those with the highest scores. The scores do not depend on a question.
 
         Args:
             tokens: `(batch, T, N, hidden_size)`, what the language model would read for each frame.
@@ -129,7 +131,7 @@ class LinVTModule(nn.Module):
             `min(k, T * N)` tokens of each video; fewer of them are valid if a video has fewer tokens.
 
         Raises:
-            ValueError: shapes that do not fit, or a video without frames.
+            ValueError: shapes do not fit, or a video has no frames.
         """
         mask = self._check_video(tokens, frame_mask, frame_times)
         if mask is not None:
@@ -142,7 +144,7 @@ class LinVTModule(nn.Module):
             self._ranks(flat_scores), min(self.config.num_selected_tokens, flat_scores.shape[1])
         )
         chosen = tokens.flatten(1, 2).gather(1, indices.unsqueeze(-1).expand(-1, -1, self.hidden_size))
-        # The choice has no gradient. `aggregate` makes one through these changes.
+        # Choosing tokens has no gradient. `aggregate` uses `changes`, which are 0, to give the scores a gradient.
         changes = zero_changes(flat_scores.gather(1, indices), valid) if flat_scores.requires_grad else None
         return LinVTSelection(chosen, valid, indices, scores.detach(), codes, score_changes=changes)
 
@@ -158,8 +160,8 @@ class LinVTModule(nn.Module):
         Args:
             selection: from `select`, one row for each row of the text.
             text_embeddings: `(batch, S, hidden_size)`, the question as the language model embeds it.
-            text_mask: `(batch, S)`, false (or 0) for padding; `None` without padding. A row of padding alone is a video
-                without a question.
+            text_mask: `(batch, S)`, false (or 0) for padding; `None` without padding. A row that holds only padding
+                belongs to a video without a question.
             return_map: also return M.
 
         Returns:
@@ -167,7 +169,7 @@ class LinVTModule(nn.Module):
             `(batch, n, T * N)` float32; its weights are at least 0 and sum to 1 in each row.
 
         Raises:
-            ValueError: text that does not fit.
+            ValueError: the shape of the text or of its mask does not fit.
         """
         text_mask = self._check_text(selection, text_embeddings, text_mask)
         groups = self._groups(selection)
@@ -181,8 +183,9 @@ class LinVTModule(nn.Module):
                 return output.to(selection.tokens.dtype)
             on_selected = self._pool_outputs(self._spread(weights, selection.mask))
             if changes is not None:
-                # This adds a gradient and no value: the gradient of weighing token i by M_qi exp(s_i), where s_i is its
-                # standardised score. The score of a token rises if a query would gain from more of that token.
+                # These lines add 0 to the output, but add a gradient for the scores: the one that they would have if
+                # the weight of token i were M_qi exp(s_i), where s_i is its standardised score. So training raises the
+                # score of a token if more weight on that token would lower the loss.
                 share = on_selected.detach() * changes.unsqueeze(1)
                 total = share.sum(-1, keepdim=True)
                 output = output + share @ selection.tokens.float() - total * output.detach()
@@ -191,7 +194,7 @@ class LinVTModule(nn.Module):
         return (output, _map_of_all(on_selected, selection)) if return_map else output
 
     def _ranks(self, scores: torch.Tensor) -> torch.Tensor:
-        """The numbers by which tokens are chosen: their scores, in training with `selection_noise` plus noise."""
+        """The numbers by which tokens are chosen: the scores, to which training with `selection_noise` adds noise."""
         scores = scores.detach()
         noise = getattr(self.config, "selection_noise", 0.0) if self.training else 0.0
         if not noise:
@@ -220,14 +223,14 @@ class LinVTModule(nn.Module):
         return [PooledTokens(*(torch.cat(parts, dim=1) for parts in zip(*scales, strict=True)))]
 
     def _pool_outputs(self, rows: torch.Tensor) -> torch.Tensor:
-        """The outputs, or the rows of M; the variant Multi-A pools them to its scales: `(batch, n, ...)`."""
+        """Pool outputs, or rows of M, to each scale in the variant Multi-A; other variants do not change them."""
         if self.config.variant != "multi_a":
             return rows
         mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
         return torch.cat([pool_tokens(rows, mask, *scale) for scale in self.config.windows()], dim=1)
 
     def _spread(self, weights: list[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
-        """Weights of pooled tokens as weights of the selected tokens: `(batch, queries, k)`."""
+        """Turn weights of pooled tokens into weights of the selected tokens, `(batch, queries, k)`."""
         if self.config.variant in ("single_a", "multi_a"):
             return weights[0]
         scales = self.config.windows()
@@ -250,7 +253,8 @@ class LinVTModule(nn.Module):
         counts = mask.sum(1)
         times = mask.cumsum(1) - 1 if frame_times is None else frame_times
         times = torch.where(mask, times.float(), 0)
-        # In float32, without a float32 copy of all tokens. Tokens in float64 stay so: torch refuses a narrower dtype.
+        # The norms are computed in float32, without a float32 copy of all tokens. For float64 tokens the norms are
+        # computed in float64, because torch refuses a narrower dtype than that of its input.
         dtype = torch.promote_types(tokens.dtype, torch.float32)
         norms = torch.linalg.vector_norm(tokens.flatten(1), dim=1, dtype=dtype).float()
         sizes = norms / (counts * tokens[0, 0].numel()) ** 0.5
@@ -299,7 +303,7 @@ class LinVTModule(nn.Module):
 
 
 def _map_of_all(on_selected: torch.Tensor, selection: LinVTSelection) -> torch.Tensor:
-    """M over all tokens of the videos, from its part for the selected tokens.
+    """Extend M from the selected tokens to all tokens of the videos.
 
     Args:
         on_selected: `(batch, n, k)` float32.

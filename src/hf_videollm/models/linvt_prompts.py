@@ -1,9 +1,9 @@
-"""Videos in conversations and prompts of image-LLMs: where they are, what is asked, and how placeholders are written.
+"""Finds the videos and questions of conversations, and writes the placeholders of videos into an image-LLM's prompts.
 
 conversation -> the chat template writes a video like an image -> prompt with one image token per medium
-prompt       -> marks instead of the tokens of videos          `mark_videos`
-marked       -> the image-LLM's processor, which writes the placeholders of images; at the same moment this module
-                writes those of videos                         `PlaceholderWriter`
+prompt       -> a mark replaces the token of each video        `mark_videos`
+marked       -> the image-LLM's processor replaces each image token by placeholders, and this module replaces each
+                mark by the placeholders of a video            `PlaceholderWriter`
 token ids    -> token types, 2 for videos                      `type_tokens`
 """
 
@@ -19,18 +19,18 @@ import torch
 from .errors import warn_caller
 from .processing_video_llm import write_replacements
 
-# A mark takes the place of a video while the image-LLM's processor works on the prompt. These two characters occur in
-# no text: Unicode assigns them no meaning.
+# A mark replaces the token of a video while the image-LLM's processor works on the prompt. It consists of these two
+# characters, to which Unicode assigns no meaning, so that texts do not contain them.
 MARK, MORE_MARK = "\ufdd0", "\ufdd1"
 MARKED = re.compile(f"{MARK}{MORE_MARK}*")
 
 
 @dataclass(frozen=True)
 class ChatMedia:
-    """The media and questions of conversations, which a chat template does not write into the prompts.
+    """What is known of the media and questions of conversations beyond the prompts that the chat template wrote.
 
     Args:
-        kinds: for each prompt, whether its image tokens are images or videos, in order: `"image"` or `"video"`.
+        kinds: for each prompt, one word per image token, in order: `"image"`, or `"video"` if the token means a video.
         videos: for each prompt, its videos.
         questions: for each prompt, the question on its videos, or `None`.
     """
@@ -41,7 +41,7 @@ class ChatMedia:
 
 
 def question_of(chat: Sequence[Mapping[str, Any]], last: bool = False) -> str | None:
-    """The question of a conversation: the text of the user's first message with text, or of the last such message."""
+    """The question of a conversation: the text of the user's first (or, with `last`, last) message that has text."""
     texts = [_text_of(message) for message in chat if message["role"] == "user"]
     asked = [text for text in texts if text]
     return asked[-1 if last else 0] if asked else None
@@ -66,14 +66,17 @@ def media_kinds(chat: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def named_videos(chat: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The videos that the blocks of a conversation name. A block without a video leads to an error of their number."""
+    """The videos that the blocks of a conversation name.
+
+    A video block that names no video is skipped here. `check_num_videos` then reports that a video is missing.
+    """
     blocks = [block for block in _blocks(chat) if block.get("type") == "video"]
     sources = [[block[key] for key in ("video", "url", "path") if block.get(key) is not None] for block in blocks]
     return [named[0] for named in sources if named]
 
 
 def with_images(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a message with an empty image block instead of each video block."""
+    """A copy of a message in which an empty image block replaces each video block."""
     content = message.get("content")
     if not isinstance(content, list | tuple):
         return dict(message)
@@ -82,7 +85,7 @@ def with_images(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mark_videos(rows: Sequence[str], token: str, kinds: Sequence[Sequence[str]] | None = None) -> list[str]:
-    """Replace the tokens of videos by marks of the same length, so that positions in the text stay right.
+    """Replace the tokens of videos by marks of the same length, so that the positions of other text do not change.
 
     Args:
         rows: prompts.
@@ -90,7 +93,7 @@ def mark_videos(rows: Sequence[str], token: str, kinds: Sequence[Sequence[str]] 
         kinds: see `ChatMedia`.
 
     Raises:
-        ValueError: a prompt holds a mark already, or another number of tokens than `kinds` names.
+        ValueError: a prompt holds a mark already, or its number of tokens differs from the number of its `kinds`.
     """
     marked = []
     for index, row in enumerate(rows):
@@ -100,8 +103,8 @@ def mark_videos(rows: Sequence[str], token: str, kinds: Sequence[Sequence[str]] 
         if kinds is not None and len(parts) - 1 != len(kinds[index]):
             raise ValueError(
                 f"The chat template wrote {len(parts) - 1} {token} for {len(kinds[index])} images and videos of "
-                f"conversation {index}: take {token} out of the texts of its messages if it stands there, or pass "
-                "a chat_template that writes one for each."
+                f"conversation {index}: take {token} out of the texts of its messages if they contain it, or pass a "
+                "chat_template that writes one for each."
             )
         mark = MARK + MORE_MARK * (len(token) - 1)
         are_videos = [True] * (len(parts) - 1) if kinds is None else [kind == "video" for kind in kinds[index]]
@@ -116,11 +119,11 @@ def check_num_videos(marked: Sequence[str], num_videos: int, per_row: list[int] 
     Args:
         marked: from `mark_videos`.
         num_videos: videos of all prompts together.
-        per_row: videos of each prompt, where the caller passed them so.
-        token: the token of videos, for the error.
+        per_row: number of videos of each prompt, if the caller passed one list per prompt.
+        token: the token of videos, for the error message.
 
     Raises:
-        ValueError: with the numbers.
+        ValueError: the numbers differ. The message contains them.
     """
     marks = [len(MARKED.findall(row)) for row in marked]
     if sum(marks) != num_videos or (per_row is not None and per_row != marks):
@@ -133,8 +136,9 @@ def check_num_videos(marked: Sequence[str], num_videos: int, per_row: list[int] 
 class PlaceholderWriter:
     """Makes the processor of an image-LLM write the placeholders of videos at the marks of prompts.
 
-    `processor` is a copy of that processor. It writes the placeholders of videos when it writes those of images. The
-    processor of Idefics3 writes none if there are no images; its copy then does so before it calls its tokenizer.
+    The attribute `processor` is a changed copy of the image-LLM's processor. When it writes the placeholders of images,
+    it also writes those of videos. Idefics3's processor does not write placeholders if there are no images, so the
+    tokenizer of the copy writes those of videos in this case.
     """
 
     def __init__(self, processor: Any, prompts: Sequence[str], placeholder: str, count: int) -> None:
@@ -142,11 +146,11 @@ class PlaceholderWriter:
         processor: the processor of the image-LLM.
         prompts: prompts with marks.
         placeholder: text of the placeholder of one vector.
-        count: vectors of a video.
+        count: number of vectors of a video.
         """
         self.prompts = prompts
         self.replacement = placeholder * count
-        # For each prompt, what was replaced where, as in `ProcessorMixin.get_text_with_replacements`.
+        # For each prompt, the replacements and their positions, as `ProcessorMixin.get_text_with_replacements` returns.
         self.offsets: list[list[dict[str, Any]]] = []
         self._original = processor
         self.processor = copy.copy(processor)
@@ -154,7 +158,7 @@ class PlaceholderWriter:
         self.processor.tokenizer = _UnmarkingTokenizer(self, processor.tokenizer)
 
     def write_all(self, text: list[str], *args: Any, **kwargs: Any) -> tuple[list[str], list[list[dict[str, Any]]]]:
-        """Replaces the image-LLM's own method `get_text_with_replacements`, which it calls."""
+        """Replaces the method `get_text_with_replacements` of the image-LLM's processor, and calls the original."""
         marked = list(text)
         _, offsets = self._original.get_text_with_replacements(text, *args, **kwargs)
         return self.write_videos(marked, offsets), self.offsets
@@ -176,18 +180,18 @@ class PlaceholderWriter:
             written, entries = write_replacements(row, [*images, *videos])
             texts.append(written)
             prompt = self.prompts[index]
-            # A text that the processor puts before the prompt (Molmo2: <bos>) moves all positions of the prompt.
-            ahead = len(row) - len(prompt) if row.endswith(prompt) else 0
+            # A text that the processor adds before the prompt (Molmo2: <bos>) shifts all positions of the prompt.
+            shift = len(row) - len(prompt) if row.endswith(prompt) else 0
             for entry in entries:
                 start, end = entry["span"]
-                entry["span"] = (start - ahead, end - ahead)
-            prefix = {"type": "text", "span": (0, 0), "new_span": (0, ahead), "text": "", "replacement": row[:ahead]}
-            self.offsets.append([prefix, *entries] if ahead else entries)
+                entry["span"] = (start - shift, end - shift)
+            prefix = {"type": "text", "span": (0, 0), "new_span": (0, shift), "text": "", "replacement": row[:shift]}
+            self.offsets.append([prefix, *entries] if shift else entries)
         return texts
 
 
 class _UnmarkingTokenizer:
-    """A tokenizer that writes placeholders instead of marks, if its processor has not done so."""
+    """A tokenizer that replaces marks by placeholders, if its processor has not replaced them."""
 
     def __init__(self, writer: PlaceholderWriter, tokenizer: Any) -> None:
         self._writer = writer
@@ -209,10 +213,11 @@ def type_tokens(
     image_token_id: int,
     video_token_id: int,
 ) -> Any:
-    """Types of the tokens of prompts: 2 for videos, otherwise those of the image-LLM's processor.
+    """Types of the tokens of prompts: 2 for videos; for other tokens, the types that the image-LLM's processor returns.
 
     Args:
-        outputs: of the image-LLM's processor. Without `mm_token_type_ids` in it, placeholders of images have type 1.
+        outputs: outputs of the image-LLM's processor. If they lack `mm_token_type_ids`, placeholders of images have
+            type 1.
         offsets: from `PlaceholderWriter`.
         placeholder: text of the placeholder of one vector of a video.
         image_token_id: id of the placeholder of an image.
@@ -228,7 +233,8 @@ def type_tokens(
     types = []
     for index, row in enumerate(map(_as_array, ids)):
         kinds = (row == image_token_id).astype(np.int64) if known is None else _as_array(known[index]).copy()
-        # One entry for each placeholder with this id, in the order of the prompt; some are of images if they share it.
+        # One entry for each placeholder with `video_token_id`, in the order of the prompt. If images and videos share
+        # this id, some of these placeholders belong to images.
         are_videos = [
             entry["type"] == "video" for entry in offsets[index] for _ in range(entry["replacement"].count(placeholder))
         ]
@@ -248,8 +254,8 @@ def question_inputs(tokenizer: Any, questions: Any, num_rows: int, ids: Any) -> 
 
     Args:
         tokenizer: of the image-LLM.
-        questions: one for each prompt, each a text or `None`; a single text for one prompt. `None` warns, and means
-            that no prompt has one.
+        questions: one for each prompt, each a text or `None`; a single text if there is one prompt. Without
+            `questions`, no prompt has a question, and a warning says so.
         num_rows: number of prompts.
         ids: `input_ids` of the prompts; the result has the same form (tensor, array or lists).
 
@@ -283,7 +289,7 @@ def _as_array(row: Any) -> np.ndarray:
 
 
 def _in_the_form_of(ids: Any, rows: list[np.ndarray]) -> Any:
-    """Rows as a tensor, an array or lists, as the ids of the prompts are."""
+    """Convert rows to the type of `ids`: a tensor, an array or lists."""
     if isinstance(ids, torch.Tensor):
         return torch.from_numpy(np.stack(rows)).to(ids)
     return np.stack(rows) if isinstance(ids, np.ndarray) else [row.tolist() for row in rows]

@@ -1,4 +1,4 @@
-"""Selected tokens of videos: what LinVT keeps of a video for later questions, and how selections become a batch."""
+"""The selected tokens of videos, which LinVT keeps for later questions, and functions that join them into a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ from torch.export import register_dataclass
 
 @dataclass(frozen=True)
 class LinVTSelection:
-    """The tokens of videos with the highest scores. Questions on the videos need nothing else.
+    """The tokens of videos with the highest scores. To answer a question on a video, LinVT needs only its selection.
 
     Args:
         tokens: `(batch, k, hidden_size)`, copies of the tokens that LinVT got, in the order of time and position.
             Padding comes last.
         mask: `(batch, k)` bool, false for padding.
         indices: `(batch, k)` int64, where the tokens were in the video: number of the frame times N plus position.
-        scores: `(batch, T, N)` float32, of all tokens; minus infinity in padded frames.
+        scores: `(batch, T, N)` float32, the scores of all tokens; minus infinity in padded frames.
         frame_codes: `(batch, T, hidden_size)` float32, the time code of each frame; `None` without time code.
         deepstack: `(batch, k, levels, hidden_size)`, what deeper layers of the language model read for these tokens, 0
             for padding; `None` in families whose tower does not feed deeper layers.
@@ -34,10 +34,10 @@ class LinVTSelection:
     score_changes: torch.Tensor | None = None
 
     def take(self, rows: torch.Tensor) -> "LinVTSelection":
-        """These rows. A row may repeat, for several questions on one video for example.
+        """A selection with these rows. A row may be repeated, for example to ask several questions on one video.
 
         Args:
-            rows: `(new_batch,)` int64.
+            rows: `(new_batch,)` int64, the numbers of the rows.
         """
         return replace(self, **{name: value.index_select(0, rows) for name, value in self._tensors().items()})
 
@@ -45,7 +45,7 @@ class LinVTSelection:
         """One row without the padding of its batch.
 
         Args:
-            row: its number.
+            row: the number of the row.
             num_frames: frames of this video.
             tokens_per_frame: N.
         """
@@ -59,24 +59,25 @@ class LinVTSelection:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-# Libraries that shard weights (FSDP2) look for tensors in what a module takes and returns, also inside this class.
+# Libraries that shard weights (FSDP2) look for tensors in the inputs and outputs of a module. They find the tensors of
+# this class only if it is registered.
 register_dataclass(LinVTSelection)
 
 
 def join_selections(selections: Sequence[LinVTSelection]) -> LinVTSelection:
-    """Selections of several videos as one batch, the shorter ones padded.
+    """Join selections of several videos into one batch, and pad the shorter ones.
 
     Args:
-        selections: of one module, from videos with equally many tokens per frame.
+        selections: selections by one module, from videos with equally many tokens per frame.
 
     Returns:
-        A batch of all their rows.
+        One selection with the rows of all.
     """
     joined: dict[str, Any] = {}
     for name in vars(selections[0]):
         parts = [getattr(selection, name) for selection in selections]
         if name == "score_changes" and any(part is not None for part in parts):
-            # A selection that was made without gradients has no changes of scores; they are 0.
+            # A selection that was made without gradients has no `score_changes`. Zeros replace them.
             parts = [
                 selection.mask.new_zeros(selection.mask.shape, dtype=torch.float32) if part is None else part
                 for selection, part in zip(selections, parts, strict=True)
@@ -96,7 +97,7 @@ def _join_padded(parts: Sequence[torch.Tensor], filling: float) -> torch.Tensor:
 
 
 def mix_deepstack(selection: LinVTSelection, linear_map: torch.Tensor) -> torch.Tensor:
-    """Mix the deeper levels of tokens by the weights that mix the tokens themselves.
+    """Compute weighted means of the `deepstack` vectors, with the weights by which LinVT mixes the tokens.
 
     Args:
         selection: a batch with `deepstack`.
@@ -107,7 +108,7 @@ def mix_deepstack(selection: LinVTSelection, linear_map: torch.Tensor) -> torch.
     """
     assert selection.deepstack is not None
     indices = selection.indices.unsqueeze(1).expand(-1, linear_map.shape[1], -1)
-    # Padding gets the weight of some other token, but its levels are 0.
+    # The index of a padded entry belongs to another token, whose weight is read here. It multiplies levels of 0.
     mixed = torch.einsum("bnk,bkld->bnld", linear_map.gather(2, indices), selection.deepstack.float())
     return mixed.to(selection.deepstack.dtype)
 

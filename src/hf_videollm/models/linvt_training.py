@@ -1,4 +1,7 @@
-"""Training of LinVT: forgotten media are refused, and every step runs through every part of the model."""
+"""Training of LinVT: prompts whose media were not passed are refused, and every step gives every part a gradient.
+
+Distributed training waits for gradients of all trained parts, also of those that a batch does not use.
+"""
 
 from typing import Any
 
@@ -15,12 +18,12 @@ class LinVTTrainingMixin(LinVTEmbeddingMixin):
     linvt: Any
 
     def left_out(self, has_videos: bool, has_images: bool, states: torch.Tensor) -> list[torch.Tensor]:
-        """Outputs of the parts that a batch did not run through; `reach` gives these parts a gradient of 0.
+        """Outputs of the parts that a batch did not use, for a blank input; `reach` gives these parts gradients of 0.
 
         Args:
             has_videos: whether the batch has videos.
             has_images: whether the batch has images.
-            states: of the language model, for their width, dtype and device.
+            states: hidden states of the language model, used for their width, dtype and device.
         """
         left_out: list[torch.Tensor] = []
         if not has_videos and must_run([self.linvt]):
@@ -37,7 +40,8 @@ class LinVTTrainingMixin(LinVTEmbeddingMixin):
         if not any(parameter.requires_grad or is_spread(parameter) for parameter in visual):
             return []
         if (media := self.image_llm.blank_image(device)) is None:
-            # Only the family's image processor knows the form of an image, so the weights stand for their outputs.
+            # Only the family's image processor can make a blank image here. The weights are returned in place of
+            # outputs, because a loss that contains them with factor 0 gives them gradients, too.
             return [parameter for parameter in visual if parameter.requires_grad and not is_spread(parameter)]
         features = self.image_llm.encode_images(media)
         return [*features.tokens, *(features.deepstack or [])]
@@ -45,17 +49,19 @@ class LinVTTrainingMixin(LinVTEmbeddingMixin):
     def refuse_forgotten_media(
         self, input_ids: torch.Tensor, mm_token_type_ids: torch.Tensor | None, has_images: bool, run: int = 1
     ) -> None:
-        """A batch that lost its media would be answered, or trained on, as if images and videos said nothing.
+        """Refuse placeholders whose media were not passed.
+
+        Otherwise the model would read the embeddings of the placeholders as if they were images and videos.
 
         Args:
             input_ids: `(batch, length)`, of a batch without videos.
-            mm_token_type_ids: see `placeholder_masks`. If it is `None` and images and videos share an id, a placeholder
-                may be of either.
+            mm_token_type_ids: see `placeholder_masks`. If it is `None` and images and videos share an id, it is unknown
+                to which of the two a placeholder belongs.
             has_images: whether the batch has images.
-            run: the number of neighbouring placeholders that is refused.
+            run: number of placeholders in a row from which on they are refused.
 
         Raises:
-            ValueError: there are placeholders of media that the batch does not have.
+            ValueError: the prompts hold placeholders, but the batch holds no media for them.
         """
         image_mask, video_mask = self.placeholder_masks(input_ids, mm_token_type_ids)
         unfilled = video_mask if has_images else video_mask | image_mask

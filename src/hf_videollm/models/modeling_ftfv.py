@@ -1,13 +1,13 @@
-"""FTFV (Chen et al., 2024: fewer tokens and fewer videos). Paper section 3: sample the tokens of every frame.
+"""FTFV (Chen et al., 2024: fewer tokens and fewer videos). Paper section 3: keep the K best tokens of every frame.
 
     frames (T,3,H,W) -> vision tower                                  -> (T, M, D)
                      -> + temporal code of the frame (videos only)
                      -> cross-attention with N learned queries, Eq. 1 -> (T, N, C) and the attention weights
                      -> the K queries with the highest peaks, Eq. 2   -> (T * K, language width)
 
-The cross-attention is that of Qwen-VL. Names of its checkpoints (`transformer.visual.`) -> ours: `attn_pool.X` is
-`connector.X`, `ln_post` and `proj` are `connector.ln_post` and `connector.proj`. The sampler has no parameters, so K
-can be another one in every call.
+The cross-attention is that of Qwen-VL. In its checkpoints (`transformer.visual.`) the weights have other names:
+`attn_pool.X` there is `connector.X` here, `ln_post` and `proj` are `connector.ln_post` and `connector.proj`. The
+sampler has no parameters, so every call can choose its own K.
 """
 
 import math
@@ -29,7 +29,7 @@ from .modeling_qwen_vl_vision import QwenVLVisionModel, resize_positions
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 from .video_llm_vision_tower import NORM_OF_POOLED_OUTPUT, freeze_unused_layers
 
-# Attention weights that are held at a time, in numbers: 256 MiB of float32, 8 frames of the paper's size.
+# How many attention weights are in memory at a time: 256 MiB in float32, which is 8 frames of the paper's size.
 MAX_WEIGHTS_AT_A_TIME = 2**26
 
 
@@ -56,12 +56,12 @@ def sine_positions(side: int, width: int) -> torch.Tensor:
 
 
 def attention_peaks(weights: torch.Tensor, reduction: str) -> torch.Tensor:
-    """r of Eq. 2: the highest attention weight of each query.
+    """The value r of Eq. 2: the highest attention weight of each query.
 
     Args:
         weights: `(frames, heads, queries, patches)`, softmax weights in float32.
-        reduction: how the heads are joined first: by their `"mean"`, as torch's attention returns the weights of
-            Eq. 1, or by their `"max"`.
+        reduction: how the weights of the heads become one weight: their `"mean"`, as torch's attention returns it for
+            Eq. 1, or their `"max"`.
 
     Returns:
         `(frames, queries)`.
@@ -70,7 +70,7 @@ def attention_peaks(weights: torch.Tensor, reduction: str) -> torch.Tensor:
 
 
 def choose_queries(peaks: torch.Tensor, num_kept: int, order: str) -> torch.Tensor:
-    """idx of Eq. 2: the queries with the highest peaks in each frame; of equal peaks, that of the first query.
+    """The indices idx of Eq. 2: the queries with the highest peaks in each frame. If peaks are equal, the first wins.
 
     Args:
         peaks: `(frames, queries)`.
@@ -126,13 +126,13 @@ class FtfvCrossAttention(GradientCheckpointingLayer):
             self._attend(heads, key_chunk, value_chunk, num_kept)
             for key_chunk, value_chunk in zip(keys.split(chunk_size), values.split(chunk_size), strict=True)
         ]
-        # This maps each token by itself, so the sampled ones are enough.
+        # `out_proj` maps each token separately, so it runs only on the tokens that were kept.
         return self.out_proj(torch.cat(attended))
 
     def _attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_kept: int | None
     ) -> torch.Tensor:
-        # In float32, also under autocast: of 256 peaks, bfloat16 could tell only about 145 apart.
+        # Weights are computed in float32, also under autocast: in bfloat16, 256 peaks have only about 145 values.
         with maybe_autocast(device_type=query.device.type, enabled=False):
             scores = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
             weights = scores.softmax(-1)
@@ -180,12 +180,12 @@ class FtfvConnector(nn.Module):
         Args:
             frame_features: `(sum(num_frames), patches, vision_width)`, patches in row-major order of a square.
             num_frames: frame count of each clip.
-            num_tokens_per_frame: K; that of the configuration when `None`.
+            num_tokens_per_frame: K; if `None`, the K of the configuration.
             is_video: clips are videos, with temporal code and sampling. Images have no temporal code, and are sampled
                 only if the configuration says `sample_images`.
 
         Returns:
-            One `(frames * tokens, text_width)` tensor per clip, frames in their order.
+            One `(frames * tokens, text_width)` tensor per clip, in the order of the frames.
 
         Raises:
             ValueError: K is out of range, or the patches of a frame do not make a square.
@@ -208,10 +208,10 @@ class FtfvConnector(nn.Module):
         self.pos_embed.requires_grad_(False)
 
     def temporal_code(self, num_frames: int) -> torch.Tensor:
-        """E (section 3.2) for a clip of `num_frames` frames: `(num_frames, 1, vision_width)`.
+        """The code E (section 3.2) for a clip of `num_frames` frames: `(num_frames, 1, vision_width)`.
 
-        For clips that are longer or shorter than those of the training, E is interpolated over time. The first and
-        the last frame get the first and the last code.
+        If clips are longer or shorter than those of the training, E is interpolated over time. The first and the last
+        frame always get the first and the last code.
         """
         if num_frames == len(self.temporal_embedding):
             return self.temporal_embedding
@@ -229,11 +229,11 @@ class FtfvModel(VideoLlmModel):
     placeholder_hint: ClassVar[str] = (
         "Make the prompt with the processor of this checkpoint, and give both the same num_tokens_per_frame."
     )
-    # It may not be split over devices: besides its submodules it has parameters, which its forward uses directly.
+    # The connector may not be split over devices, because its forward also uses parameters of its own.
     _no_split_modules = ("FtfvConnector",)
 
     def __init__(self, config: FtfvConfig) -> None:
-        # `from_pretrained` writes its further arguments into the configuration without a check.
+        # `from_pretrained` writes its further arguments into the configuration without a check, so K is checked here.
         config.kept_tokens()
         if config.vision_config.model_type == QwenVLVisionModel.config_class.model_type:
             # As remote code, configuration and model are loaded separately, and each has its own configuration class.
@@ -253,32 +253,32 @@ class FtfvModel(VideoLlmModel):
             init.zeros_(module.in_proj_bias)
 
     def skip_unused_vision_layers(self) -> None:
-        """As in the base, but the norm after the last layer is not frozen where the features went through it."""
+        """As in the base, but the norm after the last layer is not frozen if the features pass through it."""
         layer = self.config.vision_feature_layer
         is_normed = layer == -1 and self.config.vision_config.model_type not in NORM_OF_POOLED_OUTPUT
         freeze_unused_layers(self.vision_tower, layer, uses_closing_norm=is_normed)
 
     def choose_layers(self, outputs: Any) -> torch.Tensor:
-        """As in the base; the last layer is `last_hidden_state`, to which some towers have applied a norm."""
+        """As in the base, but for layer -1 it returns `last_hidden_state`, to which some towers have applied a norm."""
         return outputs.last_hidden_state if self.config.vision_feature_layer == -1 else super().choose_layers(outputs)
 
     def covers_visual_parts(self, present: Collection[str]) -> bool:
-        """Images have no temporal code."""
+        """Whether a batch uses all parts. Only videos do, because images have no temporal code."""
         return "video" in present
 
     def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """As in the base; the frame is a video, because images have no temporal code."""
+        """As in the base, but the blank frame is encoded as a video, because images have no temporal code."""
         return list(self.get_video_features(frames.unsqueeze(0), return_dict=True).pooler_output)
 
     @can_return_tuple
     def get_image_features(
         self, pixel_values: torch.Tensor, num_tokens_per_frame: int | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        """Visual tokens of images: all N of each, without temporal code.
+        """Visual tokens of images, all N of each image, without temporal code.
 
         Args:
             pixel_values: `(num_images, 3, height, width)`, images of all rows in row order.
-            num_tokens_per_frame: K, which counts for images only with `sample_images` in the configuration.
+            num_tokens_per_frame: K, which is used for images only if the configuration has `sample_images`.
 
         Returns:
             `pooler_output` is a list with one `(num_tokens, text_width)` tensor per image.
@@ -297,7 +297,7 @@ class FtfvModel(VideoLlmModel):
         """As in the base.
 
         Args:
-            num_tokens_per_frame: K for all videos of this call; that of the configuration when `None`.
+            num_tokens_per_frame: K for all videos of this call; if `None`, the K of the configuration.
         """
         options = {**kwargs, "num_tokens_per_frame": num_tokens_per_frame}
         return super().get_video_features(pixel_values_videos, num_video_frames, **options)

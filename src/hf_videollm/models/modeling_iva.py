@@ -1,4 +1,4 @@
-"""IVA (Li et al., 2024): two tokens per frame, and an adapter through which the language model looks at frames again.
+"""IVA (Li et al., 2024): two tokens per frame, and an adapter by which the language model reads frame details again.
 
     frames (N,3,H,W) -> vision tower, layer -2 -> g (N, Dv), the class token; f (N, patches, Dv)
     g, f             -> connector (section 3.2) -> two tokens of each frame, (2N, D), instead of the placeholders
@@ -34,7 +34,7 @@ from .video_llm_vision_tower import check_frames
 
 
 def frame_positions(num_frames: int, width: int) -> torch.Tensor:
-    """Sinusoidal code of the numbers of the frames, which exists for videos of any length.
+    """Sinusoidal code of the numbers of the frames. It has no table, so it works for videos of any length.
 
     Returns:
         `(num_frames, width)` float32: all sines, then all cosines, of number times 10000^(-i / (width / 2)).
@@ -46,7 +46,7 @@ def frame_positions(num_frames: int, width: int) -> torch.Tensor:
 
 
 class IvaPatchWeight(nn.Module):
-    """The logit of each patch in Eq. 1, by a linear map to one number.
+    """The logit of each patch in Eq. 1: a linear map of the patch to one number.
 
     It is not an `nn.Linear`, because quantizers and PEFT would replace that. They cannot replace a module named
     `weight`, as checkpoints name this one: they take that name for a tensor.
@@ -140,7 +140,8 @@ class IvaConnector(nn.Module):
         global_tokens = self.global_mlp(global_features).split(num_frames)
         if not with_temporal:
             return list(global_tokens)
-        # Shorter clips are padded at their end. A frame attends to earlier ones only, so none sees the padding.
+        # Shorter clips are padded at their end. A frame attends only to itself and to earlier frames, so no frame of
+        # a clip attends to its padding.
         frames = pad_sequence(list(pooled_features.split(num_frames)), batch_first=True)
         frames = frames + frame_positions(frames.shape[1], frames.shape[2]).to(frames)
         for layer in self.causal_layers:
@@ -180,7 +181,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
     _no_split_modules = ("IvaAdapterLayer",)
 
     def __init__(self, config: IvaConfig) -> None:
-        # `from_pretrained` writes its further arguments into the configuration without a check.
+        # `from_pretrained` writes its further arguments into the configuration without a check, so they are checked.
         config.validate_architecture()
         super().__init__(config)
         config = self.config
@@ -201,17 +202,17 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         elif (std := getattr(module, "initial_std", None)) is not None:
             init.normal_(module.weight, std=std)
         if isinstance(module, IvaPatchWeight):
-            # As transformers initialises linear layers of the language model.
+            # transformers initialises linear layers of the language model with the same standard deviation.
             init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", None) or 0.02)
         if isinstance(module, (IvaProjection, IvaPatchWeight)):
             init.zeros_(module.bias)
 
     def covers_visual_parts(self, present: Collection[str]) -> bool:
-        """Pooling and causal layers make the temporal token. Without it, images do not run through them."""
+        """Whether a batch uses all visual parts. Images use pooling and causal layers only for a temporal token."""
         return "video" in present or ("image" in present and self.config.image_temporal_token)
 
     def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """As in the base; the frame is a video, because an image may skip parts."""
+        """As in the base, but the blank frame is encoded as a video, because an image may skip parts."""
         return list(self.get_video_features(frames.unsqueeze(0), return_dict=True).pooler_output)
 
     @can_return_tuple
@@ -244,11 +245,11 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
 
         Returns:
             `pooler_output` is a list with one `(num_tokens, text_width)` tensor per clip. With an adapter, `frames` is
-            a list with one `MediumFrames` per clip: g and f, which the adapter looks at.
+            a list with one `MediumFrames` per clip: g and f, which the adapter attends to.
         """
         num_frames = [len(clip) for clip in clips]
         record = self.new_record(output_hidden_states)
-        # With gradient checkpointing, transformers makes even a frozen tower keep what gradients would need.
+        # With gradient checkpointing, transformers lets even a frozen tower keep the tensors that gradients would need.
         is_frozen = not any(tensor.requires_grad for tensor in (*self.vision_tower.parameters(), *clips))
 
         def features_of_chunks() -> Iterable[torch.Tensor]:
@@ -272,7 +273,8 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
 
         Args:
             chunks: `(frames of the chunk, tokens, vision_width)` each, features of the chosen layer(s), with the class
-                token in front unless `vision_feature_select_strategy` is `"full"`; together all frames of all clips.
+                token first unless `vision_feature_select_strategy` is `"full"`. Together they hold all frames of all
+                clips.
             num_frames: frame count of each clip.
             with_temporal: make both tokens of each frame; otherwise the global one only.
 
@@ -317,11 +319,12 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         record: list[AdapterContext] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """As in the base. Before, the query tokens get their vectors; on the way, the adapter changes their states.
+        """As in the base, with two additions. The query tokens first get their vectors as embeddings. Between layers,
+        the adapter then changes their hidden states.
 
         Args:
-            video_state: frames of media whose visual tokens are on the cache; see `IvaForConditionalGeneration`.
-            record: a list; the context of this call is appended to it, with the adapter's attention over frames.
+            video_state: frames of media whose visual tokens are in the cache; see `IvaForConditionalGeneration`.
+            record: a list to which this method appends the context of the call, with the adapter's attention weights.
 
         Raises:
             ValueError: the prompts have query tokens without media, or media without query tokens; or the language
@@ -349,7 +352,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         """Check that the hooks on the decoder layers got the context.
 
         Raises:
-            ValueError: the language model does not hand keyword arguments on to its layers.
+            ValueError: the language model does not pass keyword arguments on to its layers.
         """
         expected = len(self.config.insertion_layers)
         if context.num_calls != expected:
@@ -361,7 +364,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
 
     @torch.no_grad()
     def get_frame_attentions(self, **inputs: Any) -> list[torch.Tensor]:
-        """A of Eq. 3: how much each query token looks at each frame.
+        """The weights A of Eq. 3: how much each query token attends to each frame.
 
         Args:
             inputs: arguments of a forward.

@@ -1,4 +1,4 @@
-"""LinVT (Gao et al., 2024): videos for any image-LLM of transformers, which stays as it is.
+"""LinVT (Gao et al., 2024): lets an image-LLM of transformers watch videos, without a change of its weights.
 
     frames (T,3,H,W) -> the image-LLM's own tower and projector -> tokens (T,N,D)
     tokens           -> score each, keep the k best (section 3.2.1)            `select_videos`
@@ -7,7 +7,7 @@
     prompt with these vectors at its video placeholders -> the image-LLM's own language model -> head
 
 `linvt_layers.py` holds the layers of these steps and `linvt_module.py` connects them; `linvt_embedding.py` makes the
-prompts. Prompts without videos go through the image-LLM alone.
+prompts. For prompts without videos, only the image-LLM runs.
 """
 
 import copy
@@ -42,7 +42,7 @@ from .video_llm_trust import trust_of
 
 @dataclass
 class LinVTModelOutputWithPast(VideoLlmModelOutputWithPast):
-    """Output of the base model for prompts with videos. For other prompts it returns the output of the image-LLM."""
+    """Output of the base model for prompts with videos. For others, the base model returns the image-LLM's output."""
 
 
 @dataclass
@@ -51,17 +51,17 @@ class LinVTCausalLMOutputWithPast(VideoLlmCausalLMOutputWithPast):
 
 
 class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
-    """Capabilities that LinVT declares to transformers."""
+    """Base of the models of LinVT: class attributes that transformers reads, and the initialisation of weights."""
 
     config_class = LinVTConfig
     config: LinVTConfig
     new_parts: ClassVar[tuple[str, ...]] = ("linvt",)
-    # Both have parameters besides those of their layers, so libraries must not split them between devices.
+    # Both modules use parameters of their own besides their layers, so libraries must not split them between devices.
     _no_split_modules: ClassVar[list[str]] = ["LinVTScorer", "LinVTAggregator"]
 
     @classmethod
     def unquantized_modules(cls, source: str | os.PathLike[str] | None, **kwargs: Any) -> list[str]:
-        """As in the base: LinVT, and everything of the image-LLM but its language model."""
+        """As in the base: LinVT, and all parts of the image-LLM except its language model."""
         config: Any = kwargs.get("config")
         if not hasattr(config, "backbone_config"):
             config = cls.config_class.from_pretrained(source, **hub_options(kwargs, "revision", "subfolder"))
@@ -81,14 +81,14 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
     """An image-LLM without its head, and LinVT."""
 
     def __init__(self, config: LinVTConfig) -> None:
-        # A model writes into its configuration (attention, type, vocab_size), also into that of the image-LLM.
+        # Models change their configuration (attention, type, vocab_size) and those of their parts, so they get a copy.
         config = copy.deepcopy(config)
         super().__init__(config)
         if config.backbone_config.model_type == XgenMMModel.config_class.model_type:
-            # As remote code, configuration and model are loaded apart, each with a configuration class of its own.
+            # As remote code, configuration and model are loaded separately, and each has its own configuration class.
             AutoModel.register(type(config.backbone_config), XgenMMModel, exist_ok=True)
         self.backbone = AutoModel.from_config(config.backbone_config, **trust_of(config.backbone_config))
-        # XGen-MM copies the configuration that it gets.
+        # XGen-MM copies the configuration that it gets, and changes the copy.
         config.backbone_config = self.backbone.config
         self.image_llm.check()
         self.cache_argument = cache_argument(self.backbone)
@@ -97,7 +97,10 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         self.post_init()
 
     def freeze_unused_parameters(self) -> None:
-        """Freeze what no loss can reach; `from_pretrained` makes new parameters, and calls this again."""
+        """Freeze the parameters that no loss depends on.
+
+        `from_pretrained` calls this method again, because it replaces the parameters.
+        """
         self.image_llm.freeze_unused_parts()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -112,20 +115,20 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         video_frame_times: torch.Tensor | None = None,
         **frames: Any,
     ) -> list[LinVTSelection]:
-        """Encode videos and keep their best tokens, once for all later questions.
+        """Encode videos and keep their tokens with the highest scores. The result serves any number of questions.
 
         Args:
             num_video_frames: `(videos,)`, frames of each video.
             video_frame_times: `(videos, max_frames)`, seconds. If `None`, the number of a frame is its time. Entries
                 after the last frame of a video are ignored.
-            frames: what the image processor returned for all frames, one video after the other, each name with the
-                ending `_videos`: `pixel_values_videos`, `image_grid_thw_videos`, ... (`linvt_frames.frame_inputs`).
+            frames: the outputs of `linvt_frames.frame_inputs`, which appends `_videos` to the names that the image
+                processor returns: `pixel_values_videos`, `image_grid_thw_videos`, ...
 
         Returns:
             One selection per video, to be passed as `video_selections` instead of the frames.
 
         Raises:
-            ValueError: no frames, or they do not fit the counts.
+            ValueError: no frames were passed, or they do not fit `num_video_frames`.
         """
         counts = torch.as_tensor(num_video_frames).flatten().tolist()
         _check_frames(frames.get("pixel_values_videos"), counts, video_frame_times)
@@ -171,7 +174,7 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
             question_attention_mask: `(videos, length)`, 1 for tokens of the question; all if `None`.
 
         Raises:
-            ValueError: frames and selections, or neither; or not one question per video.
+            ValueError: both frames and selections were passed, or neither; or not one question per video.
         """
         if (num_video_frames is None) == (video_selections is None):
             raise ValueError("Pass either the frames of videos with num_video_frames, or video_selections.")
@@ -224,16 +227,16 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         """Run the image-LLM over prompts; with videos, over what `embed_prompt` makes of them.
 
         Args:
-            input_ids: `(batch, length)`; behind a cache, those that are not in it.
-            attention_mask: `(batch, length)`, 1 for real positions; padding may be left or right. Behind a cache, of
-                all tokens.
-            position_ids: counted by `attention_mask` if `None`.
+            input_ids: `(batch, length)`; with a cache, only the tokens that are not in it.
+            attention_mask: `(batch, length)`, 1 for tokens and 0 for padding, which may be left or right. With a cache,
+                it covers all tokens.
+            position_ids: if `None`, computed from `attention_mask`.
             deepstack_embeds: from `embed_prompt`, with its `inputs_embeds`.
             cache: another name of `past_key_values`.
             kwargs: media as in `embed_prompt`, and further options of the image-LLM.
 
         Raises:
-            ValueError: as `embed_prompt`; positions that cannot be known; or PaliGemma in training without
+            ValueError: as in `embed_prompt`; the positions cannot be known; or PaliGemma is trained without
                 `token_type_ids`.
         """
         inputs: dict[str, Any] = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
@@ -248,14 +251,15 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         self.check_cache(num_cached, has_videos(videos) or pixel_values is not None)
         if has_videos(videos) or self.must_embed_images(input_ids, pixel_values):
             if input_ids is None or inputs_embeds is not None:
-                raise ValueError("Videos need input_ids, and no inputs_embeds: LinVT finds their places by ids.")
+                raise ValueError("Videos need input_ids, and no inputs_embeds: LinVT finds their placeholders by ids.")
             media, others = self.split_images(others)
             inputs = self.embed_prompt(input_ids, mm_token_type_ids, encoded=encoded, **media, **videos)
             deepstack = inputs.pop("deepstack_embeds", None)
             if position_ids is None and num_cached == 0:
                 position_ids = self.prompt_positions(input_ids, attention_mask, mm_token_type_ids, media)
         elif input_ids is not None and inputs_embeds is None and num_cached == 0:
-            # Outside of training a single placeholder may be a token of a text, but not those of a whole video.
+            # Training refuses even one placeholder. Otherwise a single one may be text that the user wrote, so only as
+            # many in a row as a video has are refused.
             run = 1 if self.training else self.config.num_video_tokens(1)
             self.refuse_forgotten_media(input_ids, mm_token_type_ids, pixel_values is not None, run)
         if position_ids is None:
@@ -345,7 +349,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
             use_cache=use_cache,
             **kwargs,
         )
-        # The image-LLM decides what follows its head: LLaVA leaves out what its language model would do by itself.
+        # The family decides what happens after the head: LLaVA skips what its language model alone would do to logits.
         return self.head_outputs(outputs, labels, logits_to_keep, image_llm.family, **items)
 
 
@@ -353,7 +357,7 @@ def _check_frames(pixel_values: Any, counts: list[int], times: torch.Tensor | No
     """Check that there are frames, and one time for each.
 
     Raises:
-        ValueError: names what is missing.
+        ValueError: the message names what is missing.
     """
     if pixel_values is None or min(counts, default=0) < 1:
         raise ValueError(
@@ -367,7 +371,7 @@ def _check_frames(pixel_values: Any, counts: list[int], times: torch.Tensor | No
 
 
 def _groups_of(keys: list[int]) -> list[list[int]]:
-    """The numbers of the items, in groups of items with equal keys."""
+    """Group the indices of `keys`: each group holds the indices of equal keys."""
     groups: dict[int, list[int]] = {}
     for number, key in enumerate(keys):
         groups.setdefault(key, []).append(number)

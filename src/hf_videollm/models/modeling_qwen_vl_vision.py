@@ -2,7 +2,7 @@
 
     frames (B,3,H,W) -> patches of 14 x 14 -> + learned positions, resized -> layer norm -> 48 pre-norm blocks (B,M,D)
 
-There is no norm behind the last block. Names of the public checkpoint (`transformer.visual.`) -> ours:
+There is no norm after the last block. Names in the public checkpoint (`transformer.visual.`) and names here:
 
     conv1.weight                             patch_embedding.weight
     positional_embedding                     position_embedding
@@ -12,8 +12,8 @@ There is no norm behind the last block. Names of the public checkpoint (`transfo
     transformer.resblocks.N.attn.out_proj.*  layers.N.self_attn.out_proj.*
     transformer.resblocks.N.mlp.c_fc.*       layers.N.mlp.fc1.*            (c_proj: fc2)
 
-The public in_proj holds the rows of one head after the other: its query, its key, its value. Here these are three
-matrices, as in other towers of transformers, so that LoRA, quantization and tensor parallelism find what they know.
+The public in_proj holds, for one head after the other, the rows of its query, its key and its value. Here these are
+three matrices, as in other towers of transformers, so that LoRA, quantization and tensor parallelism work.
 """
 
 import math
@@ -36,14 +36,14 @@ from .video_llm_eager_attention import eager_attention
 
 
 def resize_positions(positions: torch.Tensor, num_positions: int) -> torch.Tensor:
-    """A square table of positions, brought to another number of positions as Qwen-VL does it.
+    """Resize a square table of positions to another number of positions, as Qwen-VL does.
 
     Args:
         positions: `(rows * rows, width)`, row-major.
-        num_positions: positions wanted; a square number.
+        num_positions: number of positions of the result; a square number.
 
     Returns:
-        `(num_positions, width)` in the given dtype; bicubic (align_corners=False), computed in float32.
+        `(num_positions, width)` in the dtype of `positions`; bicubic (align_corners=False), computed in float32.
 
     Raises:
         ValueError: `num_positions` is no square number.
@@ -68,7 +68,7 @@ class QwenVLVisionAttention(nn.Module):
     def __init__(self, config: QwenVLVisionConfig) -> None:
         super().__init__()
         self.config = config
-        self.is_causal = False  # transformers' attention functions ask
+        self.is_causal = False  # transformers' attention functions read this attribute
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -78,7 +78,7 @@ class QwenVLVisionAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`(batch, patches, width)` to the same, and the weights `(batch, heads, patches, patches)` if asked for."""
+        """`(batch, patches, width)` to the same; with `output_attentions` also `(batch, heads, patches, patches)`."""
         query, key, value = (
             projection(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -97,7 +97,7 @@ class QwenVLVisionAttention(nn.Module):
 
 
 class QwenVLVisionMLP(nn.Module):
-    """Two layers, exact GELU between them."""
+    """Two linear layers, with the exact GELU between them."""
 
     def __init__(self, config: QwenVLVisionConfig) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class QwenVLVisionMLP(nn.Module):
 
 
 class QwenVLVisionLayer(GradientCheckpointingLayer):
-    """Attention, then MLP, each on normalised states and added to them."""
+    """Attention, then MLP. Each reads normalised states, and its output is added to the states."""
 
     def __init__(self, config: QwenVLVisionConfig) -> None:
         super().__init__()
@@ -179,14 +179,14 @@ class QwenVLVisionModel(CheckpointMixin, PreTrainedModel):
         Args:
             pixel_values: `(batch, 3, side, side)`, normalised; `side` is a multiple of the patch size, and need not be
                 `config.image_size`.
-            output_hidden_states: also return the input of the first layer and the output of each.
+            output_hidden_states: also return the input of the first layer and the output of each layer.
             output_attentions: also return the attention weights (computed step by step, which takes more memory).
 
         Returns:
             `last_hidden_state` is `(batch, patches, width)`, patches in row-major order.
 
         Raises:
-            ValueError: the frames are not square, or no whole number of patches wide.
+            ValueError: the frames are not square, or their side is not a multiple of the patch size.
         """
         self._check_frames(pixel_values)
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))

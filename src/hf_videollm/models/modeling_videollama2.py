@@ -5,8 +5,8 @@
                      -> down-sampling over (t, h, w), SiLU      -> (t', D, h', w')
                      -> RegStage on every new frame, then MLP   -> (t'*h'*w', D)
 
-The other connectors of the original, and the other rows of the paper's Table 1, leave out parts or pool instead of
-convolving; all of them are settings of one module.
+The original code and the paper's Table 1 have further connectors, which omit some of these parts or use pooling instead
+of convolution. `VideoLlama2Connector` makes all of them; the configuration chooses one.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def build_mlp(in_width: int, out_width: int, depth: int) -> nn.Sequential:
 
 
 class FrameMean(nn.Module):
-    """Mean over the frames, every patch kept."""
+    """Mean of each patch over the frames. The number of patches does not change."""
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """`(N, C, T, H, W)` to `(N, C, 1, H, W)`."""
@@ -39,10 +39,10 @@ class FrameMean(nn.Module):
 
 
 class VideoLlama2Connector(nn.Module):
-    """RegStage, down-sampling over time and space, RegStage, MLP. The configuration can leave out parts.
+    """RegStage, down-sampling over time and space, RegStage, MLP. The configuration can omit parts.
 
-    The first part with weights maps the tower's width to that of the language model. (In the original, connectors
-    without RegStage lack such a part, and work only where both widths are equal.)
+    The first part that has weights maps the tower's width to that of the language model. (In the original, connectors
+    without RegStage do not map the width, and work only if both widths are equal.)
     """
 
     def __init__(self, config: VideoLlama2Config) -> None:
@@ -80,18 +80,18 @@ class VideoLlama2Connector(nn.Module):
         Args:
             frame_features: `(sum(num_frames), patches, vision_width)`, patches in row-major order.
             num_frames: frame count of each clip.
-            repeats: a clip holds each of its frames this many times in a row. A still image is a clip of equal frames,
-                and the first RegStage, which works frame by frame, runs only once for it.
+            repeats: how many times each frame is repeated. A still image becomes a clip of equal frames. The first
+                RegStage works on each frame separately, so it runs before the repetition.
 
         Returns:
-            One `(t * h * w, text_width)` tensor per clip, time-major then row then column.
+            One `(t * h * w, text_width)` tensor per clip, ordered by time, then row, then column.
 
         Raises:
-            ValueError: a clip has too few frames, or the frames have another number of patches than configured.
+            ValueError: a clip has too few frames, or a frame does not have the configured number of patches.
         """
         lengths = [count * repeats for count in num_frames]
         times = [self.connector_grid(length)[0] for length in lengths]
-        # This is a view. In memory the channels remain the last dimension, which is fastest for the norms.
+        # `permute` copies nothing. In memory the channels remain the last dimension, which is fastest for the norms.
         frames = frame_features.unflatten(1, check_patch_grid(self.patch_grid, frame_features.shape[1])).permute(
             0, 3, 1, 2
         )
@@ -103,7 +103,7 @@ class VideoLlama2Connector(nn.Module):
         return [clip.flatten(0, 1) for clip in tokens.split(times)]
 
     def sample(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Down-sample each clip `(T, C, H, W)` to `(t, C, h, w)`, clips of equal length in one call."""
+        """Down-sample each clip `(T, C, H, W)` to `(t, C, h, w)`. Clips of equal length run as one batch."""
         indices_by_length: dict[int, list[int]] = {}
         for index, clip in enumerate(clips):
             indices_by_length.setdefault(len(clip), []).append(index)

@@ -1,10 +1,10 @@
-"""VideoLLaMA2-AV: VideoLLaMA2 with sound (paper, section 2, audio-language branch).
+"""VideoLLaMA2-AV: VideoLLaMA2 with audio (paper, section 2, audio-language branch).
 
-    sound -> fbank (frames, 128) -> BEATs -> (n, Da) -> MLP -> (n, D), instead of the `<audio>` placeholders
+    audio -> fbank (frames, 128) -> BEATs -> (n, Da) -> MLP -> (n, D), instead of the `<audio>` placeholders
 
-The visual part is that of VideoLLaMA2. The processor decides which sounds a prompt holds, and whether the sound of a
-video comes before or after its visual tokens. The model only replaces placeholders. So it takes video with sound, video
-alone, sound alone, images and text, also mixed in one batch.
+The visual part is that of VideoLLaMA2. The processor decides which audio a prompt holds, and whether the audio of a
+video comes before or after its visual tokens. The model only replaces placeholders by vectors. So one batch may mix
+prompts that hold videos with or without audio, audio alone, images, or only text.
 """
 
 from collections.abc import Collection
@@ -56,19 +56,19 @@ class VideoLlama2AVModel(VideoLlama2Model):
         output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
-        """Vectors of sounds, 8 for every 160 ms (16 frames).
+        """Vectors of audio, 8 for every 160 ms (16 frames).
 
         Args:
-            input_features: `(num_sounds, max_frames, 128)`, sounds of all rows in row order.
-            input_features_mask: `(num_sounds, max_frames)`, 1 for frames of the sound (also silent ones), 0 for the
+            input_features: `(num_audios, max_frames, 128)`, the audio of all rows in row order.
+            input_features_mask: `(num_audios, max_frames)`, 1 for frames of the audio (also silent ones), 0 for the
                 padding after it. With `None`, there is no padding.
 
         Returns:
-            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per sound; frames that do not fill
-            the last patch give none. `last_hidden_state` is `(num_sounds, max_tokens, audio_width)`.
+            `pooler_output` is a list with one `(num_tokens, text_width)` tensor per audio. If the last frames do not
+            fill a patch, they are ignored. `last_hidden_state` is `(num_audios, max_tokens, audio_width)`.
 
         Raises:
-            ValueError: the mask does not fit the features, or a sound is shorter than one patch.
+            ValueError: the mask does not fit the features, or an audio is shorter than one patch.
         """
         lengths = self._sound_lengths(input_features, input_features_mask)
         num_tokens = [self.config.num_audio_tokens(length) for length in lengths]
@@ -78,17 +78,18 @@ class VideoLlama2AVModel(VideoLlama2Model):
                 f"{self.config.audio_config.patch_size}: pad them with silence (pad_with_silence=True of the feature "
                 "extractor), or leave them out."
             )
-        # An incomplete last patch is masked. Otherwise its result would depend on the padding of the batch.
+        # Frames that do not fill a patch are masked. Otherwise the vector of this patch would depend on the padding.
         patch = self.config.audio_config.patch_size
         kept = torch.tensor([length // patch * patch for length in lengths], device=input_features.device)
         mask = torch.arange(input_features.shape[1], device=input_features.device) < kept[:, None]
         # The values of the padding are set to 0, so that they change neither results nor gradients.
-        heard = input_features.masked_fill(~mask[..., None], 0.0)
+        features = input_features.masked_fill(~mask[..., None], 0.0)
         device = self.audio_tower.device
-        # A tower whose weights are on disk has the device "meta"; accelerate brings them to the device of the features.
-        device = heard.device if device.type == "meta" else device
+        # If accelerate keeps the weights of the tower on disk, the device is "meta". Accelerate then moves the weights
+        # to the device of the features.
+        device = features.device if device.type == "meta" else device
         outputs = self.audio_tower(
-            heard.to(device, self.audio_tower.dtype),
+            features.to(device, self.audio_tower.dtype),
             attention_mask=mask.to(device),
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
@@ -114,12 +115,12 @@ class VideoLlama2AVModel(VideoLlama2Model):
                 f"{tuple(input_features.shape)}."
             )
         if (mask[:, 1:] > mask[:, :-1]).any():
-            raise ValueError("input_features_mask must be 1 up to the end of each sound and 0 behind it.")
+            raise ValueError("input_features_mask must be 1 up to the end of each sound and 0 after it.")
         return mask.sum(-1).tolist()
 
 
 class VideoLlama2AVForCausalLM(VideoLlmForConditionalGeneration):
-    """VideoLLaMA2-AV that answers questions on videos with sound, videos, sounds and images."""
+    """VideoLLaMA2-AV that answers questions on videos with or without audio, on audio and on images."""
 
     config_class = VideoLlama2AVConfig
     model_class = VideoLlama2AVModel

@@ -1,9 +1,10 @@
-"""XGen-MM, also called BLIP-3 (Xue et al., 2024): LLaVA of transformers with a perceiver resampler as its projector.
+"""XGen-MM, also called BLIP-3 (Xue et al., 2024): transformers' LLaVA with a perceiver resampler as its projector.
 
     image (3,H,W) -> SigLIP -> (patches, Dv) -> perceiver resampler -> (128, width of the language model) -> Phi-3
 
 The resampler is that of the public code (salesforce/LAVIS, branch xgen-mm, `open_flamingo/src/helpers.py`): learned
-latents look at the patches and at themselves. One view of each image, at the size of the tower; no any-res.
+latents attend to the patches and to themselves. Each image is one view of the tower's size; the tiles of the public
+code ("any-res") are not supported.
 """
 
 import copy
@@ -86,12 +87,12 @@ class XgenMMResampler(nn.Module):
 
 
 class XgenMMPreTrainedModel(VideoLlmPreTrainedModel):
-    """What transformers has to know."""
+    """Base of the models of XGen-MM: class attributes that transformers reads, and the initialisation of weights."""
 
     config_class = XgenMMConfig
     config: XgenMMConfig
     input_modalities: tuple[str, ...] = ("image", "text")
-    # It has a parameter of its own beside those of its layers.
+    # The resampler uses a parameter of its own besides its layers, so libraries must not split it between devices.
     _no_split_modules: ClassVar[list[str]] = ["XgenMMResampler"]
 
     @torch.no_grad()
@@ -104,13 +105,13 @@ class XgenMMPreTrainedModel(VideoLlmPreTrainedModel):
 class XgenMMModel(XgenMMPreTrainedModel, LlavaModel):
     """XGen-MM without a head."""
 
-    # A checkpoint with a head loads into the headless model on purpose; any other surplus tensor is an error.
+    # The model without a head may load a checkpoint with a head. Any other tensor that it lacks is an error.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^lm_head\."]
 
     def __init__(self, config: XgenMMConfig) -> None:
-        # A model writes into its configuration (attention, type, vocab_size), also into those of its parts.
+        # Models change their configuration (attention, type, vocab_size) and those of their parts, so they get a copy.
         config = copy.deepcopy(config)
-        # Not LLaVA's own, which would make a projector that has no configuration here.
+        # LLaVA's own `__init__` is skipped: it would make LLaVA's projector, whose fields this configuration lacks.
         super(LlavaModel, self).__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config, **trust_of(config.vision_config))
         self.multi_modal_projector = XgenMMResampler(config)
@@ -123,14 +124,14 @@ class XgenMMModel(XgenMMPreTrainedModel, LlavaModel):
 
         Args:
             pixel_values: `(images, 3, height, width)`, images of all rows in row order.
-            kwargs: `output_hidden_states` and `output_attentions` of the tower; LLaVA's choice of a layer has no
-                meaning here.
+            kwargs: `output_hidden_states` and `output_attentions` of the tower. Other options, such as LLaVA's choice
+                of a layer, are ignored.
 
         Returns:
             `pooler_output` is a list with one `(num_query_tokens, text_width)` tensor per image.
 
         Raises:
-            ValueError: images of another size than the tower's.
+            ValueError: the images do not have the size of the tower.
         """
         check_frames(pixel_values, self.config.vision_config)
         options = {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
@@ -149,7 +150,7 @@ class XgenMMForConditionalGeneration(XgenMMPreTrainedModel, LlavaForConditionalG
     ```"""
 
     def __init__(self, config: XgenMMConfig) -> None:
-        # Not LLaVA's own, which would make a LLaVA first.
+        # LLaVA's own `__init__` is skipped, because it would first create a whole LLaVA model.
         super(LlavaForConditionalGeneration, self).__init__(copy.deepcopy(config))
         self.model = XgenMMModel(self.config)
         # One configuration for both, which is a copy of the one that was passed in.

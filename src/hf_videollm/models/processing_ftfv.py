@@ -62,10 +62,10 @@ class FtfvProcessor(VideoLlmProcessor):
     ) -> None:
         """Args:
         num_queries: N of the model, placeholders of an image.
-        num_tokens_per_frame: K, placeholders of each frame of a video where a call does not say.
+        num_tokens_per_frame: K, placeholders of each frame of a video if a call does not name a number.
         sample_images: images have K placeholders as well.
 
-        `processor_options` takes the last three from a configuration.
+        `processor_options` reads these three options from a configuration.
 
         Raises:
             ValueError: K is no whole number from 1 to N.
@@ -77,12 +77,12 @@ class FtfvProcessor(VideoLlmProcessor):
         self.sample_images = sample_images
 
     def num_image_tokens(self, num_tokens_per_frame: int | None = None) -> int:
-        """N, or K with `sample_images`; the same rule as in the model."""
+        """N placeholders, or K with `sample_images`; the model uses the same rule."""
         kept = tokens_per_frame(num_tokens_per_frame, self.num_tokens_per_frame, self.num_queries)
         return kept if self.sample_images else self.num_queries
 
     def num_video_tokens(self, num_frames: int, num_tokens_per_frame: int | None = None) -> int:
-        """T x K, the same rule as in the model."""
+        """T x K placeholders; the model uses the same rule."""
         return num_frames * tokens_per_frame(num_tokens_per_frame, self.num_tokens_per_frame, self.num_queries)
 
     def replace_video_token(
@@ -94,7 +94,7 @@ class FtfvProcessor(VideoLlmProcessor):
     def _process_images(
         self, images: Any, num_tokens_per_frame: int | None = None, **kwargs: Any
     ) -> tuple[Any, list[str]]:
-        # The base method hands all options to the image processor, which does not know this one.
+        # The method of the base passes all options to the image processor, which has no `num_tokens_per_frame`.
         processed = self.image_processor(images, **kwargs)
         placeholders = self.image_token * self.num_image_tokens(num_tokens_per_frame)
         return processed, [placeholders] * len(make_flat_list_of_images(images))

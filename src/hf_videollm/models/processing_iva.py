@@ -1,4 +1,4 @@
-"""Processor of IVA: two placeholders for each frame, and a block of query tokens right before the answer."""
+"""Processor of IVA: writes two placeholders for each frame, and a block of query tokens right before the answer."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class IvaProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[
 class IvaProcessor(VideoLlmProcessor):
     """Makes model inputs for IVA.
 
-    Where the tokenizer has no chat template, a chat becomes "USER: <video>\\nquestion ASSISTANT:" and a block of query
+    If the tokenizer has no chat template, a chat becomes "USER: <video>\\nquestion ASSISTANT:" and a block of query
     tokens. The answer begins after the block (paper, section 3.3: at the end of the input). Conversations without media
     have no query tokens.
 
@@ -81,7 +81,7 @@ class IvaProcessor(VideoLlmProcessor):
         `processor_options` reads the last three from a configuration.
 
         Raises:
-            ValueError: a number below 0, an unknown placement, or no such token in the tokenizer.
+            ValueError: `num_query_tokens` is below 0, the placement is unknown, or the tokenizer lacks `query_token`.
         """
         if num_query_tokens < 0:
             raise ValueError(f"num_query_tokens must be at least 0, not {num_query_tokens}.")
@@ -101,11 +101,11 @@ class IvaProcessor(VideoLlmProcessor):
         return self.query_token
 
     def num_image_tokens(self) -> int:
-        """Two, or the global one alone without `image_temporal_token`; the same rule as in the model."""
+        """Two placeholders, or one without `image_temporal_token`; the model uses the same rule."""
         return num_visual_tokens(1, self.image_temporal_token)
 
     def num_video_tokens(self, num_frames: int) -> int:
-        """Two a frame, the same rule as in the model."""
+        """Two placeholders per frame; the model uses the same rule."""
         return num_visual_tokens(num_frames)
 
     def apply_chat_template(
@@ -119,11 +119,11 @@ class IvaProcessor(VideoLlmProcessor):
         """As in transformers.
 
         Args:
-            query_placement: `"last"`, `"every"` or `"none"`; the processor's own when `None`.
+            query_placement: `"last"`, `"every"` or `"none"`; if `None`, the `query_placement` of the processor.
 
         Raises:
-            ValueError: an unknown placement, one that the chat template does not read, or query tokens are asked for
-                and the processor has none.
+            ValueError: the placement is unknown; the chat template does not read it; or it asks for query tokens, but
+                the processor has `num_query_tokens=0`.
         """
         check_placement(query_placement, (None, "none", *QUERY_PLACEMENTS))
         if query_placement in QUERY_PLACEMENTS and not self.num_query_tokens:
@@ -159,8 +159,8 @@ class IvaProcessor(VideoLlmProcessor):
         )
         expanded: list[str] = []
         offsets: list[Any] = []
-        for sample, found in zip(originals, media, strict=True):
-            written, entries = write_replacements(sample, [*found, *self._query_blocks(sample)])
+        for sample, replacements in zip(originals, media, strict=True):
+            written, entries = write_replacements(sample, [*replacements, *self._query_blocks(sample)])
             expanded.append(written)
             offsets.append(entries)
         return expanded, offsets
@@ -171,7 +171,7 @@ class IvaProcessor(VideoLlmProcessor):
         blocks: list[dict[str, Any]] = []
         for match in re.finditer(f"{_NOT_MARKED}(?:{re.escape(self.query_token)})+", sample):
             count = match.group().count(self.query_token)
-            # A prompt that was expanded before already has whole blocks, and does not change.
+            # A prompt in which query tokens were expanded before already has whole blocks, and does not change.
             if count not in (1, self.num_query_tokens):
                 raise ValueError(
                     f"The prompt holds {count} {self.query_token} in a row: write it once where the block of query "
@@ -181,7 +181,7 @@ class IvaProcessor(VideoLlmProcessor):
         return blocks
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
-        # Truncation cuts the end of a prompt, where the query tokens are.
+        # Query tokens are checked, too: they are at the end of a prompt, which truncation cuts off.
         super()._check_special_mm_tokens(text, text_inputs, [*modalities, "query"])
 
 

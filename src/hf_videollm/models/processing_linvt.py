@@ -1,6 +1,6 @@
-"""Processor of LinVT: the image-LLM's own processor, with videos.
+"""Processor of LinVT: it runs the image-LLM's own processor and adds videos.
 
-prompt, images -> the image-LLM's own processor, with the placeholders of videos  (`linvt_prompts.py`)
+prompt, images -> the image-LLM's own processor, plus the placeholders of videos  (`linvt_prompts.py`)
 videos         -> frames                                                  (`video_processing_linvt.py`)
 frames         -> the image-LLM's own image processor                     (`linvt_frames.py`)
 question       -> its token ids, which LinVT reads with the video         (`linvt_prompts.py`)
@@ -46,7 +46,7 @@ from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwar
 
 @add_defaults
 class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
-    """Keyword arguments of LinVT's processor, besides those of the image-LLM's."""
+    """Keyword arguments of LinVT's processor, besides those of the image-LLM's processor."""
 
     videos_kwargs: LinVTVideoProcessorKwargs
 
@@ -76,7 +76,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         "mm_token_type_ids",
         "labels",
     )
-    # A video has the placeholder of images, unless its image-LLM has another.
+    # Videos and images have the same placeholder, unless `video_token_id` names another one.
     PLACEHOLDERS: ClassVar[Mapping[str, str]] = {"image": "<image>"}
     EXACT_KEYS: ClassVar[tuple[str, ...]] = ("video_frame_times",)
     PROMPT_OPTIONS: ClassVar[tuple[str, ...]] = ("questions", "recondition")
@@ -107,12 +107,12 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         video_token_id: id of the placeholder of one vector of a video; if `None`, that of images.
         num_tokens_per_video: placeholders of a video, `linvt_config.num_output_tokens` of the model.
         recondition: LinVT reads videos for the last question of a conversation instead of the first.
-        use_frame_times: give the model the second of each frame, if it is known. It is unknown for lists of pictures
-            and for arrays without `video_metadata`. Without seconds, the model gets numbers of frames. Use the same
-            setting to train and to ask.
+        use_frame_times: give the model the time of each frame in seconds, if it is known. It is unknown for lists of
+            pictures and for arrays without `video_metadata`; then the model gets the numbers of the frames. Use the
+            same setting for training and for questions.
 
         Raises:
-            ValueError: no processor of an image-LLM; or a placeholder that the tokenizer cannot write.
+            ValueError: the processor of an image-LLM is missing, or the tokenizer cannot write the placeholder.
         """
         if not isinstance(image_llm_processor, ProcessorMixin):
             image_llm_processor = make_image_llm_processor(image_llm_processor, image_processor, tokenizer)
@@ -145,7 +145,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         use_frame_times: bool = True,
         **kwargs: Any,
     ) -> Self:
-        """The processor for what `LinVTForCausalLM.from_image_llm` makes of the same checkpoint and arguments.
+        """The processor for the model that `LinVTForCausalLM.from_image_llm` makes from the same arguments.
 
         Args:
             pretrained_model_name_or_path: checkpoint of an image-LLM with its processor.
@@ -153,7 +153,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
             image_token_id: see `LinVTConfig`.
             video_token_id: see `LinVTConfig`.
             num_frames: frames sampled from a video if a call does not name a number.
-            chat_template: instead of the image-LLM's own.
+            chat_template: replaces the image-LLM's chat template.
             recondition: see `__init__`.
             use_frame_times: see `__init__`.
             kwargs: options of `AutoProcessor.from_pretrained`.
@@ -187,7 +187,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         Args:
             image_llm_processor: the processor of the image-LLM.
             config: a `LinVTConfig`.
-            chat_template: instead of the image-LLM's own.
+            chat_template: replaces the image-LLM's chat template.
             recondition: see `__init__`.
             use_frame_times: see `__init__`.
 
@@ -218,7 +218,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         return list(dict.fromkeys([*self.image_llm_processor.model_input_names, *frames, *own]))
 
     def option_groups(self) -> dict[str, set[str]]:
-        """As in the base, with the options of the image-LLM; frames take the options of its image processor."""
+        """As in the base, plus the options of the image-LLM's processor. Frames take the options for images, too."""
         groups = super().option_groups()
         inner = self.image_llm_processor.valid_processor_kwargs.__annotations__
         for group in ("text_kwargs", "images_kwargs"):
@@ -251,25 +251,25 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         """Model inputs of one prompt or a batch of them.
 
         Args:
-            images: as the image-LLM's processor takes them.
+            images: images in the form that the image-LLM's processor takes.
             text: a prompt or a list of prompts, with the image-LLM's placeholder for each image and `video_token` for
                 each video.
             videos: videos of all prompts in their order; see `media_video.load_video` for what a video may be.
             audio: skipped with a warning, because no image-LLM has an audio encoder.
             questions: the questions on the videos: one text for each prompt, `None` for a prompt without question. They
-                are not read from the prompts. Without `questions` LinVT reads the videos for no question, unlike in a
-                chat, and a warning says so; `questions=[None]` asks for this without a warning.
-            linvt_chat: from `apply_chat_template`.
+                are not read from the prompts. Without `questions`, LinVT reads the videos without a question and warns.
+                Pass `questions=[None]` to do this without a warning. `apply_chat_template` finds the questions itself.
+            linvt_chat: the media of conversations, which `apply_chat_template` passes.
             kwargs: options of the image-LLM's processor and of `LinVTVideoProcessorKwargs`. Options of the image
-                processor (such as `size`) hold for images and frames; inside `videos_kwargs`, for frames alone.
+                processor (such as `size`) apply to images and frames; inside `videos_kwargs`, only to frames.
 
         Returns:
             Without videos, exactly the outputs of the image-LLM's processor. With videos also:
             `mm_token_type_ids`, 2 for videos;
-            the outputs of the image processor for all frames, each name with the ending `_videos`;
+            the outputs of the image processor for all frames, with `_videos` appended to each name;
             `num_video_frames`, `(videos,)` int64;
-            `video_frame_times`, `(videos, most frames)` float32, seconds or numbers of frames, padded with 0; not if
-            `use_frame_times` is off;
+            `video_frame_times`, `(videos, largest number of frames)` float32, seconds or numbers of frames, padded
+            with 0; missing if `use_frame_times` is false;
             `question_input_ids` and `question_attention_mask`, `(prompts, longest question)`, padded on the right.
 
         Raises:
@@ -280,7 +280,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
             raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
         self.check_options(kwargs)
         self.check_media(images, videos, audio)
-        # `apply_chat_template` has used this option.
+        # This option only concerns `apply_chat_template`, which has read it already.
         kwargs.pop("recondition", None)
         images = _fetched(images, **fetching(kwargs))
         options = VideoOptions.take_from(kwargs, self.image_processor)
@@ -306,7 +306,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         return BatchFeature(outputs)
 
     def _mark(self, rows: list[str], videos: Any, num_videos: int, kinds: list[list[str]] | None) -> list[str]:
-        """The prompts with marks instead of videos, see `mark_videos`; there is one mark for each video."""
+        """Replace the tokens of videos by marks (`mark_videos`), and check that there is one mark for each video."""
         marked = mark_videos(rows, self.video_token if kinds is None else self.image_token, kinds)
         per_row = None if videos is None else media_per_row(videos, len(rows), is_single_video, _count_videos)
         check_num_videos(marked, num_videos, per_row, self.video_token)
@@ -352,11 +352,11 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         recondition: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers. The template gets an image block for each video, and so writes videos like images.
+        """As in transformers. The template gets an image block for each video, so it writes the same token for both.
 
-        LinVT reads the videos for the user's first message with text, so the vectors of videos do not change when a
-        conversation continues. With `recondition=True` it reads them for the last message. `questions` in
-        `processor_kwargs` replaces both.
+        The question on the videos is the user's first message with text, so the vectors of videos do not change when a
+        conversation continues. With `recondition=True` it is the last such message. `questions` in `processor_kwargs`
+        replaces both.
         """
         rules = self.block_rules(chat_template)
         rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
@@ -374,7 +374,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         shown = [[with_images(message) for message in chat] for chat in conversations]
         if tokenize:
             options["linvt_chat"] = chat
-        # `CheckedProcessor.apply_chat_template` is skipped: it would look for the videos in the messages again.
+        # `CheckedProcessor.apply_chat_template` is skipped, because it would collect the videos of the messages again.
         prompts = super(CheckedProcessor, self).apply_chat_template(
             shown if is_batched else shown[0],
             chat_template,
@@ -400,8 +400,8 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
                 own side if `None`.
 
         Returns:
-            `input_ids` first. Prompts are padded along their length. Media are joined along their first dimension and
-            padded at the end of the others, as the image processors of transformers do.
+            The batch, whose first key is `input_ids`. Prompts are padded along their length. Media are joined along
+            their first dimension and padded at the end of their other dimensions, as transformers pads images.
         """
         side = padding_side or self.tokenizer.padding_side
         keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -411,20 +411,20 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
 
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
-        # The image processor is an entry of its own, and the chat template a file.
+        # `shared` is saved elsewhere: the image processor as a separate entry, the chat template in a separate file.
         inner = self.image_llm_processor.to_dict()
         shared = ("image_processor", "tokenizer", "chat_template", "auto_map")
         output["image_llm_processor"] = {name: value for name, value in inner.items() if name not in shared}
         return output
 
     def post_process_image_text_to_text(self, *args: Any, **kwargs: Any) -> list[str]:
-        """As the image-LLM's processor."""
+        """Call this method of the image-LLM's processor."""
         return self.image_llm_processor.post_process_image_text_to_text(*args, **kwargs)
 
     def _get_num_multimodal_tokens(
         self, image_sizes: list | None = None, video_sizes: list | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Numbers of placeholders, for serving engines; for images, from the image-LLM's processor."""
+        """Numbers of placeholders, for serving engines. The image-LLM's processor computes those of images."""
         data = MultiModalData()
         if image_sizes is not None:
             data = self.image_llm_processor._get_num_multimodal_tokens(image_sizes, **kwargs)
@@ -434,7 +434,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
 
 
 def _fetched(images: Any, **how: Any) -> Any:
-    """The same images, nested in the same way; files and addresses are read by the rules for videos."""
+    """Read images that are files or addresses, by the rules for videos; the nesting of lists does not change."""
     if isinstance(images, list | tuple):
         return [_fetched(image, **how) for image in images]
     return fetch_image(images, **how)

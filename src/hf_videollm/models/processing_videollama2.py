@@ -1,4 +1,4 @@
-"""Processor of VideoLLaMA2: prompts of the official code, one placeholder per visual token."""
+"""Processor of VideoLLaMA2: makes the same prompts as the official code, with one placeholder per visual token."""
 
 import math
 from typing import Any, Literal
@@ -21,12 +21,12 @@ class VideoLlama2ProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type:
 class VideoLlama2Processor(VideoLlmProcessor):
     """Makes model inputs for VideoLLaMA2.
 
-    Token ids are those of the original, which tokenises the text on both sides of a placeholder apart. This is the
-    tokenizer's own doing: `hub.tokenizer_videollama2.prepare_tokenizer` makes one that does it.
+    Token ids are the same as in the original, which tokenises the texts before and after a placeholder separately. The
+    tokenizer does this, if `hub.tokenizer_videollama2.prepare_tokenizer` has prepared it.
 
-    Images need `LlavaImageProcessor` where training padded them to squares (`do_pad=True`), otherwise any image
-    processor of the tower. The pixels of the original are those of its PIL backend
-    (`AutoProcessor.from_pretrained(folder, backend="pil")`); torchvision's differ by a level or two of 255.
+    If training padded images to squares (`do_pad=True`), the image processor is a `LlavaImageProcessor`; otherwise it
+    is any image processor of the tower. To get the same pixels as the original, use the PIL backend
+    (`AutoProcessor.from_pretrained(folder, backend="pil")`). Pixels of torchvision differ by 1 or 2 of 255.
     """
 
     valid_processor_kwargs = VideoLlama2ProcessorKwargs
@@ -54,12 +54,13 @@ class VideoLlama2Processor(VideoLlmProcessor):
     ) -> None:
         """Args:
         patch_grid: rows and columns of patches of one frame.
-        connector_downsample: what the model's connector does; this and the next two decide the number of placeholders.
+        connector_downsample: how the model's connector down-samples. This option and the next two decide the number of
+            placeholders.
         connector_kernel_size: (time, height, width).
         connector_padding: zeros on both ends of each axis.
-        image_num_frames: an image is a video of so many equal frames.
+        image_num_frames: number of equal frames of the video that the model makes from an image.
 
-        `processor_options` takes the last five from a configuration.
+        `processor_options` reads these five options from a configuration.
         """
         super().__init__(
             image_processor, tokenizer, video_processor, chat_template, image_token, video_token, **sub_processors
@@ -71,11 +72,11 @@ class VideoLlama2Processor(VideoLlmProcessor):
         self.image_num_frames = image_num_frames
 
     def num_image_tokens(self) -> int:
-        """As many as a video of `image_num_frames` frames, which an image becomes in the model."""
+        """The number for a video of `image_num_frames` frames, because the model turns an image into such a video."""
         return self.num_video_tokens(self.image_num_frames)
 
     def num_video_tokens(self, num_frames: int) -> int:
-        """Positions that the connector leaves, the same rule as in the model."""
+        """The number of visual tokens that the connector returns; the model uses the same rule."""
         grid = connector_grid(
             num_frames,
             self.patch_grid,

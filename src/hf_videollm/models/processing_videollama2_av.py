@@ -1,4 +1,4 @@
-"""Processor of VideoLLaMA2-AV: that of VideoLLaMA2, with the sound of videos and with sounds of their own."""
+"""Processor of VideoLLaMA2-AV: adds the audio of videos, and audio without a video, to VideoLLaMA2's processor."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,17 @@ from .videollama2_sounds import SOUND_OPTIONS, SoundReader, at_rate, check_sound
 
 
 class VideoLlama2AVAudioKwargs(BeatsAudioKwargs, total=False):  # type: ignore[call-arg]
-    """Options of sound, besides those of the feature extractor.
+    """Options of audio, besides those of the feature extractor.
 
-    use_audio_in_video (`bool`): hear the sound of videos.
+    use_audio_in_video (`bool`): whether prompts also hold the audio of their videos.
     missing_audio (`str`): what a video without sound gets: `"silence"`, `"skip"` (no audio tokens) or `"error"`.
     audio_sampling (`str`): `"clips"` (eight clips of two seconds, as in the original) or `"contiguous"`.
     audio_clip_divisor (`int`): 8 spreads the clips as in the original, 7 lets the last one end with the sound.
     max_audio_seconds (`float`): refuse to decode more sound than this from one file.
-    audio_options (`list[dict]`): `start`, `end` and `sampling_rate` of each sound of its own, instead of those of the
-        call; `None` for a sound without options of its own.
-    video_audio (`list`): the sounds of the videos, one entry for each, instead of those in their files: waveforms at
-        the feature extractor's rate, files, or `None` for no sound.
+    audio_options (`list[dict]`): `start`, `end` and `sampling_rate` of each entry of `audio`, which replace those of
+        the call; `None` for an entry without options.
+    video_audio (`list`): audio that replaces the audio in the files of the videos, one entry per video: a waveform at
+        the feature extractor's rate, a file, or `None` for a video without audio.
     """
 
     use_audio_in_video: bool | None
@@ -48,15 +48,15 @@ class VideoLlama2AVAudioKwargs(BeatsAudioKwargs, total=False):  # type: ignore[c
 class VideoLlama2AVProcessorKwargs(VideoLlama2ProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of VideoLLaMA2-AV's processor."""
 
-    # Some releases of transformers know an option only by the modality that it belongs to.
+    # Some releases of transformers accept an option only if it is declared for a modality.
     audio_kwargs: VideoLlama2AVAudioKwargs
 
 
 class VideoLlama2AVProcessor(VideoLlama2Processor):
     """Makes model inputs for VideoLLaMA2-AV.
 
-    A `<video>` becomes the visual tokens of the video and, if its sound is used, its audio tokens behind them (before
-    them with `audio_first`). An `<audio>` is a sound of its own.
+    A `<video>` becomes the visual tokens of the video and, if its audio is used, its audio tokens after them (before
+    them with `audio_first`). An `<audio>` becomes the tokens of an audio that belongs to no video.
     """
 
     valid_processor_kwargs = VideoLlama2AVProcessorKwargs
@@ -71,7 +71,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         "max_audio_seconds",
         "audio_options",
         "video_audio",
-        # The next ones are options of the feature extractor.
+        # The following names are options of the feature extractor.
         "sampling_rate",
         "audio_window",
         "pad_with_silence",
@@ -112,19 +112,19 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
     ) -> None:
         """Args:
         audio_token: text of the placeholder of sounds, one token of the tokenizer.
-        use_audio_in_video: hear the sound of videos.
+        use_audio_in_video: whether prompts also hold the audio of their videos.
         missing_audio: what a video without sound gets: silence (as in the original), no audio tokens, or an error.
         audio_sampling: which part of a video's sound is heard: eight clips of two seconds spread over it, or one
             window from its beginning (where it is longer than the feature extractor's `max_seconds`). Sounds of their
             own are always one window.
         audio_clip_divisor: the clips start at i * (duration - 2 s) / divisor; 8, or 7 to reach the end.
-        audio_first: audio tokens of a video before its visual tokens.
+        audio_first: write the audio tokens of a video before its visual tokens.
         audio_patch_size: side of the audio encoder's patches, in frames and in mel bins.
 
         The other arguments are those of `VideoLlama2Processor`.
 
         Raises:
-            ValueError: a value that means nothing; the message lists the possible ones.
+            ValueError: a value is not allowed. The message lists the allowed ones.
         """
         check_sound_options(missing_audio, audio_sampling, audio_clip_divisor)
         if audio_patch_size < 1:
@@ -182,7 +182,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         return {**super().placeholders, "audio": self.audio_token}
 
     def num_audio_tokens(self, num_frames: int) -> int:
-        """Placeholders of one sound of `num_frames` filter-bank frames (10 ms each)."""
+        """Number of placeholders of one audio with `num_frames` filter-bank frames (10 ms each)."""
         return num_audio_tokens(num_frames, self.audio_patch_size, self.feature_extractor.num_mel_bins)
 
     def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs: Any) -> str:
@@ -212,7 +212,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         """The options of one call that `SoundReader` needs, with the processor's values where the call has none.
 
         Raises:
-            ValueError: a value that means nothing; the message lists the possible ones.
+            ValueError: a value is not allowed. The message lists the allowed ones.
         """
         nested = {**(kwargs.get("videos_kwargs") or {}), **(kwargs.get("audio_kwargs") or {})}
         if kwargs.get("raw_speech", nested.get("raw_speech")) is not None:
@@ -260,7 +260,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         return re.findall(f"{re.escape(self.video_token)}|{re.escape(self.audio_token)}", row)
 
     def _process_audio(self, audio: Sequence[np.ndarray | None], **kwargs: Any) -> tuple[BatchFeature, list[str]]:
-        # All waveforms have the feature extractor's rate by now.
+        # At this point all waveforms have the feature extractor's sampling rate.
         own = set(BeatsAudioKwargs.__annotations__) - {"load_audio_backend", "raw_speech"}
         kwargs = {name: value for name, value in kwargs.items() if name in own}
         kwargs["sampling_rate"] = self.feature_extractor.sampling_rate
@@ -308,7 +308,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         """As in transformers. Sounds are read by the rules of videos (limits, allowed hosts, formats of FFmpeg).
 
         Args:
-            load_audio_from_video: transformers' name of `use_audio_in_video`.
+            load_audio_from_video: another name of `use_audio_in_video`, which transformers uses.
 
         A block of a sound may hold `start`, `end` and (for bare waveforms) `sampling_rate`. `start` and `end` of a
         video cut its sound too. With `load_audio_from_video`, transformers wants an empty `{"type": "audio"}` after
@@ -339,7 +339,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         if sounds:
             if reader.options["audio_options"] is not None:
                 raise TypeError("audio_options belong to sounds outside of messages: write them into the blocks.")
-            # These sounds are cut already, and have the extractor's rate.
+            # These waveforms were cut already, and have the feature extractor's sampling rate.
             done = {"start": None, "end": None, "sampling_rate": self.feature_extractor.sampling_rate}
             options["audio_options"] = [done] * len(sounds)
         return super().apply_chat_template(

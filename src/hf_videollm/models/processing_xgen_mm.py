@@ -1,4 +1,4 @@
-"""Processor of XGen-MM: the prompts that its instruction tuning was done with, 128 placeholders for each image."""
+"""Processor of XGen-MM: makes the prompts of its instruction tuning, with 128 placeholders for each image."""
 
 from typing import Any, ClassVar
 
@@ -11,8 +11,9 @@ from .video_llm_checked_processor import CheckedProcessor
 from .video_llm_trust import NoQuestionMixin
 
 # The layout of the public training code (salesforce/LAVIS, branch xgen-mm, `open_flamingo/train/sft_data_utils.py`):
-# Phi-3's, with this system message where a conversation has none, and a line break behind each image. The generation
-# tags mark what a model is trained on. The "base" checkpoints never saw it: theirs is `<image>` and the bare text.
+# that of Phi-3, with this system message if a conversation has none, and a line break after each image. The generation
+# tags mark the text that a model is trained on. The "base" checkpoints were not trained on this layout: their prompt is
+# `<image>` and the text.
 CHAT_TEMPLATE = (
     "{%- if not messages or messages[0]['role'] != 'system' -%}"
     "{{ '<|system|>\\nA chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -50,10 +51,10 @@ class XgenMMProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call
 
 
 class XgenMMProcessor(NoQuestionMixin, CheckedProcessor):
-    """Image processor and tokenizer in one.
+    """Makes model inputs for XGen-MM with an image processor and a tokenizer.
 
-    The image processor is `SiglipImageProcessor(size={"height": 384, "width": 384})`, which squeezes every image into
-    one square, as the released checkpoints do for their one view of a whole image.
+    The image processor is `SiglipImageProcessor(size={"height": 384, "width": 384})`, which resizes every image to a
+    square and ignores its aspect ratio, as the released checkpoints do for their view of the whole image.
     """
 
     valid_processor_kwargs = XgenMMProcessorKwargs
@@ -82,22 +83,22 @@ class XgenMMProcessor(NoQuestionMixin, CheckedProcessor):
         """Check that the prompts hold one placeholder per image.
 
         Raises:
-            ValueError: they do not; or there are videos or sounds, which transformers would leave out in silence.
+            ValueError: they do not; or videos or audio were passed, which transformers would ignore without a message.
         """
         if videos is not None or audio is not None:
             raise ValueError("XGen-MM sees images alone: with LinVT before it, it also sees videos.")
         if text is not None and all(isinstance(sample, str) for sample in text):
-            found = sum(sample.count(self.image_token) for sample in text)
-            given = 0 if images is None else len(make_flat_list_of_images(images))
-            if found != given:
+            num_placeholders = sum(sample.count(self.image_token) for sample in text)
+            num_images = 0 if images is None else len(make_flat_list_of_images(images))
+            if num_placeholders != num_images:
                 raise ValueError(
-                    f"The prompts hold {found} {self.image_token} placeholders, but {given} images were passed: write "
-                    f"{self.image_token} once for each image, where it belongs in the text."
+                    f"The prompts hold {num_placeholders} {self.image_token} placeholders, but {num_images} images "
+                    f"were passed: write {self.image_token} once for each image, where it belongs in the text."
                 )
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def num_image_tokens(self) -> int:
-        """Vectors of an image."""
+        """The number of vectors of an image."""
         return self.num_query_tokens
 
     def pairing(self) -> dict[str, Any]:
@@ -108,7 +109,7 @@ class XgenMMProcessor(NoQuestionMixin, CheckedProcessor):
         return self.image_token * self.num_query_tokens
 
     def _get_num_multimodal_tokens(self, image_sizes: list | None = None, **kwargs: Any) -> MultiModalData:
-        """Placeholder counts for serving engines, which ask before they have pixels.
+        """Numbers of placeholders, for serving engines, which need them before they have pixels.
 
         Args:
             image_sizes: (height, width) of each image.

@@ -1,7 +1,7 @@
 """RegStage: a stage of RegNetY blocks (Radosavovic et al., 2020), the spatial half of VideoLLaMA2's connector.
 
-The original takes it from timm. Here it is with torch alone, so that a checkpoint on the Hub needs nothing else; the
-names of the parameters are those of timm, with depthwise 3 x 3 convolutions and channel layer norms.
+The original imports it from timm. This copy needs only torch, so that a checkpoint on the Hub loads without timm. The
+parameters have the same names as in timm. The 3 x 3 convolutions are depthwise, and the norms are channel layer norms.
 """
 
 from collections import OrderedDict
@@ -10,26 +10,26 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-# What the original's blocks compute with; the usual 1e-6 of channel norms moves the outputs by 6e-4.
+# The original uses this epsilon. The usual epsilon of channel norms, 1e-6, would change the outputs by 6e-4.
 NORM_EPS = 1e-5
 SQUEEZE_RATIO = 0.25
 
 
 class ChannelLayerNorm(nn.LayerNorm):
-    """Layer norm over the channels of `(N, C, H, W)`; named so that transformers initialises it as one."""
+    """Layer norm over the channels of `(N, C, H, W)`. transformers initialises it as a norm because of its name."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def convolution(in_width: int, out_width: int, kernel_size: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution without bias that keeps height and width, then the norm that takes the part of the bias."""
+    """A convolution that keeps height and width, then a norm. The norm has a bias, so the convolution has none."""
     conv = nn.Conv2d(in_width, out_width, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, bn=ChannelLayerNorm(out_width, NORM_EPS)))
 
 
 class SqueezeExcite(nn.Module):
-    """Weigh each channel by what a small MLP says about the channels' means over the frame."""
+    """Multiply each channel by a weight, which a small MLP computes from the channels' means over the frame."""
 
     def __init__(self, width: int, squeezed_width: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class RegBlock(GradientCheckpointingLayer):
         super().__init__()
         self.conv1 = convolution(in_width, out_width)
         self.conv2 = convolution(out_width, out_width, kernel_size=3, groups=out_width)
-        # A quarter of what comes in, not of the block's own width.
+        # The squeezed width is a quarter of the width of the block's input, not of its output.
         self.se = SqueezeExcite(out_width, round(in_width * SQUEEZE_RATIO))
         self.conv3 = convolution(out_width, out_width)
         self.downsample = nn.Identity() if in_width == out_width else convolution(in_width, out_width)
@@ -64,7 +64,7 @@ class RegBlock(GradientCheckpointingLayer):
 
 
 class RegStage(nn.Sequential):
-    """`depth` blocks, the first of which changes the width; none at depth 0, where the widths must be equal."""
+    """`depth` blocks, the first of which changes the width. With depth 0 nothing changes the width."""
 
     def __init__(self, depth: int, in_width: int, out_width: int) -> None:
         widths = [in_width] + [out_width] * depth

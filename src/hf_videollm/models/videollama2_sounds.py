@@ -1,8 +1,8 @@
-"""What VideoLLaMA2-AV's processor hears: the sounds of one call, read and cut.
+"""Reads the audio for one call of VideoLLaMA2-AV's processor, and cuts it to the part that the model hears.
 
-sound of its own    -> cut to [start, end) -> one waveform (samples,) at the feature extractor's rate
-sound of a video    -> cut likewise -> eight clips of two seconds, spread over it, or one waveform
-block of a message  -> its sound is read where it stands, with the options written beside it
+audio without a video -> cut to [start, end) -> one waveform (samples,) at the feature extractor's rate
+audio of a video      -> cut to [start, end) -> eight clips of two seconds, spread over it, or one waveform
+block of a message    -> a waveform replaces its audio file, which is read with the options in the same block
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,19 +21,19 @@ from .video_llm_option_names import refuse_unknown
 
 MISSING_AUDIO = ("silence", "skip", "error")
 AUDIO_SAMPLING = ("clips", "contiguous")
-# Options that each sound of its own may have.
+# Options that each audio without a video may have (in a message, or in `audio_options`).
 SOUND_OPTIONS = ("start", "end", "sampling_rate")
 
 
 class SoundReader:
-    """Reads the sounds of one call of the processor.
+    """Reads the audio of one call of the processor.
 
     Args:
-        options: the options of the call, by the names of `VideoLlama2AVAudioKwargs`, with the processor's own values
-            where the call has none; and `start`, `end`, `on_decode_error`, `allowed_hosts`, `limits`, `video_options`.
+        options: the options of the call, with the names in `VideoLlama2AVAudioKwargs`, filled up with the defaults of
+            the processor; also `start`, `end`, `on_decode_error`, `allowed_hosts`, `limits`, `video_options`.
         feature_extractor: a `BeatsFeatureExtractor`.
         video_processor: the one that reads the frames of the same videos.
-        patch_size: side of the audio encoder's patches; a shorter sound is refused.
+        patch_size: side of the audio encoder's patches, in frames of the spectrogram. Shorter audio is refused.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class SoundReader:
         self.patch_size = patch_size
 
     def read_sounds(self, audio: Any, text: Any) -> list[np.ndarray]:
-        """The sounds of their own, `(samples,)` each, in prompt order.
+        """Read the audio that belongs to no video: waveforms `(samples,)`, in prompt order.
 
         Args:
-            audio: what the call got as `audio`; one sound, a list, or one list per prompt.
+            audio: the argument `audio` of the call: one audio, a list, or one list per prompt.
             text: the prompts.
 
         Raises:
-            ValueError: `audio_options` does not fit the sounds, or a sound is shorter than a patch.
+            ValueError: `audio_options` does not fit the audio, or an audio is shorter than a patch.
             MediaError: a file cannot be read.
         """
         num_rows = None if text is None else 1 if isinstance(text, str) else len(text)
@@ -66,7 +66,7 @@ class SoundReader:
         return [self.read_sound(sound, own or {}) for sound, own in zip(sounds, entries, strict=True)]
 
     def read_sound(self, sound: Any, own: Mapping[str, Any]) -> np.ndarray:
-        """One sound of its own, `(samples,)`. Its own options come before those of the call."""
+        """Read one audio that belongs to no video, `(samples,)`. `own` replaces options of the call."""
         if own.get("sampling_rate") is not None and not hasattr(sound, "__array__"):
             refuse_rate_of_file(sound)
         options = {**self.options, **own}
@@ -75,10 +75,10 @@ class SoundReader:
         return self._checked(wave, sound, options["start"])
 
     def read_tracks(self, videos: Sequence[Any]) -> list[np.ndarray | None]:
-        """The sound of each video, `(samples,)`, cut to the part that the model hears; `None` for no sound.
+        """Read the audio of each video, `(samples,)`, cut to the part that the model hears; `None` if it hears none.
 
         Raises:
-            ValueError: `video_audio` does not fit the videos, or a sound is shorter than a patch.
+            ValueError: `video_audio` does not fit the videos, or an audio is shorter than a patch.
             NoAudioStream: a video has no sound, and `missing_audio="error"`.
             MediaError: a file cannot be read.
         """
@@ -96,7 +96,7 @@ class SoundReader:
         ]
 
     def _read_track(self, source: Any, clip: Mapping[str, Any], is_replaced: bool) -> np.ndarray | None:
-        """The sound of one video, which is `source` itself or (`is_replaced`) comes from a source of its own."""
+        """Read the audio of one video. `source` is the video or, if `is_replaced`, an audio that replaces its own."""
         in_clips = self.options["audio_sampling"] == "clips"
         rate = self.feature_extractor.sampling_rate
         cut = self._cut(clip, whole=in_clips or self.options["audio_window"] != "start")
@@ -105,7 +105,7 @@ class SoundReader:
             track = as_waveform(source, rate, self.feature_extractor, **self._reading(), **cut)
         else:
             options = {**self._reading(), **cut, "channel": self.feature_extractor.channel}
-            # No source is a video of no frames, which has no sound.
+            # If there is no source, an empty list of frames is passed, which is a video without audio.
             track = sound_of_video([] if source is None else source, rate, self.options["missing_audio"], **options)
         if track is None:
             return None
@@ -113,18 +113,21 @@ class SoundReader:
         return self._checked(in_16_bits(track), source, clip["start"])
 
     def _reading(self) -> dict[str, Any]:
-        """Options of whatever reads a file."""
+        """Options for the functions that read files."""
         options = {name: self.options[name] for name in ("limits", "allowed_hosts")}
         return {**options, "on_decode_error": self.options["on_decode_error"] or self.video_processor.on_decode_error}
 
     def _cut(self, options: Mapping[str, Any], whole: bool) -> dict[str, float | None]:
-        """The part of a file to decode: all of [start, end), or only as much of its beginning as can be heard."""
+        """The part of a file to decode: `whole` means [start, end), otherwise its first seconds that the model uses."""
         start, end = options["start"], options["end"]
         check_interval(start, end)
         return {"start": start, "end": end if whole else _earlier(end, start, self.feature_extractor.max_seconds)}
 
     def _checked(self, wave: np.ndarray, source: Any, start: float | None) -> np.ndarray:
-        """The waveform, if it fills a patch. The feature extractor checks too, without the name of the file."""
+        """Return the waveform, or raise an error if it is shorter than a patch.
+
+        The feature extractor also checks this, but its error cannot name the file.
+        """
         extractor = self.feature_extractor
         if not self.options["pad_with_silence"] and extractor.num_frames(len(wave)) < self.patch_size:
             begin = f" from start={start:g} s on" if start else ""
@@ -142,7 +145,7 @@ def check_sound_options(
     """Check the values of these options of the processor.
 
     Raises:
-        ValueError: a value that means nothing; the message lists the possible ones.
+        ValueError: a value is not allowed. The message lists the allowed ones.
     """
     for name, value, values in (
         ("missing_audio", missing_audio, MISSING_AUDIO),
@@ -159,11 +162,11 @@ def check_sound_options(
 def with_sounds(
     message: Mapping[str, Any], read: Callable[[Any, Mapping[str, Any]], np.ndarray] | None
 ) -> dict[str, Any]:
-    """A copy of a message whose sounds are waveforms.
+    """Copy a message and replace its audio by waveforms.
 
     Args:
         message: a message whose blocks `read_chats` has checked.
-        read: makes a waveform of a sound and the options beside it. Without it, sounds are not read.
+        read: makes a waveform from an audio and the options in its block. If `None`, audio is not read.
     """
     content = message.get("content")
     if not isinstance(content, list | tuple):
@@ -182,7 +185,7 @@ def with_sounds(
 
 
 def at_rate(sampling_rate: int, processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, with this sampling rate wherever they hold one."""
+    """Copy the options, and replace each sampling rate in them by this one."""
     changed = dict(processor_kwargs)
     if "sampling_rate" in changed:
         changed["sampling_rate"] = sampling_rate
@@ -196,7 +199,7 @@ def _is_one_sound(sounds: Any) -> bool:
 
 
 def _earlier(end: float | None, start: float | None, seconds: float) -> float:
-    """The end of a clip, which is no longer than `seconds`."""
+    """The end of a clip: `end`, or an earlier time if the clip would be longer than `seconds`."""
     latest = (start or 0.0) + seconds
     return latest if end is None else min(end, latest)
 
