@@ -134,8 +134,8 @@ class IvaInteractor(nn.Module):
         projected, trans_offset = self.trans(projected, of_queries=True)
         logits = ((mixed @ projected.unsqueeze(-1)).squeeze(-1) + offset + trans_offset) * self.scale
         weights = logits.softmax(-1, dtype=torch.promote_types(queries.dtype, torch.float32)).to(mixed.dtype)
-        seen = self.value(self.trans((weights.unsqueeze(-2) @ mixed).squeeze(-2)))
-        output: torch.Tensor = self.mlp(seen) + seen
+        content = self.value(self.trans((weights.unsqueeze(-2) @ mixed).squeeze(-2)))
+        output: torch.Tensor = self.mlp(content) + content
         return output
 
 

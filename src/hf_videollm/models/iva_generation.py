@@ -33,14 +33,14 @@ class IvaGenerationMixin(MediaGenerationMixin):
         # The model can write a placeholder only if its id has a row in the head. Most placeholders have no such row.
         if writable := {token_id for token_id in placeholders if token_id < vocab_size}:
             arguments = {"generation_config": generation_config, **kwargs}
-            asked = option_value(self, "suppress_tokens", arguments) or []
+            suppressed = option_value(self, "suppress_tokens", arguments) or []
             kwargs.pop("suppress_tokens", None)
             # transformers refuses options that come both as arguments and in a generation configuration.
             generation_config = copy.deepcopy(generation_config)
             if generation_config is None:
-                kwargs["suppress_tokens"] = sorted(writable | set(asked))
+                kwargs["suppress_tokens"] = sorted(writable | set(suppressed))
             else:
-                generation_config.suppress_tokens = sorted(writable | set(asked))
+                generation_config.suppress_tokens = sorted(writable | set(suppressed))
         return super().generate(inputs, generation_config, *args, **kwargs)
 
     # `generate` refuses arguments that neither this method nor the forward names, so `video_state` is named here.

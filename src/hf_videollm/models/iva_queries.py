@@ -179,7 +179,7 @@ class IvaQueryMixin(PlaceholderMixin):
             )
 
     def _match(self, queries: torch.Tensor, frames: FrameBank) -> AdapterContext:
-        """The columns of the query tokens, and the frames that each of them may look at."""
+        """The columns of the query tokens, and the frames that each of them may attend to."""
         counts = queries.sum(-1)
         if torch.compiler.is_compiling() and self.config.query_placement == "last":
             # This number does not depend on the prompts, so `torch.compile` does not break the graph here.

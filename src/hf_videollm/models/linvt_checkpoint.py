@@ -36,7 +36,7 @@ ADAPTER_PREFIX = "model.linvt."
 ADAPTER_FILE = "model.safetensors"
 # Options of `from_pretrained` that say how to reach the Hub, whatever is loaded from it.
 CONNECTION_OPTIONS = ("token", "cache_dir", "local_files_only")
-# Besides the model types, these fields tell image-LLMs apart.
+# If these fields or the model types of two image-LLMs differ, an adapter of one does not fit the other.
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 if TYPE_CHECKING:

@@ -43,8 +43,8 @@ class ChatMedia:
 def question_of(chat: Sequence[Mapping[str, Any]], last: bool = False) -> str | None:
     """The question of a conversation: the text of the user's first (or, with `last`, last) message that has text."""
     texts = [_text_of(message) for message in chat if message["role"] == "user"]
-    asked = [text for text in texts if text]
-    return asked[-1 if last else 0] if asked else None
+    questions = [text for text in texts if text]
+    return questions[-1 if last else 0] if questions else None
 
 
 def _text_of(message: Mapping[str, Any]) -> str:

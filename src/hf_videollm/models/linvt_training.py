@@ -40,8 +40,8 @@ class LinVTTrainingMixin(LinVTEmbeddingMixin):
         if not any(parameter.requires_grad or is_spread(parameter) for parameter in visual):
             return []
         if (media := self.image_llm.blank_image(device)) is None:
-            # Only the family's image processor can make a blank image here. The weights are returned in place of
-            # outputs, because a loss that contains them with factor 0 gives them gradients, too.
+            # Only the family's image processor could make a blank image. So the weights are returned instead of
+            # outputs: added to the loss with factor 0, they also get gradients.
             return [parameter for parameter in visual if parameter.requires_grad and not is_spread(parameter)]
         features = self.image_llm.encode_images(media)
         return [*features.tokens, *(features.deepstack or [])]

@@ -2,11 +2,11 @@
 
     frames (N,3,H,W) -> vision tower, layer -2 -> g (N, Dv), the class token; f (N, patches, Dv)
     g, f             -> connector (section 3.2) -> two tokens of each frame, (2N, D), instead of the placeholders
-    prompt           -> language model. Before some of its layers, the adapter (section 3.3) changes the hidden states
-                        of the query tokens, which end the prompt, by what it finds in g and f.
+    prompt           -> language model. Before some of its layers, the adapter (section 3.3) reads g and f, and changes
+                        the hidden states of the query tokens, which are the end of the prompt.
 
-The files beside this one: `iva_adapter.py` is the adapter (Eq. 3 and 4), `iva_hooks.py` calls it between the layers,
-`iva_queries.py` finds the query tokens and the frames that each may look at, `iva_generation.py` is `generate`.
+Other files of the design: `iva_adapter.py` is the adapter (Eq. 3 and 4), `iva_hooks.py` calls it between the layers,
+`iva_queries.py` finds the query tokens and the frames that each attends to, `iva_generation.py` is `generate`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -131,7 +131,7 @@ class IvaConnector(nn.Module):
             global_features: g, `(sum(num_frames), vision_width)`.
             pooled_features: a of Eq. 1, of the same shape.
             num_frames: frame count of each clip.
-            with_temporal: make both tokens of each frame; otherwise the global one only.
+            with_temporal: make both tokens of each frame; otherwise make only the global token.
 
         Returns:
             One `(2 * frames, text_width)` tensor per clip, in the order of `config.frame_token_order`; `(frames,
@@ -239,7 +239,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
 
         Args:
             clips: `(frames, 3, height, width)` each, normalised.
-            with_temporal: make both tokens of each frame; otherwise the global one only.
+            with_temporal: make both tokens of each frame; otherwise make only the global token.
             output_hidden_states: as in `encode_frames` of the base.
             output_attentions: as in `encode_frames` of the base.
 
@@ -276,7 +276,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
                 token first unless `vision_feature_select_strategy` is `"full"`. Together they hold all frames of all
                 clips.
             num_frames: frame count of each clip.
-            with_temporal: make both tokens of each frame; otherwise the global one only.
+            with_temporal: make both tokens of each frame; otherwise make only the global token.
 
         Returns:
             See `encode_clips`.
@@ -328,10 +328,10 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
 
         Raises:
             ValueError: the prompts have query tokens without media, or media without query tokens; or the language
-                model is of a kind that the adapter cannot get into.
+                model does not call the adapter.
         """
         context = None
-        # In a decoding step the adapter has nothing to do: all query tokens are in the prompt.
+        # All query tokens are in the prompt, so the adapter is not called in the decoding steps after it.
         if features or video_state is not None or not is_decoding_step(inputs_embeds, cache):
             queries = self.find_queries(input_ids, prompt_embeds)
             context = self.make_adapter_context(queries, features, masks, video_state)
@@ -394,9 +394,9 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
 class IvaForConditionalGeneration(IvaGenerationMixin, VideoLlmForConditionalGeneration):
     """IVA that answers questions on videos and images.
 
-    A prompt holds its media, the question, the header of the answer, and then the query tokens. For a second question
-    on a cached prompt, cut the cache back with `crop_to_queries`, and pass the output of `get_video_features` as
-    `video_state`: the cache has the visual tokens, but the adapter needs the frames.
+    A prompt holds its media, the question, the header of the answer, and then the query tokens. To ask a second
+    question on a cached prompt, shorten the cache with `crop_to_queries`, and pass the output of `get_video_features`
+    as `video_state`: the cache holds the visual tokens, but the adapter also needs the features of the frames.
     """
 
     config_class = IvaConfig

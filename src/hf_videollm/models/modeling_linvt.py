@@ -329,7 +329,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
 
         Args:
             labels: `(batch, length)`, -100 where nothing is to be predicted (prompt, placeholders, padding).
-            logits_to_keep: compute logits of the last n positions only (0: all), or of the given positions.
+            logits_to_keep: n, to compute logits of the last n positions only (0: all), or a tensor of positions.
 
         The other arguments are those of the base model.
         """

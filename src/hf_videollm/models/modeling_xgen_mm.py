@@ -51,10 +51,10 @@ class XgenMMResamplerLayer(GradientCheckpointingLayer):
             As `latents`.
         """
         normed = self.norm_latents(latents)
-        seen = torch.cat([self.norm_media(patches), normed], dim=1)
+        context = torch.cat([self.norm_media(patches), normed], dim=1)
         heads = [
             states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for states in (self.q_proj(normed), *self.kv_proj(seen).chunk(2, dim=-1))
+            for states in (self.q_proj(normed), *self.kv_proj(context).chunk(2, dim=-1))
         ]
         attended = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(-2)
         latents = latents + self.out_proj(attended)

@@ -32,7 +32,7 @@ class FtfvProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore
 class FtfvProcessor(VideoLlmProcessor):
     """Makes model inputs for FTFV.
 
-    A call takes `num_tokens_per_frame=K` besides the options of all designs; the model must be given the same K.
+    A call takes `num_tokens_per_frame=K` besides the options of all designs. Pass the same K to the model.
 
     Images need an image processor that resizes as the video processor does: `CLIPImageProcessor(size={"height": 448,
     "width": 448}, do_center_crop=False)` for Qwen-VL's tower.

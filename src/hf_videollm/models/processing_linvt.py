@@ -64,7 +64,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
     ```
 
     A chat template writes a video as it writes an image. In a prompt of your own, write `processor.video_token` for
-    each video, and pass what is asked as `questions`.
+    each video, and pass the question of each prompt as `questions`.
     """
 
     valid_processor_kwargs = LinVTProcessorKwargs
@@ -361,8 +361,8 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         rules = self.block_rules(chat_template)
         rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
         conversations, is_batched = read_chats(conversation, rules)
-        asked = options.pop("recondition", None)
-        recondition = asked if recondition is None else recondition
+        option = options.pop("recondition", None)
+        recondition = option if recondition is None else recondition
         recondition = self.recondition if recondition is None else recondition
         if tokenize:
             conversations, options = self.tokenizing_options(conversations, options, rendering, rules)

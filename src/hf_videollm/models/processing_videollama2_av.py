@@ -25,10 +25,11 @@ class VideoLlama2AVAudioKwargs(BeatsAudioKwargs, total=False):  # type: ignore[c
     """Options of audio, besides those of the feature extractor.
 
     use_audio_in_video (`bool`): whether prompts also hold the audio of their videos.
-    missing_audio (`str`): what a video without sound gets: `"silence"`, `"skip"` (no audio tokens) or `"error"`.
+    missing_audio (`str`): for a video without audio: `"silence"` adds silence, `"skip"` adds no audio tokens, `"error"`
+        raises `NoAudioStream`.
     audio_sampling (`str`): `"clips"` (eight clips of two seconds, as in the original) or `"contiguous"`.
-    audio_clip_divisor (`int`): 8 spreads the clips as in the original, 7 lets the last one end with the sound.
-    max_audio_seconds (`float`): refuse to decode more sound than this from one file.
+    audio_clip_divisor (`int`): 8 spreads the clips as in the original; with 7, the last clip ends at the audio's end.
+    max_audio_seconds (`float`): refuse to decode more seconds of audio than this from one file.
     audio_options (`list[dict]`): `start`, `end` and `sampling_rate` of each entry of `audio`, which replace those of
         the call; `None` for an entry without options.
     video_audio (`list`): audio that replaces the audio in the files of the videos, one entry per video: a waveform at
@@ -111,12 +112,13 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         image_num_frames: int = 16,
     ) -> None:
         """Args:
-        audio_token: text of the placeholder of sounds, one token of the tokenizer.
+        audio_token: text of the placeholder of audio, one token of the tokenizer.
         use_audio_in_video: whether prompts also hold the audio of their videos.
-        missing_audio: what a video without sound gets: silence (as in the original), no audio tokens, or an error.
-        audio_sampling: which part of a video's sound is heard: eight clips of two seconds spread over it, or one
-            window from its beginning (where it is longer than the feature extractor's `max_seconds`). Sounds of their
-            own are always one window.
+        missing_audio: what happens for a video without audio: silence is added (as in the original), no audio tokens
+            are added, or an error is raised.
+        audio_sampling: which part of a video's audio the model hears: eight clips of two seconds spread over it, or
+            one window. An audio without a video is always one window. If the window is longer than the feature
+            extractor's `max_seconds`, it is cut.
         audio_clip_divisor: the clips start at i * (duration - 2 s) / divisor; 8, or 7 to reach the end.
         audio_first: write the audio tokens of a video before its visual tokens.
         audio_patch_size: side of the audio encoder's patches, in frames and in mel bins.
@@ -160,14 +162,15 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         Args:
             images: images of all prompts in their order.
             text: a prompt or a list of prompts, with `<image>`, `<video>` and `<audio>` where the media belong.
-            videos: videos of all prompts in their order; their sound comes from their files, or from `video_audio`.
-            audio: sounds of the `<audio>` placeholders of all prompts in their order: files, bytes, waveforms
+            videos: videos of all prompts in their order; their audio comes from their files, or from `video_audio`.
+            audio: the audio for the `<audio>` placeholders of all prompts in their order: files, bytes, waveforms
                 `(samples,)` or `(channels, samples)`, or dicts with `array` and `sampling_rate`.
             kwargs: see `VideoLlama2AVAudioKwargs`; `sampling_rate` is that of bare waveforms in `audio`, the
-                feature extractor's by default. `start` and `end` cut picture and sound alike.
+                feature extractor's by default. `start` and `end` cut the frames and the audio of a video.
 
         Returns:
-            With sound, `input_features` `(num_sounds, max_frames, 128)` and `input_features_mask`, in prompt order.
+            If there is audio, also `input_features` `(num_audios, max_frames, 128)` and `input_features_mask`, in
+            prompt order.
 
         Raises:
             ValueError: the prompts hold more or fewer placeholders than there are media, or an option has a value
@@ -191,11 +194,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
     def prepare_inputs_layout(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
     ) -> tuple[Any, Any, Any, Any]:
-        """Flatten the media and read their sounds.
+        """Flatten the media and read their audio.
 
         Returns:
             images, text, videos, and one entry for every `<video>` and `<audio>` in prompt order: a waveform, or
-            `None` where nothing is to be heard. `None` for all when there is no sound at all.
+            `None` for a video without audio tokens. If there is no audio at all, `None` replaces this list.
         """
         images, text, videos, _ = super().prepare_inputs_layout(images, text, videos, None, **kwargs)
         options = self._sound_options(kwargs)
@@ -205,11 +208,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             videos = [read_once(video, options["limits"], options["allowed_hosts"]) for video in videos]
         tracks = reader.read_tracks(videos or [])
         ordered = [*tracks, *sounds] if text is None else self._in_prompt_order(text, tracks, sounds)
-        heard = any(sound is not None for sound in ordered)
-        return images, text, videos, ordered if heard else None
+        has_audio = any(waveform is not None for waveform in ordered)
+        return images, text, videos, ordered if has_audio else None
 
     def _sound_options(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of one call that `SoundReader` needs, with the processor's values where the call has none.
+        """The options that `SoundReader` needs: those of the call, filled up with the defaults of the processor.
 
         Raises:
             ValueError: a value is not allowed. The message lists the allowed ones.
@@ -248,7 +251,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
                 f"passed: found {num_tokens} {self.audio_token} and {len(sounds)} sounds. Write {self.audio_token} "
                 f"once for each sound; the sound of a video needs none besides its {self.video_token}."
             )
-        # The base checks the number of videos later, so here it may be wrong.
+        # The number of videos may be wrong here, because the base checks it later.
         of_videos, of_their_own = iter(tracks), iter(sounds)
         return [
             next(of_videos, None) if token == self.video_token else next(of_their_own)
@@ -264,10 +267,10 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         own = set(BeatsAudioKwargs.__annotations__) - {"load_audio_backend", "raw_speech"}
         kwargs = {name: value for name, value in kwargs.items() if name in own}
         kwargs["sampling_rate"] = self.feature_extractor.sampling_rate
-        heard = [sound for sound in audio if sound is not None]
-        processed = self.feature_extractor(heard, **kwargs)
-        placeholders = iter(self.replace_audio_token(processed, index) for index in range(len(heard)))
-        return processed, ["" if sound is None else next(placeholders) for sound in audio]
+        waveforms = [waveform for waveform in audio if waveform is not None]
+        processed = self.feature_extractor(waveforms, **kwargs)
+        placeholders = iter(self.replace_audio_token(processed, index) for index in range(len(waveforms)))
+        return processed, ["" if waveform is None else next(placeholders) for waveform in audio]
 
     def get_text_with_replacements(
         self,
@@ -276,11 +279,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         videos_replacements: Sequence[str] = (),
         audio_replacements: Sequence[str] = (),
     ) -> tuple[list[str], list[dict[str, Any]]]:
-        """As in transformers. The audio tokens of a video are written beside its visual tokens, in place of its
-        `<video>`, so the prompt needs no `<audio>` for them.
+        """As in transformers. Audio tokens and visual tokens of a video together replace its `<video>`, so the prompt
+        needs no `<audio>` for the video.
 
         Args:
-            audio_replacements: one for every `<video>` and `<audio>`, in prompt order; empty if there is no sound.
+            audio_replacements: one for every `<video>` and `<audio>`, in prompt order; empty if there is no audio.
         """
         if not audio_replacements:
             return super().get_text_with_replacements(text, list(images_replacements), list(videos_replacements))
@@ -305,23 +308,23 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         processor_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers. Sounds are read by the rules of videos (limits, allowed hosts, formats of FFmpeg).
+        """As in transformers. The rules for reading videos also apply to audio (limits, allowed hosts, formats).
 
         Args:
             load_audio_from_video: another name of `use_audio_in_video`, which transformers uses.
 
-        A block of a sound may hold `start`, `end` and (for bare waveforms) `sampling_rate`. `start` and `end` of a
-        video cut its sound too. With `load_audio_from_video`, transformers wants an empty `{"type": "audio"}` after
-        the video; here such a block is ignored, because the sound of a video needs none.
+        An audio block may hold `start`, `end` and (for bare waveforms) `sampling_rate`. `start` and `end` of a video
+        also cut its audio. With `load_audio_from_video`, other processors of transformers need an empty
+        `{"type": "audio"}` after the video; here such a block is ignored, because the audio of a video needs none.
         """
         rules = self.block_rules(chat_template)
         rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
         if load_audio_from_video is not None:
             nested = options.get("audio_kwargs") or {}
-            said = options.get("use_audio_in_video", nested.get("use_audio_in_video"))
-            if said not in (None, load_audio_from_video):
+            use_audio = options.get("use_audio_in_video", nested.get("use_audio_in_video"))
+            if use_audio not in (None, load_audio_from_video):
                 raise ValueError("load_audio_from_video and use_audio_in_video are one option: leave one of them out.")
-            if said is None:
+            if use_audio is None:
                 options["use_audio_in_video"] = load_audio_from_video
         chats, is_batched = read_chats(conversation, rules)
         sounds: list[np.ndarray] = []
@@ -362,9 +365,9 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         data = super()._get_num_multimodal_tokens(image_sizes, video_sizes, **kwargs)
         if audio_lengths is not None:
             extractor = self.feature_extractor
-            most = int(extractor.max_seconds * extractor.sampling_rate)
-            heard = [most if extractor.pad_with_silence else min(length, most) for length in audio_lengths]
-            frames = [extractor.num_frames(length) for length in heard]
+            limit = int(extractor.max_seconds * extractor.sampling_rate)
+            num_samples = [limit if extractor.pad_with_silence else min(length, limit) for length in audio_lengths]
+            frames = [extractor.num_frames(length) for length in num_samples]
             data.num_audio_tokens = [self.num_audio_tokens(count) for count in frames]
         return data
 

@@ -79,7 +79,7 @@ class SoundReader:
 
         Raises:
             ValueError: `video_audio` does not fit the videos, or an audio is shorter than a patch.
-            NoAudioStream: a video has no sound, and `missing_audio="error"`.
+            NoAudioStream: a video has no audio, and `missing_audio="error"`.
             MediaError: a file cannot be read.
         """
         replaced = self.options["video_audio"]
