@@ -122,13 +122,13 @@ def test_checkpoints_are_loaded_strictly(tiny_iva_checkpoint: str) -> None:
 
 
 def test_processor_of_another_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="its query_token_id is None, the model's 102"):
+    with pytest.raises(ValueError, match="its number of query tokens is 0, the model's 3"):
         save_checkpoint(make_model(), make_processor(num_query_tokens=0), tmp_path / "out")
     with pytest.raises(ValueError, match="query tokens is 3, the model's 0"):
         save_checkpoint(make_model(num_insertions=0), make_processor(), tmp_path / "out")
     with pytest.raises(ValueError, match="query_placement is every, the model's last"):
         save_checkpoint(make_model(), make_processor(query_placement="every"), tmp_path / "out")
-    with pytest.raises(ValueError, match="tokens of an image is 2, the model's 1"):
+    with pytest.raises(ValueError, match="image_temporal_token is True, the model's False"):
         save_checkpoint(make_model(image_temporal_token=False), make_processor(), tmp_path / "out")
 
 

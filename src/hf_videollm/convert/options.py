@@ -10,12 +10,10 @@ import torch
 
 from ..atomic import is_home_or_working_folder
 from ..models.errors import CheckpointError
-from .stream import require_folder
+from .stream import MAX_SHARD_SIZE, require_folder
 
 Progress = Callable[[int, int], None]
 
-# Bytes of one weight file, where the user says nothing.
-MAX_SHARD_SIZE = 5 * 10**9
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 

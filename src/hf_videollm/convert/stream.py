@@ -31,6 +31,8 @@ from ..models.video_llm_checkpoint_files import read_weight_map as read_index
 # The released loader reads everything that begins with "model-0".
 SHARD_PATTERN = "model-0*.safetensors"
 SHARD_NAME = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
+# Bytes of one weight file, where the user says nothing.
+MAX_SHARD_SIZE = 5 * 10**9
 LFS_MARK = b"version https://git-lfs"
 
 DTYPES = {
@@ -305,7 +307,7 @@ def write_sharded(
     folder: Path,
     plans: Sequence[TensorPlan],
     load: Load,
-    max_shard_size: int,
+    max_shard_size: int = MAX_SHARD_SIZE,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
     """Write `model.safetensors`, or shards and their index, tensor by tensor.
