@@ -179,7 +179,12 @@ def _put_folder(claim: Claim, destination: Path, overwrite: bool) -> None:
             os.rename(claim.content, destination)
             return
         except OSError as error:
-            if not _is_occupied(error) or not destination.is_dir() or destination.is_symlink():
+            if not _is_occupied(error):
+                raise
+            if not exists(destination):
+                # Another run has just moved the old folder away, to put its own there.
+                continue
+            if not destination.is_dir() or destination.is_symlink():
                 raise
         _refuse_occupied(destination, overwrite)
         if _swap(claim, destination):
