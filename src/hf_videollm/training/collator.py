@@ -175,7 +175,9 @@ class VideoDataCollator:
 
     def _hears_videos(self, options: Mapping[str, Any]) -> bool:
         said = {**(options.get("audio_kwargs") or {}), **options}.get("use_audio_in_video")
-        return bool(self.processor.use_audio_in_video if said is None else said)
+        if said is None:
+            return self.processor.takes_audio and self.processor.use_audio_in_video
+        return bool(said)
 
     def _media_kwargs(self, chats: Sequence[Sequence[Mapping[str, Any]]], given: Mapping[str, Any]) -> dict[str, Any]:
         options: dict[str, Any] = {}
