@@ -117,8 +117,8 @@ class ProcessorContract:
     EXACT_KEYS: ClassVar[tuple[str, ...]] = ()
     # Maps the kind of a placeholder to the token that is added to the tokenizer when a new model is made.
     PLACEHOLDERS: ClassVar[Mapping[str, str]] = {"image": "<image>", "video": "<video>"}
-    # Default of a call's option: whether the soundtrack of a video is used. Only a processor that takes audio has it, as
-    # an argument of `__init__`; transformers asks that such an argument has no second default here.
+    # Default of a call's option: whether the soundtrack of a video is used. Only a processor that takes audio has it,
+    # as an argument of `__init__`; transformers asks that such an argument has no second default here.
     use_audio_in_video: bool
 
     @classmethod
