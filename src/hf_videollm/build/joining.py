@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from ..convert.options import Progress, check_space
+from ..convert.options import WriteOptions
 from ..convert.parts import check_text, put_in, size_queries, start_parts
-from ..convert.stream import TensorPlan, write_sharded
-from ..convert.writing import ByteCounter
+from ..convert.stream import TensorPlan
+from ..convert.writing import write_weights
 from ..models.configuration_video_llm import patch_grid
 from ..models.errors import CheckpointError
 from .designs import Design
@@ -83,33 +83,25 @@ def planned_tensors(model: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def write_tensors(
-    folder: Path,
-    tensors: Mapping[str, torch.Tensor],
-    dtype: torch.dtype | None,
-    max_shard_size: int,
-    progress: Progress | None,
-) -> tuple[list[Path], int]:
+def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], options: WriteOptions) -> tuple[list[Path], int]:
     """Write the tensors one by one; files and their total size in bytes.
 
     Args:
-        dtype: cast what is of floating point; kept as it is when `None`.
+        options: its type is for what is of floating point.
 
     Raises:
         CheckpointError: the disk has not enough room.
     """
     types = {
-        name: dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        name: (options.dtype if tensor.is_floating_point() else None) or tensor.dtype
         for name, tensor in tensors.items()
     }
     plans = [TensorPlan(name, tuple(tensor.shape), types[name]) for name, tensor in tensors.items()]
-    total = sum(plan.nbytes for plan in plans)
-    check_space(folder, total)
 
     def load(name: str) -> torch.Tensor:
         return tensors[name].detach().to("cpu", types[name]).contiguous()
 
-    return write_sharded(folder, plans, load, max_shard_size, ByteCounter(total, progress)), total
+    return write_weights(folder, plans, load, options)
 
 
 __all__ = ["check_text", "check_tower", "join", "planned_tensors", "write_tensors"]

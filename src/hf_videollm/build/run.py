@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from ..atomic import atomic_folder
+from ..convert import MAX_SHARD_SIZE
 from ..convert.ftfv.convert import convert_ftfv
-from ..convert.options import Progress, check_places, parse_dtype
+from ..convert.options import Progress, Source, check_write_options
 from ..convert.report import WrittenReport
 from ..convert.stream import read_json, require_folder
 from ..convert.writing import write_code_and_configs
@@ -44,7 +45,7 @@ def build_checkpoint(
     tokenizer: str | os.PathLike[str] | None = None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
-    max_shard_size: int = 5 * 10**9,
+    max_shard_size: int = MAX_SHARD_SIZE,
     overwrite: bool = False,
     progress: Progress | None = None,
     **options: Any,
@@ -89,9 +90,6 @@ def build_checkpoint(
         "tokenizer": tokenizer,
     }
     places = {name: Path(place) for name, place in given.items() if place is not None}
-    wanted = parse_dtype(dtype)
-    if max_shard_size < 1:
-        raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
     _check_sources(chosen, places)
     if chosen.config.model_type == "ftfv" and _is_qwen_vl(places["vision"]):
         return convert_ftfv(
@@ -107,20 +105,27 @@ def build_checkpoint(
             **_options_of_qwen_vl(options),
         )
     check_options(chosen, options)
-    check_places(Path(destination), {SOURCES[name][0]: place for name, place in places.items()})
+    write = check_write_options(
+        destination,
+        [Source(SOURCES[name][0], place) for name, place in places.items()],
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        overwrite=overwrite,
+        progress=progress,
+    )
     with (
-        atomic_folder(Path(destination), overwrite=overwrite) as folder,
+        atomic_folder(write.destination, overwrite=overwrite) as folder,
         tempfile.TemporaryDirectory(dir=folder, prefix="work.") as workspace,
     ):
         if chosen.config.model_type == "linvt":
-            made = make_linvt(chosen, places, options, wanted, seed, Path(workspace))
+            made = make_linvt(chosen, places, options, write.dtype, seed, Path(workspace))
         else:
-            made = make_video_llm(chosen, places, options, wanted, seed, Path(workspace))
+            made = make_video_llm(chosen, places, options, write.dtype, seed, Path(workspace))
         config = made.model.config
         config.architectures = [chosen.model.__name__]
         check_pair(config, made.processor)
         tensors = planned_tensors(made.model)
-        files, size = write_tensors(folder, tensors, wanted, max_shard_size, progress)
+        files, size = write_tensors(folder, tensors, write)
         classes = (chosen.model, chosen.processor)
         write_code_and_configs(folder, config, made.generation_config, made.processor, classes)
         check_loads(folder, made.model, made.processor)

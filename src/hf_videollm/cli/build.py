@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ..convert import MAX_SHARD_SIZE
 from ..designs import buildable
-from .options import MAX_SHARD_SIZE, AsJson, MaxShardSize, Overwrite, StoredDtype
+from .options import AsJson, MaxShardSize, Overwrite, StoredDtype
 from .output import ByteProgress, print_report
 
 

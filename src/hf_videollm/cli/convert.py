@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..convert import MAX_SHARD_SIZE
 from ..official import advice_for_official
 from .app import Command, HintingGroup
-from .options import MAX_SHARD_SIZE, AsJson, Destination, MaxShardSize, Overwrite, StoredDtype
+from .options import AsJson, Destination, MaxShardSize, Overwrite, StoredDtype
 from .output import ByteProgress, print_report, status
 
 

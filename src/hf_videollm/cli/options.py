@@ -84,7 +84,6 @@ Destination = Annotated[Path, typer.Argument(help="Folder to write.", metavar="D
 StoredDtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16; as stored by default.")]
 MaxShardSize = Annotated[int, typer.Option("--max-shard-size", min=1, help="Bytes of one output file.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
-MAX_SHARD_SIZE = 5 * 10**9
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 
 from ..atomic import is_home_or_working_folder
 from ..models.errors import CheckpointError
-from .stream import MAX_SHARD_SIZE, require_folder
+from . import MAX_SHARD_SIZE
+from .stream import require_folder
 
 Progress = Callable[[int, int], None]
 
@@ -51,7 +52,7 @@ class WriteOptions:
     progress: Progress | None = None
 
 
-def check_options(
+def check_write_options(
     destination: str | os.PathLike[str],
     sources: Sequence[Source],
     *,

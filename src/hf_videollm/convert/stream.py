@@ -27,12 +27,11 @@ from ..models.video_llm_checkpoint_files import (
 )
 from ..models.video_llm_checkpoint_files import read_checkpoint_json as read_json
 from ..models.video_llm_checkpoint_files import read_weight_map as read_index
+from . import MAX_SHARD_SIZE
 
 # The released loader reads everything that begins with "model-0".
 SHARD_PATTERN = "model-0*.safetensors"
 SHARD_NAME = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
-# Bytes of one weight file, where the user says nothing.
-MAX_SHARD_SIZE = 5 * 10**9
 LFS_MARK = b"version https://git-lfs"
 
 DTYPES = {

@@ -17,12 +17,12 @@ from ...models.configuration_ftfv import FtfvConfig
 from ...models.configuration_video_llm import has_tied_embeddings
 from ...models.modeling_ftfv import FtfvForConditionalGeneration
 from ...models.processing_ftfv import FtfvProcessor
+from .. import MAX_SHARD_SIZE
 from ..options import (
-    MAX_SHARD_SIZE,
     Progress,
     Source,
     WriteOptions,
-    check_options,
+    check_write_options,
     optional_path,
 )
 from ..parts import language_generation_config
@@ -105,7 +105,7 @@ def convert_ftfv(
         Source("language model", language_folder, "the language model"),
         Source("tokenizer", tokenizer_folder, "the tokenizer"),
     ]
-    options = check_options(
+    options = check_write_options(
         destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
     )
 

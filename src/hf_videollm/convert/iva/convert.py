@@ -21,11 +21,11 @@ from ...models.modeling_iva import IvaForConditionalGeneration, IvaModel
 from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
 from ...models.video_llm_checkpoint_config import IMPOSSIBLE
 from ...models.video_processing_iva import IvaVideoProcessor
+from .. import MAX_SHARD_SIZE
 from ..configs import pixel_options
 from ..options import (
-    MAX_SHARD_SIZE,
     Source,
-    check_options,
+    check_write_options,
     optional_path,
 )
 from ..parts import (
@@ -116,7 +116,7 @@ def convert_iva(
         Source("language model", language_folder, "the language model"),
         Source("tokenizer", tokenizer_folder, "the tokenizer"),
     ]
-    write = check_options(destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite)
+    write = check_write_options(destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite)
 
     with (
         atomic_folder(write.destination, overwrite=overwrite) as folder,

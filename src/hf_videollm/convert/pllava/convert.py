@@ -17,14 +17,14 @@ from ...models.errors import CheckpointError
 from ...models.modeling_pllava import PllavaForConditionalGeneration
 from ...models.pllava_lora import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
 from ...models.processing_pllava import PllavaProcessor
+from .. import MAX_SHARD_SIZE
 from ..configs import compare_bases
 from ..options import (
-    MAX_SHARD_SIZE,
     Progress,
     Source,
     WriteOptions,
-    check_options,
     check_space,
+    check_write_options,
     optional_path,
 )
 from ..report import Rows, WrittenReport
@@ -113,7 +113,7 @@ def convert_pllava(
         Source("base", base, "the LLaVA-NeXT base"),
         Source("tokenizer", tokenizer, "the tokenizer"),
     ]
-    options = check_options(
+    options = check_write_options(
         destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
     )
 

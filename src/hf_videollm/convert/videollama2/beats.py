@@ -17,7 +17,7 @@ from ...models.configuration_beats import BeatsConfig
 from ...models.errors import CheckpointError
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
 from ...models.modeling_beats import BeatsModel
-from ..options import Progress, Source, check_options
+from ..options import Progress, Source, check_write_options
 from ..pickle_reader import read_weight_file
 from ..report import Rows, WrittenReport
 from ..stream import StoredTensor, TensorPlan, read_tensor
@@ -138,7 +138,7 @@ def convert_beats(
     """
     source = Path(source)
     sources = [Source("source", source)]
-    options = check_options(destination, sources, dtype=dtype, overwrite=overwrite, progress=progress)
+    options = check_write_options(destination, sources, dtype=dtype, overwrite=overwrite, progress=progress)
     with (
         atomic_folder(options.destination, overwrite=overwrite) as folder,
         tempfile.TemporaryDirectory(dir=folder, prefix="pickles.") as workspace,

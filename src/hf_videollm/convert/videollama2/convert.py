@@ -20,13 +20,13 @@ from ...models.modeling_videollama2 import VideoLlama2ForCausalLM
 from ...models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 from ...models.processing_videollama2 import VideoLlama2Processor
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
+from .. import MAX_SHARD_SIZE
 from ..configs import compare_bases
 from ..options import (
-    MAX_SHARD_SIZE,
     Progress,
     Source,
     WriteOptions,
-    check_options,
+    check_write_options,
     optional_path,
 )
 from ..report import Rows, WrittenReport
@@ -109,7 +109,7 @@ def convert_videollama2(
     """
     inputs = Inputs(Path(source), *map(optional_path, (base, vision, vision_config, audio_tower, tokenizer)))
     folders = {"source": "the VideoLLaMA2 checkpoint", "base": "the base", "tokenizer": "the tokenizer"}
-    options = check_options(
+    options = check_write_options(
         destination,
         [Source(name, path, folders.get(name)) for name, path in asdict(inputs).items()],
         dtype=dtype,

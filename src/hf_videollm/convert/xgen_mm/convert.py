@@ -21,12 +21,12 @@ from ...atomic import atomic_folder
 from ...models.errors import CheckpointError
 from ...models.modeling_xgen_mm import XgenMMForConditionalGeneration
 from ...models.processing_xgen_mm import XgenMMProcessor
+from .. import MAX_SHARD_SIZE
 from ..options import (
-    MAX_SHARD_SIZE,
     Progress,
     Source,
     WriteOptions,
-    check_options,
+    check_write_options,
     optional_path,
 )
 from ..pickle_reader import scan_any_weights
@@ -93,7 +93,7 @@ def convert_xgen_mm(
         Source("tokenizer", tokenizer_folder, "the tokenizer"),
         Source("vision config", description),
     ]
-    options = check_options(
+    options = check_write_options(
         destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite, progress=progress
     )
 
