@@ -5,10 +5,7 @@ rich is loaded when there is something to draw, so that help takes no time for i
 
 import json
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 def print_json(value: dict[str, Any]) -> None:
