@@ -84,9 +84,3 @@ def refuse(problems: Sequence[str], limit: int = 3) -> None:
 def shape_text(shape: tuple[int, ...]) -> str:
     """`(2, 3)`, and `(2)` for one dimension."""
     return "(" + ", ".join(map(str, shape)) + ")"
-
-
-def merge_lora(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """W + scale * B A, in float32 whatever the weights are kept in (float64 stays)."""
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    return torch.addmm(weight.to(wide), b.to(wide), a.to(wide), alpha=scale)

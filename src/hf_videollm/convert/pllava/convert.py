@@ -19,6 +19,7 @@ from ...models.pllava_lora import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS,
 from ...models.processing_pllava import PllavaProcessor
 from .. import MAX_SHARD_SIZE
 from ..configs import compare_bases
+from ..lora import merge_lora
 from ..options import (
     Progress,
     Source,
@@ -29,7 +30,7 @@ from ..options import (
 )
 from ..report import Rows, WrittenReport
 from ..stream import TensorPlan, read_json, read_tensor, scan_weights, write_file, write_sharded
-from ..tensors import merge_lora, usual_dtype
+from ..tensors import usual_dtype
 from ..tokenizers import find_tokenizer_folder
 from ..writing import ByteCounter, write_code_and_configs
 from .config import build_config, build_generation_config, read_source_config

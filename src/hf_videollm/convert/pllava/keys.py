@@ -17,6 +17,7 @@ from ...models.configuration_video_llm import has_tied_embeddings
 from ...models.errors import CheckpointError
 from ...models.modeling_pllava import PllavaForConditionalGeneration
 from ...models.pllava_lora import LORA_TARGETS
+from ..lora import LORA_TENSOR, LoraPair
 from ..stream import StoredTensor, StoredWeights
 from ..tensors import FLOATS, misfits, model_shapes, refuse, shape_text
 
@@ -41,15 +42,6 @@ PREFIXES = (
 HARMLESS = re.compile(r".*(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)")
 # Separates rows of image tiles in LLaVA-NeXT; a video model has no use for it.
 NEWLINES = ("image_newline", "model.image_newline")
-LORA_TENSOR = re.compile(r"(?P<layer>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
-
-
-@dataclass
-class LoraPair:
-    """The two factors of one adapted layer: A is (rank, in), B is (out, rank)."""
-
-    a: StoredTensor | None = None
-    b: StoredTensor | None = None
 
 
 @dataclass

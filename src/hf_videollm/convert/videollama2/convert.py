@@ -22,6 +22,7 @@ from ...models.processing_videollama2 import VideoLlama2Processor
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
 from .. import MAX_SHARD_SIZE
 from ..configs import compare_bases
+from ..lora import merge_lora
 from ..options import (
     Progress,
     Source,
@@ -31,7 +32,7 @@ from ..options import (
 )
 from ..report import Rows, WrittenReport
 from ..stream import StoredTensor, TensorPlan, read_json, read_tensor
-from ..tensors import merge_lora, model_shapes, usual_dtype
+from ..tensors import model_shapes, usual_dtype
 from ..tokenizers import find_tokenizer_folder
 from ..writing import write_code_and_configs, write_weights
 from .beats import beats_config

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ...models.errors import CheckpointError
+from ..lora import LORA_TENSOR, LoraPair
 from ..stream import StoredTensor, read_tensor
 from ..tensors import FLOATS, misfits, refuse, shape_text
 
@@ -57,17 +58,8 @@ DROPPED = re.compile(r".*(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)|mod
 VISION_PREFIX = "vision_model."
 VISION_NAMES = ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.", "head.")
 NOT_VISION = re.compile(r"(text_model\.|text_projection\.|visual_projection\.|logit_scale|logit_bias).*")
-LORA_TENSOR = re.compile(r"(?P<layer>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
 # transformers 5 keeps the experts of Mixtral in two tensors; gate (w1) and up (w3) of one expert follow each other.
 FUSED_EXPERTS = re.compile(r"(?P<stem>.+\.mlp\.experts)\.(?P<kind>gate_up_proj|down_proj)")
-
-
-@dataclass
-class LoraPair:
-    """The two factors of one adapted layer: A is (rank, in), B is (out, rank)."""
-
-    a: StoredTensor | None = None
-    b: StoredTensor | None = None
 
 
 @dataclass
