@@ -22,6 +22,7 @@ from ..models.video_llm_checkpoint_files import (
     INDEX_NAME,
     PICKLE_SUFFIXES,
     SINGLE_NAME,
+    by_unique_name,
     check_links,
     refuse_nonfinite,
 )
@@ -150,14 +151,7 @@ def scan_weights(folder: Path) -> StoredWeights:
             stored twice. The message names the file.
     """
     files, index, notes = _weight_files(folder)
-    tensors: dict[str, StoredTensor] = {}
-    for file in files:
-        for tensor in read_header(file):
-            if (twin := tensors.get(tensor.name)) is not None:
-                raise CheckpointError(
-                    f"{tensor.name} is in both {twin.file} and {file}: remove the file that does not belong here."
-                )
-            tensors[tensor.name] = tensor
+    tensors = by_unique_name(tensor for file in files for tensor in read_header(file))
     if index is not None:
         _check_index(folder / INDEX_NAME, index, tensors)
     origin = folder / INDEX_NAME if index is not None else files[0] if len(files) == 1 else folder

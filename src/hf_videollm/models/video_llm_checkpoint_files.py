@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +40,17 @@ INFINITIES: dict[torch.dtype, tuple[int, torch.dtype, Any]] = {
 CHUNK = 2**16
 # Tensors of integers that towers of transformers store together with their weights: counters and positions.
 INTEGER_BUFFERS = ("num_batches_tracked", "position_ids", "relative_position_index")
+
+
+class _InAFile(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def file(self) -> Path: ...
+
+
+AnyTensor = TypeVar("AnyTensor", bound=_InAFile)
 
 
 @dataclass(frozen=True)
@@ -265,14 +276,7 @@ def check_headers(
         CheckpointError: a file is damaged, a tensor is in two files or not in the file that the index names, or a
             tensor does not hold floating-point numbers.
     """
-    by_name: dict[str, StoredHeader] = {}
-    for file in files:
-        for header in read_headers(file):
-            if (twin := by_name.get(header.name)) is not None:
-                raise CheckpointError(
-                    f"{header.name} is in both {twin.file} and {file}: remove the file that does not belong here."
-                )
-            by_name[header.name] = header
+    by_name = by_unique_name(header for file in files for header in read_headers(file))
     if index_file is not None and index_file.name.endswith(".json"):
         for name, file_name in read_weight_map(index_file).items():
             if name not in by_name or by_name[name].file.name != file_name:
@@ -282,6 +286,22 @@ def check_headers(
     if check_dtypes and not is_quantized:
         refuse_other_numbers(by_name.values())
     return list(by_name.values())
+
+
+def by_unique_name(tensors: Iterable[AnyTensor]) -> dict[str, AnyTensor]:
+    """Maps names to the tensors of several files.
+
+    Raises:
+        CheckpointError: two files hold a tensor of the same name.
+    """
+    by_name: dict[str, AnyTensor] = {}
+    for tensor in tensors:
+        if (twin := by_name.get(tensor.name)) is not None:
+            raise CheckpointError(
+                f"{tensor.name} is in both {twin.file} and {tensor.file}: remove the file that does not belong here."
+            )
+        by_name[tensor.name] = tensor
+    return by_name
 
 
 def refuse_other_numbers(headers: Iterable[StoredHeader]) -> None:
