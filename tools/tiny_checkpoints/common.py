@@ -99,6 +99,24 @@ def load_checkpoint(folder: Path) -> tuple[Any, Any]:
     return model, transformers.AutoProcessor.from_pretrained(folder)
 
 
+def measurement(
+    evaluate: Callable[[Any, Any, Path, int, str], dict[str, Any]], describe: Callable[[Any, dict[str, Any], int], str]
+) -> Callable[["Options"], tuple[dict[str, Any], str]]:
+    """The last step of `run_script` for a checkpoint of one model.
+
+    Args:
+        evaluate: takes model, processor, work folder, questions of each kind and split; returns the numbers.
+        describe: takes the model, the numbers and the number of training clips; returns the page.
+    """
+
+    def measure(options: Options) -> tuple[dict[str, Any], str]:
+        model, processor = load_checkpoint(options.output)
+        result = evaluate(model, processor, options.work, options.per_kind, options.split)
+        return result, describe(model, result, options.num_videos)
+
+    return measure
+
+
 def write_record(output: Path, numbers: dict[str, Any], page: str) -> None:
     """Write what was measured, and the page about the checkpoint, next to it."""
     (output / "accuracy.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")

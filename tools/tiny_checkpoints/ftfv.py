@@ -19,7 +19,7 @@ from common import (
     Options,
     count_parameters,
     last_checkpoint,
-    load_checkpoint,
+    measurement,
     one_answer,
     provenance,
     run_script,
@@ -200,18 +200,11 @@ def finish(options: Options) -> None:
     write_asset(model, build_tiny_ftfv()[1], STAGES, options.work, options.output)
 
 
-def measure(options: Options) -> tuple[dict[str, Any], str]:
-    """Numbers of the finished checkpoint, and the page about it."""
-    model, processor = load_checkpoint(options.output)
-    result = evaluate(model, processor, options.work, options.per_kind, options.split)
-    return result, describe(model, result, options.num_videos)
-
-
 if __name__ == "__main__":
     run_script(
         "Train and measure the small FTFV.",
         Options(Path("runs/ftfv"), 9_000, ASSETS / "ftfv-tiny"),
         train,
         finish,
-        measure,
+        measurement(evaluate, describe),
     )

@@ -15,7 +15,7 @@ from common import (
     count_parameters,
     last_checkpoint,
     list_recipes,
-    load_checkpoint,
+    measurement,
     provenance,
     run_script,
     run_stages,
@@ -92,19 +92,12 @@ def finish(options: Options) -> None:
     write_asset(model, build_tiny_pllava()[1], STAGES, options.work, options.output)
 
 
-def measure(options: Options) -> tuple[dict[str, Any], str]:
-    """Numbers of the finished checkpoint, and the page about it."""
-    model, processor = load_checkpoint(options.output)
-    result = evaluate(model, processor, options.work, options.per_kind, options.split)
-    return result, describe(model, result, options.num_videos)
-
-
 if __name__ == "__main__":
     run_script(
         "Train and measure the default checkpoint of the package.",
         Options(Path("runs/default"), 10_000, ASSETS / "pllava-tiny"),
         train,
         finish,
-        measure,
+        measurement(evaluate, describe),
         prints_numbers=True,
     )

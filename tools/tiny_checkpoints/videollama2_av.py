@@ -16,7 +16,7 @@ from common import (
     count_parameters,
     last_checkpoint,
     list_recipes,
-    load_checkpoint,
+    measurement,
     one_answer,
     provenance,
     run_script,
@@ -151,18 +151,11 @@ def finish(options: Options) -> None:
     write_asset(model, build_tiny_videollama2_av()[1], STAGES, options.work, options.output)
 
 
-def measure(options: Options) -> tuple[dict[str, Any], str]:
-    """Numbers of the finished checkpoint, and the page about it."""
-    model, processor = load_checkpoint(options.output)
-    result = evaluate(model, processor, options.work, options.per_kind, options.split)
-    return result, describe(model, result, options.num_videos)
-
-
 if __name__ == "__main__":
     run_script(
         "Train and measure the small VideoLLaMA2-AV.",
         Options(Path("runs/av"), 13_000, ASSETS / "videollama2-av-tiny"),
         train,
         finish,
-        measure,
+        measurement(evaluate, describe),
     )
