@@ -347,9 +347,10 @@ def test_stage_two_trains_linvt_and_a_lora(tiny_image_llm: str, records: str, tm
     assert reached <= trainable
     assert {"lora" if "lora_" in name else "linvt" for name in reached} == {"lora", "linvt"}
     assert not any("original_module" in name or "vision_tower" in name for name in trainable)
-    # lora_A waits for lora_B, which begins with zeros; a shift of all keys cancels in the softmax.
+    # lora_A waits for lora_B, which begins with zeros. A shift of all keys, or of all scores, cancels in the softmax:
+    # whether rounding leaves these biases a gradient differs from machine to machine.
     silent = trainable - reached
-    assert all("lora_A" in name or name.endswith("k_proj.bias") for name in silent), silent
+    assert all("lora_A" in name or name.endswith(("k_proj.bias", "svr.score.bias")) for name in silent), silent
     trainer.train()
     merged = trainer.model.merge_and_unload()
     inputs = {key: value for key, value in batch.items() if key != "labels"}
