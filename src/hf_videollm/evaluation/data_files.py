@@ -1,0 +1,190 @@
+"""The files of one benchmark: annotations with their columns checked, and media that are found or named as missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..models.video_llm_option_names import did_you_mean
+
+__all__ = ["DataError", "DataFiles", "Row"]
+
+
+class DataError(ValueError):
+    """The files of a benchmark are not as they should be; the message names file, row and field."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an annotation file, which knows where it stands.
+
+    Attributes:
+        values: column -> value.
+        where: file and row, for errors, e.g. `/data/test_q.json, row 3`.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+
+    def get(self, name: str, kind: type | tuple[type, ...] = str, default: Any = ...) -> Any:
+        """A field of the row.
+
+        Args:
+            name: of the column.
+            kind: type, or types, that the value must have. A number is taken for a text where the files of a benchmark
+                differ: ask for `(str, int)`.
+            default: what stands for a missing or empty field; without it, a missing field is an error.
+
+        Raises:
+            DataError: the field is missing, or has another type.
+        """
+        value = self.values.get(name)
+        if value is None:
+            if default is not ...:
+                return default
+            raise DataError(f"{self.where}: the field {name!r} is missing: {did_you_mean(name, self.values)}")
+        # In Python, true is an integer, but nobody writes it for one.
+        if isinstance(value, bool) and kind is not bool:
+            raise DataError(f"{self.where}: {name} is {value!r}, which is no {_names(kind)}.")
+        if not isinstance(value, kind):
+            raise DataError(f"{self.where}: {name} is {value!r}, which is no {_names(kind)}.")
+        return value
+
+
+def _names(kind: type | tuple[type, ...]) -> str:
+    return " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The folder that holds one benchmark.
+
+    Attributes:
+        root: the folder; paths of annotations and media are relative to it.
+    """
+
+    root: Path
+
+    def find(self, *names: str) -> Path:
+        """The first of the files or folders that exists.
+
+        Raises:
+            DataError: none does; the message lists what was looked for.
+        """
+        for name in names:
+            if (path := self.root / name).exists():
+                return path
+        raise DataError(f"{self.root} has no {' and no '.join(names)}.")
+
+    def medium(self, stem: str, suffixes: Sequence[str] = ("",)) -> Path:
+        """Path of a medium, by the first suffix with which it exists.
+
+        A medium that is missing is no error of the annotations: the path with the first suffix comes back, and the run
+        counts and reports the item when it cannot be read.
+
+        Raises:
+            DataError: the name leads out of the folder.
+        """
+        if Path(stem).is_absolute() or ".." in Path(stem).parts:
+            raise DataError(f"{self.root}: the name {stem!r} of a medium leads out of the folder of the benchmark.")
+        paths = [self.root / f"{stem}{suffix}" for suffix in suffixes]
+        return next((path for path in paths if path.exists()), paths[0])
+
+    def json(self, *names: str) -> Any:
+        """Content of the first of the JSON files that exists.
+
+        Raises:
+            DataError: there is none, or it is no JSON.
+        """
+        path = self.find(*names)
+        try:
+            return json.loads(path.read_text(encoding="utf-8-sig"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read as JSON: {error}") from error
+
+    def json_rows(self, *names: str) -> Iterator[Row]:
+        """Rows of a JSON file that holds a list of objects.
+
+        Raises:
+            DataError: the file is missing or holds something else.
+        """
+        yield from self.as_rows(self.json(*names), str(self.find(*names)))
+
+    def as_rows(self, values: Any, where: str) -> Iterator[Row]:
+        """Objects of a list as rows.
+
+        Args:
+            where: file (and field) that the list comes from.
+
+        Raises:
+            DataError: it is no list, or holds something that is no object.
+        """
+        if not isinstance(values, list):
+            raise DataError(f"{where} should hold a list of objects, not a {type(values).__name__}.")
+        for number, value in enumerate(values):
+            if not isinstance(value, Mapping):
+                raise DataError(f"{where}, row {number}: expected an object, got {type(value).__name__}.")
+            yield Row(value, f"{where}, row {number}")
+
+    def jsonl_rows(self, *names: str) -> Iterator[Row]:
+        """Rows of a file with one JSON object in each line. Empty lines do not count.
+
+        Raises:
+            DataError: the file is missing, or a line is no JSON object.
+        """
+        path = self.find(*names)
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    value = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{path}, line {number} cannot be read as JSON: {error}") from error
+                if not isinstance(value, Mapping):
+                    raise DataError(f"{path}, line {number}: expected an object, got {type(value).__name__}.")
+                yield Row(value, f"{path}, line {number}")
+
+    def csv_rows(self, *names: str, columns: Sequence[str], delimiter: str = ",") -> Iterator[Row]:
+        """Rows of a table with a header; every value is a text.
+
+        Raises:
+            DataError: the file is missing or lacks one of `columns`.
+        """
+        path = self.find(*names)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter)
+            self.check_columns(reader.fieldnames or (), columns, str(path))
+            for number, values in enumerate(reader, start=2):
+                yield Row(values, f"{path}, line {number}")
+
+    def parquet_rows(self, *patterns: str, columns: Sequence[str]) -> Iterator[Row]:
+        """Rows of all Parquet files that one of the patterns finds, in the order of their names.
+
+        Raises:
+            DataError: no pattern finds a file, or one lacks one of `columns`.
+        """
+        import pyarrow.parquet
+
+        paths = sorted({path for pattern in patterns for path in self.root.glob(pattern)})
+        if not paths:
+            raise DataError(f"{self.root} has no {' and no '.join(patterns)}.")
+        for path in paths:
+            table = pyarrow.parquet.ParquetFile(path)
+            self.check_columns(table.schema_arrow.names, columns, str(path))
+            number = 0
+            for batch in table.iter_batches():
+                for values in batch.to_pylist():
+                    yield Row(values, f"{path}, row {number}")
+                    number += 1
+
+    @staticmethod
+    def check_columns(present: Sequence[str], needed: Sequence[str], where: str) -> None:
+        """Raise `DataError` if a column that is needed is not present."""
+        for name in needed:
+            if name not in present:
+                raise DataError(f"{where} lacks the column {name!r}: {did_you_mean(name, present)}")

@@ -1,0 +1,111 @@
+"""What a benchmark asks: one item is one video (or several media), its questions, and what is right.
+
+An item holds facts of the benchmark only. How a paper words the question is a prompt (`prompting.py`); how the answer is
+read and scored is said by the task (`task.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["Item", "Medium"]
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One video, picture or sound of an item.
+
+    Attributes:
+        path: the file, or a folder of frames.
+        start: second where the part that is asked about begins; the beginning of the file when None.
+        end: second where it ends; the end of the file when None.
+        fps: frames per second of a folder of frames, which has no clock of its own; `start` and `end` choose among its
+            frames by it.
+        use_audio: whether the sound of a video is heard, too; the processor's own default when None.
+    """
+
+    path: Path
+    type: Literal["video", "image", "audio"] = "video"
+    start: float | None = None
+    end: float | None = None
+    fps: float | None = None
+    use_audio: bool | None = None
+
+    def to_block(self) -> dict[str, Any]:
+        """The medium as a block of a chat message, with the part that is asked about."""
+        block: dict[str, Any] = {"type": self.type, "path": str(self.path)}
+        for name in ("start", "end"):
+            if (value := getattr(self, name)) is not None:
+                block[name] = value
+        return block
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a benchmark.
+
+    Attributes:
+        id: the benchmark's own id of the question, unique in the task.
+        media: what the model sees and hears, in the order of the prompt.
+        questions: as the benchmark words them. One, but for items that are judged on several answers together
+            (Video-ChatGPT's consistency has two).
+        options: texts to choose from, without letters; empty for a free answer.
+        answer: what is right, as text; the text of the option for a choice. None where the answers are not public.
+        answer_index: number of the right option, counted from 0; None for a free answer or a secret one.
+        references: all acceptable answers or captions, the first equal to `answer`; empty stands for `(answer,)`.
+        groups: names by which the tables of the benchmark sort it, e.g. `{"duration": "short"}`.
+        extra: what a prompt, a judge or a submission needs beyond that, e.g. `{"subtitles": "..."}`.
+    """
+
+    id: str
+    media: tuple[Medium, ...]
+    questions: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    answer: str | None = None
+    answer_index: int | None = None
+    references: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse an item that contradicts itself.
+
+        Raises:
+            ValueError: no question, no medium, an answer outside the options, or a start after its end.
+        """
+        if not self.questions:
+            raise ValueError(f"Item {self.id!r} asks nothing: `questions` is empty.")
+        if not self.media:
+            raise ValueError(f"Item {self.id!r} shows nothing: `media` is empty.")
+        if self.answer_index is not None:
+            if not 0 <= self.answer_index < len(self.options):
+                raise ValueError(
+                    f"Item {self.id!r}: answer_index {self.answer_index} is none of its {len(self.options)} options."
+                )
+            if self.answer != self.options[self.answer_index]:
+                raise ValueError(
+                    f"Item {self.id!r}: the answer {self.answer!r} is not option {self.answer_index}, "
+                    f"{self.options[self.answer_index]!r}."
+                )
+        for medium in self.media:
+            if medium.start is not None and medium.end is not None and medium.start >= medium.end:
+                raise ValueError(f"Item {self.id!r}: start {medium.start} is not before end {medium.end}.")
+
+    @property
+    def question(self) -> str:
+        """The only question.
+
+        Raises:
+            ValueError: the item has several.
+        """
+        if len(self.questions) > 1:
+            raise ValueError(f"Item {self.id!r} has {len(self.questions)} questions: read `questions`.")
+        return self.questions[0]
+
+    @property
+    def all_references(self) -> tuple[str, ...]:
+        """All acceptable answers; empty where the answers are not public."""
+        return self.references or (() if self.answer is None else (self.answer,))

@@ -1,0 +1,68 @@
+"""A question of a benchmark as a paper asks it: the text, the chat template around it, and how the answer is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .items import Item
+
+__all__ = ["Prompt", "PromptRule", "lettered", "raw_question"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is put to the model for one question of an item.
+
+    Attributes:
+        text: the text behind the media in the user's turn.
+        system: a system message; the chat template's own when None.
+        chat_template: Jinja template that takes the place of the processor's; the processor's own when None.
+        answer_prefix: beginning of the answer that this prompt's `chat_template` gives to the model.
+        return_prefix: put before the generated text, because the answer prefix has taken it from the model
+            (MVBench's `(`).
+        stop: texts at which a generated answer is cut off.
+        generate_kwargs: options of `model.generate`; a greedy answer of `max_new_tokens` where the style says no more.
+    """
+
+    text: str
+    system: str | None = None
+    chat_template: str | None = None
+    answer_prefix: str = ""
+    return_prefix: str = ""
+    stop: tuple[str, ...] = ()
+    generate_kwargs: Mapping[str, Any] = field(default_factory=lambda: {"do_sample": False, "max_new_tokens": 128})
+
+    def messages(self, item: Item) -> list[dict[str, Any]]:
+        """The prompt as chat messages: the media of the item, then the text."""
+        content = [medium.to_block() for medium in item.media]
+        if self.text:
+            content.append({"type": "text", "text": self.text})
+        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if self.system is not None:
+            turns.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system}]})
+        return turns
+
+
+# Item and one of its questions -> prompt.
+PromptRule = Callable[[Item, str], Prompt]
+
+
+def raw_question(item: Item, question: str) -> Prompt:
+    """The bare question, and below it the options with letters where there are some."""
+    text = question
+    if item.options:
+        text += "\n" + "\n".join(lettered(item.options))
+        text += "\nAnswer with the option's letter from the given choices directly."
+    return Prompt(text)
+
+
+def lettered(options: Sequence[str], form: str = "({letter}) {option}") -> list[str]:
+    """Options with their letters.
+
+    Example:
+        >>> lettered(["a man", "a dog"])
+        ['(A) a man', '(B) a dog']
+    """
+    return [form.format(letter=chr(ord("A") + index), option=option) for index, option in enumerate(options)]
