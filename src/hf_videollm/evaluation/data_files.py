@@ -168,7 +168,7 @@ class DataFiles:
         Raises:
             DataError: no pattern finds a file, or one lacks one of `columns`.
         """
-        import pyarrow.parquet
+        import pyarrow.parquet  # type: ignore[import-untyped]
 
         paths = sorted({path for pattern in patterns for path in self.root.glob(pattern)})
         if not paths:

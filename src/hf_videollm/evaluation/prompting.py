@@ -1,4 +1,4 @@
-"""A question of a benchmark as a paper asks it: the text, the chat template around it, and how the answer is written."""
+"""A question of a benchmark as a paper asks it: the text, the chat template, and how the answer is generated."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Task:
         source: where the files come from, for people (address or paper).
         prompts: paper or tool -> its way of asking. Has "default".
         metric: how answers become numbers.
-        choice_rules: paper or tool -> name of its rule in `multiple_choice.CHOICE_RULES`, for `metric="multiple_choice"`.
+        choice_rules: paper or tool -> name of its rule in `multiple_choice.CHOICE_RULES`, for multiple choice.
         match_rules: paper or tool -> name of its rule in `exact_match.MATCH_RULES`, for `metric="exact_match"`.
         judge_texts: paper or tool -> name of the judge's text, for judged metrics.
         judge_policies: paper or tool -> name of its policy in `judges.policies.POLICIES`, for judged metrics.
