@@ -1,0 +1,30 @@
+"""The benchmarks, one file for each family. A file is imported when one of its tasks is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ...models.video_llm_option_names import did_you_mean
+from ..task import Task
+
+__all__ = ["TASK_FILES", "find_task", "task_names"]
+
+# Name of a task -> the file of this folder that defines it, in its list `TASKS`.
+TASK_FILES: dict[str, str] = {}
+
+
+def task_names() -> list[str]:
+    """Names of all benchmarks, in the order of the table."""
+    return list(TASK_FILES)
+
+
+def find_task(name: str) -> Task:
+    """The benchmark of this name.
+
+    Raises:
+        ValueError: there is none; the nearest name is given.
+    """
+    if name not in TASK_FILES:
+        raise ValueError(f"There is no task {name!r}: {did_you_mean(name, TASK_FILES)}")
+    module = import_module(f".{TASK_FILES[name]}", __name__)
+    return next(task for task in module.TASKS if task.name == name)
