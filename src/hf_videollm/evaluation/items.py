@@ -1,7 +1,7 @@
 """What a benchmark asks: one item is one video (or several media), its questions, and what is right.
 
-An item holds facts of the benchmark only. How a paper words the question is a prompt (`prompting.py`); how the answer is
-read and scored is a matter of the task (`task.py`).
+An item holds facts of the benchmark only. How a paper words the question is a prompt (`prompting.py`); how the answer
+is read and scored is a matter of the task (`task.py`).
 """
 
 from __future__ import annotations
