@@ -212,6 +212,8 @@ def test_the_question_is_the_first_and_with_recondition_the_last() -> None:
     assert asked(processor, process(processor, chat, recondition=False)) == ["What moves?"]
     said = process(processor, chat, processor_kwargs={"questions": ["Who?"]})
     assert asked(processor, said) == ["Who?"]
+    with pytest.raises(TypeError, match="recondition was passed twice"):
+        process(processor, chat, recondition=True, processor_kwargs={"recondition": False})
 
 
 def test_where_a_question_is_found() -> None:

@@ -37,8 +37,7 @@ from .media_video_inputs import flatten_videos, is_single_video, media_per_row
 from .processing_video_llm import fetch_image, fetching
 from .transformers_compat import add_defaults
 from .video_llm_chat_template import tag_chat_template
-from .video_llm_checked_processor import PARTS, CheckedProcessor, in_rows
-from .video_llm_messages import read_chats
+from .video_llm_checked_processor import PARTS, ChatCall, CheckedProcessor, in_rows
 from .video_llm_option_names import plain_type_errors
 from .video_llm_trust import NoQuestionMixin
 from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs, VideoOptions
@@ -65,6 +64,10 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
 
     A chat template writes a video as it writes an image. In a prompt of your own, write `processor.video_token` for
     each video, and pass the question of each prompt as `questions`.
+
+    `apply_chat_template` finds the question on the videos: the user's first message with text, so the vectors of videos
+    do not change when a conversation continues. With its option `recondition=True`, it is the last such message. The
+    option `questions` replaces both.
     """
 
     valid_processor_kwargs = LinVTProcessorKwargs
@@ -342,54 +345,26 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
             outputs["text_replacement_offsets"] = writer.offsets
         return outputs
 
-    def apply_chat_template(
-        self,
-        conversation: Any,
-        chat_template: str | None = None,
-        *args: Any,
-        tokenize: bool = False,
-        processor_kwargs: Mapping[str, Any] | None = None,
-        recondition: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """As in transformers. The template gets an image block for each video, so it writes the same token for both.
-
-        The question on the videos is the user's first message with text, so the vectors of videos do not change when a
-        conversation continues. With `recondition=True` it is the last such message. `questions` in `processor_kwargs`
-        replaces both.
-        """
-        rules = self.block_rules(chat_template)
-        rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
-        conversations, is_batched = read_chats(conversation, rules)
-        option = options.pop("recondition", None)
-        recondition = option if recondition is None else recondition
+    def prepare_chats(self, call: ChatCall) -> None:
+        """As in the base. The template gets an image block for each video, so it writes the same token for both."""
+        recondition = call.options.pop("recondition", None)
         recondition = self.recondition if recondition is None else recondition
-        if tokenize:
-            conversations, options = self.tokenizing_options(conversations, options, rendering, rules)
-        chat = ChatMedia(
-            [media_kinds(chat) for chat in conversations],
-            [named_videos(chat) for chat in conversations],
-            [question_of(chat, recondition) for chat in conversations],
+        super().prepare_chats(call)
+        # The videos are collected here, because the blocks of the template name none.
+        call.options["linvt_chat"] = ChatMedia(
+            [media_kinds(chat) for chat in call.chats],
+            [named_videos(chat) for chat in call.chats],
+            [question_of(chat, recondition) for chat in call.chats],
         )
-        shown = [[with_images(message) for message in chat] for chat in conversations]
-        if tokenize:
-            options["linvt_chat"] = chat
-        # `CheckedProcessor.apply_chat_template` is skipped, because it would collect the videos of the messages again.
-        prompts = super(CheckedProcessor, self).apply_chat_template(
-            shown if is_batched else shown[0],
-            chat_template,
-            *args,
-            tokenize=tokenize,
-            processor_kwargs=options,
-            **rendering,
-        )
-        count = sum(kinds.count("video") for kinds in chat.kinds)
-        if tokenize or not count:
+        call.chats = [[with_images(message) for message in chat] for chat in call.chats]
+
+    def finish_prompts(self, prompts: list[str], call: ChatCall) -> list[str]:
+        """Write the token of videos where the template wrote that of images for a video."""
+        kinds = call.options["linvt_chat"].kinds
+        count = sum(row.count("video") for row in kinds)
+        if not count:
             return prompts
-        rows = prompts if is_batched else [prompts]
-        marked = self._mark(rows, None, count, chat.kinds)
-        written = [MARKED.sub(lambda _: self.video_token, row) for row in marked]
-        return written if is_batched else written[0]
+        return [MARKED.sub(lambda _: self.video_token, row) for row in self._mark(prompts, None, count, kinds)]
 
     def collate(self, rows: Sequence[BatchFeature], padding_side: str | None = None) -> BatchFeature:
         """Join outputs of the processor (`return_tensors="pt"`) into one batch.

@@ -17,7 +17,7 @@ from .media_audio_inputs import check_sampling_rate, read_once
 from .processing_video_llm import placeholder_id
 from .processing_videollama2 import VideoLlama2Processor, VideoLlama2ProcessorKwargs, processor_options
 from .transformers_compat import add_defaults
-from .video_llm_messages import read_chats
+from .video_llm_checked_processor import ChatCall
 from .videollama2_sounds import SOUND_OPTIONS, SoundReader, at_rate, check_sound_options, with_sounds
 
 
@@ -58,6 +58,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
 
     A `<video>` becomes the visual tokens of the video and, if its audio is used, its audio tokens after them (before
     them with `audio_first`). An `<audio>` becomes the tokens of an audio that belongs to no video.
+
+    In messages, an audio block may hold `start`, `end` and (for bare waveforms) `sampling_rate`. `start` and `end` of a
+    video also cut its audio. transformers' name for `use_audio_in_video` is `load_audio_from_video`. With it, other
+    processors of transformers need an empty `{"type": "audio"}` after the video; here such a block is ignored, because
+    the audio of a video needs none.
     """
 
     valid_processor_kwargs = VideoLlama2AVProcessorKwargs
@@ -298,61 +303,33 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
                 of_videos.append(audio + video if self.audio_first else video + audio)
         return super().get_text_with_replacements(text, list(images_replacements), of_videos, of_their_own)
 
-    def apply_chat_template(
-        self,
-        conversation: Any,
-        chat_template: str | None = None,
-        *args: Any,
-        tokenize: bool = False,
-        load_audio_from_video: bool | None = None,
-        processor_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """As in transformers. The rules for reading videos also apply to audio (limits, allowed hosts, formats).
+    def prepare_chats(self, call: ChatCall) -> None:
+        """As in the base. Audio blocks are read here, by the rules for videos (limits, allowed hosts, formats).
 
-        Args:
-            load_audio_from_video: another name of `use_audio_in_video`, which transformers uses.
-
-        An audio block may hold `start`, `end` and (for bare waveforms) `sampling_rate`. `start` and `end` of a video
-        also cut its audio. With `load_audio_from_video`, other processors of transformers need an empty
-        `{"type": "audio"}` after the video; here such a block is ignored, because the audio of a video needs none.
+        Raises:
+            ValueError: `load_audio_from_video` and `use_audio_in_video` contradict each other.
+            TypeError: `audio_options` were passed, although the messages hold audio.
         """
-        rules = self.block_rules(chat_template)
-        rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
-        if load_audio_from_video is not None:
-            nested = options.get("audio_kwargs") or {}
-            use_audio = options.get("use_audio_in_video", nested.get("use_audio_in_video"))
-            if use_audio not in (None, load_audio_from_video):
-                raise ValueError("load_audio_from_video and use_audio_in_video are one option: leave one of them out.")
-            if use_audio is None:
-                options["use_audio_in_video"] = load_audio_from_video
-        chats, is_batched = read_chats(conversation, rules)
+        _unite_names(call.rendering, call.options)
         sounds: list[np.ndarray] = []
-        if tokenize:
-            reader = self._sound_reader(self._sound_options(options))
+        if not call.tokenize:
+            call.chats = [[with_sounds(message, None) for message in chat] for chat in call.chats]
+        else:
+            reader = self._sound_reader(self._sound_options(call.options))
 
             def read(sound: Any, own: Mapping[str, Any]) -> np.ndarray:
                 sounds.append(reader.read_sound(sound, own))
                 return sounds[-1]
 
-            chats = [[with_sounds(message, read) for message in chat] for chat in chats]
-            options = at_rate(self.feature_extractor.sampling_rate, options)
-        else:
-            chats = [[with_sounds(message, None) for message in chat] for chat in chats]
+            call.chats = [[with_sounds(message, read) for message in chat] for chat in call.chats]
+            call.options = at_rate(self.feature_extractor.sampling_rate, call.options)
         if sounds:
             if reader.options["audio_options"] is not None:
                 raise TypeError("audio_options belong to sounds outside of messages: write them into the blocks.")
             # These waveforms were cut already, and have the feature extractor's sampling rate.
             done = {"start": None, "end": None, "sampling_rate": self.feature_extractor.sampling_rate}
-            options["audio_options"] = [done] * len(sounds)
-        return super().apply_chat_template(
-            chats if is_batched else chats[0],
-            chat_template,
-            *args,
-            tokenize=tokenize,
-            processor_kwargs=options,
-            **rendering,
-        )
+            call.options["audio_options"] = [done] * len(sounds)
+        super().prepare_chats(call)
 
     def _get_num_multimodal_tokens(
         self,
@@ -370,6 +347,18 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             frames = [extractor.num_frames(length) for length in num_samples]
             data.num_audio_tokens = [self.num_audio_tokens(count) for count in frames]
         return data
+
+
+def _unite_names(rendering: dict[str, Any], options: dict[str, Any]) -> None:
+    """Move transformers' `load_audio_from_video` to the option `use_audio_in_video`, which means the same."""
+    load_audio = rendering.pop("load_audio_from_video", None)
+    if load_audio is None:
+        return
+    use_audio = options.get("use_audio_in_video", (options.get("audio_kwargs") or {}).get("use_audio_in_video"))
+    if use_audio not in (None, load_audio):
+        raise ValueError("load_audio_from_video and use_audio_in_video are one option: leave one of them out.")
+    if use_audio is None:
+        options["use_audio_in_video"] = load_audio
 
 
 def av_processor_options(config: Any) -> dict[str, Any]:

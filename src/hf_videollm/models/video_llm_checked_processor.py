@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import BatchFeature, ProcessorMixin
@@ -22,6 +23,25 @@ PARTS = {
 }
 # Arguments of `apply_chat_template` itself, as opposed to variables of the template and options of the processor.
 RENDERING = frozenset(inspect.signature(ProcessorMixin.apply_chat_template).parameters) - {"self", "kwargs"}
+
+
+@dataclass
+class ChatCall:
+    """A call of `apply_chat_template`, between the reading of its arguments and the rendering of the template.
+
+    Args:
+        chats: the conversations in the common format of `read_chats`.
+        options: options of the processor, for the call that follows with `tokenize=True`.
+        rendering: options of transformers' `apply_chat_template`, and variables of the template.
+        rules: what the processor accepts in messages.
+        tokenize: whether the prompts also become inputs of the model.
+    """
+
+    chats: list[list[dict[str, Any]]]
+    options: dict[str, Any]
+    rendering: dict[str, Any]
+    rules: BlockRules
+    tokenize: bool
 
 
 class CheckedProcessor(ProcessorContract, ProcessorMixin):
@@ -123,16 +143,20 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         rules = self.block_rules(chat_template)
         rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
         chats, is_batched = read_chats(conversation, rules)
-        if tokenize:
-            chats, options = self.tokenizing_options(chats, options, rendering, rules)
-        return super().apply_chat_template(
-            chats if is_batched else chats[0],
+        call = ChatCall(chats, options, rendering, rules, tokenize)
+        self.prepare_chats(call)
+        rendered = super().apply_chat_template(
+            call.chats if is_batched else call.chats[0],
             chat_template,
             *args,
             tokenize=tokenize,
-            processor_kwargs=options,
-            **rendering,
+            processor_kwargs=call.options,
+            **call.rendering,
         )
+        if tokenize:
+            return rendered
+        prompts = self.finish_prompts(rendered if is_batched else [rendered], call)
+        return prompts if is_batched else prompts[0]
 
     def sort_options(
         self, given: Mapping[str, Any], processor_kwargs: Mapping[str, Any] | None, rules: BlockRules
@@ -167,23 +191,36 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         self.check_options(checked)
         return rendering, options
 
-    def tokenizing_options(
-        self,
-        chats: list[list[dict[str, Any]]],
-        options: Mapping[str, Any],
-        rendering: Mapping[str, Any],
-        rules: BlockRules,
-    ) -> tuple[list[list[dict[str, Any]]], dict[str, Any]]:
-        """Prepare messages and options for a call with `tokenize=True`.
+    def prepare_chats(self, call: ChatCall) -> None:
+        """Prepare the messages and options of a call of `apply_chat_template` for transformers, which renders them.
+
+        A design overrides this method if it has options of its own for `apply_chat_template`, or reads media itself.
 
         A template that `keep_chat_template` made from the language model's own writes all special tokens itself, so
         the tokenizer is told to add none. The language model's own `apply_chat_template` does the same.
+
+        Args:
+            call: is changed in place.
+
+        Raises:
+            TypeError: `video_options` were passed, and messages have options of videos, too.
+            ValueError: with `tokenize=True`, a block does not say which medium it means.
         """
-        chats, options = self.with_video_options(chats, options)
-        if str(rules.template).startswith(KEPT_TEMPLATE):
-            options.setdefault("add_special_tokens", False)
-        self._check_media(chats, options, rendering)
-        return chats, options
+        if not call.tokenize:
+            return
+        call.chats, call.options = self.with_video_options(call.chats, call.options)
+        if str(call.rules.template).startswith(KEPT_TEMPLATE):
+            call.options.setdefault("add_special_tokens", False)
+        self._check_media(call.chats, call.options, call.rendering)
+
+    def finish_prompts(self, prompts: list[str], call: ChatCall) -> list[str]:
+        """The prompts that a call with `tokenize=False` returns; here, as the template wrote them.
+
+        Args:
+            prompts: what the template wrote, one text for each conversation.
+            call: as `prepare_chats` left it.
+        """
+        return prompts
 
     def with_video_options(
         self, chats: list[list[dict[str, Any]]], options: Mapping[str, Any]
@@ -261,4 +298,4 @@ def _is_one(item: Any, is_single: Callable[[Any], bool]) -> bool:
     return is_single(item) or not isinstance(item, Sequence)
 
 
-__all__ = ["PARTS", "CheckedProcessor", "in_rows", "refuse_empty"]
+__all__ = ["PARTS", "ChatCall", "CheckedProcessor", "in_rows", "refuse_empty"]
