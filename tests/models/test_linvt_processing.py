@@ -446,7 +446,7 @@ def test_errors_name_the_mend(clips: list[str]) -> None:
         processor()
     with pytest.raises(ValueError, match="U\\+FDD0"):
         processor(text="<video>\ufdd0", videos=[CLIP], **call)
-    with pytest.raises(ValueError, match="floating point; pass uint8"):
+    with pytest.raises(ValueError, match="floating-point numbers; pass uint8"):
         process(processor, ask(CLIP / 255.0))
     with pytest.raises(ValueError, match="exclude each other"):
         process(processor, ask(clips[0]), processor_kwargs={"num_frames": 2, "fps": 1.0})

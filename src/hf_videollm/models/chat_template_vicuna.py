@@ -1,9 +1,9 @@
 r"""Chat templates in the format of Vicuna's training data, for designs whose papers do not show their prompts.
 
-A conversation is written as "USER: <video>\nquestion ASSISTANT: answer</s>". The following is not known from Vicuna,
-but decided here: there is a system message only if the conversation has one; each medium is written at its place among
-the text blocks; a line break follows each run of media; nothing is written between the frames of a video. The
-generation tags mark the text that a model is trained on. An answer begins with the blank after "ASSISTANT:".
+A conversation is written as "USER: <video>\nquestion ASSISTANT: answer</s>". Vicuna has no media, so this file decides
+the rest: there is a system message only if the conversation has one; each medium is written at its place among the
+text blocks; a line break follows each run of media; nothing is written between the frames of a video. The generation
+tags mark the text that a model is trained on. An answer begins with the blank after "ASSISTANT:".
 """
 
 _CHECK_ROLE = (
@@ -12,7 +12,7 @@ _CHECK_ROLE = (
     "{{ raise_exception('Roles are system, user and assistant, not ' + role + '.') }}"
     "{%- endif -%}"
 )
-# Joins the blocks of a message to the string `chat.text`, and counts media in `chat.media`.
+# Joins the blocks of a message into the string `chat.text`, and counts media in `chat.media`.
 _BLOCKS_TO_TEXT = (
     "{%- if message['content'] is string -%}{%- set chat.text = message['content'] -%}"
     "{%- else -%}"

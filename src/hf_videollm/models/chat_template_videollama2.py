@@ -21,8 +21,9 @@ MISTRAL_SYSTEM_PROMPT = (
     "<</SYS>>"
 )
 
-# The chat templates of the two kinds of language models, with tags around the text that a model is trained on: each
-# answer and its end token. The first is ChatML as in Qwen2, with Qwen2's system message if the conversation has none.
+# The released checkpoints have two kinds of language models: Qwen2, and Mistral or Mixtral. These are their chat
+# templates, with tags around the text that a model is trained on: each answer and its end token. The first is ChatML as
+# in Qwen2, with Qwen2's system message if the conversation has none.
 CHATML_BODY = (
     "{%- for message in messages -%}"
     "{%- if loop.first and message['role'] != 'system' -%}"

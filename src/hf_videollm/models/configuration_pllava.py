@@ -11,8 +11,8 @@ from .configuration_video_llm import VideoLlmConfig
 def pllava_pooled_shape(num_frames: int, pooling_shape: tuple[int, ...] | list[int]) -> tuple[int, int, int]:
     """Shape (t, h, w) of the visual tokens of one clip; the product of the three is its number of placeholders.
 
-    A video is pooled to `pooling_shape`, whatever its frame count (paper, section 3.3: adaptive pooling). An image is
-    a single frame, so its time axis has length 1: (1, h, w).
+    A clip of two or more frames is pooled to `pooling_shape`, whatever its frame count (paper, section 3.3: adaptive
+    pooling). A single frame, such as an image, is pooled in space only: (1, h, w).
     """
     if num_frames < 1:
         raise ValueError(f"A video needs at least one frame, got {num_frames}.")
@@ -33,11 +33,11 @@ class PllavaConfig(VideoLlmConfig):
     lora_adapter (`str`, *optional*):
         Sub-folder of the checkpoint that holds a PEFT adapter of the language model; `None` if there is none.
     lora_alpha (`float`, *optional*):
-        Alpha that the adapter is loaded with (the official evaluation uses 4).
+        Alpha with which the adapter is loaded (the official evaluation uses 4).
     lora_training_alpha (`float`, *optional*):
-        Alpha that the adapter was trained with (32 in the paper). It is only information.
+        Alpha that the adapter was trained with (32 in the paper). The model does not compute with it.
     lora_merged_alpha (`float`, *optional*):
-        Alpha that an adapter was merged into the weights with. It is only information.
+        Alpha with which an adapter was merged into the weights. The model does not compute with it.
 
     Example:
 

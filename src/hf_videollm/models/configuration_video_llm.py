@@ -67,19 +67,19 @@ def has_tied_embeddings(config: Any) -> bool:
 
 
 class PublishedConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
-    """Writes entries into config.json by which transformers finds the model's code and pipeline in a saved folder."""
+    """Writes entries into config.json that tell transformers where a saved folder has the model's code and pipeline."""
 
     # Maps an Auto class to the "file.Class" that it loads from a saved folder with `trust_remote_code=True`.
     auto_classes: ClassVar[dict[str, str]] = {}
-    # Names, in the model without a head, of the modules that are not quantized.
+    # Modules that are not quantized, by their names in the model without a head.
     modules_to_not_convert: ClassVar[tuple[str, ...]] = ()
     # Outputs of the model that Trainer does not collect as predictions.
     keys_to_ignore_at_inference: ClassVar[list[str]] = [*CACHE_NAMES, "image_outputs", "video_outputs", "audio_outputs"]
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # `pipeline()` asks the user for `trust_remote_code` if a config has the attribute `custom_pipelines`. The
-        # installed package does not need the attribute, because it registers the task when it is imported. So only a
-        # config that was loaded as remote code gets it. `to_dict` always writes it, so that saved folders have it.
+        # If a config has the attribute `custom_pipelines`, `pipeline()` asks the user for `trust_remote_code`. The
+        # installed package does not need the attribute, because it registers the task when it is imported. So only
+        # configs that were loaded as remote code get it. `to_dict` always writes it, so that saved folders have it.
         saved_pipelines = kwargs.pop("custom_pipelines", None)
         saved_auto_map = kwargs.pop("auto_map", None) or {}
         super().__post_init__(**kwargs)

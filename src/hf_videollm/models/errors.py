@@ -26,7 +26,7 @@ class MediaError(ValueError):
 
 
 class MediaNotFound(MediaError, FileNotFoundError):
-    """The path does not exist. It is also a `FileNotFoundError`, so that code which handles that error works."""
+    """The path does not exist. Code that catches `FileNotFoundError` catches this error, too."""
 
     # Without this, FileNotFoundError would format the message as "[Errno ...]".
     def __str__(self) -> str:
@@ -38,7 +38,10 @@ class UnsupportedMedia(MediaError):
 
 
 class UnsupportedSamples(UnsupportedMedia, TypeError):
-    """The array does not hold audio samples. It is also a `TypeError`, which NumPy and transformers raise for this."""
+    """The array does not hold audio samples. Code that catches `TypeError` catches this error, too.
+
+    NumPy and transformers raise a `TypeError` in this case.
+    """
 
 
 class NoVideoStream(MediaError):
@@ -74,9 +77,9 @@ class MediaWarning(UserWarning):
 
 
 def warn_caller(message: str) -> None:
-    """Warns with a `MediaWarning` that points to the user's own line of code.
+    """Warns with a `MediaWarning` that names the line of the user's own code which led to the warning.
 
-    It skips all callers inside this package, transformers and torch, whose line numbers would not help the user.
+    Lines inside this package, transformers and torch are skipped, because they would not help the user.
     """
     skipped = {__name__.partition(".")[0], "transformers", "torch"}
     frame, level = inspect.currentframe(), 1
@@ -105,7 +108,7 @@ class MediaLimits:
     The same limits apply to videos, to audio, and to pictures that are passed as frames; `math.inf` means no limit.
 
     Raises:
-        ValueError: a limit is not a number, negative or NaN.
+        ValueError: a limit is negative, NaN, or not a number.
     """
 
     max_bytes: int = 4 * 1024**3

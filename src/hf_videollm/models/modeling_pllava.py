@@ -66,9 +66,9 @@ class PllavaModel(AdjustableLoraMixin, VideoLlmModel):
         modality: str,
         present: Collection[str] | None = None,
     ) -> torch.Tensor:
-        """As in the base class; but in a batch without images, `<image>` is also a placeholder of a video.
+        """As in the base class, but in a batch without images, `<image>` is also a placeholder of videos.
 
-        Prompts of the original code write `<image>` for a video.
+        This is needed because the original code writes `<image>` for a video.
         """
         mask = super().get_placeholder_mask(input_ids, inputs_embeds, modality, present)
         if modality == "video" and present is not None and "image" not in present:

@@ -40,7 +40,7 @@ MEDIA_INPUTS = ("pixel_values", "pixel_values_videos", "num_video_frames", "inpu
 
 
 class ForwardOptions(TypedDict, total=False):
-    """Further options of a forward, as in all models of transformers. The language model gets these and any others."""
+    """Further options of a forward, as in all models of transformers. They are passed on to the language model."""
 
     num_items_in_batch: torch.Tensor | None
     output_hidden_states: bool | None
@@ -85,7 +85,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
     other_parts: ClassVar[tuple[str, ...]] = ("language_model",)
 
     def __init__(self, config: VideoLlmConfig) -> None:
-        # The model changes values in its configuration (attention, dtype, vocab_size), so it needs a copy of its own.
+        # The model changes values in its configuration (attention, dtype, vocab_size), so it works on a copy.
         config = copy.deepcopy(config)
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config, **trust_of(config.vision_config))
@@ -102,7 +102,10 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         self.language_model.set_input_embeddings(value)
 
     def freeze_unused_parameters(self) -> None:
-        """Freeze the parameters that never get a gradient. `from_pretrained` makes new ones, and calls this again."""
+        """Freeze the parameters that never get a gradient.
+
+        This is called again at the end of `from_pretrained`, which replaces parameters by new, trainable ones.
+        """
         self.skip_unused_vision_layers()
 
     def get_frame_features(
@@ -122,7 +125,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             output_hidden_states: as in `encode_frames`.
             output_attentions: as in `encode_frames`.
             connector_options: further arguments of the connector.
-            kwargs: the design's `media_options` among them are passed to the connector, too; others are ignored.
+            kwargs: options of the design (`media_options`) are passed to the connector, too; all others are ignored.
         """
         options = {name: kwargs[name] for name in self.media_options if name in kwargs} | dict(connector_options or {})
         outputs = self.encode_frames(frames, output_hidden_states, output_attentions)
@@ -270,8 +273,9 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             num_video_frames: `(num_videos,)`.
             input_features: `(num_sounds, max_frames, mel_bins)`; only for designs with an audio tower.
             input_features_mask: `(num_sounds, max_frames)`.
-            mm_token_type_ids: `(batch, length)`; not used here, but processors return it.
-            mm_encoder_outputs: maps modalities to outputs of `get_<modality>_features`, instead of pixels and audio.
+            mm_token_type_ids: `(batch, length)`; accepted because processors return it, but not used.
+            mm_encoder_outputs: media that are already encoded, passed instead of pixels and audio: maps modalities to
+                outputs of `get_<modality>_features`.
             cache: another name of `past_key_values`.
             kwargs: options of the language model, and those of the design for its media (`media_options`).
         """
@@ -359,7 +363,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             features: maps modalities to outputs of `get_<modality>_features`.
             masks: maps modalities to masks of their placeholders, bool, `(batch, length)`.
             input_ids: the prompts as the forward got them, `(batch, length)`.
-            prompt_embeds: the embeddings that the forward got instead of ids, placeholders still in them.
+            prompt_embeds: the embeddings that the forward got instead of ids, before placeholders were replaced.
             cache: keys and values of earlier positions.
             kwargs: further arguments of the language model.
         """
@@ -385,7 +389,8 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
     """The base model with a language-model head."""
 
     model_class: ClassVar[type[VideoLlmModel]]
-    # Tensor parallelism: transformers shards the embedding by rows, and the head, which may be tied to it, likewise.
+    # Tensor parallelism: each device holds some rows of the head's weight, as transformers does for the embedding, to
+    # which the head may be tied.
     _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: VideoLlmConfig) -> None:

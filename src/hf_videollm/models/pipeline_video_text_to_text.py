@@ -18,8 +18,8 @@ from .video_llm_checked_processor import CheckedProcessor, in_rows, refuse_empty
 from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
 from .video_llm_option_names import did_you_mean, merged_options, nearest, refuse_unknown
 
-# Options of `generate` only. `max_new_tokens` and `max_length` are not among them, since they are also options of this
-# pipeline or of tokenizers.
+# Names that are options of `generate` and of nothing else. `max_new_tokens` is also an option of this pipeline, and
+# `max_length` an option of tokenizers, so both are left out.
 GENERATE_OPTIONS = frozenset(
     {*GenerationConfig().to_dict(), *inspect.signature(GenerationMixin.generate).parameters}
     | {"assistant_tokenizer", "tokenizer"}
@@ -75,7 +75,8 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The processor pads the audio. If this were set, the parent class would pad it again, on the side of prompts.
+        # The processor pads the audio. If this were set, the parent class would pad the audio again, on the side on
+        # which it pads prompts.
         self.feature_extractor = None
 
     def check_model_type(self, supported_models: Any) -> None:
@@ -90,7 +91,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     def media_options(self) -> set[str]:
         """Names of the options that say how media are read, sampled and put into the prompt."""
-        # `return_tensors` and `device` are also options of the pipeline itself, and here they mean those.
+        # `return_tensors` and `device` are also options of the pipeline, and a caller of the pipeline means the latter.
         names = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
         # A checkpoint with remote code may have a processor of another class.
         if isinstance(self.processor, CheckedProcessor):
@@ -116,7 +117,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
         if (timeout := kwargs.pop("timeout", None)) is not None:
             processor_kwargs["timeout"] = timeout
         if processor_kwargs:
-            # transformers would forget the options that the pipeline was created with, so both are merged here.
+            # transformers would drop the options that the pipeline was created with, so both are merged here.
             initial = getattr(self, "_preprocess_params", {}).get("processor_kwargs")
             kwargs["processor_kwargs"] = merged_options(initial or {}, processor_kwargs)
         # These options decide the number of placeholders, so the processor and the model must get the same values.
@@ -215,7 +216,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
     def preprocess(
         self, inputs: Any = None, continue_final_message: bool | None = None, **processing_kwargs: Any
     ) -> dict[str, Any]:
-        """Decodes and processes one sample. `_forward` joins several samples to a batch."""
+        """Decodes and processes one sample. `_forward` joins several samples into a batch."""
         sample = _as_sample(inputs)
         if _holds_sound(sample) and getattr(self.processor, "audio_token", None) is None:
             raise ValueError(f"{type(self.model).__name__} cannot hear: leave the audio out.")
@@ -319,13 +320,13 @@ def _is_sample(item: Any) -> bool:
 
 
 def _as_stream(items: Any) -> Any:
-    """The inputs without a separate text, as one sample, a list of samples, or an iterable or `Dataset` of samples."""
+    """Converts what was passed as `videos` without a text: to a sample, a list, iterable or `Dataset` of samples."""
     if _is_sample(items):
         return _as_sample(_checked(items))
     if isinstance(items, list | tuple) and items and all(_is_sample(item) or _is_chat(item) for item in items):
         return [_as_sample(_checked(item)) for item in items]
     if isinstance(items, Iterator):
-        # A generator, because transformers would read the first item of other iterators to see whether it is a chat.
+        # transformers reads the first item of an iterator to see whether it is a chat, unless it is a generator.
         return (_as_sample(item) for item in items)
     if isinstance(items, Dataset) or hasattr(items, "column_names"):
         return _SampleDataset(items) if hasattr(items, "__len__") else (_as_sample(item) for item in items)
@@ -349,8 +350,8 @@ def _pair(media: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
             raise ValueError(f"{kind} holds an empty list: pass None for a text without {kind}.")
         if len(items) != len(texts):
             raise ValueError(
-                f"{len(texts)} texts need {len(texts)} entries of {kind}, got {len(items)}: pass one for each text (or "
-                f"a list of {kind}), or a single text for all."
+                f"{len(texts)} texts need {len(texts)} entries of {kind}, got {len(items)}: pass one entry for each "
+                f"text (it may be a list of {kind}), or one text about all {kind}."
             )
         return list(items)
 
@@ -416,7 +417,7 @@ def _check_columns(item: dict[str, Any]) -> None:
         if key in CLIP_COLUMNS:
             raise ValueError(
                 f"A sample cannot hold {key!r}: pass it to the call, or write it into the message block of the video "
-                "({'type': 'video', 'path': ..., 'start': ...}); remove the column if it is not an option."
+                "({'type': 'video', 'path': ..., 'start': ...}). If the column means something else, remove it."
             )
         if key not in SAMPLE_KEYS and (meant := nearest(key, SAMPLE_KEYS + CLIP_COLUMNS, cutoff=0.8)):
             raise ValueError(f"A sample has no key {key!r}: did you mean {' or '.join(meant)}?")
@@ -483,7 +484,7 @@ def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _tidied(message: Any) -> dict[str, Any]:
-    """A message without keys whose value is `None`: in an Arrow table, all messages and blocks have the same keys."""
+    """A copy of a message without the keys that an Arrow table added, with value `None`, to give all the same keys."""
     tidy = without_none(message, f"A message is a {type(message).__name__}: give {{'role': ..., 'content': ...}}.")
     if isinstance(tidy.get("content"), list | tuple):
         tidy["content"] = [

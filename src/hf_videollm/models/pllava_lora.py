@@ -1,7 +1,7 @@
 """LoRA whose strength can be changed after training (PLLaVA paper, section 3.4: post-training optimisation).
 
-A layer with LoRA computes h = W0 x + (alpha / r) B A x. The checkpoint stores A and B separately from W0, in its
-`lora/` folder, in PEFT's own format. So the user can choose `alpha`, the strength, when the checkpoint is loaded.
+A layer with LoRA computes h = W0 x + (alpha / r) B A x. A checkpoint stores A and B separately from W0, in its folder
+`lora/` and in PEFT's format. So whoever loads the checkpoint can choose `alpha`, the strength.
 """
 
 import copy
@@ -34,13 +34,13 @@ LORA_TARGETS = r"(.*\.)?language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 PEFT_PREFIX = "base_model.model."
 SAVE_ARGUMENTS = ("is_main_process", "state_dict", "push_to_hub", "max_shard_size")
-# Options of PEFT with which a layer does not compute W0 x + (alpha / r) B A x.
+# Options of PEFT that make the adapter more than W0 x + (alpha / r) B A x, so that alpha alone is not its strength.
 UNSAVABLE = ("use_dora", "lora_bias", "target_parameters", "trainable_token_indices", "use_qalora")
 PUSH_ARGUMENTS = ("commit_message", "private", "token", "create_pr", "revision")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Base
-else:  # in a list of base classes, the mixin comes before a `PreTrainedModel`, whose attributes it uses
+else:  # at run time, the attributes come from the `PreTrainedModel` that each subclass also inherits from
     _Base = object
 
 
@@ -104,8 +104,8 @@ class AdjustableLoraMixin(_Base):
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         try:
             lora_config = peft.LoraConfig(**options)
-            # transformers' `add_adapter` does the same as this function of PEFT, but it refuses PEFT releases that are
-            # older than the one it requires, and that one may not be published yet.
+            # transformers' `add_adapter` would do the same, but it raises an error if PEFT is older than the release
+            # that it requires, and that release may not be published yet.
             peft.inject_adapter_in_model(lora_config, self, ADAPTER_NAME)
             mark_adapter(self, True)
             self._place_factors(weights)
@@ -117,8 +117,8 @@ class AdjustableLoraMixin(_Base):
                 raise
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{config_file} describes no LoRA that can be attached ({reason}).") from error
-        # The adapter is saved with this value: the original `target_modules`, or, if that was a pattern that is not
-        # known here, the names of the adapted layers.
+        # `save_pretrained` writes this value: the `target_modules` of the file, or the names of the adapted layers if
+        # `_said_layers` cannot tell which layers the file means.
         self.peft_config[ADAPTER_NAME].target_modules = (
             raw["target_modules"]
             if self._said_layers(raw) is not None
@@ -135,12 +135,12 @@ class AdjustableLoraMixin(_Base):
             layers = {key.removesuffix(end) for key in weights for end in FACTORS if key.endswith(end)} & names
         if wrong := sorted({f"{layer}{end}" for layer in layers for end in FACTORS} ^ weights.keys()):
             raise CheckpointError(
-                f"{weights_file} does not fit {type(self).__name__}: {wrong[0]} is in one of them only "
-                f"({len(wrong)} tensors are)."
+                f"{weights_file} does not fit {type(self).__name__}: {len(wrong)} tensors are only in one of "
+                f"them, such as {wrong[0]}."
             )
 
     def _said_layers(self, raw: Mapping[str, Any]) -> set[str] | None:
-        """Names of the layers that an adapter's `target_modules` lists; `None` if only its weights tell the layers."""
+        """Names of the layers that the file says it adapts; `None` if it describes them in a way unknown here."""
         names = {self._saved_key(name): name for name, _ in self.named_modules()}
         if raw.get("target_modules") == LORA_TARGETS:
             return {name for saved, name in names.items() if re.fullmatch(LORA_TARGETS, saved)}
@@ -203,8 +203,8 @@ class AdjustableLoraMixin(_Base):
     def merge_lora(self, alpha: float | None = None) -> Self:
         """Add the adapter to the weights, W <- W0 + (alpha / r) B A, and remove it. All weights become trainable again.
 
-        Quantized weights are quantized a second time, as PEFT does, and stay frozen. To get better answers, merge the
-        adapter before the model is quantized.
+        If the weights are quantized, PEFT merges the adapter and quantizes the result again, which rounds a second
+        time; these weights stay frozen. For better answers, merge the adapter before the model is quantized.
 
         Args:
             alpha: strength to merge with; `None` uses the current one.
@@ -223,7 +223,7 @@ class AdjustableLoraMixin(_Base):
             _merge_layer(layer, adapter)
             parent, _, child = name.rpartition(".")
             setattr(self.get_submodule(parent), child, layer.get_base_layer())
-        # Modules that PEFT trained as a whole replace the original ones.
+        # Modules that PEFT trained as a whole (`modules_to_save`) replace the original ones.
         for name, wrapper in _whole_copies(self).items():
             self.set_submodule(name, _active_copy(wrapper, adapter))
         del self.peft_config
@@ -268,8 +268,8 @@ class AdjustableLoraMixin(_Base):
     def _adapter_aside(self, adapter: str) -> Iterator[None]:
         """Remove the adapter from the model while transformers saves it.
 
-        It is not enough to pass the right `state_dict`: of a quantized model, transformers saves the tensors of the
-        model and not those of `state_dict`.
+        It is not enough to pass the right `state_dict`: if the model is quantized, transformers saves the tensors of
+        the model instead.
         """
         held: dict[str, Any] = {**self.lora_layers(), **_whole_copies(self)}
         plain = {
@@ -317,7 +317,8 @@ class AdjustableLoraMixin(_Base):
                 "it (merge_and_unload), or save it with PEFT."
             )
         # Modules and biases that PEFT trained together with the adapter are saved with the model's weights. Some ways
-        # to initialise a LoRA change these weights; they are saved as changed, so loading must not do it again.
+        # to initialise a LoRA change the model's weights. The changed weights are saved, so loading the adapter must
+        # not change them a second time.
         config.modules_to_save, config.bias, config.init_lora_weights = None, "none", True
         # The weights of the model are in the parent folder. The path that they were loaded from is not saved, because
         # it may be private.
@@ -357,7 +358,7 @@ class AdjustableLoraMixin(_Base):
         self.train(self.training)
 
     def _adapter_key(self, saved: str) -> str:
-        """Name in this model of a tensor in the adapter file, whose names are those of the model with a head."""
+        """The name in this model of a tensor of the adapter file, which has the names of the model with a head."""
         name = saved.removeprefix(PEFT_PREFIX)
         return name.removeprefix("model.") if not hasattr(self, "lm_head") else name
 
@@ -378,7 +379,7 @@ def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: d
     """Find the two files of a checkpoint's adapter, configuration and weights, and download them if necessary."""
     hub_arguments = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
     if not isinstance(adapter, str) or os.path.isabs(adapter) or ".." in Path(adapter).parts:
-        raise CheckpointError(f"{source} names a LoRA adapter outside of its folder ({adapter!r}): it is not read.")
+        raise CheckpointError(f"{source} names a LoRA adapter outside of its folder ({adapter!r}), which is not read.")
     folder = os.path.join(kwargs.get("subfolder") or "", adapter)
     try:
         files = [
@@ -389,7 +390,7 @@ def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: d
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"{source} names a LoRA adapter in its folder {folder!r}, which cannot be read ({reason}): "
-            "download the checkpoint again with all its files, or pass lora_adapter=None to load it without."
+            "download the checkpoint again with all its files, or pass lora_adapter=None to load no adapter."
         ) from error
     root = Path(source) if source is not None and os.path.isdir(source) else Path(str(files[0])).parent
     for file in files:
@@ -399,15 +400,15 @@ def _find_adapter(source: str | os.PathLike[str] | None, adapter: str, kwargs: d
 
 
 def _refuse_useless_alpha(source: str | os.PathLike[str] | None, config: Any, lora_alpha: float | None) -> None:
-    # If `lora_alpha` is passed to an Auto class, it arrives as a field of the configuration. A checkpoint without an
-    # adapter does not set this field itself, so its value then comes from the caller.
+    # If the caller passes `lora_alpha` to an Auto class, it arrives here as a field of the configuration. A checkpoint
+    # that never had an adapter, or whose adapter was merged, has no value in this field; so the value is the caller's.
     never_had_one = config.lora_training_alpha is None or config.lora_merged_alpha is not None
     if lora_alpha is None and never_had_one:
         lora_alpha = config.lora_alpha
     if lora_alpha is not None:
         raise CheckpointError(
-            f"{source} has no LoRA adapter, so lora_alpha={lora_alpha} would do nothing. "
-            "It was merged when it was converted, or never had one."
+            f"{source} has no LoRA adapter, so lora_alpha={lora_alpha} would do nothing. Its adapter was merged into "
+            "the weights, or it never had one."
         )
 
 
@@ -425,11 +426,11 @@ def _execution_device(base: Any) -> torch.device | str | int:
 
 
 def _merge_layer(layer: Any, adapter: Any) -> None:
-    """Merge the adapter into one layer, computing in at least float32. PEFT itself merges quantized layers."""
+    """Merge the adapter into one layer, computing in at least float32. Quantized layers are left to PEFT's `merge`."""
     base = layer.get_base_layer()
     if layer.merged:
         layer.unmerge()
-    # torchao quantizes by replacing the weight by one of another class; the layer itself remains an `nn.Linear`.
+    # torchao quantizes by replacing the weight with one of another class; the layer itself remains an `nn.Linear`.
     if type(base) is not nn.Linear or type(base.weight) is not nn.Parameter:
         layer.merge()
         return

@@ -115,7 +115,8 @@ class PllavaProcessor(VideoLlmProcessor):
             prompts = [text] if isinstance(text, str) else list(text)
             if images is None:
                 prompts = [prompt.replace(self.image_token, self.video_token) for prompt in prompts]
-            # `resize_mode="pllava"` resizes the videos of one prompt to a common size, but not all videos of a batch.
+            # `resize_mode="pllava"` resizes all videos of one prompt together, so the video processor must know which
+            # videos belong to the same prompt.
             kwargs.setdefault("videos_per_prompt", [prompt.count(self.video_token) for prompt in prompts])
             text = prompts
         return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)

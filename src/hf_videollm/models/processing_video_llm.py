@@ -22,7 +22,8 @@ from .video_llm_checked_processor import CheckedProcessor, in_rows
 from .video_llm_trust import NoQuestionMixin
 from .video_processing_video_llm import VideoLlmVideoProcessorKwargs
 
-# How base64 data of PNG, JPEG, GIF and WebP files begin. transformers also accepts such strings as images.
+# The first characters of PNG, JPEG, GIF and WebP files in base64. transformers accepts such strings as images, so the
+# processors of this package do, too.
 BASE64_HEADS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 
 
@@ -38,9 +39,9 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
 
     A design overrides `num_image_tokens` and `num_video_tokens`: the numbers of placeholders of one image or video.
 
-    Without the argument `chat_template`, the processor extends the tokenizer's chat template to media. So a question
-    without media gives the prompt that the language model was trained with. If the tokenizer has no chat template,
-    `default_chat_template` is used.
+    Without the argument `chat_template`, the processor extends the tokenizer's chat template to media. The prompt of a
+    question without media then stays the prompt that the language model was trained with. If the tokenizer has no chat
+    template, `default_chat_template` is used.
     """
 
     valid_processor_kwargs = VideoLlmProcessorKwargs
@@ -88,7 +89,7 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
 
     @property
     def prompt_query_token(self) -> str | None:
-        """Token that a chat template writes before an answer; `None` for designs without query tokens."""
+        """The query token, which the chat template writes before an answer; `None` for designs without query tokens."""
         return None
 
     @property
@@ -116,7 +117,8 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
         """Flatten nested lists of media; for a prompt without media, the entry may be an empty list or `None`.
 
         Raises:
-            ValueError: the lists are nested by prompt, and a prompt has another number of media than of placeholders.
+            ValueError: the media are grouped by prompt, and the number of media of a prompt is not that of its
+                placeholders.
         """
         rows = None if text is None else [text] if isinstance(text, str) else list(text)
         videos = in_rows(videos, None if rows is None else len(rows), is_single_video, "videos")
@@ -138,7 +140,8 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
         """Check that the prompts hold one placeholder per image and per video.
 
         Raises:
-            ValueError: nothing was passed, or the numbers differ (both are named).
+            ValueError: nothing was passed, or there are more or fewer placeholders than media; the message names both
+                numbers.
         """
         if images is None and text is None and videos is None and audio is None:
             raise ValueError(f"{type(self).__name__} needs at least one of text, images, videos and audio.")
@@ -174,13 +177,13 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
         """Join outputs of the processor (`return_tensors="pt"`) into one batch.
 
         Args:
-            rows: each of any number of prompts, with any media.
-            padding_side: where shorter prompts are padded: `"left"` to generate, `"right"` to train; the tokenizer's
-                own side when `None`.
+            rows: the outputs. Each may hold any number of prompts and any media.
+            padding_side: where shorter prompts are padded: `"left"` to generate, `"right"` to train; the side of the
+                tokenizer if `None`.
 
         Returns:
-            `input_ids` first; prompts padded along their length, media joined along their first dimension and padded
-            along time, so that videos stay in the order of the prompts.
+            One batch, whose first key is `input_ids`. Prompts are padded to one length. Media are joined along their
+            first dimension, in the order of the prompts, and padded along time.
         """
         keys = list(dict.fromkeys(key for row in rows for key in row))
         side = padding_side or self.tokenizer.padding_side
@@ -240,7 +243,7 @@ def write_replacements(text: str, entries: Sequence[dict[str, Any]]) -> tuple[st
 
 
 def placeholder_id(tokenizer: Any, token: str) -> int | None:
-    """Id of a placeholder; `None` without a tokenizer.
+    """Token id of a placeholder; `None` if there is no tokenizer.
 
     Raises:
         ValueError: the tokenizer has no such token.
@@ -250,14 +253,14 @@ def placeholder_id(tokenizer: Any, token: str) -> int | None:
     token_id = tokenizer.convert_tokens_to_ids(token)
     if token_id is None or token_id == tokenizer.unk_token_id:
         raise ValueError(
-            f"The tokenizer has no token {token!r}, the placeholder of its kind of media: "
+            f"The tokenizer has no token {token!r}, which the prompts of this model need: "
             f"tokenizer.add_special_tokens({{'additional_special_tokens': [{token!r}]}}) adds it."
         )
     return token_id
 
 
 def _join_padded(tensors: list[torch.Tensor], value: int, side: str) -> torch.Tensor:
-    """Concatenate along dimension 0 after padding dimension 1 to the longest."""
+    """Pad dimension 1 of all tensors to the longest, then concatenate them along dimension 0."""
     if len(tensors) == 1:
         # A copy would be expensive: the pixel values of one hour of video take 5 GB.
         return tensors[0]
@@ -308,9 +311,9 @@ def fetch_image(image: Any, allowed_hosts: Sequence[str] = (), timeout: float | 
     """Read an image from a path, address, data URL, bytes or file, with the same limits as for videos.
 
     Args:
-        image: also accepted are arrays, which are returned unchanged, and values of an image column of `datasets`. An
-            opened PIL image is rotated by its EXIF data. It keeps its mode if that has 8 bits per channel, because
-            image processors convert these modes themselves.
+        image: the image. It may also be an array, which is returned unchanged, or a value of an image column of
+            `datasets`. An opened PIL image is rotated by its EXIF data. It keeps its mode if that has 8 bits per
+            channel, because image processors convert these modes themselves.
         allowed_hosts: hosts that http(s) addresses may name; none by default.
         timeout: seconds that reading may take; `None` uses the default of `MediaLimits`.
 
@@ -321,7 +324,7 @@ def fetch_image(image: Any, allowed_hosts: Sequence[str] = (), timeout: float | 
     image = stored_media(image)
     if isinstance(image, dict):
         raise UnsupportedMedia(
-            f"Cannot read an image from a dict with {sorted(map(str, image))}: give 'path' or 'bytes'."
+            f"Cannot read an image from a dict with the keys {sorted(map(str, image))}: give 'path' or 'bytes'."
         )
     if isinstance(image, Image.Image):
         return shown_picture(image)

@@ -18,8 +18,8 @@ from transformers import GenerationMixin, PreTrainedModel, QuantizedCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 # --- The key-value cache is called `past_key_values` up to 5.23, and `cache` from 5.24 on. ----------------------------
-# Until 5.24 is the oldest supported release. But callers may use the old name (as an argument of our `forward` and
-# `generate`, and as an attribute of our outputs) until transformers 6.0, which removes it from its own classes.
+# Until 5.24 is the oldest supported release. After that, callers may still use the old name (as an argument of our
+# `forward` and `generate`, and as an attribute of our outputs) until transformers 6.0 removes it from its own classes.
 
 # The name of the cache in the installed release, as an attribute of outputs and as an argument of models.
 CACHE_NAME = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
@@ -34,16 +34,16 @@ def one_cache(cache: Any, past_key_values: Any) -> Any:
         ValueError: both were passed, and they differ.
     """
     if cache is not None and past_key_values is not None and cache is not past_key_values:
-        raise ValueError("cache and past_key_values are two names of the same: pass one of them.")
+        raise ValueError("cache and past_key_values are two names of the same argument: pass one of them.")
     return past_key_values if cache is None else cache
 
 
 def forward_cache(cache: Any, past_key_values: Any) -> Any:
     """Like `one_cache`, for the arguments of a `forward`; on 5.24 and later it warns about the old name.
 
-    transformers' own models accept the old name up to 5.40, with a warning. Ours accept it for longer, because it is
-    the only name that works on older releases. So they raise only a `PendingDeprecationWarning`, which Python hides by
-    default.
+    In transformers' own models, `forward` accepts the old name up to 5.40, with a warning. Models of this package
+    accept it for longer, because it is the only name that works on older releases. So they raise only a
+    `PendingDeprecationWarning`, which Python hides by default.
 
     Raises:
         ValueError: both were passed, and they differ.
@@ -134,6 +134,8 @@ class CacheNamesGenerationMixin(GenerationMixin):
 
 # --- Up to 5.22, `generate` passes only `token_type_ids` to a model's `create_masks_for_generate`. --------------------
 # Until 5.23 is the oldest supported release, which also passes `mm_token_type_ids`.
+
+# The argument in which LinVT passes the types of tokens to `create_masks_for_generate`.
 MASK_TYPES = "token_type_ids"
 
 
@@ -188,10 +190,10 @@ def hold_gradients(inputs_embeds: torch.Tensor, context: Any) -> torch.Tensor:
     """Makes gradients reach the vision tower although gradient checkpointing recomputes the hooks of IVA's layers.
 
     With reentrant checkpointing, each recomputed layer runs its own backward pass. Several of these passes would go
-    through the frames into the vision tower, but its graph can be used only once. So each pass ends at a copy of the
-    frames (`context.replay_frames`), which sums up the gradients. The embeddings get their gradients last, and their
-    backward pass then sends the sum into the vision tower. Without reentrant checkpointing, or with a frozen vision
-    tower, this has no effect.
+    through the frames into the vision tower, but the graph of the tower can be traversed only once. So each pass ends
+    at a copy of the frames (`context.replay_frames`), which sums up the gradients. The backward pass reaches the
+    embeddings last, and from there the sum is sent into the vision tower. Without reentrant checkpointing, or with a
+    frozen vision tower, this has no effect.
 
     Args:
         inputs_embeds: `(batch, length, width)`.
@@ -252,7 +254,7 @@ def add_defaults(kwargs_class: Any) -> Any:
 def class_of_transformers(name: str) -> Any:
     """The transformers class of this name (from a saved file); `None` if the installed release does not have it.
 
-    Stays for good, because future releases will add classes that older ones do not have.
+    No release will make this function superfluous, because new releases add classes that older ones do not have.
     """
     return getattr(transformers, name, None)
 
@@ -263,13 +265,13 @@ def class_of_transformers(name: str) -> Any:
 def drop_pooling_head(vision_config: Any) -> None:
     """Configures a SigLIP tower without its pooling head.
 
-    Up to 5.22, the model reads this field although the configuration does not declare it, so it is set from outside.
-    Until 5.23 is the oldest supported release.
+    Up to 5.22, the model reads the field `vision_use_head`, which the configuration does not declare. So the field is
+    set here, from outside. Until 5.23 is the oldest supported release.
     """
     vision_config.vision_use_head = False
 
 
-# --- `add_adapter` of transformers 5.24 requires PEFT 0.22, which is not released yet; so it is not called here. ------
+# --- `add_adapter` of transformers 5.24 requires PEFT 0.22, which is not released yet, so no code calls it. -----------
 # Until the oldest supported release of transformers requires a PEFT that is available.
 
 

@@ -1,4 +1,4 @@
-"""Frames for LinVT. This processor chooses them; the image processor of the image-LLM makes pixel values of them."""
+"""Frames for LinVT. This processor chooses them; the image processor of the image-LLM makes pixel values from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,19 +40,19 @@ class LinVTVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # t
     sampling (`str`): `"uniform"`, or `"shots"`: the video is cut into shots, and longer shots get more frames.
     find_shots (`Callable`): is called with the video, and returns its shots as pairs of frame numbers: the first
         frame, and the one after the last. PySceneDetect by default.
-    frame_times (`list`): for frames that were passed as arrays or pictures, the seconds of the frames of each video, or
-        `None` for a video. Times of files are read from the files.
+    frame_times (`list`): one entry per video that was passed as arrays or pictures: the times of its frames in seconds,
+        or `None` if they are not known. The times of files are read from the files.
     """
 
     sampling: str | None
-    # A function. The annotation is `Any`, because the check of options in transformers knows no `Callable`.
+    # A function. The annotation is `Any`, because transformers cannot check an option against `Callable`.
     find_shots: Any
     frame_times: list[Any] | tuple[Any, ...] | None
 
 
 # Options that `LinVTVideoProcessor` takes. The image processor takes all other options of videos, for their frames.
 VIDEO_OPTIONS = set(LinVTVideoProcessorKwargs.__annotations__) - set(ImagesKwargs.__annotations__)
-# Options of a call that apply only to images, and are not passed to the image processor for the frames of videos.
+# Options of a call that apply to images only. They are not passed on when the image processor gets frames of videos.
 NO_FRAME_OPTIONS = {"return_tensors", "device", "data_format", "input_data_format", "sanitize_control_tokens"}
 
 
@@ -154,7 +154,8 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
         frames, metadata = clip["pixel_values_videos"][0], clip["video_metadata"][0]
         if frames.is_floating_point():
             raise ValueError(
-                f"{source_name(source)}: frames of floating point; pass uint8, which the image processor expects."
+                f"{source_name(source)}: the frames hold floating-point numbers; pass uint8, as the image processor "
+                "expects."
             )
         if times is None:
             # If the caller has already sampled the frames, only the caller's metadata tells their numbers in the video.
@@ -163,15 +164,15 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
             times = seconds_of(passed_metadata if is_chosen else metadata, options.get("start") or 0.0)
         if times is not None and len(times) != len(frames):
             raise ValueError(
-                f"{source_name(source)}: {len(times)} frame_times for {len(frames)} frames: pass one per frame, "
-                "and do_sample_frames=False with frames that are chosen already."
+                f"{source_name(source)}: {len(times)} frame_times for {len(frames)} frames: pass one per frame. If the "
+                "frames are already sampled, pass do_sample_frames=False, too."
             )
         return FramesInTime(frames, None if times is None else [float(time) for time in times], metadata)
 
     def decode(
         self, source: VideoSource, metadata: VideoMetadata | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor, VideoMetadata]:
-        """As in the base."""
+        """As in the base class."""
         # `_sampler` passes the video on to `find_shots`.
         return super().decode(source, metadata, video=source, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Frames for PLLaVA: the sampling rule of the official evaluation and, as an option, its way to resize frames twice."""
+"""Frames for PLLaVA: the sampling rule of the official evaluation and, as an option, its two steps of resizing."""
 
 from typing import Any
 
@@ -109,7 +109,7 @@ def resize_short_side(video: torch.Tensor, short: int) -> torch.Tensor:
 
 
 def _cut_long_side(video: torch.Tensor, long: int) -> torch.Tensor:
-    """Cut the long side to `long`. Like the original code, it removes a quarter of the surplus at the start."""
+    """Cut the long side to `long`, a quarter of the surplus at the start and the rest at the end, like the original."""
     for axis in (2, 3):
         if (surplus := video.shape[axis] - long) > 0:
             video = video.narrow(axis, (surplus // 2) // 2, long)

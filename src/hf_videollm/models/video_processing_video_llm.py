@@ -106,7 +106,7 @@ def check_one_size(sizes: set[tuple[int, ...]]) -> None:
 
 
 def _merged(call: Mapping[str, Any], own: Mapping[str, Any], most_frames: int) -> dict[str, Any]:
-    """Merge the options of a call and those of one video, which override them.
+    """Merge the options of a call with those of one video. The options of the video override those of the call.
 
     Args:
         call: the options of the call.
@@ -119,7 +119,9 @@ def _merged(call: Mapping[str, Any], own: Mapping[str, Any], most_frames: int) -
     """
     merged = {**call, **own}
     if own and call.get("do_sample_frames") is False:
-        raise ValueError(f"{', '.join(sorted(own))} of a video choose frames: leave out do_sample_frames=False.")
+        raise ValueError(
+            f"A video has options that choose frames ({', '.join(sorted(own))}): leave out do_sample_frames=False."
+        )
     for name, other in (("num_frames", "fps"), ("fps", "num_frames")):
         if name in own:
             merged["do_sample_frames"] = True
@@ -148,8 +150,8 @@ class FrameClock:
         self.times = steps if times is None else np.asarray(times)
         # The time of frame 0. It is greater than 0 if the sound of the file begins before the pictures.
         self.begin = float(self.times[0])
-        # Files round timestamps to ticks of a clock. So a video still counts as constant if its times differ from those
-        # of a constant rate by at most a quarter of a frame.
+        # Files round timestamps to ticks of a clock. So the rate still counts as constant if no frame is more than a
+        # quarter of a frame's duration away from the time that it has at a constant rate.
         self.is_constant = bool(np.allclose(self.times - self.begin, steps, rtol=0, atol=0.25 / self.rate))
 
     def frame_shown_at(self, seconds: float) -> int:
@@ -157,16 +159,16 @@ class FrameClock:
         return max(0, int(np.searchsorted(self.times, seconds + TIME_SLACK, side="right")) - 1)
 
     def frame_at(self, seconds: float) -> int:
-        """Number of the frame whose start is closest to a time (of two, the even number).
+        """Number of the frame whose start is closest to a time; if two are equally close, the even number.
 
-        If the frame rate varies, the number of the frame on screen.
+        If the frame rate varies, this is the number of the frame on screen.
         """
         if not self.is_constant:
             return self.frame_shown_at(seconds)
         return max(0, round((seconds - self.begin) * self.rate))
 
     def seconds(self, frame: int) -> float:
-        """Time of a frame in seconds. If `frame` is the number of frames, the time of the end of the video."""
+        """Time of a frame in seconds. For `frame` equal to the number of frames, it is the end of the video."""
         if frame < self.total:
             return float(self.times[frame])
         return self.begin + (self.duration or self.total / self.rate)
@@ -282,7 +284,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         self._check_call(kwargs)
         sources = flatten_videos(videos)
         if not sources:
-            raise ValueError("There is no video in the list: give one at least.")
+            raise ValueError("There is no video in the list: pass at least one.")
         metadata = flatten_metadata(kwargs.pop("video_metadata", None), len(sources))
         options = self.options_of_each(kwargs.pop("video_options", None), len(sources), kwargs)
         decoded = [
@@ -313,7 +315,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
                 raise ValueError(f"{name} does nothing without {step}=True: pass that too, or leave it out.")
         for name, values in NEVER_OTHERWISE.items():
             if kwargs.get(name) is not None and kwargs[name] not in values:
-                raise ValueError(f"{name}={kwargs[name]!r} cannot be had, only {values[0]!r}: leave it out.")
+                raise ValueError(f"{name}={kwargs[name]!r} is not supported, only {values[0]!r}: leave it out.")
 
     def options_of_each(self, video_options: Any, num_videos: int, call: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The options of each video: those of the call, overridden by those of the video.
@@ -349,7 +351,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
 
         Args:
             source: anything `media_video.load_video` reads, or an array of frames.
-            metadata: metadata of a video that is passed as frames, such as its frame rate. It is read from files.
+            metadata: metadata of a video that is passed as frames, such as its frame rate. Files hold their own.
         """
         sampler = self._sampler(metadata, **kwargs)
         budgets = {"max_frames": self._option("max_frames", kwargs), "timeout": kwargs.get("timeout")}
@@ -404,9 +406,9 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         sampling = {name: kwargs.get(name) for name in ("num_frames", "fps", "start", "end")}
         if not self._option("do_sample_frames", kwargs):
             if sampling["start"] is not None or sampling["end"] is not None:
-                # Without sampling, num_frames and fps are ignored, as in transformers. To ignore start and end would be
-                # wrong: the caller wants a part of the video, and would get all of it.
-                raise ValueError("start and end choose frames: leave out do_sample_frames=False.")
+                # Without sampling, num_frames and fps are ignored, as in transformers. If start and end were ignored,
+                # the caller would get the whole video instead of a part.
+                raise ValueError("start and end choose frames: leave them out, or do_sample_frames=False.")
             return None
         check_sampling(**sampling)
         if sampling["fps"] is None:

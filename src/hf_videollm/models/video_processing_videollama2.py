@@ -93,8 +93,8 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
     def frame_at(self, clock: FrameClock, seconds: float) -> int:
         """Number of the frame on screen at a time.
 
-        For a video whose first frame is at 0 seconds and whose rate is constant, it is computed exactly as in the
-        original code. The original code treats all videos so.
+        If the first frame is at 0 seconds and the frame rate is constant, the number is computed exactly as in the
+        original code, which computes it in this way for all videos.
         """
         return clock.frame_shown_at(seconds) if clock.begin or not clock.is_constant else int(seconds * clock.rate)
 
