@@ -519,7 +519,7 @@ def test_cutting_a_cache_needs_queries_at_one_place() -> None:
     for batch in (collate(rows, "right"), case.make_batch([["v3"], []])):
         cache = DynamicCache()
         logits_of(model, batch, past_key_values=cache)
-        with pytest.raises(ValueError, match="must hold query tokens, and in the same columns"):
+        with pytest.raises(ValueError, match="must hold query tokens, and they must begin at the same column"):
             model.crop_to_queries(cache, batch["input_ids"])
 
 

@@ -391,7 +391,7 @@ def test_errors_of_the_query_token() -> None:
     vocabulary = {**make_tokenizer().get_vocab(), QUERY_TOKEN: QUERY}
     cutting = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     cutting.pre_tokenizer = Split("", "isolated")
-    with pytest.raises(ValueError, match=r"takes '<iva_query>', .* apart: tokenizer.add_special_tokens"):
+    with pytest.raises(ValueError, match=r"splits '<iva_query>', .* tokens: call tokenizer.add_special_tokens"):
         query_token_id(PreTrainedTokenizerFast(tokenizer_object=cutting, unk_token="<unk>"), QUERY_TOKEN)
     # Without the adapter none is needed.
     bare = make_processor(num_query_tokens=0, tokenizer=make_tokenizer())

@@ -141,7 +141,7 @@ def test_frames_without_the_class_token_that_was_promised(strategy: str, problem
 
 def test_a_tower_with_register_tokens() -> None:
     registers = {"model_type": "dinov2_with_registers", "num_register_tokens": 4, "hidden_size": 32}
-    with pytest.raises(Exception, match="dinov2_with_registers has num_register_tokens=4, which are no patches"):
+    with pytest.raises(Exception, match="dinov2_with_registers has num_register_tokens=4, but register tokens"):
         iva_case("llama").make_config(vision_config=registers)
     # Of a tower that does not tell: tokens that are no patches must not be looked at as if they were.
     case = iva_case("llama")
@@ -221,10 +221,10 @@ def test_prompts_and_media_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"Prompts \[1\] hold images, but no query tokens \(token id 103\)"):
         model(**changed(query & second))
     one = query & (query.cumsum(-1) == 1)
-    with pytest.raises(ValueError, match=r"hold \[2, 2\] query tokens .* not blocks of num_query_tokens = 3"):
+    with pytest.raises(ValueError, match=r"hold \[2, 2\] query tokens .* in blocks of 3 \(num_query_tokens\)"):
         model(**changed(one))
     text = {"input_ids": torch.full((1, 3), QUERY)}
-    with pytest.raises(ValueError, match=r"no video or image for them to look at\. If it is on the cache, pass"):
+    with pytest.raises(ValueError, match=r"no video or image for them to look at\. If it is in the cache, pass"):
         model(**text)
     with pytest.raises(ValueError, match="num_insertions is 0: make them with this model's own processor"):
         case.make_model(num_insertions=0)(**batch)

@@ -9,11 +9,13 @@ from .configuration_video_llm import VideoLlmConfig, has_class_token
 
 
 def num_visual_tokens(num_frames: int, with_temporal: bool = True) -> int:
-    """Number of visual tokens (and placeholders) of `num_frames` frames: a global and a temporal one for each frame.
+    """Number of visual tokens of a clip, which is also its number of placeholders.
+
+    Each frame has a global token and, with `with_temporal`, also a temporal token.
 
     Args:
-        num_frames: number of frames, at least 1.
-        with_temporal: whether frames have a temporal token; an image may have only a global one.
+        num_frames: number of frames of the clip, at least 1.
+        with_temporal: whether each frame has a temporal token. An image may be without it.
 
     Raises:
         ValueError: there is no frame.
@@ -29,16 +31,16 @@ class IvaConfig(VideoLlmConfig):
     Configuration of an IVA model. The defaults are those of the paper.
 
     num_frames (`int`):
-        Number of frames that is assumed when tokens and operations are counted without a real video: one minute at one
-        frame per second. From a real video, the processor takes one frame per second.
+        Number of frames that is assumed when tokens and operations are counted without a real video. The default
+        stands for one minute of video. From a real video, the processor takes one frame per second.
     query_token_id (`int`):
         Id of the placeholder of one dynamic query token. It needs no row in the embedding table.
     num_query_tokens (`int`):
-        M, the number of dynamic query tokens in one block (LQ in the paper).
+        Number of dynamic query tokens in one block. It is called M in this package and LQ in the paper.
     num_insertions (`int`):
-        NI in the paper: if the language model has L layers, the adapter is called before layers `range(0, L, L // NI)`.
-        These are NI calls if NI divides L, as in the paper, and otherwise a few more. With 0 the model has no adapter
-        and no query tokens, and its prompts have none either.
+        How often the adapter is called, NI in the paper. In a language model of L layers, it is called before the
+        layers `range(0, L, L // NI)`. These are NI layers if NI divides L, as in the paper, and otherwise a few more.
+        With 0 the model has no adapter and no query tokens, and its prompts have none either.
     adapter_hidden_size (`int`):
         Width of the adapter.
     num_adapter_layers (`int`):
@@ -56,8 +58,8 @@ class IvaConfig(VideoLlmConfig):
         Number of frames whose patch features the selector adds up at a time; `None` uses `vision_chunk_size`. It
         changes memory and speed, but not the result.
     max_frames_on_device (`int`):
-        If a call has at most so many frames, their patch features are kept on the device of the vision tower.
-        Otherwise they are kept in CPU memory, and copied to the device one chunk at a time.
+        If a call has at most this many frames, their patch features stay on the device of the vision tower. Otherwise
+        they are kept in CPU memory, and copied to the device one chunk at a time.
     causal_num_layers (`int`):
         Number of layers of the causal transformer, which runs over the frames of a video.
     causal_num_heads (`int`):
@@ -142,11 +144,11 @@ class IvaConfig(VideoLlmConfig):
         return list(range(0, num_layers, num_layers // self.num_insertions)) if self.num_insertions else []
 
     def num_video_tokens(self, num_frames: int) -> int:
-        """Two for each frame."""
+        """Two tokens for each frame."""
         return num_visual_tokens(num_frames)
 
     def num_image_tokens(self) -> int:
-        """Two, or only the global one without `image_temporal_token`."""
+        """Two tokens, or only the global token if `image_temporal_token` is false."""
         return num_visual_tokens(1, self.image_temporal_token)
 
     @classmethod
@@ -159,15 +161,15 @@ class IvaConfig(VideoLlmConfig):
         return {"num_insertions": 0, "causal_num_heads": heads}
 
     def num_prompt_tokens(self) -> int:
-        """One block of query tokens, each of which takes one position of the prompt."""
+        """Length of one block of query tokens, each of which takes one position; 0 if the model has no adapter."""
         return self.num_query_tokens if self.num_insertions else 0
 
     def placeholder_ids(self) -> dict[str, int | None]:
-        """See the contract."""
+        """As in `ConfigContract`, and the id of the query token."""
         return {**super().placeholder_ids(), "query": self.query_token_id}
 
     def pairing(self) -> dict[str, Any]:
-        """See the contract."""
+        """As in `ConfigContract`, and the options that decide where and how many placeholders a prompt has."""
         facts = {
             **super().pairing(),
             "number of query tokens": self.num_prompt_tokens(),
@@ -199,13 +201,13 @@ class IvaConfig(VideoLlmConfig):
             )
         if self.vision_width % self.causal_num_heads or self.vision_width % 2:
             raise ValueError(
-                f"The width of the vision features ({self.vision_width}) must be even (sine and cosine of the frame's "
-                f"number) and a multiple of causal_num_heads ({self.causal_num_heads})."
+                f"The width of the vision features ({self.vision_width}) must be even (one half for sines and one for "
+                f"cosines of the frame's number) and a multiple of causal_num_heads ({self.causal_num_heads})."
             )
         if num_registers := getattr(self.vision_config, "num_register_tokens", 0):
             raise ValueError(
-                f"{self.vision_config.model_type} has num_register_tokens={num_registers}, which are no patches: use a "
-                "vision tower without register tokens, such as CLIP or SigLIP."
+                f"{self.vision_config.model_type} has num_register_tokens={num_registers}, but register tokens are not "
+                "patches: use a vision tower without register tokens, such as CLIP or SigLIP."
             )
         if self.vision_feature_select_strategy == "default" and not has_class_token(self.vision_config):
             raise ValueError(

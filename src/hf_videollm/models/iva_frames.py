@@ -1,4 +1,4 @@
-"""Features of the frames that IVA's adapter attends to, with the prompt of the batch that each frame belongs to."""
+"""Features of the frames that IVA's adapter attends to, and the row of the batch that each frame belongs to."""
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,13 +11,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .configuration_iva import IvaConfig
 
 
-# These classes are not lists, dicts or tuples: accelerate copies tensors in those to the device of every layer.
+# Frames are kept in objects of these classes, not in lists, dicts or tuples: accelerate would copy tensors inside those
+# to the device of every layer.
 class MediumFrames:
     """Features of the frames of one video or image.
 
     Attributes:
         global_features: g, `(frames, vision_width)`.
-        chunks: f, one or several `(frames of the chunk, patches, vision_width)`; together all frames in their order.
+        chunks: f, the patch features in one or several parts `(frames of the part, patches, vision_width)`. Together
+            the parts hold all frames in their order.
     """
 
     __slots__ = ("chunks", "global_features")
@@ -28,7 +30,9 @@ class MediumFrames:
 
 
 class IvaVideoState:
-    """The frames of media whose visual tokens are in a cache. A further question that continues the cache needs them.
+    """The frames of videos and images whose visual tokens are in a key-value cache.
+
+    The adapter needs them when a further question continues the cache, which does not hold the frames themselves.
 
     Attributes:
         media: one entry per video or image.
@@ -53,7 +57,7 @@ class IvaMediaOutput(BaseModelOutputWithPooling):
 
     Attributes:
         pooler_output: the visual tokens, one `(num_tokens, text_width)` tensor per medium.
-        frames: what the adapter attends to, one `MediumFrames` per medium; `None` without adapter.
+        frames: what the adapter attends to, one `MediumFrames` per medium; `None` if the model has no adapter.
     """
 
     frames: list[Any] | None = None
@@ -65,9 +69,10 @@ class FrameBank:
     Attributes:
         global_features: `(frames, vision_width)`.
         rows: int64, `(frames,)`, the row of the batch that each frame belongs to.
-        columns: int64, `(frames,)`, the column of the last placeholder of the frame's medium; -1 if the placeholders
-            are in the cache.
-        chunks: patch features, `(frames of the chunk, patches, vision_width)` each, all frames in the same order.
+        columns: int64, `(frames,)`, the column of the last placeholder of the medium that each frame belongs to; -1 if
+            the placeholders are in the cache.
+        chunks: patch features, `(frames of the chunk, patches, vision_width)` each. Together they hold all frames in
+            the order of `global_features`.
         chunk_rows: int64, `(chunks,)`, the row of the batch that each chunk belongs to.
     """
 
@@ -83,7 +88,7 @@ class FrameBank:
         num_patches = sorted({chunk.shape[1] for chunk in self.chunks})
         if len(num_patches) > 1:
             raise ValueError(
-                f"The frames of one batch have {num_patches} patches: videos and images must be of one size."
+                f"The frames of one batch have {num_patches} patches: all videos and images must have the same size."
             )
 
     @property
@@ -106,12 +111,15 @@ class FrameBank:
 
 
 def repeat_each(values: torch.Tensor, times: Sequence[int]) -> torch.Tensor:
-    """Repeat value i `times[i]` times. `times` are Python numbers, so the code does not wait for the device."""
+    """Repeat `values[i]` `times[i]` times. `times` holds Python numbers, so this does not wait for the device."""
     return torch.cat([value.expand(count) for value, count in zip(values.split(1), times, strict=True)])
 
 
 def split_into_media(chunks: Iterable[torch.Tensor], num_frames: Sequence[int]) -> list[list[torch.Tensor]]:
-    """Split chunks of frames at the borders of media, which have `num_frames` frames each. The parts are views."""
+    """Split chunks of frames into the chunks of each medium, of which medium i has `num_frames[i]` frames.
+
+    The returned chunks are views, not copies.
+    """
     media: list[list[torch.Tensor]] = [[]]
     remaining = list(num_frames)
     for chunk in chunks:
@@ -142,14 +150,15 @@ def join_in_chunks(clips: Sequence[torch.Tensor], size: int) -> Iterator[torch.T
 
 
 def check_class_token(num_tokens: int, frames: torch.Tensor, config: IvaConfig) -> None:
-    """Check the number of tokens of a tower: the patches of a frame, plus a class token if the configuration has one.
+    """Check that a vision tower returned one token for each patch of a frame, and a class token if one is expected.
 
     Args:
-        num_tokens: tokens that the tower returned for a frame.
-        frames: `(frames, 3, height, width)`, some frames.
+        num_tokens: number of tokens that the tower returned for a frame.
+        frames: `(frames, 3, height, width)`, of which only the height and the width are used.
+        config: says by `vision_feature_select_strategy` whether a class token is expected.
 
     Raises:
-        ValueError: the class token is missing, or there is one too many, or some tokens are not patches.
+        ValueError: the class token is missing or not expected, or the tower returned other tokens that are not patches.
     """
     if (size := getattr(config.vision_config, "patch_size", None)) is None:
         return
@@ -164,13 +173,13 @@ def check_class_token(num_tokens: int, frames: torch.Tensor, config: IvaConfig) 
     if config.vision_feature_select_strategy == "full" and num_tokens == num_patches + 1:
         raise ValueError(
             f"{name} gave {num_tokens} tokens for {num_patches} patches: it has a class token. Set "
-            "vision_feature_select_strategy='default' (it is then the global feature of its frame)."
+            "vision_feature_select_strategy='default' (the class token is then the global feature of its frame)."
         )
     num_expected = num_patches + (config.vision_feature_select_strategy == "default")
     if num_tokens != num_expected:
         raise ValueError(
-            f"{name} gave {num_tokens} tokens a frame instead of {num_expected} ({num_patches} patches): IVA takes "
-            "towers of patches with or without a class token, such as CLIP and SigLIP."
+            f"{name} gave {num_tokens} tokens a frame instead of {num_expected} ({num_patches} patches): use a "
+            "vision tower that returns patches alone or patches and a class token, such as SigLIP or CLIP."
         )
 
 
@@ -178,11 +187,12 @@ def place_media(mask: torch.Tensor, num_tokens: Sequence[int]) -> tuple[torch.Te
     """Row and column of the last placeholder of each medium.
 
     Args:
-        mask: bool, `(batch, length)`: the placeholders of all media, which follow each other in row order.
-        num_tokens: placeholders of each medium.
+        mask: bool, `(batch, length)`, true at the placeholders. The media are in the order of the rows: first those of
+            row 0, then those of row 1, and so on.
+        num_tokens: number of placeholders of each medium.
 
     Returns:
-        Two int64 tensors `(media,)`, computed on the device without waiting for it.
+        Two int64 tensors `(media,)`. They are computed on the device, and the code does not wait for the result.
     """
     ends = torch.tensor(list(num_tokens), device=mask.device).cumsum(0)
     last = torch.searchsorted(mask.flatten().long().cumsum(0), ends)
@@ -190,21 +200,21 @@ def place_media(mask: torch.Tensor, num_tokens: Sequence[int]) -> tuple[torch.Te
 
 
 def media_of_state(value: Any) -> list[MediumFrames]:
-    """The media in a value that was passed as `video_state`.
+    """The frames of all media in a value that was passed as `video_state`.
 
     Raises:
         TypeError: the value is not something that `get_video_features` or `make_video_state` returns.
     """
     if isinstance(value, IvaVideoState):
         return value.media
-    # Outputs of transformers are mappings, too, so this check comes before that for dicts of outputs.
+    # An output of transformers is a mapping, too, so this check comes before the check for a dict of outputs.
     if getattr(value, "frames", None) is not None:
         return list(value.frames)
     if isinstance(value, Mapping) and "pooler_output" not in value:
         return [medium for output in value.values() for medium in media_of_state(output)]
     raise TypeError(
-        "video_state must be what get_video_features or get_image_features of a model with adapter returns, a dict of "
-        f"such outputs, or what make_video_state returns, not {type(value).__name__}."
+        "video_state must be an output of get_video_features or get_image_features of a model with an adapter, a dict "
+        f"of such outputs, or an output of make_video_state, not {type(value).__name__}."
     )
 
 

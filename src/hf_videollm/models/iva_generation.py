@@ -12,7 +12,7 @@ from .video_llm_generation_options import IVA, Refusal, option_value
 
 
 class IvaGenerationMixin(MediaGenerationMixin):
-    """For a model with head whose base model is an `IvaModel`."""
+    """For a model with a head whose base model is an `IvaModel`."""
 
     refused_options: ClassVar[dict[str, Refusal]] = IVA
 
@@ -23,14 +23,17 @@ class IvaGenerationMixin(MediaGenerationMixin):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers. The answer never holds a placeholder: in the next prompt, it would count as a medium.
+        """As in transformers, but the answer never holds a placeholder.
+
+        When the answer becomes part of the next prompt, a placeholder in it would count as a part of a video or image.
 
         Raises:
             ValueError: an option would be ignored or would give wrong tokens. The message says what to use instead.
         """
         vocab_size = self.config.text_config.vocab_size
         placeholders = {getattr(self.config, f"{name}_token_id") for name in (*self.config.modalities, "query")}
-        # The model can write a placeholder only if its id has a row in the head. Most placeholders have no such row.
+        # The model can write a placeholder only if the head computes a logit for its id. For most placeholders there is
+        # none, because their ids are not below `vocab_size`.
         if writable := {token_id for token_id in placeholders if token_id < vocab_size}:
             arguments = {"generation_config": generation_config, **kwargs}
             suppressed = option_value(self, "suppress_tokens", arguments) or []
@@ -53,7 +56,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
         video_state: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers. Only the first step, which reads the prompt, gets `video_state`."""
+        """As in transformers. Only the first step gets `video_state`, because this step reads the prompt."""
         inputs = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds, prompt_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
@@ -68,7 +71,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
         input_ids: torch.LongTensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """As in the base. Also finds the rows of the media in `video_state`, since the whole prompt is known here."""
+        """As in the base; also finds the row of each medium of `video_state`, as the whole prompt is known here."""
         video_state = model_kwargs.pop("video_state", None)
         if video_state is not None:
             inputs_embeds = model_kwargs.get("inputs_embeds")
@@ -91,7 +94,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
             input_ids: `(batch, length)`, the prompts that the cache was made from.
 
         Returns:
-            The new length of the cache, which is the number of tokens of the next prompts that are in it.
+            The new length of the cache: this many tokens of each next prompt are already in the cache.
 
         Raises:
             ValueError: a prompt has no query tokens, or they begin at different columns; or the cache cannot be cut.
@@ -100,8 +103,8 @@ class IvaGenerationMixin(MediaGenerationMixin):
         first = set(queries.int().argmax(-1).tolist())
         if not queries.any(-1).all() or len(first) > 1:
             raise ValueError(
-                "Each prompt of the batch must hold query tokens, and in the same columns (padding on the left), to "
-                "cut their cache at one place."
+                "To cut the cache before the query tokens, each prompt of the batch must hold query tokens, and they "
+                "must begin at the same column: pad the prompts on the left."
             )
         length: int = first.pop()
         if surplus := int(past_key_values.get_seq_length()) - length:
@@ -116,8 +119,8 @@ class IvaGenerationMixin(MediaGenerationMixin):
 
 def _uncroppable(kinds: str) -> str:
     return (
-        f"A cache of {kinds} cannot be cut back to before the query tokens: pass past_key_values=DynamicCache() with "
-        "the first prompt."
+        f"A cache of {kinds} cannot be cut so that it ends before the query tokens: pass "
+        "past_key_values=DynamicCache() with the first prompt."
     )
 
 

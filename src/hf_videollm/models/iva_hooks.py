@@ -21,18 +21,19 @@ CONTEXT = "iva_context"
 class AdapterContext:
     """What the hooks need in one call of the language model.
 
-    It is not a list, dict or tuple, because accelerate copies tensors in those to the device of every layer.
+    It is not a list, dict or tuple, because accelerate would copy tensors inside those to the device of every layer.
 
     Attributes:
         adapter: the adapter module of the model at the time of the call (PEFT may have wrapped it).
         columns: int64, `(batch, queries)`, columns of the query tokens in the prompts.
-        valid: bool, `(batch, queries)`: false for entries of `columns` that only fill up rows with fewer query tokens.
-        visible: bool, `(batch, queries, frames)`: the frames that each query token may attend to.
+        valid: bool, `(batch, queries)`, false for entries of `columns` that only fill up rows with fewer query tokens.
+        visible: bool, `(batch, queries, frames)`, true for the frames that a query token may attend to.
         frames: the frames of all rows.
         num_calls: how often the adapter has been called.
-        selections: attention over frames: for each call of the adapter a list with one tensor per adapter layer. `None`
-            if the caller does not ask for it.
-        is_replayed: reentrant gradient checkpointing runs the layers, and with them the hooks, again.
+        selections: the attention weights over frames. For each call of the adapter, this list gets a list with one
+            tensor per adapter layer. `None` if the caller does not ask for the weights.
+        is_replayed: whether reentrant gradient checkpointing is in use. It runs the layers, and with them the hooks, a
+            second time.
         replay_frames: a copy of `frames` without gradient history, which collects their gradients.
     """
 
@@ -92,28 +93,30 @@ def call_adapter(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     context.num_calls += 1
     if context.selections is not None:
         context.selections.append(selections)
-    # This hook runs before accelerate moves the inputs of a layer to one device.
+    # This hook runs before accelerate moves the inputs of a layer to one device, so `change` may still be on another.
     change = change.to(queries).masked_fill(~context.valid.to(queries.device).unsqueeze(-1), 0.0)
     return (hidden_states.scatter(1, columns, queries + change), *args[1:]), others
 
 
 def drop_context(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Forward pre-hook of the other layers: remove the context, which attention functions do not accept."""
+    """Forward pre-hook of all other decoder layers: remove the context, which attention functions do not accept."""
     return (args, {name: value for name, value in kwargs.items() if name != CONTEXT}) if CONTEXT in kwargs else None
 
 
 def decoder_layers(language_model: nn.Module, num_layers: int) -> nn.ModuleList:
-    """The list of decoder layers of a language model of transformers, which each family names differently.
+    """The decoder layers of a language model of transformers.
+
+    Families name the list of layers differently, so this function takes the first list with `num_layers` modules.
 
     Raises:
-        ValueError: the language model has no list of `num_layers` modules.
+        ValueError: there is no such list.
     """
     for module in language_model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == num_layers:
             return module
     raise ValueError(
         f"IVA found no list of {num_layers} decoder layers in {type(language_model).__name__}: use a LLaMA-like "
-        "language model, or num_insertions=0 for the model without IVA."
+        "language model, or num_insertions=0 for a model without the adapter."
     )
 
 

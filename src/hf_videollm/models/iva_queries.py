@@ -1,10 +1,12 @@
 """Finds the query tokens of a batch of prompts, and the frames that the adapter lets each query token attend to.
 
-    prompts                            -> where the query tokens are, bool (batch, length)
-    media, their placeholders, states  -> features of all frames; row and column where the medium of each frame ends
-    both                               -> frames that each query token attends to (`AdapterContext` of `iva_hooks.py`)
+    prompts                             -> where the query tokens are, bool (batch, length)
+    media with their placeholders,      -> features of all frames; for each frame, the row and the column where its
+    and the video state                    video or image ends
+    both                                -> frames that each query token attends to (`AdapterContext` of `iva_hooks.py`)
 
-A query token attends to the frames in its row that come before it, and to those whose visual tokens are in the cache.
+The video state holds the frames of media whose visual tokens are in the cache (`IvaVideoState`). A query token attends
+to the frames in its row that come before it or that are in the video state.
 """
 
 import math
@@ -36,7 +38,7 @@ class IvaQueryMixin(PlaceholderMixin):
     get_input_embeddings: Callable[[], Any]
 
     def find_queries(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
-        """Where the query tokens are, bool, `(batch, length)`; the prompts come as ids or as embeddings."""
+        """Where the query tokens are, bool, `(batch, length)`. Prompts are given as ids or as embeddings."""
         if inputs_embeds is not None and self.config.query_token_id >= self.get_input_embeddings().num_embeddings:
             # The query token has no row in the embedding table, so no position can equal its embedding.
             return torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
@@ -54,7 +56,7 @@ class IvaQueryMixin(PlaceholderMixin):
         input_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
     ) -> IvaVideoState:
-        """The frames that a further question on a cached prompt needs, with the row of the batch of each medium.
+        """The frames that a further question on a cached prompt needs, and the row that each medium belongs to.
 
         Args:
             outputs: output of `get_video_features`, or a dict modality -> output of `get_<modality>_features`.
@@ -78,9 +80,9 @@ class IvaQueryMixin(PlaceholderMixin):
             num_tokens = [len(vectors) for vectors in output.pooler_output]
             if int(mask.sum()) != sum(num_tokens):
                 raise ValueError(
-                    f"The {batch_size} prompts hold {int(mask.sum())} {modality} placeholders, but video_state has "
-                    f"{modality}s of {sum(num_tokens)}: make it once with make_video_state(outputs, input_ids), from "
-                    "the prompts that hold them, and pass that."
+                    f"The {batch_size} prompts hold {int(mask.sum())} {modality} placeholders, but the {modality}s in "
+                    f"video_state have {sum(num_tokens)}: call make_video_state(outputs, input_ids) with the prompts "
+                    "that hold these placeholders, and pass its result as video_state."
                 )
             rows.append(place_media(mask, num_tokens)[0].to(device))
         return IvaVideoState(media, torch.cat(rows))
@@ -114,13 +116,13 @@ class IvaQueryMixin(PlaceholderMixin):
         if not media or (not features and not torch.compiler.is_compiling() and not queries.any()):
             torch_compilable_check(
                 ~queries.any(),
-                "The prompts hold query tokens, but there is no video or image for them to look at. If it is on the "
+                "The prompts hold query tokens, but there is no video or image for them to look at. If it is in the "
                 "cache, pass video_state.",
             )
             if not (self.training and torch.is_grad_enabled() and must_run([self.adapter, self.query_tokens])):
                 return None
-            # In distributed training, other processes may run the adapter and wait for this one to run it, too. So the
-            # adapter runs over a blank frame. This has no effect, because no query token attends to it.
+            # In distributed training, other processes may run the adapter and wait for this process to run it, too. So
+            # the adapter runs over a blank frame. It has no effect, because the batch has no query tokens.
             media, rows = [self._blank_medium(queries.device)], torch.zeros_like(queries[0, :1], dtype=torch.long)
             columns = rows
         return self._match(queries, FrameBank(media, rows, columns))
@@ -132,7 +134,7 @@ class IvaQueryMixin(PlaceholderMixin):
         video_state: Any,
         queries: torch.Tensor,
     ) -> tuple[list[MediumFrames], torch.Tensor, torch.Tensor]:
-        """The media in the cache and those of this call, with the row of each and the column where it ends."""
+        """The media of `video_state` and those of this call; for each, its row and the column where it ends."""
         media: list[MediumFrames] = []
         rows, columns = [queries.new_zeros(0, dtype=torch.long)], [queries.new_zeros(0, dtype=torch.long)]
         if video_state is not None:
@@ -165,8 +167,8 @@ class IvaQueryMixin(PlaceholderMixin):
         torch_compilable_check(
             (counts % num_queries == 0).all(),
             lambda: (
-                f"The rows hold {counts.tolist()} query tokens (token id {self.config.query_token_id}), which are not "
-                f"blocks of num_query_tokens = {num_queries}. {self.placeholder_hint}"
+                f"The prompts hold {counts.tolist()} query tokens (token id {self.config.query_token_id}), but query "
+                f"tokens come in blocks of {num_queries} (num_query_tokens). {self.placeholder_hint}"
             ),
         )
         for modality, mask in masks.items():
@@ -184,7 +186,10 @@ class IvaQueryMixin(PlaceholderMixin):
         if torch.compiler.is_compiling() and self.config.query_placement == "last":
             # This number does not depend on the prompts, so `torch.compile` does not break the graph here.
             width = self.config.num_query_tokens
-            torch_compilable_check((counts <= width).all(), "query_placement is 'last': one block of query tokens.")
+            torch_compilable_check(
+                (counts <= width).all(),
+                "query_placement is 'last', so a prompt may hold only one block of query tokens.",
+            )
         else:
             width = int(counts.max())
         # The columns of the query tokens, in ascending order. In rows with fewer query tokens than others, columns of
@@ -198,14 +203,14 @@ class IvaQueryMixin(PlaceholderMixin):
             (visible.any(-1) | ~valid).all(),
             lambda: (
                 f"Prompts {(~visible.any(-1) & valid).any(-1).nonzero().flatten().tolist()} hold query tokens with no "
-                "video or image before them. If it is on the cache, pass video_state."
+                "video or image before them. If it is in the cache, pass video_state."
             ),
         )
         return AdapterContext(self.adapter, columns, valid, visible, frames)
 
 
 def is_decoding_step(inputs_embeds: torch.Tensor, cache: Cache | None) -> bool:
-    """Whether a call reads one token of an answer and no prompt: one position, and a cache that is not empty."""
+    """Whether a call reads a token of an answer, not a prompt: it has one position, and its cache is not empty."""
     if inputs_embeds.shape[1] != 1 or cache is None:
         return False
     return torch.compiler.is_compiling() or bool(cache.get_seq_length() > 0)

@@ -1,12 +1,12 @@
 """IVA (Li et al., 2024): two tokens per frame, and an adapter by which the language model reads frame details again.
 
-    frames (N,3,H,W) -> vision tower, layer -2 -> g (N, Dv), the class token; f (N, patches, Dv)
+    frames (N,3,H,W) -> vision tower, layer -2 -> g (N, Dv), the class token; f (N, patches, Dv), the patches
     g, f             -> connector (section 3.2) -> two tokens of each frame, (2N, D), instead of the placeholders
     prompt           -> language model. Before some of its layers, the adapter (section 3.3) reads g and f, and changes
-                        the hidden states of the query tokens, which are the end of the prompt.
+                        the hidden states of the query tokens, which stand at the end of the prompt.
 
 Other files of the design: `iva_adapter.py` is the adapter (Eq. 3 and 4), `iva_hooks.py` calls it between the layers,
-`iva_queries.py` finds the query tokens and the frames that each attends to, `iva_generation.py` is `generate`.
+`iva_queries.py` finds the query tokens and the frames that each attends to, `iva_generation.py` holds `generate`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -37,7 +37,8 @@ def frame_positions(num_frames: int, width: int) -> torch.Tensor:
     """Sinusoidal code of the numbers of the frames. It has no table, so it works for videos of any length.
 
     Returns:
-        `(num_frames, width)` float32: all sines, then all cosines, of number times 10000^(-i / (width / 2)).
+        `(num_frames, width)` float32: first all sines, then all cosines. Their angle i is the number of the frame times
+        10000^(-i / (width / 2)).
     """
     half = width // 2
     frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float32) / half)
@@ -48,8 +49,8 @@ def frame_positions(num_frames: int, width: int) -> torch.Tensor:
 class IvaPatchWeight(nn.Module):
     """The logit of each patch in Eq. 1: a linear map of the patch to one number.
 
-    It is not an `nn.Linear`, because quantizers and PEFT would replace that. They cannot replace a module named
-    `weight`, as checkpoints name this one: they take that name for a tensor.
+    It is not an `nn.Linear`, because quantizers and PEFT replace linear layers by their own. That would fail here: this
+    module is named `weight` in checkpoints, and these libraries take `weight` for the name of a tensor.
     """
 
     def __init__(self, width: int) -> None:
@@ -129,7 +130,7 @@ class IvaConnector(nn.Module):
 
         Args:
             global_features: g, `(sum(num_frames), vision_width)`.
-            pooled_features: a of Eq. 1, of the same shape.
+            pooled_features: the pooled patches of each frame (a in Eq. 1), in the same shape.
             num_frames: frame count of each clip.
             with_temporal: make both tokens of each frame; otherwise make only the global token.
 
@@ -161,7 +162,12 @@ class IvaQueryTokens(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.num_query_tokens, config.text_config.hidden_size))
 
     def forward(self, inputs_embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Put the vectors at the positions of `mask`, bool `(batch, length)`; each row has blocks of M of them."""
+        """Replace embeddings by the M vectors, in order, in each block of M positions where `mask` is true.
+
+        Args:
+            inputs_embeds: `(batch, length, text_width)`.
+            mask: bool, `(batch, length)`. A row may hold several blocks.
+        """
         index = (mask.long().cumsum(-1) - 1).clamp(min=0) % len(self.weight)
         vectors = nn.functional.embedding(index.to(self.weight.device), self.weight)
         return torch.where(mask.unsqueeze(-1), vectors.to(inputs_embeds), inputs_embeds)
@@ -176,12 +182,13 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
     new_parts: ClassVar[tuple[str, ...]] = ("connector", "query_tokens", "adapter")
     encodes_features: ClassVar[bool] = True
     placeholder_hint: ClassVar[str] = (
-        "Make the prompt with the processor of this checkpoint: two placeholders per frame, query tokens at the end."
+        "Make the prompt with the processor of this checkpoint: it writes two placeholders per frame, and query tokens "
+        "at the end."
     )
     _no_split_modules = ("IvaAdapterLayer",)
 
     def __init__(self, config: IvaConfig) -> None:
-        # `from_pretrained` writes its further arguments into the configuration without a check, so they are checked.
+        # `from_pretrained` writes extra arguments into the configuration without a check, so it is checked here.
         config.validate_architecture()
         super().__init__(config)
         config = self.config
@@ -202,7 +209,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         elif (std := getattr(module, "initial_std", None)) is not None:
             init.normal_(module.weight, std=std)
         if isinstance(module, IvaPatchWeight):
-            # transformers initialises linear layers of the language model with the same standard deviation.
+            # transformers initialises the linear layers of the language model with this standard deviation, too.
             init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", None) or 0.02)
         if isinstance(module, (IvaProjection, IvaPatchWeight)):
             init.zeros_(module.bias)
@@ -217,14 +224,14 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
 
     @can_return_tuple
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> IvaMediaOutput:
-        """As in the base: an image is a video of one frame. Returns what `encode_clips` does."""
+        """As in the base: an image is a video of one frame. Returns what `encode_clips` returns."""
         return self.encode_clips(list(pixel_values.split(1)), self.config.image_temporal_token, **kwargs)
 
     @can_return_tuple
     def get_video_features(
         self, pixel_values_videos: torch.Tensor, num_video_frames: torch.Tensor | None = None, **kwargs: Any
     ) -> IvaMediaOutput:
-        """As in the base. Returns what `encode_clips` does."""
+        """As in the base. Returns what `encode_clips` returns."""
         return self.encode_clips(self.split_videos(pixel_values_videos, num_video_frames), **kwargs)
 
     def encode_clips(
@@ -249,7 +256,8 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         """
         num_frames = [len(clip) for clip in clips]
         record = self.new_record(output_hidden_states)
-        # With gradient checkpointing, transformers lets even a frozen tower keep the tensors that gradients would need.
+        # With gradient checkpointing, transformers makes even a frozen tower keep the tensors that gradients would
+        # need. `detach` below lets go of them.
         is_frozen = not any(tensor.requires_grad for tensor in (*self.vision_tower.parameters(), *clips))
 
         def features_of_chunks() -> Iterable[torch.Tensor]:
@@ -302,7 +310,10 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         return output
 
     def _split_features(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """g and f of some frames. They are copies: views would keep the whole output of the tower in memory."""
+        """g and f of some frames.
+
+        With a class token, both are copies, because views would keep the whole output of the tower in memory.
+        """
         if self.config.vision_feature_select_strategy == "full":
             return tokens.mean(1), tokens
         return tokens[:, 0].clone(), tokens[:, 1:].contiguous()
@@ -319,12 +330,13 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         record: list[AdapterContext] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """As in the base, with two additions. The query tokens first get their vectors as embeddings. Between layers,
-        the adapter then changes their hidden states.
+        """As in the base, with two additions. First, the learned vectors become the embeddings of the query tokens.
+        Then, before some of the layers, the adapter changes the hidden states of the query tokens.
 
         Args:
             video_state: frames of media whose visual tokens are in the cache; see `IvaForConditionalGeneration`.
-            record: a list to which this method appends the context of the call, with the adapter's attention weights.
+            record: a list to which this method appends the context of the call, which then also holds the attention
+                weights of the adapter.
 
         Raises:
             ValueError: the prompts have query tokens without media, or media without query tokens; or the language
@@ -358,8 +370,8 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         if context.num_calls != expected:
             raise ValueError(
                 f"{type(self.language_model).__name__} called the adapter {context.num_calls} times instead of "
-                f"{expected}: it does not hand keyword arguments on to its layers. Use a LLaMA-like language model "
-                "(llama, qwen2, qwen3, mistral, gemma2, phi3, ...), or num_insertions=0 for the model without IVA."
+                f"{expected}: it does not pass keyword arguments on to its layers. Use a LLaMA-like language model "
+                "(llama, qwen2, qwen3, mistral, gemma2, phi3, ...), or num_insertions=0 for a model without adapter."
             )
 
     @torch.no_grad()
@@ -370,9 +382,9 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
             inputs: arguments of a forward.
 
         Returns:
-            One `(insertion points, pairs, queries, frames)` float32 tensor per row of the batch. The frames are those
-            of `video_state`, then those of the row's images, then those of its videos. A batch without media has 0
-            queries and 0 frames.
+            One `(calls of the adapter, layers of the adapter, queries, frames)` float32 tensor per row of the batch.
+            The frames are those of `video_state`, then those of the row's images, then those of its videos. A batch
+            without media has 0 queries and 0 frames.
 
         Raises:
             ValueError: the model has no adapter.

@@ -13,7 +13,7 @@ from .video_processing_iva import IvaVideoProcessorKwargs
 QUERY_TOKEN = "<iva_query>"
 QUERY_PLACEMENTS = ("last", "every")
 # If a user wrote a control token that must remain plain text, transformers puts a private-use character before it
-# (`sanitize_control_tokens`).
+# (`sanitize_control_tokens`). This pattern keeps such a token from being read as a query token.
 _NOT_MARKED = "(?<![\U000f0000-\U0010ffff])"
 
 
@@ -28,13 +28,13 @@ class IvaProcessor(VideoLlmProcessor):
     """Makes model inputs for IVA.
 
     If the tokenizer has no chat template, a chat becomes "USER: <video>\\nquestion ASSISTANT:" and a block of query
-    tokens. The answer begins after the block (paper, section 3.3: at the end of the input). Conversations without media
-    have no query tokens.
+    tokens. The block is the end of the input, as in section 3.3 of the paper, and the answer begins after it.
+    Conversations without media have no query tokens.
 
     With `query_placement="last"`, a conversation of several rounds has one block, before its last answer. Only that
     answer is marked for the loss, so every round is a sample of its own (paper, Eq. 5). With `"every"`, there is a
-    block before every answer that has media before it, and all answers are marked. The argument of
-    `apply_chat_template` overrides that of the processor.
+    block before every answer that has media before it, and all answers are marked for the loss. `apply_chat_template`
+    also takes `query_placement`, which overrides that of the processor.
 
     In a prompt written by hand, write `<iva_query>` once for a block; a prompt with media needs one after the question.
     """
@@ -44,7 +44,7 @@ class IvaProcessor(VideoLlmProcessor):
     PLACEHOLDERS: ClassVar[Mapping[str, str]] = {**VideoLlmProcessor.PLACEHOLDERS, "query": QUERY_TOKEN}
 
     def pairing(self) -> dict[str, Any]:
-        """See the contract."""
+        """As in `ProcessorContract`, and the options that decide where and how many placeholders a prompt has."""
         return {
             **super().pairing(),
             "query_token_id": self.query_token_id,
@@ -76,9 +76,10 @@ class IvaProcessor(VideoLlmProcessor):
         num_query_tokens: M, the length of a block of query tokens; 0 for a model without the adapter, whose prompts
             have none.
         query_placement: which answers of a chat have a block before them: `"last"` or `"every"`.
-        image_temporal_token: an image has two placeholders, as a frame has; otherwise it has only the global one.
+        image_temporal_token: whether an image has two placeholders, as a frame of a video has, or only that of its
+            global token.
 
-        `processor_options` reads the last three from a configuration.
+        `processor_options` reads the last three arguments from a configuration.
 
         Raises:
             ValueError: `num_query_tokens` is below 0, the placement is unknown, or the tokenizer lacks `query_token`.
@@ -122,8 +123,8 @@ class IvaProcessor(VideoLlmProcessor):
             query_placement: `"last"`, `"every"` or `"none"`; if `None`, the `query_placement` of the processor.
 
         Raises:
-            ValueError: the placement is unknown; the chat template does not read it; or it asks for query tokens, but
-                the processor has `num_query_tokens=0`.
+            ValueError: the placement is unknown; the chat template does not read it; or the placement asks for query
+                tokens, but the processor has `num_query_tokens=0`.
         """
         check_placement(query_placement, (None, "none", *QUERY_PLACEMENTS))
         if query_placement in QUERY_PLACEMENTS and not self.num_query_tokens:
@@ -171,7 +172,7 @@ class IvaProcessor(VideoLlmProcessor):
         blocks: list[dict[str, Any]] = []
         for match in re.finditer(f"{_NOT_MARKED}(?:{re.escape(self.query_token)})+", sample):
             count = match.group().count(self.query_token)
-            # A prompt in which query tokens were expanded before already has whole blocks, and does not change.
+            # A prompt whose query tokens were expanded before already holds whole blocks, which do not change.
             if count not in (1, self.num_query_tokens):
                 raise ValueError(
                     f"The prompt holds {count} {self.query_token} in a row: write it once where the block of query "
@@ -181,7 +182,7 @@ class IvaProcessor(VideoLlmProcessor):
         return blocks
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
-        # Query tokens are checked, too: they are at the end of a prompt, which truncation cuts off.
+        # Query tokens are checked, too: truncation cuts off the end of a prompt, where they are.
         super()._check_special_mm_tokens(text, text_inputs, [*modalities, "query"])
 
 
@@ -201,8 +202,8 @@ def query_token_id(tokenizer: Any, token: str) -> int | None:
     token_id = placeholder_id(tokenizer, token)
     if token_id is not None and tokenizer(token, add_special_tokens=False)["input_ids"] != [token_id]:
         raise ValueError(
-            f"The tokenizer takes {token!r}, the placeholder of query tokens, apart: "
-            f"tokenizer.add_special_tokens({{'additional_special_tokens': [{token!r}]}}) makes it one token."
+            f"The tokenizer splits {token!r}, the placeholder of query tokens, into several tokens: call "
+            f"tokenizer.add_special_tokens({{'additional_special_tokens': [{token!r}]}}) to make it one token."
         )
     return token_id
 

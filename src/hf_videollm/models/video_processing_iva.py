@@ -24,8 +24,8 @@ FRAMES_AT_A_TIME = 16
 class IvaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Options of IVA's video processor. They are those of all designs, but `max_frames` has another meaning.
 
-    max_frames (`int`): the largest number of frames to sample by `fps`. A video with more frames is not refused, but
-        sampled evenly to this number. A `num_frames` above it is refused.
+    max_frames (`int`): the largest number of frames to sample by `fps`. If `fps` asks for more, this many frames are
+        sampled evenly, where other designs refuse the video. A `num_frames` above `max_frames` is refused.
     """
 
 
@@ -58,11 +58,13 @@ class IvaVideoProcessor(VideoLlmVideoProcessor):
 
         Args:
             metadata: frame count and rate of the whole file.
-            num_frames: number of frames to take. If it and `fps` are `None`, the attribute `num_frames` is used.
+            num_frames: number of frames to take. If both `num_frames` and `fps` are `None`, the attribute `num_frames`
+                is used.
             fps: frames to take per second of the clip; `None` uses the attribute `fps`.
             start: beginning of the clip in seconds.
             end: end of the clip in seconds.
-            max_frames: largest number of frames to take by `fps`; if it is reached, they are spread evenly.
+            max_frames: largest number of frames to take by `fps`. If `fps` asks for more, this many frames are taken
+                evenly.
 
         Raises:
             ValueError: as in the base class, or `max_frames` is less than 1.
@@ -82,7 +84,7 @@ class IvaVideoProcessor(VideoLlmVideoProcessor):
         return super().sample_frames(metadata, fps=fps, start=start, end=end, max_frames=max_frames)
 
     def bound_frames(self, wanted: int, max_frames: int | None = None, **kwargs: Any) -> int:
-        """As in the base class, but the number is at most `max_frames`."""
+        """As in the base class, but the result is at most `max_frames`."""
         return super().bound_frames(wanted if max_frames is None else min(wanted, max_frames))
 
     def frame_fn(self, **kwargs: Any) -> FrameFn | None:
