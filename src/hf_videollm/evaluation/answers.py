@@ -9,7 +9,14 @@ from collections.abc import Sequence
 
 from .prompts import PromptStyle
 
-__all__ = ["continued_answer", "cut_at_keywords", "extract_answer", "last_answer", "mvbench_match"]
+__all__ = [
+    "continued_answer",
+    "cut_at_keywords",
+    "extract_answer",
+    "generated_answer",
+    "last_answer",
+    "mvbench_match",
+]
 
 
 def last_answer(decoded: str, style: PromptStyle) -> str:
@@ -71,3 +78,25 @@ def mvbench_match(prediction: str, answer: str) -> bool:
     if not any(letter in predicted for letter in "abcdefg"):
         return False
     return predicted.replace(".", "") in expected or expected in predicted
+
+
+def generated_answer(generated: str, answer_prefix: str = "", return_prefix: str = "", stop: Sequence[str] = ()) -> str:
+    """The answer in generated text, cut as `extract_answer` cuts it, but without a style.
+
+    Args:
+        generated: what the model wrote behind the prompt, without special tokens.
+        answer_prefix: the beginning of the answer that the model had to continue; its repetitions are removed.
+        return_prefix: what to put before the answer.
+        stop: texts at which the answer ends.
+
+    Examples:
+        >>> generated_answer(" a dog. USER: Which?", stop=("USER",))
+        'a dog.'
+        >>> generated_answer("A) a dog", answer_prefix="Best option:(", return_prefix="(")
+        '(A) a dog'
+    """
+    ends = [position for text in stop if (position := generated.find(text)) >= 0]
+    answer = generated[: min(ends)] if ends else generated
+    if prefix := answer_prefix.strip("\n"):
+        answer = "".join((prefix + answer.rstrip()).split(prefix)[1:])
+    return return_prefix + answer if prefix and return_prefix else return_prefix + answer.strip()

@@ -19,7 +19,7 @@ class Medium:
     """One video, picture or sound of an item.
 
     Attributes:
-        path: the file, or a folder of frames.
+        path: the file, or a folder of frames in the order of their names.
         start: second where the part that is asked about begins; the beginning of the file when None.
         end: second where it ends; the end of the file when None.
         fps: frames per second of a folder of frames, which has no clock of its own; `start` and `end` choose among its
@@ -35,12 +35,57 @@ class Medium:
     use_audio: bool | None = None
 
     def to_block(self) -> dict[str, Any]:
-        """The medium as a block of a chat message, with the part that is asked about."""
+        """The medium as a block of a chat message, with the part that is asked about.
+
+        A folder of frames has no clock, so `start` and `end` become a list of pictures (`chosen_frames`).
+
+        Raises:
+            ValueError: `start` or `end` of a folder of frames whose `fps` is not known, or `start` is behind its end.
+            MediaError: the folder cannot be read, or holds no pictures.
+        """
+        if (frames := self.frame_files()) is not None and (self.start is not None or self.end is not None):
+            first, last = self.chosen_frames(len(frames))
+            return {"type": self.type, "video": frames[first : last + 1]}
         block: dict[str, Any] = {"type": self.type, "path": str(self.path)}
         for name in ("start", "end"):
             if (value := getattr(self, name)) is not None:
                 block[name] = value
         return block
+
+    def frame_files(self) -> list[str] | None:
+        """Paths of the pictures in a folder of frames, in the order of their names; None for any other medium.
+
+        Raises:
+            MediaError: the folder cannot be read, or holds no pictures.
+        """
+        if self.type != "video" or not self.path.is_dir():
+            return None
+        from ..models.media_frames import folder_pictures
+
+        return folder_pictures(str(self.path))
+
+    def chosen_frames(self, num_frames: int) -> tuple[int, int]:
+        """First and last frame, counted from 0, of the part that is asked about in a folder of `num_frames` frames.
+
+        The rule is that of PLLaVA's evaluation, which counts frames from 1: from max(1, round(start * fps)) to
+        min(round(end * fps), num_frames), where halves are rounded to even numbers.
+
+        Raises:
+            ValueError: `fps` is not known, or the part begins behind the last frame.
+
+        Example:
+            >>> Medium(Path("frames"), start=2.0, end=4.0, fps=3.0).chosen_frames(300)
+            (5, 11)
+        """
+        if self.fps is None:
+            raise ValueError(f"{self.path}: start and end choose frames of a folder by its `fps`, which is missing.")
+        first = 1 if self.start is None else max(1, round(self.start * self.fps))
+        last = num_frames if self.end is None else min(round(self.end * self.fps), num_frames)
+        if first > num_frames:
+            raise ValueError(
+                f"{self.path}: start={self.start:g} s lies behind the last of {num_frames} frames at {self.fps:g} fps."
+            )
+        return first - 1, max(first, last) - 1
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ class _Pages(Sequence[Image.Image]):
 
 def _items(source: Any, name: str) -> Any:
     if isinstance(source, str | os.PathLike):
-        return _folder_pictures(os.fspath(source), name)
+        return folder_pictures(os.fspath(source))
     if isinstance(source, np.ndarray | torch.Tensor):
         return _four_axes(source, name)
     if isinstance(source, Image.Image):
@@ -233,8 +233,14 @@ def _rate(source: Any) -> float | None:
     return float(rate) if rate else None
 
 
-def _folder_pictures(folder: str, name: str) -> list[str]:
-    """Paths of the pictures in a folder, in natural order (frame_2 before frame_10), without hidden files."""
+def folder_pictures(folder: str) -> list[str]:
+    """Paths of the pictures in a folder, in natural order (frame_2 before frame_10), without hidden files.
+
+    Raises:
+        MediaError: the folder cannot be listed.
+        UnsupportedMedia: it holds no pictures.
+    """
+    name = source_name(folder)
     try:
         entries = [entry.name for entry in os.scandir(folder)]
     except OSError as error:

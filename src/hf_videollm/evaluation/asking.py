@@ -1,0 +1,180 @@
+"""From an item to the inputs of a model: the rendered prompt, decoded videos, and which frames were taken."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .items import Item, Medium
+from .prompting import Prompt
+
+__all__ = ["Ask", "Asker", "Inputs", "rendered_prompt"]
+
+# Options of a processor that mean nothing without a video.
+OF_VIDEOS = ("num_frames", "fps", "max_frames", "num_tokens_per_frame", "sampling", "on_decode_error", "video_backend")
+# Options of a processor that mean nothing without the sound of a video.
+OF_SOUND = ("use_audio_in_video", "missing_audio")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question of an item, in the words of a prompt style.
+
+    Attributes:
+        item: of the benchmark.
+        question: number of the question in `item.questions`, counted from 0.
+        prompt: how it is asked.
+    """
+
+    item: Item
+    question: int
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the model gets for one question.
+
+    Attributes:
+        ask: the question.
+        row: outputs of the processor for this prompt, as tensors with a batch of one.
+        rendered: text of the prompt before placeholders are multiplied.
+        media: one entry per medium, for the records: its path, and for a video the exact frames.
+    """
+
+    ask: Ask
+    row: Any
+    rendered: str
+    media: list[dict[str, Any]]
+
+
+@dataclass
+class Asker:
+    """Turns questions into inputs. It is used by one thread at a time: tokenizers do not stand two.
+
+    The last decoded video is kept, because benchmarks ask several questions on one video in a row.
+
+    Attributes:
+        processor: of the model; this object changes it, so it gets a copy (`for_thread`).
+        dtype: of the model; pixel values are converted to it.
+        options: options of the processor, e.g. `{"num_frames": 16}`. Options of videos are left out where an item has
+            none.
+    """
+
+    processor: Any
+    dtype: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def for_thread(self) -> Asker:
+        """A copy with a processor of its own, for another thread."""
+        processor = copy.deepcopy(self.processor)
+        if (video_processor := getattr(processor, "video_processor", None)) is not None:
+            # Decoding takes most of the time, and what follows it depends on the question in some designs.
+            video_processor.decode = _LastVideo(video_processor.decode)
+        return Asker(processor, self.dtype, self.options)
+
+    def inputs(self, ask: Ask) -> Inputs:
+        """Decode the media of a question and write its prompt.
+
+        Raises:
+            MediaError: a medium is missing or cannot be read.
+            ValueError: the item and the model do not fit each other.
+        """
+        from transformers import BatchFeature
+
+        messages = ask.prompt.messages(ask.item)
+        row = self.processor.apply_chat_template(
+            messages,
+            chat_template=ask.prompt.chat_template,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs=self._options_for(ask.item),
+        )
+        metadata = row.pop("video_metadata", None) or []
+        exact = {name: row[name] for name in getattr(self.processor, "EXACT_KEYS", ()) if name in row}
+        row = BatchFeature(dict(row))
+        if self.dtype is not None:
+            row = row.to(dtype=self.dtype)
+        row.update(exact)
+        rendered = rendered_prompt(self.processor, ask.prompt, messages)
+        return Inputs(ask, row, rendered, _media_facts(ask.item, metadata))
+
+    def _options_for(self, item: Item) -> dict[str, Any]:
+        """The options of a call for this item."""
+        videos = [medium for medium in item.media if medium.type == "video"]
+        if not videos:
+            return {name: value for name, value in self.options.items() if name not in (*OF_VIDEOS, *OF_SOUND)}
+        options: dict[str, Any] = {"return_metadata": True, **self.options}
+        if any(medium.fps is not None for medium in videos):
+            options["video_metadata"] = [_clock(medium) for medium in videos]
+        heard = {medium.use_audio for medium in videos if medium.use_audio is not None}
+        if len(heard) > 1:
+            raise ValueError(f"Item {item.id!r}: use_audio must be the same for all videos of an item.")
+        if heard and "use_audio_in_video" not in options and "use_audio_in_video" in self.processor.known_options():
+            options["use_audio_in_video"] = heard.pop()
+        return options
+
+
+def rendered_prompt(processor: Any, prompt: Prompt, messages: list[dict[str, Any]]) -> str:
+    """The text of a prompt with one placeholder for each medium, as the chat template writes it."""
+    text: str = processor.apply_chat_template(messages, chat_template=prompt.chat_template, add_generation_prompt=True)
+    return text
+
+
+def _clock(medium: Medium) -> dict[str, Any] | None:
+    """The frame rate of a folder of frames, in the form of video metadata; None for a file, which knows its own."""
+    frames = medium.frame_files()
+    if frames is None or medium.fps is None:
+        return None
+    count = len(frames)
+    if medium.start is not None or medium.end is not None:
+        first, last = medium.chosen_frames(count)
+        count = last - first + 1
+    return {"total_num_frames": count, "fps": medium.fps, "duration": count / medium.fps}
+
+
+def _media_facts(item: Item, metadata: list[Any]) -> list[dict[str, Any]]:
+    """What the records say of the media of an item."""
+    facts, number = [], 0
+    for medium in item.media:
+        fact: dict[str, Any] = {"type": medium.type, "path": str(medium.path)}
+        fact |= {name: getattr(medium, name) for name in ("start", "end") if getattr(medium, name) is not None}
+        if medium.type == "video" and number < len(metadata):
+            known = metadata[number]
+            number += 1
+            frames = medium.frame_files()
+            cut = frames is not None and (medium.start is not None or medium.end is not None)
+            # The model got a part of the folder as a list; the records number the frames of the whole folder.
+            offset = medium.chosen_frames(len(frames or ()))[0] if cut else 0
+            fact["frames"] = [int(index) + offset for index in known.frames_indices]
+            fact["fps"] = None if not known.fps else round(float(known.fps), 6)
+        facts.append(fact)
+    return facts
+
+
+class _LastVideo:
+    """`decode` of a video processor that remembers what it decoded last."""
+
+    def __init__(self, decode: Any) -> None:
+        self._decode = decode
+        self._key: str | None = None
+        self._result: Any = None
+
+    def __call__(self, source: Any, metadata: Any = None, **options: Any) -> Any:
+        key = repr((source, metadata, sorted(options.items(), key=str))) if _is_named(source) else None
+        if key is None or key != self._key:
+            self._key, self._result = None, None
+            self._result = self._decode(source, metadata, **options)
+            self._key = key
+        return self._result
+
+
+def _is_named(source: Any) -> bool:
+    """Whether a video is known by paths, so that two of the same name are the same video."""
+    if isinstance(source, list | tuple):
+        return all(isinstance(part, str) for part in source)
+    return isinstance(source, str)

@@ -1,0 +1,102 @@
+"""Where a result comes from: model, versions, code and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PACKAGES", "command_line", "git_revision", "machine", "model_facts", "package_versions"]
+
+# Packages whose release may change an answer or a score.
+PACKAGES = ("hf_videollm", "transformers", "torch", "torchvision", "tokenizers", "av", "numpy", "pillow", "evaluate")
+
+
+def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Name -> version of the packages that are installed."""
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if name == "hf_videollm":
+                from ..version import __version__
+
+                versions[name] = __version__
+    return versions
+
+
+def git_revision(folder: Path | None = None) -> str | None:
+    """Commit of the checkout that this package runs from, with `-dirty` if files differ; None without a checkout."""
+    place = Path(__file__).parent if folder is None else folder
+    if not any((parent / ".git").exists() for parent in (place, *place.parents)):
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(place), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+    try:
+        # An installed package may lie below a checkout of something else.
+        if not git("ls-files", "--", str(place)):
+            return None
+        commit = git("rev-parse", "HEAD")
+        return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def model_facts(pipe: Any, source: str) -> dict[str, Any]:
+    """Model, revision, precision and attention of a loaded pipeline.
+
+    Args:
+        pipe: from `load_pipeline`.
+        source: what the user called the model.
+    """
+    model, config = pipe.model, pipe.model.config
+    name = str(getattr(config, "_name_or_path", "") or source)
+    return {
+        "model": source,
+        "path": name,
+        "revision": getattr(config, "_commit_hash", None) or folder_revision(name),
+        "design": config.model_type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": getattr(config, "_attn_implementation", None),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def folder_revision(name: str) -> str | None:
+    """A name of what a local checkpoint holds: a hash of its files' names, sizes and configuration.
+
+    Weights are not read, because that would take minutes for large models.
+    """
+    import hashlib
+
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        if path.suffix in (".json", ".jinja") and path.stat().st_size < 1 << 20:
+            digest.update(path.read_bytes())
+    return f"folder-{digest.hexdigest()[:16]}"
+
+
+def machine() -> dict[str, Any]:
+    """Operating system, Python and processor or GPU."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {"platform": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count(), "gpus": gpus}
+
+
+def command_line() -> list[str]:
+    """What this process was started with."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
