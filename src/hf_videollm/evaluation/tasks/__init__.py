@@ -10,7 +10,12 @@ from ..task import Task
 __all__ = ["TASK_FILES", "find_task", "task_names"]
 
 # Name of a task -> the file of this folder that defines it, in its list `TASKS`.
-TASK_FILES: dict[str, str] = {}
+TASK_FILES: dict[str, str] = {
+    "msvd_qa": "open_qa",
+    "msrvtt_qa": "open_qa",
+    "tgif_qa": "open_qa",
+    "activitynet_qa": "activitynet_qa",
+}
 
 
 def task_names() -> list[str]:

@@ -1,0 +1,73 @@
+"""Rows that belong together by an id, and media that stand in one of several folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .data_files import DataError, DataFiles, Row
+
+__all__ = ["join_by_id", "medium_in", "rows_by_id", "text_id"]
+
+
+def text_id(row: Row, field: str) -> str:
+    """The id in a field of a row, as text; some files write ids as numbers.
+
+    Raises:
+        DataError: the field is missing, or holds something else.
+    """
+    return str(row.get(field, (str, int)))
+
+
+def rows_by_id(rows: Iterable[Row], field: str) -> dict[str, Row]:
+    """The rows by their ids, in their order.
+
+    Raises:
+        DataError: two rows have the same id, or a row has none.
+    """
+    found: dict[str, Row] = {}
+    for row in rows:
+        name = text_id(row, field)
+        if name in found:
+            raise DataError(
+                f"{row.where}: {field} {name!r} stands already in {found[name].where}; keep one of the two."
+            )
+        found[name] = row
+    return found
+
+
+def join_by_id(questions: Iterable[Row], answers: Iterable[Row], field: str) -> Iterator[tuple[str, Row, Row]]:
+    """Questions with their answers, in the order of the questions. The order of the answers means nothing.
+
+    Args:
+        field: that holds the id in both.
+
+    Yields:
+        (id, question, answer).
+
+    Raises:
+        DataError: an id stands twice in one of the files, or in one of them only.
+    """
+    question_rows, answer_rows = rows_by_id(questions, field), rows_by_id(answers, field)
+    for name, row in answer_rows.items():
+        if name not in question_rows:
+            raise DataError(f"{row.where}: there is no question to the answer with {field} {name!r}.")
+    for name, row in question_rows.items():
+        if name not in answer_rows:
+            raise DataError(f"{row.where}: there is no answer to the question with {field} {name!r}.")
+        yield name, row, answer_rows[name]
+
+
+def medium_in(data: DataFiles, folders: Sequence[str], name: str, suffixes: Sequence[str] = ("",)) -> Path:
+    """Path of a medium in the first folder that has it; where none has, its path in the first one.
+
+    Args:
+        folders: below the folder of the benchmark; "" is that folder itself.
+        name: of the medium without its suffix.
+        suffixes: with which it may end, e.g. ".mp4".
+
+    Raises:
+        DataError: the name leads out of the folder of the benchmark.
+    """
+    paths = [data.medium(f"{folder}/{name}" if folder else name, suffixes) for folder in folders]
+    return next((path for path in paths if path.exists()), paths[0])
