@@ -34,33 +34,38 @@ REFUSED_CLASSES = {
     "VideoLlavaModel": "video_llava",
 }
 STEPS = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
-TEMPLATE = """# LinVT before image-LLMs of transformers
+TEMPLATE = """# LinVT on image-LLMs of transformers
 
-Written by `python tools/linvt_support.py`, on transformers {version}: do not edit by hand.
+`python tools/linvt_support.py` writes this page; do not edit it by hand. This version was made with transformers
+{version}.
 
-LinVT stands before any image-LLM whose base model has `get_image_features` and a forward from `inputs_embeds`. Below is
-what was tried, with tiny random models of {count} families ({models} models) in float32 on a CPU. Nothing here says how
-well a family watches videos after training.
+LinVT works on any image-LLM whose base model has `get_image_features` and a forward that takes `inputs_embeds`. The
+table shows what was tested: tiny random models of {count} families ({models} models) in float32 on a CPU. It does not
+show how well a family answers questions about videos after training.
 
-| family | works | class | image bypass | cached = uncached | batch = alone | static cache | video counts |
+| family | works | class | image bypass | cached = uncached | batch = alone | static cache | effect of video |
 |---|---|---|---|---|---|---|---|
 {rows}
 
-- image bypass: logits of prompts with images and with text alone, against the image-LLM itself.
-- cached = uncached: logits of generated tokens, against one forward over all of them; a row has images and a video.
-- batch = alone: three prompts, left-padded, with different numbers of videos, frames and words of the question.
-- static cache: logits of generated tokens, against a dynamic cache.
-- video counts: how far the logits move with another video, so that the columns before it say something.
+Each number is the largest difference between two sets of logits (`bitwise`: no difference):
 
-Numbers are the largest differences of logits.
+- image bypass: prompts with images and prompts of text alone, compared with the image-LLM itself.
+- cached = uncached: tokens that were generated with a cache, compared with one forward over all of them; one row has
+  images and a video.
+- batch = alone: three left-padded prompts with different numbers of videos, frames and words of the question, compared
+  with each prompt alone.
+- static cache: generated tokens, compared with a dynamic cache.
+- effect of video: the same prompt with a different video. This number must be large; otherwise the small numbers in the
+  other columns would prove nothing.
 
 ## What differs between the families
 
-| family | frames are given to its image processor | notes |
+| family | how frames are passed to its image processor | notes |
 |---|---|---|
 {notes}
 
-Families that stand in neither table are accepted if their classes offer what LinVT asks for, and were not tried.
+Families that are in none of the tables on this page were not tested. LinVT accepts them if their classes have what it
+needs.
 
 ## Refused
 
@@ -68,30 +73,32 @@ Families that stand in neither table are accepted if their classes offer what Li
 |---|---|---|
 {refused}
 
-So is a checkpoint that is no image-LLM (a text model, say), and one whose head is not a linear layer on its base model
-(BLIP-2).
+LinVT also refuses a checkpoint that is no image-LLM (a text model, for example), and one whose head is not a linear
+layer on its base model (BLIP-2).
 
-## Deeper layers: deepstack
+## Features for deeper layers (deepstack)
 
-In Qwen3-VL the tower also feeds the first layers of the language model: for every token there are further vectors, one
-per level. LinVT mixes the vectors of each level by the matrix M that mixes the tokens, so that what goes in remains
-linear in what the tower made (`LinVTConfig(mix_deepstack=True)`, the default). With `mix_deepstack=False` a video feeds
-the first layer alone; images are never touched. Measured with the tiny models:
+In Qwen3-VL, the tower also feeds features into the first layers of the language model: each visual token has additional
+vectors, one for each of these levels. LinVT mixes the vectors of each level with the same matrix M that mixes the
+tokens (`LinVTConfig(mix_deepstack=True)`, the default). So all inputs of the language model stay linear in the outputs
+of the tower. With `mix_deepstack=False`, a video has no vectors for the deeper levels. Images always keep theirs.
+Measured with the tiny models:
 
-| family | M = I, mixed | M = I, left out | a random M, mixed against left out |
+| family | M = I, with deepstack | M = I, without | a random M, with compared with without |
 |---|---|---|---|
 {deepstack}
 
-M = I makes a video of one frame what an image is. Mixed, its logits are those of the image; left out, they are not, so
-the language model would get a kind of picture that it has never seen: hence the default. It costs n times k times
-levels times width multiplications per video, {giga:.1f} G with 112 outputs, k = 2048, 3 levels and width 2560.
+With M = I, a video of one frame is the same as an image. With deepstack, its logits are those of the image. Without it,
+they differ: the language model would get a kind of input that it has never seen. This is why the default is `True`. It
+costs n x k x levels x width multiplications per video: {giga:.1f} billion for n = 112 outputs, k = 2048 kept tokens, 3
+levels and width 2560.
 
 ## Molmo2
 
-Its image processor always makes a view of the whole image and at least one crop, and `max_crops=1` does not change
-that. LinVT takes the views alone, which is what Molmo2 does with the frames of its own videos; half of the processor's
-work is for nothing. Its images and videos of one prompt see each other in both directions, as Molmo2's images do; so
-none can be added to a conversation whose beginning is in a cache, and LinVT refuses that.
+Molmo2's image processor always makes a view of the whole image and at least one crop, even with `max_crops=1`. LinVT
+uses only the view of the whole image, as Molmo2 does for the frames of its own videos. So half of the processor's work
+is unused. The images and videos of one prompt attend to each other in both directions, as Molmo2's images do. Therefore
+no image or video can be added to a conversation whose beginning is in a cache, and LinVT refuses that.
 """
 
 
@@ -186,7 +193,7 @@ def family_notes(name: str) -> list[str]:
     family = base.config.model_type
     notes = []
     if Backbone(base).has_spatial_positions:
-        notes.append("M-RoPE: vectors of a video count like words")
+        notes.append("M-RoPE: each vector of a video takes one position, like a word")
     if Backbone(base).has_deepstack:
         notes.append("deepstack, see below")
     if family in ADDED_FEATURES:
@@ -194,20 +201,20 @@ def family_notes(name: str) -> list[str]:
     if family in TYPE_RULES:
         rule = TYPE_RULES[family]
         notes.append(
-            f"`{rule.argument}`: vectors of a video see each other in both directions, as those of an image do"
+            f"`{rule.argument}`: vectors of a video attend to each other in both directions, as those of an image do"
             if rule.meaning == "media"
-            else f"`{rule.argument}`: the prompt sees itself in both directions; from `labels` if not given"
+            else f"`{rule.argument}`: the prompt attends to itself in both directions; from `labels` if not passed"
         )
     if family == "ovis2":
-        notes.append("indicator tokens around a video are written as around an image")
+        notes.append("a video gets indicator tokens before and after it, like an image")
     if family == "perception_lm":
-        notes.append("tried with a SigLIP tower, not with its own of timm")
+        notes.append("tested with a SigLIP tower, not with its own tower, which is from timm")
     if family == "llava_onevision":
         media = {key.removesuffix("_videos"): value for key, value in one_frame(name).items()}
         del media["num_video_frames"]
         notes.append(
             f"a video of one frame is an any-res image ({Backbone(base).encode_frames(media, [1]).tokens[0].shape[1]} "
-            "tokens here, 17 for a frame of several)"
+            "tokens here; with several frames, 17 per frame)"
         )
     return notes
 

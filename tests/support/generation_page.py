@@ -8,26 +8,29 @@ from generation_table import DESIGNS, PARTS, TABLE
 PAGE = Path(__file__).parents[2] / "docs" / "generation.md"
 HEAD = """# Options of generate
 
-Written by `python tests/support/generation_page.py`: do not edit by hand. `tests/models/test_generation_options.py`
-tries every cell.
+`python tests/support/generation_page.py` writes this page; do not edit it by hand.
+`tests/models/test_generation_options.py` tests every cell.
 
-`yes`: on prompts with videos of different lengths, the tokens are those of a loop by hand without a cache, in which the
-option is applied to the scores of a forward over the whole prompt. `refused`: a `ValueError` that names the option and
-says what to use instead (`models/video_llm_generation_options.py`). Assisted decoding takes one prompt at a time, as
-everywhere in transformers. Values that mean "off" are never refused.
+- `yes`: the option works. The test compares with a simple loop that has no cache and applies the option to the scores
+  of a forward over the whole prompt; for prompts with videos of different lengths, the tokens are the same.
+- `refused`: the option raises a `ValueError` that names it and says what to use instead
+  (`models/video_llm_generation_options.py`). Values that mean "off" are never refused.
+
+Assisted decoding takes one prompt at a time, as always in transformers.
 """
 TAIL = """
 ## Not in the table
 
-- `cache` and `past_key_values`, two names of one thing: `tests/models/test_cache_names.py`, with a second question
-  behind a kept cache.
-- `cache_implementation="quantized"`: needs `optimum-quanto` or `hqq`, which transformers names when they are missing.
-  It rounds, so tokens may differ; not tried here.
-- `cache_implementation="offloaded"` and `"offloaded_static"`: refused for a model on the CPU, where there is nothing to
-  move; for models on a GPU.
-- `generate_batch` and the other ways to continuous batching: refused, they take ids alone and drop the videos.
-- Attention: `eager` and `sdpa` are tried on every design; `flex_attention` and `flash_attention_2` need a GPU.
-- A text model as `assistant_model`: refused, it cannot be given the videos.
+- `cache` and `past_key_values` are two names for the same argument. `tests/models/test_cache_names.py` tests both, with
+  a second question that continues from a kept cache.
+- `cache_implementation="quantized"` needs `optimum-quanto` or `hqq`; transformers says so if they are missing. It
+  rounds the cache, so tokens may differ. It was not tested here.
+- `cache_implementation="offloaded"` and `"offloaded_static"` are refused for a model on the CPU, because its cache is
+  on the CPU already. They are meant for models on a GPU, where they were not tested.
+- `generate_batch` and the other functions for continuous batching are refused: they take only token ids, and would drop
+  the videos.
+- Attention: `eager` and `sdpa` are tested with every design; `flex_attention` and `flash_attention_2` need a GPU.
+- A text model as `assistant_model` is refused, because it cannot see the videos.
 """
 
 
@@ -35,7 +38,7 @@ def render() -> str:
     """The page."""
     lines = [HEAD]
     for title, options in PARTS.items():
-        lines += [f"## {title}", "", f"| option | tried | {' | '.join(DESIGNS.values())} | note |"]
+        lines += [f"## {title}", "", f"| option | tested as | {' | '.join(DESIGNS.values())} | note |"]
         lines.append("|" + "---|" * (len(DESIGNS) + 3))
         for option in options:
             cells = ["refused" if design in option.refused else "yes" for design in DESIGNS]

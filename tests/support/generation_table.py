@@ -196,7 +196,7 @@ LENGTH = [
         "max_length",
         lambda by_hand: {"max_length": by_hand.batch["input_ids"].shape[1] + STEPS, "max_new_tokens": None},
         shown="max_length=prompt + 4",
-        note="counts the placeholders of media",
+        note="the placeholders of media count",
     ),
     Option(
         "min_new_tokens",
@@ -228,7 +228,7 @@ LENGTH = [
         until_third,
         shown="stop_strings=[...], tokenizer=...",
         alone=True,
-        note="in a batch, rows that have stopped go on until all have, as everywhere in transformers",
+        note="in a batch, a row that has stopped continues until all have stopped, as always in transformers",
     ),
     Option(
         "eos_token_id",
@@ -245,12 +245,12 @@ LENGTH = [
         ],
         shown="pad_token_id=3",
     ),
-    Option("bos_token_id", {"bos_token_id": 1}, note="behind a prompt, none is written"),
+    Option("bos_token_id", {"bos_token_id": 1}, note="has no effect, because there is a prompt"),
     Option("early_stopping", {"num_beams": 3, "early_stopping": True}, lambda by_hand: by_hand.search(3)),
 ]
 
 STRATEGY = [
-    Option("do_sample", sampling(), lambda by_hand: by_hand.write(sample=True), note="same seed"),
+    Option("do_sample", sampling(), lambda by_hand: by_hand.write(sample=True), note="compared with the same seed"),
     Option("num_beams", {"num_beams": 3}, lambda by_hand: by_hand.search(3)),
     Option("length_penalty", {"num_beams": 3, "length_penalty": 2.0}, lambda by_hand: by_hand.search(3)),
     Option(
@@ -268,7 +268,7 @@ STRATEGY = [
         {"custom_generate": greedy_loop},
         looped,
         shown="custom_generate=a function",
-        note="also a folder, with trust_remote_code",
+        note="also takes a folder, with trust_remote_code",
     ),
     Option("trust_remote_code", {"trust_remote_code": False}, note="True runs the code of a custom_generate folder"),
     refusal("penalty_alpha", 0.6, MOVED),
@@ -289,20 +289,20 @@ CACHES = [
     refusal("cache_implementation", "offloaded_static", "use 'static'"),
     refusal("cache_implementation", "paged", "continuous batching, which takes ids alone"),
     refusal("continuous_batching_config", {"block_size": 4}, "continuous batching, which takes ids alone"),
-    Option("cache_config", {"cache_config": None}, note="of quantized caches, see below"),
+    Option("cache_config", {"cache_config": None}, note="used only by quantized caches, see below"),
     Option(
         "prefill_chunk_size",
         {"prefill_chunk_size": 4},
         refused=IVA | LINVT,
         text="prefill_chunk_size",
-        note="media are put into the prompt before it is cut",
+        note="the vectors of the media are put in before the prompt is cut into chunks",
     ),
     Option("prefill_chunk_size", {"prefill_chunk_size": 4, **STATIC}, refused=IVA | LINVT, text="prefill_chunk_size"),
     Option(
         "compile_config",
         {"cache_implementation": "static", "compile_config": CompileConfig(backend="eager", fullgraph=True)},
         shown="cache_implementation='static', compile_config=CompileConfig(fullgraph=True, ...)",
-        note="transformers compiles on accelerators alone; model.forward compiles everywhere",
+        note="transformers compiles only on accelerators; torch.compile of model.forward works everywhere",
     ),
     Option("disable_compile", {"disable_compile": True}),
 ]
@@ -324,7 +324,7 @@ LOGITS = [
         "repetition_penalty",
         {"repetition_penalty": 1.8},
         processed(of_library("RepetitionPenaltyLogitsProcessor", 1.8)),
-        note="the prompt counts, placeholders included",
+        note="tokens of the prompt count, placeholders included",
     ),
     Option(
         "encoder_repetition_penalty",
@@ -356,7 +356,7 @@ LOGITS = [
         lambda by_hand: {"suppress_tokens": [third_token(by_hand), *by_hand.unwritten]},
         lambda by_hand: by_hand.write(lambda own, row: [library.SuppressTokensLogitsProcessor([third_token(own)])]),
         shown="suppress_tokens=[the third token]",
-        note="IVA adds its placeholders",
+        note="IVA also suppresses its placeholders",
     ),
     Option(
         "begin_suppress_tokens",
@@ -398,7 +398,7 @@ LOGITS = [
         processed(guided_by_last),
         refused=IVA,
         text="pass negative_prompt_ids",
-        note="against the last token of the prompt alone",
+        note="the unconditional scores come from the last token of the prompt alone, as always in transformers",
     ),
     Option(
         "negative_prompt_ids",
@@ -471,7 +471,7 @@ OUTPUTS = [
     Option(
         "output_attentions",
         {"return_dict_in_generate": True, "output_attentions": True},
-        note="loads need attn_implementation='eager'",
+        note="the model must be loaded with attn_implementation='eager'",
     ),
 ]
 
@@ -489,7 +489,7 @@ CALL = [
         shown="stopping_criteria=[...]",
     ),
     Option("streamer", lambda by_hand: {"streamer": Listener()}, shown="streamer=...", alone=True),
-    Option("synced_gpus", {"synced_gpus": False}, note="True needs several processes; not tried"),
+    Option("synced_gpus", {"synced_gpus": False}, note="True needs several processes; it was not tested"),
 ]
 
 
@@ -538,7 +538,7 @@ PARTS = {
     "Strategy": STRATEGY,
     "Caches and chunks": CACHES,
     "Scores": LOGITS,
-    "Guessing ahead": GUESSES,
+    "Assisted decoding": GUESSES,
     "Outputs": OUTPUTS,
     "Arguments of the call": CALL,
 }
