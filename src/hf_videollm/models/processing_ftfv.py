@@ -9,7 +9,6 @@ from .chat_template_vicuna import CHAT_TEMPLATE
 from .configuration_ftfv import tokens_per_frame
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
 from .transformers_compat import add_defaults
-from .video_processing_ftfv import FtfvVideoProcessorKwargs
 
 
 class FtfvImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -26,7 +25,6 @@ class FtfvProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore
     """Keyword arguments of FTFV's processor."""
 
     images_kwargs: FtfvImagesKwargs
-    videos_kwargs: FtfvVideoProcessorKwargs
 
 
 class FtfvProcessor(VideoLlmProcessor):

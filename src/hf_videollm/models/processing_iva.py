@@ -7,8 +7,6 @@ from typing import Any, ClassVar, Literal
 from .chat_template_vicuna import query_chat_template
 from .configuration_iva import num_visual_tokens
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs, placeholder_id, write_replacements
-from .transformers_compat import add_defaults
-from .video_processing_iva import IvaVideoProcessorKwargs
 
 QUERY_TOKEN = "<iva_query>"
 QUERY_PLACEMENTS = ("last", "every")
@@ -17,11 +15,7 @@ QUERY_PLACEMENTS = ("last", "every")
 _NOT_MARKED = "(?<![\U000f0000-\U0010ffff])"
 
 
-@add_defaults
-class IvaProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
-    """Keyword arguments of IVA's processor."""
-
-    videos_kwargs: IvaVideoProcessorKwargs
+IvaProcessorKwargs = VideoLlmProcessorKwargs
 
 
 class IvaProcessor(VideoLlmProcessor):
@@ -39,7 +33,6 @@ class IvaProcessor(VideoLlmProcessor):
     In a prompt written by hand, write `<iva_query>` once for a block; a prompt with media needs one after the question.
     """
 
-    valid_processor_kwargs = IvaProcessorKwargs
     default_chat_template = query_chat_template(QUERY_TOKEN)
     PLACEHOLDERS: ClassVar[Mapping[str, str]] = {**VideoLlmProcessor.PLACEHOLDERS, "query": QUERY_TOKEN}
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, ProcessorMixin
-from transformers.processing_utils import MultiModalData, ProcessingKwargs
+from transformers.processing_utils import MultiModalData
 
 from .configuration_linvt import LinVTConfig, check_module_options
 from .linvt_batches import join_rows, with_video_keys
@@ -34,20 +34,14 @@ from .linvt_prompts import (
     with_images,
 )
 from .media_video_inputs import flatten_videos, is_single_video, media_per_row
-from .processing_video_llm import fetch_image, fetching
-from .transformers_compat import add_defaults
+from .processing_video_llm import VideoLlmProcessorKwargs, fetch_image, fetching
 from .video_llm_chat_template import tag_chat_template
 from .video_llm_checked_processor import PARTS, ChatCall, CheckedProcessor, in_rows
 from .video_llm_option_names import plain_type_errors
 from .video_llm_trust import NoQuestionMixin
-from .video_processing_linvt import LinVTVideoProcessor, LinVTVideoProcessorKwargs, VideoOptions
+from .video_processing_linvt import LinVTVideoProcessor, VideoOptions
 
-
-@add_defaults
-class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
-    """Keyword arguments of LinVT's processor, besides those of the image-LLM's processor."""
-
-    videos_kwargs: LinVTVideoProcessorKwargs
+LinVTProcessorKwargs = VideoLlmProcessorKwargs
 
 
 class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
@@ -70,7 +64,6 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
     option `questions` replaces both.
     """
 
-    valid_processor_kwargs = LinVTProcessorKwargs
     # Tensors that are as long as the prompt. All other tensors belong to media or to questions.
     PROMPT_KEYS: ClassVar[tuple[str, ...]] = (
         "input_ids",

@@ -6,9 +6,7 @@ from typing import Any
 from transformers import BatchFeature
 
 from .configuration_pllava import pllava_pooled_shape
-from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
-from .transformers_compat import add_defaults
-from .video_processing_pllava import PllavaVideoProcessorKwargs
+from .processing_video_llm import VideoLlmProcessor
 
 # "USER: <video>\n question ASSISTANT: answer</s>" is the prompt of the official evaluation for VideoQA. The official
 # training tokenizes each answer alone, and LLaMA's tokenizer then puts a blank before it; so this template writes a
@@ -49,13 +47,6 @@ CHAT_TEMPLATE = (
 )
 
 
-@add_defaults
-class PllavaProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
-    """Keyword arguments of PLLaVA's processor."""
-
-    videos_kwargs: PllavaVideoProcessorKwargs
-
-
 class PllavaProcessor(VideoLlmProcessor):
     """Makes model inputs for PLLaVA.
 
@@ -63,7 +54,6 @@ class PllavaProcessor(VideoLlmProcessor):
     prompts is replaced by `<video>`.
     """
 
-    valid_processor_kwargs = PllavaProcessorKwargs
     default_chat_template = CHAT_TEMPLATE
 
     @classmethod

@@ -16,22 +16,18 @@ from .media_dataset_columns import is_column
 from .media_frames import load_picture, shown_picture
 from .media_source import stored_media
 from .media_video_inputs import flatten_videos, is_single_video, media_per_row
-from .transformers_compat import add_defaults
 from .video_llm_chat_template import keep_chat_template
 from .video_llm_checked_processor import CheckedProcessor, in_rows
 from .video_llm_trust import NoQuestionMixin
-from .video_processing_video_llm import VideoLlmVideoProcessorKwargs
 
 # The first characters of PNG, JPEG, GIF and WebP files in base64. transformers accepts such strings as images, so the
 # processors of this package do, too.
 BASE64_HEADS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 
 
-@add_defaults
-class VideoLlmProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
-    """Keyword arguments of the processors of all designs."""
-
-    videos_kwargs: VideoLlmVideoProcessorKwargs
+# transformers adds the options that a video processor or another part declares in `valid_kwargs`. So a design needs a
+# class of its own only for options that none of its parts declares (`FtfvProcessorKwargs`).
+VideoLlmProcessorKwargs = ProcessingKwargs
 
 
 class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
@@ -42,9 +38,11 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
     Without the argument `chat_template`, the processor extends the tokenizer's chat template to media. The prompt of a
     question without media then stays the prompt that the language model was trained with. If the tokenizer has no chat
     template, `default_chat_template` is used.
+
+    A design with arguments of its own repeats all arguments of `__init__`. transformers restores a saved processor from
+    the names in the code of this method (`ProcessorMixin.from_args_and_dict`), so `**kwargs` would lose them.
     """
 
-    valid_processor_kwargs = VideoLlmProcessorKwargs
     return_mm_token_type_ids = True
     default_chat_template: ClassVar[str | None] = None
     # Outputs with one value per token of the prompt. All other outputs belong to media.

@@ -7,15 +7,8 @@ from .chat_template_videollama2 import default_chat_template
 from .configuration_video_llm import patch_grid as patch_grid_of
 from .configuration_videollama2 import connector_grid
 from .processing_video_llm import VideoLlmProcessor, VideoLlmProcessorKwargs
-from .transformers_compat import add_defaults
-from .video_processing_videollama2 import VideoLlama2VideoProcessorKwargs
 
-
-@add_defaults
-class VideoLlama2ProcessorKwargs(VideoLlmProcessorKwargs, total=False):  # type: ignore[call-arg]
-    """Keyword arguments of VideoLLaMA2's processor."""
-
-    videos_kwargs: VideoLlama2VideoProcessorKwargs
+VideoLlama2ProcessorKwargs = VideoLlmProcessorKwargs
 
 
 class VideoLlama2Processor(VideoLlmProcessor):
@@ -29,7 +22,6 @@ class VideoLlama2Processor(VideoLlmProcessor):
     (`AutoProcessor.from_pretrained(folder, backend="pil")`). Pixels of torchvision differ by 1 or 2 of 255.
     """
 
-    valid_processor_kwargs = VideoLlama2ProcessorKwargs
     default_chat_template = default_chat_template()
 
     @classmethod

@@ -3,10 +3,9 @@
 from typing import Any, ClassVar
 
 from transformers.image_utils import make_flat_list_of_images
-from transformers.processing_utils import MultiModalData, ProcessingKwargs
+from transformers.processing_utils import MultiModalData
 
 from .processing_video_llm import placeholder_id
-from .transformers_compat import add_defaults
 from .video_llm_checked_processor import CheckedProcessor
 from .video_llm_trust import NoQuestionMixin
 
@@ -45,11 +44,6 @@ CHAT_TEMPLATE = (
 )
 
 
-@add_defaults
-class XgenMMProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
-    """Keyword arguments of XGen-MM's processor."""
-
-
 class XgenMMProcessor(NoQuestionMixin, CheckedProcessor):
     """Makes model inputs for XGen-MM with an image processor and a tokenizer.
 
@@ -57,7 +51,6 @@ class XgenMMProcessor(NoQuestionMixin, CheckedProcessor):
     square and ignores its aspect ratio, as the released checkpoints do for their view of the whole image.
     """
 
-    valid_processor_kwargs = XgenMMProcessorKwargs
     default_chat_template: ClassVar[str] = CHAT_TEMPLATE
 
     def __init__(
