@@ -132,7 +132,7 @@ def test_continuous_batching_is_refused(design: tuple[str, ByHand, ByHand]) -> N
         both.model.init_continuous_batching,
         both.model.continuous_batching_context_manager,
     ):
-        with pytest.raises(ValueError, match=r"Continuous batching takes ids alone.*pass a padded batch to generate"):
+        with pytest.raises(ValueError, match=r"Continuous batching takes only token ids.*pass a padded batch"):
             call(inputs=both.batch["input_ids"].tolist())
 
 

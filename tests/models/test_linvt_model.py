@@ -335,7 +335,7 @@ def test_assisted_decoding_is_refused(is_configured):
     options = {"prompt_lookup_num_tokens": 2}
     if is_configured:
         options = {"generation_config": GenerationConfig(**options)}
-    with pytest.raises(ValueError, match=r"assisted decoding writes wrong tokens: leave out prompt_lookup_num_tokens"):
+    with pytest.raises(ValueError, match=r"assisted decoding gives wrong tokens: leave out prompt_lookup_num_tokens"):
         model.generate(**text, **options)
     with pytest.raises(ValueError, match="leave out assistant_model"):
         model.generate(**text, assistant_model=make_image_llm(NAME))

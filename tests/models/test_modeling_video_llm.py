@@ -285,7 +285,7 @@ def test_media_are_repeated_with_their_rows(lengths: list[int], per_row: list[in
 def test_media_that_cannot_be_dealt_out_are_refused() -> None:
     with pytest.raises(ValueError, match="9 placeholders, but the media give 8 vectors"):
         repeat_media_per_row(_encoded([4, 4]), [4, 5], 2)
-    with pytest.raises(ValueError, match="cut in two"):
+    with pytest.raises(ValueError, match="divided between two rows"):
         repeat_media_per_row(_encoded([4, 4]), [3, 5], 2)
 
 

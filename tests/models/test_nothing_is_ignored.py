@@ -303,5 +303,5 @@ def test_each_sound_of_its_own_has_its_own_part(clips: list[str]) -> None:
         chat_inputs("videollama2_av", {**sound, "start": 0.5}, pad_with_silence=False, start=1.0, end=2.0),
         chat_inputs("videollama2_av", sound, pad_with_silence=False, start=0.5, end=2.0),
     )
-    with pytest.raises(ValueError, match=r"no option 'num_frames'|num_frames holds for a whole call"):
+    with pytest.raises(ValueError, match=r"no option 'num_frames'|num_frames applies to a whole call"):
         chat_inputs("videollama2_av", {**sound, "num_frames": 3})

@@ -180,9 +180,9 @@ def refusal(name: str, value: Any, text: str, refused: frozenset[str] = ALL, sho
 BASE = ALL - {"iva", "linvt"}
 LINVT, IVA = frozenset({"linvt"}), frozenset({"iva"})
 STATIC = {"cache_implementation": "static", "disable_compile": True}
-GUESSED = {"refused": LINVT, "text": "LinVT goes on from embeddings, where assisted decoding", "alone": True}
+GUESSED = {"refused": LINVT, "text": "LinVT generates from embeddings, with which assisted decoding", "alone": True}
 ASSISTED = {"refused": IVA | LINVT, "text": "assist", "alone": True}
-MOVED = "transformers no longer has the loop behind"
+MOVED = "transformers itself no longer implements"
 
 
 def with_assistant(**options: Any) -> Callable[[ByHand], dict[str, Any]]:
@@ -287,8 +287,8 @@ CACHES = [
     Option("max_cache_len", {**STATIC, "max_cache_len": 200}),
     refusal("cache_implementation", "offloaded", "use 'dynamic'"),
     refusal("cache_implementation", "offloaded_static", "use 'static'"),
-    refusal("cache_implementation", "paged", "continuous batching, which takes ids alone"),
-    refusal("continuous_batching_config", {"block_size": 4}, "continuous batching, which takes ids alone"),
+    refusal("cache_implementation", "paged", "continuous batching, which takes only token ids"),
+    refusal("continuous_batching_config", {"block_size": 4}, "continuous batching, which takes only token ids"),
     Option("cache_config", {"cache_config": None}, note="used only by quantized caches, see below"),
     Option(
         "prefill_chunk_size",
@@ -430,7 +430,7 @@ LOGITS = [
         processed(even_only),
         shown="prefix_allowed_tokens_fn=a function",
     ),
-    refusal("token_healing", True, "in which videos and images are lost"),
+    refusal("token_healing", True, "which loses videos and images"),
     refusal("forced_bos_token_id", 7, "put the token at the end of the prompt"),
     refusal("decoder_start_token_id", 7, "put the token at the end of the prompt"),
 ]
@@ -456,7 +456,7 @@ GUESSES = [
     refusal("use_mtp", True, "use_mtp"),
     refusal("assistant_early_exit", 1, "assistant_early_exit"),
     refusal("speculation_type", "dflash", "use assistant_model alone"),
-    refusal("assistant_tokenizer", object(), "in which videos and images are lost", shown="assistant_tokenizer=..."),
+    refusal("assistant_tokenizer", object(), "which loses videos and images", shown="assistant_tokenizer=..."),
     refusal("assistant_lookbehind", 4, "belongs to assistant_tokenizer"),
     refusal("target_lookbehind", 4, "belongs to assistant_tokenizer"),
     refusal("is_assistant", True, "set by transformers"),

@@ -12,6 +12,6 @@ The name of a file says what it is:
 docs/architecture.md tells why.
 """
 
-# The designs are registered at the end of this import (see `registration.py`). It comes before any file of this folder
-# is read: registering one half-way through its import would fail.
+# At the end of this import, the designs are registered (see `registration.py`), which imports the files of this folder.
+# So transformers is imported here, before any of these files: a file that is only half imported cannot be registered.
 import transformers  # noqa: F401

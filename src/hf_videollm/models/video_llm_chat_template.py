@@ -1,4 +1,4 @@
-r"""Extends the chat template of a language model: it then accepts media, and marks the answers that training learns.
+r"""Extends the chat template of a language model, so that it accepts media and marks the answers to be trained on.
 
 The chat template of a language model accepts only strings as message contents, does not mark which part of its output
 is an answer, and may contain any Jinja code. So this module does not edit it. It wraps the template, as a macro, in a
@@ -10,8 +10,8 @@ longer template, which
    language model's own tokenizer;
 3. finds the answers in that output. An answer begins where the prompt for it ends (the earlier messages, written with
    `add_generation_prompt`), and ends where the conversation up to and including this answer ends. Some templates write
-   an answer differently when other messages follow it (Qwen3 then drops the thoughts). In that case the macro is called
-   once more with marker characters around the answer's text, and the positions of the markers are used;
+   an answer differently if other messages follow it (Qwen3 then drops the thoughts). In that case the macro is called
+   once more with marker characters around the text of the answer, and the positions of the markers are used;
 4. outputs the conversation piece by piece, with each answer inside `{% generation %}`.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 from transformers.utils.chat_template_utils import render_jinja_template
 
 # First line of the templates made here. Such a template writes all special tokens itself, so the tokenizer must not add
-# any. The language model's own `apply_chat_template` works in the same way.
+# any, as in the `apply_chat_template` of the language model's own tokenizer.
 KEPT_TEMPLATE = "{#- The chat template of the language model, kept by hf_videollm. -#}"
 TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
@@ -156,7 +156,7 @@ def keep_chat_template(tokenizer: Any, placeholders: Mapping[str, str], query_to
     Args:
         tokenizer: the tokenizer of the language model; this function does not change it.
         placeholders: maps the type of a block (`"image"`, `"video"`, `"audio"`) to its placeholder token.
-        query_token: only for IVA: the token that marks where a block of query tokens belongs. The template variable
+        query_token: a token that only IVA has: it marks where a block of query tokens belongs. The template variable
             `query_placement` decides where the template writes it.
 
     Returns:

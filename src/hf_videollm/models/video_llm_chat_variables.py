@@ -1,4 +1,4 @@
-"""The variables of a chat template that its caller may set: those that it reads and does not set itself."""
+"""The variables that a caller of a chat template may set: those that the template reads and does not set itself."""
 
 from functools import cache
 from typing import Any

@@ -1,4 +1,4 @@
-"""Checks that the processors of all designs share: they refuse unknown options, empty lists and malformed messages."""
+"""The checks of all processors: unknown options, empty lists and malformed messages are refused."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +68,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
     def check_media(self, images: Any, videos: Any, audio: Any) -> None:
         """Refuse empty lists, and warn if a processor without a feature extractor is called with audio.
 
-        A warning is enough there, because callers of transformers' processors may pass every modality to each of them.
+        Audio is no error, because it is usual in transformers to pass every modality to every processor.
 
         Raises:
             ValueError: a list is empty; the message names the argument.
@@ -78,7 +78,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
             warn_caller(f"{type(self).__name__} cannot hear: the audio is left out.")
 
     def option_groups(self) -> dict[str, set[str]]:
-        """Maps each group of options (`videos_kwargs`, ...) to their names, for the parts that this processor has."""
+        """Maps each group (`videos_kwargs`, ...) to the names of its options, for the parts that this processor has."""
         annotations = self.valid_processor_kwargs.__annotations__
         groups = {}
         for group, part_name in PARTS.items():
@@ -167,8 +167,8 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
 
         Args:
             given: the keyword arguments of the call.
-            processor_kwargs: options for the processor, as transformers names them.
-            rules: of `block_rules`; its template names the variables that it reads.
+            processor_kwargs: the argument of this name of the call: options for the processor.
+            rules: the result of `block_rules`; the variables are found in its template.
 
         Raises:
             TypeError: neither knows an option, or an option is both a keyword argument and in `processor_kwargs`.
@@ -184,7 +184,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
                 raise TypeError(f"{name} was passed twice, by itself and in processor_kwargs: leave one out.")
             else:
                 options[name] = value
-        # transformers also accepts the images themselves among these options.
+        # transformers accepts not only options here, but also the images themselves.
         checked = {name: value for name, value in options.items() if name != "images"}
         owner = f"{type(self).__name__} with this chat template"
         refuse_unknown(checked, known, owner, elsewhere=RENDERING | variables)
@@ -239,7 +239,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
     ) -> None:
         """Refuse blocks that do not say which medium they mean, and audio if this processor has no feature extractor.
 
-        Without this check, transformers would download the audio before anything ignores it.
+        Without this check, transformers would download the audio, which would then be ignored.
         """
         if not self.takes_audio and (rendering.get("load_audio_from_video") or any(media_blocks(chats, "audio"))):
             raise ValueError(f"{type(self).__name__} cannot hear: leave the audio out of the messages.")

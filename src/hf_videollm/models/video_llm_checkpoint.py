@@ -1,6 +1,6 @@
-"""Strict loading of checkpoints: an error tells of every weight that is missing and would stay random.
+"""Strict loading of checkpoints: weights that are missing, and would stay random, are an error.
 
-Saving a model with remote code also copies the file of the pipeline.
+This file also makes transformers copy the pipeline's file when it saves the code of a model with the model.
 """
 
 import os
@@ -57,8 +57,8 @@ class CheckpointMixin:
         # With `None`, transformers would ask the user on the terminal.
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         wants_info = kwargs.pop("output_loading_info", False)
-        # transformers would raise its own error at tensors of a wrong shape. With `ignore_mismatched_sizes` it lists
-        # them like missing tensors, so that one error of ours names all of them.
+        # transformers would raise its own error for tensors of a wrong shape. With `ignore_mismatched_sizes`, it lists
+        # them like missing tensors, so that one error of this package names both.
         ignore_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
         unsure: list[StoredHeader] = []
         if pretrained_model_name_or_path is not None and kwargs.get("gguf_file") is None:
@@ -87,8 +87,8 @@ class CheckpointMixin:
 def freeze_unused_parameters(model: Any) -> None:
     """Freeze the parameters that never get a gradient, by calling `freeze_unused_parameters` of each module.
 
-    Modules do this when they are made. It is repeated here because `from_pretrained` and PEFT (`modules_to_save`)
-    replace parameters by new ones, which are trainable.
+    Modules freeze these parameters when they are made. This is repeated here because `from_pretrained` and PEFT
+    (`modules_to_save`) replace parameters by new ones, which are trainable.
     """
     for module in model.modules():
         if (freeze := getattr(type(module), "freeze_unused_parameters", None)) is not None:

@@ -270,7 +270,7 @@ def check_headers(
         index_file: the index; ignored if it is not a JSON file.
         is_quantized: the weights are quantized, so tensors of integers are allowed.
         check_dtypes: require that every tensor holds floating-point numbers. Pass `False` if a file may hold tensors
-            that do not belong to the model, and call `refuse_other_numbers` for the others later.
+            that do not belong to the model; later, call `refuse_other_numbers` for the tensors that do.
 
     Raises:
         CheckpointError: a file is damaged, a tensor is in two files or not in the file that the index names, or a
@@ -335,13 +335,13 @@ def refuse_nonfinite(tensor: torch.Tensor, name: str, file: str | os.PathLike[st
     """Raise `CheckpointError` if a floating-point tensor holds NaN or infinity."""
     if not is_finite(tensor):
         raise CheckpointError(
-            f"{name} in {file} holds NaN or infinity, and a model with it can answer nothing: go back to a checkpoint "
-            "from before the training diverged (docs/checkpoint_files.md tells how to load it all the same)."
+            f"{name} in {file} holds NaN or infinity, so the model cannot answer anything: go back to a checkpoint "
+            "from before the training diverged (docs/checkpoint_files.md tells how to load this one all the same)."
         )
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity. This is always true for tensors of other types than floats.
+    """Whether a tensor holds neither NaN nor infinity; always true if its values are not floating-point numbers.
 
     If the bits of floats are read as integers, those of NaN and infinity are larger than those of all finite values of
     the same sign. So it is enough to find the largest integer, which is many times faster than `torch.isfinite`.

@@ -1,6 +1,6 @@
-"""The contract of a design: the attributes and methods that the rest of the package uses of its classes.
+"""The contract of a design: those attributes and methods of its classes that the rest of the package relies on.
 
-Pipeline, collator, loading, saving, costs and command line use them. Each design has a configuration, a model and a
+The rest are pipeline, collator, loading, saving, costs and command line. Each design has a configuration, a model and a
 processor; their base classes inherit from the three classes in this file, which define defaults. A design overrides
 the defaults that do not fit it, so no code needs to ask with `hasattr` whether an attribute exists.
 
@@ -52,7 +52,7 @@ class ConfigContract:
         return None
 
     def num_prompt_tokens(self) -> int:
-        """Number of tokens in a prompt with media that are neither text nor placeholders of media."""
+        """Number of tokens in a prompt with media that are neither text nor placeholders of media (query tokens)."""
         return 0
 
     def placeholder_ids(self) -> dict[str, int | None]:
@@ -89,8 +89,8 @@ class ModelContract:
     # Names of the submodules that belong neither to a tower nor to the language model. When a new model is made, their
     # random values are drawn in this order. A submodule may be missing if the configuration switches it off.
     new_parts: ClassVar[tuple[str, ...]] = ("connector",)
-    # Whether the design has one more step between tower and connector, the method
-    # `encode_features(features, num_frames)`.
+    # Whether the model's method `encode_features(features, num_frames)` computes visual tokens from the features of the
+    # tower. Otherwise, the connector alone computes them.
     encodes_features: ClassVar[bool] = False
     # Whether a trained LoRA is saved in a folder of its own, so that its strength can still be changed
     # (`pllava_lora.AdjustableLoraMixin`).
@@ -106,8 +106,8 @@ class ProcessorContract:
 
     # Options of a processor call that must be passed to the model, too, because they change the number of placeholders.
     MODEL_OPTIONS: ClassVar[tuple[str, ...]] = ()
-    # Options of audio and of prompts that a call of the pipeline passes on to the processor, in addition to the options
-    # of videos.
+    # The pipeline passes options of videos on to the processor. These are the options of audio and of prompts that it
+    # passes on as well.
     AUDIO_OPTIONS: ClassVar[tuple[str, ...]] = ()
     PROMPT_OPTIONS: ClassVar[tuple[str, ...]] = ()
     # Options that an audio block of a message may have.
@@ -117,8 +117,8 @@ class ProcessorContract:
     EXACT_KEYS: ClassVar[tuple[str, ...]] = ()
     # Maps the kind of a placeholder to the token that is added to the tokenizer when a new model is made.
     PLACEHOLDERS: ClassVar[Mapping[str, str]] = {"image": "<image>", "video": "<video>"}
-    # Default of a call's option: whether the soundtrack of a video is used. Only a processor that takes audio has it,
-    # as an argument of `__init__`; transformers asks that such an argument has no second default here.
+    # Whether the soundtrack of a video is used, unless a call says otherwise. Only processors that take audio have this
+    # attribute. Its default is that of their `__init__`, because transformers' tests forbid a second one in a class.
     use_audio_in_video: bool
 
     @classmethod

@@ -11,7 +11,7 @@ from .video_llm_generation_options import COMMON, Refusal, named_arguments, opti
 
 
 class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
-    """`generate` that refuses the options a design cannot carry out; docs/generation.md lists every option."""
+    """`generate` that refuses options that a design does not support; docs/generation.md lists every option."""
 
     refused_options: ClassVar[dict[str, Refusal]] = COMMON
 
@@ -19,7 +19,7 @@ class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
         """As in transformers.
 
         Raises:
-            ValueError: an option that would be ignored, or give wrong tokens, with what to use instead.
+            ValueError: an option would be ignored or give wrong tokens; the message says what to use instead.
         """
         arguments = named_arguments(args, kwargs)
         refuse_options(self, self.refused_options, arguments)
@@ -32,8 +32,8 @@ class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
             ValueError: always.
         """
         raise ValueError(
-            f"Continuous batching takes ids alone, so {type(self).__name__} would never see its videos: pass a padded "
-            "batch to generate."
+            f"Continuous batching takes only token ids, so {type(self).__name__} would never see its videos: pass a "
+            "padded batch to generate."
         )
 
     # Other methods that start continuous batching.
@@ -42,7 +42,7 @@ class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
 
 
 class MediaGenerationMixin(VideoLlmGenerationMixin):
-    """`generate` with media, for models with head whose base model is a `VideoLlmModel`."""
+    """`generate` with media, for models with a head whose base model is a `VideoLlmModel`."""
 
     if TYPE_CHECKING:
         model: Any
@@ -51,7 +51,7 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
         """As in transformers, with media as in `forward`.
 
         Raises:
-            ValueError: an option that would be ignored, or give wrong tokens, with what to use instead.
+            ValueError: an option would be ignored or give wrong tokens; the message says what to use instead.
         """
         arguments = named_arguments(args, kwargs)
         if option_value(self, "prefill_chunk_size", arguments) is not None:
@@ -163,14 +163,15 @@ def repeat_media_per_row(
         if end - len(vectors) < ends[row] - placeholders_per_row[row]:
             raise ValueError(
                 f"The prompts hold {placeholders_per_row} placeholders, which the media of "
-                f"{[len(vectors) for vectors in media]} vectors cannot fill row by row: one would be cut in two. {hint}"
+                f"{[len(vectors) for vectors in media]} vectors cannot fill row by row: one medium would be divided "
+                f"between two rows. {hint}"
             )
         groups[row].append(index)
     order = [index for group in groups for index in group * times]
     repeated = BaseModelOutputWithPooling(pooler_output=[media[index] for index in order])
     if (frames := getattr(output, "frames", None)) is None:
         return repeated
-    # IVA's adapter looks at the frames, which are repeated with the visual tokens.
+    # Only outputs of IVA have frames. They are repeated like the visual tokens, because IVA's adapter attends to them.
     return type(output)(pooler_output=repeated.pooler_output, frames=[frames[index] for index in order])
 
 

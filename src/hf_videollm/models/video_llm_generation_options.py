@@ -17,9 +17,9 @@ class Refusal:
 
     Args:
         text: text of the error; `{name}` in it is replaced by the name of the option.
-        is_harmless: the option would only have no effect. It is refused as an argument of a call, but not in a
-            generation configuration, because that may have been written for another model.
-        unless: name of another argument; if that is passed, too, the option is not refused.
+        is_harmless: the option has no effect, but gives no wrong tokens. It is refused as an argument of a call, but
+            not in a generation configuration, which may have been written for another model.
+        unless: name of another argument; if a call passes that argument, too, the option is not refused.
     """
 
     text: str
@@ -30,9 +30,9 @@ class Refusal:
 # Values that switch an option off, in addition to `None` and `False`.
 OFF: dict[str, tuple[Any, ...]] = {"num_beam_groups": (1,), "diversity_penalty": (0.0,), "penalty_alpha": (0.0,)}
 
-_MOVED = "transformers no longer has the loop behind {name}, and its successor on the Hub does not know of media: "
-_LOSES_MEDIA = "{name} makes text of the prompt and reads it anew, in which videos and images are lost: "
-_NO_EFFECT = "{name} has no effect on models without an encoder for text: "
+_MOVED = "transformers itself no longer implements {name}, and the code on the Hub that does cannot handle media: "
+_LOSES_MEDIA = "{name} turns the prompt into text and tokenizes it again, which loses videos and images: "
+_NO_EFFECT = "{name} has no effect on decoder-only models: "
 
 COMMON: dict[str, Refusal] = {
     "penalty_alpha": Refusal(_MOVED + "use do_sample with top_p, repetition_penalty, or a loop as custom_generate."),
@@ -42,9 +42,11 @@ COMMON: dict[str, Refusal] = {
     "constraints": Refusal(_MOVED + "use prefix_allowed_tokens_fn, or sequence_bias."),
     "force_words_ids": Refusal(_MOVED + "use prefix_allowed_tokens_fn, or sequence_bias."),
     "low_memory": Refusal(_MOVED + "leave it out.", is_harmless=True),
-    "use_mtp": Refusal("{name} needs layers for several tokens, which no design has: use prompt_lookup_num_tokens."),
+    "use_mtp": Refusal(
+        "{name} needs layers that predict several tokens at once, which no design has: use prompt_lookup_num_tokens."
+    ),
     "assistant_early_exit": Refusal(
-        "{name} needs a model whose own configuration counts its layers: use prompt_lookup_num_tokens."
+        "{name} needs num_hidden_layers in the configuration of the model itself: use prompt_lookup_num_tokens."
     ),
     "assistant_ensemble_weight": Refusal(
         "{name} mixes in scores of the assistant_model, which are computed without the videos: leave it out."
@@ -57,12 +59,12 @@ COMMON: dict[str, Refusal] = {
     "forced_bos_token_id": Refusal(_NO_EFFECT + "put the token at the end of the prompt.", True),
     "decoder_start_token_id": Refusal(_NO_EFFECT + "put the token at the end of the prompt.", True),
     "continuous_batching_config": Refusal(
-        "{name} belongs to continuous batching, which takes ids alone: pass a padded batch to generate.", True
+        "{name} belongs to continuous batching, which takes only token ids: pass a padded batch to generate.", True
     ),
 }
 
-_GUESSES = "LinVT goes on from embeddings, where assisted decoding writes wrong tokens: leave out {name}."
-_IDS_OF_ENCODER = "LinVT goes on from embeddings, where {name} would be ignored: use "
+_GUESSES = "LinVT generates from embeddings, with which assisted decoding gives wrong tokens: leave out {name}."
+_IDS_OF_ENCODER = "LinVT generates from embeddings, not from ids, so {name} would be ignored: use "
 
 LINVT: dict[str, Refusal] = {
     **COMMON,
@@ -71,11 +73,11 @@ LINVT: dict[str, Refusal] = {
         for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
     },
     "prefill_chunk_size": Refusal(
-        "LinVT goes on from embeddings, which {name} would not cut: leave it out. A video has few tokens, and the "
-        "memory of its frames is bounded by vision_chunk_size."
+        "LinVT generates from embeddings, which {name} does not cut into chunks: leave it out. A video has few tokens, "
+        "and the memory of its frames is bounded by vision_chunk_size."
     ),
     "negative_prompt_attention_mask": Refusal(
-        "{name} marks padding, and LinVT's image-LLM counts positions after padding differently than generate: pass "
+        "{name} marks padding, and LinVT's image-LLM numbers the positions after padding unlike generate: pass "
         "negative_prompt_ids of one length, without padding."
     ),
     "encoder_repetition_penalty": Refusal(_IDS_OF_ENCODER + "repetition_penalty."),
@@ -91,12 +93,13 @@ IVA: dict[str, Refusal] = {
         "of long videos is bounded by vision_chunk_size and max_frames_on_device."
     ),
     "assistant_model": Refusal(
-        "IVA's adapter would need the video in {name}, too, but transformers does not pass it on: use "
+        "IVA's adapter needs the video, but transformers does not pass the video on to {name}: use "
         "prompt_lookup_num_tokens."
     ),
     "guidance_scale": Refusal(
-        "{name} without negative_prompt_ids starts from the last token of the prompt, which for IVA is a query token, "
-        "but there is no video: pass negative_prompt_ids, a question without a video and without query tokens.",
+        "{name} without negative_prompt_ids runs the model on the last token of the prompt alone, without the video; "
+        "in IVA this is a query token, which needs a video: pass negative_prompt_ids, a question without a video and "
+        "without query tokens.",
         unless="negative_prompt_ids",
     ),
 }
@@ -122,7 +125,7 @@ def option_value(model: Any, name: str, arguments: dict[str, Any], with_configs:
     """
     if name in arguments:
         return arguments[name]
-    # Where a configuration passed in the call leaves an option open, transformers uses the model's configuration.
+    # transformers uses the model's configuration for options that the configuration of the call does not set.
     configs = (arguments.get("generation_config"), model.generation_config) if with_configs else ()
     return next((value for config in configs if (value := getattr(config, name, None)) is not None), None)
 
@@ -144,7 +147,7 @@ def refuse_options(model: Any, refusals: dict[str, Refusal], arguments: dict[str
         if not is_off and (refusal.unless is None or arguments.get(refusal.unless) is None):
             raise ValueError(refusal.text.format(name=name))
     if arguments.get("is_assistant"):
-        raise ValueError("is_assistant is set by transformers for the assistant_model of another: leave it out.")
+        raise ValueError("is_assistant is set by transformers when a model assists another model: leave it out.")
     _check_cache_implementation(model, option_value(model, "cache_implementation", arguments))
     assistant = arguments.get("assistant_model")
     if assistant is not None and "pixel_values_videos" not in inspect.signature(assistant.forward).parameters:
@@ -157,8 +160,8 @@ def refuse_options(model: Any, refusals: dict[str, Refusal], arguments: dict[str
 def _check_cache_implementation(model: Any, name: Any) -> None:
     if name == "paged":
         raise ValueError(
-            "cache_implementation='paged' is continuous batching, which takes ids alone and drops the videos: pass a "
-            "padded batch to generate, with cache_implementation 'dynamic' or 'static'."
+            "cache_implementation='paged' is continuous batching, which takes only token ids and drops the videos: "
+            "pass a padded batch to generate, with cache_implementation 'dynamic' or 'static'."
         )
     if isinstance(name, str) and name.startswith("offloaded") and model.device.type == "cpu":
         raise ValueError(

@@ -55,7 +55,7 @@ BOUNDS: dict[str, str] = {
     "recurrent_gemma": "logits_soft_cap",
     "vaultgemma": "final_logit_softcapping",
 }
-# Types of models that have such a field, but do not use it in their forward.
+# Types of models that have a field with such a name, but do not use it in their forward.
 PLAIN = ("mpt",)
 # Names of fields that probably change the logits.
 LOGIT_FIELD = re.compile(
@@ -99,7 +99,7 @@ class LanguageHeadMixin:
             bias: whether the head has a bias.
         """
         self.lm_head = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=bias)
-        # Each family of language models names its embedding differently, so the name is searched in the model.
+        # Each family of language models names its embedding differently, so its name is looked up in the model.
         embedding = self.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}

@@ -70,7 +70,7 @@ def excluded_pattern(model: nn.Module, targets: str | Iterable[str], more: str |
 def parts_beside_language(model: nn.Module) -> list[str]:
     """Names of all parts of a model that are not in its language model.
 
-    Starting at the model, it goes down to the language model, and collects the siblings at each level.
+    These are the siblings of each module on the path from the model to its language model.
     """
     base: Any = getattr(model, "base_model", model)
     # In LinVT, the language model is inside the image-LLM, which is called `backbone`.

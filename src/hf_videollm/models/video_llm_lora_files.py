@@ -1,7 +1,7 @@
 """Reads the `adapter_config.json` of a LoRA, and checks it against the adapter's weights.
 
-The file may come from an untrusted source. So no memory is allocated by the sizes in it before the weights are found to
-have these sizes, and none of its regular expressions is used if matching it could take long.
+The file may come from an untrusted source. So the sizes in it are compared with those of the weights before memory is
+allocated, and a regular expression that could take long to match is refused.
 """
 
 import math
@@ -49,7 +49,7 @@ def read_lora_options(file: str | os.PathLike[str]) -> dict[str, Any]:
     """
     raw = read_checkpoint_json(Path(file))
     if raw.get("peft_type") != "LORA":
-        raise CheckpointError(f"{file} describes no LoRA, its peft_type is {raw.get('peft_type')!r:.50}.")
+        raise CheckpointError(f"{file} describes no LoRA: its peft_type is {raw.get('peft_type')!r:.50}.")
     rank, alpha, dropout = raw.get("r", 8), raw.get("lora_alpha", 8), raw.get("lora_dropout", 0.0)
     if type(rank) is not int or rank < 1:
         raise CheckpointError(f"{file}: r must be a whole number of at least 1, not {rank!r:.50}.")
@@ -85,14 +85,16 @@ def fit_lora_options(
     names = {key.removesuffix(f".{part}.weight") for key in weights for part in ("lora_A", "lora_B")}
     layers = sorted(names & modules.keys())
     if not layers:
-        raise CheckpointError(f"{file}: the weights in its folder belong to no layer of this model.")
+        raise CheckpointError(f"{file}: the weights in the same folder belong to no layer of this model.")
     ranks = {}
     for layer in layers:
         a, b = (weights.get(f"{layer}.{part}.weight") for part in ("lora_A", "lora_B"))
         rank = int(a.shape[0]) if a is not None and a.ndim == 2 else raw["r"]
         if a is None or a.ndim != 2 or (rank != raw["r"] and not raw.get("rank_pattern")):
-            shape = "nothing" if a is None else tuple(a.shape)
-            raise CheckpointError(f"{file} says r={raw['r']!r:.20}, but {layer}.lora_A is {shape}: get both again.")
+            shape = "missing" if a is None else tuple(a.shape)
+            raise CheckpointError(
+                f"{file} says r={raw['r']!r:.20}, but {layer}.lora_A is {shape}: download the adapter again."
+            )
         _check_sizes(file, layer, modules[layer], rank, a, b)
         ranks[layer] = rank
     own = {layer: rank for layer, rank in ranks.items() if rank != raw["r"]}
@@ -123,22 +125,25 @@ def _check_sizes(file: Any, layer: str, module: Any, rank: int, a: torch.Tensor,
     """Refuse weights of one layer if they do not have the sizes that follow from the layer and the rank."""
     sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
     if not all(isinstance(size, int) for size in sizes):
-        raise CheckpointError(f"{file}: the weights in its folder are for {layer}, which is no linear layer.")
+        raise CheckpointError(f"{file}: the weights in the same folder are for {layer}, which is no linear layer.")
     for part, tensor, wanted in (("lora_A", a, (rank, sizes[0])), ("lora_B", b, (sizes[1], rank))):
         if tensor is not None and tuple(tensor.shape) != wanted:
             raise CheckpointError(
-                f"{file}: its weights do not fit: {layer}.{part} is {tuple(tensor.shape)} instead of {wanted}."
+                f"{file}: the weights do not fit: {layer}.{part} is {tuple(tensor.shape)} instead of {wanted}."
             )
 
 
 def _read_alphas(raw: Mapping[str, Any], file: Any) -> dict[str, float]:
     alphas = raw.get("alpha_pattern") or {}
     if not isinstance(alphas, dict) or not all(_is_number(alpha) and alpha >= 0 for alpha in alphas.values()):
-        raise CheckpointError(f"{file}: alpha_pattern must name numbers of at least 0.")
+        raise CheckpointError(f"{file}: the values of alpha_pattern must be numbers of at least 0.")
     for pattern in alphas:
         repetitions = pattern.count("*") + pattern.count("+")
         if len(pattern) > MAX_LENGTH or repetitions > MAX_REPETITIONS or not SIMPLE_PATTERN.fullmatch(pattern):
-            raise CheckpointError(f"{file}: alpha_pattern names layers by {pattern!r:.80}: write their names instead.")
+            raise CheckpointError(
+                f"{file}: alpha_pattern names layers by the pattern {pattern!r:.80}, which may take long to match: "
+                "write their names instead."
+            )
     return alphas
 
 

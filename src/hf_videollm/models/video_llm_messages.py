@@ -200,7 +200,7 @@ def _medium(block: dict[str, Any], rules: BlockRules, where: str) -> dict[str, A
     for key, value in block.items():
         name = OTHER_NAMES.get(key, key) if OTHER_NAMES.get(key) in options else key
         if name in renamed:
-            raise ValueError(f"{where} says {name} twice, also under the other name {key!r}: leave one out.")
+            raise ValueError(f"{where} says {name} twice, the second time under the name {key!r}: leave one out.")
         renamed[name] = value
     known = {"type", *SOURCE_KEYS[kind], *options}
     _refuse_keys(renamed, known, kind, where, rules)
@@ -230,7 +230,7 @@ def _as_ours(block: dict[str, Any], where: str) -> dict[str, Any]:
         if name not in known:
             raise ValueError(f"{where} has the unknown key {name!r} in {key}: {did_you_mean(name, known)}")
     if inner.get("detail") not in (None, "auto"):
-        raise ValueError(f"{where}: detail={inner['detail']!r} cannot be had, images have one size: leave it out.")
+        raise ValueError(f"{where}: detail={inner['detail']!r} is not supported, images have one size: leave it out.")
     source = inner.get("data" if key == "input_audio" else "url")
     if not isinstance(source, str) or not source:
         raise ValueError(f"{where} needs {key}: {{{known[0]!r}: ...}}, a string.")
@@ -241,7 +241,7 @@ def _as_ours(block: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _data_url(text: Any, media_type: str, where: str) -> str:
-    """Turn base64 text into a data URL, so that the same code reads and checks it as a file."""
+    """Turn base64 text into a data URL, so that it is read and checked by the same code as files."""
     if not isinstance(text, str) or not text:
         raise ValueError(f"{where}: base64 data must be a string that is not empty.")
     return text if text.startswith("data:") else f"data:{media_type};base64,{text}"
@@ -252,7 +252,7 @@ def _refuse_keys(block: Mapping[str, Any], known: Collection[str], kind: str, wh
         if key in known:
             continue
         if key in rules.call_options:
-            raise ValueError(f"{where}: {key} holds for a whole call, not for one {kind}: pass it to the call.")
+            raise ValueError(f"{where}: {key} applies to a whole call, not to one {kind}: pass it to the call.")
         hints = {*known, *(name for name, ours in OTHER_NAMES.items() if ours in known)} - {"type"}
         raise ValueError(f"{where}: a {kind} block has no option {key!r}: {did_you_mean(key, hints)}")
 

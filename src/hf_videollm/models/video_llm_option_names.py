@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 
-# An error message lists all known names only if there are at most so many.
+# An error message lists all known names only if there are at most this many.
 MOST_NAMES_SHOWN = 16
 # Pairs of options that exclude each other.
 RIVALS = {"num_frames": "fps", "fps": "num_frames", "max_new_tokens": "max_length", "max_length": "max_new_tokens"}

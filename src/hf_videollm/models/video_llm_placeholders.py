@@ -136,8 +136,8 @@ class PlaceholderMixin(MergingMixin):
         torch_compilable_check(
             ~unfilled.any(),
             f"The prompts hold {' or '.join(missing)} placeholders, but neither pixels nor sounds came with them. "
-            "Pass everything the processor returns (pixel_values, pixel_values_videos, input_features, ...); to train, "
-            "use hf_videollm.training.collator.VideoDataCollator, which keeps it.",
+            "Pass everything that the processor returns (pixel_values, pixel_values_videos, input_features, ...); to "
+            "train, use hf_videollm.training.collator.VideoDataCollator, which keeps all of it.",
         )
 
 

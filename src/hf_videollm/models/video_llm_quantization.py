@@ -14,7 +14,7 @@ from transformers.quantizers import AutoQuantizationConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Base
-else:  # in a list of base classes, the mixin comes before a `PreTrainedModel`, whose attributes it uses
+else:  # at run time, the attributes come from the `PreTrainedModel` that each subclass also inherits from
     _Base = object
 
 # Names of the field that lists the modules that are not quantized, in the quantization configs of transformers.
@@ -27,7 +27,7 @@ class QuantizationMixin(_Base):
 
     @classmethod
     def unquantized_modules(cls, source: str | os.PathLike[str] | None, **kwargs: Any) -> list[str]:
-        """Names, in the model without a head, of the modules that are not quantized.
+        """The modules that are not quantized, by their names in the model without a head.
 
         Args:
             source: folder or Hub id of the checkpoint.
@@ -102,7 +102,7 @@ def adopt_quantization(model: Any, part: Any, name: str, unquantized: Iterable[s
     for field in SKIP_LISTS:
         if hasattr(quantization_config, field):
             skipped = getattr(quantization_config, field)
-            # Without a list in the config, the quantizer has made its own.
+            # If the config has no list, the quantizer has made a list itself.
             skipped = list(quantizer.modules_to_not_convert) if skipped is None else skipped
             moved = [f"{name}.{entry.removeprefix('model.')}" for entry in skipped if entry.startswith("model.")]
             kept = [entry for entry in skipped if not entry.startswith("model.")]
@@ -155,8 +155,8 @@ def _restore_scales(layer: Any, prefix: str, keep_vars: bool) -> None:
     """Restore the original order of the scales of a packed layer before bitsandbytes saves them."""
     state: Any = getattr(layer.weight, "quant_state", None)
     if getattr(state, "packing_format_for_cpu", False):
-        # Packed scales are (blocks of a row, rows). If the scales were quantized before packing ("nested"),
-        # bitsandbytes would quantize them again here; `original_nested = False` prevents that.
+        # Packed scales have the shape (blocks of a row, rows). If the scales were quantized before they were packed
+        # ("nested"), bitsandbytes would quantize them again; `original_nested = False` prevents that.
         state.absmax = state.absmax.T.reshape(-1).float()
         state.original_nested = False
 

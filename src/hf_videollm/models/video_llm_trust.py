@@ -5,7 +5,7 @@ from typing import Any, Self
 
 
 class NoQuestionMixin:
-    """In a list of base classes, it must come before the class of transformers that has `from_pretrained`."""
+    """Always sets `trust_remote_code`. In a list of base classes, it must come before the class of transformers."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:
@@ -17,7 +17,7 @@ class NoQuestionMixin:
 def trust_of(config: Any) -> dict[str, bool]:
     """The argument `trust_remote_code` for making a part of a model.
 
-    It is true if the class of the part's configuration was loaded from a repository: the user has then allowed it.
+    The value is true if the class of the part's configuration was loaded from a repository, which the user has allowed.
     """
     return {"trust_remote_code": type(config).__module__.startswith("transformers_modules")}
 

@@ -119,8 +119,8 @@ class VisionTowerMixin:
 def check_frames(frames: torch.Tensor, vision_config: Any) -> None:
     """Check that a tower can take frames of this shape.
 
-    SigLIP accepts any frames with the right number of patches, also if their grid is another one, and then adds wrong
-    positions. Other towers check the size themselves, or take frames of any size.
+    SigLIP accepts all frames with the right number of patches. If their rows and columns are not those of the
+    configuration, it adds wrong position embeddings. Other towers check the size themselves, or take any size.
 
     Raises:
         ValueError: the number of channels or the size does not fit the tower.
@@ -154,7 +154,7 @@ def vision_layers(vision_tower: Any) -> nn.ModuleList:
 def freeze_unused_layers(
     vision_tower: Any, selected: int | Sequence[int] | None, uses_closing_norm: bool = False
 ) -> None:
-    """Freeze the parameters of a tower that never get a gradient: DistributedDataParallel would wait for gradients.
+    """Freeze the parameters of a tower that never get a gradient: DistributedDataParallel would wait for one.
 
     The pooling head of SigLIP is switched off, too. It would fail if its weights were on disk: accelerate loads the
     weights of a module when the module is called, but torch's attention reads them without such a call.
