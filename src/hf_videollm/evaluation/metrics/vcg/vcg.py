@@ -1,0 +1,51 @@
+"""The five scores of Video-ChatGPT's benchmark, as a module of `evaluate`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+
+from hf_videollm.evaluation.aggregate_judged import Verdict, vcg_scores
+
+DESCRIPTION = """The five mean scores of Video-ChatGPT's benchmark (VCG), with their macro average, their micro average
+over all judgements, and PLLaVA's share of scores above 3."""
+
+INPUTS = """
+Args:
+    aspects: what each score is about: "correctness", "detail", "context", "temporal" or "consistency".
+    scores: the judge's scores; None where there is none.
+    failed: whether the judge's reply could not be read, or never came.
+    policy: what failures count as, a key of hf_videollm.evaluation.aggregate_judged.COUNTING, "video_chatgpt" by
+        default.
+Returns:
+    aspects, macro, micro, share_of_good_scores, count, judge_failures, judge_failure_rate, missing_aspects and policy,
+    as hf_videollm.evaluation.aggregate_judged.aspect_scores describes them.
+"""
+
+
+class Vcg(evaluate.Metric):
+    """See `INPUTS`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features(
+            {
+                "aspects": datasets.Value("string"),
+                "scores": datasets.Value("float64"),
+                "failed": datasets.Value("bool"),
+            }
+        )
+        return evaluate.MetricInfo(description=DESCRIPTION, citation="", inputs_description=INPUTS, features=features)
+
+    def _compute(
+        self,
+        predictions: None = None,
+        references: None = None,
+        *,
+        aspects: Sequence[str],
+        scores: Sequence[float | None],
+        failed: Sequence[bool],
+        policy: str = "video_chatgpt",
+    ) -> dict[str, Any]:
+        judgements = [Verdict(None, score, bool(fails)) for score, fails in zip(scores, failed, strict=True)]
+        return vcg_scores(aspects, judgements, policy)
