@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from ...models.video_llm_option_names import did_you_mean
-
 __all__ = ["ChatMessage", "JudgeText", "ReplyForm", "Value"]
 
 Value = str | Sequence[str]
@@ -105,6 +103,8 @@ class JudgeText:
         return any(f"{{{name}!r}}" in template for _, template in self.messages)
 
     def _hint(self, name: str) -> str:
+        from ...models.video_llm_option_names import did_you_mean  # loads transformers
+
         return did_you_mean(name, self.fields)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ...models.video_llm_option_names import did_you_mean
 from .parsing import ParseRule
 
 __all__ = ["DEFAULT_POLICY", "POLICIES", "Aggregation", "JudgePolicy", "get_policy"]
@@ -158,5 +157,7 @@ def get_policy(name: str = DEFAULT_POLICY) -> JudgePolicy:
         1
     """
     if name not in POLICIES:
+        from ...models.video_llm_option_names import did_you_mean  # loads transformers
+
         raise ValueError(f"There is no judge policy {name!r}: {did_you_mean(name, POLICIES)}")
     return POLICIES[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...models.video_llm_option_names import did_you_mean
 from .judge_text import JudgeText
 from .texts_mmbench_video import MMBENCH_VIDEO
 from .texts_msvc import MSVC_CORRECTNESS, MSVC_DETAILEDNESS
@@ -38,5 +37,7 @@ def get_text(name: str) -> JudgeText:
         ('question', 'answer', 'pred')
     """
     if name not in TEXTS:
+        from ...models.video_llm_option_names import did_you_mean  # loads transformers
+
         raise ValueError(f"There is no judge text {name!r}: {did_you_mean(name, TEXTS)}")
     return TEXTS[name]
