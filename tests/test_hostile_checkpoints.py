@@ -577,7 +577,7 @@ def test_linvts_adapter_is_checked_alike(tiny_linvt_checkpoint: str, tmp_path: P
     config = read_config(folder)
     LinVTForCausalLM.from_adapter(folder)
     write_config(folder, {**config, "backbone_name": "../elsewhere"})
-    with pytest.raises(CheckpointError, match="leads to its image-LLM by the path"):
+    with pytest.raises(CheckpointError, match="names its image-LLM by the path"):
         LinVTForCausalLM.from_adapter(folder)
     write_config(folder, config)
 

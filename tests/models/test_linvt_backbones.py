@@ -200,7 +200,7 @@ def unbuilt(class_name, model_type, **modules):
     [
         ("Gemma3nModel", "gemma3n", "every layer of its language model also reads embeddings of the ids"),
         ("Florence2Model", "florence2", "its images go into an encoder"),
-        ("Gemma4Model", "gemma4", "its forward wants mm_token_type_ids, of which LinVT knows no rule"),
+        ("Gemma4Model", "gemma4", "its forward takes mm_token_type_ids, and LinVT does not know which"),
         ("LlavaNextModel", "llava_next", "its image processor cuts every frame into tiles"),
         ("LlavaNextVideoModel", "llava_next_video", "its image processor cuts every frame into tiles"),
         ("VideoLlavaModel", "video_llava", "it is a video-LLM"),

@@ -82,7 +82,7 @@ def test_a_new_video_behind_the_cache(name):
     expected = model.generate(**whole, **videos(name, [first, second]), max_new_tokens=3, **SCORES).logits
     found = model.generate(**whole, **videos(name, [second]), past_key_values=cache, max_new_tokens=3, **SCORES).logits
     torch.testing.assert_close(torch.stack(found), torch.stack(expected), atol=2e-5, rtol=0)
-    with pytest.raises(ValueError, match=r"placeholders of 1 videos, but 2 came .*Behind a cache, pass the new videos"):
+    with pytest.raises(ValueError, match=r"placeholders of 1 videos, but 2 came .*pass only the new videos"):
         model.generate(**whole, **videos(name, [first, second]), past_key_values=model(**start).cache)
     with pytest.raises(ValueError, match="in past_key_values: pass the whole conversation"):
         model.generate(**start, past_key_values=model(**start).cache)
@@ -103,10 +103,10 @@ def test_molmo2_takes_no_new_media_behind_the_cache(kind):
     media, lengths = image_media(name, model.model.backbone, make_frames(1, seed=3))
     part, inputs = ("v", videos(name, [make_frames(2)])) if kind == "video" else (("i", lengths[0]), media)
     whole = prompt(model, [[5, "v", 6, 9, 7, part, 4]])
-    with pytest.raises(ValueError, match="Molmo2Model lets all images and videos of a prompt see each other"):
+    with pytest.raises(ValueError, match="Molmo2Model lets all images and videos of a prompt attend to each other"):
         model.generate(**whole, **inputs, past_key_values=model(**start).cache)
     tail = {key: whole[key][:, 10:] for key in ("input_ids", "mm_token_type_ids")}
-    with pytest.raises(ValueError, match="Molmo2Model lets all images and videos of a prompt see each other"):
+    with pytest.raises(ValueError, match="Molmo2Model lets all images and videos of a prompt attend to each other"):
         model(**tail, attention_mask=whole["attention_mask"], **inputs, past_key_values=model(**start).cache)
 
 

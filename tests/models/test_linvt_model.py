@@ -227,7 +227,7 @@ def test_an_adapter_alone(name, tmp_path):
         with pytest.raises(CheckpointError, match="is a LinVT adapter, without its image-LLM: load it with"):
             whole.from_pretrained(tmp_path / "adapter")
     model.save_pretrained(tmp_path / "whole")
-    with pytest.raises(CheckpointError, match="is no LinVT alone, or not for"):
+    with pytest.raises(CheckpointError, match="is not a LinVT adapter, or is one for another image-LLM than"):
         LinVTForCausalLM.from_adapter(tmp_path / "whole")
     (tmp_path / "image").rename(tmp_path / "moved")
     with pytest.raises(CheckpointError, match=r"belongs to the image-LLM .*image, which .*: pass image_llm= with"):
@@ -238,7 +238,7 @@ def test_an_adapter_alone(name, tmp_path):
 
 def test_an_adapter_without_a_name_of_its_image_llm(tmp_path):
     model = make_linvt(NAME)
-    with pytest.raises(ValueError, match=r"An adapter needs its image-LLM: set config\.backbone_name"):
+    with pytest.raises(ValueError, match=r"An adapter must name its image-LLM: set config\.backbone_name"):
         model.save_pretrained(tmp_path, adapter_only=True)
     model.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="does not say which image-LLM it belongs to: pass image_llm"):
@@ -292,7 +292,7 @@ def test_media_that_do_not_fit_are_refused(call):
     with pytest.raises(ValueError, match="question_input_ids has 3 rows for 2 prompts"):
         run(**batch, question_input_ids=torch.tensor([[7], [8], [9]]))
     cut = {name: batch[name][:, 3:] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
-    with pytest.raises(ValueError, match="a video has 7: make the prompt anew"):
+    with pytest.raises(ValueError, match="a video has 7: make the prompts again"):
         run(**{**batch, **cut})
     if call == "generate":
         with pytest.raises(ValueError, match="placeholders of 3 videos, but no frames came"):
@@ -376,7 +376,7 @@ def test_positions_behind_a_cache():
     spatial = make_linvt("qwen2_vl")
     batch = make_batch(spatial, "qwen2_vl")
     cache = spatial(**batch, use_cache=True).cache
-    with pytest.raises(ValueError, match=r"Qwen2VLModel cannot know the positions behind a cache.*: pass position_ids"):
+    with pytest.raises(ValueError, match="Qwen2VLModel cannot know the positions of tokens after a cache"):
         spatial(input_ids=token, attention_mask=mask, past_key_values=cache)
 
 

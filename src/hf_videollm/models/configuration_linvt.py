@@ -29,7 +29,7 @@ class LinVTModuleConfig(PreTrainedConfig):
     num_layers (`int`):
         L, the number of layers of the scorer (SVR), and also of the token aggregation (TTA).
     num_attention_heads (`int`):
-        Number of heads of each attention, except for the attention of the aggregation itself, which has one head.
+        Number of heads of each attention. Only the last step, which computes the weights of the means, has one head.
     num_selected_tokens (`int`):
         k, the number of tokens with the highest scores that are kept of a video.
     num_queries (`list[int]`):
@@ -49,7 +49,8 @@ class LinVTModuleConfig(PreTrainedConfig):
     layer_norm_eps (`float`):
         Epsilon of all norms.
     initializer_range (`float`):
-        Standard deviation of new queries, and of new linear weights inside of a model.
+        Standard deviation of new queries. New linear layers do not use it: in a model, their weights get the
+        `initializer_range` of the language model, as transformers does for all layers.
     scorer_chunk_tokens (`int`, *optional*):
         Number of tokens that run through a layer of the scorer at a time, to bound memory; `None` runs all at once.
     selection_noise (`float`):
@@ -101,7 +102,7 @@ class LinVTModuleConfig(PreTrainedConfig):
         return [(window, max(1, window // 2) if self.overlapping_windows else window) for window in self.pool_windows]
 
     def validate_architecture(self) -> None:
-        """Checked by transformers when a config is made and when it is saved."""
+        """transformers calls this when it creates and when it saves a configuration."""
         for name in ("num_layers", "num_attention_heads", "num_selected_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -111,7 +112,7 @@ class LinVTModuleConfig(PreTrainedConfig):
             raise ValueError(f"selection_noise must be a number of at least 0, not {self.selection_noise}.")
         for name in ("num_queries", "pool_windows"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} must name at least one scale, each at least 1, not {getattr(self, name)}.")
+                raise ValueError(f"{name} must hold one number, at least 1, for each scale, not {getattr(self, name)}.")
         if len(self.num_queries) != len(self.pool_windows):
             raise ValueError(
                 f"num_queries {list(self.num_queries)} and pool_windows {list(self.pool_windows)} must be of equal "
@@ -146,7 +147,7 @@ def check_module_options(options: Any) -> None:
 @strict
 class LinVTConfig(PublishedConfig):
     r"""
-    An image-LLM of transformers with LinVT.
+    Configuration of an image-LLM of transformers with LinVT.
 
     backbone_config (`dict` or `PreTrainedConfig`, *optional*):
         The whole configuration of the image-LLM, with those of its tower and language model; LLaVA by default.
@@ -162,9 +163,9 @@ class LinVTConfig(PublishedConfig):
     vision_chunk_size (`int`, *optional*):
         Number of frames that run through the vision tower at a time; `None` runs all at once.
     mix_deepstack (`bool`):
-        For image-LLMs whose tower also feeds deeper layers of the language model (Qwen3-VL). If true, these layers get
-        vectors of videos, too: LinVT's attention weights M also mix the features for these layers. If false, only the
-        first layer gets vectors of videos.
+        For image-LLMs whose tower also computes features for deeper layers of the language model (Qwen3-VL). If true,
+        videos have vectors for these layers, too: weighted means of these features, with the weights by which LinVT
+        averages the tokens. If false, only the first layer gets vectors of videos.
     backbone_name (`str`, *optional*):
         Path or Hub id of the image-LLM; needed if LinVT is saved without it.
     backbone_revision (`str`, *optional*):
@@ -172,7 +173,7 @@ class LinVTConfig(PublishedConfig):
     tie_word_embeddings (`bool`, *optional*):
         Whether head and embedding are one tensor; as in the image-LLM by default.
 
-    The configuration copies those that are passed to it.
+    The two configurations that are passed are copied, so later changes of the originals have no effect.
 
     Example:
 
@@ -230,7 +231,10 @@ class LinVTConfig(PublishedConfig):
 
     @classmethod
     def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
-        """Fields of the LLaVA that is made of the tower and the language model: it drops the class token, if any."""
+        """Fields of the configuration of LLaVA, the image-LLM that a build makes of a tower and a language model.
+
+        If the tower has a class token, LLaVA drops it.
+        """
         return {"vision_feature_select_strategy": "default" if has_class_token(vision_config) else "full"}
 
     def tower_config(self) -> Any:
@@ -238,7 +242,7 @@ class LinVTConfig(PublishedConfig):
         return getattr(self.backbone_config, "vision_config", None)
 
     def required_frame_size(self) -> None:
-        """`None`: the image processor of the image-LLM, not the video processor, decides the size of frames."""
+        """`None`, because not the video processor but the image-LLM's image processor decides the size of frames."""
 
     def num_video_tokens(self, num_frames: int) -> int:
         """Number of placeholders of one video, which does not depend on its number of frames."""
@@ -250,7 +254,7 @@ class LinVTConfig(PublishedConfig):
         return self.get_text_config()
 
     def validate_architecture(self) -> None:
-        """Checked by transformers when a config is made and when it is saved."""
+        """transformers calls this when it creates and when it saves a configuration."""
         if self.num_frames < 1:
             raise ValueError(f"num_frames must be at least 1, not {self.num_frames}.")
         if self.vision_chunk_size is not None and self.vision_chunk_size < 1:

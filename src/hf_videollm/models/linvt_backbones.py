@@ -1,9 +1,9 @@
 """What LinVT uses of an image-LLM of transformers, the same for every family.
 
-LinVT needs its base model alone: `get_image_features` for the frames, `get_input_embeddings`, and a forward from
-`inputs_embeds` with positions. The families differ in the form of the features that they return, in how they count
-positions, and in the token types that their attention masks need. `Backbone` hides these differences;
-`linvt_families.py` lists them.
+LinVT uses only the base model of an image-LLM, without its head: `get_image_features` for the frames,
+`get_input_embeddings`, and a forward from `inputs_embeds` with positions. The families differ in the form of the
+features that they return, in how they count positions, and in the token types that their attention masks need.
+`Backbone` hides these differences; `linvt_families.py` lists them.
 """
 
 import inspect
@@ -34,8 +34,8 @@ class VisualFeatures(NamedTuple):
 
     Args:
         tokens: what the first layer of the language model reads.
-        deepstack: what deeper layers of the language model read for the same tokens, with an axis of levels before the
-            last axis; `None` in families whose tower does not feed deeper layers.
+        deepstack: what deeper layers of the language model read for the same tokens. The axis before the last one
+            counts these layers (levels). `None` in families whose tower does not feed deeper layers.
     """
 
     tokens: list[torch.Tensor]
@@ -114,9 +114,9 @@ class Backbone:
         accepted = inspect.signature(self.model.forward).parameters
         types = {"token_type_ids", "mm_token_type_ids"} & accepted.keys()
         if types and self.type_rule is None and not self.has_spatial_positions:
-            return f"its forward wants {', '.join(sorted(types))}, of which LinVT knows no rule"
+            return f"its forward takes {', '.join(sorted(types))}, and LinVT does not know which types it needs"
         if getattr(self.model.config, "is_encoder_decoder", False):
-            return "its images go into an encoder, and LinVT stands before a decoder"
+            return "its images go into an encoder, but LinVT puts vectors into the prompt of a decoder"
         if "inputs_embeds" not in accepted:
             return "its forward takes no inputs_embeds"
         if any("deepstack" in name for name in self._language_arguments()) and not self.has_deepstack:
@@ -138,7 +138,7 @@ class Backbone:
         freeze_unused_layers(tower, layer, uses_closing_norm=self.family == "internvl" and layer == -1)
 
     def blank_image(self, device: torch.device) -> dict[str, torch.Tensor] | None:
-        """What the image processor returns for one image of zeros; `None` if it is unknown for this family."""
+        """What the image processor returns for an image of zeros; `None` if that is not known for this family."""
         vision: Any = getattr(self.model.config, "vision_config", None)
         if self.family in SQUARE_IMAGES:
             return {"pixel_values": blank_frames(vision, device)}
@@ -207,7 +207,7 @@ class Backbone:
         method = f"{type(self.model).__name__}.get_image_features"
         # For a family that is not in the table, LinVT knows no option of its image processor that switches tiles off.
         known = self.family in FRAME_CALLS
-        untried = "" if known else f" LinVT has no row for {self.family!r} that would switch tiles off."
+        untried = "" if known else f" LinVT has no row for {self.family!r} in linvt_families.FRAME_CALLS."
         if len(frames) != num_frames:
             raise ValueError(
                 f"{method} gave {len(frames)} results for {num_frames} frames: switch tiles off in its image processor "
@@ -242,18 +242,22 @@ class Backbone:
     def token_types(
         self, media_mask: torch.Tensor, known_types: torch.Tensor | None, num_cached: int = 0
     ) -> dict[str, torch.Tensor]:
-        """Token types for the masks, under the argument name of the family; empty in most families.
+        """Token types for the attention masks; empty in most families.
 
         Args:
             media_mask: `(batch, length)` bool, placeholders of images and videos.
-            known_types: `(batch, length)`, the types that the caller passed under that name.
+            known_types: `(batch, length)`, the types that the caller passed for the same argument.
             num_cached: number of tokens before these, whose keys are in the cache.
+
+        Returns:
+            A dict from the name of the argument in the family's forward to the types, `(batch, all tokens so far)`.
         """
         rule = self.type_rule
         if rule is None:
             return {}
         if rule.meaning == "media":
-            # Processors also give type 1 to the tokens around an image (in Molmo2: its first, its last, ends of rows).
+            # Processors also give type 1 to the tokens around an image. (In Molmo2, these stand at the beginning and at
+            # the end of an image, and at the end of each of its rows.)
             types = (media_mask if known_types is None else media_mask | (known_types > 0)).long()
         elif known_types is not None:
             types = known_types
@@ -278,8 +282,8 @@ class Backbone:
             media: what the image processor returned for the images.
 
         Returns:
-            `(batch, length)`. With spatial positions `(4, batch, length)`: the number of the token, which ignores
-            images, and then its time, row and column.
+            `(batch, length)`. With spatial positions `(4, batch, length)`: first the position counted as in a text, in
+            which each placeholder counts as one token, and then time, row and column.
         """
         positions = text_positions(attention_mask, input_ids.shape[1], self.first_position)
         if not self.has_spatial_positions:
@@ -297,7 +301,7 @@ class Backbone:
         """Run the forward of the image-LLM; with `deepstack_embeds`, run the forward of its language model instead.
 
         Args:
-            deepstack_embeds: `(batch, length, levels, width)`, what deeper layers add at each position.
+            deepstack_embeds: `(batch, length, levels, width)`, what deeper layers add to the states of each position.
             inputs: arguments of the forward.
         """
         if deepstack_embeds is None:

@@ -49,9 +49,10 @@ def with_video_keys(row: Mapping[str, Any], image_token_id: int) -> dict[str, An
 
 
 def _renumbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Copies of the rows with Molmo2's patch numbers changed: it numbers patches through the whole batch.
+    """Copies of the rows, in which the patch numbers of Molmo2 are valid for the joined batch.
 
-    The numbers of each row are raised by the number of patches in all earlier rows.
+    Molmo2 numbers the patches of a batch consecutively. So the numbers in each row are raised by the number of patches
+    in all earlier rows.
     """
     renumbered = [dict(row) for row in rows]
     for suffix in ("", "_videos"):

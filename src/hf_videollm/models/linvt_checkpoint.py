@@ -55,7 +55,8 @@ class AdapterRefusalMixin(Base):
         """As in transformers.
 
         Raises:
-            CheckpointError: the cases of every design; also, the checkpoint is an adapter, which `from_adapter` loads.
+            CheckpointError: as in `CheckpointMixin.from_pretrained`; also if the checkpoint is an adapter, which
+                `from_adapter` loads.
         """
         if pretrained_model_name_or_path is not None and kwargs.get("strict", True):
             refuse_adapter(pretrained_model_name_or_path, **hub_options(kwargs, "revision", "subfolder"))
@@ -191,8 +192,8 @@ class LinVTCheckpointMixin(Base):
             )
         except RuntimeError as error:
             raise CheckpointError(
-                f"{adapter} is no LinVT alone, or not for {source}: load whole models with from_pretrained, and "
-                "adapters with the image-LLM that they were saved with."
+                f"{adapter} is not a LinVT adapter, or is one for another image-LLM than {source}: load whole models "
+                "with from_pretrained, and adapters with the image-LLM that they were saved with."
             ) from error
         return model
 
@@ -210,7 +211,7 @@ class LinVTCheckpointMixin(Base):
         """
         if adapter_only:
             if self.config.backbone_name is None:
-                raise ValueError("An adapter needs its image-LLM: set config.backbone_name to its path or Hub id.")
+                raise ValueError("An adapter must name its image-LLM: set config.backbone_name to its path or Hub id.")
             self.config.backbone_name = _absolute(self.config.backbone_name)
             kwargs["state_dict"] = self._adapter_states(kwargs.get("state_dict") or self.state_dict())
             kwargs["max_shard_size"] = "1000GB"
@@ -224,14 +225,17 @@ class LinVTCheckpointMixin(Base):
         prefix = ADAPTER_PREFIX
         trained = {name.split(".")[3] for name in states if name.startswith(f"{ADAPTER_PREFIX}modules_to_save.")}
         if len(trained) > 1:
-            raise ValueError(f"PEFT keeps {sorted(trained)} of LinVT: merge the one to be saved (merge_and_unload).")
+            raise ValueError(
+                f"PEFT keeps several trained copies of LinVT, {sorted(trained)}: merge the one to be saved "
+                "(merge_and_unload)."
+            )
         if trained:
             prefix = f"{ADAPTER_PREFIX}modules_to_save.{trained.pop()}."
         own = {name.removeprefix(prefix): value for name, value in states.items() if name.startswith(prefix)}
         if own.keys() != plain.keys():
             raise ValueError(
-                f"LinVT's weights have other names than its own ({min(own.keys() ^ plain.keys())}): merge what PEFT "
-                "has put into them (merge_and_unload) before saving LinVT alone."
+                f"The weights under LinVT's name are not just those of LinVT ({min(own.keys() ^ plain.keys())}): merge "
+                "what PEFT added to LinVT (merge_and_unload) before you save an adapter."
             )
         return {f"{ADAPTER_PREFIX}{name}": value for name, value in own.items()}
 
@@ -274,7 +278,10 @@ def _read_adapter_config(adapter: str | os.PathLike[str], hub: dict[str, Any]) -
     config = LinVTConfig.from_pretrained(adapter, **hub)
     name = config.backbone_name
     if name is not None and (".." in Path(name).parts or (os.path.isabs(name) and not os.path.isdir(adapter))):
-        raise CheckpointError(f"{adapter} leads to its image-LLM by the path {name!r}: pass image_llm.")
+        raise CheckpointError(
+            f"{adapter} names its image-LLM by the path {name!r}, which may lead to any folder of this machine: pass "
+            "image_llm= with the one that you mean."
+        )
     return config
 
 
@@ -283,8 +290,8 @@ def hub_options(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
     Args:
         options: options of a call of `from_pretrained`.
-        names: further names to keep, such as `"revision"`. They are not always kept, because the revision of an
-            image-LLM is not the revision of its adapter.
+        names: further names to keep, such as `"revision"`. It is not always kept, because the revision of an image-LLM
+            is not the revision of its adapter.
 
     Returns:
         The options of the call whose names are in `CONNECTION_OPTIONS` or in `names`.

@@ -1,4 +1,4 @@
-"""Makes what the language model of LinVT reads for a prompt: embeddings, token types and positions."""
+"""Makes the inputs of the image-LLM's language model from prompts: embeddings, token types and positions."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,9 @@ class LinVTVideoFeatures(BaseModelOutputWithPooling):
 
     Args:
         pooler_output: a list with one `(num_tokens, width)` tensor per video.
-        deepstack_features: a list with one `(num_tokens, levels, width)` tensor per video, which deeper layers of the
-            language model add at the same positions; `None` in families whose tower does not feed deeper layers.
+        deepstack_features: a list with one `(num_tokens, levels, width)` tensor per video. Level i is added to the
+            states of the same positions in one of the deeper layers of the language model. `None` in families whose
+            tower does not feed deeper layers.
     """
 
     deepstack_features: list[torch.Tensor] | None = None
@@ -179,9 +180,10 @@ class LinVTEmbeddingMixin(MergingMixin):
         if num_videos != num_placed:
             raise ValueError(
                 f"The prompts hold placeholders of {num_placed} videos, but {num_videos} came with them "
-                "(num_video_frames or video_selections). A video takes "
-                f"{self.config.linvt_config.num_output_tokens} tokens of id {self.config.video_token_id}, of type "
-                "2 in mm_token_type_ids where images have the same id. Behind a cache, pass the new videos alone."
+                "(num_video_frames or video_selections). A video has "
+                f"{self.config.linvt_config.num_output_tokens} placeholders of id {self.config.video_token_id}. If "
+                "images have the same id, mm_token_type_ids must be 2 at the placeholders of videos. With a cache, "
+                "pass only the new videos."
             )
         if self.training and not has_images:
             torch_compilable_check(
@@ -194,7 +196,9 @@ class LinVTEmbeddingMixin(MergingMixin):
         for name in ("question_input_ids", "question_attention_mask"):
             if videos.get(name) is not None:
                 if len(videos[name]) != len(per_row):
-                    raise ValueError(f"{name} has {len(videos[name])} rows for {len(per_row)} prompts: one each.")
+                    raise ValueError(
+                        f"{name} has {len(videos[name])} rows for {len(per_row)} prompts: pass one row for each prompt."
+                    )
                 repeats = torch.tensor(per_row, device=videos[name].device)
                 videos = {**videos, name: videos[name].repeat_interleave(repeats, 0)}
         return videos
@@ -204,7 +208,8 @@ class LinVTEmbeddingMixin(MergingMixin):
         per_video, counts = self.config.linvt_config.num_output_tokens, mask.sum(1).tolist()
         if any(count % per_video for count in counts):
             raise ValueError(
-                f"The rows hold {counts} video placeholders, but a video has {per_video}: make the prompt anew."
+                f"The prompts hold {counts} video placeholders, but a video has {per_video}: make the prompts again "
+                "with the processor of this model."
             )
         return [count // per_video for count in counts]
 
@@ -234,7 +239,9 @@ class LinVTEmbeddingMixin(MergingMixin):
         videos: dict[str, Any] | None = None,
         num_cached: int = 0,
     ) -> dict[str, torch.Tensor]:
-        """Token types, under the argument name of the image-LLM; without videos, the types that the caller passed.
+        """Token types for the attention masks, under the name of the argument that the image-LLM takes.
+
+        In a batch without videos, types that the caller passed do not change.
 
         Args:
             input_ids: `(batch, length)`. Without them there are no videos, and the passed types are returned.
@@ -250,7 +257,8 @@ class LinVTEmbeddingMixin(MergingMixin):
         rule, is_video = self.image_llm.type_rule, has_videos(videos or {})
         if rule is None or input_ids is None:
             named = {name: value for name, value in passed.items() if value is not None}
-            # Every step of generation runs this code, mostly without types. Then the slow `signature` is not called.
+            # Every step of generation runs this code, mostly without types. In that case, `signature` is not called,
+            # because it is slow.
             accepted = inspect.signature(self.backbone.forward).parameters if named else {}
             return {name: value for name, value in named.items() if name in accepted}
         own_types = passed[rule.argument]
@@ -298,8 +306,8 @@ class LinVTEmbeddingMixin(MergingMixin):
             return text_positions(mask, embeds.shape[1])
         if is_spatial:
             raise ValueError(
-                f"{type(self.backbone).__name__} cannot know the positions behind a cache, as images take fewer than "
-                "they have tokens: pass position_ids, or the whole conversation to generate."
+                f"{type(self.backbone).__name__} cannot know the positions of tokens after a cache, because an image "
+                "takes fewer positions than tokens: pass position_ids, or pass the whole conversation to generate."
             )
         tokens, first = next(value for value in inputs.values() if value is not None), self.image_llm.first_position
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
@@ -316,8 +324,8 @@ class LinVTEmbeddingMixin(MergingMixin):
         rule = self.image_llm.type_rule
         if num_cached and has_media and rule is not None and rule.is_one_block:
             raise ValueError(
-                f"{type(self.backbone).__name__} lets all images and videos of a prompt see each other, so none can be "
-                "added behind past_key_values: run the whole conversation without a cache of its beginning."
+                f"{type(self.backbone).__name__} lets all images and videos of a prompt attend to each other, so none "
+                "can be added after cached tokens: run the whole conversation without past_key_values."
             )
 
 

@@ -35,7 +35,8 @@ FRAME_CALLS: dict[str, FrameCall] = {
     # LLaVA-OneVision cuts an image into tiles if it is the only image of the prompt. A video of one frame is such an
     # image, so it has more tokens per frame than a longer video.
     "llava_onevision": FrameCall("videos"),
-    # SmolVLM and Idefics3 take a flat list for the images of one prompt, and join the features of a prompt's images.
+    # SmolVLM and Idefics3 take a flat list for the images of one prompt, and join the features of a prompt's images. So
+    # each frame is passed like a prompt of its own.
     "smolvlm": FrameCall("frames", {"do_image_splitting": False}),
     "idefics3": FrameCall("frames", {"do_image_splitting": False}),
     "lfm2_vl": FrameCall(options={"do_image_splitting": False}),
@@ -66,12 +67,12 @@ TYPE_RULES: dict[str, TypeRule] = {
 # Families that add features to the embedding of the placeholder, instead of replacing it.
 ADDED_FEATURES = frozenset({"molmo2"})
 # Families that LinVT refuses, with the reason.
-TILED = "its image processor cuts every frame into tiles, which its model counts on, and nothing switches them off"
+TILED = "its image processor cuts every frame into tiles, no option prevents that, and its model needs the tiles"
 REFUSED: dict[str, str] = {
-    "gemma3n": "every layer of its language model also reads embeddings of the ids, and a video has none",
+    "gemma3n": "every layer of its language model also reads embeddings of the ids, and vectors of a video have no ids",
     "llava_next": TILED,
     "llava_next_video": TILED,
-    "video_llava": "it is a video-LLM, and the names of what its image processor makes are its own",
+    "video_llava": "it is a video-LLM, and its image processor returns images under names that LinVT does not know",
 }
 # Families that take the hidden states of one layer of the tower, `vision_feature_layer` of their configuration.
 LAYER_FAMILIES = frozenset({"aya_vision", "internvl", "llava", "llava_onevision", "mistral3", "vipllava"})

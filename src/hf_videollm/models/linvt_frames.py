@@ -14,9 +14,9 @@ def frame_inputs(
     """Run an image-LLM's image processor over the frames of videos.
 
     Args:
-        image_processor: of the image-LLM.
-        model_type: of the image-LLM's configuration.
-        videos: for each video its frames, as the image processor takes images.
+        image_processor: the image processor of the image-LLM.
+        model_type: `model_type` of the image-LLM.
+        videos: for each video its frames, in a form that the image processor takes for images.
         options: options of the image processor. The options in `FrameCall` replace them.
 
     Returns:
@@ -80,8 +80,9 @@ def split_frames(
     if chunk_size is None or chunk_size >= total or any(counts is None for counts in rows.values()):
         return [media]
     ends = {name: [0, *torch.as_tensor(counts).cumsum(0).tolist()] for name, counts in rows.items()}
-    # LLaVA-OneVision (the family with `batch_num_images`) encodes the single frame of a video in another way than
-    # frames of longer videos. So a chunk holds frames of one video only.
+    # LLaVA-OneVision (the family with `batch_num_images`) encodes the frame of a video that has only one frame
+    # differently from the frames of longer videos. So a chunk holds frames of one video only, and `batch_num_images` is
+    # at least 2 for a chunk of a longer video, even if the chunk has one frame.
     lengths = list(num_frames) if "batch_num_images" in media else [total]
     chunks, start = [], 0
     for length in lengths:

@@ -71,8 +71,9 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         num_cached = _cached_length(kwargs)
         if num_cached >= input_ids.shape[1] or attention_mask.shape != input_ids.shape:
             raise ValueError(
-                f"{input_ids.shape[1]} tokens with an attention_mask of {attention_mask.shape[1]}, and {num_cached} in "
-                "past_key_values: pass the whole conversation, what is in the cache included."
+                f"There are {input_ids.shape[1]} tokens in input_ids, {attention_mask.shape[1]} in attention_mask and "
+                f"{num_cached} in past_key_values: pass the whole conversation and its mask, including the tokens that "
+                "are in the cache."
             )
         prompt, others = self._prompt_inputs(input_ids, attention_mask, num_cached, kwargs)
         return super().generate(None, *args, input_ids=input_ids, attention_mask=attention_mask, **prompt, **others)
@@ -105,7 +106,7 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         deepstack_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers. Only the first step gets the token types and the deeper levels of the prompt.
+        """As in transformers. Only the first step gets the token types and the `deepstack_embeds` of the prompt.
 
         Args:
             prompt_types: `(batch, prompt_length)`, from `LinVTModel.token_types`.
@@ -121,7 +122,7 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         )
         inputs.pop(MASK_TYPES, None)
         if types is not None and rule is not None:
-            # Pass the types of all tokens, not only of new ones: the masks look up types by the position of the key.
+            # The types of all tokens are passed, not only those of new tokens: the masks look up the type of each key.
             inputs[rule.argument] = types
         if is_first_iteration and deepstack_embeds is not None:
             inputs["deepstack_embeds"] = deepstack_embeds[:, -inputs["inputs_embeds"].shape[1] :]

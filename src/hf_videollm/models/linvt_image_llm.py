@@ -37,8 +37,8 @@ class MediaTokens:
         """The tokens of an image-LLM.
 
         Args:
-            processor: of the image-LLM.
-            tokenizer: of the image-LLM.
+            processor: the processor of the image-LLM.
+            tokenizer: the tokenizer of the image-LLM.
             image_token_id: if `None`, the id that `processor` names.
             video_token_id: if `None`, the id for images.
 
@@ -57,7 +57,7 @@ class MediaTokens:
         if placeholder is None or tokenizer.convert_tokens_to_ids(placeholder) != video_token_id:
             raise ValueError(
                 f"The tokenizer has no token of id {video_token_id}, the placeholder of videos: leave video_token_id "
-                "out for that of images, or add a token and name its id."
+                "out to use the placeholder of images, or add a token to the tokenizer and pass its id."
             )
         video_token = placeholder
         if video_token_id == image_token_id:
@@ -70,7 +70,7 @@ def load_image_llm(source: str | os.PathLike[str], options: Mapping[str, Any]) -
 
     Args:
         source: checkpoint of the image-LLM with its processor.
-        options: of `AutoProcessor.from_pretrained`.
+        options: options of `AutoProcessor.from_pretrained`.
 
     Raises:
         ValueError: the checkpoint is a video-LLM already.
@@ -94,18 +94,20 @@ def check_image_llm_processor(processor: Any, image_token_id: int) -> None:
         image_token_id: id of the placeholders that the image-LLM replaces by vectors of images.
 
     Raises:
-        ValueError: one of the two is not so. The message names the processor.
+        ValueError: the processor does not take images and text, or belongs to another image-LLM.
     """
     name = type(processor).__name__
     if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token"):
-        raise ValueError(f"{name} is no processor for images and text: save that of the image-LLM beside its weights.")
+        raise ValueError(
+            f"{name} is no processor for images and text: save the image-LLM's processor in the folder of its weights."
+        )
     tokenizer = processor.tokenizer
     written = {getattr(processor, "image_token_id", None), getattr(tokenizer, "image_token_id", None)}
     written |= {tokenizer.convert_tokens_to_ids(processor.image_token), *getattr(processor, "image_token_ids", ())}
     if image_token_id not in written:
         raise ValueError(
-            f"{name} writes {processor.image_token} for images, which is not id {image_token_id} that the image-LLM "
-            "reads: take the processor that belongs to it, or pass image_token_id."
+            f"{name} writes {processor.image_token} for images, which is not id {image_token_id}, the placeholder of "
+            "images in the image-LLM: take the processor of this image-LLM, or pass image_token_id."
         )
 
 
@@ -114,8 +116,8 @@ def make_image_llm_processor(options: Any, image_processor: Any, tokenizer: Any)
 
     Args:
         options: the processor's `to_dict()`, without image processor and tokenizer.
-        image_processor: of the image-LLM.
-        tokenizer: of the image-LLM.
+        image_processor: the image processor of the image-LLM.
+        tokenizer: the tokenizer of the image-LLM.
 
     Raises:
         ValueError: `options` is missing, or it names a class that transformers does not have.
@@ -139,7 +141,9 @@ def _class_of_transformers(name: str) -> Any:
     if name == XgenMMProcessor.__name__:
         return XgenMMProcessor
     if (known_class := class_of_transformers(name)) is None:
-        raise ValueError(f"The installed transformers has no {name}, part of the image-LLM's processor: upgrade it.")
+        raise ValueError(
+            f"The installed transformers has no {name}, which the image-LLM's processor needs: upgrade transformers."
+        )
     return known_class
 
 

@@ -78,8 +78,8 @@ class LinVTScorerLayer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         """
         Args:
-            states: `(sequences, length, hidden_size)`. A sequence is a frame with its N positions (`"spatial"`), or a
-                position in its T frames (`"temporal"`).
+            states: `(sequences, length, hidden_size)`. A sequence is one frame with its N positions (`"spatial"`), or
+                one position in all T frames (`"temporal"`).
             axis: `"spatial"` for attention within frames, `"temporal"` for attention across frames.
             mask: `(sequences, length)` bool, false for states that are ignored.
 
@@ -189,7 +189,7 @@ def choose_tokens(scores: torch.Tensor, num_kept: int) -> tuple[torch.Tensor, to
 
 
 def standardise(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Scores of each row minus their mean and divided by their standard deviation; 0 where the mask is false."""
+    """Scores of each row minus their mean, divided by their standard deviation; 0 where the mask is false."""
     counts = mask.sum(1, keepdim=True).clamp(min=1)
     scores = scores.masked_fill(~mask, 0)
     centred = (scores - scores.sum(1, keepdim=True) / counts).masked_fill(~mask, 0)
@@ -218,7 +218,8 @@ class PooledTokens(NamedTuple):
 
     Args:
         tokens: `(batch, windows, width)` float32, the values that the aggregation averages again.
-        keys: `(batch, windows, width)` float32, what queries are compared with: tokens plus time code, if there is one.
+        keys: `(batch, windows, width)` float32, what queries are compared with: like `tokens`, but with the time code
+            added before pooling, if there is a time code.
         mask: `(batch, windows)` bool, false for windows that a row does not have.
     """
 
@@ -230,8 +231,8 @@ class PooledTokens(NamedTuple):
 def window_sizes(mask: torch.Tensor, window: int, stride: int) -> torch.Tensor:
     """How many tokens each window holds.
 
-    Padding comes last in a row, so a row has the same windows in a padded batch as without a batch. The last window of
-    a row may hold fewer tokens than the others.
+    Padding comes last in a row, so a row has the same windows in a padded batch as it has alone. The last window of a
+    row may hold fewer tokens than the others.
 
     Args:
         mask: `(batch, length)` bool, true for the tokens and false for the padding after them.
@@ -342,7 +343,8 @@ class LinVTAggregatorLayer(GradientCheckpointingLayer):
 class LinVTLinearAggregation(nn.Module):
     """Aggregate: W_attn of the paper, one softmax weight per query and token.
 
-    It has one head. With several heads, a token would have another weight in each group of channels.
+    It has one head. With several heads, a token would have another weight in each group of channels, and the output
+    would not be a weighted mean of tokens.
     """
 
     def __init__(self, hidden_size: int) -> None:

@@ -162,7 +162,7 @@ class LinVTModule(nn.Module):
             text_embeddings: `(batch, S, hidden_size)`, the question as the language model embeds it.
             text_mask: `(batch, S)`, false (or 0) for padding; `None` without padding. A row that holds only padding
                 belongs to a video without a question.
-            return_map: also return M.
+            return_map: also return M, the weights of all tokens.
 
         Returns:
             `(batch, n, hidden_size)` in the dtype of the tokens, finest scale first. With `return_map` also M,
@@ -183,9 +183,10 @@ class LinVTModule(nn.Module):
                 return output.to(selection.tokens.dtype)
             on_selected = self._pool_outputs(self._spread(weights, selection.mask))
             if changes is not None:
-                # These lines add 0 to the output, but add a gradient for the scores: the one that they would have if
-                # the weight of token i were M_qi exp(s_i), where s_i is its standardised score. So training raises the
-                # score of a token if more weight on that token would lower the loss.
+                # These lines add 0 to the output, but give the scores a gradient. It is the gradient that they would
+                # have if the weight of token i in output q were M_qi exp(s_i), divided by the sum of these weights over
+                # all tokens, where s_i is the standardised score. So training raises the score of a token if more
+                # weight on that token would lower the loss.
                 share = on_selected.detach() * changes.unsqueeze(1)
                 total = share.sum(-1, keepdim=True)
                 output = output + share @ selection.tokens.float() - total * output.detach()
@@ -223,7 +224,7 @@ class LinVTModule(nn.Module):
         return [PooledTokens(*(torch.cat(parts, dim=1) for parts in zip(*scales, strict=True)))]
 
     def _pool_outputs(self, rows: torch.Tensor) -> torch.Tensor:
-        """Pool outputs, or rows of M, to each scale in the variant Multi-A; other variants do not change them."""
+        """In the variant `"multi_a"`, pool outputs (or rows of M) to each scale; in others, return them unchanged."""
         if self.config.variant != "multi_a":
             return rows
         mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)

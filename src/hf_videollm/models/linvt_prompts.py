@@ -27,7 +27,7 @@ MARKED = re.compile(f"{MARK}{MORE_MARK}*")
 
 @dataclass(frozen=True)
 class ChatMedia:
-    """What is known of the media and questions of conversations beyond the prompts that the chat template wrote.
+    """What a prompt from a chat template does not tell: the media of its conversation, and which text is the question.
 
     Args:
         kinds: for each prompt, one word per image token, in order: `"image"`, or `"video"` if the token means a video.
@@ -253,7 +253,7 @@ def question_inputs(tokenizer: Any, questions: Any, num_rows: int, ids: Any) -> 
     """Ids and mask of the questions on videos, padded on the right.
 
     Args:
-        tokenizer: of the image-LLM.
+        tokenizer: the tokenizer of the image-LLM.
         questions: one for each prompt, each a text or `None`; a single text if there is one prompt. Without
             `questions`, no prompt has a question, and a warning says so.
         num_rows: number of prompts.
@@ -267,8 +267,8 @@ def question_inputs(tokenizer: Any, questions: Any, num_rows: int, ids: Any) -> 
     """
     if questions is None:
         warn_caller(
-            "LinVT reads videos for a question, and was given none: pass questions=[...], one for each prompt, or "
-            "use apply_chat_template, which finds it. questions=[None] says that there is none."
+            "LinVT weighs the tokens of a video by a question, and was given none: pass questions=[...], one for each "
+            "prompt, or use apply_chat_template, which finds the questions. questions=[None] says that there is none."
         )
         questions = [None] * num_rows
     questions = [questions] if isinstance(questions, str) else list(questions)

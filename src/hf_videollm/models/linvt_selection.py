@@ -101,14 +101,15 @@ def mix_deepstack(selection: LinVTSelection, linear_map: torch.Tensor) -> torch.
 
     Args:
         selection: a batch with `deepstack`.
-        linear_map: M, `(batch, n, T * N)`.
+        linear_map: `(batch, n, T * N)`, the weights of all tokens in each of the n outputs (M in `linvt_module.py`).
 
     Returns:
         `(batch, n, levels, hidden_size)`.
     """
     assert selection.deepstack is not None
     indices = selection.indices.unsqueeze(1).expand(-1, linear_map.shape[1], -1)
-    # The index of a padded entry belongs to another token, whose weight is read here. It multiplies levels of 0.
+    # The index of a padded entry is that of another token, whose weight is read here. This weight has no effect,
+    # because the `deepstack` vectors of padded entries are 0.
     mixed = torch.einsum("bnk,bkld->bnld", linear_map.gather(2, indices), selection.deepstack.float())
     return mixed.to(selection.deepstack.dtype)
 

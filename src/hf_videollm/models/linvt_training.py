@@ -1,6 +1,6 @@
 """Training of LinVT: prompts whose media were not passed are refused, and every step gives every part a gradient.
 
-Distributed training waits for gradients of all trained parts, also of those that a batch does not use.
+Distributed training waits for gradients of all trained parts, even of those that a batch does not use.
 """
 
 from typing import Any
@@ -40,8 +40,8 @@ class LinVTTrainingMixin(LinVTEmbeddingMixin):
         if not any(parameter.requires_grad or is_spread(parameter) for parameter in visual):
             return []
         if (media := self.image_llm.blank_image(device)) is None:
-            # Only the family's image processor could make a blank image. So the weights are returned instead of
-            # outputs: added to the loss with factor 0, they also get gradients.
+            # Only the family's image processor could make a blank image. So the weights themselves are returned instead
+            # of outputs: `reach` gives them gradients of 0, too.
             return [parameter for parameter in visual if parameter.requires_grad and not is_spread(parameter)]
         features = self.image_llm.encode_images(media)
         return [*features.tokens, *(features.deepstack or [])]
@@ -58,7 +58,7 @@ class LinVTTrainingMixin(LinVTEmbeddingMixin):
             mm_token_type_ids: see `placeholder_masks`. If it is `None` and images and videos share an id, it is unknown
                 to which of the two a placeholder belongs.
             has_images: whether the batch has images.
-            run: number of placeholders in a row from which on they are refused.
+            run: placeholders are refused if at least this many of them stand side by side.
 
         Raises:
             ValueError: the prompts hold placeholders, but the batch holds no media for them.
@@ -69,8 +69,8 @@ class LinVTTrainingMixin(LinVTEmbeddingMixin):
             torch_compilable_check(
                 ~unfilled.unfold(1, run, 1).all(-1).any(),
                 f"The prompts hold {'video' if has_images else 'image or video'} placeholders, but no frames came with "
-                "them. Pass everything the processor returns (pixel_values_videos, num_video_frames, pixel_values, "
-                "...); to train, use hf_videollm.training.collator.VideoDataCollator, which keeps it.",
+                "them. Pass everything that the processor returns (pixel_values_videos, num_video_frames, "
+                "pixel_values, ...). In training, hf_videollm.training.collator.VideoDataCollator does this.",
             )
 
 

@@ -56,7 +56,8 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
     config_class = LinVTConfig
     config: LinVTConfig
     new_parts: ClassVar[tuple[str, ...]] = ("linvt",)
-    # Both modules use parameters of their own besides their layers, so libraries must not split them between devices.
+    # The forward of both modules uses parameters that are in no layer, so libraries must not split these modules
+    # between devices.
     _no_split_modules: ClassVar[list[str]] = ["LinVTScorer", "LinVTAggregator"]
 
     @classmethod
@@ -85,7 +86,8 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         config = copy.deepcopy(config)
         super().__init__(config)
         if config.backbone_config.model_type == XgenMMModel.config_class.model_type:
-            # As remote code, configuration and model are loaded separately, and each has its own configuration class.
+            # As remote code, the files of configuration and model are loaded separately, and each load makes its own
+            # configuration class. So the class of this configuration is registered here.
             AutoModel.register(type(config.backbone_config), XgenMMModel, exist_ok=True)
         self.backbone = AutoModel.from_config(config.backbone_config, **trust_of(config.backbone_config))
         # XGen-MM copies the configuration that it gets, and changes the copy.
@@ -174,7 +176,7 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
             question_attention_mask: `(videos, length)`, 1 for tokens of the question; all if `None`.
 
         Raises:
-            ValueError: both frames and selections were passed, or neither; or not one question per video.
+            ValueError: both frames and selections were passed, or neither; or there is not one question per video.
         """
         if (num_video_frames is None) == (video_selections is None):
             raise ValueError("Pass either the frames of videos with num_video_frames, or video_selections.")
@@ -207,7 +209,7 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         if input_ids is None:
             return None
         if len(input_ids) != num_videos:
-            raise ValueError(f"{len(input_ids)} questions for {num_videos} videos: pass one each.")
+            raise ValueError(f"{len(input_ids)} questions for {num_videos} videos: pass one for each video.")
         return self.get_input_embeddings()(input_ids)
 
     @can_return_tuple
@@ -258,8 +260,8 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
             if position_ids is None and num_cached == 0:
                 position_ids = self.prompt_positions(input_ids, attention_mask, mm_token_type_ids, media)
         elif input_ids is not None and inputs_embeds is None and num_cached == 0:
-            # Training refuses even one placeholder. Otherwise a single one may be text that the user wrote, so only as
-            # many in a row as a video has are refused.
+            # Training refuses even a single placeholder without its media. Otherwise a few placeholders may be text
+            # that the user wrote, so they are refused only if as many stand side by side as a video has.
             run = 1 if self.training else self.config.num_video_tokens(1)
             self.refuse_forgotten_media(input_ids, mm_token_type_ids, pixel_values is not None, run)
         if position_ids is None:
@@ -290,7 +292,8 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
     ```"""
 
     output_class = LinVTCausalLMOutputWithPast
-    # As in the other designs: a tied head is the embedding, which the image-LLMs shard.
+    # Tensor parallelism, as in the other designs: transformers shards the embedding of the image-LLM by rows, and the
+    # head, which may be tied to it, likewise.
     _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: LinVTConfig) -> None:
@@ -337,7 +340,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
         items = {name: options[name] for name in ("num_items_in_batch", "shift_labels") if name in options}
         image_llm = self.model.image_llm
         if labels is not None and image_llm.splits_prompt_from_answer and has_videos(split_media(kwargs)[0]):
-            # Types say where the answer begins: from there on, tokens see only what is before them.
+            # The types say where the answer begins. Tokens of the answer attend only to earlier tokens.
             options.setdefault("token_type_ids", (labels != -100).long().cummax(1).values)
         outputs = self.model(
             input_ids=input_ids,
@@ -349,7 +352,8 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
             use_cache=use_cache,
             **kwargs,
         )
-        # The family decides what happens after the head: LLaVA skips what its language model alone would do to logits.
+        # The family of the image-LLM decides whether logits are scaled or bounded after the head. LLaVA does neither,
+        # even if its language model alone would.
         return self.head_outputs(outputs, labels, logits_to_keep, image_llm.family, **items)
 
 

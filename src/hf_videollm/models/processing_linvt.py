@@ -102,7 +102,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
             image-LLM names.
         video_token_id: id of the placeholder of one vector of a video; if `None`, that of images.
         num_tokens_per_video: placeholders of a video, `linvt_config.num_output_tokens` of the model.
-        recondition: LinVT reads videos for the last question of a conversation instead of the first.
+        recondition: LinVT weighs the tokens of videos by the last question of a conversation, not by the first.
         use_frame_times: give the model the time of each frame in seconds, if it is known. It is unknown for lists of
             pictures and for arrays without `video_metadata`; then the model gets the numbers of the frames. Use the
             same setting for training and for questions.
@@ -155,8 +155,8 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
             kwargs: options of `AutoProcessor.from_pretrained`.
 
         Raises:
-            ValueError: the checkpoint has no processor for images and text, or is a video-LLM already; or an unknown
-                option of the module.
+            ValueError: the checkpoint has no processor for images and text, or is a video-LLM already; or
+                `linvt_config` has an unknown option.
         """
         check_module_options(linvt_config)
         image_llm_config, image_llm_processor = load_image_llm(pretrained_model_name_or_path, kwargs)
@@ -253,8 +253,9 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
             videos: videos of all prompts in their order; see `media_video.load_video` for what a video may be.
             audio: skipped with a warning, because no image-LLM has an audio encoder.
             questions: the questions on the videos: one text for each prompt, `None` for a prompt without question. They
-                are not read from the prompts. Without `questions`, LinVT reads the videos without a question and warns.
-                Pass `questions=[None]` to do this without a warning. `apply_chat_template` finds the questions itself.
+                are not read from the prompts. Without `questions`, videos are read without a question, and a warning
+                says so. `questions=[None]` does the same without the warning. `apply_chat_template` finds the questions
+                itself.
             linvt_chat: the media of conversations, which `apply_chat_template` passes.
             kwargs: options of the image-LLM's processor and of `LinVTVideoProcessorKwargs`. Options of the image
                 processor (such as `size`) apply to images and frames; inside `videos_kwargs`, only to frames.

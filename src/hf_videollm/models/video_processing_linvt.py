@@ -70,7 +70,7 @@ class VideoOptions:
 
     @classmethod
     def take_from(cls, kwargs: dict[str, Any], image_processor: Any) -> "VideoOptions":
-        """Remove the options of videos from the options of a call. Options that also apply to images are kept there.
+        """Remove the options of videos from the options of a call. Options that also apply to images stay in `kwargs`.
 
         Raises:
             ValueError: an option was passed twice.
