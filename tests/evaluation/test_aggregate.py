@@ -16,20 +16,21 @@ from hf_videollm.evaluation.aggregate import (
     summarize_matches,
 )
 from hf_videollm.evaluation.aggregate_judged import (
-    COUNTING,
     VCG_ASPECTS,
-    Verdict,
     judged_accuracy,
+    judgement_of,
     msvc_scores,
     rating_scores,
     vcg_scores,
-    verdicts,
 )
+from hf_videollm.evaluation.judges.items import Judgement
+from hf_videollm.evaluation.judges.policies import POLICIES
 from hf_videollm.evaluation.multiple_choice import Choice
 
 OPTIONS = ["a dog", "a man", "the car"]
+FAILED = Judgement(None, None, failed=True)
 # 3 yes, 1 no, 1 failure.
-GOLDEN = [Verdict(True, 5), Verdict(True, 4), Verdict(True, 4), Verdict(False, 1), Verdict(failed=True)]
+GOLDEN = [Judgement(True, 5), Judgement(True, 4), Judgement(True, 4), Judgement(False, 1), FAILED]
 
 answers = st.sampled_from(["(A)", "B", "the car", "a man", "", "A or B", "Z", "what?"])
 items = st.lists(
@@ -37,12 +38,16 @@ items = st.lists(
 )
 judgements = st.lists(
     st.one_of(
-        st.builds(Verdict, st.sampled_from([True, False, None]), st.sampled_from([0, 1, 2.5, 3, 4.8, 5])),
-        st.just(Verdict(failed=True)),
+        st.builds(Judgement, st.sampled_from([True, False, None]), st.sampled_from([0, 1, 2.5, 3, 4.8, 5])),
+        st.just(FAILED),
     ),
     min_size=1,
     max_size=30,
 )
+
+
+def scored(score: float) -> Judgement:
+    return Judgement(None, score)
 
 
 def accuracy_of(rows: list[tuple[str, int, str]], **options: Any) -> dict[str, Any]:
@@ -69,27 +74,26 @@ def test_the_golden_judgements_by_each_policy(policy: str, accuracy: float, scor
     assert (result["yes"], result["no"], result["judge_failures"], result["judge_failure_rate"]) == (3, 1, 1, 0.2)
     # Both ways are always told.
     assert (result["accuracy_failures_left_out"], result["accuracy_failures_wrong"]) == (0.75, 0.6)
-    assert set(COUNTING) >= {policy}
 
 
 def test_scores_lose_what_is_behind_the_point_but_in_pllava() -> None:
-    rows = [Verdict(True, 4.8), Verdict(False, 1.5)]
+    rows = [Judgement(True, 4.8), Judgement(False, 1.5)]
     assert judged_accuracy(rows, "video_chatgpt")["score"] == 2.5
     assert judged_accuracy(rows, "pllava")["score"] == pytest.approx(3.15)
 
 
 def test_an_answer_that_is_neither_yes_nor_no() -> None:
     """Video-ChatGPT counts its score alone; where accuracy is yes / all, it is wrong."""
-    rows = [Verdict(True, 4), Verdict(None, 2)]
+    rows = [Judgement(True, 4), Judgement(None, 2)]
     assert (judged_accuracy(rows)["accuracy"], judged_accuracy(rows)["score"]) == (1.0, 3.0)
     assert judged_accuracy(rows, "videollama2_av")["accuracy"] == 0.5
     assert judged_accuracy(rows)["undecided"] == 1
 
 
 def test_nothing_but_failures_has_no_accuracy() -> None:
-    result = judged_accuracy([Verdict(failed=True)])
+    result = judged_accuracy([FAILED])
     assert (result["accuracy"], result["score"], result["judge_failure_rate"]) == (None, None, 1.0)
-    assert judged_accuracy([Verdict(failed=True)], "pllava")["accuracy"] == 0.0
+    assert judged_accuracy([FAILED], "pllava")["accuracy"] == 0.0
 
 
 def test_multiple_choice() -> None:
@@ -152,15 +156,15 @@ def test_the_order_of_items_changes_no_choice_metric(rows: list[tuple[str, int, 
         assert accuracy_of(rows, **options) == accuracy_of(shuffled, **options)
 
 
-@given(judgements, st.randoms(), st.sampled_from(sorted(COUNTING)))
-def test_the_order_of_items_changes_no_judged_metric(rows: list[Verdict], rng: random.Random, policy: str) -> None:
+@given(judgements, st.randoms(), st.sampled_from(sorted(POLICIES)))
+def test_the_order_of_items_changes_no_judged_metric(rows: list[Judgement], rng: random.Random, policy: str) -> None:
     shuffled = rng.sample(rows, len(rows))
     assert judged_accuracy(rows, policy) == judged_accuracy(shuffled, policy)
     assert rating_scores(rows) == rating_scores(shuffled)
 
 
-@given(judgements, st.sampled_from(sorted(COUNTING)))
-def test_every_judgement_is_counted_once(rows: list[Verdict], policy: str) -> None:
+@given(judgements, st.sampled_from(sorted(POLICIES)))
+def test_every_judgement_is_counted_once(rows: list[Judgement], policy: str) -> None:
     result = judged_accuracy(rows, policy)
     assert result["yes"] + result["no"] + result["undecided"] + result["judge_failures"] == len(rows)
 
@@ -190,7 +194,7 @@ def test_pllavas_average_of_vcg_is_the_micro_average() -> None:
     counts = {"correctness": 1996, "detail": 1996, "context": 1996, "temporal": 499, "consistency": 499}
     means = {"correctness": 3.60, "detail": 3.20, "context": 3.90, "temporal": 2.67, "consistency": 3.25}
     aspects = [aspect for aspect, count in counts.items() for _ in range(count)]
-    result = vcg_scores(aspects, [Verdict(score=means[aspect]) for aspect in aspects], "pllava")
+    result = vcg_scores(aspects, [scored(means[aspect]) for aspect in aspects], "pllava")
     assert (round(result["micro"], 2), round(result["macro"], 2)) == (3.48, 3.32)
     assert {aspect: round(row["score"], 2) for aspect, row in result["aspects"].items()} == means
     assert result["share_of_good_scores"] == pytest.approx((3 * 1996 + 499) / 6986)
@@ -198,7 +202,7 @@ def test_pllavas_average_of_vcg_is_the_micro_average() -> None:
 
 def test_failures_of_vcg() -> None:
     aspects = ["correctness", "correctness", "detail"]
-    rows = [Verdict(score=4), Verdict(failed=True), Verdict(score=3)]
+    rows = [scored(4), FAILED, scored(3)]
     left_out, zero = vcg_scores(aspects, rows), vcg_scores(aspects, rows, "pllava")
     assert (left_out["aspects"]["correctness"]["score"], zero["aspects"]["correctness"]["score"]) == (4.0, 2.0)
     assert (left_out["micro"], zero["micro"]) == pytest.approx((3.5, 7 / 3))
@@ -209,7 +213,7 @@ def test_failures_of_vcg() -> None:
 
 
 def test_msvc() -> None:
-    result = msvc_scores(["correctness", "detailedness", "correctness"], [Verdict(score=s) for s in (4, 2.9, 1)])
+    result = msvc_scores(["correctness", "detailedness", "correctness"], [scored(s) for s in (4, 2.9, 1)])
     assert {aspect: row["score"] for aspect, row in result["aspects"].items()} == {
         "correctness": 2.5,
         "detailedness": 2.0,
@@ -218,15 +222,23 @@ def test_msvc() -> None:
 
 
 def test_ratings_with_and_without_failures() -> None:
-    rows = [Verdict(score=3), Verdict(score=1), Verdict(failed=True)]
+    rows = [scored(3), scored(1), FAILED]
     result = rating_scores(rows, {"dimension": [["OCR", "Counting"], ["OCR"], ["Counting"]]})
     assert (result["all"], result["valid"]) == pytest.approx((4 / 3, 2))
     assert result["groups"]["dimension"]["rows"]["Counting"]["all"] == 1.5
 
 
-def test_judgements_out_of_dictionaries() -> None:
-    rows = [{"pred": "Yes", "score": 4}, {"pred": False, "score": 1}, {"pred": None, "score": None, "failed": True}]
-    assert verdicts(rows) == [Verdict(True, 4), Verdict(False, 1), Verdict(None, None, True)]
+@pytest.mark.parametrize(
+    ("verdict", "pred"),
+    [("Yes", True), ("yes.", True), ("NO", False), (True, True), (False, False), ("", None), (None, None)],
+)
+def test_verdicts_in_words(verdict: str | bool | None, pred: bool | None) -> None:
+    assert judgement_of(verdict, 4) == Judgement(pred, 4)
+    assert judgement_of(verdict, 4, failed=True) == FAILED
+
+
+def test_every_policy_of_the_judges_counts() -> None:
+    assert all(judged_accuracy(GOLDEN, policy)["accuracy"] in (0.75, 0.6) for policy in POLICIES)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +250,8 @@ def test_judgements_out_of_dictionaries() -> None:
         (lambda: multiple_choice_accuracy(["A"], [0], [OPTIONS], rule="pllawa"), "did you mean pllava"),
         (lambda: exact_match_accuracy(["A"], ["a"], rule="vqaa"), "did you mean vqa"),
         (lambda: judged_accuracy(GOLDEN, "plava"), "did you mean pllava"),
-        (lambda: judged_accuracy([Verdict(True, None)]), "has no score"),
-        (lambda: vcg_scores(["detial"], [Verdict(score=1)]), "did you mean detail"),
+        (lambda: judged_accuracy([Judgement(True, None)]), "has no score"),
+        (lambda: vcg_scores(["detial"], [scored(1)]), "did you mean detail"),
         (lambda: vcg_scores(["detail"], []), "0 judgements, but 1 aspects"),
     ],
 )

@@ -12,7 +12,8 @@ import pytest
 
 import hf_videollm
 from hf_videollm.evaluation.aggregate import exact_match_accuracy, multiple_choice_accuracy
-from hf_videollm.evaluation.aggregate_judged import Verdict, judged_accuracy, msvc_scores, vcg_scores
+from hf_videollm.evaluation.aggregate_judged import judged_accuracy, msvc_scores, vcg_scores
+from hf_videollm.evaluation.judges.items import Judgement
 from hf_videollm.evaluation.metrics import METRICS, load_metric, metric_path
 
 OPTIONS = [["a dog", "a man"], ["red", "blue", "green"], ["yes", "no"]]
@@ -56,7 +57,13 @@ def test_exact_match(references: list[Any]) -> None:
 def test_judged(policy: str, accuracy: float) -> None:
     result = load_metric("judged_qa").compute(**VERDICTS, policy=policy)
     assert result["accuracy"] == accuracy
-    rows = [Verdict(True, 5), Verdict(True, 4), Verdict(True, 4), Verdict(False, 1), Verdict(failed=True)]
+    rows = [
+        Judgement(True, 5),
+        Judgement(True, 4),
+        Judgement(True, 4),
+        Judgement(False, 1),
+        Judgement(None, None, failed=True),
+    ]
     assert result == judged_accuracy(rows, policy)
 
 
@@ -66,7 +73,7 @@ def test_judged(policy: str, accuracy: float) -> None:
 )
 def test_aspects(name: str, function: Any, aspects: list[str]) -> None:
     result = load_metric(name).compute(aspects=aspects, scores=[4, None], failed=[False, True], policy="pllava")
-    assert result == function(aspects, [Verdict(score=4), Verdict(failed=True)], "pllava")
+    assert result == function(aspects, [Judgement(None, 4), Judgement(None, None, failed=True)], "pllava")
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -91,6 +98,7 @@ def test_every_folder_is_listed() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_brings_them(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="hatchling builds the wheel; pip install hatchling")
     root = Path(hf_videollm.__file__).parents[2]
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=root, check=True

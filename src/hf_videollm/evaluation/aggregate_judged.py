@@ -7,26 +7,26 @@ accuracies are always there. The numbers have the form of those in `aggregate.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
 from .aggregate import Groups, check_lengths, mean, tables
+from .judges.items import Judgement
+from .judges.policies import get_policy
 
 __all__ = [
-    "COUNTING",
     "MSVC_ASPECTS",
     "VCG_ASPECTS",
     "Counting",
-    "Judged",
-    "Verdict",
     "aspect_scores",
+    "counting_of",
     "judged_accuracy",
+    "judgement_of",
     "msvc_scores",
     "rating_scores",
     "vcg_scores",
-    "verdicts",
 ]
 
 VCG_ASPECTS = ("correctness", "detail", "context", "temporal", "consistency")
@@ -35,87 +35,58 @@ MSVC_ASPECTS = ("correctness", "detailedness")
 GOOD_SCORE = 3
 
 
-class Judged(Protocol):
-    """What is needed of a judgement; `judges.Judgement` has it."""
-
-    @property
-    def pred(self) -> bool | None:
-        """Yes or no; None where the judge said neither."""
-
-    @property
-    def score(self) -> float | None:
-        """The score; None after a failure."""
-
-    @property
-    def failed(self) -> bool:
-        """There is no judgement that can be read."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A judgement that comes from elsewhere, e.g. from a file.
-
-    Attributes:
-        pred: yes or no; None where the judge said neither, or was asked for a score alone.
-        score: the score; None after a failure.
-        failed: there is no judgement that can be read.
-    """
-
-    pred: bool | None = None
-    score: float | None = None
-    failed: bool = False
-
-    @classmethod
-    def of(cls, verdict: str | None, score: float | None, failed: bool = False) -> Verdict:
-        """A verdict in words: the first of "yes" and "no" that occurs in it, in any case, or neither.
-
-        Example:
-            >>> Verdict.of("Yes.", 4)
-            Verdict(pred=True, score=4, failed=False)
-        """
-        word = "" if verdict is None else verdict.lower()
-        return cls(None if failed else True if "yes" in word else False if "no" in word else None, score, failed)
-
-
 @dataclass(frozen=True)
 class Counting:
     """How a policy counts.
 
     Attributes:
-        failures_are_wrong: a failure is a no with the score 0; otherwise it is left out.
-        undecided_are_wrong: the same for an answer that is neither yes nor no; otherwise only its score counts.
+        failures_are_wrong: a failure is a no with the score 0, and so is an answer that is neither yes nor no.
+            Otherwise failures are left out, and of an undecided answer only the score counts.
         whole_scores: what is behind the point of a score is cut off.
     """
 
     failures_are_wrong: bool
-    undecided_are_wrong: bool
-    whole_scores: bool = True
+    whole_scores: bool
 
 
-_LEFT_OUT = Counting(failures_are_wrong=False, undecided_are_wrong=False)
-_WRONG = Counting(failures_are_wrong=True, undecided_are_wrong=True)
-# Policy -> how it counts. The names are those of `judges.policies`.
-COUNTING: dict[str, Counting] = {
-    "robust": _LEFT_OUT,
-    "video_chatgpt": _LEFT_OUT,
-    "pllava": Counting(failures_are_wrong=True, undecided_are_wrong=True, whole_scores=False),
-    "videollama2": _LEFT_OUT,
-    "videollama2_av": _WRONG,
-    "lmms_eval": _WRONG,
-    # IVA names the count of yes and the mean of the scores; FTFV says nothing.
-    "iva": _LEFT_OUT,
-    "ftfv": _LEFT_OUT,
-}
+def counting_of(policy: str) -> Counting:
+    """How a policy counts.
+
+    Args:
+        policy: key of `judges.policies.POLICIES`.
+
+    Raises:
+        ValueError: there is no such policy; the most similar names are told.
+    """
+    preset = get_policy(policy)
+    return Counting(failures_are_wrong=preset.aggregation == "all", whole_scores=preset.parse != "strict")
+
+
+def judgement_of(verdict: str | bool | None, score: float | None, failed: bool = False) -> Judgement:
+    """A judgement that comes from elsewhere, e.g. from a file.
+
+    Args:
+        verdict: in words: the first of "yes" and "no" that occurs in it, in any case, or neither. Or a truth value.
+        score: the score; None after a failure.
+        failed: there is no judgement that can be read.
+
+    Example:
+        >>> judgement_of("Yes.", 4).pred
+        True
+    """
+    word = verdict.lower() if isinstance(verdict, str) else ""
+    pred = verdict if isinstance(verdict, bool) else True if "yes" in word else False if "no" in word else None
+    return Judgement(None if failed else pred, None if failed else score, failed)
 
 
 def judged_accuracy(
-    judgements: Sequence[Judged], policy: str = "video_chatgpt", groups: Groups | None = None
+    judgements: Sequence[Judgement], policy: str = "video_chatgpt", groups: Groups | None = None
 ) -> dict[str, Any]:
     """Accuracy and score of answers that a judge compared with the right ones.
 
     Args:
         judgements: one for each item.
-        policy: how they are counted, a key of `COUNTING`.
+        policy: how they are counted, a key of `judges.policies.POLICIES`.
         groups: labels for tables.
 
     Returns:
@@ -128,11 +99,11 @@ def judged_accuracy(
             has no score.
 
     Example:
-        >>> golden = [Verdict(True, 4)] * 3 + [Verdict(False, 1), Verdict(failed=True)]
+        >>> golden = [Judgement(True, 4)] * 3 + [Judgement(False, 1), Judgement(None, None, failed=True)]
         >>> judged_accuracy(golden)["accuracy"], judged_accuracy(golden, "pllava")["accuracy"]
         (0.75, 0.6)
     """
-    counting = _counting(policy)
+    counting = counting_of(policy)
     check_lengths(judgements=judgements, **dict(groups or {}))
     scores = _scores(judgements, counting)
 
@@ -141,8 +112,8 @@ def judged_accuracy(
         yes, no, undecided, failures = _tally(chosen)
         kept = [scores[index] for index in indices if not judgements[index].failed]
         accuracies = {
-            "accuracy_failures_left_out": _ratio(yes, yes + no + undecided * counting.undecided_are_wrong),
-            "accuracy_failures_wrong": _ratio(yes, yes + no + failures + undecided * counting.undecided_are_wrong),
+            "accuracy_failures_left_out": _ratio(yes, yes + no + undecided * counting.failures_are_wrong),
+            "accuracy_failures_wrong": _ratio(yes, yes + no + failures + undecided * counting.failures_are_wrong),
         }
         means = {
             "score_failures_left_out": mean(kept),
@@ -166,7 +137,9 @@ def judged_accuracy(
     return {**overall, "policy": policy, "groups": tables(groups, summary, ("accuracy", "score"))}
 
 
-def vcg_scores(aspects: Sequence[str], judgements: Sequence[Judged], policy: str = "video_chatgpt") -> dict[str, Any]:
+def vcg_scores(
+    aspects: Sequence[str], judgements: Sequence[Judgement], policy: str = "video_chatgpt"
+) -> dict[str, Any]:
     """The five aspects of Video-ChatGPT's benchmark, as `aspect_scores` returns them.
 
     Papers print one number beside the five. PLLaVA's is the `micro` average, in which the 1,996 generic questions
@@ -175,13 +148,13 @@ def vcg_scores(aspects: Sequence[str], judgements: Sequence[Judged], policy: str
     return aspect_scores(aspects, judgements, VCG_ASPECTS, policy)
 
 
-def msvc_scores(aspects: Sequence[str], judgements: Sequence[Judged], policy: str = "videollama2") -> dict[str, Any]:
+def msvc_scores(aspects: Sequence[str], judgements: Sequence[Judgement], policy: str = "videollama2") -> dict[str, Any]:
     """Correctness and detailedness of captions (VideoLLaMA2's MSVC), as `aspect_scores` returns them."""
     return aspect_scores(aspects, judgements, MSVC_ASPECTS, policy)
 
 
 def aspect_scores(
-    aspects: Sequence[str], judgements: Sequence[Judged], expected: Sequence[str], policy: str = "video_chatgpt"
+    aspects: Sequence[str], judgements: Sequence[Judgement], expected: Sequence[str], policy: str = "video_chatgpt"
 ) -> dict[str, Any]:
     """Mean scores of several aspects of the same benchmark.
 
@@ -189,7 +162,7 @@ def aspect_scores(
         aspects: aspect of each judgement.
         judgements: the judgements.
         expected: all aspects of the benchmark.
-        policy: how failures are counted, a key of `COUNTING`.
+        policy: how failures are counted, a key of `judges.policies.POLICIES`.
 
     Returns:
         `aspects` (aspect -> `score`, `score_failures_left_out`, `score_failures_zero`, `share_of_good_scores`, `count`,
@@ -201,7 +174,7 @@ def aspect_scores(
         ValueError: an aspect is unknown, there is no such policy, lists differ in length or are empty, or a judgement
             that has not failed has no score.
     """
-    counting = _counting(policy)
+    counting = counting_of(policy)
     check_lengths(judgements=judgements, aspects=aspects)
     for aspect in aspects:
         if aspect not in expected:
@@ -242,7 +215,7 @@ def aspect_scores(
     }
 
 
-def rating_scores(judgements: Sequence[Judged], groups: Groups | None = None) -> dict[str, Any]:
+def rating_scores(judgements: Sequence[Judgement], groups: Groups | None = None) -> dict[str, Any]:
     """Mean ratings, with failures as 0 ("all" of MMBench-Video) and without them ("valid").
 
     Args:
@@ -256,7 +229,7 @@ def rating_scores(judgements: Sequence[Judged], groups: Groups | None = None) ->
         ValueError: lists differ in length or are empty, or a judgement that has not failed has no score.
     """
     check_lengths(judgements=judgements, **dict(groups or {}))
-    scores = _scores(judgements, _LEFT_OUT)
+    scores = _scores(judgements, Counting(failures_are_wrong=False, whole_scores=True))
 
     def summary(indices: Sequence[int]) -> dict[str, Any]:
         kept = [scores[index] for index in indices if not judgements[index].failed]
@@ -272,13 +245,7 @@ def rating_scores(judgements: Sequence[Judged], groups: Groups | None = None) ->
     return {**summary(range(len(judgements))), "groups": tables(groups, summary, ("all", "valid"))}
 
 
-def _counting(policy: str) -> Counting:
-    if policy not in COUNTING:
-        raise ValueError(f"There is no judge policy {policy!r}: {did_you_mean(policy, COUNTING)}")
-    return COUNTING[policy]
-
-
-def _scores(judgements: Sequence[Judged], counting: Counting) -> list[float]:
+def _scores(judgements: Sequence[Judgement], counting: Counting) -> list[float]:
     """The score of each judgement as the policy takes it; 0 for failures, which nobody reads as a score."""
     for number, judgement in enumerate(judgements):
         if not judgement.failed and judgement.score is None:
@@ -287,7 +254,7 @@ def _scores(judgements: Sequence[Judged], counting: Counting) -> list[float]:
     return [float(int(score)) for score in scores] if counting.whole_scores else scores
 
 
-def _tally(judgements: Sequence[Judged]) -> tuple[int, int, int, int]:
+def _tally(judgements: Sequence[Judgement]) -> tuple[int, int, int, int]:
     """Numbers of yes, no, neither and failures."""
     kept = [judgement for judgement in judgements if not judgement.failed]
     yes = sum(judgement.pred is True for judgement in kept)
@@ -297,13 +264,3 @@ def _tally(judgements: Sequence[Judged]) -> tuple[int, int, int, int]:
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Judgements out of dictionaries with `pred` ("yes", "no" or a truth value), `score` and `failed`."""
-    return [
-        Verdict(row.get("pred"), row.get("score"), bool(row.get("failed", False)))
-        if isinstance(row.get("pred"), bool)
-        else Verdict.of(row.get("pred"), row.get("score"), bool(row.get("failed", False)))
-        for row in rows
-    ]

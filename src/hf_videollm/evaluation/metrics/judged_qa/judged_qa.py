@@ -7,7 +7,7 @@ import datasets
 import evaluate
 
 from hf_videollm.evaluation.aggregate import Groups
-from hf_videollm.evaluation.aggregate_judged import Verdict, judged_accuracy
+from hf_videollm.evaluation.aggregate_judged import judged_accuracy, judgement_of
 
 DESCRIPTION = """Accuracy and mean score of a judge's verdicts on open answers. What a failed judgement counts as is a
 named policy, because it differs from paper to paper. Failures are always counted."""
@@ -17,7 +17,7 @@ Args:
     predictions: the judge's verdicts, "yes" or "no" for each question; an empty text where there is none.
     scores: the judge's scores; None where there is none.
     failed: whether the judge's reply could not be read, or never came.
-    policy: key of hf_videollm.evaluation.aggregate_judged.COUNTING, "video_chatgpt" by default.
+    policy: key of hf_videollm.evaluation.judges.policies.POLICIES, "video_chatgpt" by default.
     groups: name of a table -> one label for each question.
 Returns:
     accuracy, score, both of them with failures left out and as wrong, count, yes, no, undecided, judge_failures,
@@ -46,4 +46,4 @@ class JudgedQa(evaluate.Metric):
         policy: str = "video_chatgpt",
         groups: Groups | None = None,
     ) -> dict[str, Any]:
-        return judged_accuracy(list(map(Verdict.of, predictions, scores, failed)), policy, groups)
+        return judged_accuracy(list(map(judgement_of, predictions, scores, failed)), policy, groups)

@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from hf_videollm.evaluation.aggregate_judged import Verdict, msvc_scores
+from hf_videollm.evaluation.aggregate_judged import judgement_of, msvc_scores
 
 DESCRIPTION = """The mean scores of VideoLLaMA2's captioning benchmark MSVC: correctness and detailedness."""
 
@@ -15,7 +15,7 @@ Args:
     aspects: what each score is about: "correctness" or "detailedness".
     scores: the judge's scores; None where there is none.
     failed: whether the judge's reply could not be read, or never came.
-    policy: what failures count as, a key of hf_videollm.evaluation.aggregate_judged.COUNTING, "videollama2" by
+    policy: what failures count as, a key of hf_videollm.evaluation.judges.policies.POLICIES, "videollama2" by
         default.
 Returns:
     aspects, macro, micro, share_of_good_scores, count, judge_failures, judge_failure_rate, missing_aspects and policy,
@@ -46,5 +46,5 @@ class Msvc(evaluate.Metric):
         failed: Sequence[bool],
         policy: str = "videollama2",
     ) -> dict[str, Any]:
-        judgements = [Verdict(None, score, bool(fails)) for score, fails in zip(scores, failed, strict=True)]
+        judgements = [judgement_of(None, score, fails) for score, fails in zip(scores, failed, strict=True)]
         return msvc_scores(aspects, judgements, policy)

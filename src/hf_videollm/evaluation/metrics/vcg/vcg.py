@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from hf_videollm.evaluation.aggregate_judged import Verdict, vcg_scores
+from hf_videollm.evaluation.aggregate_judged import judgement_of, vcg_scores
 
 DESCRIPTION = """The five mean scores of Video-ChatGPT's benchmark (VCG), with their macro average, their micro average
 over all judgements, and PLLaVA's share of scores above 3."""
@@ -16,7 +16,7 @@ Args:
     aspects: what each score is about: "correctness", "detail", "context", "temporal" or "consistency".
     scores: the judge's scores; None where there is none.
     failed: whether the judge's reply could not be read, or never came.
-    policy: what failures count as, a key of hf_videollm.evaluation.aggregate_judged.COUNTING, "video_chatgpt" by
+    policy: what failures count as, a key of hf_videollm.evaluation.judges.policies.POLICIES, "video_chatgpt" by
         default.
 Returns:
     aspects, macro, micro, share_of_good_scores, count, judge_failures, judge_failure_rate, missing_aspects and policy,
@@ -47,5 +47,5 @@ class Vcg(evaluate.Metric):
         failed: Sequence[bool],
         policy: str = "video_chatgpt",
     ) -> dict[str, Any]:
-        judgements = [Verdict(None, score, bool(fails)) for score, fails in zip(scores, failed, strict=True)]
+        judgements = [judgement_of(None, score, fails) for score, fails in zip(scores, failed, strict=True)]
         return vcg_scores(aspects, judgements, policy)
