@@ -40,7 +40,7 @@ class Prefetch(Generic[T, R]):
         """Args:
         items: read as far as results are being made, not further.
         function: called once for each item.
-        ahead: most results that are being made or lie ready.
+        ahead: most results that are being made or lie ready; may be changed on the way.
         workers: threads.
         catch: errors of the function that are given as results; others are raised where the result is asked for.
         """
@@ -48,7 +48,7 @@ class Prefetch(Generic[T, R]):
             raise ValueError(f"ahead ({ahead}) and workers ({workers}) must be at least 1.")
         self._items = iter(items)
         self._function = function
-        self._ahead = ahead
+        self.ahead = ahead
         self._workers = workers
         self._catch = catch
         self.waited = 0.0
@@ -92,7 +92,7 @@ class Prefetch(Generic[T, R]):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _fill(self, pool: ThreadPoolExecutor, pending: deque[tuple[T, Future[R]]]) -> None:
-        while len(pending) < self._ahead:
+        while len(pending) < self.ahead:
             try:
                 item = next(self._items)
             except StopIteration:

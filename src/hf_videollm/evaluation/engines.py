@@ -1,0 +1,112 @@
+"""Two ways to an answer, with one interface: what the model writes, and which option it finds likeliest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .asking import Inputs
+from .generation import AUTO_BATCH_SIZE, Generator
+from .likelihood import Ranker, normalised
+from .run_options import RunOptions
+
+__all__ = ["Engine", "GenerateEngine", "LikelihoodEngine", "Outcome", "make_engine"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer to one question.
+
+    Attributes:
+        answer: as it is scored.
+        facts: what else the records say of it.
+        error: why there is no answer; None where there is one.
+    """
+
+    answer: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+class Engine:
+    """Answers questions; `batch_size` is the number that it takes at a time, which may become smaller."""
+
+    batch_size: int = 1
+
+    def outcomes(self, questions: Sequence[Inputs]) -> list[Outcome]:
+        """One outcome for each question."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """What the result says of the engine."""
+        return {"batch_size": self.batch_size}
+
+
+class GenerateEngine(Engine):
+    """What the model writes."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+
+    @property
+    def batch_size(self) -> int:  # type: ignore[override]
+        return self.generator.batch_size
+
+    def outcomes(self, questions: Sequence[Inputs]) -> list[Outcome]:
+        return [
+            Outcome(result.answer, {"generated": result.text}, result.error)
+            for result in self.generator.answers(questions)
+        ]
+
+
+class LikelihoodEngine(Engine):
+    """The likeliest option; the first one of equals."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        self.ranker = ranker
+
+    def outcomes(self, questions: Sequence[Inputs]) -> list[Outcome]:
+        return [self._outcome(inputs) for inputs in questions]
+
+    def _outcome(self, inputs: Inputs) -> Outcome:
+        try:
+            scores = self.ranker.scores(inputs)
+        except ValueError as error:
+            return Outcome(error=error)
+        choice = max(range(len(scores)), key=scores.__getitem__)
+        facts = {"likelihoods": scores, "probabilities": normalised(scores), "choice": choice}
+        return Outcome(inputs.ask.item.options[choice], facts)
+
+    def facts(self) -> dict[str, Any]:
+        kept = self.ranker.kept
+        return {
+            **super().facts(),
+            "media_encoded": kept.num_encoded,
+            "tokens_run": kept.num_tokens_run,
+            "tokens_kept": kept.num_tokens_kept,
+        }
+
+
+def make_engine(model: Any, processor: Any, options: RunOptions) -> Engine:
+    """The engine of a run.
+
+    Args:
+        model: a model of this package with a head.
+        processor: its processor, which no other thread may use.
+        options: of the run.
+    """
+    shared = getattr(model.base_model, "media_options", ())
+    media_options = {name: value for name, value in options.processor_options.items() if name in shared}
+    if options.mode == "likelihood":
+        return LikelihoodEngine(Ranker(model, processor, options.ranking, media_options))
+    generator = Generator(
+        model,
+        processor,
+        options.batch_size or AUTO_BATCH_SIZE,
+        shrinks=options.batch_size is None,
+        overrides=options.generate_options,
+        media_options=media_options,
+        seed=options.seed,
+    )
+    return GenerateEngine(generator)
