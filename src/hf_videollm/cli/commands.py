@@ -12,6 +12,7 @@ from .build import build
 from .convert import convert_app
 from .data import data_app
 from .errors import INTERRUPTED, report
+from .evaluate import evaluate
 from .inspect import flops, info
 from .signals import signals_as_ctrl_c
 from .train import train
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "build": build,
     "train": train,
     "tune-alpha": tune_alpha_command,
+    "evaluate": evaluate,
 }
 for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)

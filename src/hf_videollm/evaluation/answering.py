@@ -58,6 +58,7 @@ class Answering:
     waited: float = 0.0
     seconds: float = 0.0
     _open: dict[str, _OpenItem] = field(default_factory=dict)
+    _local: threading.local = field(default_factory=threading.local)
 
     @property
     def waiting_share(self) -> float:
@@ -94,20 +95,21 @@ class Answering:
                 if ready and not batch:
                     yield self._counted(ready)
                     ready = []
+                    self._check_errors()
             ready += self._answer(batch)
             self.waited, self.seconds = prefetch.waited, prefetch.elapsed
             if ready:
                 yield self._counted(ready)
+                self._check_errors()
         finally:
             stream.close()  # type: ignore[attr-defined]
 
     def _prepare(self, question: tuple[Item, int]) -> Inputs:
         item, number = question
-        asker = getattr(_LOCAL, "askers", {}).get(id(self))
-        if asker is None:
-            _LOCAL.askers = {id(self): self.asker.for_thread()}
-            asker = _LOCAL.askers[id(self)]
-        inputs: Inputs = asker.inputs(Ask(item, number, self.rule(item, item.questions[number])))
+        # Each thread has a processor of its own: tokenizers do not stand two threads at once.
+        if not hasattr(self._local, "asker"):
+            self._local.asker = self.asker.for_thread()
+        inputs: Inputs = self._local.asker.inputs(Ask(item, number, self.rule(item, item.questions[number])))
         return inputs
 
     def _answer(self, batch: list[Inputs]) -> list[Record]:
@@ -136,7 +138,7 @@ class Answering:
             self.on_progress(self)
         return records
 
-    def check_errors(self) -> None:
+    def _check_errors(self) -> None:
         """Raise `TooManyErrors` if more items than allowed have no answer."""
         if self.max_errors is not None and self.num_errors > self.max_errors * self.num_items:
             raise TooManyErrors(
@@ -164,10 +166,6 @@ class _OpenItem:
         for name in ordered[0].facts:
             record[name] = [outcome.facts[name] for outcome in ordered]
         return {**record, "media": media}
-
-
-# Each thread that decodes has a processor of its own: tokenizers do not stand two threads at once.
-_LOCAL = threading.local()
 
 
 def _bounded(ahead: int, inputs: Inputs) -> int:

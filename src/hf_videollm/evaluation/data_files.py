@@ -11,11 +11,15 @@ from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
 
-__all__ = ["DataError", "DataFiles", "Row"]
+__all__ = ["DataError", "DataFiles", "MissingFilesError", "Row"]
 
 
 class DataError(ValueError):
     """The files of a benchmark are not as they should be; the message names file, row and field."""
+
+
+class MissingFilesError(DataError):
+    """A file of a benchmark is not there."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,12 @@ class DataFiles:
         """The first of the files or folders that exists.
 
         Raises:
-            DataError: none does; the message lists what was looked for.
+            MissingFilesError: none does; the message lists what was looked for.
         """
         for name in names:
             if (path := self.root / name).exists():
                 return path
-        raise DataError(f"{self.root} has no {' and no '.join(names)}.")
+        raise MissingFilesError(f"{self.root} has no {' and no '.join(names)}.")
 
     def medium(self, stem: str, suffixes: Sequence[str] = ("",)) -> Path:
         """Path of a medium, by the first suffix with which it exists.
@@ -172,7 +176,7 @@ class DataFiles:
 
         paths = sorted({path for pattern in patterns for path in self.root.glob(pattern)})
         if not paths:
-            raise DataError(f"{self.root} has no {' and no '.join(patterns)}.")
+            raise MissingFilesError(f"{self.root} has no {' and no '.join(patterns)}.")
         for path in paths:
             table = pyarrow.parquet.ParquetFile(path)
             self.check_columns(table.schema_arrow.names, columns, str(path))

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .settings import fingerprint
+
 __all__ = ["PACKAGES", "command_line", "git_revision", "machine", "model_facts", "package_versions"]
 
 # Packages whose release may change an answer or a score.
@@ -67,6 +69,8 @@ def model_facts(pipe: Any, source: str) -> dict[str, Any]:
         "design": config.model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": getattr(config, "_attn_implementation", None),
+        "lora_alpha": getattr(config, "lora_alpha", None),
+        "chat_template": fingerprint(str(getattr(pipe.processor, "chat_template", None))),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

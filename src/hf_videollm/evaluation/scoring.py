@@ -2,8 +2,8 @@
 
 What a judge needs beyond question, answer and prediction stands in `Item.extra`:
 
-- "vcg": `aspects`, names of `aggregate_judged.VCG_ASPECTS` that the item counts for. An item of two questions counts for
-  "consistency" where nothing is said.
+- "vcg": `aspects`, names of `aggregate_judged.VCG_ASPECTS` that the item counts for. An item of two questions counts
+  for "consistency" where nothing is said.
 - "matched_choice": nothing; the judge reads the prompt as the model got it.
 """
 
@@ -122,7 +122,7 @@ def _choice_of(scoring: Scoring, rule: str, item: Item, record: Record) -> Score
         (index,) = record["choice"]
         correct = None if item.answer_index is None else index == item.answer_index
         return Scored(correct=correct, choice=index, rule="likelihood")
-    arguments = {"rule": rule, "fallback": scoring.fallback, "seed": scoring.seed, "key": item.id}
+    arguments: dict[str, Any] = {"rule": rule, "fallback": scoring.fallback, "seed": scoring.seed, "key": item.id}
     text, right = record["answers"][0], item.answer_index
     if right is None:
         choice, correct = parse_choice(text, item.options, **arguments), None
@@ -199,9 +199,7 @@ def _msvc(scoring: Scoring, items: Sequence[Item], records: Sequence[Record]) ->
     return _by_aspect(scoring, items, asked)
 
 
-def _by_aspect(
-    scoring: Scoring, items: Sequence[Item], asked: Sequence[tuple[str, str, JudgeItem]]
-) -> list[Scored]:
+def _by_aspect(scoring: Scoring, items: Sequence[Item], asked: Sequence[tuple[str, str, JudgeItem]]) -> list[Scored]:
     """Items that are judged several times. The score is the mean of the aspects that were judged."""
     found: dict[str, dict[str, Any]] = {item.id: {} for item in items}
     judgements = _judged(scoring, [judge_item for _, _, judge_item in asked])

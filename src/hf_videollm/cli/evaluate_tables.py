@@ -1,0 +1,69 @@
+"""What `hf-videollm evaluate` draws: the list of tasks, and the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["results_table", "task_facts", "task_page", "tasks_table"]
+
+
+def tasks_table(tasks: Sequence[Any]) -> Any:
+    """All tasks, a line each."""
+    from rich.table import Table
+
+    table = Table("name", "benchmark", "metric", "prompt styles", "sees and hears", "on the Hub")
+    for task in tasks:
+        hub = "yes" if task.hub_ids else "no"
+        table.add_row(task.name, task.title, task.metric, ", ".join(task.prompts), ", ".join(task.modalities), hub)
+    return table
+
+
+def task_facts(task: Any) -> dict[str, Any]:
+    """A task for other programs."""
+    return {
+        "name": task.name,
+        "title": task.title,
+        "metric": task.metric,
+        "prompt_styles": list(task.prompts),
+        "choice_rules": dict(task.choice_rules) if task.metric == "multiple_choice" else {},
+        "match_rules": dict(task.match_rules),
+        "judge_texts": dict(task.judge_texts),
+        "judge_policies": dict(task.judge_policies),
+        "group_by": list(task.group_by),
+        "modalities": list(task.modalities),
+        "files": list(task.files),
+        "source": task.source,
+        "hub_ids": list(task.hub_ids),
+        "has_public_answers": task.has_public_answers,
+        "has_submission": task.submission is not None,
+        "notes": list(task.notes),
+    }
+
+
+def task_page(task: Any) -> str:
+    """All about one task, for people."""
+    lines = [f"{task.name}: {task.title}"]
+    for name, value in task_facts(task).items():
+        if name in ("name", "title") or value in ([], {}):
+            continue
+        if isinstance(value, dict):
+            value = [f"{key}: {entry}" for key, entry in value.items()]
+        text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+        lines.append(f"  {name.replace('_', ' ')}: {text}")
+    return "\n".join(lines)
+
+
+def results_table(results: Iterable[Mapping[str, Any]]) -> Any:
+    """The numbers of all tasks, with what spoils them beside them."""
+    from rich.table import Table
+
+    from ..evaluation.headline import headlines
+
+    table = Table("benchmark", "result [95 % interval]", "items", "without answer", "unreadable", "judge failed")
+    for result in results:
+        counts = result["counts"]
+        numbers = "\n".join(map(str, headlines(result))) or "not scored"
+        columns = (counts["items"], counts["errors"], counts["parse_failures"], counts["judge_failures"])
+        table.add_row(result["title"], numbers, *map(str, columns))
+    return table

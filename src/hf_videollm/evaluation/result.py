@@ -1,0 +1,205 @@
+"""The files of a finished run: `result.json` (what came out, and how), `items.jsonl` (each item), submissions."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..atomic import atomic_file, atomic_files
+from .items import Item
+from .provenance import git_revision, machine, package_versions
+from .records import Record
+from .scoring import JUDGED, Scoring, score_records
+from .task import Scored
+from .totals import totals
+
+__all__ = ["Run", "add_run", "read_runs", "write_result"]
+
+RESULT, ITEMS, RUNS, SUBMISSION = "result.json", "items.jsonl", "runs.jsonl", "submission"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process did for a result.
+
+    Attributes:
+        rank: of the process.
+        world_size: number of processes.
+        num_items: items that it answered or failed to answer.
+        seconds: from the first question to the last answer.
+        waited: seconds of it in which the model waited for videos.
+        engine: of `Engine.facts`.
+        command: command line.
+        machine: of `provenance.machine`.
+    """
+
+    rank: int
+    world_size: int
+    num_items: int
+    seconds: float
+    waited: float
+    engine: Mapping[str, Any]
+    command: Sequence[str]
+    machine: Mapping[str, Any]
+
+
+def add_run(folder: Path, run: Run) -> None:
+    """Append what a process did; several processes may do so at once."""
+    values = {**vars(run), "seconds": round(run.seconds, 3), "waited": round(run.waited, 3), "ended": _now()}
+    line = json.dumps(values, ensure_ascii=False) + "\n"
+    with (folder / RUNS).open("ab", buffering=0) as file:
+        file.write(line.encode())
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """What all processes did, the first one first. Half lines of killed processes are left out."""
+    path = folder / RUNS
+    runs = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            runs.append(json.loads(line))
+        except ValueError:
+            continue
+    return runs
+
+
+def write_result(
+    folder: Path,
+    scoring: Scoring,
+    items: Sequence[Item],
+    records: Mapping[str, Record],
+    settings: Mapping[str, Any],
+    model: Mapping[str, Any],
+    first_prompt: str,
+    judge: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Score all items and write the files of the result.
+
+    Args:
+        folder: of the run.
+        scoring: how answers are scored.
+        items: all items of the run.
+        records: of all items.
+        settings: of `answer_settings`.
+        model: of `model_facts`.
+        first_prompt: the rendered prompt of the first item.
+        judge: of `describe_judge`.
+
+    Returns:
+        What `result.json` holds.
+    """
+    answered = [item for item in items if "error" not in records[item.id]]
+    scored = score_records(scoring, answered, [records[item.id] for item in answered])
+    errors = [records[item.id]["error"] for item in items if "error" in records[item.id]]
+    runs = read_runs(folder)
+    result = {
+        "task": scoring.task.name,
+        "title": scoring.task.title,
+        "metrics": totals(scoring, answered, scored, len(errors)),
+        "unscored_because": _unscored(scoring, answered),
+        "counts": _counts(scoring, items, scored, errors),
+        "scoring": {**scoring.facts(), **({} if judge is None else dict(judge))},
+        "model": dict(model),
+        "settings": dict(settings),
+        "prompt": {"style": scoring.style, "first_item": items[0].id, "first_rendered": first_prompt},
+        "frames": _frames([records[item.id] for item in items]),
+        "seeds": {"generation": settings.get("seed"), "fallback_and_bootstrap": scoring.seed},
+        "waiting_share": _waiting(runs),
+        "versions": package_versions(),
+        "git_revision": git_revision(),
+        "machine": machine(),
+        "runs": runs,
+        "notes": list(scoring.task.notes),
+        "finished": _now(),
+    }
+    worth = dict(zip((item.id for item in answered), scored, strict=True))
+    lines = [_item_line(item, records[item.id], worth.get(item.id)) for item in items]
+    with atomic_file(folder / ITEMS) as path:
+        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    _write_submission(folder, scoring, answered, records, scored)
+    with atomic_file(folder / RESULT) as path:
+        path.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def _unscored(scoring: Scoring, answered: Sequence[Item]) -> str | None:
+    """Why there are no metrics; None where there are some."""
+    if not answered:
+        return "No item has an answer."
+    if scoring.task.metric == "none":
+        return "This task has no metric."
+    if scoring.task.metric in JUDGED and scoring.judge is None:
+        return "No judge was chosen. The same command with --judge judges the answers that are there."
+    return None
+
+
+def _counts(
+    scoring: Scoring, items: Sequence[Item], scored: Sequence[Scored], errors: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    return {
+        "items": len(items),
+        "answered": len(items) - len(errors),
+        "errors": len(errors),
+        "errors_by_type": dict(Counter(error["type"] for error in errors).most_common()),
+        "parse_failures": sum(value.parse_failed for value in scored),
+        "judge_failures": sum(value.judge_failed for value in scored),
+        "rules": dict(Counter(value.rule for value in scored if value.rule is not None).most_common()),
+    }
+
+
+def _frames(records: Sequence[Record]) -> dict[str, Any]:
+    """How many frames the videos gave; the records hold the exact indices."""
+    counts = [len(medium["frames"]) for record in records for medium in record["media"] if "frames" in medium]
+    if not counts:
+        return {"videos": 0}
+    return {"videos": len(counts), "fewest": min(counts), "most": max(counts)}
+
+
+def _waiting(runs: Sequence[Mapping[str, Any]]) -> float | None:
+    """Share of the time in which models waited for videos, over all processes."""
+    seconds = sum(run["seconds"] for run in runs)
+    return round(sum(run["waited"] for run in runs) / seconds, 4) if seconds else None
+
+
+def _item_line(item: Item, record: Record, scored: Scored | None) -> dict[str, Any]:
+    """All that is known of one item, for tables and pages."""
+    line: dict[str, Any] = {
+        "id": item.id,
+        "groups": dict(item.groups),
+        "questions": list(item.questions),
+        "options": list(item.options),
+        "answer": item.answer,
+        "answer_index": item.answer_index,
+        "references": list(item.all_references),
+        **{name: value for name, value in record.items() if name != "id"},
+    }
+    if scored is not None:
+        line |= {name: getattr(scored, name) for name in ("correct", "score", "choice", "rule")}
+        line |= {"parse_failed": scored.parse_failed, "judge_failed": scored.judge_failed}
+        line["detail"] = dict(scored.detail)
+    return line
+
+
+def _write_submission(
+    folder: Path, scoring: Scoring, items: Sequence[Item], records: Mapping[str, Record], scored: Sequence[Scored]
+) -> None:
+    """The files for the benchmark's server; names may hold folders, but not lead out."""
+    if scoring.task.submission is None:
+        return
+    files = scoring.task.submission(items, [records[item.id]["answers"] for item in items], scored)
+    with atomic_files(folder / SUBMISSION) as place:
+        for name, text in files.items():
+            path = place / name
+            if place not in path.parents:
+                raise ValueError(f"{scoring.task.name}: the submission file {name!r} leads out of its folder.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,171 @@
+"""Runs a benchmark with a model: answers, then scores, then a result; a run that was stopped goes on where it was.
+
+    items -> share of this process, less what has a record -> `answering.Answering` -> `records.RecordFile`
+    records of all processes -> `scoring`, `totals` -> `result.write_result`
+
+Whichever process answers the last item scores all of them. No process waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .answering import Answering
+from .asking import Asker, rendered_prompt
+from .data_files import DataError, DataFiles
+from .engines import make_engine
+from .items import Item
+from .provenance import command_line, machine, model_facts
+from .ranks import Ranks
+from .records import Record, RecordFile, merge, read_records, turn_to_merge
+from .result import Run, add_run, write_result
+from .run_options import RunOptions, answer_settings, prompt_style
+from .scoring import Scoring
+from .settings import keep_settings
+from .task import Task
+
+__all__ = ["Runner"]
+
+
+@dataclass
+class Runner:
+    """A model that is evaluated, and how.
+
+    Attributes:
+        pipe: from `load_pipeline`.
+        source: what the user calls the model.
+        options: of the run.
+        ranks: place of this process among several.
+        on_progress: called with the task and `Answering` after each batch.
+
+    Example:
+        >>> runner = Runner(load_pipeline("./pllava-7b"), "./pllava-7b", RunOptions(limit=100))   # doctest: +SKIP
+        >>> runner.run(task, DataFiles(Path("data/mvbench")), Path("runs/mvbench"))               # doctest: +SKIP
+    """
+
+    pipe: Any
+    source: str
+    options: RunOptions = field(default_factory=RunOptions)
+    ranks: Ranks = field(default_factory=Ranks)
+    on_progress: Callable[[Task, Answering], None] | None = None
+
+    def run(
+        self,
+        task: Task,
+        data: DataFiles,
+        folder: Path,
+        scoring: Scoring | None = None,
+        judge: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any] | None:
+        """Answer and score a benchmark.
+
+        Args:
+            task: the benchmark.
+            data: its files.
+            folder: where records and result are written. What a stopped run left there is continued.
+            scoring: how answers are scored; by the task's own rules when None.
+            judge: of `judges.backends.protocol.describe_judge`, for the result.
+
+        Returns:
+            What `result.json` holds; None if other processes have not finished their share yet.
+
+        Raises:
+            DataError: the files of the benchmark are missing or not as they should be.
+            SettingsChangedError: the folder holds a run with other settings.
+            TooManyErrors: see `RunOptions.max_errors`.
+            ValueError: an option does not fit the task or the model.
+        """
+        style = prompt_style(task, self.options)
+        scoring = scoring or Scoring(task, style=style, seed=self.options.seed)
+        # Wrong names of rules are told before hours of work.
+        scoring.facts()
+        items = list(task.items(data, self.options.limit))
+        if not items:
+            raise DataError(f"{task.title}: the files in {data.root} hold no items.")
+        self._check_fit(task, items[0])
+        model = model_facts(self.pipe, self.source)
+        settings = answer_settings(task, self.options, model, items[0])
+        keep_settings(folder, settings)
+        self._answer(task, style, items, folder)
+        return self._finish(items, folder, scoring, settings, model, judge)
+
+    def _answer(self, task: Task, style: str, items: Sequence[Item], folder: Path) -> None:
+        """Make a record for each item of this process that has none."""
+        with RecordFile(folder, self.ranks) as file:
+            done = read_records(folder)
+            waiting = [item for item in self.ranks.share(items) if self._is_waiting(done.get(item.id))]
+            if not waiting:
+                return
+            self.pipe.model.eval()
+            answering = Answering(
+                Asker(self.pipe.processor, self.pipe.model.dtype, self.options.processor_options),
+                make_engine(self.pipe.model, self.pipe.processor, self.options),
+                task.prompt_rule(style),
+                workers=self.options.workers,
+                max_errors=self.options.max_errors,
+                on_progress=None if self.on_progress is None else lambda state: self._tell(task, state),
+            )
+            try:
+                for records in answering.records(waiting):
+                    file.append(records)
+            finally:
+                self._note(folder, answering)
+
+    def _tell(self, task: Task, state: Answering) -> None:
+        if self.on_progress is not None:
+            self.on_progress(task, state)
+
+    def _is_waiting(self, record: Record | None) -> bool:
+        return record is None or (self.options.retry_errors and "error" in record)
+
+    def _note(self, folder: Path, answering: Answering) -> None:
+        add_run(
+            folder,
+            Run(
+                self.ranks.rank,
+                self.ranks.world_size,
+                answering.num_done,
+                answering.seconds,
+                answering.waited,
+                answering.engine.facts(),
+                command_line(),
+                machine(),
+            ),
+        )
+
+    def _finish(
+        self,
+        items: Sequence[Item],
+        folder: Path,
+        scoring: Scoring,
+        settings: Mapping[str, Any],
+        model: Mapping[str, Any],
+        judge: Mapping[str, Any] | None,
+    ) -> dict[str, Any] | None:
+        """Score everything, if no other process still has items to answer and none has done it already."""
+        with turn_to_merge(folder):
+            ids = [item.id for item in items]
+            records = read_records(folder)
+            if any(id not in records for id in ids):
+                return None
+            if not RecordFile(folder, self.ranks).path.exists():
+                # The process that answered the last item has merged the files of all, this one's too.
+                return None
+            records = merge(folder, ids)
+            prompt = scoring.task.prompt_rule(scoring.style)(items[0], items[0].questions[0])
+            first = rendered_prompt(self.pipe.processor, prompt, prompt.messages(items[0]))
+            return write_result(folder, scoring, items, records, settings, model, first, judge)
+
+    def _check_fit(self, task: Task, first: Item) -> None:
+        """Refuse what would fail for every single item.
+
+        Raises:
+            ValueError: the benchmark is about sounds and the model takes none, or has no options to compare.
+        """
+        if any(medium.type == "audio" for medium in first.media) and not self.pipe.takes_audio:
+            raise ValueError(f"{task.title} is about sounds, and {self.source} cannot hear: choose another model.")
+        if self.options.mode == "likelihood" and not first.options:
+            raise ValueError(f"{task.title} has no options whose likelihood could be compared: leave out the mode.")

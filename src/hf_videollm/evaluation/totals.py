@@ -1,0 +1,98 @@
+"""From scored items to the numbers of a result: metrics, tables by group, and bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .aggregate import summarize_choices, summarize_matches
+from .aggregate_judged import COUNTING, Verdict, judged_accuracy, msvc_scores, vcg_scores
+from .items import Item
+from .multiple_choice import Choice
+from .scoring import JUDGED, Scoring
+from .statistics import bootstrap_interval
+from .task import Scored
+
+__all__ = ["totals"]
+
+
+def totals(scoring: Scoring, items: Sequence[Item], scored: Sequence[Scored], num_errors: int = 0) -> dict[str, Any]:
+    """The metrics of a task.
+
+    Args:
+        scoring: by which the items were scored.
+        items: with an answer.
+        scored: what each answer is worth.
+        num_errors: items without answer. They are in no number but `accuracy_errors_wrong`, which counts them as wrong.
+
+    Returns:
+        The numbers that `aggregate` and `aggregate_judged` return, with `intervals` (name of a number ->
+        `statistics.Interval`) and `accuracy_errors_wrong`. Empty where nothing can be scored.
+    """
+    if not items or scoring.task.metric == "none" or (scoring.task.metric in JUDGED and scoring.judge is None):
+        return {}
+    numbers = _numbers(scoring, items, scored)
+    right = _right(scoring, scored)
+    kept = [(float(value), _video(item)) for item, value in zip(items, right, strict=True) if value is not None]
+    intervals = {}
+    if kept and "accuracy" in numbers:
+        intervals["accuracy"] = _interval(kept, scoring.seed)
+        numbers["accuracy_errors_wrong"] = sum(value for value, _ in kept) / (len(kept) + num_errors)
+    points = [(value.score, _video(item)) for item, value in zip(items, scored, strict=True) if value.score is not None]
+    if points and scoring.task.metric == "judged_qa":
+        intervals["score"] = _interval([(float(score), video) for score, video in points], scoring.seed)
+    return {**numbers, "intervals": intervals}
+
+
+def _numbers(scoring: Scoring, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
+    groups = {key: [item.groups.get(key) for item in items] for key in scoring.task.group_by}
+    metric = scoring.task.metric
+    if metric in ("multiple_choice", "matched_choice"):
+        choices = [_choice(value) for value in scored]
+        return summarize_choices(choices, [value.correct for value in scored], groups)
+    if metric == "exact_match":
+        known = [index for index, value in enumerate(scored) if value.correct is not None]
+        if not known:
+            return {}
+        chosen = [scored[index] for index in known]
+        groups = {key: [labels[index] for index in known] for key, labels in groups.items()}
+        empty = [value.parse_failed for value in chosen]
+        return summarize_matches([bool(value.correct) for value in chosen], empty, groups)
+    if metric == "judged_qa":
+        verdicts = [Verdict(value.correct, value.score, value.judge_failed) for value in scored]
+        return judged_accuracy(verdicts, scoring.policy, groups)
+    aspects, verdicts = [], []
+    for value in scored:
+        for aspect, judged in value.detail["aspects"].items():
+            aspects.append(aspect)
+            verdicts.append(Verdict(None, judged["score"], judged["failed"]))
+    return (vcg_scores if metric == "vcg" else msvc_scores)(aspects, verdicts, scoring.policy)
+
+
+def _choice(value: Scored) -> Choice:
+    """What the summary of choices counts: a judge that gave no letter is a failure, too."""
+    failure = value.detail.get("failure", "") or ("judge" if value.judge_failed else "")
+    return Choice(value.choice, value.rule or "none", failure)
+
+
+def _right(scoring: Scoring, scored: Sequence[Scored]) -> list[bool | None]:
+    """Whether each answer counts as right; None where it counts in no accuracy."""
+    if scoring.task.metric != "judged_qa":
+        return [value.correct for value in scored]
+    counting = COUNTING[scoring.policy]
+    right: list[bool | None] = []
+    for value in scored:
+        left_out = not (counting.failures_are_wrong if value.judge_failed else counting.undecided_are_wrong)
+        decided = not value.judge_failed and value.correct is not None
+        right.append(value.correct if decided else None if left_out else False)
+    return right
+
+
+def _video(item: Item) -> str:
+    """What the bootstrap draws: questions on one video are not independent."""
+    return str(item.media[0].path)
+
+
+def _interval(values: Sequence[tuple[float, str]], seed: int) -> dict[str, Any]:
+    numbers, videos = zip(*values, strict=True)
+    return bootstrap_interval(numbers, videos, seed=seed).to_dict()
