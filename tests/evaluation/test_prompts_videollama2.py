@@ -50,7 +50,9 @@ def test_audio_sets_and_bare_questions(official: dict[str, str]) -> None:
 
 def test_every_set_of_the_reference_is_there(official: dict[str, str]) -> None:
     named = {name.split("(")[0] for name in official} - {"source", "videomme_subtitles_prefix"}
-    assert named - {"activitynet/msvd/vcgpt/AVQA/AVSD"} == set(INSTRUCTIONS) - {"avssd"}
+    # The sets of sounds with options are not in the reference; their tasks' tests have the texts.
+    missing = {"avssd", "tut2017", "vocalsound"}
+    assert named - {"activitynet/msvd/vcgpt/AVQA/AVSD"} == set(INSTRUCTIONS) - missing
 
 
 @pytest.mark.parametrize(

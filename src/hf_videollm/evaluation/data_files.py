@@ -63,6 +63,16 @@ def _names(kind: type | tuple[type, ...]) -> str:
     return " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose keys are ids in some benchmarks; of equal keys, Python would keep the last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DataError(f"the key {twice!r} stands twice in the same object; keep one of them.")
+    return value
+
+
 @dataclass(frozen=True)
 class DataFiles:
     """The folder that holds one benchmark.
@@ -102,11 +112,13 @@ class DataFiles:
         """Content of the first of the JSON files that exists.
 
         Raises:
-            DataError: there is none, or it is no JSON.
+            DataError: there is none, it is no JSON, or an object has a key twice.
         """
         path = self.find(*names)
         try:
-            return json.loads(path.read_text(encoding="utf-8-sig"))
+            return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{path} cannot be read as JSON: {error}") from error
 
@@ -153,14 +165,29 @@ class DataFiles:
                     raise DataError(f"{path}, line {number}: expected an object, got {type(value).__name__}.")
                 yield Row(value, f"{path}, line {number}")
 
-    def csv_rows(self, *names: str, columns: Sequence[str], delimiter: str = ",") -> Iterator[Row]:
-        """Rows of a table with a header; every value is a text.
+    def csv_rows(
+        self, *names: str, columns: Sequence[str], delimiter: str = ",", has_header: bool = True
+    ) -> Iterator[Row]:
+        """Rows of a table; every value is a text.
+
+        Args:
+            columns: that are needed; all that there are, in their order, of a table without a header.
 
         Raises:
-            DataError: the file is missing or lacks one of `columns`.
+            DataError: the file is missing, lacks one of `columns`, or a row of a table without a header has more or
+                fewer fields.
         """
         path = self.find(*names)
         with path.open(encoding="utf-8-sig", newline="") as file:
+            if not has_header:
+                for number, fields in enumerate(csv.reader(file, delimiter=delimiter), start=1):
+                    if len(fields) != len(columns):
+                        raise DataError(
+                            f"{path}, line {number}: expected {len(columns)} fields ({', '.join(columns)}), "
+                            f"got {len(fields)}."
+                        )
+                    yield Row(dict(zip(columns, fields, strict=True)), f"{path}, line {number}")
+                return
             reader = csv.DictReader(file, delimiter=delimiter)
             self.check_columns(reader.fieldnames or (), columns, str(path))
             for number, values in enumerate(reader, start=2):

@@ -52,7 +52,7 @@ def _pllava_rule(benchmark: Benchmark, size: ModelSize) -> PromptRule:
 
 
 def videollama2_rule(benchmark: str, generate_kwargs: Mapping[str, Any] | None = None) -> PromptRule:
-    """How VideoLLaMA2 asks a question without options. The checkpoint's own chat template does the rest.
+    """How VideoLLaMA2 asks, with the options of an item that has some; the checkpoint's chat template does the rest.
 
     Args:
         benchmark: name that `prompts_videollama2.instruction` knows.
@@ -68,6 +68,6 @@ def videollama2_rule(benchmark: str, generate_kwargs: Mapping[str, Any] | None =
     options = GENERATION if generate_kwargs is None else generate_kwargs
 
     def rule(item: Item, question: str) -> Prompt:
-        return Prompt(instruction(benchmark, question), generate_kwargs=options)
+        return Prompt(instruction(benchmark, question, item.options), generate_kwargs=options)
 
     return rule

@@ -33,6 +33,9 @@ INSTRUCTIONS: dict[str, str] = {
         + _LETTER
         + " The best answer is: "
     ),
+    # The full stop before the last sentence is the original's.
+    "tut2017": "Question: {question}\nOptions:\n{options}\n." + _LETTER,
+    "vocalsound": "{question}\nOptions:\n{options}\n." + _LETTER,
     "clotho_aqa": "Question: {question}\nAnswer the question using a single word.",
     "avssd": "Identify the event in the video.",
 }

@@ -15,6 +15,23 @@ TASK_FILES: dict[str, str] = {
     "msrvtt_qa": "open_qa",
     "tgif_qa": "open_qa",
     "activitynet_qa": "activitynet_qa",
+    "vcg": "vcg",
+    "lifeqa": "lifeqa",
+    "lifeqa_dev_test": "lifeqa",
+    "social_iq2": "social_iq",
+    "wildqa": "wildqa",
+    "wildqa_dev": "wildqa",
+    "msvc": "msvc",
+    "inter4k": "inter4k",
+    "music_avqa": "music_avqa",
+    "avsd": "avsd",
+    "avsd_full": "avsd",
+    "avssd": "avssd",
+    "avssd_full": "avssd",
+    "clotho_aqa": "clotho_aqa",
+    "tut2017": "tut2017",
+    "vocalsound": "vocalsound",
+    "tiny_lvlm_ehub": "tiny_lvlm_ehub",
 }
 
 

@@ -114,7 +114,7 @@ def _load_tgif(data: DataFiles) -> Iterator[Item]:
     here = DataFiles(path.parent)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):
-            yield _tgif_item(here, name, row, answer, row.get("video_name"), answer.get("type", (str, int), None))
+            yield _tgif_item(here, name, row, answer, row.get("video_name"), answer.get("type", (str, int), "unknown"))
         return
     columns = ("gif_name", "question", "answer", "type", "vid_id")
     seen: Counter[str] = Counter()
@@ -126,7 +126,7 @@ def _load_tgif(data: DataFiles) -> Iterator[Item]:
         yield _tgif_item(here, name, row, row, video, row.get("type"))
 
 
-def _tgif_item(data: DataFiles, name: str, row: Row, answer: Row, video: str, kind: str | int | None) -> Item:
+def _tgif_item(data: DataFiles, name: str, row: Row, answer: Row, video: str, kind: str | int) -> Item:
     path = medium_in(data, ("mp4", "tgif_videos", "videos_mp4", "gifs"), video, (".mp4", ".gif"))
     number = str(kind)
     group = _TGIF_TYPES[int(number)] if number in ("0", "1", "2", "3") else number
@@ -135,7 +135,7 @@ def _tgif_item(data: DataFiles, name: str, row: Row, answer: Row, video: str, ki
         media=(Medium(path),),
         questions=(row.get("question"),),
         answer=answer.get("answer"),
-        groups={"type": group} if kind is not None else {},
+        groups={"type": group},
     )
 
 

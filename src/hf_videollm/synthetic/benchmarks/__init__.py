@@ -24,6 +24,23 @@ STAND_INS: dict[str, str] = {
     "msrvtt_qa": "open_qa",
     "tgif_qa": "open_qa",
     "activitynet_qa": "activitynet_qa",
+    "vcg": "vcg",
+    "lifeqa": "iva_sets",
+    "lifeqa_dev_test": "iva_sets",
+    "social_iq2": "iva_sets",
+    "wildqa": "iva_sets",
+    "wildqa_dev": "iva_sets",
+    "msvc": "captions",
+    "inter4k": "captions",
+    "music_avqa": "audio_visual",
+    "avsd": "audio_visual",
+    "avsd_full": "audio_visual",
+    "avssd": "audio_visual",
+    "avssd_full": "audio_visual",
+    "clotho_aqa": "audio",
+    "tut2017": "audio",
+    "vocalsound": "audio",
+    "tiny_lvlm_ehub": "pictures",
 }
 
 
