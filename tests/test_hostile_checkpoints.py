@@ -5,6 +5,7 @@ Every fault is put into the checkpoint of every design, which loads without it (
 
 import json
 import os
+import re
 import resource
 import shutil
 import struct
@@ -254,6 +255,15 @@ def test_a_file_that_is_cut_anywhere_is_refused(folder: Path) -> None:
         assert "is truncated or damaged" in refused(folder)
     (folder / WEIGHTS).write_bytes(content + b"\0")
     assert "is truncated or damaged" in refused(folder)
+
+
+def test_a_git_lfs_pointer_is_named(folder: Path) -> None:
+    """What `git clone` leaves without `git lfs pull`; loading and converting say the same."""
+    (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 9\n")
+    message = refused(folder)
+    assert message == f"{folder / WEIGHTS} is a Git LFS pointer instead of the weights: run `git lfs pull` there."
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        scan_weights(folder)
 
 
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 2**40, 10**8 + 1, 2**20])

@@ -14,26 +14,24 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ..atomic import restore
 from ..models.errors import CheckpointError
 from ..models.video_llm_checkpoint_files import (
     INDEX_NAME,
-    PICKLE_SUFFIXES,
     SINGLE_NAME,
-    by_unique_name,
     check_links,
+    only_pickles,
     refuse_nonfinite,
 )
 from ..models.video_llm_checkpoint_files import read_checkpoint_json as read_json
 from ..models.video_llm_checkpoint_files import read_weight_map as read_index
+from ..models.video_llm_safetensors import by_unique_name, check_weight_map, read_entries, refuse_pointer
 from . import MAX_SHARD_SIZE
 
 # The released loader reads everything that begins with "model-0".
 SHARD_PATTERN = "model-0*.safetensors"
 SHARD_NAME = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
-LFS_MARK = b"version https://git-lfs"
 
 DTYPES = {
     "F64": torch.float64,
@@ -153,7 +151,7 @@ def scan_weights(folder: Path) -> StoredWeights:
     files, index, notes = _weight_files(folder)
     tensors = by_unique_name(tensor for file in files for tensor in read_header(file))
     if index is not None:
-        _check_index(folder / INDEX_NAME, index, tensors)
+        check_weight_map(folder / INDEX_NAME, index, tensors)
     origin = folder / INDEX_NAME if index is not None else files[0] if len(files) == 1 else folder
     return StoredWeights(tensors, origin, notes)
 
@@ -183,12 +181,8 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None, list
 
 
 def _no_weights(folder: Path) -> str:
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
-    if pickles:
-        return (
-            f"{folder / pickles[0]} is a pickle, which can run code when it is read, and there are no safetensors "
-            "next to it: get the safetensors version, or write one with safetensors.torch.save_file where you trust it."
-        )
+    if pickles := only_pickles(folder):
+        return pickles
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     found = f" (found only {', '.join(others[:3])})" if others else ""
     return (
@@ -215,46 +209,15 @@ def _check_complete(shards: list[Path]) -> None:
                 raise CheckpointError(f"{shards[0].parent / name} is missing: download the shard again.")
 
 
-def _check_index(index_file: Path, index: Mapping[str, str], tensors: Mapping[str, StoredTensor]) -> None:
-    for name, file_name in index.items():
-        tensor = tensors.get(name)
-        if tensor is None or tensor.file.name != file_name:
-            raise CheckpointError(
-                f"{index_file} says that {name} is in {file_name}, but it is not: download index and shards again."
-            )
-
-
 def read_header(file: Path) -> list[StoredTensor]:
     """What a safetensors file holds, in the order of its data.
 
     Raises:
         CheckpointError: the file is missing, truncated, damaged, or a Git LFS pointer.
     """
-    try:
-        refuse_pointer(file)
-        with file.open("rb") as handle:
-            # The library checks names, sizes and offsets against the length of the file.
-            with safe_open(file, framework="pt"):
-                pass
-            size = int.from_bytes(handle.read(8), "little")
-            header = json.loads(handle.read(size))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing: download it again.") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{file} is truncated or damaged ({reason}): download it again.") from error
-    header.pop("__metadata__", None)
-    tensors = [_stored(name, entry, file, 8 + size) for name, entry in header.items()]
+    entries, data_start = read_entries(file)
+    tensors = [_stored(name, entry, file, data_start) for name, entry in entries.items()]
     return sorted(tensors, key=lambda tensor: tensor.offset)
-
-
-def refuse_pointer(file: Path) -> None:
-    """Raises `CheckpointError` when Git LFS left a pointer in the place of the file."""
-    with file.open("rb") as handle:
-        if handle.read(len(LFS_MARK)) == LFS_MARK:
-            raise CheckpointError(f"{file} is a Git LFS pointer instead of the weights: run `git lfs pull` there.")
 
 
 def _stored(name: str, entry: Mapping[str, Any], file: Path, data_start: int) -> StoredTensor:

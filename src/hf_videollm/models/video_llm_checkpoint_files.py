@@ -8,16 +8,16 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers.utils import cached_file
 
 from .errors import CheckpointError
+from .video_llm_safetensors import StoredHeader, by_unique_name, check_weight_map, read_headers
 
 SINGLE_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -40,35 +40,6 @@ INFINITIES: dict[torch.dtype, tuple[int, torch.dtype, Any]] = {
 CHUNK = 2**16
 # Tensors of integers that towers of transformers store together with their weights: counters and positions.
 INTEGER_BUFFERS = ("num_batches_tracked", "position_ids", "relative_position_index")
-
-
-class _InAFile(Protocol):
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def file(self) -> Path: ...
-
-
-AnyTensor = TypeVar("AnyTensor", bound=_InAFile)
-
-
-@dataclass(frozen=True)
-class StoredHeader:
-    """One tensor as described by the header of its file. `dtype` is safetensors' name of the type, such as "BF16"."""
-
-    name: str
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def numel(self) -> int:
-        """Number of values."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
 
 
 def check_file(file: Path, folder: Path) -> Path:
@@ -172,27 +143,6 @@ def read_weight_map(path: Path, suffix: str = ".safetensors") -> dict[str, str]:
     return weight_map
 
 
-def read_headers(file: Path) -> list[StoredHeader]:
-    """Read the headers of all tensors in a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing, truncated, damaged, or its header does not fit its length.
-    """
-    try:
-        with file.open("rb") as handle:
-            # The library checks names, sizes and offsets against the length of the file.
-            with safe_open(file, framework="pt"):
-                pass
-            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing: download it again.") from error
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{file} is truncated or damaged ({reason}): download it again.") from error
-    header.pop("__metadata__", None)
-    return [StoredHeader(name, file, tuple(entry["shape"]), entry["dtype"]) for name, entry in header.items()]
-
-
 def find_weight_files(source: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[list[Path], Path]:
     """Find the weight files of a checkpoint.
 
@@ -248,16 +198,22 @@ def _with_variant(name: str, variant: str | None) -> str:
 
 
 def _no_weights(source: str | os.PathLike[str], single: str, index: str, options: Mapping[str, Any]) -> str:
-    folder = Path(source, options.get("subfolder") or "")
-    pickles = (
-        sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES) if folder.is_dir() else []
+    pickles = only_pickles(Path(source, options.get("subfolder") or ""))
+    return (
+        pickles
+        or f"{source} has no weights: expected {single}, or {index} and its shards. Download it again with all files."
     )
-    if pickles:
-        return (
-            f"{folder / pickles[0]} is a pickle, which can run code when it is read, and there are no safetensors "
-            "next to it: get the safetensors version, or write one with safetensors.torch.save_file where you trust it."
-        )
-    return f"{source} has no weights: expected {single}, or {index} and its shards. Download it again with all files."
+
+
+def only_pickles(folder: Path) -> str | None:
+    """The message for a folder without safetensors whose weights are pickles; `None` if there are no pickles either."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES) if folder.is_dir() else []
+    if not names:
+        return None
+    return (
+        f"{folder / names[0]} is a pickle, which can run code when it is read, and there are no safetensors "
+        "next to it: get the safetensors version, or write one with safetensors.torch.save_file where you trust it."
+    )
 
 
 def check_headers(
@@ -278,30 +234,10 @@ def check_headers(
     """
     by_name = by_unique_name(header for file in files for header in read_headers(file))
     if index_file is not None and index_file.name.endswith(".json"):
-        for name, file_name in read_weight_map(index_file).items():
-            if name not in by_name or by_name[name].file.name != file_name:
-                raise CheckpointError(
-                    f"{index_file} says that {name} is in {file_name}, but it is not: download index and shards again."
-                )
+        check_weight_map(index_file, read_weight_map(index_file), by_name)
     if check_dtypes and not is_quantized:
         refuse_other_numbers(by_name.values())
     return list(by_name.values())
-
-
-def by_unique_name(tensors: Iterable[AnyTensor]) -> dict[str, AnyTensor]:
-    """Maps names to the tensors of several files.
-
-    Raises:
-        CheckpointError: two files hold a tensor of the same name.
-    """
-    by_name: dict[str, AnyTensor] = {}
-    for tensor in tensors:
-        if (twin := by_name.get(tensor.name)) is not None:
-            raise CheckpointError(
-                f"{tensor.name} is in both {twin.file} and {tensor.file}: remove the file that does not belong here."
-            )
-        by_name[tensor.name] = tensor
-    return by_name
 
 
 def refuse_other_numbers(headers: Iterable[StoredHeader]) -> None:
@@ -380,6 +316,7 @@ __all__ = [
     "find_file",
     "find_weight_files",
     "is_finite",
+    "only_pickles",
     "read_checkpoint_json",
     "read_headers",
     "read_weight_map",
