@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .aggregate import summarize_choices, summarize_matches
-from .aggregate_judged import COUNTING, Verdict, judged_accuracy, msvc_scores, vcg_scores
+from .aggregate_judged import counting_of, judged_accuracy, msvc_scores, vcg_scores
 from .items import Item
+from .judges.items import Judgement
 from .multiple_choice import Choice
 from .scoring import JUDGED, Scoring
 from .statistics import bootstrap_interval
@@ -59,14 +60,14 @@ def _numbers(scoring: Scoring, items: Sequence[Item], scored: Sequence[Scored]) 
         empty = [value.parse_failed for value in chosen]
         return summarize_matches([bool(value.correct) for value in chosen], empty, groups)
     if metric == "judged_qa":
-        verdicts = [Verdict(value.correct, value.score, value.judge_failed) for value in scored]
-        return judged_accuracy(verdicts, scoring.policy, groups)
-    aspects, verdicts = [], []
+        judgements = [Judgement(value.correct, value.score, value.judge_failed) for value in scored]
+        return judged_accuracy(judgements, scoring.policy, groups)
+    aspects, judgements = [], []
     for value in scored:
         for aspect, judged in value.detail["aspects"].items():
             aspects.append(aspect)
-            verdicts.append(Verdict(None, judged["score"], judged["failed"]))
-    return (vcg_scores if metric == "vcg" else msvc_scores)(aspects, verdicts, scoring.policy)
+            judgements.append(Judgement(None, judged["score"], judged["failed"]))
+    return (vcg_scores if metric == "vcg" else msvc_scores)(aspects, judgements, scoring.policy)
 
 
 def _choice(value: Scored) -> Choice:
@@ -79,12 +80,11 @@ def _right(scoring: Scoring, scored: Sequence[Scored]) -> list[bool | None]:
     """Whether each answer counts as right; None where it counts in no accuracy."""
     if scoring.task.metric != "judged_qa":
         return [value.correct for value in scored]
-    counting = COUNTING[scoring.policy]
+    undecided_are_wrong = counting_of(scoring.policy).failures_are_wrong
     right: list[bool | None] = []
     for value in scored:
-        left_out = not (counting.failures_are_wrong if value.judge_failed else counting.undecided_are_wrong)
         decided = not value.judge_failed and value.correct is not None
-        right.append(value.correct if decided else None if left_out else False)
+        right.append(value.correct if decided else False if undecided_are_wrong else None)
     return right
 
 
