@@ -23,7 +23,7 @@ class Prefetch(Generic[T, R]):
         waited: seconds that the user of the results has waited for them so far.
         elapsed: seconds since the first result was asked for.
 
-    Example:
+    Examples:
         >>> results = Prefetch([1, 2, 3], lambda number: number * 2, ahead=2)
         >>> [result for _, result in results]
         [2, 4, 6]
