@@ -597,8 +597,8 @@ def test_real_size_has_the_key_layout_of_the_released_checkpoint(goldens: Path) 
     [
         ((1, 15, 128), None, "15 frames: a fbank shorter than one patch of 16 frames"),
         ((1, 0, 128), None, "0 frames: a fbank shorter than one patch"),
-        ((1, 64, 80), None, r"shape \(1, 64, 80\): BEATs hears \(batch, frames, 128\)"),
-        ((64, 128), None, r"shape \(64, 128\): BEATs hears"),
+        ((1, 64, 80), None, r"shape \(1, 64, 80\): BEATs takes \(batch, frames, 128\)"),
+        ((64, 128), None, r"shape \(64, 128\): BEATs takes"),
         ((2, 64, 128), (2, 32), r"attention_mask of shape \(2, 32\) does not fit"),
     ],
 )

@@ -527,7 +527,7 @@ def test_options_are_checked_when_a_processor_is_made(options: dict[str, Any]) -
     ("change", "message"),
     [
         ({"audio_config": {"model_type": "whisper"}}, "'whisper', but the audio encoder of this design is BEATs"),
-        ({"audio_token_id": 32001}, "audio_token_id 32001 is also that of images or videos"),
+        ({"audio_token_id": 32001}, "audio_token_id 32001 is also the id of images or videos"),
         ({"audio_projector_depth": 0}, "audio_projector_depth must be at least 1"),
     ],
 )

@@ -282,7 +282,7 @@ def test_a_processor_fits_its_model(tmp_path: Path) -> None:
         processor(text="<image><image>", images=images[:1])
     with pytest.raises(ValueError, match="The prompts hold 1 <image> placeholders, but 0 images were passed"):
         processor(text="<image>")
-    with pytest.raises(ValueError, match="sees images alone"):
+    with pytest.raises(ValueError, match="takes only text and images"):
         processor(text="a", videos=[images])
 
 

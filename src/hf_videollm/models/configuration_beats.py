@@ -39,9 +39,10 @@ class BeatsConfig(CheckedConfigMixin, PreTrainedConfig):
     conv_pos_groups (`int`):
         Number of groups of that convolution.
     num_buckets (`int`):
-        Number of rows in the table of relative positions; one half is for keys before the query, one for keys after it.
+        Number of rows (buckets) in the table of relative positions. One half is for keys before the query, the other
+        half for keys after it.
     max_distance (`int`):
-        All distances of at least this many tokens share the last bucket.
+        In each half, all distances of at least this many tokens share the last bucket.
     deep_norm (`bool`):
         Multiply the residual (the input of a sub-layer) by (2 * num_hidden_layers) ** 0.25 before it is added and
         normalised.
@@ -94,7 +95,7 @@ class BeatsConfig(CheckedConfigMixin, PreTrainedConfig):
         return num_audio_tokens(num_frames, self.patch_size, self.num_mel_bins)
 
     def validate_architecture(self) -> None:
-        """Checks that the numbers fit together. transformers calls this when it creates and when it saves a config."""
+        """Check that the numbers fit together. transformers calls this when it creates and when it saves a config."""
         for name in ("num_mel_bins", "patch_size", "patch_embedding_dim", "hidden_size", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -107,8 +108,8 @@ class BeatsConfig(CheckedConfigMixin, PreTrainedConfig):
                 raise ValueError(
                     f"{number} ({getattr(self, number)}) must be a multiple of {divisor} ({getattr(self, divisor)})."
                 )
-        # Half of the buckets are for one direction. Half of these are for single distances, the others for ranges that
-        # grow logarithmically up to `max_distance`.
+        # Half of the buckets are for one direction. Of these, one half holds a bucket for each short distance. The
+        # buckets of the other half are for ranges of distances, whose sizes grow logarithmically up to `max_distance`.
         if self.num_buckets < 4 or self.num_buckets % 4 or self.max_distance <= self.num_buckets // 4:
             raise ValueError(
                 "num_buckets must be a multiple of 4 and max_distance more than a quarter of it, not "

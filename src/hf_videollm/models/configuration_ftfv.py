@@ -41,7 +41,7 @@ class FtfvConfig(VideoLlmConfig):
         sampling. It must be a square number, because the queries are arranged in a square grid.
     num_tokens_per_frame (`int`):
         K, the number of tokens of each video frame that the sampler keeps, from 1 to N. The weights do not depend on
-        it, so it can be changed when a checkpoint is loaded, and in every call.
+        K, so K can be changed when a checkpoint is loaded, and in every call.
     adapter_width (`int`):
         C, width of the cross-attention.
     adapter_num_heads (`int`):
@@ -95,8 +95,8 @@ class FtfvConfig(VideoLlmConfig):
     sample_images: bool = False
     vision_feature_layer: int | list[int] = -1
     vision_feature_select_strategy: Literal["default", "full"] | None = None  # type: ignore[assignment]
-    # Small, because it limits memory: a frame of 448 x 448 pixels has 1024 patches, and the hidden states of all layers
-    # are kept while a chunk is encoded.
+    # The default is small, because a chunk needs much memory: a frame of 448 x 448 pixels has 1024 patches, and the
+    # hidden states of all layers are kept while a chunk is encoded.
     vision_chunk_size: int | None = 8
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -106,22 +106,22 @@ class FtfvConfig(VideoLlmConfig):
 
     @classmethod
     def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
-        """Make the cross-attention as wide as the language model (4,096 in the paper), if possible with heads of 128.
+        """Make the cross-attention as wide as the language model (4,096 in the paper), with heads of width 128.
 
-        The width is reduced to a multiple of 4, and smaller heads are used if the width is not a multiple of 128.
+        The width is rounded down to a multiple of 4. If it is not a multiple of 128, the heads are narrower.
         """
         width = next(number for number in range(text_config.hidden_size, 0, -1) if number % 4 == 0)
         head = next(size for size in (128, 96, 64, 48, 32, 16, 8, 4) if width % size == 0)
         return {"adapter_width": width, "adapter_num_heads": width // head}
 
     def num_video_tokens(self, num_frames: int, num_tokens_per_frame: int | None = None) -> int:
-        """T x K."""
+        """The number of frames times K."""
         if num_frames < 1:
             raise ValueError(f"A video needs at least one frame, got {num_frames}.")
         return num_frames * self.kept_tokens(num_tokens_per_frame)
 
     def num_image_tokens(self, num_tokens_per_frame: int | None = None) -> int:
-        """N, or K with `sample_images`."""
+        """N, or K if `sample_images` is true."""
         return self.kept_tokens(num_tokens_per_frame) if self.sample_images else self.num_queries
 
     def kept_tokens(self, num_tokens_per_frame: int | None = None) -> int:
@@ -132,7 +132,7 @@ class FtfvConfig(VideoLlmConfig):
         super().validate_architecture()
         if self.num_queries < 1 or math.isqrt(self.num_queries) ** 2 != self.num_queries:
             raise ValueError(
-                f"num_queries must be a square number, as queries form a square grid, not {self.num_queries}."
+                f"num_queries must be a square number, because queries form a square grid, not {self.num_queries}."
             )
         self.kept_tokens()
         if self.adapter_num_heads < 1 or self.adapter_width % self.adapter_num_heads:
@@ -142,7 +142,8 @@ class FtfvConfig(VideoLlmConfig):
             )
         if self.adapter_width < 4 or self.adapter_width % 4:
             raise ValueError(
-                f"adapter_width must be a multiple of 4 (sine and cosine of row and column), not {self.adapter_width}."
+                "adapter_width must be a multiple of 4 (sines and cosines of rows and of columns take a quarter each), "
+                f"not {self.adapter_width}."
             )
 
 

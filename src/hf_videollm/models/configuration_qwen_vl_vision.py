@@ -15,7 +15,8 @@ class QwenVLVisionConfig(CheckedConfigMixin, PreTrainedConfig):
         Side of the square frames in pixels. The tower also accepts other squares whose side is a multiple of
         `patch_size`.
     position_grid_size (`int`):
-        Number of rows and of columns of the grid of learned positions. It is resized to the grid of patches of a frame.
+        Number of rows, and of columns, of the grid of learned positions. This grid is resized to the grid of patches of
+        a frame.
 
     Example:
 
@@ -44,7 +45,7 @@ class QwenVLVisionConfig(CheckedConfigMixin, PreTrainedConfig):
     initializer_range: float = 0.02
 
     def validate_architecture(self) -> None:
-        """Checked by transformers when a config is made and when it is saved."""
+        """transformers calls this when it creates and when it saves a configuration."""
         for name in ("hidden_size", "num_attention_heads", "patch_size", "image_size", "position_grid_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -55,8 +56,8 @@ class QwenVLVisionConfig(CheckedConfigMixin, PreTrainedConfig):
                 )
 
 
-# Registered in this file and not in the package: the file is also copied into checkpoints, as remote code that is used
-# without the package.
+# The configuration is registered in this file, not elsewhere in the package, because this file is also copied into
+# checkpoints as remote code, which works without the package.
 AutoConfig.register(QwenVLVisionConfig.model_type, QwenVLVisionConfig, exist_ok=True)
 
 __all__ = ["QwenVLVisionConfig"]

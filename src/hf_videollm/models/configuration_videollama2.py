@@ -8,8 +8,9 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_video_llm import VideoLlmConfig, patch_grid
 
-# The connectors of the original code by name: number of blocks in each of the two RegStages, kind of downsampling, its
-# kernel (and stride) over (time, height, width), its padding of all three axes, and number of layers of the final MLP.
+# The connectors of the original code by name: the number of blocks in each of the two RegStages, the kind of
+# downsampling, its kernel (which is also its stride) over (time, height, width), its padding of all three axes, and the
+# number of layers of the final MLP.
 # "linear" and the names that `MLP_NAME` matches keep every patch and take the mean over the frames.
 CONNECTOR_TYPES: dict[str, dict[str, Any]] = {
     "stc_connector": {"depth": 4, "downsample": "conv", "kernel_size": (2, 2, 2), "padding": 1, "mlp_depth": 2},
@@ -23,7 +24,7 @@ MLP_NAME = re.compile(r"mlp([1-9]\d*)x_gelu")
 
 
 def connector_preset(name: str) -> dict[str, Any]:
-    """The fields of a connector of the original code.
+    """The values of the `connector_*` fields for a connector of the original code.
 
     Raises:
         ValueError: the name is unknown; the message lists the known names.
@@ -64,7 +65,7 @@ def connector_grid(
     if min(time, height, width) < 1:
         fix = "use a vision tower with more patches, or a smaller connector_kernel_size"
         if time < 1:
-            fix = f"sample at least {kernel_size[0] - 2 * padding} frames (num_frames), or repeat the ones there are"
+            fix = f"sample at least {kernel_size[0] - 2 * padding} frames (num_frames), or repeat the frames"
         raise ValueError(
             f"A clip of {num_frames} x {grid[0]} x {grid[1]} patches (time, height, width) is smaller than the "
             f"connector's kernel of {' x '.join(map(str, kernel_size))}: {fix}."
@@ -81,7 +82,7 @@ class VideoLlama2Config(VideoLlmConfig):
 
     connector_type (`str`):
         `stc_connector` (VideoLLaMA2), `stc_connector_v35` (2.1), `stp_connector`, `spatial_conv`, `spatial_pool`,
-        `mlp2x_gelu` (any number of layers) or `linear`.
+        `linear`, or `mlp2x_gelu` with any number of layers in place of 2.
     connector_depth (`int`, *optional*):
         Blocks in each of the two RegStages, before and after downsampling; 0 leaves them out.
     connector_downsample (`str`, *optional*):

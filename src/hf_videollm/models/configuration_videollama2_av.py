@@ -55,7 +55,7 @@ class VideoLlama2AVConfig(VideoLlama2Config):
         if isinstance(self.audio_config, dict) and self.audio_config.get("model_type", "beats") != "beats":
             raise ValueError(
                 f"audio_config is of model_type {self.audio_config['model_type']!r}, but the audio encoder of this "
-                "design is BEATs: leave model_type out, or 'beats'."
+                "design is BEATs: leave model_type out, or set it to 'beats'."
             )
         super().__post_init__(**kwargs)
 
@@ -63,13 +63,13 @@ class VideoLlama2AVConfig(VideoLlama2Config):
         super().validate_architecture()
         if self.audio_token_id in (self.image_token_id, self.video_token_id):
             raise ValueError(
-                f"audio_token_id {self.audio_token_id} is also that of images or videos: give audio an id of its own."
+                f"audio_token_id {self.audio_token_id} is also the id of images or videos: give audio an id of its own."
             )
         if self.audio_projector_depth < 1:
             raise ValueError(f"audio_projector_depth must be at least 1, not {self.audio_projector_depth}.")
 
     def pairing(self) -> dict[str, Any]:
-        """See the contract."""
+        """As in `ConfigContract`, and the sizes that decide the number of audio tokens."""
         audio = self.audio_config
         return {**super().pairing(), "num_mel_bins": audio.num_mel_bins, "audio_patch_size": audio.patch_size}
 

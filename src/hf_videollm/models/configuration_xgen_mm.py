@@ -24,7 +24,7 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
         Language model; Phi-3-mini by default, with three more tokens (`<image>`, `<image placeholder>`,
         `<|endofchunk|>`).
     image_token_id (`int`):
-        Placeholder of one vector of an image.
+        Id of the placeholder of one vector of an image.
     num_query_tokens (`int`):
         Number of vectors of an image. Each image is resized to the input size of the tower. The released checkpoints
         can also cut large images into several views (any-res); this is not implemented.
@@ -113,11 +113,11 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
         return self.num_query_tokens
 
     def pairing(self) -> dict[str, Any]:
-        """See the contract."""
+        """As in `ConfigContract`, and the number of vectors of an image."""
         return {**super().pairing(), "number of query tokens": self.num_query_tokens}
 
     def validate_architecture(self) -> None:
-        """Checked by transformers when a config is made and when it is saved."""
+        """transformers calls this when it creates and when it saves a configuration."""
         for name in ("num_query_tokens", "resampler_num_layers", "resampler_num_heads", "resampler_head_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -125,8 +125,8 @@ class XgenMMConfig(ConfigContract, CheckedConfigMixin, PreTrainedConfig):
             raise ValueError(f"resampler_mlp_ratio must be at least 1, not {self.resampler_mlp_ratio}.")
 
 
-# Registered in this file and not in the package: the file is also copied into checkpoints, as remote code that is used
-# without the package.
+# The configuration is registered in this file, not elsewhere in the package, because this file is also copied into
+# checkpoints as remote code, which works without the package.
 AutoConfig.register(XgenMMConfig.model_type, XgenMMConfig, exist_ok=True)
 
 __all__ = ["XgenMMConfig"]

@@ -40,8 +40,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
     The BEATs model normalises it.
 
     The defaults are VideoLLaMA2's, which pads every audio with silence to 30 s and encodes all of it: 2998 frames,
-    1496 audio tokens. `pad_with_silence=False` keeps the length of the audio and so needs fewer tokens, but a
-    checkpoint that was trained with the silence has never seen such input.
+    1496 audio tokens. With `pad_with_silence=False`, audio keeps its length and so needs fewer tokens. But a checkpoint
+    that was trained with the silence has never seen such input.
 
     Args:
         sampling_rate: sampling rate, in Hz, of the audio from which the fbank is computed.
@@ -84,7 +84,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         padding_value: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        kwargs["feature_size"] = num_mel_bins  # transformers' name for the same number, which it saves as well
+        kwargs["feature_size"] = num_mel_bins  # transformers saves the same number under this name, too
         super().__init__(sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         if sampling_rate < 1 or num_mel_bins < 1 or patch_size < 1:
             raise ValueError(
@@ -147,8 +147,9 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
 
         Raises:
             ValueError: an audio is empty, has NaN or infinity, has the wrong number of dimensions, or is shorter than
-                one patch (only without silence).
-            UnsupportedSamples: an array's type does not hold audio samples (also a `TypeError` and a `ValueError`).
+                one patch (which happens only without silence).
+            UnsupportedSamples: an array has a type that is not one of audio samples. This error is also a `TypeError`
+                and a `ValueError`.
             TypeError: an option is not known.
         """
         known = {*self.valid_kwargs.__annotations__} - {"raw_speech", "load_audio_backend"}
@@ -205,7 +206,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             wave = wave.mean(axis=0, dtype=np.float64) if self.channel == "mean" else wave[0]
         if scale == 1 and (loudest := np.abs(wave).max()) > LOUDEST:
             raise ValueError(
-                f"{name} reaches {loudest:g}, but floats lie in [-1, 1]: divide by the range of the integers."
+                f"{name} reaches {loudest:g}, but floats lie in [-1, 1]: if the samples were integers, divide them by "
+                "the range of their type."
             )
         return wave.astype(np.float64) / scale
 

@@ -71,7 +71,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
         input_ids: torch.LongTensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
-        """As in the base; also finds the row of each medium of `video_state`, as the whole prompt is known here."""
+        """As in the base class; also finds the rows of the media in `video_state` while the whole prompt is known."""
         video_state = model_kwargs.pop("video_state", None)
         if video_state is not None:
             inputs_embeds = model_kwargs.get("inputs_embeds")

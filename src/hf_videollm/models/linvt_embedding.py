@@ -134,7 +134,7 @@ class LinVTEmbeddingMixin(MergingMixin):
         return levels
 
     def _embeddable_ids(self, input_ids: torch.Tensor, masks: dict[str, torch.Tensor]) -> torch.Tensor:
-        """As in the base; in families that add features, all placeholders get the id of the image placeholder."""
+        """As in the base class; in families that add features, all placeholders get the id of the image placeholder."""
         if not self.image_llm.adds_features:
             return super()._embeddable_ids(input_ids, masks)
         for mask in masks.values():
@@ -144,13 +144,13 @@ class LinVTEmbeddingMixin(MergingMixin):
     def replace_embeddings(
         self, inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor
     ) -> torch.Tensor:
-        """As in the base; in families that add features, the features are added to the placeholders' embeddings."""
+        """As in the base class; in families that add features, they are added to the placeholders' embeddings."""
         if self.image_llm.adds_features:
             return inputs_embeds + super().replace_embeddings(torch.zeros_like(inputs_embeds), mask, features)
         return super().replace_embeddings(inputs_embeds, mask, features)
 
     def check_row_ends(self, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str) -> None:
-        """As in the base, for videos. Images are not checked, because some families return several as one tensor."""
+        """As in the base class, but for videos only: some families return several images as one tensor."""
         if modality == "video":
             super().check_row_ends(mask, media, modality)
 

@@ -12,7 +12,8 @@ Most weights have the names of the official checkpoint. These differ (official n
     encoder.pos_conv.0.weight_v                               encoder.pos_conv.direction
     encoder.pos_conv.0.bias                                   encoder.pos_conv.bias
     encoder.layers.N.self_attn.relative_attention_bias.weight encoder.relative_attention_bias.weight
-    predictor.*                                               dropped (AudioSet classes; VideoLLaMA2 never reads them)
+    predictor.*                                               dropped (classifier of AudioSet; VideoLLaMA2 has no use
+                                                              for it)
 
 All layers share one `relative_attention_bias`; official files contain it once, or as an equal copy for each layer.
 `weight_g` and `weight_v` have new names because transformers renames weights of these names when it loads a checkpoint.
@@ -43,8 +44,8 @@ logger = logging.get_logger(__name__)
 def relative_position_buckets(relative_position: torch.Tensor, num_buckets: int, max_distance: int) -> torch.Tensor:
     """The row (bucket) of the position table for each relative position.
 
-    Each half of the table is for one direction. In it, each short distance has its own row; the following rows are for
-    ranges of distances that grow logarithmically.
+    Each half of the table is for one direction. In each half, the first rows are for one short distance each, and the
+    following rows are for ranges of distances, whose sizes grow logarithmically.
 
     Args:
         relative_position: position of the key minus position of the query, any shape, int64.
@@ -65,11 +66,11 @@ def relative_position_buckets(relative_position: torch.Tensor, num_buckets: int,
 def token_mask_from_frames(frame_mask: torch.Tensor, patch_size: int, patches_in_frequency: int) -> torch.Tensor:
     """The mask of tokens that belongs to a mask of frames, by the rule of the official code.
 
-    A patch of 16 frames in time has 8 tokens, one for each of its 8 patches in frequency. The rule assigns two frames
-    to each: token i is audio if frame 2i or 2i + 1 of the patch is. So if the last frames of a patch are padding, its
-    tokens for high frequencies are masked, although all its tokens cover the same time. Frames after the last whole
-    patch are ignored. (For fbanks of 24 to 31 frames, the official code does not ignore them and assigns three frames
-    to each token. VideoLLaMA2 always has 2998 frames.)
+    Every 16 frames give 8 tokens, one for each of the 8 patches in frequency. The rule assigns two of these frames to
+    each token: token i counts as audio if frame 2i or frame 2i + 1 is audio. So if the last of the 16 frames are
+    padding, the tokens for high frequencies are masked, although all 8 tokens cover the same time. Frames after the
+    last whole patch are ignored. (For fbanks of 24 to 31 frames, the official code does not ignore them and assigns
+    three frames to each token. VideoLLaMA2 always has 2998 frames.)
 
     Args:
         frame_mask: (batch, frames), bool; true for audio, false for padding.
@@ -85,7 +86,10 @@ def token_mask_from_frames(frame_mask: torch.Tensor, patch_size: int, patches_in
 
 
 class BeatsPositionalConvEmbedding(nn.Module):
-    """Grouped convolution over the tokens with weight normalisation: `gain` is the norm of each kernel position."""
+    """Grouped convolution over the tokens, with weight normalisation.
+
+    `gain` holds, for each position of the kernel, the norm of the weights at this position.
+    """
 
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__()
@@ -99,12 +103,12 @@ class BeatsPositionalConvEmbedding(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The position embedding of each token; input and output are (batch, tokens, hidden_size)."""
         direction = self.direction.float()
-        # torch's own weight norm does not add the 1e-6, which changes the result for small weights.
+        # torch's own weight norm is not used, because it does not add the 1e-6, which matters for small weights.
         inverse_length = torch.rsqrt(direction.square().sum(dim=(0, 1), keepdim=True) + 1e-6)
         weight = self.gain.float() * direction * inverse_length
         kernel = weight.shape[-1]
-        # On CPUs with AMX, torch 2.14's bfloat16 convolution returns wrong numbers for some group sizes. It is a
-        # small part of the encoder, so on CPUs it is computed in float32.
+        # On CPUs with AMX, torch 2.14's bfloat16 convolution returns wrong numbers for some group sizes. So this
+        # convolution, a small part of the encoder, is computed in float32 on CPUs.
         needs_float32 = hidden_states.dtype == torch.bfloat16 and hidden_states.device.type == "cpu"
         dtype = torch.float32 if needs_float32 else hidden_states.dtype
         convolved = F.conv1d(
@@ -119,10 +123,10 @@ class BeatsPositionalConvEmbedding(nn.Module):
 
 
 class BeatsGateProjection(nn.Module):
-    """The linear layer that computes eight numbers from a query, from which its gate is computed.
+    """A linear layer that computes eight numbers from each query. `BeatsAttention.position_gate` makes a gate of them.
 
-    It is not an `nn.Linear`, so that it is not quantized: with inputs of four dimensions, the int8 layers of
-    bitsandbytes would use the second dimension as the features.
+    It is not an `nn.Linear`, so that quantizers leave it alone: with inputs of four dimensions, the int8 layers of
+    bitsandbytes would take the second dimension for the features.
     """
 
     def __init__(self, head_dim: int) -> None:
@@ -247,8 +251,8 @@ class BeatsEncoder(nn.Module):
         distances = torch.arange(1 - tokens, tokens, device=device)
         buckets = relative_position_buckets(distances, self.config.num_buckets, self.config.max_distance)
         by_distance = self.relative_attention_bias(buckets).T
-        # `by_distance` covers the distances 1 - tokens to tokens - 1. The row of query i is the part of it that begins
-        # at index tokens - 1 - i: `unfold` makes all these parts, and `flip` puts query 0 first.
+        # `by_distance` covers the distances from 1 - tokens to tokens - 1. The row of query i is the part of
+        # `by_distance` that begins at index tokens - 1 - i. `unfold` makes all these parts; `flip` puts query 0 first.
         return by_distance.unfold(1, tokens, 1).flip(1)
 
     def forward(
@@ -277,7 +281,8 @@ class BeatsEncoder(nn.Module):
         for layer in self.layers:
             if self.training and torch.rand(()).item() < self.config.layerdrop:
                 weights = None
-                # The skipped layer gets a gradient of 0 (`reach`), because other processes wait for its gradient.
+                # The skipped layer gets a gradient of 0 (`reach`), because in distributed training other processes may
+                # wait for its gradient.
                 if torch.is_grad_enabled():
                     first_mask = None if token_mask is None else token_mask[:1]
                     hidden_states = reach(hidden_states, layer(hidden_states[:1], bias, first_mask, False)[:1])
@@ -382,7 +387,7 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
             raise ValueError("attention_mask and input_features_mask are two names of one thing: pass one of them.")
         attention_mask = input_features_mask if attention_mask is None else attention_mask
         self._check_inputs(input_features, attention_mask)
-        # In float32, because a result in bfloat16 would be rounded a second time.
+        # The fbank is normalised in float32, because in bfloat16 each step would round it again.
         features = (input_features.float() - config.fbank_mean) / (2 * config.fbank_std)
         patches = self.patch_embedding(features.to(self.patch_embedding.weight.dtype).unsqueeze(1))
         tokens = self.post_extract_proj(self.layer_norm(patches.flatten(2).transpose(1, 2)))
@@ -403,7 +408,7 @@ class BeatsModel(CheckpointMixin, PreTrainedModel):
         shape = tuple(input_features.shape)
         if len(shape) != 3 or shape[-1] != config.num_mel_bins:
             raise ValueError(
-                f"input_features of shape {shape}: BEATs hears (batch, frames, {config.num_mel_bins}); prepare "
+                f"input_features of shape {shape}: BEATs takes (batch, frames, {config.num_mel_bins}); prepare "
                 f"the audio with BeatsFeatureExtractor(num_mel_bins={config.num_mel_bins})."
             )
         if shape[1] < config.patch_size:

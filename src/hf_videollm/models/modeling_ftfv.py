@@ -5,7 +5,7 @@
                      -> cross-attention with N learned queries, Eq. 1 -> (T, N, C) and the attention weights
                      -> the K queries with the highest peaks, Eq. 2   -> (T * K, language width)
 
-The cross-attention is that of Qwen-VL. In its checkpoints (`transformer.visual.`) the weights have other names:
+The cross-attention is that of Qwen-VL. In Qwen-VL's checkpoints (`transformer.visual.`) the weights have other names:
 `attn_pool.X` there is `connector.X` here, `ln_post` and `proj` are `connector.ln_post` and `connector.proj`. The
 sampler has no parameters, so every call can choose its own K.
 """
@@ -70,7 +70,7 @@ def attention_peaks(weights: torch.Tensor, reduction: str) -> torch.Tensor:
 
 
 def choose_queries(peaks: torch.Tensor, num_kept: int, order: str) -> torch.Tensor:
-    """The indices idx of Eq. 2: the queries with the highest peaks in each frame. If peaks are equal, the first wins.
+    """The indices idx of Eq. 2: the queries with the highest peaks in each frame. Of equal peaks, the first is chosen.
 
     Args:
         peaks: `(frames, queries)`.
@@ -132,7 +132,8 @@ class FtfvCrossAttention(GradientCheckpointingLayer):
     def _attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_kept: int | None
     ) -> torch.Tensor:
-        # Weights are computed in float32, also under autocast: in bfloat16, 256 peaks have only about 145 values.
+        # Weights are computed in float32, also under autocast: in bfloat16, 256 peaks would have only about 145
+        # different values.
         with maybe_autocast(device_type=query.device.type, enabled=False):
             scores = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
             weights = scores.softmax(-1)
@@ -229,14 +230,15 @@ class FtfvModel(VideoLlmModel):
     placeholder_hint: ClassVar[str] = (
         "Make the prompt with the processor of this checkpoint, and give both the same num_tokens_per_frame."
     )
-    # The connector may not be split over devices, because its forward also uses parameters of its own.
+    # Libraries must not split the connector between devices, because its forward uses parameters that are in no layer.
     _no_split_modules = ("FtfvConnector",)
 
     def __init__(self, config: FtfvConfig) -> None:
-        # `from_pretrained` writes its further arguments into the configuration without a check, so K is checked here.
+        # `from_pretrained` writes extra arguments into the configuration without a check, so K is checked here.
         config.kept_tokens()
         if config.vision_config.model_type == QwenVLVisionModel.config_class.model_type:
-            # As remote code, configuration and model are loaded separately, and each has its own configuration class.
+            # As remote code, the files of configuration and model are loaded separately, and each load makes its own
+            # configuration class. So the class of this configuration is registered here.
             AutoModel.register(type(config.vision_config), QwenVLVisionModel, exist_ok=True)
         super().__init__(config)
 
@@ -253,13 +255,13 @@ class FtfvModel(VideoLlmModel):
             init.zeros_(module.in_proj_bias)
 
     def skip_unused_vision_layers(self) -> None:
-        """As in the base, but the norm after the last layer is not frozen if the features pass through it."""
+        """As in the base class, but the norm after the last layer is not frozen if the features pass through it."""
         layer = self.config.vision_feature_layer
         is_normed = layer == -1 and self.config.vision_config.model_type not in NORM_OF_POOLED_OUTPUT
         freeze_unused_layers(self.vision_tower, layer, uses_closing_norm=is_normed)
 
     def choose_layers(self, outputs: Any) -> torch.Tensor:
-        """As in the base, but for layer -1 it returns `last_hidden_state`, to which some towers have applied a norm."""
+        """As in the base class, but layer -1 is `last_hidden_state`, to which some towers have applied a norm."""
         return outputs.last_hidden_state if self.config.vision_feature_layer == -1 else super().choose_layers(outputs)
 
     def covers_visual_parts(self, present: Collection[str]) -> bool:
@@ -267,7 +269,7 @@ class FtfvModel(VideoLlmModel):
         return "video" in present
 
     def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """As in the base, but the blank frame is encoded as a video, because images have no temporal code."""
+        """As in the base class, but the blank frame is encoded as a video, because images have no temporal code."""
         return list(self.get_video_features(frames.unsqueeze(0), return_dict=True).pooler_output)
 
     @can_return_tuple
@@ -286,7 +288,7 @@ class FtfvModel(VideoLlmModel):
         options = {**kwargs, "num_tokens_per_frame": num_tokens_per_frame, "connector_options": {"is_video": False}}
         return self.get_frame_features(pixel_values, [1] * len(pixel_values), **options)
 
-    # `generate` passes on only options that are named here.
+    # `generate` passes an option to this method only if the signature names it.
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
@@ -294,7 +296,7 @@ class FtfvModel(VideoLlmModel):
         num_tokens_per_frame: int | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
-        """As in the base.
+        """As in the base class.
 
         Args:
             num_tokens_per_frame: K for all videos of this call; if `None`, the K of the configuration.
@@ -321,7 +323,7 @@ class FtfvForConditionalGeneration(VideoLlmForConditionalGeneration):
         num_tokens_per_frame: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers. `generate` refuses options that neither this method nor the forward names."""
+        """As in transformers. `num_tokens_per_frame` is named because `generate` refuses options that are not."""
         return super().prepare_inputs_for_generation(
             input_ids, inputs_embeds, prompt_embeds, num_tokens_per_frame=num_tokens_per_frame, **kwargs
         )

@@ -219,19 +219,19 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         return "video" in present or ("image" in present and self.config.image_temporal_token)
 
     def encode_blank_frames(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """As in the base, but the blank frame is encoded as a video, because an image may skip parts."""
+        """As in the base class, but the blank frame is encoded as a video, because an image may skip parts."""
         return list(self.get_video_features(frames.unsqueeze(0), return_dict=True).pooler_output)
 
     @can_return_tuple
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> IvaMediaOutput:
-        """As in the base: an image is a video of one frame. Returns what `encode_clips` returns."""
+        """As in the base class: an image is a video of one frame. Returns what `encode_clips` returns."""
         return self.encode_clips(list(pixel_values.split(1)), self.config.image_temporal_token, **kwargs)
 
     @can_return_tuple
     def get_video_features(
         self, pixel_values_videos: torch.Tensor, num_video_frames: torch.Tensor | None = None, **kwargs: Any
     ) -> IvaMediaOutput:
-        """As in the base. Returns what `encode_clips` returns."""
+        """As in the base class. Returns what `encode_clips` returns."""
         return self.encode_clips(self.split_videos(pixel_values_videos, num_video_frames), **kwargs)
 
     def encode_clips(
@@ -330,7 +330,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         record: list[AdapterContext] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """As in the base, with two additions. First, the learned vectors become the embeddings of the query tokens.
+        """As in the base class, with two additions. First, learned vectors become the embeddings of the query tokens.
         Then, before some of the layers, the adapter changes the hidden states of the query tokens.
 
         Args:

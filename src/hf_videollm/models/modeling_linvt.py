@@ -62,7 +62,7 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
 
     @classmethod
     def unquantized_modules(cls, source: str | os.PathLike[str] | None, **kwargs: Any) -> list[str]:
-        """As in the base: LinVT, and all parts of the image-LLM except its language model."""
+        """As in the base class: LinVT, and all parts of the image-LLM except its language model."""
         config: Any = kwargs.get("config")
         if not hasattr(config, "backbone_config"):
             config = cls.config_class.from_pretrained(source, **hub_options(kwargs, "revision", "subfolder"))

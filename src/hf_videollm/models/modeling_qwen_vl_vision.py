@@ -12,8 +12,9 @@ There is no norm after the last block. Names in the public checkpoint (`transfor
     transformer.resblocks.N.attn.out_proj.*  layers.N.self_attn.out_proj.*
     transformer.resblocks.N.mlp.c_fc.*       layers.N.mlp.fc1.*            (c_proj: fc2)
 
-The public in_proj holds, for one head after the other, the rows of its query, its key and its value. Here these are
-three matrices, as in other towers of transformers, so that LoRA, quantization and tensor parallelism work.
+The rows of in_proj in the public checkpoint are ordered by head: for each head, they hold its query, then its key, then
+its value. Here queries, keys and values have a matrix each, as in other towers of transformers, so that LoRA,
+quantization and tensor parallelism work.
 """
 
 import math
@@ -46,7 +47,7 @@ def resize_positions(positions: torch.Tensor, num_positions: int) -> torch.Tenso
         `(num_positions, width)` in the dtype of `positions`; bicubic (align_corners=False), computed in float32.
 
     Raises:
-        ValueError: `num_positions` is no square number.
+        ValueError: `num_positions` is not a square number.
     """
     side = math.isqrt(num_positions)
     if side * side != num_positions:
@@ -123,7 +124,7 @@ class QwenVLVisionLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As `QwenVLVisionAttention`."""
+        """Arguments and results as in `QwenVLVisionAttention`."""
         attended, weights = self.self_attn(self.layer_norm1(hidden_states), output_attentions)
         hidden_states = hidden_states + attended
         return hidden_states + self.mlp(self.layer_norm2(hidden_states)), weights

@@ -48,7 +48,7 @@ class VideoLlama2Connector(nn.Module):
     def __init__(self, config: VideoLlama2Config) -> None:
         super().__init__()
         depth, padding, mlp_depth = config.connector_depth, config.connector_padding, config.connector_mlp_depth
-        # The configuration has set these by its `connector_type`.
+        # The configuration has filled in these fields from its `connector_type`.
         assert depth is not None
         assert padding is not None
         assert mlp_depth is not None
@@ -120,12 +120,15 @@ class VideoLlama2Model(VideoLlmModel):
 
     config_class = VideoLlama2Config
     connector_class = VideoLlama2Connector
-    # A block may not be split over devices, because its shortcut is added to the output of its convolutions.
+    # Libraries must not split a block between devices, because its shortcut is added to the output of its convolutions.
     _no_split_modules = ("RegBlock",)
 
     @can_return_tuple
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """As in the base, but an image is a clip of `config.num_frames` equal frames, which is encoded once."""
+        """As in the base class, but an image becomes a clip of `config.num_frames` equal frames.
+
+        The tower encodes the image only once.
+        """
         ones, repeats = [1] * len(pixel_values), {"repeats": self.config.num_frames}
         return self.get_frame_features(pixel_values, ones, connector_options=repeats, **kwargs)
 

@@ -39,7 +39,7 @@ class VideoLlama2AVModel(VideoLlama2Model):
         self.post_init()
 
     def encode_blank_media(self, present: Collection[str], device: torch.device) -> list[torch.Tensor]:
-        """As in the base, with one patch of silence for the audio parts."""
+        """As in the base class; the parts for audio get one patch of silence."""
         vectors = super().encode_blank_media(present, device)
         if "audio" not in present and must_run([self.audio_tower, self.audio_projector]):
             audio = self.config.audio_config
@@ -78,7 +78,8 @@ class VideoLlama2AVModel(VideoLlama2Model):
                 f"{self.config.audio_config.patch_size}: pad them with silence (pad_with_silence=True of the feature "
                 "extractor), or leave them out."
             )
-        # Frames that do not fill a patch are masked. Otherwise the vector of this patch would depend on the padding.
+        # The last frames are masked if they do not fill a patch. Otherwise, where padding fills that patch, the other
+        # vectors of the audio would attend to it, and so depend on the length of other audios in the batch.
         patch = self.config.audio_config.patch_size
         kept = torch.tensor([length // patch * patch for length in lengths], device=input_features.device)
         mask = torch.arange(input_features.shape[1], device=input_features.device) < kept[:, None]

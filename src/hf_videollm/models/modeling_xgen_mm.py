@@ -26,7 +26,7 @@ from .video_llm_vision_tower import check_frames
 
 
 class XgenMMResamplerLayer(GradientCheckpointingLayer):
-    """Cross-attention of the latents to patches and latents, then an MLP; norms before both, no biases."""
+    """The latents attend to the patches and to themselves; then an MLP follows. Norms before both, and no biases."""
 
     def __init__(self, config: XgenMMConfig) -> None:
         super().__init__()
@@ -92,7 +92,8 @@ class XgenMMPreTrainedModel(VideoLlmPreTrainedModel):
     config_class = XgenMMConfig
     config: XgenMMConfig
     input_modalities: tuple[str, ...] = ("image", "text")
-    # The resampler uses a parameter of its own besides its layers, so libraries must not split it between devices.
+    # The forward of the resampler uses a parameter that is in no layer, so libraries must not split the resampler
+    # between devices.
     _no_split_modules: ClassVar[list[str]] = ["XgenMMResampler"]
 
     @torch.no_grad()

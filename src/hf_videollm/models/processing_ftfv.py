@@ -1,4 +1,7 @@
-"""Processor of FTFV: prompts for Vicuna, K placeholders for each frame of a video, N for an image."""
+"""Processor of FTFV: prompts for Vicuna, with K placeholders for each frame of a video, and N for an image.
+
+N is `num_queries`, and K is `num_tokens_per_frame`.
+"""
 
 from typing import Any, ClassVar
 
@@ -14,7 +17,7 @@ from .transformers_compat import add_defaults
 class FtfvImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """Options of the image processor.
 
-    num_tokens_per_frame (`int`): K, placeholders of an image where the checkpoint samples images too.
+    num_tokens_per_frame (`int`): K, the number of placeholders of an image if `sample_images` is true.
     """
 
     num_tokens_per_frame: int | None
@@ -43,7 +46,7 @@ class FtfvProcessor(VideoLlmProcessor):
 
     @classmethod
     def options_from_config(cls, config: Any) -> dict[str, Any]:
-        """See the base."""
+        """See `processor_options`."""
         return processor_options(config)
 
     def __init__(
@@ -59,14 +62,14 @@ class FtfvProcessor(VideoLlmProcessor):
         sample_images: bool = False,
     ) -> None:
         """Args:
-        num_queries: N of the model, placeholders of an image.
-        num_tokens_per_frame: K, placeholders of each frame of a video if a call does not name a number.
-        sample_images: images have K placeholders as well.
+        num_queries: N, the number of placeholders of an image.
+        num_tokens_per_frame: K, the number of placeholders of each frame of a video, if a call does not name another.
+        sample_images: whether an image has K placeholders, too, instead of N.
 
         `processor_options` reads these three options from a configuration.
 
         Raises:
-            ValueError: K is no whole number from 1 to N.
+            ValueError: K is not a whole number from 1 to N.
         """
         tokens_per_frame(None, num_tokens_per_frame, num_queries)
         super().__init__(image_processor, tokenizer, video_processor, chat_template, image_token, video_token)
@@ -80,7 +83,7 @@ class FtfvProcessor(VideoLlmProcessor):
         return kept if self.sample_images else self.num_queries
 
     def num_video_tokens(self, num_frames: int, num_tokens_per_frame: int | None = None) -> int:
-        """T x K placeholders; the model uses the same rule."""
+        """K placeholders for each frame; the model uses the same rule."""
         return num_frames * tokens_per_frame(num_tokens_per_frame, self.num_tokens_per_frame, self.num_queries)
 
     def replace_video_token(
@@ -92,7 +95,7 @@ class FtfvProcessor(VideoLlmProcessor):
     def _process_images(
         self, images: Any, num_tokens_per_frame: int | None = None, **kwargs: Any
     ) -> tuple[Any, list[str]]:
-        # The method of the base passes all options to the image processor, which has no `num_tokens_per_frame`.
+        # The method of the base class passes all options to the image processor, which has no `num_tokens_per_frame`.
         processed = self.image_processor(images, **kwargs)
         placeholders = self.image_token * self.num_image_tokens(num_tokens_per_frame)
         return processed, [placeholders] * len(make_flat_list_of_images(images))
@@ -104,7 +107,7 @@ class FtfvProcessor(VideoLlmProcessor):
         num_tokens_per_frame: int | None = None,
         **kwargs: Any,
     ) -> MultiModalData:
-        """As in the base, for the K of a call."""
+        """As in the base class, but for the K of a call."""
         data = super()._get_num_multimodal_tokens(image_sizes, video_sizes, **kwargs)
         if image_sizes is not None:
             data.num_image_tokens = [self.num_image_tokens(num_tokens_per_frame)] * len(image_sizes)

@@ -48,7 +48,7 @@ class IvaProcessor(VideoLlmProcessor):
 
     @classmethod
     def options_from_config(cls, config: Any) -> dict[str, Any]:
-        """See the base."""
+        """See the function `processor_options`."""
         return processor_options(config)
 
     def __init__(

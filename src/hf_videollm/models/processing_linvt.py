@@ -214,7 +214,10 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         return list(dict.fromkeys([*self.image_llm_processor.model_input_names, *frames, *own]))
 
     def option_groups(self) -> dict[str, set[str]]:
-        """As in the base, plus the options of the image-LLM's processor. Frames take the options for images, too."""
+        """As in the base class, plus the options of the image-LLM's processor.
+
+        Options for images also apply to the frames of videos.
+        """
         groups = super().option_groups()
         inner = self.image_llm_processor.valid_processor_kwargs.__annotations__
         for group in ("text_kwargs", "images_kwargs"):
@@ -340,7 +343,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         return outputs
 
     def prepare_chats(self, call: ChatCall) -> None:
-        """As in the base. The template gets an image block for each video, so it writes the same token for both."""
+        """As in the base class. For each video, the template gets an image block, and so writes the token of images."""
         recondition = call.options.pop("recondition", None)
         recondition = self.recondition if recondition is None else recondition
         super().prepare_chats(call)

@@ -26,7 +26,7 @@ class VideoLlama2Processor(VideoLlmProcessor):
 
     @classmethod
     def options_from_config(cls, config: Any) -> dict[str, Any]:
-        """See the base."""
+        """See `processor_options`."""
         return processor_options(config)
 
     def __init__(
@@ -46,8 +46,8 @@ class VideoLlama2Processor(VideoLlmProcessor):
     ) -> None:
         """Args:
         patch_grid: rows and columns of patches of one frame.
-        connector_downsample: how the model's connector down-samples. This option and the next two decide the number of
-            placeholders.
+        connector_downsample: how the model's connector down-samples. The number of placeholders follows from this
+            option, the next two and `patch_grid`.
         connector_kernel_size: (time, height, width).
         connector_padding: zeros on both ends of each axis.
         image_num_frames: number of equal frames of the video that the model makes from an image.

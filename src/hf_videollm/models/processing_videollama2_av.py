@@ -85,13 +85,13 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
     )
 
     def pairing(self) -> dict[str, Any]:
-        """See the contract."""
+        """As in `ProcessorContract`, and the sizes that decide the number of audio tokens."""
         bins = self.feature_extractor.num_mel_bins
         return {**super().pairing(), "num_mel_bins": bins, "audio_patch_size": self.audio_patch_size}
 
     @classmethod
     def options_from_config(cls, config: Any) -> dict[str, Any]:
-        """See the base."""
+        """See `av_processor_options`."""
         return av_processor_options(config)
 
     def __init__(
@@ -121,10 +121,11 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         use_audio_in_video: whether prompts also hold the audio of their videos.
         missing_audio: what happens for a video without audio: silence is added (as in the original), no audio tokens
             are added, or an error is raised.
-        audio_sampling: which part of a video's audio the model hears: eight clips of two seconds spread over it, or
-            one window. An audio without a video is always one window. If the window is longer than the feature
-            extractor's `max_seconds`, it is cut.
-        audio_clip_divisor: the clips start at i * (duration - 2 s) / divisor; 8, or 7 to reach the end.
+        audio_sampling: which part of a video's audio the model hears: `"clips"`, eight clips of two seconds spread
+            over it, or `"contiguous"`, one window. From audio without a video, the model always hears one window. A
+            window is at most as long as the feature extractor's `max_seconds`.
+        audio_clip_divisor: clip i starts at i * (duration - 2 s) / divisor. With 8, as in the original, the last clip
+            ends before the audio does; with 7, it ends with the audio.
         audio_first: write the audio tokens of a video before its visual tokens.
         audio_patch_size: side of the audio encoder's patches, in frames and in mel bins.
 
@@ -135,7 +136,9 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         """
         check_sound_options(missing_audio, audio_sampling, audio_clip_divisor)
         if audio_patch_size < 1:
-            raise ValueError(f"audio_patch_size={audio_patch_size}: give the side of the encoder's patches, as 16.")
+            raise ValueError(
+                f"audio_patch_size={audio_patch_size}: give the side of a patch of the encoder, such as 16."
+            )
         self.audio_token = audio_token
         self.audio_token_id = placeholder_id(tokenizer, audio_token)
         self.use_audio_in_video = use_audio_in_video
@@ -178,8 +181,8 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             prompt order.
 
         Raises:
-            ValueError: the prompts hold more or fewer placeholders than there are media, or an option has a value
-                that means nothing.
+            ValueError: the prompts hold more or fewer placeholders than there are media, or an option has an invalid
+                value.
             NoAudioStream: a video has no sound, and `missing_audio="error"`.
             MediaError: a file cannot be read.
         """
@@ -224,10 +227,10 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         """
         nested = {**(kwargs.get("videos_kwargs") or {}), **(kwargs.get("audio_kwargs") or {})}
         if kwargs.get("raw_speech", nested.get("raw_speech")) is not None:
-            raise ValueError("raw_speech means nothing here: sounds come in audio= or in a message.")
+            raise ValueError("raw_speech is not an option here: pass sounds as audio=, or in a message.")
         backend = kwargs.get("load_audio_backend", nested.get("load_audio_backend"))
         if backend not in (None, "auto"):
-            warn_caller(f"load_audio_backend={backend!r} is not used: PyAV reads sounds.")
+            warn_caller(f"load_audio_backend={backend!r} is not used: PyAV reads all sounds.")
         names = (*self.AUDIO_OPTIONS, "start", "end", "on_decode_error", "allowed_hosts", "timeout", "video_options")
         options = {name: kwargs.get(name, nested.get(name)) for name in names}
         for name in ("use_audio_in_video", "missing_audio", "audio_sampling", "audio_clip_divisor"):
@@ -256,7 +259,7 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
                 f"passed: found {num_tokens} {self.audio_token} and {len(sounds)} sounds. Write {self.audio_token} "
                 f"once for each sound; the sound of a video needs none besides its {self.video_token}."
             )
-        # The number of videos may be wrong here, because the base checks it later.
+        # The number of videos may be wrong here, because the base class checks it later.
         of_videos, of_their_own = iter(tracks), iter(sounds)
         return [
             next(of_videos, None) if token == self.video_token else next(of_their_own)
@@ -304,7 +307,9 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
         return super().get_text_with_replacements(text, list(images_replacements), of_videos, of_their_own)
 
     def prepare_chats(self, call: ChatCall) -> None:
-        """As in the base. Audio blocks are read here, by the rules for videos (limits, allowed hosts, formats).
+        """As in the base class. The audio in messages is read here, by the same rules as videos.
+
+        These rules are limits, allowed hosts and formats.
 
         Raises:
             ValueError: `load_audio_from_video` and `use_audio_in_video` contradict each other.
@@ -325,7 +330,10 @@ class VideoLlama2AVProcessor(VideoLlama2Processor):
             call.options = at_rate(self.feature_extractor.sampling_rate, call.options)
         if sounds:
             if reader.options["audio_options"] is not None:
-                raise TypeError("audio_options belong to sounds outside of messages: write them into the blocks.")
+                raise TypeError(
+                    "audio_options are for sounds that are passed as audio=: write the options of a sound in a message "
+                    "into its block."
+                )
             # These waveforms were cut already, and have the feature extractor's sampling rate.
             done = {"start": None, "end": None, "sampling_rate": self.feature_extractor.sampling_rate}
             call.options["audio_options"] = [done] * len(sounds)

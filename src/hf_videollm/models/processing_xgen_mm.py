@@ -10,9 +10,9 @@ from .video_llm_checked_processor import CheckedProcessor
 from .video_llm_trust import NoQuestionMixin
 
 # The layout of the public training code (salesforce/LAVIS, branch xgen-mm, `open_flamingo/train/sft_data_utils.py`):
-# that of Phi-3, with this system message if a conversation has none, and a line break after each image. The generation
-# tags mark the text that a model is trained on. The "base" checkpoints were not trained on this layout: their prompt is
-# `<image>` and the text.
+# that of Phi-3, with the system message below if a conversation has none, and a line break after each image. The
+# generation tags mark the text that a model is trained on. The "base" checkpoints were not trained on this layout:
+# their prompt is `<image>` and the text.
 CHAT_TEMPLATE = (
     "{%- if not messages or messages[0]['role'] != 'system' -%}"
     "{{ '<|system|>\\nA chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -79,7 +79,7 @@ class XgenMMProcessor(NoQuestionMixin, CheckedProcessor):
             ValueError: they do not; or videos or audio were passed, which transformers would ignore without a message.
         """
         if videos is not None or audio is not None:
-            raise ValueError("XGen-MM sees images alone: with LinVT before it, it also sees videos.")
+            raise ValueError("XGen-MM takes only text and images; together with LinVT, it also takes videos.")
         if text is not None and all(isinstance(sample, str) for sample in text):
             num_placeholders = sum(sample.count(self.image_token) for sample in text)
             num_images = 0 if images is None else len(make_flat_list_of_images(images))
@@ -95,7 +95,7 @@ class XgenMMProcessor(NoQuestionMixin, CheckedProcessor):
         return self.num_query_tokens
 
     def pairing(self) -> dict[str, Any]:
-        """See the contract."""
+        """As in `ProcessorContract`, and the number of vectors of an image."""
         return {**super().pairing(), "number of query tokens": self.num_query_tokens}
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:

@@ -1,7 +1,8 @@
 """RegStage: a stage of RegNetY blocks (Radosavovic et al., 2020), the spatial half of VideoLLaMA2's connector.
 
-The original imports it from timm. This copy needs only torch, so that a checkpoint on the Hub loads without timm. The
-parameters have the same names as in timm. The 3 x 3 convolutions are depthwise, and the norms are channel layer norms.
+The original code imports RegStage from timm. This implementation does not need timm, so a checkpoint on the Hub loads
+without it. The parameters have the same names as in timm. The 3 x 3 convolutions are depthwise, and the norms are layer
+norms over the channels.
 """
 
 from collections import OrderedDict
@@ -10,13 +11,16 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-# The original uses this epsilon. The usual epsilon of channel norms, 1e-6, would change the outputs by 6e-4.
+# The original code uses this epsilon. The usual epsilon of channel norms, 1e-6, would change the outputs by 6e-4.
 NORM_EPS = 1e-5
 SQUEEZE_RATIO = 0.25
 
 
 class ChannelLayerNorm(nn.LayerNorm):
-    """Layer norm over the channels of `(N, C, H, W)`. transformers initialises it as a norm because of its name."""
+    """Layer norm over the channels of `(N, C, H, W)`.
+
+    transformers initialises this class like a norm, because its name contains "LayerNorm".
+    """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -64,7 +68,7 @@ class RegBlock(GradientCheckpointingLayer):
 
 
 class RegStage(nn.Sequential):
-    """`depth` blocks, the first of which changes the width. With depth 0 nothing changes the width."""
+    """`depth` blocks, the first of which changes the width. With depth 0 the stage returns its input."""
 
     def __init__(self, depth: int, in_width: int, out_width: int) -> None:
         widths = [in_width] + [out_width] * depth

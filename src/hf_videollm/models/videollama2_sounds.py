@@ -66,7 +66,7 @@ class SoundReader:
         return [self.read_sound(sound, own or {}) for sound, own in zip(sounds, entries, strict=True)]
 
     def read_sound(self, sound: Any, own: Mapping[str, Any]) -> np.ndarray:
-        """Read one audio that belongs to no video, `(samples,)`. `own` replaces options of the call."""
+        """Read one audio that belongs to no video, `(samples,)`. The options in `own` replace those of the call."""
         if own.get("sampling_rate") is not None and not hasattr(sound, "__array__"):
             refuse_rate_of_file(sound)
         options = {**self.options, **own}
@@ -118,7 +118,7 @@ class SoundReader:
         return {**options, "on_decode_error": self.options["on_decode_error"] or self.video_processor.on_decode_error}
 
     def _cut(self, options: Mapping[str, Any], whole: bool) -> dict[str, float | None]:
-        """The part of a file to decode: `whole` means [start, end), otherwise its first seconds that the model uses."""
+        """The part of a file to decode: [start, end) if `whole`, otherwise at most its first `max_seconds`."""
         start, end = options["start"], options["end"]
         check_interval(start, end)
         return {"start": start, "end": end if whole else _earlier(end, start, self.feature_extractor.max_seconds)}
@@ -154,9 +154,11 @@ def check_sound_options(
         if value not in values:
             raise ValueError(f"{name}={value!r}: choose one of {', '.join(values)}.")
     if not isinstance(audio_clip_divisor, int) or audio_clip_divisor < 1:
-        raise ValueError(f"audio_clip_divisor={audio_clip_divisor!r}: give 8, as the original, or 7 to reach the end.")
+        raise ValueError(
+            f"audio_clip_divisor={audio_clip_divisor!r}: give 8, as in the original, or 7 to hear the end of the audio."
+        )
     if max_audio_seconds is not None and not (isinstance(max_audio_seconds, int | float) and max_audio_seconds > 0):
-        raise ValueError(f"max_audio_seconds={max_audio_seconds!r}: give seconds, more than zero.")
+        raise ValueError(f"max_audio_seconds={max_audio_seconds!r}: give seconds, a number above 0.")
 
 
 def with_sounds(
