@@ -18,6 +18,8 @@ __all__ = ["Answering", "TooManyErrors"]
 
 # Decoded videos that wait for the model; long videos take gigabytes each.
 MOST_WAITING_BYTES = 4 << 30
+# So many questions that the model refuses, and none that it takes: prompts and model do not fit each other.
+MOST_REFUSED = 20
 # What is wrong with the run, not with one video.
 FAULTS_OF_RUN = (TypeError, ImportError, AttributeError, NameError)
 
@@ -58,6 +60,8 @@ class Answering:
     waited: float = 0.0
     seconds: float = 0.0
     _open: dict[str, _OpenItem] = field(default_factory=dict)
+    # None as soon as the model has answered something.
+    _num_refused: int | None = 0
     _local: threading.local = field(default_factory=threading.local)
 
     @property
@@ -116,8 +120,17 @@ class Answering:
         records = []
         if batch:
             for inputs, outcome in zip(batch, self.engine.outcomes(batch), strict=True):
+                self._count_refused(outcome)
                 records += self._take(inputs.ask.item, inputs.ask.question, outcome, inputs)
         return records
+
+    def _count_refused(self, outcome: Outcome) -> None:
+        if outcome.error is None:
+            self._num_refused = None
+        elif self._num_refused is not None:
+            self._num_refused += 1
+            if self._num_refused >= MOST_REFUSED:
+                raise outcome.error
 
     def _take(self, item: Item, number: int, outcome: Outcome, inputs: Inputs | None) -> list[Record]:
         """Note the outcome of one question; the record of its item when that was the last one."""

@@ -85,11 +85,18 @@ class Generator:
         return bool(options.get("do_sample")), repr(sorted(options.items()))
 
     def _try(self, batch: Sequence[Inputs]) -> list[Generated]:
-        """Answers of a batch; none, and a smaller `batch_size`, when the memory was not enough."""
+        """Answers of a batch; none, and a smaller `batch_size`, when the memory was not enough.
+
+        What the model refuses (a prompt that does not fit it) is an error of that question alone.
+        """
         from accelerate.utils.memory import should_reduce_batch_size  # type: ignore[import-untyped]
 
         try:
             return self._generate(batch)
+        except ValueError as error:
+            if len(batch) == 1:
+                return [Generated(error=error)]
+            return [result for inputs in batch for result in self._try([inputs])]
         except (RuntimeError, MemoryError) as error:
             if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
                 raise
