@@ -268,11 +268,11 @@ def test_an_interrupt_between_two_renames_restores_the_old_folder(
 
 def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / ".model.partial").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"\.model\.partial is in the way"):
+    with pytest.raises(FileExistsError, match=r"\.model\.partial must be a folder"):
         save(tmp_path / "model", NEW)
     (tmp_path / ".model.partial").unlink()
     (tmp_path / ".model.partial").symlink_to(tmp_path)
-    with pytest.raises(FileExistsError, match=r"\.model\.partial is in the way"):
+    with pytest.raises(FileExistsError, match=r"\.model\.partial must be a folder"):
         save(tmp_path / "model", NEW)
 
 

@@ -62,7 +62,7 @@ WRONG: dict[str, tuple[tuple[str, ...], Callable[[Any], None], str]] = {
         lambda p: setattr(p.feature_extractor, "num_mel_bins", 64),
         "num_mel_bins is 64, the model's 128",
     ),
-    "another tokenizer": (tuple(MAKE), add_words, r"tokenizer has a token of id \d+ \('word299'\), the model's embed"),
+    "another tokenizer": (tuple(MAKE), add_words, r"has a token of id \d+ \('word299'\), but the model's embed"),
 }
 CASES = [(design, name) for name, (designs, _, _) in WRONG.items() for design in designs]
 

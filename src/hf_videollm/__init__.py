@@ -1,8 +1,8 @@
 """Video-language models as native transformers classes.
 
-Importing the package registers every design with the Auto classes, and the task `"video-text-to-text"`, no later than
-transformers is imported. The import itself is quick: public names are imported when they are first asked for, because
-most of them need torch and transformers.
+As soon as this package and transformers are both imported, in any order, every design is registered with the Auto
+classes, and the task `"video-text-to-text"` with `pipeline`. Importing this package alone is quick: a public name is
+imported when it is first used, because most of them need torch and transformers.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from .moved import keep_old_names
 from .registration import register_design, register_with_transformers
 from .version import __version__
 
-# For type checkers, and for readers: what `__getattr__` below imports.
+# These imports show type checkers and readers what `__getattr__` below imports.
 if TYPE_CHECKING:
     from .build import build_checkpoint
     from .hub.checkpoint import save_checkpoint
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 keep_old_names()
 register_with_transformers()
 
-# Public names that are in no row of the table of designs -> module.
+# Maps the public names that are in no row of the table of designs to their modules.
 _MODULES = {
     "CheckpointError": "models.errors",
     "CorruptMedia": "models.errors",
@@ -99,18 +99,18 @@ _MODULES = {
 
 
 def _reference(name: str) -> str | None:
-    """Where a public name is, as `"package.module:name"`."""
+    """The reference of a public name, `"package.module:name"`; `None` if there is no such name."""
     if name in _MODULES:
         return f"{__name__}.{_MODULES[name]}:{name}"
     rows: list[Design | Encoder] = [*DESIGNS.values(), *ENCODERS.values()]
     return next((found for row in rows if (found := row.classes().get(name)) is not None), None)
 
 
-# Hidden from type checkers: a module that answers to every name would hide misspelt ones.
+# Type checkers must not see this function: with it, they would accept every name, misspelt ones included.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import a public name, or a module of the package, when it is first asked for."""
+        """Import a public name, or a module of the package, when it is first used."""
         if name in __all__ and (reference := _reference(name)) is not None:
             value = resolve_name(reference)
             globals()[name] = value

@@ -1,4 +1,4 @@
-"""Calls a function as soon as a module has been imported, now or later, by whomever."""
+"""Calls a function as soon as a module has been imported, whenever and by whatever code that happens."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,23 +8,24 @@ from types import ModuleType
 
 
 def call_after_import(module: str, function: Callable[[], None]) -> None:
-    """Call a function at once if a module has been imported, otherwise at the end of its first import.
+    """Call a function at once if a module has been imported already, otherwise at the end of its first import.
 
-    No import ends before the function has. If it raises, so does the import, and the next one calls it again.
+    The import ends only when the function has ended. If the function raises an error, the import fails with this error,
+    and the next attempt to import the module calls the function again.
 
     Args:
         module: full name of a top-level package.
-        function: takes nothing; may import the module and its submodules.
+        function: a function without arguments. It may import the module and its submodules.
     """
     if module in sys.modules:
         function()
     else:
-        # In front: the finder that knows where the module is would end the search.
+        # It must come first, because the search ends at the first finder that finds the module.
         sys.meta_path.insert(0, _Watcher(module, function))
 
 
 class _Watcher(MetaPathFinder):
-    """Finds one module where the other finders do, and has its loader call the function in the end."""
+    """Finds one module by asking the other finders, and replaces its loader by one that also calls the function."""
 
     def __init__(self, module: str, function: Callable[[], None]) -> None:
         self.module = module
@@ -43,7 +44,10 @@ class _Watcher(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Loads by the module's own loader, which the module keeps; questions about the module go to it as well."""
+    """Lets the module's own loader load the module, and then calls the function.
+
+    The module then has its own loader again. Every other request to this class is passed on to the module's own loader.
+    """
 
     def __init__(self, own: Loader, watcher: _Watcher) -> None:
         self.own = own

@@ -1,9 +1,9 @@
-"""Folders and files that appear complete or not at all, and of which a killed run leaves nothing for good.
+"""Folders and files that appear complete or not at all. What a killed run leaves is removed by the next run.
 
-What is written grows beside the destination, reaches the disk (fsync), and then takes its place in one step of the
-file system. A destination that is replaced changes places with the new content, so that there is always one of the
-two. Where a file system cannot do that, the old content is put aside for a moment: should the run be killed in that
-moment, the next one that writes here, or `restore`, brings it back.
+New content is written beside the destination, then flushed to the disk (fsync), and then moved to the destination in
+one step of the file system. If the destination exists, it is exchanged with the new content, so that one of the two is
+there at any time. Some file systems cannot exchange two names. There, the old content is renamed for a moment. If the
+run is killed in this moment, the next run that writes to this destination, or `restore`, brings the old content back.
 """
 
 import errno
@@ -22,19 +22,20 @@ __all__ = ["DiskFullError", "atomic_file", "atomic_files", "atomic_folder", "is_
 
 @contextmanager
 def atomic_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder next to `folder` that takes its place when the block ends without an error.
+    """Give a temporary folder, which becomes `folder` when the block ends without an error.
 
-    After a failure (an interrupt is one, too) the disk is as it was before, parents of the destination included. What
-    killed runs of the same destination have left is removed first; what live ones write is left alone.
+    After an error or an interrupt, the disk is as it was before; parents of the destination that did not exist are
+    removed again. At the beginning, everything that killed runs left for the same destination is removed. What other
+    runs are still writing is not touched.
 
     Args:
         folder: destination.
-        overwrite: replace a destination that holds something.
+        overwrite: replace a destination that is not empty.
 
     Raises:
-        FileExistsError: the destination holds something and `overwrite` is not set, or it is, or lies below, a file;
-            also checked at the end.
-        DiskFullError: there is no room for the new content; the old one is kept.
+        FileExistsError: the destination is not empty and `overwrite` is not set; or it is a file, a link, the home or
+            the working folder; or one of its parents is a file. This is checked at the beginning and at the end.
+        DiskFullError: there is no room for the new content; the old content is kept.
     """
     destination = Path(folder).absolute()
     _refuse_impossible(destination)
@@ -60,24 +61,25 @@ def atomic_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) ->
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[Path]:
-    """An empty temporary file next to `path` that takes its place when the block ends without an error.
+    """Give an empty temporary file, which becomes `path` when the block ends without an error.
 
     Args:
-        path: destination; its folder is made if need be.
-        mode: permissions; those of every new file of this process (its umask) when `None`.
+        path: destination. Its folder is made if it does not exist.
+        mode: permissions of the file; `None` gives those of every new file of this process (its umask).
 
     Raises:
-        DiskFullError: there is no room for the new content; the old one is kept.
+        DiskFullError: there is no room for the new content; the old content is kept.
     """
     destination = Path(path).absolute()
     destination.parent.mkdir(parents=True, exist_ok=True)
     remove_dead_claims(destination)
     with name_full_disk(destination), Claim.make(destination) as claim:
-        # The system applies the umask itself; to ask for it would change it, for all threads, for a moment.
+        # The system applies the umask to this file. A program cannot read its umask without changing it for a moment,
+        # which would affect all threads.
         os.close(os.open(claim.content, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         usual = stat.S_IMODE(claim.content.stat().st_mode)
         yield claim.content
-        # Whoever wrote the file may have put a private one in its place.
+        # The code of the block may have replaced the file by one that other users cannot read.
         claim.content.chmod(usual if mode is None else mode)
         sync(claim.content)
         os.replace(claim.content, destination)
@@ -86,19 +88,20 @@ def atomic_file(path: str | os.PathLike[str], mode: int | None = None) -> Iterat
 
 @contextmanager
 def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder whose files take their places in `folder`, each in one step, when the block ends well.
+    """Give a temporary folder, whose files are moved into `folder` when the block ends without an error.
 
-    Unlike with `atomic_folder`, all else in `folder` stays. No file takes its place before all are on the disk.
+    Each file is moved in one step, and none before all are on the disk. Unlike `atomic_folder`, this keeps the other
+    files of `folder`.
 
     Args:
-        folder: destination; made if need be.
+        folder: destination. It is made if it does not exist.
 
     Raises:
-        DiskFullError: there is no room for the new files; the old ones are kept.
+        DiskFullError: there is no room for the new files; the old files are kept.
     """
     destination = Path(folder).absolute()
     destination.mkdir(parents=True, exist_ok=True)
-    # Inside, since the folder above may be another disk, or not be ours to write in.
+    # The temporary folder is inside the destination, because the parent may be on another disk or not be writable.
     name = destination / "files"
     remove_dead_claims(name)
     with name_full_disk(destination), Claim.make(name) as claim:
@@ -114,16 +117,16 @@ def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def restore(folder: str | os.PathLike[str]) -> None:
-    """Bring back the content of a destination whose replacement was cut off, and remove what dead runs have left.
+    """Bring back the old content of a destination that a killed run was replacing, and remove what killed runs left.
 
-    Costs a look into the folder above. Nothing happens where that cannot be read or changed, or where the run that
-    replaces the folder is still at work.
+    This takes little time: it lists one folder beside the destination. If that folder cannot be read or changed, or the
+    run that replaces the destination is still alive, this function does nothing.
     """
     remove_dead_claims(Path(folder).absolute())
 
 
 def is_home_or_working_folder(folder: Path) -> bool:
-    """Whether replacing `folder` would remove what the user stands in, or owns."""
+    """Whether `folder` is the user's home folder, or the working folder or one of its parents."""
     return folder.resolve() in (Path.home().resolve(), Path.cwd(), *Path.cwd().parents)
 
 
@@ -134,7 +137,7 @@ def _refuse_impossible(destination: Path) -> None:
         if parent.exists() and not parent.is_dir():
             raise FileExistsError(f"{destination} lies below {parent}, which is a file: choose another destination.")
     if is_home_or_working_folder(destination):
-        raise FileExistsError(f"{destination} is the home or the working folder: choose a folder of its own.")
+        raise FileExistsError(f"{destination} is the home or the working folder: choose another destination.")
 
 
 def _refuse_occupied(destination: Path, overwrite: bool) -> None:
@@ -143,9 +146,9 @@ def _refuse_occupied(destination: Path, overwrite: bool) -> None:
 
 
 def _give_usual_modes(folder: Path) -> None:
-    """Permissions that mkdir and open would have given: safetensors makes private files, temporary folders are private.
+    """Give everything in a folder the usual permissions, because libraries such as safetensors make private files.
 
-    The system gave the folder itself what the umask allows; everything in it follows.
+    The folder itself has the usual permissions: the system made it by the umask.
     """
     usual = stat.S_IMODE(folder.stat().st_mode) & 0o777
     for path in folder.rglob("*"):
@@ -154,7 +157,7 @@ def _give_usual_modes(folder: Path) -> None:
 
 
 def _make_parents(folder: Path) -> list[Path]:
-    """Make `folder` and return what did not exist before, innermost first."""
+    """Make `folder` and its parents, and return those of them that did not exist before, innermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
@@ -164,25 +167,25 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         try:
             folder.rmdir()
-        except OSError:  # somebody else put something there
+        except OSError:  # another program has put something there
             return
 
 
 def _put_folder(claim: Claim, destination: Path, overwrite: bool) -> None:
-    """Let the content take the place of the destination.
+    """Move the new content to the destination.
 
-    Another run may do the same at the same time: who comes last stands there in the end, whole.
+    Another run may do the same at the same time. Then the content of the run that comes last remains, and is complete.
     """
     while True:
         try:
-            # Takes a free place, and that of an empty folder.
+            # This works if the destination does not exist, or is an empty folder.
             os.rename(claim.content, destination)
             return
         except OSError as error:
             if not _is_occupied(error):
                 raise
             if not exists(destination):
-                # Another run has just moved the old folder away, to put its own there.
+                # Another run has just renamed the old folder, and is about to move its own content there.
                 continue
             if not destination.is_dir() or destination.is_symlink():
                 raise
@@ -196,9 +199,9 @@ def _is_occupied(error: OSError) -> bool:
 
 
 def _swap(claim: Claim, destination: Path) -> bool:
-    """Put the content in the place of a destination that is there, and drop that; False if it changed meanwhile."""
+    """Replace a destination that exists by the new content. False if another run changed the destination meanwhile."""
     if exchange(claim.content, destination):
-        # The content is the old one now, and goes with the claim.
+        # The temporary name now holds the old content, which is removed together with the claim.
         return True
     try:
         os.rename(destination, claim.aside)
@@ -210,12 +213,13 @@ def _swap(claim: Claim, destination: Path) -> bool:
         if not exists(destination):
             os.rename(claim.aside, destination)
             raise
-        # Another run has put its content there meanwhile: what was put aside is older.
+        # Another run has moved its content there meanwhile. It is newer than what was put aside.
         remove(claim.aside)
         if isinstance(error, OSError):
             return False
         raise
     sync(destination.parent)
-    # From here on it must not come back; what has the name of the content is only ever removed.
+    # From here on, the old content must never be brought back. So it gets the name of unfinished content, which other
+    # runs only remove.
     os.rename(claim.aside, claim.content)
     return True

@@ -1,10 +1,12 @@
-"""The names that one run writes to before its content takes its place, and how the next run knows that it is dead.
+"""The temporary names of a run that writes to a destination, and how the next run finds out that this run is dead.
 
-Beside a destination NAME they lie in the hidden folder `.NAME.partial`, which goes with the last of them. A run takes
-`TOKEN.lock` there and holds it (flock) as long as it lives; the system lets go of it when the process ends in whatever
-way. `TOKEN.new` is what it writes, and `TOKEN.old` the former destination for the moment in which it is replaced.
-Whoever gets the lock of another token knows that its run is dead. Where the file system has no locks, the lock file
-tells the process by its number and its time of start.
+For a destination NAME, they are in the hidden folder `.NAME.partial` beside it, which is removed when it is empty. Each
+run chooses a random TOKEN. It locks the file `TOKEN.lock` (flock) as long as it lives; when the process ends, however
+that happens, the system releases the lock. The run writes its content to `TOKEN.new`. While a destination is replaced
+in two steps, its old content is called `TOKEN.old`.
+
+If a run can lock the file of another token, the run of that token is dead. If the file system has no locks, the process
+id and start time in the file tell whether that process still exists.
 """
 
 import errno
@@ -25,19 +27,20 @@ except ImportError:  # pragma: no cover  (Windows)
 __all__ = ["Claim", "exists", "is_same", "remove", "remove_dead_claims", "sync", "sync_tree", "try_lock"]
 
 FOLDER, LOCK, CONTENT, ASIDE = ".partial", ".lock", ".new", ".old"
-# Longest name that file systems take, less the dot and the word of the folder, and room for 8 digits of a hash.
+# Most file systems allow names of 255 bytes, and a dot and `.partial` are added to the name of the destination. A name
+# that is longer than this is cut, and ends in 8 digits of its hash.
 LONGEST_NAME = 255 - 10
-# What file systems say that cannot sync a folder.
+# Errors of file systems that cannot sync a folder.
 NO_FOLDER_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP}
 
 
 @dataclass
 class Claim:
-    """Names of one run; a context manager that removes what is left of them at its end.
+    """The temporary names of one run. It is a context manager, which removes what has these names when it ends.
 
     Attributes:
-        destination: what the run is going to replace.
-        token: tells its names from those of other runs.
+        destination: what the run is going to write or replace.
+        token: random text, which makes the names different from those of other runs.
     """
 
     destination: Path
@@ -46,7 +49,7 @@ class Claim:
 
     @classmethod
     def make(cls, destination: Path) -> Self:
-        """Claim names that nobody has.
+        """Reserve names that no other run has.
 
         Raises:
             OSError: the folder of the destination cannot be written to.
@@ -60,10 +63,10 @@ class Claim:
             except FileNotFoundError:
                 if not destination.parent.is_dir():
                     raise
-                continue  # another run was done and took the folder away
+                continue  # another run ended in this moment and removed the folder
             try:
                 os.write(descriptor, _identity(os.getpid()).encode())
-                # Another run may have found the file before it was locked, and removed it as one of a dead run.
+                # Another run may have removed the file, because it found the file before it was locked.
                 if try_lock(descriptor) is not False and is_same(descriptor, path):
                     return cls(destination, token, descriptor)
             except BaseException:
@@ -74,7 +77,7 @@ class Claim:
 
     @property
     def content(self) -> Path:
-        """What is being written; never more than litter once the run is dead."""
+        """Where the run writes its content. After the death of the run, others may remove it."""
         return _named(self.destination, self.token, CONTENT)
 
     @property
@@ -88,7 +91,7 @@ class Claim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove what is left; a destination that was put aside and has no successor comes back."""
+        """Remove what is left. If the destination was put aside and nothing replaced it, it is brought back."""
         try:
             _clear(self.destination, self.token)
         finally:
@@ -96,11 +99,11 @@ class Claim:
 
 
 def remove_dead_claims(destination: Path) -> None:
-    """Remove what dead runs have left of `destination`; one that was put aside and has no successor comes back."""
+    """Remove what dead runs left beside a destination. If it was put aside and not replaced, it is brought back."""
     folder = _claims_folder(destination)
     try:
         names = [] if folder.is_symlink() else os.listdir(folder)
-    except OSError:  # nobody is, or was, at work; or it is not ours to read
+    except OSError:  # no run has left anything, or the folder cannot be read
         return
     for name in names:
         if name.endswith(LOCK):
@@ -112,7 +115,7 @@ def _remove_if_dead(destination: Path, token: str) -> None:
     path = _named(destination, token, LOCK)
     try:
         descriptor = os.open(path, os.O_RDWR)
-    except OSError:  # gone meanwhile, or another user's
+    except OSError:  # it was removed meanwhile, or belongs to another user
         return
     try:
         locked = try_lock(descriptor)
@@ -120,14 +123,14 @@ def _remove_if_dead(destination: Path, token: str) -> None:
             locked = _process_is_gone(os.read(descriptor, 4096).decode(errors="replace"))
         if locked and is_same(descriptor, path):
             _clear(destination, token)
-    except OSError:  # not ours to change: it is no reason to fail
+    except OSError:  # this user may not change it, which is no reason to fail
         return
     finally:
         os.close(descriptor)
 
 
 def _clear(destination: Path, token: str) -> None:
-    """Remove all names of a token, the lock last: as long as there is anything, it can be found."""
+    """Remove everything that belongs to a token. The lock comes last, because other runs find the rest by it."""
     aside, content, lock = (_named(destination, token, suffix) for suffix in (ASIDE, CONTENT, LOCK))
     if exists(aside):
         if exists(destination):
@@ -156,13 +159,13 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir()
     except FileExistsError:
         if folder.is_symlink() or not folder.is_dir():
-            raise FileExistsError(f"{folder} is in the way and no folder of an earlier run: remove it.") from None
+            raise FileExistsError(f"{folder} must be a folder for temporary files, but is not: remove it.") from None
 
 
 def _remove_folder(folder: Path) -> None:
     try:
         folder.rmdir()
-    except OSError:  # others are at work in it
+    except OSError:  # other runs still use it
         return
 
 
@@ -170,7 +173,7 @@ def _remove_folder(folder: Path) -> None:
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Whether the lock of a file was free and is now ours, until it is closed; `None` if there are no locks here."""
+    """Lock an open file until it is closed. False if another process has locked it; `None` if locks are impossible."""
     if fcntl is None:  # pragma: no cover
         return None
     try:
@@ -191,12 +194,12 @@ def is_same(descriptor: int, path: Path) -> bool:
 
 
 def _identity(pid: int) -> str:
-    """A process of this machine: where it runs, its number, and when it began."""
+    """Text that identifies a process: where it runs (`_place`), its process id and its start time."""
     return f"{_place()} {pid} {_start_time(pid)}"
 
 
 def _place() -> str:
-    """This start of this machine, and the space of process numbers (containers have their own)."""
+    """Text that identifies the current boot of this machine, and the container: each has its own process ids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -206,14 +209,14 @@ def _place() -> str:
 
 def _start_time(pid: int) -> str:
     try:
-        # After the name of the program, which may hold spaces, the 20th field.
+        # The start time is the 20th field after the name of the program, which is in brackets and may hold spaces.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return "gone"
 
 
 def _process_is_gone(identity: str) -> bool:
-    """Whether the process of an identity has certainly ended: False in doubt, for one of another machine say."""
+    """Whether a process has certainly ended. False if that is unknown, for example on another machine."""
     place, _, rest = identity.partition(" ")
     pid, _, start = rest.partition(" ")
     if place == "unknown" or place != _place() or not pid.isdigit():
@@ -230,7 +233,7 @@ def exists(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder as far as that is possible."""
+    """Remove a file or a folder. What cannot be removed is left without an error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return
@@ -252,15 +255,15 @@ def sync(path: Path) -> None:
     """Wait until a file, or the entries of a folder, are on the disk.
 
     Raises:
-        OSError: the disk refuses them, because it is full say.
+        OSError: the content cannot be written to the disk, for example because the disk is full.
     """
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":  # pragma: no cover
         return
     try:
-        # Windows syncs only what is open for writing.
+        # Windows can sync only files that are open for writing.
         descriptor = os.open(path, os.O_RDONLY if is_folder or os.name != "nt" else os.O_RDWR)
-    except PermissionError:  # a file without the right to read it: nothing can be done
+    except PermissionError:  # the file cannot be read, so it cannot be synced
         return
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Two paths change places in one step of the file system, where there is one."""
+"""Exchanges two paths in one step, on file systems that can do this."""
 
 import ctypes
 import errno
@@ -9,18 +9,18 @@ __all__ = ["exchange"]
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
-# What systems and file systems say that do not know it (network file systems, FUSE, old kernels, sandboxes).
+# Errors of systems and file systems that cannot do this (network file systems, FUSE, old kernels, sandboxes).
 UNKNOWN = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM}
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two existing paths of one file system change places; there is no moment at which either is missing.
+    """Exchange two existing paths of one file system. Both exist at any time.
 
     Returns:
-        False if it cannot be done here, or no longer: nothing has changed then.
+        Whether the paths were exchanged. If not, nothing has changed: the system cannot do it, or a path is missing.
 
     Raises:
-        OSError: the system refuses it for another reason, such as permissions.
+        OSError: the exchange failed for another reason, such as permissions.
     """
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2

@@ -1,6 +1,6 @@
-"""The table of designs: one row for each. Everything that lists designs reads it; reading it imports no torch.
+"""The table of designs, with one row for each. All code that lists the designs reads it. Importing it imports no torch.
 
-Classes and functions are written as references, `"package.module:name"`, and imported when they are asked for.
+Classes and functions are written as references, `"package.module:name"`, and imported when they are needed.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
-# Everything of ours is below this name.
+# The package of all modules that the rows below refer to, except converters and presets.
 _MODELS = "hf_videollm.models"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """One design: what transformers' Auto classes, the converters, the counts and the help texts have to know of it.
+    """One design: what Auto classes, converters, costs and help texts need to know about it.
 
     Every attribute that names a class or a function is a reference, `"package.module:name"`; `load` imports it.
 
@@ -25,15 +25,16 @@ class Design:
         generating_model: class with a head.
         processor: processor class.
         video_processor: video processor class; `None` for an image-LLM, which reads no videos.
-        feature_extractor: feature extractor class of a design that takes sound.
-        title: how its paper calls it.
-        paper: identifier at arXiv.
-        converter: function that makes checkpoints of published weights; `None` where there are none.
-        is_original: whether the content of a config.json is that of weights which the converter takes.
-        advice: what a user who passes such weights to anything else is told.
-        presets: mapping of names to `costs.presets.Preset`: the design at the sizes of its paper.
+        feature_extractor: feature extractor class, for a design that takes audio.
+        title: name of the design in its paper.
+        paper: arXiv identifier of the paper.
+        converter: function that converts published weights into a checkpoint; `None` if there are none.
+        is_original: function that gets the content of a config.json, and tells whether it belongs to weights that the
+            converter converts. (This is the function itself, not a reference.)
+        advice: what to tell a user who tries to load such weights without converting them.
+        presets: dict of names to `costs.presets.Preset`: the sizes of the models in the paper.
         checkpoint: name of the small trained checkpoint in `hf_videollm/assets`.
-        next_step: the training that comes first after `build_checkpoint`; `None` for what cannot be built.
+        next_step: what to train first after `build_checkpoint`; `None` if the design cannot be built.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Design:
     next_step: str | None = None
 
     def load(self, attribute: str) -> Any:
-        """Import what an attribute refers to; `None` where the design has no such part.
+        """Import what an attribute refers to; `None` if the design has no such part.
 
         Args:
             attribute: name of an attribute that holds a reference, such as `"config"`.
@@ -66,7 +67,7 @@ class Design:
         return None if reference is None else resolve_name(reference)
 
     def classes(self) -> dict[str, str]:
-        """Name of each class of the design -> reference."""
+        """Maps the name of each class of the design to its reference."""
         parts = (
             self.config,
             self.model,
@@ -80,13 +81,13 @@ class Design:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """An encoder that is part of a design and that the Auto classes know on its own, too.
+    """An encoder that is part of a design, and that the Auto classes can also load alone.
 
     Attributes:
         name: the `model_type` of its configuration.
         config: configuration class, as a reference.
         model: model class, as a reference.
-        feature_extractor: feature extractor class of an encoder of sound, as a reference.
+        feature_extractor: feature extractor class of an audio encoder, as a reference.
     """
 
     name: str
@@ -95,7 +96,7 @@ class Encoder:
     feature_extractor: str | None = None
 
     def classes(self) -> dict[str, str]:
-        """Name of each class of the encoder -> reference."""
+        """Maps the name of each class of the encoder to its reference."""
         parts = (self.config, self.model, self.feature_extractor)
         return {reference.split(":")[1]: reference for reference in parts if reference is not None}
 
@@ -189,7 +190,7 @@ _ROWS = (
         checkpoint="ftfv-tiny",
         next_step="train the connector alone on image-text pairs (paper: align)",
     ),
-    # An image-LLM that transformers does not have, for LinVT to stand behind.
+    # An image-LLM that transformers does not have. LinVT can be put before it.
     Design(
         name="xgen_mm",
         config=f"{_MODELS}.configuration_xgen_mm:XgenMMConfig",
@@ -214,7 +215,7 @@ _ROWS = (
     ),
 )
 
-# name -> row.
+# Maps the name of a design to its row.
 DESIGNS: dict[str, Design] = {design.name: design for design in _ROWS}
 ENCODERS: dict[str, Encoder] = {
     "beats": Encoder(
@@ -244,7 +245,7 @@ def add(design: Design) -> None:
 
 
 def buildable() -> list[str]:
-    """Names of the designs that `build_checkpoint` makes."""
+    """Names of the designs that `build_checkpoint` can make."""
     return [name for name, row in DESIGNS.items() if row.next_step is not None]
 
 

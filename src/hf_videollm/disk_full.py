@@ -1,4 +1,4 @@
-"""A full disk is told in one line, whichever library met it."""
+"""Reports a full disk in one line, whichever library failed because of it."""
 
 import errno
 import os
@@ -11,39 +11,45 @@ from .atomic_claim import FOLDER
 
 __all__ = ["DiskFullError", "full_disk_reason", "name_full_disk"]
 
-# No space, no quota left, and a file larger than the system or a limit of the process allows.
+# The reasons of the system: no space is left, no quota is left, or a file is larger than the system or a limit of the
+# process allows.
 REASONS = {
     number: os.strerror(number) for number in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 }
-# Libraries written in Rust and C++ give the number, or only the words.
+# Errors of libraries written in Rust contain the system's number in this form; those of C++ only its words.
 RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 class DiskFullError(OSError):
-    """There is no room for what is written; what was there before is kept.
+    """There is no room on the disk for new content; the old content is kept.
 
-    `errno` is that of the system: ENOSPC, EDQUOT or EFBIG.
+    `errno` is the system's number of the reason: ENOSPC, EDQUOT or EFBIG.
     """
 
     def __str__(self) -> str:
-        # OSError would put "[Errno 28]" before it and the path behind.
+        # OSError would add "[Errno 28]" before the message and the path after it.
         return str(self.strerror)
 
 
 def full_disk_reason(error: BaseException | None) -> int | None:
-    """The system's error number if `error`, or what caused it, is a full disk; otherwise `None`."""
+    """The system's error number if `error` or one of its causes is a full disk; otherwise `None`."""
     return _find_full_disk(error)[0]
 
 
 def _find_full_disk(error: BaseException | None) -> tuple[int | None, str | None, str]:
-    """The system's error number of a full disk, the file that the system names with it, and a library's own words."""
+    """Search an error and its causes for a full disk.
+
+    Returns:
+        The system's error number, `None` if the reason is another one; the file that the system names, if any; and the
+        message of a library, if the error is the library's own.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, OSError) and error.errno in REASONS:
             named = error.filename
             return error.errno, os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else None, ""
-        # The last line tells it: errors of other processes come with their traceback.
+        # An error of another process holds a whole traceback, whose last line has the reason.
         for line in reversed(str(error).splitlines()):
             for match in RUST_NUMBER.finditer(line):
                 if int(match[1]) in REASONS:
@@ -58,10 +64,10 @@ def _find_full_disk(error: BaseException | None) -> tuple[int | None, str | None
 
 @contextmanager
 def name_full_disk(destination: str | os.PathLike[str]) -> Iterator[None]:
-    """Raises `DiskFullError`, naming `destination`, where the block ends with a full disk.
+    """Raise a `DiskFullError` that names `destination` if the block fails because a disk is full.
 
-    Where the system names a file that lies elsewhere, or a library says more than the number, that is repeated: it may
-    be another disk that is full.
+    If the system names a file elsewhere, or a library gives a message of its own, the error repeats that, because a
+    disk other than that of `destination` may be full.
     """
     try:
         yield
@@ -75,7 +81,7 @@ def name_full_disk(destination: str | os.PathLike[str]) -> Iterator[None]:
         reason = f"{REASONS[number].lower()} ({words[:300]})" if words else REASONS[number].lower()
         room = "make room, or choose a destination on another disk."
         if file is not None and not _grows_there(file, place):
-            # The system's folder for temporary files, say: it may be on another disk than the destination.
+            # For example a file in the system's temporary folder, which may be on another disk than the destination.
             reason, room = f"{reason} (for {file})", f"make room there, on the disk of {file}."
         raise DiskFullError(
             number, f"{place} was not written: {reason}. What was there before is kept; {room}", place
@@ -83,7 +89,7 @@ def name_full_disk(destination: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _grows_there(file: str, destination: str) -> bool:
-    """Whether a file belongs to a destination: lies in it, in the folder beside it where it grows, or holds them."""
+    """Whether a file is in a destination or in its folder of temporary names, or is a parent of the destination."""
     place, path = Path(os.path.realpath(destination)), Path(os.path.realpath(file))
     if place.is_relative_to(path):
         return True

@@ -1,4 +1,4 @@
-"""One call from a checkpoint to a pipeline that answers questions."""
+"""Loads a checkpoint as a pipeline that answers questions."""
 
 import os
 from pathlib import Path
@@ -30,30 +30,30 @@ def load_pipeline(
     lora_alpha: float | None = None,
     trust_remote_code: bool = False,
 ) -> VideoTextToTextPipeline:
-    """The `"video-text-to-text"` pipeline of a checkpoint.
+    """Load a checkpoint as a `"video-text-to-text"` pipeline.
 
     Args:
         source: folder, Hub id, or name of a bundled checkpoint.
-        dtype: `"auto"` takes the one in the checkpoint.
-        device: a torch device; the first GPU if there is one, when `None`.
+        dtype: dtype of the weights, one of `DTYPES`; `"auto"` takes that of the checkpoint.
+        device: a torch device; `None` takes the first GPU, or the CPU if there is no GPU.
         lora_alpha: strength of the checkpoint's LoRA adapter, for designs that keep it adjustable.
-        trust_remote_code: run code of the repository.
+        trust_remote_code: allow code in the checkpoint's repository to run.
 
     Raises:
-        TypeError: an unknown option; the nearest known one is named.
-        ValueError: unknown `dtype` or a device that is not there.
-        CheckpointError: the checkpoint does not fit its model, or has no adapter to set `lora_alpha` of.
+        TypeError: an option is unknown; the message names the most similar known one.
+        ValueError: `dtype` is unknown, or the device is not available.
+        CheckpointError: the checkpoint does not fit its model, or it has no adapter although `lora_alpha` is passed.
         OSError: the checkpoint cannot be found.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
-    # False is said too: left out, transformers would ask on the terminal.
+    # False is passed, too: without a value, transformers would ask the user on the terminal.
     arguments: dict[str, Any] = {"trust_remote_code": bool(trust_remote_code)}
     place = _parse_device(device)
     source = find_model(source)
-    # An unconverted checkpoint would load as another model, most of it random.
+    # This refuses official checkpoints that were not converted. They would load as another model, mostly random.
     config = load_design_config(source, **arguments)
-    # Designs that keep one say themselves whether there is an adapter.
+    # A design that keeps its adapter checks in `from_pretrained` whether the checkpoint has one.
     keeps_lora = isinstance(config, PublishedConfig) and config.keeps_lora
     if lora_alpha is not None and not keeps_lora:
         raise CheckpointError(f"{source} has no LoRA adapter whose strength could be set: leave out lora_alpha.")
@@ -91,11 +91,11 @@ def _parse_device(device: str | None) -> torch.device:
 
 
 def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
-    """Configuration of a checkpoint of one of our designs.
+    """Load the configuration of a checkpoint of one of the designs.
 
     Raises:
-        CheckpointError: the folder holds something else, or impossible values; official checkpoints are pointed to
-            the converter.
+        CheckpointError: it is no such checkpoint, or the configuration has impossible values. For an official
+            checkpoint, the message names the command that converts it.
     """
     source = find_model(source)
     if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
@@ -104,7 +104,7 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
         )
     if os.path.isdir(source):
         check_links(Path(source))
-    # Read once as plain JSON: what is too long or too deep is named before transformers parses it.
+    # This refuses a file that is too long, nested too deeply or no JSON, before transformers parses it.
     if (file := find_file(source, "config.json", kwargs)) is not None:
         read_checkpoint_json(file)
     kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))

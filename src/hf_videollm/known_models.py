@@ -1,4 +1,4 @@
-"""Which models there are: those that come with the package, folders, and names at the Hub."""
+"""Finds the model that a user names: a checkpoint that comes with the package, a folder, or a model on the Hub."""
 
 import difflib
 import os
@@ -8,12 +8,12 @@ from typing import Any
 from .designs import DESIGNS
 
 DEFAULT_CHECKPOINT = "pllava-tiny"
-# For one question whether a model exists; downloads have limits of their own.
+# Seconds to wait for the Hub to answer whether a model exists. Downloads have timeouts of their own.
 HUB_SECONDS = 10.0
 
 
 def bundled_checkpoints() -> dict[str, Path]:
-    """The small trained checkpoints that come with the package, by name, the default one first."""
+    """Maps the names of the small trained checkpoints in this package to their folders, the default one first."""
     assets = Path(__file__).parent / "assets"
     names = sorted(row.checkpoint for row in DESIGNS.values() if row.checkpoint is not None)
     there = [name for name in names if (assets / name / "config.json").is_file()]
@@ -21,13 +21,13 @@ def bundled_checkpoints() -> dict[str, Path]:
 
 
 def default_checkpoint(name: str = DEFAULT_CHECKPOINT) -> str:
-    """Folder of a small trained checkpoint that comes with the package; it knows the synthetic clips and nothing else.
+    """Folder of a small trained checkpoint that comes with the package. It was trained on synthetic clips only.
 
     Args:
         name: one of `bundled_checkpoints()`.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint in this installation; those there are are named.
+        FileNotFoundError: this installation has no such checkpoint; the message names those that it has.
     """
     there = bundled_checkpoints()
     if name not in there:
@@ -39,16 +39,17 @@ def default_checkpoint(name: str = DEFAULT_CHECKPOINT) -> str:
 
 
 def find_model(source: str | os.PathLike[str] | None) -> str:
-    """A folder or Hub id from what a user calls a model; a mistyped name is found out in seconds, without retries.
+    """Turn the name that a user gives to a model into a folder or a Hub id. A wrong name is an error within seconds.
 
     Args:
-        source: folder, name of a bundled checkpoint (unless there is a folder of that name here), or Hub id such as
-            `org/name`; the default checkpoint if `None`.
+        source: a folder, the name of a bundled checkpoint (unless the working folder has a folder of this name), or a
+            Hub id such as `org/name`. `None` gives the default checkpoint.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no such model at the Hub; similar names are told.
-        NotADirectoryError: it is a file.
-        OSError: the Hub cannot be asked, or does not let this user in.
+        ValueError: `source` is empty.
+        FileNotFoundError: there is no such folder, and no such model on the Hub; the message names similar names.
+        NotADirectoryError: `source` is a file.
+        OSError: the Hub does not answer, or denies access to the model.
     """
     from .atomic import restore
 
@@ -59,7 +60,7 @@ def find_model(source: str | os.PathLike[str] | None) -> str:
         raise ValueError(
             f"The name of the model is empty: give a folder, a Hub id or one of {', '.join(bundled_checkpoints())}."
         )
-    # A run that was killed while it replaced the folder may have put it aside.
+    # A run that was killed while it replaced the folder may have renamed the folder. This renames it back.
     restore(text)
     if os.path.isdir(text):
         return text
@@ -80,7 +81,7 @@ def find_model(source: str | os.PathLike[str] | None) -> str:
 
 
 def _ask_hub(name: str) -> None:
-    """Find out with one request whether the Hub has this model; libraries would ask for each file, with retries."""
+    """Ask the Hub in one request whether it has a model. transformers would request each of its files, with retries."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
@@ -89,26 +90,26 @@ def _ask_hub(name: str) -> None:
             return
         HfApi().model_info(name, timeout=HUB_SECONDS)
     except HFValidationError:
-        raise FileNotFoundError(f"{name}: no such folder, and no name that the Hub could have; check it.") from None
+        raise FileNotFoundError(f"{name}: no such folder, and not a valid Hub id; check the name.") from None
     except GatedRepoError:
         raise PermissionError(
-            f"{name}: the Hub asks for your consent first; visit its page, then hf auth login."
+            f"{name}: access needs your consent on the Hub; visit the page of the model, then run hf auth login."
         ) from None
     except RepositoryNotFoundError:
         raise FileNotFoundError(
-            f"{name}: no such folder, and the Hub has no such model, or a private one; check the name, or log in with "
+            f"{name}: no such folder, and the Hub has no such model (or it is private); check the name, or log in with "
             "hf auth login."
         ) from None
     except OfflineModeIsEnabled:
         raise FileNotFoundError(
-            f"{name}: no such folder, and not downloaded before; HF_HUB_OFFLINE forbids to ask the Hub."
+            f"{name}: no such folder, not downloaded before, and HF_HUB_OFFLINE does not allow a request to the Hub."
         ) from None
     # The Hub's client passes on errors of several libraries.
     except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise OSError(
             f"{name}: no such folder, not downloaded before, and the Hub does not answer ({reason.rstrip('.')}); check "
-            "name and connection."
+            "the name and the connection."
         ) from None
 
 
@@ -117,7 +118,7 @@ def _did_you_mean(name: str, known: object) -> str:
     return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
-# Vision towers of released checkpoints, as their own config.json describes them.
+# Configurations of vision towers that released checkpoints use, as in the config.json of these towers.
 KNOWN_TOWERS: dict[str, dict[str, Any]] = {
     "clip-vit-large-patch14-336": {
         "model_type": "clip_vision_model",

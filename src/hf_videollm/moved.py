@@ -1,6 +1,6 @@
-"""Names that modules had before they moved: importing an old name gives the module at its new place.
+"""Old names of modules that have moved. Importing an old name gives the module with its new name.
 
-Programs and `python -m` commands that were written for an earlier release go on as before.
+So programs and `python -m` commands that were written for an earlier release still work.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
-# Old name -> new name, both below `hf_videollm`.
+# Maps old names to new names, both inside `hf_videollm`.
 MOVED: dict[str, str] = {
     "cli_build": "cli.build",
     "cli_convert": "cli.convert",
@@ -113,14 +113,14 @@ MOVED: dict[str, str] = {
 
 
 class _OldName(InspectLoader):
-    """Loads the new module where the old name is asked for: both names are one module object."""
+    """Loads the module with the new name when the old name is imported. Both names then mean the same module object."""
 
     def __init__(self, new_name: str) -> None:
         self.new_name = new_name
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(self.new_name)
-        # The import system overwrites these two with those of the old name.
+        # The import system overwrites these two attributes with those of the old name; `exec_module` restores them.
         self.own = (module.__spec__, module.__loader__)
         return module
 
@@ -128,7 +128,7 @@ class _OldName(InspectLoader):
         module.__spec__, module.__loader__ = self.own
 
     def get_code(self, fullname: str) -> CodeType:
-        """What `python -m OLD_NAME` runs: the module by its new name, from which its relative imports are read."""
+        """Code for `python -m OLD_NAME`: it runs the module with its new name, so that its relative imports work."""
         run_new_name = f"import runpy; runpy.run_module({self.new_name!r}, run_name='__main__', alter_sys=True)"
         return compile(run_new_name, fullname, "exec")
 
@@ -137,11 +137,11 @@ class _OldName(InspectLoader):
 
 
 class OldNames(MetaPathFinder):
-    """Finds modules of one package by the names that they had.
+    """Finds modules of one package by their old names.
 
     Args:
         package: name of the package.
-        moved: old name -> new name, both below the package.
+        moved: maps old names to new names, both inside the package.
     """
 
     def __init__(self, package: str, moved: Mapping[str, str]) -> None:
@@ -155,14 +155,14 @@ class OldNames(MetaPathFinder):
 
 
 def keep_old_names() -> None:
-    """Let the old names of this package be imported; calling it again changes nothing."""
+    """Make the old names of this package importable. Further calls change nothing."""
     if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
         sys.meta_path.append(OldNames(__package__ or "hf_videollm", MOVED))
 
 
 def run_as_command(*command: str) -> None:
-    """What `python -m MODULE` does for modules whose command line became `hf-videollm COMMAND`: the same work.
+    """Run `hf-videollm COMMAND`, for modules that had a command line of their own (`python -m MODULE`) before it.
 
-    The command line imports those modules, so they know it by its name alone.
+    The command line imports those modules. So they cannot import it in turn, and call this function instead.
     """
     importlib.import_module(f"{__package__}.cli.commands").run_old_module(command)

@@ -1,4 +1,4 @@
-"""Checkpoints in the layouts of the original code bases: how to tell one, and what to do with it."""
+"""Recognises checkpoints in the layouts of the original code, and tells what to do with them."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from .designs import DESIGNS
 
 
 def advice_for_official(source: str) -> str | None:
-    """What to do with a folder in the layout of an original code base; `None` for any other."""
+    """What to do with a checkpoint folder in the layout of the original code; `None` for any other folder."""
     try:
         content = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

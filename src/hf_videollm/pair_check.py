@@ -1,9 +1,9 @@
-"""Whether a processor belongs to a model: its placeholders, the numbers of them, and the size of what it gives."""
+"""Checks whether a processor fits a model: placeholders, numbers of placeholders, sizes of frames, vocabulary."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-# Name -> what the processor has, and what the model expects.
+# Maps the name of a property to its value in the processor and its value in the model.
 Facts = dict[str, tuple[Any, Any]]
 
 
@@ -11,7 +11,8 @@ Facts = dict[str, tuple[Any, Any]]
 class Paired(Protocol):
     """A configuration or processor with the contract of a design (`models/video_llm_contract.py`).
 
-    Told by its methods: a class that was loaded as remote code is another object than that of the package.
+    It is recognised by its methods and not by its base class, because a class that was loaded as remote code has base
+    classes of its own.
     """
 
     def pairing(self) -> Mapping[str, Any]: ...
@@ -20,15 +21,15 @@ class Paired(Protocol):
 
 
 def check_pair(config: Any, processor: Any, num_rows: int | None = None) -> None:
-    """Refuse a processor whose prompts or frames a model could not read.
+    """Refuse a processor whose prompts or frames do not fit a model.
 
     Args:
-        config: of a model of one of the designs; one of another code base says nothing of its processor.
-        processor: to be saved beside it, or loaded with it.
-        num_rows: of the model's embedding; `vocab_size` of its language model if `None`.
+        config: configuration of the model. If the model is not one of the designs, nothing is checked.
+        processor: the processor that is going to be saved or used with the model.
+        num_rows: number of rows of the model's embedding; `None` uses `vocab_size` of its language model.
 
     Raises:
-        ValueError: with the name of what differs, and both values.
+        ValueError: they do not fit; the message names what differs, and both values.
     """
     if not isinstance(config, Paired):
         return
@@ -46,7 +47,7 @@ def check_pair(config: Any, processor: Any, num_rows: int | None = None) -> None
 def _counts(config: Any, processor: Any, watches: bool) -> Facts:
     facts: Facts = {}
     if watches:
-        # A design that samples by rate has no number of its own.
+        # The video processor of a design that samples by frame rate has no number of frames.
         num_frames = processor.video_processor.num_frames or config.num_frames
         for count in dict.fromkeys((num_frames, config.num_frames)):
             counted = _number(processor.num_video_tokens, count), _number(config.num_video_tokens, count)
@@ -56,7 +57,7 @@ def _counts(config: Any, processor: Any, watches: bool) -> Facts:
 
 
 def _number(count: Callable[..., int | None], *arguments: int) -> int | str | None:
-    """Tokens of one medium; the reason where there can be none, as of too few frames."""
+    """Number of tokens of one medium; the reason as text if it is impossible, for example with too few frames."""
     try:
         return count(*arguments)
     except ValueError as error:
@@ -64,7 +65,7 @@ def _number(count: Callable[..., int | None], *arguments: int) -> int | str | No
 
 
 def _sizes(config: Any, processor: Any, watches: bool) -> Facts:
-    """Height and width of frames and images, where the model takes no others."""
+    """Heights and widths of frames and images, if the model accepts only one size."""
     parts = {"images": (processor.image_processor, config.required_image_size())}
     if watches:
         parts["frames"] = (processor.video_processor, config.required_frame_size())
@@ -73,14 +74,14 @@ def _sizes(config: Any, processor: Any, watches: bool) -> Facts:
 
 
 def _output_size(part: Any) -> tuple[int, int] | None:
-    """Height and width of what an image or video processor gives; `None` where it depends on what it is given."""
+    """Height and width of the output of an image or video processor; `None` if they depend on the input."""
     if getattr(part, "do_center_crop", None) and (size := _pair(getattr(part, "crop_size", None))) is not None:
         return size
     return _pair(getattr(part, "size", None)) if getattr(part, "do_resize", None) else None
 
 
 def _pair(value: Any) -> tuple[int, int] | None:
-    """(height, width) of a number, a pair, or a size as processors keep it."""
+    """Convert a number, a pair, or the size of a processor to (height, width); `None` if it has no height and width."""
     if isinstance(value, int):
         return value, value
     if isinstance(value, list | tuple) and len(value) == 2:
@@ -91,10 +92,10 @@ def _pair(value: Any) -> tuple[int, int] | None:
 
 
 def _check_vocabulary(config: Any, processor: Any, num_rows: int | None) -> None:
-    """Every token but placeholders needs a row in the embedding.
+    """Check that every token except placeholders has a row in the embedding.
 
     Raises:
-        ValueError: a token has none.
+        ValueError: a token has no row.
     """
     rows = num_rows or config.get_text_config().vocab_size
     tokenizer = processor.tokenizer
@@ -105,13 +106,13 @@ def _check_vocabulary(config: Any, processor: Any, num_rows: int | None) -> None
     if last >= rows:
         raise ValueError(
             f"The processor belongs to another model: its tokenizer has a token of id {last} "
-            f"({tokenizer.convert_ids_to_tokens(last)!r}), the model's embedding {rows} rows. Pass the processor that "
-            "the model was made or loaded with."
+            f"({tokenizer.convert_ids_to_tokens(last)!r}), but the model's embedding has {rows} rows. Pass the "
+            "processor that the model was made or loaded with."
         )
 
 
 def _compare(facts: Facts) -> None:
-    """Found and expected values, by their names."""
+    """Raise an error for the first property whose two values differ."""
     for name, (found, expected) in facts.items():
         if found != expected:
             raise ValueError(

@@ -1,8 +1,8 @@
 """Makes the designs known to transformers: Auto classes, pipeline task, and the code that travels with checkpoints.
 
 Importing this module, or the package, does not import transformers. The designs are registered at the end of the first
-`import transformers`, whoever asks for it: before that, nobody can hold an Auto class. transformers' public way to
-register takes classes and no names, so that all designs are imported then.
+`import transformers`, in whatever code that is. No code can use an Auto class before. transformers' public functions
+for registering take classes and not their names, so all designs are imported at that time.
 """
 
 from pkgutil import resolve_name
@@ -20,11 +20,12 @@ def register_with_transformers() -> None:
 
 
 def register_design(design: Design) -> None:
-    """Add a design to those of the package: the Auto classes, the pipeline, the command line and the counts know it.
+    """Add a design to those of the package, for the Auto classes, the pipeline, the command line and the costs.
 
     Args:
-        design: its row. The modules that it refers to are imported when transformers is, or now if that has happened;
-            their folder travels with its checkpoints, so that it follows the rules of `hf_videollm/models`.
+        design: its row of the table. The modules that the row refers to are imported when transformers is imported, or
+            now if it has been imported. Files of their folder are copied into checkpoints of the design, so the folder
+            must follow the rules of `hf_videollm/models`.
 
     Raises:
         ValueError: another design has this name.
@@ -40,7 +41,7 @@ def register_all() -> None:
     global _is_registered
     if _is_registered:
         return
-    # Set first: the modules of the designs import each other's packages, and with them this function.
+    # The flag is set before the work, because importing a design's modules can lead to another call of this function.
     _is_registered = True
     try:
         for design in list(designs.DESIGNS.values()):
@@ -55,7 +56,7 @@ def register_all() -> None:
 
 
 def _register_design(design: Design) -> None:
-    """Register a design with every Auto class, and its files to be copied next to its checkpoints."""
+    """Register a design with every Auto class, and have its files copied into its checkpoints."""
     import transformers
 
     config, model, generating_model = (design.load(part) for part in ("config", "model", "generating_model"))
@@ -82,7 +83,7 @@ def _register_design(design: Design) -> None:
 
 
 def _register_encoder(encoder: Encoder) -> None:
-    """Register an encoder that is part of a design and also of use alone."""
+    """Register an encoder that is part of a design, and that can also be loaded alone."""
     import transformers
 
     config, model = resolve_name(encoder.config), resolve_name(encoder.model)

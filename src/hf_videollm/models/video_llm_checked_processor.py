@@ -31,7 +31,7 @@ class ChatCall:
 
     Args:
         chats: the conversations in the common format of `read_chats`.
-        options: options of the processor, for the call that follows with `tokenize=True`.
+        options: options of the processor, which is called after the rendering if `tokenize` is true.
         rendering: options of transformers' `apply_chat_template`, and variables of the template.
         rules: what the processor accepts in messages.
         tokenize: whether the prompts also become inputs of the model.
@@ -200,7 +200,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         the tokenizer is told to add none. The language model's own `apply_chat_template` does the same.
 
         Args:
-            call: is changed in place.
+            call: the call; this method changes it in place.
 
         Raises:
             TypeError: `video_options` were passed, and messages have options of videos, too.
