@@ -14,6 +14,7 @@ from .data import data_app
 from .errors import INTERRUPTED, report
 from .evaluate import evaluate
 from .inspect import flops, info
+from .judge import judge_agreement
 from .signals import signals_as_ctrl_c
 from .train import train
 from .tune import tune_alpha_command
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "tune-alpha": tune_alpha_command,
     "evaluate": evaluate,
+    "judge-agreement": judge_agreement,
 }
 for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)

@@ -202,9 +202,9 @@ def test_the_key_is_in_no_representation_and_no_pickle() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("ftp://x/v1", "is no address"),
-        ("localhost:8000", "is no address"),
-        ("https://", "is no address"),
+        ("ftp://x/v1", "is none: give one such as"),
+        ("localhost:8000", "is none: give one such as"),
+        ("https://", "is none: give one such as"),
         (f"https://me:{KEY}@x.org/v1", "must not hold a name or password"),
         ("https://x.org/v1?key=1", "must end before"),
     ],
@@ -298,9 +298,11 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="requests_per_minute=0 must be"):
+    with pytest.raises(ValueError, match="0 requests for each minute must be"):
         OpenAIJudge("m", api_key=KEY, requests_per_minute=0)
     with pytest.raises(ValueError, match="budget of -1 calls is negative"):
         Budget(calls=-1)
-    with pytest.raises(JudgeError, match="no model"):
+    with pytest.raises(JudgeError, match="timeout of nan seconds"):
+        OpenAIJudge("m", api_key=KEY, timeout=float("nan"))
+    with pytest.raises(JudgeError, match="no name of a model"):
         OpenAIJudge(" ", api_key=KEY)

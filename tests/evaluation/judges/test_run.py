@@ -192,7 +192,10 @@ def test_a_budget_that_ends_keeps_what_was_done(tmp_path: Path) -> None:
 
 
 def test_without_a_cache_the_error_says_how_replies_can_be_kept() -> None:
-    with judge_server() as server, pytest.raises(BudgetError, match="0 of 1 items are judged; pass judge_cache=FILE"):
+    with (
+        judge_server() as server,
+        pytest.raises(BudgetError, match=r"0 of 1 items are judged; pass a cache \(`judge_cache`\)"),
+    ):
         judge_items(make_items(1), ROBUST, make(server, budget=Budget(calls=0)))
 
 
@@ -255,7 +258,7 @@ def test_wrong_items_are_told_before_the_first_call() -> None:
             judge_items([*items, items[0]], ROBUST, judge)
         with pytest.raises(ValueError, match="item 'bad': judge text qa has no field 'prediction'"):
             judge_items([*items, bad], ROBUST, judge)
-        with pytest.raises(ValueError, match="judge_concurrency=0 must be"):
+        with pytest.raises(ValueError, match="concurrency=0 must be"):
             judge_items(items, ROBUST, judge, concurrency=0)
     assert server.calls == 0
     assert judge_items([], ROBUST, RuleJudge()) == []
@@ -263,7 +266,7 @@ def test_wrong_items_are_told_before_the_first_call() -> None:
 
 def test_the_rule_is_reported_as_a_rule() -> None:
     facts = describe_judge(RuleJudge(), ROBUST)
-    assert (facts["judge"], facts["judge_model"], facts["policy"]["name"]) == ("rule", "rule:word-overlap", "robust")
+    assert (facts["judge"], facts["judge_model"], facts["policy"]["name"]) == ("rule", "word overlap", "robust")
 
 
 def test_no_thread_outlives_a_run() -> None:

@@ -52,7 +52,7 @@ def judge_items(
         JudgeStopError: no further item can be judged. What was judged until then is in its `judgements`.
     """
     if concurrency < 1:
-        raise ValueError(f"judge_concurrency={concurrency} must be at least 1.")
+        raise ValueError(f"concurrency={concurrency} must be at least 1.")
     _check_items(items)
     run = _Run(policy, judge, cache)
     groups: dict[str, list[int]] = {}
@@ -104,7 +104,7 @@ def _with_results(
     kept = (
         f"{cache.path} keeps the replies, and the same run goes on from there"
         if cache is not None
-        else "pass judge_cache=FILE, so that the replies are kept for the next run"
+        else "pass a cache (`judge_cache`), so that replies are kept for the next run"
     )
     told = type(error)(f"{str(error).rstrip('.')}. {done} of {len(results)} items are judged; {kept}.")
     told.judgements = list(results)

@@ -72,13 +72,15 @@ class OpenAIJudge:
         random_part: Callable[[], float] = random.random,
     ) -> None:
         if not model.strip():
-            raise JudgeError("The judge has no model: name it with judge_model.")
+            raise JudgeError("The judge has no name of a model: give one of the endpoint's.")
         self.model = model
         self.base_url = _checked_url(base_url or os.environ.get(URL_VARIABLE) or DEFAULT_URL)
         self.budget = budget or Budget()
         self._key_variable = key_variable
         self._key = (api_key or os.environ.get(key_variable) or "").strip()
         self._check_key()
+        if not 0 < timeout < float("inf"):
+            raise JudgeError(f"The judge's timeout of {timeout} seconds must be a number above 0.")
         self._timeout = (min(CONNECT_SECONDS, timeout), timeout)
         self._retries = retries or Retries()
         self._limiter = RateLimiter(requests_per_minute, sleep)
@@ -183,12 +185,12 @@ class OpenAIJudge:
 def _checked_url(url: str) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise JudgeError(f"judge_url={url} is no address: give one such as {DEFAULT_URL}.")
+        raise JudgeError(f"The judge's address {url!r} is none: give one such as {DEFAULT_URL}.")
     if parts.username or parts.password:
         raise JudgeError(
-            "judge_url must not hold a name or password, which would be written into results: give the key in the "
+            "The judge's address must not hold a name or password, which would stand in results: give the key in the "
             f"environment variable {KEY_VARIABLE}."
         )
     if parts.query or parts.fragment:
-        raise JudgeError(f"judge_url={url} must end before ? and #: give an address such as {DEFAULT_URL}.")
+        raise JudgeError(f"The judge's address {url!r} must end before ? and #: give one such as {DEFAULT_URL}.")
     return url.strip().rstrip("/").removesuffix("/chat/completions")

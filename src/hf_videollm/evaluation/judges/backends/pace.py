@@ -85,7 +85,7 @@ class RateLimiter:
 
     def __post_init__(self) -> None:
         if self.per_minute is not None and not 0 < self.per_minute < float("inf"):
-            raise ValueError(f"requests_per_minute={self.per_minute} must be a number above 0.")
+            raise ValueError(f"The judge's {self.per_minute} requests for each minute must be a number above 0.")
 
     def acquire(self) -> None:
         """Wait until it is this request's turn."""

@@ -1,6 +1,6 @@
 """A judge without a model, for work offline: it compares words.
 
-Its results are no GPT scores and are never reported as such: its kind and its model say `rule`. It cannot see that two
+Its results are no GPT scores and are never reported as such: its kind is `rule`. It cannot see that two
 words mean the same, nor that a sentence is denied, and it gives the five aspects of VCG one and the same score.
 """
 
@@ -42,7 +42,7 @@ class RuleJudge:
     """
 
     kind = "rule"
-    model = "rule:word-overlap"
+    model = "word overlap"
 
     def complete(
         self,
