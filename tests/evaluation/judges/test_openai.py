@@ -274,11 +274,11 @@ def test_tokens_that_are_not_told_cannot_be_limited() -> None:
 def test_requests_are_spaced_by_the_limit() -> None:
     now = [100.0]
     sleeps = Sleeps()
-    limiter = RateLimiter(30, sleeps, lambda: now[0])
+    limiter = RateLimiter(30, lambda: now[0])
     for _ in range(3):
-        limiter.acquire()  # the clock stands still, as when three threads ask at once
+        limiter.acquire(sleeps)  # the clock stands still, as when three threads ask at once
     now[0] += 60
-    limiter.acquire()
+    limiter.acquire(sleeps)
     assert sleeps == [2.0, 4.0]
 
 

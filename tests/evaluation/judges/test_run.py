@@ -269,6 +269,36 @@ def test_the_rule_is_reported_as_a_rule() -> None:
     assert (facts["judge"], facts["judge_model"], facts["policy"]["name"]) == ("rule", "word overlap", "robust")
 
 
+@pytest.mark.parametrize("reason", ["a refused key", "Ctrl-C"])
+def test_a_run_that_is_stopped_does_not_wait_for_retries(reason: str) -> None:
+    """One thread waits for an hour when another one has to stop; later calls of the same judge are not disturbed."""
+    waiting = threading.Event()
+
+    def replies(messages: Messages) -> Answer:
+        if "What is 0?" in messages[-1]["content"]:
+            waiting.set()
+            return Answer(status=429, headers={"Retry-After": "3600"})
+        waiting.wait(10)
+        time.sleep(0.05)
+        return Answer(status=401) if reason == "a refused key" else Answer()
+
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with judge_server(reply=replies) as server:
+        judge = make(server, sleep=None, retries=Retries(longest_wait=5000))
+        expected = JudgeStopError if reason == "a refused key" else KeyboardInterrupt
+        began = time.monotonic()
+        with pytest.raises(expected):
+            judge_items(make_items(2), ROBUST, judge, concurrency=2, progress=interrupt)
+        assert time.monotonic() - began < 10
+        server.reply = lambda _: Answer()
+        server.script = [Answer(status=500)]
+        quick = make(server, sleep=None, retries=Retries(first_wait=0.01))
+        quick.interrupt()
+        assert quick.complete([{"role": "user", "content": "?"}])
+
+
 def test_no_thread_outlives_a_run() -> None:
     with judge_server() as server, pytest.raises(BudgetError):
         judge_items(make_items(9), ROBUST, make(server, budget=Budget(calls=2)), concurrency=3)

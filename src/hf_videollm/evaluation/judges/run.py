@@ -68,17 +68,18 @@ def judge_items(
         for future in as_completed(futures):
             _keep(future.result(), futures[future], results)
             tally.count(future.result(), len(futures[future]))
-    except JudgeStopError as error:
+    except BaseException as error:
+        # Ctrl-C is one, too: requests that are under way end, and no other begins.
         run.stopped.set()
+        judge.interrupt()
         pool.shutdown(wait=True, cancel_futures=True)
+        if not isinstance(error, JudgeStopError):
+            raise
         for future, positions in futures.items():
             if not future.cancelled() and future.exception() is None:
                 _keep(future.result(), positions, results)
         raise _with_results(error, results, cache) from error
-    finally:
-        # After Ctrl-C, too: requests that are under way end, and no other begins.
-        run.stopped.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+    pool.shutdown(wait=True)
     return [result for result in results if result is not None]
 
 

@@ -95,6 +95,9 @@ class LocalJudge:
         reply: str = self._tokenizer.decode(output[0, length:], skip_special_tokens=True)
         return reply.strip()
 
+    def interrupt(self) -> None:
+        """Nothing to do: this judge waits for nobody."""
+
     def _encode(self, messages: Sequence[ChatMessage]) -> Any:
         from jinja2 import TemplateError
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import JudgeError, NoReplyError
+from ..errors import JudgeError, JudgeStopError, NoReplyError
 from ..items import JudgeItem
 from ..judge_text import ChatMessage
 from .budget import Budget
@@ -48,7 +47,7 @@ class OpenAIJudge:
         retries: how often and after which waits a request without a reply is repeated.
         requests_per_minute: most requests for each minute, over all threads.
         budget: most calls and tokens.
-        sleep: waits; tests pass a function that does not.
+        sleep: waits, instead of a wait that `interrupt` ends; tests pass a function that does not wait.
         random_part: gives the random part of waits, a number from 0 to 1.
 
     Raises:
@@ -68,7 +67,7 @@ class OpenAIJudge:
         retries: Retries | None = None,
         requests_per_minute: float | None = None,
         budget: Budget | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         random_part: Callable[[], float] = random.random,
     ) -> None:
         if not model.strip():
@@ -83,8 +82,9 @@ class OpenAIJudge:
             raise JudgeError(f"The judge's timeout of {timeout} seconds must be a number above 0.")
         self._timeout = (min(CONNECT_SECONDS, timeout), timeout)
         self._retries = retries or Retries()
-        self._limiter = RateLimiter(requests_per_minute, sleep)
-        self._sleep, self._random_part = sleep, random_part
+        self._limiter = RateLimiter(requests_per_minute)
+        self._own_sleep, self._random_part = sleep, random_part
+        self._interrupted = threading.Event()
         self._sessions = threading.local()
 
     def __repr__(self) -> str:
@@ -113,26 +113,38 @@ class OpenAIJudge:
         given = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         body: dict[str, Any] = {"model": self.model, "messages": list(messages)}
         body |= {name: value for name, value in given.items() if value is not None}
+        # That of this call: an interruption ends the calls that have begun, and none that comes later.
+        sleep = _interruptible(self._interrupted) if self._own_sleep is None else self._own_sleep
         for failures in range(1, self._retries.attempts + 1):
+            self._limiter.acquire(sleep)
             self.budget.take_call()
-            self._limiter.acquire()
             try:
                 reply, tokens = self._ask(body)
             except PassingError as error:
-                self._wait_or_give_up(failures, error)
+                sleep(self._wait_before_next(failures, error))
             else:
                 self.budget.add_tokens(tokens)
                 return reply
         raise AssertionError  # the last failure gives up
 
-    def _wait_or_give_up(self, failures: int, error: PassingError) -> None:
+    def interrupt(self) -> None:
+        """End the waits of the calls that have begun; see `Judge.interrupt`."""
+        interrupted, self._interrupted = self._interrupted, threading.Event()
+        interrupted.set()
+
+    def _wait_before_next(self, failures: int, error: PassingError) -> float:
+        """Seconds until the next request.
+
+        Raises:
+            NoReplyError: there is no next one.
+        """
         if failures >= self._retries.attempts:
             raise NoReplyError(f"{self.base_url}: no reply to {failures} requests; the last one: {error}") from error
         if error.retry_after is not None and error.retry_after > self._retries.longest_wait:
             raise NoReplyError(
                 f"{self.base_url}: {error}; the server asks to come back in {error.retry_after:.0f} seconds"
             ) from error
-        self._sleep(self._retries.wait(failures, error.retry_after, self._random_part))
+        return self._retries.wait(failures, error.retry_after, self._random_part)
 
     def _ask(self, body: Mapping[str, Any]) -> tuple[str, int | None]:
         """One request: the reply, and its tokens if the endpoint tells them."""
@@ -180,6 +192,14 @@ class OpenAIJudge:
             raise JudgeError(
                 f"The key in {self._key_variable} holds blanks or characters that no key has: set it again."
             )
+
+
+def _interruptible(interrupted: threading.Event) -> Callable[[float], None]:
+    def sleep(seconds: float) -> None:
+        if interrupted.wait(seconds):
+            raise JudgeStopError("The judge was interrupted.")
+
+    return sleep
 
 
 def _checked_url(url: str) -> str:

@@ -73,12 +73,10 @@ class RateLimiter:
 
     Attributes:
         per_minute: requests for each minute; `None` is no limit.
-        sleep: waits.
         clock: the time in seconds.
     """
 
     per_minute: float | None = None
-    sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     _next: float = field(default=float("-inf"), init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -87,8 +85,12 @@ class RateLimiter:
         if self.per_minute is not None and not 0 < self.per_minute < float("inf"):
             raise ValueError(f"The judge's {self.per_minute} requests for each minute must be a number above 0.")
 
-    def acquire(self) -> None:
-        """Wait until it is this request's turn."""
+    def acquire(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Wait until it is this request's turn.
+
+        Args:
+            sleep: waits for a number of seconds.
+        """
         if self.per_minute is None:
             return
         with self._lock:
@@ -96,4 +98,4 @@ class RateLimiter:
             turn = max(now, self._next)
             self._next = turn + 60.0 / self.per_minute
         if turn > now:
-            self.sleep(turn - now)
+            sleep(turn - now)

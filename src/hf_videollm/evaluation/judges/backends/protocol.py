@@ -50,6 +50,10 @@ class Judge(Protocol):
         """
         ...
 
+    def interrupt(self) -> None:
+        """End the waits between retries, because the run is stopped: those who wait raise `JudgeStopError`."""
+        ...
+
 
 def describe_judge(judge: Judge, policy: JudgePolicy) -> dict[str, Any]:
     """Who judged, and by which policy, for the record of a run. It holds no key."""

@@ -78,6 +78,9 @@ class RuleJudge:
             return str({"score": score})
         return str({text.verdict_key: "yes" if overlap >= RIGHT_FROM else "no", "score": score})
 
+    def interrupt(self) -> None:
+        """Nothing to do: this judge waits for nobody."""
+
 
 def answer_words(text: str) -> list[str]:
     """The words of an answer in lower case, without punctuation and articles, small numbers as digits.
