@@ -14,7 +14,7 @@ def call_after_import(module: str, function: Callable[[], None]) -> None:
     and the next attempt to import the module calls the function again.
 
     Args:
-        module: full name of a top-level package.
+        module: full name of a package or module.
         function: a function without arguments. It may import the module and its submodules.
     """
     if module in sys.modules:

@@ -1,4 +1,4 @@
-"""Old names of modules that have moved. Importing an old name gives the module with its new name.
+"""Old names of modules and their contents that have moved. An old name gives what has the new name.
 
 So programs and `python -m` commands that were written for an earlier release still work.
 """
@@ -6,9 +6,28 @@ So programs and `python -m` commands that were written for an earlier release st
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pkgutil import resolve_name
 from types import CodeType, ModuleType
+from typing import Any
+
+from .after_import import call_after_import
+
+# Names of `models.linvt_backbones` that are in `old_backbones` now.
+_OF_BACKBONES = [
+    "CAPPED_LOGITS",
+    "check_backbone",
+    "encode_frames",
+    "encode_images",
+    "first_position",
+    "has_deepstack",
+    "has_spatial_positions",
+    "prompt_positions",
+    "special_embeddings",
+    "token_types",
+]
 
 # Maps old names to new names, both inside `hf_videollm`.
 MOVED: dict[str, str] = {
@@ -16,6 +35,7 @@ MOVED: dict[str, str] = {
     "cli_convert": "cli.convert",
     "cli_output": "cli.output",
     "cli_quiet": "cli.quiet",
+    "data.atomic_file": "atomic",
     "data.synthetic": "synthetic.clips",
     "data.synthetic_long": "synthetic.long",
     "data.synthetic_render": "synthetic.render",
@@ -110,6 +130,18 @@ MOVED: dict[str, str] = {
     "training.tiny_iva": "synthetic.tiny.iva",
     "training.tiny_linvt": "synthetic.tiny.linvt",
 }
+# Maps modules to names that were in them, and these to what they are now, as `"module:name"` inside `hf_videollm`. If
+# the reference ends with `()`, the function is called and returns the value.
+MOVED_NAMES: dict[str, dict[str, str]] = {
+    "convert.ftfv.processor": {"build_generation_config": "convert.parts:language_generation_config"},
+    "costs.presets": {"PRESETS": "costs.presets:all_presets()"},
+    "models.iva_hooks": {"hold_gradients": "models.transformers_compat:hold_gradients"},
+    "models.linvt_backbones": {
+        "FrameCall": "models.linvt_families:FrameCall",
+        "frame_inputs": "models.linvt_frames:frame_inputs",
+        **{name: f"old_backbones:{name}" for name in _OF_BACKBONES},
+    },
+}
 
 
 class _OldName(InspectLoader):
@@ -156,8 +188,26 @@ class OldNames(MetaPathFinder):
 
 def keep_old_names() -> None:
     """Make the old names of this package importable. Further calls change nothing."""
-    if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
-        sys.meta_path.append(OldNames(__package__ or "hf_videollm", MOVED))
+    package = __package__ or "hf_videollm"
+    if any(isinstance(finder, OldNames) for finder in sys.meta_path):
+        return
+    sys.meta_path.append(OldNames(package, MOVED))
+    for module, names in MOVED_NAMES.items():
+        call_after_import(f"{package}.{module}", partial(_add_old_names, package, module, names))
+
+
+def _add_old_names(package: str, module_name: str, names: Mapping[str, str]) -> None:
+    """Make names importable from a module that has them no longer. They are looked up when a program asks for them."""
+    module: Any = importlib.import_module(f"{package}.{module_name}")
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+        found = resolve_name(f"{package}.{names[name].removesuffix('()')}")
+        return found() if names[name].endswith("()") else found
+
+    # Python calls a module's `__getattr__` for names that the module does not have.
+    module.__getattr__ = find
 
 
 def run_as_command(*command: str) -> None:
