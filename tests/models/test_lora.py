@@ -169,7 +169,7 @@ def test_trainable_with_lora_trains_both(design: str, records: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("trainable", "message"),
     [
-        (["language_model"], "a layer gets a LoRA or is trained as a whole"),
+        (["language_model"], "a layer can either get a LoRA or be trained as a whole"),
         ([r"connector\.linear_1\.weight"], "name the module"),
         (["smell"], "matches no parameter"),
     ],
@@ -225,7 +225,7 @@ def test_a_pattern_that_leaves_nothing_to_train_is_refused(lora: Any, records: s
     model = make_model()
     model.model.vision_tower.requires_grad_(False)
     recipe = replace(recipe_for(records, tmp_path, trainable=["vision_tower", "connector"]), lora=lora)
-    with pytest.raises(RecipeError, match=r"'vision_tower' finds only what is frozen: model\.vision_tower"):
+    with pytest.raises(RecipeError, match=r"'vision_tower' matches only frozen parameters: model\.vision_tower"):
         make_trainer(recipe, model, make_processor())
     # The control: where one of them is not.
     model.model.vision_tower.requires_grad_(True)

@@ -18,17 +18,17 @@ from ..pair_check import check_pair
 def save_checkpoint(
     model: Any, processor: Any, folder: str | os.PathLike[str], *, overwrite: bool = False, **kwargs: Any
 ) -> Path:
-    """Write everything a Hub repository needs, so that it loads without this package (`trust_remote_code=True`).
+    """Write everything that a Hub repository needs, so that it loads without this package (`trust_remote_code=True`).
 
-    The folder appears complete or not at all, and not before all of it has been loaded once (weights by their names and
-    shapes).
+    The folder appears complete or not at all, and only after it was loaded once as a test. For the weights, the test
+    compares names and shapes.
 
     Args:
-        model: a model of one of the designs. A PLLaVA may be inside PEFT's wrapper: its LoRA on the language model
-            becomes the adjustable one of the checkpoint, and what was trained as a whole is in the weights.
+        model: a model of one of the designs. PLLaVA may be wrapped by PEFT: the LoRA of its language model becomes the
+            adjustable LoRA of the checkpoint, and modules that PEFT trained as a whole are saved with the weights.
         processor: its processor.
-        folder: destination; must not exist yet, or be empty, unless `overwrite`.
-        overwrite: replace what is there.
+        folder: destination. It must be missing or empty, unless `overwrite` is set.
+        overwrite: replace a destination that is not empty.
         kwargs: options of the model's `save_pretrained`, e.g. `max_shard_size` or `variant`. With
             `is_main_process=False` nothing is written: the process only takes part in gathering the weights, and the
             main one writes them.
@@ -37,26 +37,28 @@ def save_checkpoint(
         The folder.
 
     Raises:
-        FileExistsError: the destination holds something and `overwrite` is not set.
-        TypeError: `model` or `processor` is something else, of which half a checkpoint would be written.
-        ValueError: the processor belongs to another model: other placeholders, numbers of them, or sizes of frames; or
-            `push_to_hub` is set: push the folder when it is there, with `huggingface_hub.upload_folder`.
-        CheckpointError: what was saved could not be loaded again.
+        FileExistsError: the destination is not empty and `overwrite` is not set.
+        TypeError: `model` is no model of a design, or `processor` is no processor.
+        ValueError: the processor does not fit the model (placeholders, their numbers, sizes of frames); or
+            `push_to_hub` is set. To push, call `huggingface_hub.upload_folder` when the folder has been written.
+        CheckpointError: the folder could not be loaded again.
     """
     model = _without_wrapper(model)
     if not isinstance(processor, ProcessorMixin):
-        raise TypeError(f"{type(processor).__name__} is no processor: pass the one that holds tokenizer and the rest.")
+        raise TypeError(f"{type(processor).__name__} is no processor: pass the processor that holds the tokenizer.")
     check_pair(model.config, processor)
     if kwargs.pop("push_to_hub", False):
         # transformers would name the repository after the temporary folder, and fill it before anything is checked.
         raise ValueError(
-            "save_checkpoint cannot push_to_hub: push the folder when it is there, with "
+            "save_checkpoint cannot push_to_hub: push the folder when it has been written, with "
             "huggingface_hub.upload_folder(repo_id=..., folder_path=...)."
         )
-    # transformers 5 would write the layout of the original towers back; ours is the one that remote code reads.
+    # By default, transformers 5 renames some weights back to the names of the towers' original checkpoints. Remote code
+    # needs the names that the weights have in the model.
     kwargs["save_original_format"] = False
     if not kwargs.get("is_main_process", True):
-        # Weights that are spread over processes are gathered by all of them; the folder belongs to the main one.
+        # If the weights are distributed over several processes, all processes take part in gathering them, but only the
+        # main process writes the folder.
         with tempfile.TemporaryDirectory(prefix="hf_videollm_") as unused:
             model.save_pretrained(unused, **kwargs)
         return Path(folder)
@@ -68,7 +70,7 @@ def save_checkpoint(
 
 
 def _without_wrapper(model: Any) -> PreTrainedModel:
-    """The model of a design, taken out of PEFT's wrapper where its class knows how to save what PEFT put into it."""
+    """Take the model of a design out of PEFT's wrapper, if its class can save the layers that PEFT put into it."""
     if isinstance(model, PreTrainedModel):
         inner = model
     elif hasattr(model, "get_base_model") and isinstance(model.get_base_model(), PreTrainedModel):
@@ -79,8 +81,8 @@ def _without_wrapper(model: Any) -> PreTrainedModel:
     keeps_lora = isinstance(inner, ModelContract) and inner.lora_name() is not None
     if (inner is not model or has_layers_of_peft) and not keeps_lora:
         raise TypeError(
-            f"{type(model).__name__} is no model of one of the designs as it stands. Of a PEFT model, save the merged "
-            "one (save_checkpoint(peft_model.merge_and_unload(), ...)), or the adapter alone with its save_pretrained."
+            f"{type(model).__name__} holds parts of PEFT that save_checkpoint cannot save. Save the merged PEFT model "
+            "(save_checkpoint(peft_model.merge_and_unload(), ...)), or the adapter alone with its save_pretrained."
         )
     return inner
 
@@ -88,17 +90,17 @@ def _without_wrapper(model: Any) -> PreTrainedModel:
 def check_loads(
     folder: Path, model: PreTrainedModel, processor: Any, adapter_only: bool = False, variant: str | None = None
 ) -> None:
-    """Load what was written, as whoever downloads it will.
+    """Load a checkpoint that was just written, as a user who downloads it does.
 
     Raises:
-        CheckpointError: it does not load.
+        CheckpointError: the checkpoint does not load.
     """
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         type(model.config).from_pretrained(folder)
         type(processor).from_pretrained(folder)
-        # Quantizers have names of their own for weights, and need the device that they are for.
+        # A quantized model is not loaded: its quantizer names weights in its own way, and may need a certain device.
         if not adapter_only and not getattr(model, "is_quantized", False):
             type(model).from_pretrained(folder, device_map="meta", variant=variant)
     except Exception as error:

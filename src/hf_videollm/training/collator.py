@@ -1,4 +1,4 @@
-"""From records to training batches: media and text through the processor, labels on the assistant's words only."""
+"""Makes training batches from records: the processor converts media and text, and only answers get labels."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .caches.frames import FrameCache
 __all__ = ["IGNORE_INDEX", "VideoDataCollator"]
 
 IGNORE_INDEX = -100
-# Other trainers read media from columns.
+# Columns from which other trainers read media. Here, media belong into the messages.
 MEDIA_COLUMNS = ("images", "image", "videos", "video", "audio", "audios")
-# With frames from a cache, everything up to the normalisation has been done.
+# Frames from a cache are already sampled, resized and cropped.
 CACHED_FRAMES_KWARGS = {"do_sample_frames": False, "do_resize": False, "do_center_crop": False}
 
 
@@ -30,21 +30,22 @@ class VideoDataCollator:
     """Data collator for TRL's `SFTTrainer` and every other trainer that takes `input_ids` and `labels`.
 
     A row is a mapping with `messages` in chat format (a row of `VideoQARecord.to_dict()`). The chat template of the
-    processor must wrap the assistant's words, end token included, in `{% generation %}` tags: these positions are
-    the labels. Nothing is ever truncated, because cutting a prompt would cut media tokens.
+    processor must write the assistant's words, end token included, inside `{% generation %}` tags: only these positions
+    get labels. Nothing is ever truncated, because cutting a prompt would cut media tokens.
 
     Attributes:
         processor: processor of the model.
-        frames: path -> sampled, resized and cropped frames (T, 3, H, W) uint8, e.g. a `FrameCache`; None decodes
-            the files for every batch.
-        sounds: path -> waveform (samples,) at the processor's sampling rate, or None for a clip without sound, e.g.
-            an `AudioCache`: the sound of videos, handed to the processor as `video_audio`, and sounds of their own.
-            None leaves the sound to the processor, which finds none in frames from a cache.
-        max_length: refuse rows with more tokens than this; None allows any length.
-        processor_kwargs: passed on to the processor, e.g. `{"num_frames": 4}`.
-        vary: options of the processor, of whose values one is drawn for each batch, so that the model learns to live
-            with all of them, e.g. `{"missing_audio": ["silence", "skip"]}`.
-        seed: decides what is drawn.
+        frames: maps a path to sampled, resized and cropped frames `(T, 3, H, W)` uint8, e.g. a `FrameCache`. With
+            `None`, files are decoded for every batch.
+        sounds: maps a path to a waveform `(samples,)` at the processor's sampling rate, or to `None` for a file without
+            sound, e.g. an `AudioCache`. It is used for audio blocks, and for the audio of videos, which the processor
+            gets as `video_audio`. With `None`, the processor reads audio from the files itself. Then it finds no audio
+            for videos whose frames come from a cache.
+        max_length: refuse rows with more tokens than this; `None` allows any length.
+        processor_kwargs: options for the processor, e.g. `{"num_frames": 4}`.
+        vary: maps options of the processor to lists of values. One value is drawn for each batch, so that the model is
+            trained with all of them, e.g. `{"missing_audio": ["silence", "skip"]}`.
+        seed: seed of these draws.
     """
 
     processor: Any
@@ -62,16 +63,16 @@ class VideoDataCollator:
         """Make one batch.
 
         Returns:
-            The processor's outputs plus `labels` (batch, length), `IGNORE_INDEX` outside the answers, and options
-            that the model must be told too (`num_tokens_per_frame` of FTFV).
+            The processor's outputs; `labels` `(batch, length)`, which are `IGNORE_INDEX` outside the answers; and the
+            options that the model needs, too (`num_tokens_per_frame` of FTFV).
 
         Raises:
-            TypeError: an option that the processor does not know.
-            ValueError: a row has nothing to learn, holds what would be passed over, or is longer than `max_length`; or
-                the template marks no answers.
+            TypeError: the processor does not know an option.
+            ValueError: a row has no answer, holds something that would be ignored, or is longer than `max_length`; or
+                the chat template does not mark answers.
         """
         template = self.processor.chat_template
-        # Several by name: that of conversations is the one that is used.
+        # If a processor has several templates with names, the one named "default" is used.
         if not has_tags(template.get("default") if isinstance(template, Mapping) else template):
             raise ValueError(
                 "The chat template does not mark the assistant's words with {% generation %} ... {% endgeneration %}, "
@@ -86,11 +87,12 @@ class VideoDataCollator:
         }
         options = {**self._media_kwargs(chats, options), **options}
         if self.frames is not None:
-            # For videos only: images come as they are.
+            # These options are passed for videos only, because images do not come from the cache.
             done = {name: value for name, value in CACHED_FRAMES_KWARGS.items() if self._does(name)}
             videos = {**(options.get("videos_kwargs") or {}), **done}
             if "frame_times" in self.processor.video_processor.valid_kwargs.__annotations__:
-                # As when files are read: one entry per video, in reading order through the whole batch.
+                # One entry per video, in the order in which the videos occur in the batch. The frames of a cache have
+                # no times, which the processor would otherwise read from the file.
                 cache = self.frames if isinstance(self.frames, FrameCache) else None
                 videos["frame_times"] = [None if cache is None else cache.times(path) for path in _videos(chats)]
             options["videos_kwargs"] = videos
@@ -102,7 +104,7 @@ class VideoDataCollator:
             return_assistant_tokens_mask=True,
             processor_kwargs=dict(options),
         )
-        # What decides the number of placeholders, the model must know as well.
+        # The model must get the same values of options that change the number of placeholders.
         shared = {name: options[name] for name in self._model_options() if name in options}
         answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
         batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
@@ -125,11 +127,11 @@ class VideoDataCollator:
         return f"{' '.join(parts)}\n{shapes}"
 
     def _chat(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The messages of a row in one form; a copy, because apply_chat_template writes into what it is given."""
+        """Converted copies of the messages of a row; copies, because `apply_chat_template` changes its argument."""
         name = f"The row with id {row.get('id')!r}"
         if beside := sorted(key for key in MEDIA_COLUMNS if row.get(key) is not None):
             raise ValueError(
-                f"{name} has media in {', '.join(beside)}: name them in its messages, which are trained on."
+                f"{name} has media in {', '.join(beside)}: put them into its messages, which alone are used."
             )
         if row.get("messages") is None:
             raise ValueError(f"{name} has no messages: give them in the form of a chat.")
@@ -140,7 +142,7 @@ class VideoDataCollator:
         return chats[0]
 
     def _rules(self) -> BlockRules:
-        """What the processor understands in messages; one of transformers knows no options of videos."""
+        """What the processor accepts in messages. A processor of transformers accepts no options of single videos."""
         if isinstance(self.processor, CheckedProcessor):
             return self.processor.block_rules()
         return BlockRules({}, template=str(self.processor.chat_template))
@@ -158,19 +160,19 @@ class VideoDataCollator:
 
     def _block(self, block: Mapping[str, Any]) -> Mapping[str, Any]:
         cache = {"video": self.frames, "audio": self.sounds}.get(block["type"])
-        # A sound without a name is that of the video before it.
+        # An audio block without a source means the audio of the video before it.
         if cache is None or (source := source_of(block)) is None:
             return block
         if given := sorted(set(self._rules().options.get(block["type"], ())) & set(block)):
             raise ValueError(
-                f"{source}: {', '.join(given)} in a message cannot be had of a cache, which holds whole clips: train "
-                "without frame_cache, or cut the files."
+                f"{source}: {', '.join(given)} in a message cannot be used with a cache, which holds whole clips: "
+                "train without frame_cache, or cut the files."
             )
         cached = cache[source]
         return block if cached is None else {"type": block["type"], block["type"]: cached}
 
     def _does(self, step: str) -> bool:
-        """Whether the video processor does that to frames; LinVT leaves their size to the image processor."""
+        """Whether the video processor has the option for this step. In LinVT, the image processor does these steps."""
         return bool(self.processor.video_processor.to_dict().get(step))
 
     def _hears_videos(self, options: Mapping[str, Any]) -> bool:
@@ -182,8 +184,8 @@ class VideoDataCollator:
     def _media_kwargs(self, chats: Sequence[Sequence[Mapping[str, Any]]], given: Mapping[str, Any]) -> dict[str, Any]:
         options: dict[str, Any] = {}
         if self.sounds is not None and _videos(chats) and self._hears_videos(given):
-            # One entry per video, in reading order through the whole batch.
-            # What a file without sound gets is the processor's matter, so that one is named instead.
+            # One entry per video, in the order in which the videos occur in the batch. A file without sound is passed
+            # by its path, so that the processor decides what to do about the missing sound.
             sounds = ((path, self.sounds[path]) for path in _videos(chats))
             options["video_audio"] = [path if sound is None else sound for path, sound in sounds]
         return options

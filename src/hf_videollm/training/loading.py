@@ -1,4 +1,4 @@
-"""The model a training starts from: as its checkpoint is, or with parts that the checkpoint does not have yet."""
+"""Loads the model that a training starts from. It may have new parts, which its checkpoint does not have yet."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = ["load_for_training", "unmatched_modules"]
 
 
 def load_for_training(source: str, model_options: Mapping[str, Any] | None = None, seed: int = 0) -> tuple[Any, Any]:
-    """Model and processor of a checkpoint, with some fields of its configuration changed.
+    """Load the model and processor of a checkpoint, with some fields of the configuration changed.
 
     Parts that the model has only because of the changed fields, such as IVA's adapter with `num_insertions` above 0,
-    start from their initial weights; everything else must be in the checkpoint. The processor follows the
+    start from their initial weights; everything else must be in the checkpoint. The processor is adapted to the changed
     configuration.
 
     Args:
         source: folder or Hub id.
         model_options: fields of the configuration and their values.
-        seed: of the new parts; the global random state is left as it was.
+        seed: seed for the initial weights of new parts. The global random state does not change.
 
     Raises:
         ValueError: there is no such field, or its value is impossible.
         CheckpointError: the checkpoint lacks tensors that are not new, or holds some that the model does not have.
     """
-    # The classes are registered: whoever imports this module has imported the package.
+    # The Auto classes know the designs: importing this module imports the package, which registers them.
     restore(source)
-    # Said in words: left out, transformers would ask on the terminal whether code of the checkpoint may run.
+    # Without a value, transformers would ask the user on the terminal whether code of the checkpoint may run.
     trust = {"trust_remote_code": False}
     if not model_options:
         model = AutoModelForImageTextToText.from_pretrained(source, **trust)
@@ -64,7 +64,7 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
             "a model, but not change or remove those that it has."
         )
     processor = AutoProcessor.from_pretrained(source, **trust)
-    # A processor of transformers, of a model that is none of the designs, follows nothing.
+    # If the model is none of the designs, its processor comes from transformers and has no options to adapt.
     own = isinstance(processor, ProcessorContract)
     if own and (options := processor.options_from_config(model.config)):
         processor = AutoProcessor.from_pretrained(source, **trust, **options)
@@ -72,10 +72,11 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
 
 
 def unmatched_modules(model: nn.Module, names: Any) -> list[str]:
-    """Those of PEFT's module names that end the name of no module of the model; PEFT passes over them in silence.
+    """Those of the names for PEFT with which no name of a module ends. PEFT would ignore them without a message.
 
     Args:
-        names: a list; a single string is a pattern, which PEFT checks itself.
+        model: the model.
+        names: a list of names. For anything else the result is empty: a single string is a pattern, which PEFT checks.
     """
     if not isinstance(names, list | tuple | set):
         return []

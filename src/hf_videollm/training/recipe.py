@@ -5,17 +5,18 @@ A recipe:
     model: path or Hub id            # may also be given on the command line
     model_options: {num_insertions: 8}        # optional: fields of its configuration; may add parts to the model
     records: clips/records.jsonl     # canonical records; questions of one clip can be merged into one conversation
-    frame_cache: runs/frames         # optional: decode every clip once, its sound too if the design can hear
+    frame_cache: runs/frames         # optional: folder for the frames of clips (and for their audio, if the design
+                                     # takes audio), so that every clip is decoded only once
     merge_turns: true                # optional: ask all questions about a clip in one conversation
-    split_rounds: true               # optional: every answer of a conversation in a sample that ends with it
-    kinds: [colour, shape]           # optional: only records whose metadata name one of these kinds
+    split_rounds: true               # optional: one sample for each answer: the conversation up to this answer
+    kinds: [colour, shape]           # optional: only records whose metadata has one of these kinds
     still_frames: true               # optional: show one random frame of each clip (image stage); needs frame_cache
     sound_only: true                 # optional: let the model hear the clips without seeing them (audio stage)
-    vary: {missing_audio: [silence, skip]}   # optional: options of the processor, one value drawn for each batch
+    vary: {missing_audio: [silence, skip]}   # optional: options of the processor; a value is drawn for each batch
     trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
-    lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig; names count
-                                     # inside the language model, and with `trainable` both are trained
-    learning_rates: {connector: 2.0e-5}       # optional: pattern of names -> its own rate instead of learning_rate
+    lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig; the names
+                                     # mean modules of the language model. What `trainable` names is trained as well
+    learning_rates: {connector: 2.0e-5}       # optional: parameters that match this pattern get this learning rate
     arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
 """
 
@@ -28,7 +29,7 @@ import yaml
 from ..models.video_llm_option_names import did_you_mean
 from .recipe_names import find_recipe, recipe_files
 
-# Fields that are no strings or switches: a string in place of a list would be read letter by letter.
+# Types that are checked. A string in place of a list, for example, would be read letter by letter.
 FIELD_TYPES: dict[str, type] = {
     "kinds": list,
     "trainable": list,
@@ -43,7 +44,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, on what, and how; see the head of this file."""
+    """What to train, on what, and how. The beginning of this file explains the fields."""
 
     model: str | None = None
     model_options: dict[str, Any] | None = None
@@ -65,7 +66,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read a recipe: a file, or the name of one that comes with the package, e.g. `iva/align`.
 
     Raises:
-        RecipeError: no such file or name, no valid YAML, or an unknown field.
+        RecipeError: there is no such file or name, it is no valid YAML, or a field is unknown or has a wrong type.
     """
     source = find_recipe(path)
     if not source.exists() and not source.suffix:

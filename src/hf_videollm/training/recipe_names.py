@@ -12,7 +12,7 @@ PAPERS, SYNTHETIC = PACKAGE / "training" / "recipes", PACKAGE / "synthetic" / "r
 
 
 def recipe_files() -> dict[str, Path]:
-    """Name -> file of every recipe of the package: stages of the papers first, then those of the tiny models."""
+    """Maps names to files for all recipes of the package: stages of the papers first, then those of the tiny models."""
     return {
         f"{file.parent.name}/{file.stem}": file
         for folder in (PAPERS, SYNTHETIC)
@@ -21,7 +21,7 @@ def recipe_files() -> dict[str, Path]:
 
 
 def find_recipe(recipe: str | os.PathLike[str]) -> Path:
-    """The file of a recipe: the path itself, unless there is no such file and it is a name (of now or of before)."""
+    """The file of a recipe, given by its path or, if there is no such file, by its present or former name."""
     if Path(recipe).is_file():
         return Path(recipe)
     files = recipe_files()
@@ -30,9 +30,9 @@ def find_recipe(recipe: str | os.PathLike[str]) -> Path:
 
 
 def _former_name(file: Path) -> str:
-    """What a recipe was called before each design had its folder: `iva_align`, `iva_synthetic_short`, `iva_synthetic`.
+    """The name of a recipe before each design had its own folder, such as `iva_align` or `iva_synthetic_short`.
 
-    The last is now `iva/videos`: the stage of a tiny model on whole videos had no word of its own.
+    `iva_synthetic` was the former name of `iva/videos`, the stage of a tiny model that trains on whole videos.
     """
     design, stage = file.parent.name, file.stem
     if not file.is_relative_to(SYNTHETIC):

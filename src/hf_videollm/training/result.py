@@ -1,4 +1,4 @@
-"""The result of a training takes its place in the output folder whole, beside the checkpoints that lie there."""
+"""Saves the result of a training into its output folder, completely or not at all. Checkpoints there are kept."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from ..atomic import atomic_files
 
 __all__ = ["save_result"]
 
-# Files that a loader takes for the weights of a folder; it prefers a single file to an index and its shards.
+# Files that `from_pretrained` takes for the weights of a folder. It prefers a single file to an index and its shards,
+# so no file of an earlier result may remain.
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
 
 def save_result(trainer: Any) -> None:
     """Save the model of a trainer into its `output_dir`.
 
-    Called by all processes of a training. Until the new files are all on the disk, an earlier result stays as it was;
-    its weights go when the new ones, which may be in other files, are there. Everything else in the folder stays.
+    All processes of a training call this. An earlier result does not change before all new files are on the disk. Then
+    those of its weight files that have no successor are removed. Everything else in the folder stays.
 
     Raises:
         DiskFullError: there is no room; the earlier result is kept.
     """
     if getattr(trainer, "is_deepspeed_enabled", False):
-        # Each process may write a part of its own, into one folder.
+        # With DeepSpeed, each process may write a part of the result, and all parts belong into one folder.
         trainer.save_model()
         return
     if not trainer.args.should_save:
-        # The weights are gathered by all processes, and written by one.
+        # All processes take part in gathering the weights, but only one of them writes the result.
         with tempfile.TemporaryDirectory(prefix="hf_videollm_") as unused:
             trainer.save_model(unused)
         return

@@ -1,8 +1,8 @@
-"""Where a training goes on after it was killed: the last checkpoint that is whole.
+"""Finds the checkpoint from which a training resumes after it was killed: the last one that is complete.
 
-Trainer writes a checkpoint in place, file after file, and its state last; it removes old ones file after file, too. A
-run that is killed meanwhile leaves a folder that looks like a checkpoint, and Trainer would resume from it: fail, or go
-on without optimizer.
+transformers' `Trainer` writes a checkpoint file by file, `trainer_state.json` last, and it also removes old checkpoints
+file by file. A run that is killed meanwhile leaves a folder that looks like a checkpoint. If `Trainer` resumed from it,
+it would fail, or continue without the state of the optimizer.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 def last_whole_checkpoint(
     output: str | os.PathLike[str], needed: Sequence[str] | None = OPTIMIZER, remove: bool = True
 ) -> str | None:
-    """The newest checkpoint of a training that is whole, or `None`.
+    """Path of the newest complete checkpoint of a training; `None` if there is none.
 
     Args:
         output: the `output_dir` of the training.
-        needed: files that belong to a checkpoint beside weights and state; `None` for a sharded training, which keeps
-            them in folders of their own, and whose processes finish those together.
-        remove: remove those that are not; only for the one process that writes there.
+        needed: files that a complete checkpoint has besides its weights and `trainer_state.json`. With `None`, neither
+            these files nor the weights are checked: in a sharded training they are in folders of their own.
+        remove: remove incomplete checkpoints. Only the process that writes checkpoints may do so.
     """
     folder = Path(output)
     if not folder.is_dir():
@@ -49,7 +49,7 @@ def last_whole_checkpoint(
         if checkpoint_problem(path, needed) is None:
             whole = str(path)
         elif remove:
-            # Its state first: should this be cut off, too, the rest is never taken for a checkpoint.
+            # `trainer_state.json` is removed first. If this run is killed, too, the rest is not taken for a checkpoint.
             (path / "trainer_state.json").unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
     return whole
@@ -91,10 +91,11 @@ def _weight_problem(folder: Path) -> str | None:
 
 @contextmanager
 def only_run(output: str | os.PathLike[str], is_writer: bool = True) -> Iterator[bool]:
-    """Hold the output folder of a training; gives whether what lies there may be removed.
+    """Lock the output folder of a training, and give whether incomplete checkpoints in it may be removed.
 
     Args:
-        is_writer: this process is the one of its run that writes.
+        output: the `output_dir` of the training.
+        is_writer: whether this process writes the checkpoints of its run. Other processes do not lock the folder.
 
     Raises:
         FileExistsError: another run is training into the folder.
@@ -112,7 +113,7 @@ def only_run(output: str | os.PathLike[str], is_writer: bool = True) -> Iterator
                 raise FileExistsError(
                     f"Another run is training into {output}: wait for it, or choose another output_dir."
                 )
-            # Another run may have removed the file after it was opened here: its lock would keep nobody out.
+            # Another run may have removed the file after it was opened here. Then its lock would keep no run out.
             if locked and not is_same(descriptor, path):
                 continue
             try:
@@ -126,7 +127,7 @@ def only_run(output: str | os.PathLike[str], is_writer: bool = True) -> Iterator
 
 
 def needed_files(trainer: Any) -> Sequence[str] | None:
-    """What belongs to a whole checkpoint of a trainer, as `last_whole_checkpoint` wants it."""
+    """The argument `needed` of `last_whole_checkpoint` for the checkpoints of a trainer."""
     if getattr(trainer, "is_fsdp_enabled", False) or getattr(trainer, "is_deepspeed_enabled", False):
         return None
     return () if trainer.args.save_only_model else OPTIMIZER

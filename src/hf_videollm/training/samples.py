@@ -1,4 +1,4 @@
-"""The records that a recipe trains on: which of them, and which questions make one sample."""
+"""Chooses the records that a recipe trains on, and decides which of their questions make one sample."""
 
 import random
 from collections import defaultdict
@@ -23,7 +23,7 @@ def read_records(recipe: Recipe) -> list[VideoQARecord]:
 
 
 def make_samples(recipe: Recipe, records: list[VideoQARecord]) -> list[VideoQARecord]:
-    """The samples that the recipe makes of these records: those of its kinds, without pictures, merged or split.
+    """Make samples from records as the recipe says (`kinds`, `sound_only`, `merge_turns`, `split_rounds`).
 
     Raises:
         RecipeError: no record is of one of the recipe's kinds.
@@ -31,7 +31,7 @@ def make_samples(recipe: Recipe, records: list[VideoQARecord]) -> list[VideoQARe
     if recipe.kinds is not None:
         records = [record for record in records if record.metadata.get("kind") in recipe.kinds]
         if not records:
-            raise RecipeError(f"No record of {recipe.records} has metadata with a kind out of {recipe.kinds}.")
+            raise RecipeError(f"No record of {recipe.records} has one of the kinds {recipe.kinds} in its metadata.")
     if recipe.sound_only:
         records = [without_picture(record) for record in records]
     records = merge_turns(records) if recipe.merge_turns else records
@@ -72,9 +72,9 @@ def _join(group: list[VideoQARecord], rng: random.Random) -> VideoQARecord:
 
 
 def split_rounds(records: Iterable[VideoQARecord]) -> list[VideoQARecord]:
-    """Make one record for every answer, which ends with it and has all rounds before it.
+    """Make one record for every answer: the conversation up to and including this answer.
 
-    IVA's paper trains so (Eq. 5), because its query tokens stand before one answer of a conversation.
+    This is how IVA's paper trains (Eq. 5), because query tokens stand before only one answer of a conversation.
     """
     return [
         VideoQARecord(f"{record.id}#{number + 1}", record.messages[: end + 1], dict(record.metadata))
@@ -86,7 +86,7 @@ def split_rounds(records: Iterable[VideoQARecord]) -> list[VideoQARecord]:
 
 
 def without_picture(record: VideoQARecord) -> VideoQARecord:
-    """The record with the sound of each video in place of the video."""
+    """A copy of the record in which each video is replaced by its audio."""
     messages: list[Message] = [
         {"role": message["role"], "content": [_as_sound(block) for block in message["content"]]}
         for message in record.messages

@@ -47,14 +47,14 @@ __all__ = [
     "without_picture",
 ]
 
-# Arguments that batches of media need: TRL neither tokenises, nor drops columns, nor cuts samples.
+# Values that batches with media need. With them, TRL does not tokenise or cut samples, and does not drop columns.
 FIXED_ARGUMENTS: dict[str, Any] = {
     "dataset_kwargs": {"skip_prepare_dataset": True},
     "remove_unused_columns": False,
     "max_length": None,
     "packing": False,
 }
-# Where TRL's defaults differ from those of transformers, recipes get those of transformers.
+# Arguments for which recipes use the defaults of transformers, because TRL has other ones.
 DEFAULT_ARGUMENTS: dict[str, Any] = {
     "bf16": False,
     "gradient_checkpointing": False,
@@ -63,12 +63,12 @@ DEFAULT_ARGUMENTS: dict[str, Any] = {
 
 
 def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SFTTrainer:
-    """Load or take the model and its processor, and set the trainer up.
+    """Make the trainer of a recipe.
 
     Args:
-        recipe: what to do.
-        model: instead of the one named in the recipe; taken as it is, without `model_options`.
-        processor: its processor; needed with `model`.
+        recipe: the recipe.
+        model: a model to use instead of the one that the recipe names; `model_options` are not applied to it.
+        processor: the processor of `model`. The two must be passed together.
 
     Raises:
         RecipeError: a needed field is missing, or `lora` names modules that the model does not have.
@@ -94,7 +94,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     # Metadata is left out: its fields may differ from record to record, and Arrow needs one schema for all.
     rows = Dataset.from_list([{"id": sample.id, "messages": sample.messages} for sample in samples])
     arguments = SFTConfig(**_arguments(recipe))
-    # TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
+    # The seed is set here, because TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
     trainer = PartwiseSFTTrainer(
         learning_rates=recipe.learning_rates,
@@ -131,8 +131,8 @@ def run_sft(
     """Train as the recipe says; see `make_trainer`.
 
     Args:
-        resume: go on from the last whole checkpoint in `output_dir`, if there is one; half-written ones, which a
-            killed run has left, are removed.
+        resume: continue from the last complete checkpoint in `output_dir`, if there is one. Incomplete checkpoints,
+            which a killed run left, are removed.
         save: save the trained model in `output_dir`, beside its checkpoints (see `save_result`).
 
     Returns:
@@ -140,7 +140,7 @@ def run_sft(
 
     Raises:
         FileExistsError: another run is training into `output_dir`.
-        DiskFullError: a checkpoint or the result could not be written; those before it are kept.
+        DiskFullError: a checkpoint or the result could not be written; earlier checkpoints are kept.
     """
     trainer = make_trainer(recipe, model, processor)
     output = str(trainer.args.output_dir)
@@ -155,7 +155,7 @@ def run_sft(
 def _open_frames(recipe: Recipe, records: list[VideoQARecord], processor: Any) -> Mapping[str, torch.Tensor] | None:
     if recipe.frame_cache is None or recipe.sound_only:
         if recipe.still_frames:
-            raise RecipeError("still_frames takes frames out of a cache: name a folder in frame_cache.")
+            raise RecipeError("still_frames needs frames from a cache: name a folder in frame_cache.")
         return None
     cache = FrameCache.build(media_files(records, "video"), processor.video_processor, recipe.frame_cache)
     return StillFrames(cache) if recipe.still_frames else cache
@@ -206,7 +206,8 @@ def _lora_config(recipe: Recipe, model: Any) -> Any:
     except (ValueError, TypeError) as error:
         raise RecipeError(f"lora: {error}") from error
     if recipe.trainable is not None:
-        # PEFT freezes everything but the adapter and these, saves both, and finds both when training resumes.
+        # PEFT freezes everything but the adapter and `modules_to_save`. It saves both, and loads both when training
+        # resumes.
         whole = whole_modules(model, recipe.trainable, config)
         config.modules_to_save = sorted({*(config.modules_to_save or ()), *whole})
     return config
@@ -214,8 +215,8 @@ def _lora_config(recipe: Recipe, model: Any) -> Any:
 
 def _no_module(option: str, model: Any, missing: str) -> str:
     return (
-        f"lora.{option}: {type(model).__name__} has no module {missing}, and would be trained without."
-        " Take the name out, or give the model the part (IVA: model_options: {num_insertions: 8})."
+        f"lora.{option}: {type(model).__name__} has no module {missing}, so it could not be trained."
+        " Take the name out, or add the part to the model (IVA: model_options: {num_insertions: 8})."
     )
 
 

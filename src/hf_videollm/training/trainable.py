@@ -1,4 +1,4 @@
-"""What a recipe trains: the parameters that `trainable` names, alone or as whole modules beside a LoRA."""
+"""Finds what a recipe trains: the parameters that `trainable` names or, if there is a LoRA, whole modules."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from torch import nn
 
 from .recipe import RecipeError
 
-# PEFT calls what it trains as a whole, and these cannot be called.
+# PEFT calls the modules that it trains as a whole, but these containers cannot be called.
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
@@ -16,10 +16,10 @@ def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """Train only the parameters whose name contains a match of one of the regular expressions.
 
     Returns:
-        Names of the parameters left trainable.
+        Names of the parameters that match. Those among them that were frozen before stay frozen.
 
     Raises:
-        RecipeError: a pattern matches nothing.
+        RecipeError: a pattern matches nothing, or only parameters that are frozen.
     """
     chosen = matched_parameters(model, patterns)
     for name, parameter in model.named_parameters():
@@ -31,7 +31,7 @@ def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
     """Names of the parameters that contain a match of one of the regular expressions.
 
     Raises:
-        RecipeError: a pattern matches nothing, or only what is frozen for good.
+        RecipeError: a pattern matches nothing, or only parameters that are frozen.
     """
     names = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     chosen: set[str] = set()
@@ -39,24 +39,24 @@ def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
         matches = [name for name in names if re.search(pattern, name)]
         if not matches:
             raise RecipeError(
-                f"trainable: the pattern {pattern!r} matches no parameter, e.g. not {next(iter(names))!r}."
+                f"trainable: the pattern {pattern!r} matches no parameter. Their names are like {next(iter(names))!r}."
             )
         if not any(names[name] for name in matches):
-            raise RecipeError(f"trainable: the pattern {pattern!r} finds only what is frozen: {matches[0]}.")
+            raise RecipeError(f"trainable: the pattern {pattern!r} matches only frozen parameters: {matches[0]}.")
         chosen.update(matches)
     return chosen
 
 
 def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[str]:
-    """The modules that hold what the patterns of `trainable` name and nothing else, the largest of them.
+    """Names of the largest modules in which the patterns of `trainable` match all trainable parameters.
 
     Args:
-        model: before PEFT.
+        model: the model, before PEFT changes it.
         patterns: as in `freeze_all_but`.
-        lora: the `LoraConfig` that trains beside them.
+        lora: the `LoraConfig` of the LoRA that is trained as well.
 
     Raises:
-        RecipeError: a pattern matches nothing, names parameters that no module holds alone, or the layers of the LoRA.
+        RecipeError: a pattern matches nothing, a part of a module but not the rest of it, or layers that get the LoRA.
     """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     chosen = matched_parameters(model, patterns) & trained
@@ -64,14 +64,14 @@ def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[
     for name, module in model.named_modules():
         inner = {f"{name}.{own}" for own, _ in module.named_parameters()} & trained
         is_taken = any(name.startswith(f"{whole}.") for whole in modules)
-        # Of a container the members are taken.
+        # A container is never taken itself, only its members.
         if name and inner and inner <= chosen and not is_taken and not isinstance(module, CONTAINERS):
             modules.append(name)
     left = sorted(name for name in chosen if not any(name.startswith(f"{whole}.") for whole in modules))
     if left:
         raise RecipeError(
-            f"trainable with lora: {left[0]} is a part of a module of which the rest is not trained, and PEFT trains "
-            "whole modules beside its LoRA: name the module."
+            f"trainable with lora: {left[0]} belongs to a module whose other parameters are not trained, but beside a "
+            "LoRA, PEFT can only train whole modules: name the module."
         )
     from peft.tuners.tuners_utils import check_target_module_exists
 
@@ -79,7 +79,9 @@ def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[
         if any(name == whole or name.startswith(f"{whole}.") for whole in modules) and check_target_module_exists(
             lora, name
         ):
-            raise RecipeError(f"trainable with lora: both name {name}: a layer gets a LoRA or is trained as a whole.")
+            raise RecipeError(
+                f"trainable with lora: both name {name}, but a layer can either get a LoRA or be trained as a whole."
+            )
     return modules
 
 

@@ -15,15 +15,15 @@ __all__ = ["PartwiseSFTTrainer", "learning_rate_of", "plain_name"]
 
 
 class PartwiseSFTTrainer(SFTTrainer):
-    """Parameters whose name contains a match of a pattern have the learning rate of that pattern.
+    """A trainer in which patterns of parameter names have learning rates of their own.
 
-    The schedule multiplies all rates alike; parameters that no pattern matches have the rate of the arguments.
+    Parameters that no pattern matches have the learning rate of the arguments. The schedule scales all rates alike.
     """
 
     def __init__(self, *args: Any, learning_rates: Mapping[str, float] | None = None, **kwargs: Any) -> None:
         """Args:
-        learning_rates: regular expression -> learning rate; the first that matches a name counts.
-        kwargs: as in TRL. Of datasets with `Video` or `Audio` columns the files are taken, which the processor reads.
+        learning_rates: maps regular expressions to learning rates. For each parameter, the first match counts.
+        kwargs: as in TRL. `Video` and `Audio` columns of datasets are not decoded, because the processor reads files.
 
         Raises:
             ValueError: a pattern matches no trainable parameter.
@@ -38,7 +38,7 @@ class PartwiseSFTTrainer(SFTTrainer):
                 raise ValueError(f"learning_rates: the pattern {pattern!r} matches no parameter that is trained.")
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """As in transformers, its groups of parameters divided further by learning rate."""
+        """As in transformers, but each group of parameters is divided further by learning rate."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
         if is_new and self.learning_rates:
@@ -52,7 +52,7 @@ class PartwiseSFTTrainer(SFTTrainer):
                 group["params"] = by_rate.pop(rest, [])
                 for rate, parameters in by_rate.items():
                     optimizer.add_param_group({**group, "params": parameters, "lr": rate})
-            # An empty group would be saved and could not be told from others when training resumes.
+            # Empty groups are removed, because they could not be told from other groups when training resumes.
             optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 

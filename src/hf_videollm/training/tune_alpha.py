@@ -1,8 +1,8 @@
-"""Search of the LoRA alpha that answers a labelled set best: post-training optimisation (PLLaVA paper, section 3.4).
+"""Searches the LoRA alpha that gives the best answers: post-training optimisation (PLLaVA paper, section 3.4).
 
-A video model fine-tuned from an image model may answer better with less of its fine-tuning: the paper finds alpha near
-20 of 32 on MVBench and near 4 on Video-ChatGPT's benchmark. Alpha changes the language model only, so every video is
-decoded and encoded once and asked about at every alpha.
+A video model that was fine-tuned from an image model may answer better with a lower alpha than in training. The paper
+trains with 32, and finds the best alpha near 20 on MVBench and near 4 on Video-ChatGPT's benchmark. Alpha changes only
+the language model, so each video is decoded and encoded once, and its questions are answered with every alpha.
 """
 
 import json
@@ -45,7 +45,7 @@ class TuneReport:
 
     @property
     def best(self) -> float:
-        """The alpha with the highest score; the smallest one of several."""
+        """The alpha with the highest score; the smallest one if several have this score."""
         return min(self.rows, key=lambda row: (-row.score, row.alpha)).alpha
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,17 +84,17 @@ def tune_alpha(
     set_best: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> TuneReport:
-    """Answer all records greedily at every alpha and compare with their answers.
+    """Answer all records greedily with every alpha, and compare the answers with those of the records.
 
     Args:
         model: PLLaVA with its LoRA attached, on the device to run on.
         processor: its processor.
-        records: questions on local videos or images, each ending with the answer that is wanted.
+        records: questions about local videos or images; each record ends with the correct answer.
         alphas: values to try; repeated ones count once.
-        batch_size: records answered at a time.
-        num_frames: frames per video; the processor's own number when `None`.
+        batch_size: number of records that are answered at a time.
+        num_frames: frames per video; `None` uses the processor's own number.
         max_new_tokens: longest answer, in tokens.
-        score: (prediction, reference) -> number, higher is better; averaged over the records.
+        score: function of a prediction and a reference. Its values are averaged over the records; higher is better.
         set_best: leave the model at the best alpha instead of the one it had.
         progress: called with (answers given, answers to give).
 
@@ -102,7 +102,8 @@ def tune_alpha(
         The scores; `report.best` is the alpha to use.
 
     Raises:
-        ValueError: nothing to try, a negative alpha, a model without adapter, a record without answer or with sound.
+        ValueError: there is no alpha or no record, an alpha is negative, the model has no adapter, or a record has no
+            answer or has audio.
         MediaError: a video cannot be read.
     """
     alphas = list(dict.fromkeys(alphas))
@@ -157,7 +158,7 @@ def _check_task(
     model.lora_layers()
     for record in records:
         if record.answer is None:
-            raise ValueError(f"Record {record.id!r} has no answer to compare with: end it with an assistant turn.")
+            raise ValueError(f"Record {record.id!r} has no answer to compare with: end it with an assistant message.")
         if record.media("audio"):
             raise ValueError(f"Record {record.id!r} has sound, which PLLaVA cannot hear.")
 
@@ -176,7 +177,7 @@ def _answers(
     num_frames: int | None,
     max_new_tokens: int,
 ) -> Iterator[tuple[float, list[str]]]:
-    """(alpha, answers of the batch) for each alpha; the media are encoded once."""
+    """Yield each alpha with the answers to the questions of a batch. The media are encoded once."""
     inputs = dict(_inputs(processor, batch, num_frames).to(model.device))
     media, inputs = model.model.encode_media(inputs)
     length = inputs["input_ids"].shape[1]
@@ -224,19 +225,19 @@ def tune_alpha_on_file(
     save: bool = False,
     progress: bool = True,
 ) -> TuneReport:
-    """`tune_alpha` of a checkpoint on a JSON Lines file of records.
+    """Run `tune_alpha` for a checkpoint, with the records of a JSON Lines file.
 
     Args:
         source: folder or Hub id of a converted checkpoint that still has its LoRA.
-        data: labelled records.
+        data: the file; its records have answers.
         limit: use the first `limit` records only.
         dtype: `"auto"`, `"float32"`, `"bfloat16"` or `"float16"`.
-        device: a torch device; the first GPU if there is one, when `None`.
-        save: record the best alpha in the folder's config.json.
+        device: a torch device; `None` takes the first GPU, or the CPU if there is no GPU.
+        save: write the best alpha into the folder's config.json.
         progress: show a progress bar on stderr.
 
     Raises:
-        ValueError: as in `tune_alpha`; `save` with a Hub id.
+        ValueError: as in `tune_alpha`; or `save` is set, but `source` is no local folder.
         RecordError: a record is invalid.
         OSError: a file cannot be found.
         CheckpointError: the checkpoint cannot be loaded.
@@ -245,7 +246,7 @@ def tune_alpha_on_file(
         raise ValueError(f"{source} is no local folder with a config.json, so the best alpha cannot be saved there.")
     records = read_jsonl(data)[:limit]
     pipe = load_pipeline(source, dtype=dtype, device=device)
-    # Before a bar stands on the screen.
+    # This comes first, so that no progress bar is on the screen if there is an error.
     _check_task(pipe.model, records, list(alphas), batch_size, max_new_tokens)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -273,7 +274,7 @@ def tune_alpha_on_file(
 
 
 def save_alpha(folder: str | os.PathLike[str], alpha: float) -> None:
-    """Record `alpha` as the one that the checkpoint in `folder` is loaded with.
+    """Write `alpha` into config.json, so that the checkpoint in `folder` is loaded with it.
 
     Raises:
         CheckpointError: config.json is missing or damaged.
@@ -281,7 +282,7 @@ def save_alpha(folder: str | os.PathLike[str], alpha: float) -> None:
     file = Path(folder, "config.json")
     config = read_json(file)
     config["lora_alpha"] = alpha
-    # Whole or not at all, like everything we write.
+    # The file is replaced completely or not at all.
     with atomic_file(file, mode=stat.S_IMODE(file.stat().st_mode)) as temporary:
         temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Features of a frozen vision tower on disk: long videos are decoded and encoded once, not at every step of training.
 
-For designs whose model can go on from features of the tower (`encode_features`), which today is IVA.
+This works for designs whose model has a method that continues from these features (`encode_features`): only IVA so far.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ __all__ = ["BlankFrames", "FeatureCache", "FeatureCollator", "reads_features", "
 
 
 class FeatureCache(Mapping[str, torch.Tensor]):
-    """Path of a video -> features of its frames (T, tokens, width), class token included; on disk in half precision."""
+    """Maps the path of a video to the features of its frames `(T, tokens, width)`, class token included.
+
+    The features are on disk in half precision.
+    """
 
     def __init__(self, features: np.ndarray, ends: Sequence[int], paths: Sequence[str]) -> None:
         """Args:
-        features: (frames of all videos, tokens, width).
-        ends: end of each video along the first axis.
+        features: `(frames of all videos, tokens, width)`.
+        ends: for each video, the index along the first axis that follows its last frame.
         paths: the videos in the same order.
         """
         self._features = features
@@ -48,7 +51,7 @@ class FeatureCache(Mapping[str, torch.Tensor]):
         return len(self._places)
 
     def num_frames(self, path: str) -> int:
-        """Frames of a video."""
+        """Number of frames of a video."""
         place = self._places[path]
         return int(place.stop - place.start)
 
@@ -70,11 +73,11 @@ class FeatureCache(Mapping[str, torch.Tensor]):
             paths: video files; repeated names are encoded once.
             model: an `IvaModel`, or one with a head.
             video_processor: decodes, samples, resizes, crops and normalises.
-            folder: where the cache lies; nothing half-written is ever seen under its final name.
+            folder: folder of the cache. Its file appears there only when it is complete.
             progress: show a progress bar.
 
         Raises:
-            ValueError: no videos.
+            ValueError: there are no videos.
         """
         unique = list(dict.fromkeys(paths))
         if not unique:
@@ -92,7 +95,7 @@ class FeatureCache(Mapping[str, torch.Tensor]):
 
 
 class BlankFrames(Mapping[str, torch.Tensor]):
-    """Path of a video -> as many black frames of 2 x 2 pixels as it has, for a processor that shall only count them."""
+    """Maps the path of a video to black frames of 2 x 2 pixels, as many as it has. The processor only counts them."""
 
     def __init__(self, features: FeatureCache) -> None:
         self._features = features
@@ -111,8 +114,8 @@ class BlankFrames(Mapping[str, torch.Tensor]):
 class FeatureCollator(VideoDataCollator):
     """Data collator that puts features of the tower where pixel values would be; see `reads_features`.
 
-    What the processor makes of a conversation is kept for all videos of the same length, because it takes as long as a
-    step of a small model.
+    The outputs of the processor for a conversation are kept, and used again for all videos of the same length: to make
+    them takes as long as a training step of a small model.
 
     Attributes:
         features: the features of all videos.
@@ -148,10 +151,10 @@ def tower_features(features: Mapping[str, torch.Tensor], videos: Sequence[str]) 
 
 @contextmanager
 def reads_features(model: Any) -> Iterator[None]:
-    """For a time, what the model takes for the pixel values of videos are features of its tower, which does not run.
+    """Inside this context, the model's `pixel_values_videos` are features of its vision tower, which does not run.
 
     Args:
-        model: an IVA with a head; its weights and configuration stay as they are.
+        model: an IVA with a head. Its weights and configuration do not change.
     """
     base = model.model
 
@@ -168,7 +171,7 @@ def reads_features(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        # What the class has comes to light again.
+        # The model uses the method of its class again.
         del base.get_video_features
 
 
@@ -184,7 +187,7 @@ def _weights_hash(module: Any) -> str:
 def _encode_all(
     paths: list[str], base: Any, video_processor: Any, target: Path, ends_file: Path, progress: bool
 ) -> None:
-    """Write the features behind each other into a raw file first: how many frames there are is known at the end."""
+    """Encode all videos. The features go to a raw file first, because the number of frames is known only at the end."""
     raw = target.with_name(f".{target.name}.{os.getpid()}.raw")
     counts: list[int] = []
     shape: tuple[int, ...] = ()

@@ -19,21 +19,21 @@ __all__ = ["CLIPS_AHEAD", "DECODERS", "FrameCache", "StillFrames", "cache_signat
 
 DECODERS = 4
 UNRELATED_OPTIONS = ("processor_class", "auto_map")
-# Bounds the memory of decoded clips that wait to be written.
+# Number of clips that are decoded before the first of them is written; this limits memory.
 CLIPS_AHEAD = 64
 
 
 class FrameCache(Mapping[str, torch.Tensor]):
-    """Path of a video -> its frames (T, 3, H, W) uint8: sampled, resized and cropped, not yet normalised.
+    """Maps the path of a video to its frames `(T, 3, H, W)` uint8: sampled, resized and cropped, not yet normalised.
 
-    The frames lie in one memory-mapped file, so a pool larger than memory works too.
+    All frames are in one memory-mapped file, which may be larger than memory.
     """
 
     def __init__(self, frames: np.ndarray, rows: Mapping[str, int], seconds: np.ndarray | None = None) -> None:
         """Args:
-        frames: (clips, T, 3, H, W) uint8.
-        rows: path -> index along the first axis.
-        seconds: (clips, T), when each frame was, NaN where nobody knows.
+        frames: `(clips, T, 3, H, W)` uint8.
+        rows: maps a path to its index along the first axis.
+        seconds: `(clips, T)`, the times of the frames, NaN if they are not known.
         """
         self._frames = frames
         self._rows = rows
@@ -65,18 +65,18 @@ class FrameCache(Mapping[str, torch.Tensor]):
         Args:
             paths: video files; repeated names are decoded once.
             video_processor: decodes, samples, resizes and crops; must give all clips the same shape.
-            folder: where the cache lies; nothing half-written is ever seen under its final name.
+            folder: folder of the cache. Its files appear there only when they are complete.
             progress: show a progress bar.
 
         Raises:
-            ValueError: no videos, or clips of different shapes.
+            ValueError: there are no videos, or the clips have different shapes.
         """
         unique = list(dict.fromkeys(paths))
         if not unique:
             raise ValueError("There are no videos to cache.")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        # Saving a processor adds notes to it that change no pixel.
+        # When a processor is saved, it gets fields that do not change any pixel. They are left out here.
         options = {name: value for name, value in video_processor.to_dict().items() if name not in UNRELATED_OPTIONS}
         target = folder / f"frames-{cache_signature(unique, options)}.npy"
         seconds = target.with_name(f"{target.stem}-seconds.npy")
@@ -87,12 +87,12 @@ class FrameCache(Mapping[str, torch.Tensor]):
 
 
 class StillFrames(Mapping[str, torch.Tensor]):
-    """Path of a video -> one of its frames (1, 3, H, W) uint8, another one every time: images made of clips."""
+    """Maps the path of a video to one random frame `(1, 3, H, W)` uint8, a new one each time: clips become images."""
 
     def __init__(self, frames: Mapping[str, torch.Tensor], seed: int = 0) -> None:
         """Args:
-        frames: path -> (T, 3, H, W).
-        seed: decides which frames are drawn.
+        frames: maps a path to frames `(T, 3, H, W)`.
+        seed: seed of the random choice.
         """
         self._frames = frames
         self._rng = random.Random(seed)
@@ -110,7 +110,7 @@ class StillFrames(Mapping[str, torch.Tensor]):
 
 
 def cache_signature(paths: list[str], options: Mapping[str, Any]) -> str:
-    """Name for what decoding these files with these options gives; changes when a file or an option does."""
+    """A hash of files and decoding options. It changes if a file (name, size, time of change) or an option changes."""
     facts = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
     settings = json.dumps([options, facts], sort_keys=True, default=str)
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
@@ -131,7 +131,7 @@ def _decode_all(paths: list[str], video_processor: Any, target: Path, seconds: P
                 frames = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             if clip.shape != frames.shape[1:]:
                 raise ValueError(
-                    f"{path} gives frames of shape {clip.shape}, the clips before it {frames.shape[1:]}: the cache "
+                    f"{path} gives frames of shape {clip.shape}, but the clips before it {frames.shape[1:]}: the cache "
                     "needs one shape, so let the video processor crop and sample a fixed number of frames."
                 )
             frames[row] = clip
@@ -148,7 +148,7 @@ def _decode_all(paths: list[str], video_processor: Any, target: Path, seconds: P
 
 
 def _decode_ahead(paths: list[str], video_processor: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the clips in order. Decoders mostly wait for their own threads, so a few work side by side."""
+    """Yield the clips in order. Several are decoded at once, because a decoder mostly waits for its own threads."""
     with ThreadPoolExecutor(max_workers=DECODERS) as pool:
         for start in range(0, len(paths), CLIPS_AHEAD):
             yield from pool.map(lambda path: _decode(path, video_processor), paths[start : start + CLIPS_AHEAD])

@@ -1,4 +1,4 @@
-"""Decoded sound on disk, next to the frames of `frame_cache`: training hears a clip without decoding it again."""
+"""Decoded audio on disk, in the folder of the frames (`frame_cache`), so that training does not decode it again."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Waveform = npt.NDArray[np.float32]
 
 
 class AudioCache(Mapping[str, Waveform | None]):
-    """Path of a file -> its sound, float32 (samples,) in -1..1, or None if it has none.
+    """Maps the path of a file to its audio, float32 `(samples,)` from -1 to 1, or to `None` if it has no audio.
 
-    All sounds lie one behind the other in one memory-mapped file, so a pool larger than memory works too.
+    All audio is in one memory-mapped file, one sound after another. The file may be larger than memory.
     """
 
     def __init__(self, samples: Waveform, ends: npt.NDArray[np.int64], rows: Mapping[str, int]) -> None:
         """Args:
-        samples: (all samples,) float32.
-        ends: (files,) where each sound ends in `samples`; it begins where the one before it ends.
-        rows: path -> index of `ends`.
+        samples: `(all samples,)` float32.
+        ends: `(files,)`, where each sound ends in `samples`; it begins where the one before it ends.
+        rows: maps a path to its index in `ends`.
         """
         self._samples = samples
         self._ends = ends
@@ -39,7 +39,7 @@ class AudioCache(Mapping[str, Waveform | None]):
     def __getitem__(self, path: str) -> Waveform | None:
         row = self._rows[path]
         start = int(self._ends[row - 1]) if row else 0
-        # A copy: a batch must not hang on the mapped file.
+        # This is a copy, so that batches do not depend on the mapped file.
         sound = np.array(self._samples[start : self._ends[row]])
         return sound if len(sound) else None
 
@@ -59,12 +59,12 @@ class AudioCache(Mapping[str, Waveform | None]):
 
         Args:
             paths: files; repeated names are decoded once.
-            sampling_rate: of the waveforms, in Hz.
-            folder: where the cache lies; nothing half-written is ever seen under its final name.
+            sampling_rate: sampling rate of the waveforms in Hz.
+            folder: folder of the cache. Its files appear there only when they are complete.
             progress: show a progress bar.
 
         Raises:
-            ValueError: no files.
+            ValueError: there are no files.
             MediaError: a file cannot be decoded.
         """
         unique = list(dict.fromkeys(paths))
@@ -73,11 +73,11 @@ class AudioCache(Mapping[str, Waveform | None]):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         name = f"sound-{cache_signature(unique, {'sampling_rate': sampling_rate})}"
-        # The table appears first: where the samples are, the table is too.
+        # The table of ends appears before the samples. So if the samples are there, the table is there, too.
         samples, ends = folder / f"{name}.f32", folder / f"{name}.ends.npy"
         if not samples.exists():
             _decode_all(unique, sampling_rate, samples, ends, progress)
-        # An empty file cannot be mapped: all files are silent then.
+        # An empty file cannot be mapped. It is empty if no file has audio.
         mapped = np.memmap(samples, dtype=np.float32, mode="r") if samples.stat().st_size else np.zeros(0, np.float32)
         return cls(mapped, np.load(ends), {path: row for row, path in enumerate(unique)})
 
