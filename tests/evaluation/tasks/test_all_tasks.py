@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import hf_videollm
 from hf_videollm.evaluation.data_files import DataError, DataFiles
+from hf_videollm.evaluation.exact_match import MATCH_RULES
 from hf_videollm.evaluation.items import Item
+from hf_videollm.evaluation.judges.policies import POLICIES
+from hf_videollm.evaluation.judges.texts import TEXTS
+from hf_videollm.evaluation.multiple_choice import CHOICE_RULES
 from hf_videollm.evaluation.prompting import Prompt
 from hf_videollm.evaluation.tasks import find_task, task_names
 from hf_videollm.synthetic.benchmarks import STAND_INS
@@ -108,22 +111,18 @@ def test_an_empty_folder_is_refused(tmp_path: Path, name: str) -> None:
 def test_the_metric_has_its_rules(name: str) -> None:
     task = find_task(name)
     if task.metric == "multiple_choice":
-        rules = import_module("hf_videollm.evaluation.multiple_choice").CHOICE_RULES
         assert "default" in task.choice_rules
-        assert set(task.choice_rules.values()) <= set(rules)
+        assert set(task.choice_rules.values()) <= set(CHOICE_RULES)
     elif task.metric == "exact_match":
-        rules = import_module("hf_videollm.evaluation.exact_match").MATCH_RULES
         assert "default" in task.match_rules
-        assert set(task.match_rules.values()) <= set(rules)
+        assert set(task.match_rules.values()) <= set(MATCH_RULES)
     elif task.metric in ("judged_qa", "vcg", "msvc"):
-        policies = import_module("hf_videollm.evaluation.judges.policies").POLICIES
-        texts = import_module("hf_videollm.evaluation.judges.texts").TEXTS
         assert "default" in task.judge_texts
         assert set(task.judge_policies) == set(task.judge_texts)
-        assert set(task.judge_policies.values()) <= set(policies)
+        assert set(task.judge_policies.values()) <= set(POLICIES)
         for name_of_text in task.judge_texts.values():
             # A benchmark with several aspects has one text for each.
-            assert any(text == name_of_text or text.startswith(f"{name_of_text}_") for text in texts), name_of_text
+            assert any(text == name_of_text or text.startswith(f"{name_of_text}_") for text in TEXTS), name_of_text
     else:
         assert task.metric in ("matched_choice", "none")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import greedy
-from ..prompting import Prompt
+from ..prompting import Prompt, raw_question
 from ..row_joins import medium_in
 from ..task import Task
 
@@ -65,7 +65,7 @@ TASKS = [
         ),
         source="https://github.com/OpenGVLab/Multi-Modality-Arena (Tiny LVLM-eHub); archive: "
         "https://huggingface.co/OpenGVLab/InternVL (updated_datasets.zip)",
-        prompts={"default": _single_word, "internvl": _single_word},
+        prompts={"default": _single_word, "internvl": _single_word, "raw": raw_question},
         metric="exact_match",
         match_rules={"default": "tiny_lvlm", "ftfv": "tiny_lvlm"},
         group_by=("group",),

@@ -112,7 +112,8 @@ def write_picture(scene: Scene, path: Path) -> None:
     """Write the middle frame of a scene as a picture, in the format that the suffix names."""
     frames = render_scene(scene)
     content = io.BytesIO()
-    Image.fromarray(frames[len(frames) // 2]).save(content, format=Image.registered_extensions()[path.suffix])
+    kind = Image.registered_extensions()[path.suffix]
+    Image.fromarray(frames[len(frames) // 2]).save(content, format=kind, quality=95)
     _write_bytes(path, content.getvalue())
 
 
