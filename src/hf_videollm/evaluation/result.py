@@ -195,7 +195,7 @@ def _write_submission(
     with atomic_files(folder / SUBMISSION) as place:
         for name, text in files.items():
             path = place / name
-            if place not in path.parents:
+            if not path.resolve().is_relative_to(place.resolve()):
                 raise ValueError(f"{scoring.task.name}: the submission file {name!r} leads out of its folder.")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
