@@ -15,6 +15,7 @@ from .errors import INTERRUPTED, report
 from .evaluate import evaluate
 from .inspect import flops, info
 from .judge import judge_agreement
+from .recaption import recaption
 from .signals import signals_as_ctrl_c
 from .train import train
 from .tune import tune_alpha_command
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "tune-alpha": tune_alpha_command,
     "evaluate": evaluate,
+    "recaption": recaption,
     "judge-agreement": judge_agreement,
 }
 for name, command in COMMANDS.items():

@@ -1,109 +1,19 @@
 """`hf-videollm evaluate`: benchmarks of the papers with a model."""
 
 import sys
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .options import (
-    AsJson,
-    Device,
-    Dtype,
-    Fps,
-    LoraAlpha,
-    MaxFrames,
-    MissingAudio,
-    Model,
-    NumFrames,
-    NumTokensPerFrame,
-    OnDecodeError,
-    Sampling,
-    Sound,
-    TrustRemoteCode,
-    spread_options,
-)
+from .evaluate_options import AnsweringOptions, ModelOptions, ScoringOptions
+from .judge_options import JudgeOptions
+from .options import AsJson, spread_options
 from .output import note, print_drawing, print_json
 
 __all__ = ["evaluate"]
 
 ONE_FAILED = 1
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """How the model is loaded, and how it sees and hears."""
-
-    model: Model = None
-    num_frames: NumFrames = None
-    fps: Fps = None
-    max_frames: MaxFrames = None
-    num_tokens_per_frame: NumTokensPerFrame = None
-    sampling: Sampling = None
-    on_decode_error: OnDecodeError = "raise"
-    use_audio_in_video: Sound = None
-    missing_audio: MissingAudio = None
-    dtype: Dtype = "auto"
-    device: Device = None
-    lora_alpha: LoraAlpha = None
-    trust_remote_code: TrustRemoteCode = False
-
-    def of_processor(self) -> dict[str, Any]:
-        """Options of the processor, as far as they were given."""
-        others = ("model", "dtype", "device", "lora_alpha", "trust_remote_code")
-        names = [field.name for field in fields(self) if field.name not in others]
-        options = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if options["on_decode_error"] == "raise":
-            del options["on_decode_error"]
-        return options
-
-
-@dataclass(frozen=True)
-class AnsweringOptions:
-    """How questions are asked and answered."""
-
-    mode: Annotated[
-        str, typer.Option("--mode", help="generate, or likelihood: which option does the model find likeliest?")
-    ] = "generate"
-    ranking: Annotated[
-        str,
-        typer.Option("--ranking", help="With --mode likelihood: letters, or the options' words by their mean or sum."),
-    ] = "mean"
-    prompt_style: Annotated[
-        str | None, typer.Option("--prompt-style", help="Whose prompts: pllava, videollama2, ...; see --list.")
-    ] = None
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, instead of the prompt style's.")
-    ] = None
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first items of each task.")] = None
-    batch_size: Annotated[
-        str, typer.Option("--batch-size", help="Questions at a time; auto halves it when the memory is not enough.")
-    ] = "auto"
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that decode the next videos.")] = 1
-    seed: Annotated[int, typer.Option("--seed", help="Of sampled answers and random fallbacks.")] = 0
-    max_errors: Annotated[
-        float | None,
-        typer.Option("--max-errors", min=0, max=1, help="Stop a task when this share of its items has no answer."),
-    ] = None
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Ask items again that had no answer in the run that is continued.")
-    ] = False
-
-
-@dataclass(frozen=True)
-class ScoringOptions:
-    """How answers are scored."""
-
-    choice_rule: Annotated[
-        str, typer.Option("--choice-rule", help="Which rule reads answers to multiple choice: robust, pllava, ...")
-    ] = "default"
-    match_rule: Annotated[
-        str, typer.Option("--match-rule", help="Which rule compares short answers: folded, videollama2, ...")
-    ] = "default"
-    fallback: Annotated[
-        str, typer.Option("--fallback", help="What an unreadable choice becomes: none, random, third, first or last.")
-    ] = "none"
 
 
 @spread_options
@@ -122,6 +32,7 @@ def evaluate(
     model: ModelOptions,
     answering: AnsweringOptions,
     scoring: ScoringOptions,
+    judging: JudgeOptions,
     list_tasks: Annotated[bool, typer.Option("--list", help="Show the tasks, or those of --tasks in full.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -136,7 +47,9 @@ def evaluate(
 
       hf-videollm evaluate --model ./pllava-7b --tasks mvbench --data data --prompt-style pllava --choice-rule pllava
 
-      hf-videollm evaluate --model ./pllava-7b --tasks nextqa --mode likelihood --ranking letters --limit 200
+      hf-videollm evaluate --model ./pllava-7b --tasks msvd_qa --judge openai --judge-model gpt-4o-mini --limit 200
+
+      hf-videollm evaluate --model ./pllava-7b --tasks nextqa --mode likelihood --ranking letters
 
       torchrun --nproc-per-node 4 -m hf_videollm.cli evaluate --model ./pllava-7b --tasks mvbench,egoschema
     """
@@ -147,7 +60,7 @@ def evaluate(
     debug = bool(context.ensure_object(dict).get("debug"))
     from .evaluate_run import EvaluateRun
 
-    run = EvaluateRun(model, answering, scoring, data, download, output, quiet=as_json, debug=debug)
+    run = EvaluateRun(model, answering, scoring, judging, data, download, output, quiet=as_json, debug=debug)
     run.check(chosen)
     results, failed, unfinished = run.all(chosen)
     if as_json:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .evaluate_options import AnsweringOptions, ModelOptions, ScoringOptions, load_model, run_progress
+from .judge import judging_progress
+from .judge_options import JudgeOptions
 from .output import note, status
 
 if TYPE_CHECKING:
-    from .evaluate import AnsweringOptions, ModelOptions, ScoringOptions
+    from ..evaluation.scoring import JudgeAll, Scoring
+    from ..evaluation.task import Task
 
 __all__ = ["EvaluateRun"]
+
+REPLIES = "judge_replies.jsonl"
 
 
 @dataclass
@@ -25,6 +30,7 @@ class EvaluateRun:
         model: options of the model.
         answering: options of asking and answering.
         scoring: options of scoring.
+        judging: options of the judge.
         data: folder with a folder of each task's name.
         download: fetch tasks first.
         output: folder of the results.
@@ -35,68 +41,48 @@ class EvaluateRun:
     model: ModelOptions
     answering: AnsweringOptions
     scoring: ScoringOptions
+    judging: JudgeOptions
     data: Path
     download: bool = False
     output: Path | None = None
     quiet: bool = False
     debug: bool = False
+    # Policy -> judge.
+    _judges: dict[str, Any] = field(default_factory=dict)
 
-    def check(self, chosen: list[Any]) -> None:
+    def check(self, chosen: Sequence[Task]) -> None:
         """Refuse options that are wrong for all tasks, before a model is loaded.
 
         Raises:
             ValueError: the message names the option.
         """
         from ..evaluation.multiple_choice import FALLBACKS
+        from ..evaluation.scoring import JUDGED
         from ..models.video_llm_option_names import did_you_mean
 
-        self.options()
-        if self.model.num_frames is not None and self.model.fps is not None:
-            raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
+        self.answering.run_options(self.model)
         if self.scoring.fallback not in FALLBACKS:
-            raise ValueError(
-                f"There is no fallback {self.scoring.fallback!r}: {did_you_mean(self.scoring.fallback, FALLBACKS)}"
-            )
-        metrics = {task.metric for task in chosen}
+            hint = did_you_mean(self.scoring.fallback, FALLBACKS)
+            raise ValueError(f"There is no fallback {self.scoring.fallback!r}: {hint}")
+        judged = [task for task in chosen if task.metric in JUDGED]
         given = {
-            "--choice-rule": self.scoring.choice_rule != "default",
-            "--fallback": self.scoring.fallback != "none",
-            "--match-rule": self.scoring.match_rule != "default",
+            "--choice-rule": (self.scoring.choice_rule != "default", ("multiple_choice",)),
+            "--fallback": (self.scoring.fallback != "none", ("multiple_choice",)),
+            "--match-rule": (self.scoring.match_rule != "default", ("exact_match",)),
+            "--judge-text": (self.scoring.judge_text != "default", JUDGED),
+            "--judge": (self._names_a_judge(), JUDGED),
         }
-        of_metric = {"--match-rule": "exact_match"}
-        for flag, is_given in given.items():
-            if is_given and of_metric.get(flag, "multiple_choice") not in metrics:
+        for flag, (is_given, metrics) in given.items():
+            if is_given and not any(task.metric in metrics for task in chosen):
                 raise ValueError(f"{flag} does nothing for {', '.join(task.name for task in chosen)}: leave it out.")
+        if self._names_a_judge():
+            self.judging.check()
+            for task in judged:
+                policy = self._policy(task)
+                if policy.name not in self._judges:
+                    self._judges[policy.name] = self.judging.make(policy)
 
-    def options(self) -> Any:
-        """The options of the runner.
-
-        Raises:
-            ValueError: a value is impossible.
-        """
-        from ..evaluation.run_options import RunOptions
-
-        text = self.answering.batch_size
-        if text != "auto" and not text.isdigit():
-            raise ValueError(f"--batch-size is a number or auto, not {text!r}.")
-        new_tokens = self.answering.max_new_tokens
-        if self.answering.mode == "likelihood" and new_tokens is not None:
-            raise ValueError("--max-new-tokens does nothing with --mode likelihood: leave it out.")
-        return RunOptions(
-            mode=self.answering.mode,  # type: ignore[arg-type]
-            ranking=self.answering.ranking,  # type: ignore[arg-type]
-            prompt_style=self.answering.prompt_style,
-            limit=self.answering.limit,
-            batch_size=None if text == "auto" else int(text),
-            workers=self.answering.workers,
-            processor_options=self.model.of_processor(),
-            generate_options={} if new_tokens is None else {"max_new_tokens": new_tokens},
-            seed=self.answering.seed,
-            max_errors=self.answering.max_errors,
-            retry_errors=self.answering.retry_errors,
-        )
-
-    def all(self, chosen: list[Any]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    def all(self, chosen: Sequence[Task]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
         """Run the tasks one after the other.
 
         Returns:
@@ -104,7 +90,6 @@ class EvaluateRun:
         """
         from ..evaluation.ranks import Ranks
         from ..evaluation.runner import Runner
-        from ..inference import load_pipeline
         from ..known_models import find_model
 
         ranks = Ranks.of_environment()
@@ -114,31 +99,23 @@ class EvaluateRun:
         unfinished: list[str] = []
         if not ready:
             return results, failed, unfinished
-        with status("Loading the model ..."):
-            pipe = load_pipeline(
-                source,
-                dtype=self.model.dtype,
-                device=ranks.device(self.model.device),
-                lora_alpha=self.model.lora_alpha,
-                trust_remote_code=self.model.trust_remote_code,
-            )
-        self._check_model(pipe, source)
-        runner = Runner(pipe, self.model.model or source, self.options(), ranks)
+        pipe, source = load_model(self.model, ranks)
+        runner = Runner(pipe, self.model.model or source, self.answering.run_options(self.model), ranks)
         folder = self.output or Path("evaluations") / Path(source).name
         for task in ready:
-            with self._progress(task.title, ranks.rank) as show:
+            with run_progress(task.title, ranks.rank, self.quiet) as show:
                 runner.on_progress = show
                 result, reason = self._one(runner, task, folder / task.name)
-            if reason is not None:
-                failed[task.name] = reason
-            elif result is None:
-                unfinished.append(task.name)
-            else:
+            if result is not None:
                 results[task.name] = result
                 self._warn(task, result, folder / task.name)
+            elif reason is None:
+                unfinished.append(task.name)
+            if reason is not None:
+                failed[task.name] = reason
         return results, failed, unfinished
 
-    def _with_data(self, chosen: list[Any]) -> tuple[list[Any], dict[str, str]]:
+    def _with_data(self, chosen: Sequence[Task]) -> tuple[list[Task], dict[str, str]]:
         """The tasks whose files are there, and why the others cannot run: told before a model is loaded."""
         from ..evaluation.data_files import DataFiles, MissingFilesError
         from ..evaluation.download import download, missing_files_message
@@ -160,74 +137,80 @@ class EvaluateRun:
                 ready.append(task)
         return ready, failed
 
-    def _one(self, runner: Any, task: Any, folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    def _one(self, runner: Any, task: Task, folder: Path) -> tuple[dict[str, Any] | None, str | None]:
         """Result of one task, and why it failed."""
         from ..evaluation.data_files import DataFiles
 
         try:
-            result = runner.run(task, DataFiles(self.data / task.name), folder, self._scoring(task, runner.options))
+            scoring, judge = self._scoring(task, runner.options, folder)
+            result = runner.run(task, DataFiles(self.data / task.name), folder, scoring, judge)
         except Exception as error:
             return None, self._reason(error)
         if result is not None and not result["counts"]["answered"]:
-            kinds = ", ".join(f"{name} {count}" for name, count in result["counts"]["errors_by_type"].items())
-            return result, f"no item has an answer ({kinds}); {folder / 'records.jsonl'} has the error of each."
+            return result, f"no item has an answer ({_kinds(result)}); {folder / 'records.jsonl'} has the errors."
         return result, None
 
-    def _scoring(self, task: Any, options: Any) -> Any:
+    def _scoring(self, task: Task, options: Any, folder: Path) -> tuple[Scoring, dict[str, Any] | None]:
+        """How a task is scored, and who judges it."""
+        from ..evaluation.judges.backends.protocol import describe_judge
         from ..evaluation.run_options import prompt_style
-        from ..evaluation.scoring import Scoring
+        from ..evaluation.scoring import JUDGED, Scoring
 
         given: dict[str, Any] = {}
+        facts: dict[str, Any] | None = None
         if task.metric == "multiple_choice":
             given = {"choice_rule": self.scoring.choice_rule, "fallback": self.scoring.fallback}
         elif task.metric == "exact_match":
             given = {"match_rule": self.scoring.match_rule}
-        return Scoring(task, prompt_style(task, options), seed=options.seed, **given)
+        elif task.metric in JUDGED:
+            policy = self._policy(task)
+            given = {"judge_text": self.scoring.judge_text, "policy": policy.name}
+            if policy.name in self._judges:
+                given["judge"] = self._judge_all(policy, folder)
+                facts = describe_judge(self._judges[policy.name], policy)
+        return Scoring(task, prompt_style(task, options), seed=options.seed, **given), facts
+
+    def _judge_all(self, policy: Any, folder: Path) -> JudgeAll:
+        """Judges many items. Replies are kept in the folder of the task, if nothing else was said."""
+        from ..evaluation.judges.run import judge_items
+
+        options = self.judging
+        if options.judge != "rule" and options.judge_cache is None:
+            options = replace(options, judge_cache=folder / REPLIES)
+
+        def judge_all(items: Any) -> Any:
+            with options.open_cache() as cache, judging_progress(len(items)) as progress:
+                return judge_items(items, policy, self._judges[policy.name], cache, options.concurrency(), progress)
+
+        return judge_all
+
+    def _policy(self, task: Task) -> Any:
+        from ..evaluation.judges.policies import DEFAULT_POLICY
+
+        return self.judging.policy(task.judge_policies.get("default", DEFAULT_POLICY))
+
+    def _names_a_judge(self) -> bool:
+        """Whether any option of judges was given."""
+        return any(getattr(self.judging, entry.name) is not None for entry in fields(self.judging))
 
     def _reason(self, error: Exception) -> str:
         """Why a task failed, in one line."""
         if self.debug:
             traceback.print_exception(error)
         text = " ".join(str(error).split()) or type(error).__name__
-        return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
+        return text if isinstance(error, ValueError | OSError | RuntimeError) else f"{type(error).__name__}: {text}"
 
-    def _check_model(self, pipe: Any, source: str) -> None:
-        """Refuse options that this design does not have."""
-        if foreign := sorted(set(self.model.of_processor()) - pipe.media_options()):
-            raise ValueError(f"{source} has no option {foreign[0]}=: leave it out.")
-
-    def _warn(self, task: Any, result: dict[str, Any], folder: Path) -> None:
+    def _warn(self, task: Task, result: dict[str, Any], folder: Path) -> None:
         counts = result["counts"]
-        if counts["errors"]:
-            kinds = ", ".join(f"{name} {count}" for name, count in counts["errors_by_type"].items())
+        if counts["errors"] and counts["answered"]:
             note(
-                f"warning: {task.name}: {counts['errors']} of {counts['items']} items have no answer ({kinds}) and are "
-                f"in no number but accuracy_errors_wrong; {folder / 'records.jsonl'} has the error of each."
+                f"warning: {task.name}: {counts['errors']} of {counts['items']} items have no answer "
+                f"({_kinds(result)}) and are in no number but accuracy_errors_wrong; {folder / 'records.jsonl'} has "
+                "the error of each."
             )
-        if result["unscored_because"]:
+        if counts["answered"] and result["unscored_because"]:
             note(f"note: {task.name}: {result['unscored_because']}")
 
-    @contextmanager
-    def _progress(self, title: str, rank: int) -> Iterator[Callable[[Any, Any], None]]:
-        """A bar with throughput, remaining time, errors and the share of waiting; on terminals only."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[facts]}"),
-        )
-        bar = Progress(*columns, console=console, disable=rank > 0 or self.quiet or not console.is_terminal)
-        line = bar.add_task(title, total=None, facts="")
-
-        def show(task: Any, state: Any) -> None:
-            speed = state.num_done / state.seconds if state.seconds else 0.0
-            facts = f"{speed:.1f}/s, waiting {state.waiting_share:.0%}, errors {state.num_errors}"
-            bar.update(line, completed=state.num_done, total=state.num_items, facts=facts)
-
-        with bar:
-            yield show
+def _kinds(result: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in result["counts"]["errors_by_type"].items())

@@ -10,9 +10,11 @@ __all__ = ["results_table", "task_facts", "task_page", "tasks_table"]
 
 def tasks_table(tasks: Sequence[Any]) -> Any:
     """All tasks, a line each."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "benchmark", "metric", "prompt styles", "sees and hears", "on the Hub")
+    # The name is what a user has to copy.
+    name = Column("name", no_wrap=True)
+    table = Table(name, "benchmark", "metric", "prompt styles", "sees and hears", "on the Hub")
     for task in tasks:
         hub = "yes" if task.hub_ids else "no"
         table.add_row(task.name, task.title, task.metric, ", ".join(task.prompts), ", ".join(task.modalities), hub)
