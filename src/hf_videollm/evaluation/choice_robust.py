@@ -75,10 +75,12 @@ _LETTER = (
     r"""(?<![\w'])["'“]?(?:"""
     r"""[(\[{]\s*(?P<bracketed>[A-Za-z])\s*[)\]}]"""
     r"""|(?P<open>[(\[{])\s*(?P<after_open>[A-Z])(?![\w'\-+\#])"""
-    r"""|(?P<bare>[A-Z])(?![\w'\-+\#])(?!\.[A-Z]\.)"""
+    r"""|(?P<bare>[A-Z])(?![\w'\-+\#])"""
     r"""|(?P<small>[a-z])\)"""
     r""")["'”]?"""
 )
+# An abbreviation such as "U.S." is no letter, unless its rest is the text of the option.
+_ABBREVIATION = r"(?![A-Z]\.[A-Z]\.)"
 _BE = r"(?:is|was|would\s+be|should\s+be|must\s+be)"
 _NOUN = r"(?:answer|option|choice)"
 # Words that may stand before a letter or the text of an option that is the whole answer.
@@ -97,7 +99,7 @@ _DECLARATION = re.compile(
 )
 _CONFIRMED = re.compile(rf"\s+{_BE}\s+(?:the\s+)?(?:correct|right|best|most\s+\w+|answer)\b", re.IGNORECASE)
 _DENIED = re.compile(r"\s+(?:is|was|are|can|could|does|would)(?:\s+not\b|n't\b|\s+(?:wrong|incorrect|false)\b)", re.I)
-_TOKEN = re.compile(_LETTER)
+_TOKEN, _ANY_TOKEN = re.compile(_ABBREVIATION + _LETTER), re.compile(_LETTER)
 _DELIMITER = re.compile(r"\s*[.):,\]}\-\u2013\u2014]+\s*|\s*\n\s*|\s*$")
 _ANOTHER = re.compile(r"\s*(?:[,/&|+]|\band\b|\bor\b)\s*(?:option\s+)?", re.IGNORECASE)
 # A word that cannot follow an article: after it, "A" is the letter.
@@ -198,7 +200,7 @@ def _whole_letter(answer: str, options: Sequence[str]) -> Choice | None:
     """A letter with nothing but words of introduction before it, and nothing or its option's text behind it."""
     lead_in = _LEAD_IN.match(answer)
     for start in {0, lead_in.end() if lead_in else 0}:
-        token = _TOKEN.match(answer, start)
+        token = _ANY_TOKEN.match(answer, start)
         if token is None:
             continue
         rest, index = answer[token.end() :], _index(token)
