@@ -154,3 +154,9 @@ def test_rules_that_the_published_numbers_need_a_fallback_for() -> None:
 
 def test_every_rule_is_one_of_the_two_kinds() -> None:
     assert all((rule.read is None) != (rule.matches is None) for rule in CHOICE_RULES.values())
+
+
+@pytest.mark.parametrize("rule", sorted(set(CHOICE_RULES) - {"linvt_mvbench"}))
+def test_an_empty_answer_is_told_from_one_that_says_nothing(rule: str) -> None:
+    assert parse_choice(" ", OPTIONS, rule=rule).failure == "empty"
+    assert parse_choice("?!", OPTIONS, rule=rule).failure in ("no_match", "empty" if rule == "robust" else "no_match")

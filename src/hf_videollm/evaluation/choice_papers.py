@@ -114,7 +114,8 @@ def _first_that_occurs(text: str, options: Sequence[str], forms: Sequence[Sequen
 def lmms_eval(text: str, options: Sequence[str]) -> Choice:
     """MVBench in lmms-eval: the first letter A to E that stands alone, small ones included.
 
-    So the article counts as A: "It is a dog" is option A.
+    So the article counts as A: "It is a dog" is option A. The original leaves empty answers out of the accuracy; they
+    are counted as failures "empty".
     """
     leading = re.match(r"([A-E])\.\s*(.+)$", text.strip(), re.IGNORECASE)
     if leading:

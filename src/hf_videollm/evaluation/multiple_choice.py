@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..models.video_llm_option_names import did_you_mean
 from . import choice_papers as papers
@@ -50,7 +50,7 @@ class ChoiceRule:
         assert self.matches is not None
         agreeing = [index for index in range(len(options)) if self.matches(text, options, index)]
         if not agreeing:
-            return Choice(None, name, "no_match" if text.strip() else "empty")
+            return Choice(None, name, "no_match")
         return Choice(agreeing[0], name) if len(agreeing) == 1 else Choice(None, f"{name}:several")
 
     def is_correct(self, choice: Choice, text: str, options: Sequence[str], reference: int) -> bool:
@@ -133,6 +133,8 @@ def parse_choice(
     if fallback not in FALLBACKS:
         raise ValueError(f"There is no fallback {fallback!r}: {did_you_mean(fallback, FALLBACKS)}")
     choice = _rule(rule).choice(rule, _checked(text, options), options)
+    if not choice.parsed and not text.strip():
+        choice = replace(choice, failure="empty")
     if choice.parsed or fallback == "none":
         return choice
     index = FALLBACKS[fallback](len(options), seed, key)
