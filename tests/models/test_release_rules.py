@@ -91,7 +91,7 @@ def test_every_entry_says_when_it_can_go() -> None:
     assert len(sections) >= 6
     for section in sections:
         text = " ".join(section.replace("#", " ").split())
-        assert re.search(r"[Uu]ntil|Stays", text), section.splitlines()[0]
+        assert re.search(r"[Uu]ntil|[Ss]tays", text), section.splitlines()[0]
 
 
 @pytest.mark.parametrize(

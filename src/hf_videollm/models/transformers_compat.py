@@ -254,7 +254,7 @@ def add_defaults(kwargs_class: Any) -> Any:
 def class_of_transformers(name: str) -> Any:
     """The transformers class of this name (from a saved file); `None` if the installed release does not have it.
 
-    No release will make this function superfluous, because new releases add classes that older ones do not have.
+    This function stays, because new releases add classes that older ones do not have.
     """
     return getattr(transformers, name, None)
 
