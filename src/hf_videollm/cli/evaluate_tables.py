@@ -58,14 +58,18 @@ def task_page(task: Any) -> str:
 
 def results_table(results: Iterable[Mapping[str, Any]]) -> Any:
     """The numbers of all tasks, with what spoils them beside them."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ..evaluation.headline import headlines
 
-    table = Table("benchmark", "result [95 % interval]", "items", "without answer", "unreadable", "judge failed")
+    numbers = [Column(name, no_wrap=True) for name in ("number", "95 % interval")]
+    counted = [Column(name, justify="right") for name in ("items", "no answer", "unread", "unjudged")]
+    table = Table("benchmark", *numbers, *counted)
     for result in results:
         counts = result["counts"]
-        numbers = "\n".join(map(str, headlines(result))) or "not scored"
+        found = headlines(result)
+        values = "\n".join(f"{line.name} {line.text}" for line in found) or "not scored"
+        intervals = "\n".join(line.interval for line in found)
         columns = (counts["items"], counts["errors"], counts["parse_failures"], counts["judge_failures"])
-        table.add_row(result["title"], numbers, *map(str, columns))
+        table.add_row(result["title"], values, intervals, *map(str, columns))
     return table

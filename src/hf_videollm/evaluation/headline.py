@@ -29,18 +29,30 @@ class Headline:
     low: float | None = None
     high: float | None = None
 
-    def __str__(self) -> str:
-        """For people: shares in percent.
+    @property
+    def text(self) -> str:
+        """The value for people: shares in percent.
 
         Example:
-            >>> str(Headline("accuracy", 0.5, 0.4, 0.6))
-            'accuracy 50.0 % [40.0, 60.0]'
+            >>> Headline("accuracy", 0.5).text, Headline("score", 3.456).text
+            ('50.0 %', '3.46')
         """
-        scale, unit, digits = (100, " %", 1) if self.name in IN_PERCENT else (1, "", 2)
-        text = f"{self.name} {self.value * scale:.{digits}f}{unit}"
+        return f"{self._shown(self.value)}{' %' if self.name in IN_PERCENT else ''}"
+
+    @property
+    def interval(self) -> str:
+        """The interval for people; empty without one.
+
+        Example:
+            >>> Headline("accuracy", 0.5, 0.4, 0.6).interval
+            '40.0 to 60.0'
+        """
         if self.low is None or self.high is None:
-            return text
-        return f"{text} [{self.low * scale:.{digits}f}, {self.high * scale:.{digits}f}]"
+            return ""
+        return f"{self._shown(self.low)} to {self._shown(self.high)}"
+
+    def _shown(self, value: float) -> str:
+        return f"{value * 100:.1f}" if self.name in IN_PERCENT else f"{value:.2f}"
 
 
 def headlines(result: Mapping[str, Any]) -> list[Headline]:

@@ -15,7 +15,7 @@ from .records import read_records
 from .run_options import RunOptions
 from .runner import Runner
 from .task import Task
-from .tasks import find_task
+from .tasks.inter4k import TASKS as INTER4K
 
 __all__ = ["VIDEO_SUFFIXES", "find_videos", "recaption", "recaption_style", "run_folder"]
 
@@ -101,7 +101,7 @@ def _task(videos: Sequence[tuple[str, Path]]) -> Task:
         for name, path in videos:
             yield Item(name, (Medium(path),), (RECAPTION_QUERY,))
 
-    prompts = find_task("inter4k").prompts
+    prompts = INTER4K[0].prompts
     return Task("recaption", "Recaption", load, ("videos",), "your own videos", prompts, metric="none")
 
 

@@ -1,0 +1,205 @@
+"""`hf-videollm evaluate` and `recaption`: what they write, how they go on, and what they say of mistakes."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from evaluated_clips import TASKS, clip_questions, load, make_task, write_benchmark
+
+from hf_videollm.evaluation import tasks as task_table
+from hf_videollm.evaluation.data_files import DataFiles
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def broken(data: DataFiles) -> Any:
+    raise KeyError("column")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with two tasks: one has a question about a video that is not there."""
+    folder = tmp_path_factory.mktemp("data")
+    clips = clip_questions(folder / "clips", 1)
+    write_benchmark(folder / "clips", clips, missing=1)
+    for name in ("colours", "judged", "broken"):
+        write_benchmark(folder / name, clips)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tasks instead of the package's own."""
+    judged = make_task("judged", metric="judged_qa", judge_texts={"default": "qa"})
+    added = [*TASKS, judged, make_task("broken", load=broken), make_task("absent", hub_ids=("org/absent",))]
+    module = ModuleType("hf_videollm.evaluation.tasks.of_tests")
+    module.TASKS = added  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(task_table, "TASK_FILES", {task.name: "of_tests" for task in added})
+
+
+def line(data: Path, output: Path, tasks: str, *more: str) -> Sequence[str]:
+    base = ("evaluate", "--model", "pllava-tiny", "--device", "cpu", "--dtype", "float32")
+    return (*base, "--tasks", tasks, "--data", str(data), "--output", str(output), *more)
+
+
+def test_results_are_shown_and_written(cli: Cli, data: Path, tmp_path: Path) -> None:
+    code, out, err = cli(*line(data, tmp_path, "clips,colours"))
+    assert code == 0
+    assert "Clips" in out
+    assert "accuracy 100.0 %" in out
+    assert "warning: clips: 1 of 6 items have no answer (MediaNotFound 1)" in " ".join(err.split())
+    result = json.loads((tmp_path / "clips/result.json").read_text())
+    assert result["counts"]["answered"] == 5
+    assert result["model"]["model"] == "pllava-tiny"
+    # Once more: nothing is asked again.
+    code, out, _ = cli(*line(data, tmp_path, "clips", "--json"))
+    assert code == 0
+    (run,) = json.loads(out)["results"]["clips"]["runs"]
+    assert run["num_items"] == 6
+
+
+def test_one_broken_task_does_not_lose_the_others(cli: Cli, data: Path, tmp_path: Path) -> None:
+    code, out, err = cli(*line(data, tmp_path, "broken,absent,colours", "--json"))
+    assert code == 1
+    report = json.loads(out)
+    assert list(report["results"]) == ["colours"]
+    assert list(report["failed"]) == ["broken", "absent"]
+    assert "2 of 3 tasks failed:" in err
+    assert "KeyError" in report["failed"]["broken"]
+    absent = report["failed"]["absent"]
+    assert "has no questions.jsonl" in absent
+    assert "the synthetic generator" in absent
+    assert "--download fetches them from the Hub (org/absent)" in absent
+
+
+def test_all_takes_every_task(cli: Cli, data: Path, tmp_path: Path) -> None:
+    code, out, _ = cli(*line(data, tmp_path, "all", "--limit", "1", "--json"))
+    assert code == 1
+    report = json.loads(out)
+    assert list(report["results"]) == ["clips", "colours", "judged"]
+    assert report["results"]["judged"]["metrics"] == {}
+
+
+def test_answers_are_judged_when_a_judge_is_named(cli: Cli, data: Path, tmp_path: Path) -> None:
+    code, _, err = cli(*line(data, tmp_path, "judged"))
+    assert code == 0
+    assert "No judge was chosen. The same command with --judge judges" in " ".join(err.split())
+    code, out, _ = cli(*line(data, tmp_path, "judged", "--judge", "rule", "--judge-policy", "pllava", "--json"))
+    assert code == 0
+    result = json.loads(out)["results"]["judged"]
+    assert result["metrics"]["accuracy"] == 1
+    assert (result["scoring"]["judge"], result["scoring"]["policy"]["name"]) == ("rule", "pllava")
+    # Only the judge ran in the second command.
+    assert len(result["runs"]) == 1
+
+
+def test_options_ranked_by_likelihood(cli: Cli, data: Path, tmp_path: Path) -> None:
+    more = ("--mode", "likelihood", "--ranking", "sum", "--json")
+    code, out, _ = cli(*line(data, tmp_path, "colours", *more))
+    assert code == 0
+    result = json.loads(out)["results"]["colours"]
+    assert result["metrics"]["accuracy"] == 1
+    assert result["settings"]["ranking"] == "sum"
+
+
+def test_other_settings_in_the_same_folder_are_refused(cli: Cli, data: Path, tmp_path: Path) -> None:
+    assert cli(*line(data, tmp_path, "colours"))[0] == 0
+    code, _, err = cli(*line(data, tmp_path, "colours", "--frames", "4"))
+    assert code == 1
+    assert "processor_options.num_frames (was null, is 4)" in err
+
+
+def test_a_task_without_any_answer_has_failed(cli: Cli, data: Path, tmp_path: Path) -> None:
+    clips = clip_questions(data / "clips", 1)
+    lost = tmp_path / "data"
+    write_benchmark(lost / "clips", clips[:0] or clips[:1], missing=0)
+    (lost / "clips/questions.jsonl").write_text(
+        '{"id": "1", "video": "gone.mp4", "question": "What?", "answer": "x", "kind": "x"}\n'
+    )
+    code, _, err = cli(*line(lost, tmp_path / "out", "clips"))
+    assert code == 1
+    assert "no item has an answer (MediaNotFound 1)" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--tasks", "clisp"), "There is no task 'clisp': did you mean clips?"),
+        (("--tasks", ","), "Say what to evaluate on"),
+        (("--tasks", "clips", "--batch-size", "many"), "--batch-size is a number or auto, not 'many'"),
+        (("--tasks", "clips", "--batch-size", "0"), "--batch-size must be at least 1"),
+        (("--tasks", "clips", "--mode", "genrate"), "There is no mode 'genrate': did you mean generate"),
+        (("--tasks", "clips", "--ranking", "sum"), "--ranking does nothing without --mode likelihood"),
+        (("--tasks", "colours", "--mode", "likelihood", "--max-new-tokens", "3"), "--max-new-tokens does nothing"),
+        (("--tasks", "clips", "--frames", "2", "--fps", "2"), "exclude each other"),
+        (("--tasks", "clips", "--choice-rule", "pllava"), "--choice-rule does nothing for clips"),
+        (("--tasks", "colours", "--match-rule", "vqa"), "--match-rule does nothing for colours"),
+        (("--tasks", "colours", "--fallback", "frist"), "There is no fallback 'frist': did you mean first"),
+        (("--tasks", "clips", "--judge", "rule"), "--judge does nothing for clips"),
+        (("--tasks", "judged", "--judge", "rlue"), "--judge rlue is none: take openai, local or rule"),
+        (("--tasks", "judged", "--judge-policy", "pllava"), "--judge must be given"),
+        (("--tasks", "clips", "--model", "gone/model"), "gone/model"),
+        (("--tasks", "clips", "--tokens-per-frame", "2"), "pllava-tiny has no option --tokens-per-frame: leave it out"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    cli: Cli, data: Path, tmp_path: Path, more: tuple[str, ...], message: str
+) -> None:
+    code, out, err = cli("evaluate", "--data", str(data), "--output", str(tmp_path), "--device", "cpu", *more)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_list_shows_every_task(cli: Cli) -> None:
+    code, out, _ = cli("evaluate", "--list")
+    assert code == 0
+    assert all(name in out for name in ("clips", "colours", "judged"))
+    code, out, _ = cli("evaluate", "--list", "--json")
+    facts = {task["name"]: task for task in json.loads(out)["tasks"]}
+    assert facts["absent"]["hub_ids"] == ["org/absent"]
+    code, out, _ = cli("evaluate", "--list", "--tasks", "absent")
+    assert "files: questions.jsonl" in out
+    assert "source: the synthetic generator" in out
+
+
+def test_downloads_are_asked_for_and_their_failure_is_told(cli: Cli, data: Path, tmp_path: Path) -> None:
+    code, _, err = cli(*line(tmp_path, tmp_path / "out", "absent", "--download"))
+    assert code == 1
+    assert "Absent cannot be downloaded (org/absent:" in err
+
+
+def test_videos_are_described(cli: Cli, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "captions.jsonl"
+    videos = data / "clips" / "videos"
+    command = ("recaption", str(videos), "--output", str(output), "--device", "cpu", "--max-new-tokens", "3")
+    code, out, _ = cli(*command, "--json")
+    assert code == 0
+    lines = [json.loads(text) for text in output.read_text().splitlines()]
+    assert json.loads(out)["videos"] == len(lines) == len(list(videos.glob("*.mp4")))
+    assert all(entry["caption"] for entry in lines)
+    code, out, _ = cli(*command)
+    assert (code, out) == (0, f"{len(lines)} captions in {output}\n")
+    code, _, err = cli("recaption", str(tmp_path / "gone"))
+    assert code == 2
+    assert "no such folder or list of videos" in err
+
+
+def test_a_list_of_lost_videos_has_no_captions(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("gone.mp4\n")
+    output = tmp_path / "captions.jsonl"
+    code, _, err = cli("recaption", str(tmp_path / "list.txt"), "--output", str(output), "--device", "cpu")
+    assert code == 1
+    assert "1 of 1 videos have no caption" in " ".join(err.split())
+    assert "error" in json.loads(output.read_text())
+
+
+def test_the_tasks_of_these_tests_load(data: Path) -> None:
+    """A control: the fixture's files are those that the loaders read."""
+    assert len(list(load(DataFiles(data / "clips")))) == 6

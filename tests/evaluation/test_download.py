@@ -1,0 +1,70 @@
+"""Nothing is fetched without being asked for; names are tried in order; what fails is told once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluated_clips import make_task
+
+from hf_videollm.evaluation.data_files import DataFiles, MissingFilesError
+from hf_videollm.evaluation.download import archives, download, missing_files_message
+
+NAMES = ("new/set", "old/set", "older/set")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A Hub that has some sets, and notes what it is asked."""
+    state: dict[str, Any] = {"has": set(), "asked": []}
+
+    def fetch(name: str, repo_type: str, local_dir: Path) -> str:
+        assert repo_type == "dataset"
+        state["asked"].append(name)
+        if name not in state["has"]:
+            raise OSError(f"404:\n {name} is not here.")
+        local_dir.mkdir(parents=True, exist_ok=True)
+        (local_dir / "questions.jsonl").write_text("")
+        return str(local_dir)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    return state
+
+
+def test_names_are_tried_in_order(hub: dict[str, Any], tmp_path: Path) -> None:
+    hub["has"] = {"old/set", "older/set"}
+    assert download(make_task(hub_ids=NAMES), tmp_path / "clips") == "old/set"
+    assert hub["asked"] == ["new/set", "old/set"]
+    assert (tmp_path / "clips/questions.jsonl").exists()
+
+
+def test_one_line_tells_why_none_could_be_fetched(hub: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Clips cannot be downloaded") as caught:
+        download(make_task(hub_ids=NAMES), tmp_path)
+    assert all(f"{name}: 404: {name} is not here" in str(caught.value) for name in NAMES)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_real_client_is_offline_here(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Clips cannot be downloaded"):
+        download(make_task(hub_ids=("org/never-there",)), tmp_path)
+
+
+def test_what_is_not_on_the_hub_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Clips is not on the Hub.*comes from the synthetic generator"):
+        download(make_task(), tmp_path)
+
+
+def test_the_message_of_missing_files_says_what_to_do(tmp_path: Path) -> None:
+    data = DataFiles(tmp_path)
+    with pytest.raises(MissingFilesError) as caught:
+        data.find("questions.jsonl")
+    message = missing_files_message(make_task(hub_ids=NAMES), data, caught.value)
+    assert "has no questions.jsonl" in message
+    assert "the synthetic generator" in message
+    assert "--download" in message
+    assert "old/set" in message
+    assert "--download" not in missing_files_message(make_task(), data, caught.value)
+    (tmp_path / "video").mkdir()
+    (tmp_path / "video/part1.zip").touch()
+    assert "have to be unpacked: video/part1.zip" in missing_files_message(make_task(hub_ids=NAMES), data, caught.value)
+    assert archives(tmp_path) == [tmp_path / "video/part1.zip"]
