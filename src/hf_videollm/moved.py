@@ -1,4 +1,4 @@
-"""Old names of modules and their contents that have moved. An old name gives what has the new name.
+"""Old names of modules and of their contents. An import of an old name gives what has the new name now.
 
 So programs and `python -m` commands that were written for an earlier release still work.
 """
@@ -130,8 +130,8 @@ MOVED: dict[str, str] = {
     "training.tiny_iva": "synthetic.tiny.iva",
     "training.tiny_linvt": "synthetic.tiny.linvt",
 }
-# Maps modules to names that were in them, and these to what they are now, as `"module:name"` inside `hf_videollm`. If
-# the reference ends with `()`, the function is called and returns the value.
+# For each module, maps the names that it no longer has to references, `"module:name"` inside `hf_videollm`. If a
+# reference ends with `()`, this function is called, and its result is the value.
 MOVED_NAMES: dict[str, dict[str, str]] = {
     "convert.ftfv.processor": {"build_generation_config": "convert.parts:language_generation_config"},
     "costs.presets": {"PRESETS": "costs.presets:all_presets()"},
@@ -197,7 +197,7 @@ def keep_old_names() -> None:
 
 
 def _add_old_names(package: str, module_name: str, names: Mapping[str, str]) -> None:
-    """Make names importable from a module that has them no longer. They are looked up when a program asks for them."""
+    """Make names importable from a module that no longer has them. They are looked up only when a program uses them."""
     module: Any = importlib.import_module(f"{package}.{module_name}")
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The functions that `models.linvt_backbones` had before `Backbone` took their place; each calls it.
+"""Former functions of `models.linvt_backbones`. Each calls the method of `Backbone` that replaced it.
 
 Only programs that were written for an earlier release use them (see `moved.MOVED_NAMES`).
 """

@@ -251,7 +251,7 @@ def test_flash_and_beep_come_at_the_same_second(tmp_path: Path, name: str) -> No
         for kind in (PllavaVideoProcessor, VideoLlama2VideoProcessor):
             _, metadata = kind().decode(path, None, start=seen + 0.02, end=seen + 0.18, num_frames=3)
             assert all(abs(time - seen) < 0.25 for time in metadata.timestamps)
-    with pytest.raises(ValueError, match="behind the end of the video"):
+    with pytest.raises(ValueError, match="after the end of the video"):
         load_video(path, start=100.0)
 
 

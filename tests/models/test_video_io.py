@@ -231,7 +231,7 @@ def test_variable_frame_rate_goes_by_timestamps(tmp_path: Path, backend: str) ->
         ({"start": -1.0}, "start=-1"),
         ({"start": float("nan")}, "start=nan"),
         ({"start": 2.0, "end": 2.0}, "end=2.0 is not after"),
-        ({"start": 50.0}, "lies behind the end"),
+        ({"start": 50.0}, "is after the end"),
         ({"backend": "opencv"}, "unknown"),
         ({"on_decode_error": "skip"}, "unknown"),
         ({"sample_indices_fn": pick(90)}, "go from 0 to 89"),

@@ -189,7 +189,7 @@ def check_num_frames(num_frames: int | None) -> None:
     if not isinstance(num_frames, Integral) or isinstance(num_frames, bool):
         raise ValueError(f"num_frames={num_frames!r}: give a whole number of frames.")
     if num_frames < 1:
-        raise ValueError(f"num_frames={num_frames}: at least one frame must be asked for.")
+        raise ValueError(f"num_frames={num_frames}: ask for at least one frame.")
 
 
 def check_interval(start: float | None, end: float | None, of: str = "video") -> None:

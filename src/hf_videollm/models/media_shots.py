@@ -34,7 +34,7 @@ def allot_frames(lengths: Sequence[int], num_frames: int) -> list[int]:
         ValueError: there are no shots, a shot is empty, or `num_frames` is less than one.
     """
     if num_frames < 1:
-        raise ValueError(f"num_frames={num_frames}: at least one frame must be asked for.")
+        raise ValueError(f"num_frames={num_frames}: ask for at least one frame.")
     if not lengths or min(lengths) < 1:
         raise ValueError(f"The shots have {list(lengths)} frames: give at least one shot, and no shot of 0 frames.")
     longest_first = sorted(range(len(lengths)), key=lambda shot: -lengths[shot])

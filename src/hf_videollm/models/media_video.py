@@ -342,7 +342,7 @@ def _clip_bounds(clip: Clip, name: str, start: float | None, end: float | None) 
     last = len(clip) if end is None else int(np.searchsorted(clip.timestamps, end - TIME_SLACK, side="left"))
     if start is not None and start >= _shown_until(clip, len(clip)):
         raise MediaError(
-            f"{name}: start={start:g} s lies behind the end of the video at {_shown_until(clip, len(clip)):.2f} s; "
+            f"{name}: start={start:g} s is after the end of the video at {_shown_until(clip, len(clip)):.2f} s; "
             "choose an earlier start."
         )
     if last <= first:

@@ -91,7 +91,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
 
     def media_options(self) -> set[str]:
         """Names of the options that say how media are read, sampled and put into the prompt."""
-        # `return_tensors` and `device` are also options of the pipeline, and a caller of the pipeline means the latter.
+        # `return_tensors` and `device` are left out, because the pipeline has options of these names itself.
         names = set(self.processor.video_processor.valid_kwargs.__annotations__) - {"return_tensors", "device"}
         # A checkpoint with remote code may have a processor of another class.
         if isinstance(self.processor, CheckedProcessor):
@@ -205,7 +205,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             inputs = {"videos": videos, "images": images, "audio": audio, "text": text}
         else:
             inputs = _pair({"videos": videos, "images": images, "audio": audio}, list(text))
-        # Skips the __call__ of ImageTextToTextPipeline, which expects images and texts, and calls that of its parent.
+        # This skips the __call__ of ImageTextToTextPipeline, which expects images and texts, and calls its parent's.
         return super(ImageTextToTextPipeline, self).__call__(inputs, **kwargs)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
@@ -484,7 +484,7 @@ def _chat_messages(sample: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _tidied(message: Any) -> dict[str, Any]:
-    """A copy of a message without the keys that an Arrow table added, with value `None`, to give all the same keys."""
+    """A copy of a message without the keys whose value is `None`, which come from Arrow tables (see `without_none`)."""
     tidy = without_none(message, f"A message is a {type(message).__name__}: give {{'role': ..., 'content': ...}}.")
     if isinstance(tidy.get("content"), list | tuple):
         tidy["content"] = [

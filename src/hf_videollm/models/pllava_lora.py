@@ -201,10 +201,11 @@ class AdjustableLoraMixin(_Base):
         }
 
     def merge_lora(self, alpha: float | None = None) -> Self:
-        """Add the adapter to the weights, W <- W0 + (alpha / r) B A, and remove it. All weights become trainable again.
+        """Add the adapter to the weights, W <- W0 + (alpha / r) B A, and remove it.
 
-        If the weights are quantized, PEFT merges the adapter and quantizes the result again, which rounds a second
-        time; these weights stay frozen. For better answers, merge the adapter before the model is quantized.
+        The weights of the language model become trainable again. If they are quantized, PEFT merges the adapter and
+        quantizes the result again, which rounds a second time; quantized weights stay frozen. For better answers, merge
+        the adapter before the model is quantized.
 
         Args:
             alpha: strength to merge with; `None` uses the current one.

@@ -58,7 +58,7 @@ class PllavaProcessor(VideoLlmProcessor):
 
     @classmethod
     def options_from_config(cls, config: Any) -> dict[str, Any]:
-        """See the base."""
+        """See the base class."""
         return {"pooling_shape": list(config.pooling_shape)}
 
     def __init__(

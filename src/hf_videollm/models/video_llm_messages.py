@@ -1,4 +1,4 @@
-"""Converts messages with media from all common formats into one, and refuses everything in them that it does not know.
+"""Converts messages with media from several formats into one common format, and refuses what it does not know.
 
 In the common format, a block is `{"type": "text", "text": ...}`, or it is one medium: `{"type": "video", "path": ...}`.
 Instead of `path` it may have `url`, or `video` with frames or bytes. Blocks of type `image` and `audio` work likewise.

@@ -91,7 +91,7 @@ def adopt_quantization(model: Any, part: Any, name: str, unquantized: Iterable[s
 
     Args:
         model: the outer model, with a head.
-        part: the inner model, with a head, which may be quantized; otherwise nothing is done.
+        part: the inner model, with a head. If it is not quantized, nothing is done.
         name: name of the inner base model inside the outer base model.
         unquantized: names, in the outer base model, of the other modules, which are not quantized.
     """

@@ -1,4 +1,4 @@
-"""Reads the headers of safetensors files, which name all tensors with their shapes and types, without any data."""
+"""Reads the headers of safetensors files, which hold the names, shapes and types of all tensors, but no data."""
 
 import json
 from collections.abc import Iterable, Mapping

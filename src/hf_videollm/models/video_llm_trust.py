@@ -9,7 +9,7 @@ class NoQuestionMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:
-        """As in transformers, but `trust_remote_code` is False by default: transformers would ask the user."""
+        """As in transformers, but without `trust_remote_code`, remote code is refused instead of asking the user."""
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
 

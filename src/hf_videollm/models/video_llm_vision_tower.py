@@ -1,4 +1,4 @@
-"""Vision towers of any family of transformers: computing features of frames, freezing unused layers, input checks."""
+"""Vision towers of any family of transformers: they compute features of frames, and unused layers are frozen."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -160,7 +160,7 @@ def freeze_unused_layers(
     weights of a module when the module is called, but torch's attention reads them without such a call.
 
     Args:
-        vision_tower: of any family of transformers.
+        vision_tower: a vision tower of any family of transformers.
         selected: the hidden state(s) that are used, as in `vision_feature_layer`; the last layer's output if `None`.
         uses_closing_norm: whether the features went through the norm after the last layer.
 

@@ -26,7 +26,7 @@ class FramesInTime:
     Args:
         frames: `(num_frames, channels, height, width)` uint8.
         times: for each frame, the seconds since the start of the clip; `None` if they are not known.
-        metadata: of the whole video.
+        metadata: metadata of the whole video.
     """
 
     frames: torch.Tensor

@@ -233,7 +233,7 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         clock = FrameClock(metadata)
         if start is not None and start >= clock.seconds(total):
             raise ValueError(
-                f"start={start:g} s lies behind the end of the video at {clock.seconds(total):.2f} s; choose an "
+                f"start={start:g} s is after the end of the video at {clock.seconds(total):.2f} s; choose an "
                 "earlier start."
             )
         first = 0 if start is None else min(self.frame_at(clock, start), total - 1)

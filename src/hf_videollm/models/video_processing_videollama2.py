@@ -78,7 +78,7 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
         rate = clock.rate
         if start is not None and (start - clock.begin) * rate >= total:
             raise ValueError(
-                f"start={start:g} s lies behind the end of the video at {clock.begin + total / rate:.2f} s; choose an "
+                f"start={start:g} s is after the end of the video at {clock.begin + total / rate:.2f} s; choose an "
                 "earlier start."
             )
         first = 0 if start is None else max(self.frame_at(clock, start) - 1, 0)

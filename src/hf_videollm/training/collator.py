@@ -91,8 +91,8 @@ class VideoDataCollator:
             done = {name: value for name, value in CACHED_FRAMES_KWARGS.items() if self._does(name)}
             videos = {**(options.get("videos_kwargs") or {}), **done}
             if "frame_times" in self.processor.video_processor.valid_kwargs.__annotations__:
-                # One entry per video, in the order in which the videos occur in the batch. The frames of a cache have
-                # no times, which the processor would otherwise read from the file.
+                # The processor does not read the files, so it gets the times of the frames from the cache: one entry
+                # per video, in the order in which the videos occur in the batch.
                 cache = self.frames if isinstance(self.frames, FrameCache) else None
                 videos["frame_times"] = [None if cache is None else cache.times(path) for path in _videos(chats)]
             options["videos_kwargs"] = videos
@@ -172,7 +172,7 @@ class VideoDataCollator:
         return block if cached is None else {"type": block["type"], block["type"]: cached}
 
     def _does(self, step: str) -> bool:
-        """Whether the video processor has the option for this step. In LinVT, the image processor does these steps."""
+        """Whether the video processor does this step. In LinVT, the image processor resizes and crops instead."""
         return bool(self.processor.video_processor.to_dict().get(step))
 
     def _hears_videos(self, options: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Searches the LoRA alpha that gives the best answers: post-training optimisation (PLLaVA paper, section 3.4).
+"""Searches for the LoRA alpha that gives the best answers: post-training optimisation (PLLaVA paper, section 3.4).
 
 A video model that was fine-tuned from an image model may answer better with a lower alpha than in training. The paper
 trains with 32, and finds the best alpha near 20 on MVBench and near 4 on Video-ChatGPT's benchmark. Alpha changes only

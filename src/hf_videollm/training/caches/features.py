@@ -129,7 +129,7 @@ class FeatureCollator(VideoDataCollator):
         self._known: dict[str, Any] = {}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """As in the base; `pixel_values_videos` are (videos, frames, tokens, width)."""
+        """As in the base class; `pixel_values_videos` are (videos, frames, tokens, width)."""
         made, videos = [], []
         for row in rows:
             blocks = [block for message in row["messages"] for block in message["content"]]

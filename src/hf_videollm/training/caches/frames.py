@@ -19,7 +19,7 @@ __all__ = ["CLIPS_AHEAD", "DECODERS", "FrameCache", "StillFrames", "cache_signat
 
 DECODERS = 4
 UNRELATED_OPTIONS = ("processor_class", "auto_map")
-# Number of clips that are decoded before the first of them is written; this limits memory.
+# At most this many clips are decoded before they are written, which limits the memory for them.
 CLIPS_AHEAD = 64
 
 
