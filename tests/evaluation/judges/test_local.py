@@ -71,6 +71,14 @@ def test_judgements_are_the_same_whatever_the_number_of_threads(judge: LocalJudg
     assert all(row.failed and row.attempts == 2 and row.reply is not None for row in results[0])
 
 
+def test_without_sampling_the_same_question_is_asked_once(judge: LocalJudge) -> None:
+    item = JudgeItem("1", get_text("mmbench_video"), {"question": "q", "answer": "a", "pred": "p"})
+    (greedy,) = judge_items([item], replace(get_policy("robust"), max_tokens=4), judge)
+    assert (greedy.failed, greedy.attempts) == (True, 1)
+    (sampled,) = judge_items([item], replace(get_policy("robust"), max_tokens=4, temperature=1.0), judge)
+    assert (sampled.failed, sampled.attempts) == (True, 5)
+
+
 def test_a_prompt_that_does_not_fit_is_one_failed_item(judge: LocalJudge) -> None:
     with pytest.raises(NoReplyError, match="a reply of 2000 do not fit into 2048"):
         judge.complete([{"role": "user", "content": "x" * 100}], max_tokens=2000)

@@ -35,7 +35,8 @@ class JudgePolicy:
         top_p: nucleus sampling; `None` leaves it to the endpoint.
         max_tokens: longest reply; `None` leaves it to the endpoint.
         attempts: how many replies are asked for until one can be read. Requests that got no reply at all (rate limits,
-            broken connections) are repeated by the backend and are not attempts.
+            broken connections) are repeated by the backend and are not attempts. A judge that would only repeat itself
+            is asked once.
         ask_again_when: `unreadable`: when a reply cannot be read; `empty`: only when it is empty.
         short_prediction: every second attempt at a yes-or-no judgement sends only so many characters of the
             prediction.

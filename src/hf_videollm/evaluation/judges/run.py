@@ -155,7 +155,8 @@ class _Run:
             return Judgement(None, 0.0)
         reply, error = None, ""
         asked: dict[str, int] = {}
-        for attempt in range(1, self.policy.attempts + 1):
+        in_vain = self.judge.repeats_itself(self.policy.temperature) and self.policy.short_prediction is None
+        for attempt in range(1, 2 if in_vain else self.policy.attempts + 1):
             values = self._values(item, attempt)
             try:
                 reply = self._reply(item, values, asked)

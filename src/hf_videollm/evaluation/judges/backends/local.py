@@ -95,6 +95,10 @@ class LocalJudge:
         reply: str = self._tokenizer.decode(output[0, length:], skip_special_tokens=True)
         return reply.strip()
 
+    def repeats_itself(self, temperature: float | None) -> bool:
+        """Without sampling."""
+        return temperature == 0
+
     def interrupt(self) -> None:
         """Nothing to do: this judge waits for nobody."""
 

@@ -127,6 +127,10 @@ class OpenAIJudge:
                 return reply
         raise AssertionError  # the last failure gives up
 
+    def repeats_itself(self, temperature: float | None) -> bool:
+        """Never: endpoints do not promise equal replies, not even at temperature 0."""
+        return False
+
     def interrupt(self) -> None:
         """End the waits of the calls that have begun; see `Judge.interrupt`."""
         interrupted, self._interrupted = self._interrupted, threading.Event()

@@ -50,6 +50,10 @@ class Judge(Protocol):
         """
         ...
 
+    def repeats_itself(self, temperature: float | None) -> bool:
+        """Whether the same messages get the same reply each time, so that asking again is in vain."""
+        ...
+
     def interrupt(self) -> None:
         """End the waits between retries, because the run is stopped: those who wait raise `JudgeStopError`."""
         ...

@@ -78,6 +78,10 @@ class RuleJudge:
             return str({"score": score})
         return str({text.verdict_key: "yes" if overlap >= RIGHT_FROM else "no", "score": score})
 
+    def repeats_itself(self, temperature: float | None) -> bool:
+        """Always: nothing is drawn."""
+        return True
+
     def interrupt(self) -> None:
         """Nothing to do: this judge waits for nobody."""
 
