@@ -29,6 +29,7 @@ from hf_videollm.models.errors import CheckpointError
 from hf_videollm.models.modeling_pllava import PllavaForConditionalGeneration, PllavaModel
 from hf_videollm.models.modeling_video_llm import VideoLlmForConditionalGeneration
 from hf_videollm.models.video_llm_generation import repeat_media_per_row
+from hf_videollm.models.video_llm_placeholders import check_tensor
 
 CASE = PLLAVA_CASES[0]
 HEAD = "lm_head.weight"
@@ -450,3 +451,21 @@ def test_frames_of_one_channel_are_refused(vision: str) -> None:
     model = pllava_case("llama", vision).make_model()
     with pytest.raises(ValueError, match=r"Frames must be \(frames, 3, height, width\), not of shape"):
         model.get_video_features(torch.randn(1, 2, 1, 16, 16))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_check_of_the_inputs_holds_in_a_compiled_graph(backend: str) -> None:
+    """The plain call says what is wrong; a compiled graph stops, too, and is not broken by the check."""
+
+    def doubled(values: torch.Tensor) -> torch.Tensor:
+        check_tensor((values > 0).all(), "a value is not positive")
+        check_tensor((values < 9).all(), "a value is too large")
+        return 2 * values
+
+    compiled = torch.compile(doubled, backend=backend, fullgraph=True)
+    right, wrong = torch.tensor([1.0, 2.0]), torch.tensor([1.0, -2.0])
+    assert torch.equal(compiled(right), doubled(right))
+    with pytest.raises(ValueError, match="a value is not positive"):
+        doubled(wrong)
+    with pytest.raises(RuntimeError, match=r"without torch\.compile"):
+        compiled(wrong)

@@ -17,14 +17,13 @@ import torch
 from torch import nn
 from transformers import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import torch_compilable_check
 
 from .configuration_iva import IvaConfig
 from .configuration_video_llm import patch_grid
 from .iva_frames import FrameBank, IvaMediaOutput, IvaVideoState, MediumFrames, media_of_state, place_media
 from .iva_hooks import AdapterContext
 from .media_blank import must_run
-from .video_llm_placeholders import PlaceholderMixin
+from .video_llm_placeholders import PlaceholderMixin, check_tensor
 
 
 class IvaQueryMixin(PlaceholderMixin):
@@ -106,7 +105,7 @@ class IvaQueryMixin(PlaceholderMixin):
             ValueError: media and query tokens do not fit each other.
         """
         if not self.config.num_insertions:
-            torch_compilable_check(
+            check_tensor(
                 ~queries.any(),
                 "The prompts hold query tokens, but num_insertions is 0: make them with this model's own processor.",
             )
@@ -114,7 +113,7 @@ class IvaQueryMixin(PlaceholderMixin):
         media, rows, columns = self._gather_media(features, masks, video_state, queries)
         self._check_queries(queries, masks)
         if not media or (not features and not torch.compiler.is_compiling() and not queries.any()):
-            torch_compilable_check(
+            check_tensor(
                 ~queries.any(),
                 "The prompts hold query tokens, but there is no video or image for them to look at. If it is in the "
                 "cache, pass video_state.",
@@ -164,7 +163,7 @@ class IvaQueryMixin(PlaceholderMixin):
         """Check that query tokens come in whole blocks, and that each row with media has one."""
         num_queries = self.config.num_query_tokens
         counts = queries.sum(-1)
-        torch_compilable_check(
+        check_tensor(
             (counts % num_queries == 0).all(),
             lambda: (
                 f"The prompts hold {counts.tolist()} query tokens (token id {self.config.query_token_id}), but query "
@@ -172,7 +171,7 @@ class IvaQueryMixin(PlaceholderMixin):
             ),
         )
         for modality, mask in masks.items():
-            torch_compilable_check(
+            check_tensor(
                 (~mask.any(-1) | queries.any(-1)).all(),
                 lambda modality=modality, mask=mask: (
                     f"Prompts {(mask.any(-1) & ~queries.any(-1)).nonzero().flatten().tolist()} hold {modality}s, but "
@@ -186,7 +185,7 @@ class IvaQueryMixin(PlaceholderMixin):
         if torch.compiler.is_compiling() and self.config.query_placement == "last":
             # This number does not depend on the prompts, so `torch.compile` does not break the graph here.
             width = self.config.num_query_tokens
-            torch_compilable_check(
+            check_tensor(
                 (counts <= width).all(),
                 "query_placement is 'last', so a prompt may hold only one block of query tokens.",
             )
@@ -199,7 +198,7 @@ class IvaQueryMixin(PlaceholderMixin):
         rows = torch.arange(len(queries), device=queries.device)
         is_own = frames.rows == rows[:, None, None]
         visible = is_own & (frames.columns < columns.unsqueeze(-1))
-        torch_compilable_check(
+        check_tensor(
             (visible.any(-1) | ~valid).all(),
             lambda: (
                 f"Prompts {(~visible.any(-1) & valid).any(-1).nonzero().flatten().tolist()} hold query tokens with no "

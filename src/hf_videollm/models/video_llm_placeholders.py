@@ -9,6 +9,19 @@ from torch import nn
 from transformers.utils import torch_compilable_check
 
 
+def check_tensor(condition: torch.Tensor, message: str | Callable[[], str]) -> None:
+    """Raise `ValueError` with the message if the condition, one bool in a tensor, is false.
+
+    In a compiled graph it is a `RuntimeError` without this message. There, transformers' `torch_compilable_check` would
+    turn the condition into a Python number, and the Inductor of torch 2.14 cannot compile a graph with several of them
+    ("BooleanAtom not allowed in this context").
+    """
+    if torch.compiler.is_compiling():
+        torch._assert_async(condition, "A check of the inputs failed: call the model without torch.compile.")
+    else:
+        torch_compilable_check(condition, message)
+
+
 class MergingMixin:
     """Puts the vectors of media into the embeddings of prompts. `config` has a `<modality>_token_id` per modality."""
 
@@ -141,4 +154,4 @@ class PlaceholderMixin(MergingMixin):
         )
 
 
-__all__ = ["MergingMixin", "PlaceholderMixin"]
+__all__ = ["MergingMixin", "PlaceholderMixin", "check_tensor"]
