@@ -104,15 +104,21 @@ def _literal(text: str) -> Any:
 
 
 def _robust_dictionary(reply: str) -> dict[Any, Any]:
-    """The one dictionary in a reply.
+    """The one dictionary in a reply, with or without words around it.
 
     Raises:
-        UnreadableReplyError: there is none, or there are several that differ: which one is meant cannot be known.
+        UnreadableReplyError: there is none, or there are several that differ: which one is meant cannot be known. Other
+            braces are none of a verdict, either: weak models reply with programs.
     """
     # Models that think aloud end their thoughts with this mark, and may try out verdicts in them.
     answer = reply.rpartition("</think>")[2].strip()
-    candidates = [answer, *re.findall(r"\{[^{}]*\}", answer)]
-    found = [value for value in map(_json_or_literal, candidates) if isinstance(value, dict) and value]
+    whole = _json_or_literal(answer)
+    if isinstance(whole, dict) and whole:
+        return whole
+    pieces = re.findall(r"\{[^{}]*\}", answer)
+    found = [value for value in map(_json_or_literal, pieces) if isinstance(value, dict) and value]
+    if len(found) < max(answer.count("{"), answer.count("}")):
+        raise UnreadableReplyError("the reply holds braces that are no dictionary")
     if not found:
         raise UnreadableReplyError("the reply holds no dictionary")
     if any(other != found[0] for other in found[1:]):
