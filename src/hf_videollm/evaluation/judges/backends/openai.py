@@ -1,4 +1,4 @@
-"""A judge behind any endpoint that speaks OpenAI's chat API: OpenAI, Azure's v1 API, vLLM, SGLang, Ollama, ...
+"""A judge behind any endpoint that speaks OpenAI's chat API: `POST /chat/completions` with a key in the header.
 
 Requests that get no reply for a passing reason are repeated: too many requests (429), an error of the server (5xx), a
 connection that breaks or says nothing, a body that is no chat reply. What would go wrong again for every item stops the
