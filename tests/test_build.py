@@ -1,6 +1,7 @@
 """Designs put together from a tower and a language model of any family: nothing of either is lost."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -367,6 +368,7 @@ def test_impossible_values_are_one_line(design: str, sources: Sources, tmp_path:
         with pytest.raises(CheckpointError, match=r"describe no |cannot be set|gives no features") as caught:
             build(design, "qwen2", sources, tmp_path / "out", **{name: value})
         assert "\n" not in str(caught.value), name
+        assert re.search(rf"\b{name}\b", str(caught.value)), str(caught.value)
         assert list(tmp_path.iterdir()) == [], name
 
 

@@ -22,6 +22,7 @@ from hf_videollm import CheckpointError, load_pipeline
 from hf_videollm.convert.stream import read_tensor, require_folder, scan_weights
 from hf_videollm.hub.checkpoint import bundled_checkpoints
 from hf_videollm.models.configuration_beats import BeatsConfig
+from hf_videollm.models.configuration_pllava import PllavaConfig
 from hf_videollm.models.modeling_beats import BeatsModel
 from hf_videollm.models.video_llm_checkpoint_files import check_file, check_links, is_finite, read_checkpoint_json
 from hf_videollm.training.loading import load_for_training
@@ -120,8 +121,45 @@ def test_an_index_names_files_of_its_folder_only(folder: Path, way: str) -> None
     (folder / "sub").mkdir()
     named = way.format(root=folder.parent)
     changed = {name: named if "00002-of" in file else file for name, file in weight_map.items()}
-    (folder / INDEX).write_text(json.dumps({"weight_map": changed}))
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": changed}))
     assert "no safetensors file of this folder" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda index: [index], "holds a JSON list instead of an object"),
+        (lambda index: {"metadata": {}}, "has no 'weight_map'"),
+        (lambda index: {**index, "weight_map": list(index["weight_map"])}, "has no 'weight_map'"),
+        (lambda index: {**index, "weight_map": "model.safetensors"}, "has no 'weight_map'"),
+        (lambda index: {**index, "weight_map": dict.fromkeys(index["weight_map"], 3)}, "names 3, which is no"),
+        (lambda index: {**index, "weight_map": dict.fromkeys(index["weight_map"])}, "names None, which is no"),
+        (lambda index: {"weight_map": index["weight_map"]}, "has no object 'metadata'"),
+        (lambda index: {**index, "metadata": None}, "has no object 'metadata'"),
+        (lambda index: {**index, "metadata": ["total_size"]}, "has no object 'metadata'"),
+    ],
+)
+def test_an_index_of_another_form_is_refused(folder: Path, change: Callable[[Any], Any], words: str) -> None:
+    shard(folder)
+    index = json.loads((folder / INDEX).read_text())
+    (folder / INDEX).write_text(json.dumps(change(index)))
+    message = refused(folder)
+    assert words in message
+    assert str(folder / INDEX) in message
+    # Converters read an index themselves, and need no metadata.
+    if "metadata" in words:
+        assert len(scan_weights(folder).tensors) == len(index["weight_map"])
+    else:
+        with pytest.raises(CheckpointError, match=re.escape(words)):
+            scan_weights(folder)
+
+
+def test_an_unknown_activation_is_refused_by_the_name_of_its_field() -> None:
+    for config_class, field in ((PllavaConfig, "projector_hidden_act"), (BeatsConfig, "hidden_act")):
+        assert getattr(config_class.from_dict({field: "silu"}), field) == "silu"
+        for name, hint in (("foo", "such as gelu or silu"), ("gellu", "did you mean gelu")):
+            with pytest.raises(CheckpointError, match=f"{field} must be an activation function .*'{name}': {hint}"):
+                config_class.from_dict({field: name})
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json", "generation_config.json"])
@@ -198,7 +236,8 @@ def test_the_same_tensor_in_two_shards_is_refused(folder: Path) -> None:
 def test_an_index_that_misplaces_a_tensor_is_refused(folder: Path) -> None:
     weight_map = shard(folder)
     name = sorted(weight_map)[0]
-    (folder / INDEX).write_text(json.dumps({"weight_map": {**weight_map, name: "model-00002-of-00002.safetensors"}}))
+    moved = {**weight_map, name: "model-00002-of-00002.safetensors"}
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": moved}))
     assert f"says that {name} is in" in refused(folder)
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert "is missing" in refused(folder)

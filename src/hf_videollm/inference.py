@@ -14,6 +14,7 @@ from .models.errors import CheckpointError
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.video_llm_checkpoint_config import describe_impossible
 from .models.video_llm_checkpoint_files import check_links, find_file, read_checkpoint_json
+from .models.video_llm_lora_files import describe_adapter
 from .models.video_llm_option_names import names_options
 from .official import advice_for_official
 from .pair_check import check_pair
@@ -90,6 +91,18 @@ def _parse_device(device: str | None) -> torch.device:
     return place
 
 
+def _why_no_config(folder: str) -> str:
+    """The message for a folder without config.json."""
+    adapter = describe_adapter(Path(folder))
+    if adapter is None:
+        return f"{folder} holds no config.json: give the folder that from_pretrained loads, or a Hub id."
+    return (
+        f"{folder} is {adapter}, and does not hold that model: load the model, attach the adapter with "
+        f"peft.PeftModel.from_pretrained(model, {folder!r}), save the merged model (merge_and_unload) with "
+        "save_checkpoint, and pass its folder (docs/how_to/train.md#lora)."
+    )
+
+
 def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
     """Load the configuration of a checkpoint of one of the designs.
 
@@ -99,9 +112,7 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
     """
     source = find_model(source)
     if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
-        raise CheckpointError(
-            f"{source} holds no config.json: give the folder that from_pretrained loads, or a Hub id."
-        )
+        raise CheckpointError(_why_no_config(source))
     if os.path.isdir(source):
         check_links(Path(source))
     # This refuses a file that is too long, nested too deeply or no JSON, before transformers parses it.

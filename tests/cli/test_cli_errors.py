@@ -55,6 +55,8 @@ WRONG = [
     ("ask {clip} Q --tokens-per-frame 3", "--tokens-per-frame"),
     ("info nowhere", "nowhere"),
     ("info {folder}", "config.json"),
+    ("info {adapter}", "is a LoRA adapter of rank 4 on k_proj, q_proj with its own connector for the model start"),
+    ("ask {clip} Q --model {adapter}", "merge_and_unload"),
     ("info --design foo", "foo"),
     ("flops", "--design"),
     ("flops --design fftv", "fftv"),
@@ -99,11 +101,17 @@ def places(clips: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (tmp_path / name).mkdir()
         if content is not None:
             (tmp_path / name / "config.json").write_text(content)
+    (tmp_path / "adapter").mkdir()
+    targets = ["model.language_model.layers.0.self_attn.q_proj", "model.language_model.layers.1.self_attn.q_proj"]
+    adapter = {"peft_type": "LORA", "r": 4, "target_modules": [*targets, "k_proj"], "modules_to_save": ["connector"]}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(
+        json.dumps({**adapter, "base_model_name_or_path": "start"})
+    )
     question = {"role": "user", "content": [{"type": "video", "path": clips[0]}, {"type": "text", "text": "What?"}]}
     record = {"id": "1", "messages": [question, {"role": "assistant", "content": "a dog"}]}
     (tmp_path / "records.jsonl").write_text(json.dumps(record))
     files = {"text": "text.mp4", "empty_file": "empty.mp4", "cut": "cut.mp4", "gone": "gone.mp4"}
-    files |= {name: name for name in ("folder", "broken", "official")}
+    files |= {name: name for name in ("folder", "broken", "official", "adapter")}
     return {"clip": clips[0], "gone_folder": "./foldr", "records": "records.jsonl", **files}
 
 

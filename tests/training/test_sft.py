@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.data.records import make_record, read_jsonl
 from hf_videollm.disk_full import DiskFullError
+from hf_videollm.models.errors import CheckpointError
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.parts import build_tokenizer, vocabulary
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
@@ -117,10 +119,13 @@ def test_image_stage_shows_one_frame_and_asks_what_it_can_answer(records, tmp_pa
 def test_lora(records, tmp_path):
     model, processor = build_tiny_pllava(**SMALL)
     options = {"r": 4, "lora_alpha": 8, "target_modules": r".*language_model.*\.(q_proj|v_proj)"}
-    trainer = run_sft(replace(small_recipe(records, tmp_path), lora=options), model, processor)
+    trainer = run_sft(replace(small_recipe(records, tmp_path), lora=options), model, processor, save=True)
     trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
     assert trained
     assert all("lora_" in name and "language_model" in name for name in trained)
+    # Where a whole model is needed, the folder of the adapter is refused with what it is, and what to do.
+    with pytest.raises(CheckpointError, match=r"is a LoRA adapter of rank 4 on .*q_proj.*merge_and_unload"):
+        describe_checkpoint(tmp_path / "out")
 
 
 # Recipes

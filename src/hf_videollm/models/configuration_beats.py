@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .video_llm_checkpoint_config import CheckedConfigMixin
+from .video_llm_checkpoint_config import CheckedConfigMixin, check_activation
 
 
 def num_audio_tokens(num_frames: int, patch_size: int = 16, num_mel_bins: int = 128) -> int:
@@ -99,6 +99,7 @@ class BeatsConfig(CheckedConfigMixin, PreTrainedConfig):
         for name in ("num_mel_bins", "patch_size", "patch_embedding_dim", "hidden_size", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        check_activation("hidden_act", self.hidden_act)
         for divisor, number in (
             ("patch_size", "num_mel_bins"),
             ("num_attention_heads", "hidden_size"),

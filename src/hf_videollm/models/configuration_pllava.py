@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from .configuration_video_llm import VideoLlmConfig
+from .video_llm_checkpoint_config import check_activation
 
 
 def pllava_pooled_shape(num_frames: int, pooling_shape: tuple[int, ...] | list[int]) -> tuple[int, int, int]:
@@ -83,6 +84,7 @@ class PllavaConfig(VideoLlmConfig):
 
     def validate_architecture(self) -> None:
         super().validate_architecture()
+        check_activation("projector_hidden_act", self.projector_hidden_act)
         if len(self.pooling_shape) != 3 or min(self.pooling_shape) < 1:
             raise ValueError(
                 f"pooling_shape must be three positive numbers (time, height, width), not {self.pooling_shape}."

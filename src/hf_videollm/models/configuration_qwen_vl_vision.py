@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from .video_llm_checkpoint_config import CheckedConfigMixin
+from .video_llm_checkpoint_config import CheckedConfigMixin, check_activation
 
 
 @strict
@@ -49,6 +49,7 @@ class QwenVLVisionConfig(CheckedConfigMixin, PreTrainedConfig):
         for name in ("hidden_size", "num_attention_heads", "patch_size", "image_size", "position_grid_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        check_activation("hidden_act", self.hidden_act)
         for divisor, number in (("num_attention_heads", "hidden_size"), ("patch_size", "image_size")):
             if getattr(self, number) % getattr(self, divisor):
                 raise ValueError(

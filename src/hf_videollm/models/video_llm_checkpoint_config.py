@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Self
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
+from transformers.activations import ACT2FN
 
 from .errors import CheckpointError
 from .video_llm_checkpoint_files import StoredHeader
+from .video_llm_option_names import nearest
 
 # Exceptions that building a model from impossible values can raise.
 IMPOSSIBLE = (
@@ -95,6 +97,19 @@ def check_config_values(content: Mapping[str, Any]) -> None:
             _check_number(name, value)
 
 
+def check_activation(field: str, name: str) -> None:
+    """Refuse the name of an activation function that transformers does not have.
+
+    Raises:
+        ValueError: there is no such function; the message names the field and the most similar functions.
+    """
+    if name not in ACT2FN:
+        hint = (
+            f"did you mean {' or '.join(similar)}?" if (similar := nearest(name, ACT2FN)) else "such as gelu or silu."
+        )
+        raise ValueError(f"{field} must be an activation function of transformers, not {name!r:.50}: {hint}")
+
+
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
@@ -168,4 +183,11 @@ def check_sizes(
         )
 
 
-__all__ = ["IMPOSSIBLE", "CheckedConfigMixin", "check_config_values", "check_sizes", "describe_impossible"]
+__all__ = [
+    "IMPOSSIBLE",
+    "CheckedConfigMixin",
+    "check_activation",
+    "check_config_values",
+    "check_sizes",
+    "describe_impossible",
+]

@@ -123,23 +123,30 @@ def read_checkpoint_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_weight_map(path: Path, suffix: str = ".safetensors") -> dict[str, str]:
+def read_weight_map(path: Path, suffix: str = ".safetensors", needs_metadata: bool = False) -> dict[str, str]:
     """Read from an index which file holds each tensor. All these files are in the folder of the index.
 
     Args:
         path: the index.
         suffix: required ending of the names of files.
+        needs_metadata: also require the entry `metadata`, without which transformers cannot load the checkpoint.
 
     Raises:
         CheckpointError: the index is damaged, or names a file of another folder or with another ending.
     """
-    weight_map = read_checkpoint_json(path).get("weight_map")
+    index = read_checkpoint_json(path)
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path} has no 'weight_map' of tensors to files: download it again.")
     for name in weight_map.values():
         # No tool writes an index that names files of other folders. Such a name could point to any file of the machine.
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(suffix):
             raise CheckpointError(f"{path} names {name!r:.200}, which is no {suffix.lstrip('.')} file of this folder.")
+    if needs_metadata and not isinstance(index.get("metadata"), dict):
+        raise CheckpointError(
+            f"{path} has no object 'metadata', which transformers reads: write \"metadata\": {{}} into it, or download "
+            "it again."
+        )
     return weight_map
 
 
@@ -165,7 +172,7 @@ def find_weight_files(source: str | os.PathLike[str], options: Mapping[str, Any]
     if index_file is None:
         raise CheckpointError(_no_weights(source, single, index, options))
     files = []
-    for name in sorted(set(read_weight_map(index_file).values())):
+    for name in sorted(set(read_weight_map(index_file, needs_metadata=True).values())):
         shard = find_file(source, name, options)
         if shard is None:
             raise CheckpointError(f"{name} is missing in {source}, but {index} names it: download the shard again.")

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from .errors import CheckpointError
-from .video_llm_checkpoint_files import read_checkpoint_json
+from .video_llm_checkpoint_files import check_file, read_checkpoint_json
+from .video_llm_option_names import MOST_NAMES_SHOWN
 
 # Regular expressions that are accepted: they consist of letters, digits, "_", "\.", ".", ".*", "\d" and "\d+". The
 # number of repetitions is limited, because each one multiplies the time that matching takes.
@@ -39,6 +40,36 @@ NO_PLAIN_LORA = (
     "megatron_config",
     "modules_to_save",
 )
+
+
+def describe_adapter(folder: Path) -> str | None:
+    """What the adapter is that PEFT saved in a folder: its rank, its layers and its base model.
+
+    Returns:
+        A part of a sentence, as `"a LoRA adapter of rank 4 on q_proj, v_proj for the model start"`; `None` if there is
+        no `adapter_config.json`.
+
+    Raises:
+        CheckpointError: the file is damaged, or is a link out of the folder.
+    """
+    file = folder / "adapter_config.json"
+    if not os.path.lexists(file):
+        return None
+    raw = read_checkpoint_json(check_file(file, folder))
+    kind = "LoRA" if raw.get("peft_type") == "LORA" else "PEFT"
+    rank = f" of rank {raw['r']}" if type(raw.get("r")) is int else ""
+    layers = f" on {_last_names(raw['target_modules'])}" if raw.get("target_modules") else ""
+    whole = f" with its own {_last_names(raw['modules_to_save'])}" if raw.get("modules_to_save") else ""
+    base = raw.get("base_model_name_or_path") or "that it was trained with"
+    return f"a {kind} adapter{rank}{layers}{whole} for the model {base!s:.200}"
+
+
+def _last_names(modules: Any) -> str:
+    """The last parts of the names of modules, each once; a pattern as it is."""
+    if not isinstance(modules, list):
+        return f"{modules!s:.100}"
+    names = sorted({str(module).rpartition(".")[2] for module in modules})
+    return ", ".join(names[:MOST_NAMES_SHOWN]) + (", ..." if len(names) > MOST_NAMES_SHOWN else "")
 
 
 def read_lora_options(file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -154,4 +185,4 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-__all__ = ["expected_layers", "fit_lora_options", "read_lora_options"]
+__all__ = ["describe_adapter", "expected_layers", "fit_lora_options", "read_lora_options"]
