@@ -90,6 +90,7 @@ docs: $(VENV)/.installed-docs ## Write the documentation as a site into site/ (p
 
 benchmarks: install ## Run the benchmarks, JSON on the screen
 	$(BIN)/python benchmarks/bench_startup.py
+	$(BIN)/python benchmarks/bench_collator.py
 	$(BIN)/python benchmarks/bench_video_io.py
 	$(BIN)/python benchmarks/bench_pllava.py
 	$(BIN)/python benchmarks/bench_videollama2.py

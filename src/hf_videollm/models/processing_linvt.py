@@ -36,7 +36,7 @@ from .linvt_prompts import (
 from .media_video_inputs import flatten_videos, is_single_video, media_per_row
 from .processing_video_llm import VideoLlmProcessorKwargs, fetch_image, fetching
 from .video_llm_chat_template import tag_chat_template
-from .video_llm_checked_processor import PARTS, ChatCall, CheckedProcessor, in_rows
+from .video_llm_checked_processor import PARTS, ChatCall, CheckedProcessor, in_rows, offsets_as_lists
 from .video_llm_option_names import plain_type_errors
 from .video_llm_trust import NoQuestionMixin
 from .video_processing_linvt import LinVTVideoProcessor, VideoOptions
@@ -292,7 +292,8 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         if rows is not None:
             rows = self._mark(rows, videos, len(sources), None if linvt_chat is None else linvt_chat.kinds)
         if not sources:
-            return self.image_llm_processor(images=images, text=rows if isinstance(text, list) else text, **kwargs)
+            outputs = self.image_llm_processor(images=images, text=rows if isinstance(text, list) else text, **kwargs)
+            return offsets_as_lists(outputs)
 
         frames, metadata = self._frames(sources, options)
         outputs = self._prompts(images, rows, kwargs)
@@ -303,7 +304,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         outputs.update(frames)
         if options.reading.get("return_metadata"):
             outputs["video_metadata"] = metadata
-        return BatchFeature(outputs)
+        return offsets_as_lists(BatchFeature(outputs))
 
     def _mark(self, rows: list[str], videos: Any, num_videos: int, kinds: list[list[str]] | None) -> list[str]:
         """Replace the tokens of videos by marks (`mark_videos`), and check that there is one mark for each video."""

@@ -63,7 +63,7 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
         self.check_options(kwargs)
         self.check_media(images, videos, audio)
         with plain_type_errors():
-            return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+            return offsets_as_lists(super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs))
 
     def check_media(self, images: Any, videos: Any, audio: Any) -> None:
         """Refuse empty lists, and warn if a processor without a feature extractor is called with audio.
@@ -257,6 +257,18 @@ def _names(annotated: Any) -> set[str]:
     return set(getattr(annotated, "__annotations__", ()))
 
 
+def offsets_as_lists(outputs: BatchFeature) -> BatchFeature:
+    """Turn the positions of tokens into lists, if the outputs are for `apply_chat_template`, which marks the answers.
+
+    transformers then compares the position of each token with each answer in a Python loop, and reading single numbers
+    out of a tensor takes most of that time (`benchmarks/bench_collator.py`).
+    """
+    positions = outputs.get("offset_mapping")
+    if "text_replacement_offsets" in outputs and hasattr(positions, "tolist"):
+        outputs["offset_mapping"] = positions.tolist()
+    return outputs
+
+
 def refuse_empty(**media: Any) -> None:
     """Refuse an empty list of media, for example the result of a file pattern that matched no file.
 
@@ -298,4 +310,4 @@ def _is_one(item: Any, is_single: Callable[[Any], bool]) -> bool:
     return is_single(item) or not isinstance(item, Sequence)
 
 
-__all__ = ["PARTS", "ChatCall", "CheckedProcessor", "in_rows", "refuse_empty"]
+__all__ = ["PARTS", "ChatCall", "CheckedProcessor", "in_rows", "offsets_as_lists", "refuse_empty"]
