@@ -97,6 +97,7 @@ benchmarks: install ## Run the benchmarks, JSON on the screen
 	$(BIN)/python benchmarks/bench_beats.py
 	$(BIN)/python benchmarks/bench_linvt.py
 	$(BIN)/python benchmarks/bench_iva.py
+	$(BIN)/python benchmarks/bench_likelihood.py
 
 clean: ## Remove what was made, the environment too
 	rm -rf $(VENV) .floor .conformance demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis
