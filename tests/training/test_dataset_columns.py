@@ -257,4 +257,6 @@ def test_all_of_this_with_decoders(tmp_path: Path) -> None:
         [sys.executable, *arguments], env=environment(libraries), capture_output=True, text=True, timeout=300
     )
     assert child.returncode == 0, child.stdout[-3000:]
+    if "PyAV before 17.1" in child.stdout:
+        pytest.skip("PyAV before 17.1 writes sound a frame late into MP4")
     assert "1 skipped" in child.stdout  # this test alone
