@@ -8,7 +8,7 @@ from typing import Any
 from .items import Item
 from .prompting import Prompt, PromptRule
 from .prompts import to_chat_template
-from .prompts_pllava import SETTINGS, Benchmark, ModelSize, prompt_style
+from .prompts_pllava import SETTINGS, Benchmark, ModelSize, mvbench_query, prompt_style
 from .prompts_videollama2 import GENERATION, instruction
 
 __all__ = ["greedy", "pllava_rules", "videollama2_rule"]
@@ -20,9 +20,10 @@ def greedy(max_new_tokens: int) -> dict[str, Any]:
 
 
 def pllava_rules(benchmark: Benchmark) -> dict[str, PromptRule]:
-    """How PLLaVA asks an open question: "pllava" for the 7b and 13b models, "pllava_34b" for the 34b model.
+    """How PLLaVA asks: "pllava" for the 7b and 13b models, "pllava_34b" for the 34b model.
 
-    The chat template puts the paper's texts around the question, so the text of the prompt is the bare question.
+    The chat template puts the paper's texts around the question, so the text of the prompt is the bare question; with
+    options, question and options in MVBench's form.
 
     Args:
         benchmark: key of `prompts_pllava.SETTINGS`.
@@ -40,7 +41,7 @@ def _pllava_rule(benchmark: Benchmark, size: ModelSize) -> PromptRule:
 
     def rule(item: Item, question: str) -> Prompt:
         return Prompt(
-            question,
+            mvbench_query(question, item.options) if item.options else question,
             chat_template=template,
             answer_prefix=style.answer_prefix,
             return_prefix=settings.return_prefix,

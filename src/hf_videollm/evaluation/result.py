@@ -121,7 +121,7 @@ def write_result(
     lines = [_item_line(item, records[item.id], worth.get(item.id)) for item in items]
     with atomic_file(folder / ITEMS) as path:
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    _write_submission(folder, scoring, answered, records, scored)
+    _write_submission(folder, scoring, items, records, worth)
     with atomic_file(folder / RESULT) as path:
         path.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return result
@@ -186,12 +186,14 @@ def _item_line(item: Item, record: Record, scored: Scored | None) -> dict[str, A
 
 
 def _write_submission(
-    folder: Path, scoring: Scoring, items: Sequence[Item], records: Mapping[str, Record], scored: Sequence[Scored]
+    folder: Path, scoring: Scoring, items: Sequence[Item], records: Mapping[str, Record], worth: Mapping[str, Scored]
 ) -> None:
     """The files for the benchmark's server; names may hold folders, but not lead out."""
     if scoring.task.submission is None:
         return
-    files = scoring.task.submission(items, [records[item.id]["answers"] for item in items], scored)
+    answers = [records[item.id].get("answers", ()) for item in items]
+    scored = [worth[item.id] if item.id in worth else _without_answer(scoring, item) for item in items]
+    files = scoring.task.submission(items, answers, scored)
     with atomic_files(folder / SUBMISSION) as place:
         for name, text in files.items():
             path = place / name
@@ -199,6 +201,13 @@ def _write_submission(
                 raise ValueError(f"{scoring.task.name}: the submission file {name!r} leads out of its folder.")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+
+
+def _without_answer(scoring: Scoring, item: Item) -> Scored:
+    """What stands for an item that the model could not answer: nothing, unless the user has named a fallback."""
+    if scoring.task.metric != "multiple_choice" or scoring.fallback == "none":
+        return Scored()
+    return score_records(scoring, [item], [{"id": item.id, "answers": [""]}])[0]
 
 
 def _now() -> str:

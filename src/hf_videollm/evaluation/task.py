@@ -43,7 +43,8 @@ class Scored:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-# (items, answers of each item, what they were worth) -> {name of a file: its text}, in the form a server wants.
+# (items, answers of each item, what they were worth) -> {name of a file: its text}, in the form a server wants. An item
+# that the model could not answer has no answers, and no choice unless a fallback was named.
 Submission = Callable[[Sequence[Item], Sequence[Sequence[str]], Sequence[Scored]], dict[str, str]]
 
 

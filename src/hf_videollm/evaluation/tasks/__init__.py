@@ -32,6 +32,20 @@ TASK_FILES: dict[str, str] = {
     "tut2017": "tut2017",
     "vocalsound": "vocalsound",
     "tiny_lvlm_ehub": "tiny_lvlm_ehub",
+    "mvbench": "mvbench",
+    "perception_test": "perception_test",
+    "perception_test_val": "perception_test",
+    "egoschema": "egoschema",
+    "egoschema_subset": "egoschema",
+    "videomme": "videomme",
+    "videomme_subtitles": "videomme",
+    "nextqa": "nextqa",
+    "nextqa_val": "nextqa",
+    "seed_bench_video": "seed_bench",
+    "videovista": "videovista",
+    "video_bench": "video_bench",
+    "mlvu": "mlvu",
+    "longvideobench": "long_video_bench",
 }
 
 

@@ -41,6 +41,20 @@ STAND_INS: dict[str, str] = {
     "tut2017": "audio",
     "vocalsound": "audio",
     "tiny_lvlm_ehub": "pictures",
+    "mvbench": "mvbench",
+    "perception_test": "perception_test",
+    "perception_test_val": "perception_test",
+    "egoschema": "egoschema",
+    "egoschema_subset": "egoschema",
+    "videomme": "videomme",
+    "videomme_subtitles": "videomme",
+    "nextqa": "nextqa",
+    "nextqa_val": "nextqa",
+    "seed_bench_video": "seed_bench",
+    "videovista": "videovista",
+    "video_bench": "video_bench",
+    "mlvu": "long_videos",
+    "longvideobench": "long_videos",
 }
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import tempfile
 import wave
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,16 +17,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..render import SAMPLE_RATE, render_audio, render_scene, write_scene_mp4
+from ..render import SAMPLE_RATE, render_audio, render_scene, write_clip, write_scene_mp4
 from ..scene import QA, SOUND_QUESTION_KINDS, SPLIT_SEEDS, VIDEO_QUESTION_KINDS, Scene, make_scene, questions_for
 
 __all__ = [
     "PICTURE_QUESTION_KINDS",
     "Known",
     "known_questions",
+    "write_frames",
     "write_json",
     "write_json_lines",
+    "write_parquet",
     "write_picture",
+    "write_scenes",
     "write_table",
     "write_video",
     "write_wav",
@@ -36,8 +39,10 @@ __all__ = [
 PICTURE_QUESTION_KINDS = ("colour", "shape", "count")
 # Two stand-ins with neighbouring seeds share no clip.
 SCENES_PER_SEED = 10_000
-# Formats of clips without sound, by their suffix.
-_CONTAINERS = {".avi": "avi", ".mkv": "matroska"}
+# Formats of clips without sound, by their suffix: container and codec.
+_CONTAINERS = {".avi": ("avi", "mpeg4"), ".mkv": ("matroska", "mpeg4"), ".webm": ("webm", "libvpx")}
+# Encoders are told to keep colours: MPEG-4 by its quantisers, VP8 by its rate for 64 x 64 pixels.
+_CODEC_OPTIONS = {"mpeg4": {"qmin": "1", "qmax": "2"}, "libvpx": {"crf": "4", "b": "2M", "deadline": "realtime"}}
 
 
 class Known(NamedTuple):
@@ -88,12 +93,36 @@ def write_video(scene: Scene, path: Path) -> None:
     """Write the clip of a scene, with its sound where the format holds one.
 
     Args:
-        path: ends with .mp4, .avi, .mkv or .gif.
+        path: ends with .mp4, .avi, .mkv, .webm or .gif.
 
     Raises:
         ValueError: another suffix.
     """
     _write_bytes(path, _clip_bytes(scene, path.suffix))
+
+
+def write_scenes(scenes: Sequence[Scene], path: Path, fps: int) -> None:
+    """Write scenes one after another as one video without sound.
+
+    Args:
+        path: ends with .mp4, .avi, .mkv or .webm.
+        fps: frames per second; the scenes play faster or slower where it is not their own.
+    """
+    frames = np.concatenate([render_scene(scene) for scene in scenes])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".mp4":
+        write_clip(frames, path, fps)
+    else:
+        _write_silent(frames, fps, path)
+
+
+def write_frames(scenes: Sequence[Scene], folder: Path) -> None:
+    """Write the frames of scenes, one after another, as pictures 00001.jpg, 00002.jpg, ..."""
+    frames = np.concatenate([render_scene(scene) for scene in scenes])
+    for number, frame in enumerate(frames, start=1):
+        content = io.BytesIO()
+        Image.fromarray(frame).save(content, format="JPEG", quality=95, subsampling=0)
+        _write_bytes(folder / f"{number:05d}.jpg", content.getvalue())
 
 
 def write_wav(scene: Scene, path: Path) -> None:
@@ -127,6 +156,16 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     _write_bytes(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
 
 
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a Parquet file with a column for each field."""
+    import pyarrow
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), content)
+    _write_bytes(path, content.getvalue())
+
+
 def write_table(path: Path, rows: Sequence[Sequence[Any]], delimiter: str = ",") -> None:
     """Write a table; its header, where it has one, is the first row."""
     text = io.StringIO()
@@ -157,9 +196,10 @@ def _clip_bytes(scene: Scene, suffix: str) -> bytes:
 
 
 def _write_silent(frames: npt.NDArray[np.uint8], fps: int, path: Path) -> None:
-    with av.open(str(path), "w", format=_CONTAINERS[path.suffix]) as container:
+    container_format, codec = _CONTAINERS[path.suffix]
+    with av.open(str(path), "w", format=container_format) as container:
         # AVI has no place for the order of B-frames, and MPEG-4 writes none unless it is told to.
-        stream = container.add_stream("mpeg4", rate=fps, options={"qmin": "1", "qmax": "2"})
+        stream = container.add_stream(codec, rate=fps, options=_CODEC_OPTIONS[codec])
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for picture in frames:
