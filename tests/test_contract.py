@@ -20,6 +20,10 @@ FOREIGN = {
     "getattr(signal, name)": "not on every operating system",
     "hasattr(signal, name)": "not on every operating system",
     "getattr(self.own, name)": "the loader of any module",
+    "getattr(os, 'O_BINARY', 0)": "not on every operating system",
+    "hasattr(self._local, 'asker')": "what a thread keeps for itself",
+    "hasattr(self._sessions, 'session')": "what a thread keeps for itself",
+    "getattr(import_module(f'.{STAND_INS[name]}', __name__), f'write_{name}')": "a function that a table names",
     # typer brings click under names of its own.
     "hasattr(error, 'format_message')": "click's errors, from whichever copy of click",
     "getattr(error, 'ctx', None)": "click's errors",
@@ -45,12 +49,21 @@ FOREIGN = {
     "getattr(part, 'do_resize', None)": "image processors of any image-LLM",
     "getattr(part, 'size', None)": "image processors of any image-LLM",
     "getattr(value, name, None)": "sizes of transformers, as dicts or objects",
+    "getattr(self._network.config.get_text_config(), 'max_position_embeddings', None)": (
+        "configurations of any language model"
+    ),
+    "getattr(config, '_attn_implementation', None)": "transformers has no public name for it",
+    "getattr(config, '_commit_hash', None)": "transformers has no public name for it",
+    "hasattr(value, 'nbytes')": "tensors and arrays among other values",
     # Own dataclasses and generation configurations, gone through by the names of their fields.
     "getattr(self, attribute)": "a row of the table of designs",
     "getattr(own, name)": "a generation configuration",
     "getattr(own, field)": "a style of prompts",
     "getattr(self, name)": "a dataclass of options of the command line",
     "getattr(self, field.name)": "a dataclass of options of the command line",
+    "getattr(self.judging, entry.name)": "a dataclass of options of the command line",
+    "getattr(medium, name)": "a medium of a benchmark",
+    "getattr(scored, name)": "the score of an answer",
 }
 
 

@@ -70,9 +70,8 @@ class Asker:
     def for_thread(self) -> Asker:
         """A copy with a processor of its own, for another thread."""
         processor = copy.deepcopy(self.processor)
-        if (video_processor := getattr(processor, "video_processor", None)) is not None:
-            # Decoding takes most of the time, and what follows it depends on the question in some designs.
-            video_processor.decode = _LastVideo(video_processor.decode)
+        # Decoding takes most of the time, and what follows it depends on the question in some designs.
+        processor.video_processor.decode = _LastVideo(processor.video_processor.decode)
         return Asker(processor, self.dtype, self.options)
 
     def inputs(self, ask: Ask) -> Inputs:
@@ -95,7 +94,7 @@ class Asker:
             processor_kwargs=self._options_for(ask.item),
         )
         metadata = row.pop("video_metadata", None) or []
-        exact = {name: row[name] for name in getattr(self.processor, "EXACT_KEYS", ()) if name in row}
+        exact = {name: row[name] for name in self.processor.EXACT_KEYS if name in row}
         row = BatchFeature(dict(row))
         if self.dtype is not None:
             row = row.to(dtype=self.dtype)

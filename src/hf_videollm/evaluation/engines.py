@@ -96,7 +96,7 @@ def make_engine(model: Any, processor: Any, options: RunOptions) -> Engine:
         processor: its processor, which no other thread may use.
         options: of the run.
     """
-    shared = getattr(model.base_model, "media_options", ())
+    shared = model.base_model.media_options
     media_options = {name: value for name, value in options.processor_options.items() if name in shared}
     if options.mode == "likelihood":
         return LikelihoodEngine(Ranker(model, processor, options.ranking, media_options))

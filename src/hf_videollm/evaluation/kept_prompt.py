@@ -144,7 +144,7 @@ class KeptPrompt:
 
     def _looks_again(self, new: Any) -> bool:
         """Whether new tokens hold query tokens of IVA, whose adapter reads the frames."""
-        query_id = getattr(self.model.config, "query_token_id", None)
+        query_id = self.model.config.query_token_id
         return query_id is not None and bool((new == query_id).any())
 
     def _encode(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class KeptPrompt:
         if not media:
             return {}
         self.num_encoded += 1
-        if not hasattr(self.model, "select_videos"):
+        if not self.model.reads_questions:
             features, others = self.model.base_model.encode_media({**media, **self.media_options})
             return {"mm_encoder_outputs": features, **others}
         named = {name: value for name, value in media.items() if name.endswith("_videos")}

@@ -61,7 +61,7 @@ def model_facts(pipe: Any, source: str) -> dict[str, Any]:
         source: what the user called the model.
     """
     model, config = pipe.model, pipe.model.config
-    name = str(getattr(config, "_name_or_path", "") or source)
+    name = str(config.name_or_path or source)
     return {
         "model": source,
         "path": name,
@@ -69,8 +69,8 @@ def model_facts(pipe: Any, source: str) -> dict[str, Any]:
         "design": config.model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": getattr(config, "_attn_implementation", None),
-        "lora_alpha": getattr(config, "lora_alpha", None),
-        "chat_template": fingerprint(str(getattr(pipe.processor, "chat_template", None))),
+        "lora_alpha": config.lora_alpha,
+        "chat_template": fingerprint(str(pipe.processor.chat_template)),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

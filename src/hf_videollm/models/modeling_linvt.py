@@ -56,6 +56,7 @@ class LinVTPreTrainedModel(AdapterRefusalMixin, VideoLlmPreTrainedModel):
     config_class = LinVTConfig
     config: LinVTConfig
     new_parts: ClassVar[tuple[str, ...]] = ("linvt",)
+    reads_questions: ClassVar[bool] = True
     # The forward of both modules uses parameters that are in no layer, so libraries must not split these modules
     # between devices.
     _no_split_modules: ClassVar[list[str]] = ["LinVTScorer", "LinVTAggregator"]

@@ -33,6 +33,8 @@ class ConfigContract:
     # `num_tokens_per_frame` of the `num_queries` tokens.
     num_tokens_per_frame: int | None = None
     num_queries: int | None = None
+    # A design whose prompts end with query tokens, which read the frames again, declares their id as a field.
+    query_token_id: int | None = None
 
     @classmethod
     def fields_for_parts(cls, vision_config: Any, text_config: Any) -> dict[str, Any]:
@@ -92,6 +94,9 @@ class ModelContract:
     # Whether the model's method `encode_features(features, num_frames)` computes visual tokens from the features of the
     # tower. Otherwise, the connector alone computes them.
     encodes_features: ClassVar[bool] = False
+    # Whether the visual tokens of a video depend on the question. The model's method `select_videos` then computes what
+    # does not depend on it.
+    reads_questions: ClassVar[bool] = False
     # Whether a trained LoRA is saved in a folder of its own, so that its strength can still be changed
     # (`pllava_lora.AdjustableLoraMixin`).
     keeps_lora: ClassVar[bool] = False
