@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from evaluated_clips import TASKS, clip_questions, load, make_task, write_benchmark
+from judge_server import Answer, judge_server
 
 from hf_videollm.evaluation import tasks as task_table
 from hf_videollm.evaluation.data_files import DataFiles
@@ -96,6 +97,41 @@ def test_answers_are_judged_when_a_judge_is_named(cli: Cli, data: Path, tmp_path
     assert (result["scoring"]["judge"], result["scoring"]["policy"]["name"]) == ("rule", "pllava")
     # Only the judge ran in the second command.
     assert len(result["runs"]) == 1
+
+
+def test_an_endpoint_judges_and_its_replies_are_kept(
+    cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with judge_server() as server:
+        server.script = [Answer(status=500), Answer(content="no idea")]
+        judge = ("--judge", "openai", "--judge-model", "m", "--judge-url", server.url, "--judge-policy", "pllava")
+        code, out, err = cli(*line(data, tmp_path, "judged", *judge, "--judge-concurrency", "1", "--json"))
+        assert code == 0, err
+        result = json.loads(out)["results"]["judged"]
+        assert (result["counts"]["judge_failures"], result["metrics"]["accuracy"]) == (1, 0.8)
+        calls = server.calls
+        again = json.loads(cli(*line(data, tmp_path, "judged", *judge, "--json"))[1])["results"]["judged"]
+        assert server.calls == calls
+    assert again["metrics"] == result["metrics"]
+    written = "".join(path.read_text() for path in (tmp_path / "judged").iterdir() if path.is_file())
+    assert "secret" not in written
+
+
+def test_a_judge_that_stops_loses_no_answer(
+    cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with judge_server() as server:
+        server.reply = lambda messages: Answer(status=401, error={"message": "wrong key"})
+        judge = ("--judge", "openai", "--judge-model", "m", "--judge-url", server.url)
+        code, _, err = cli(*line(data, tmp_path, "judged,colours", *judge))
+    assert code == 1
+    assert "1 of 2 tasks failed" in err
+    assert (tmp_path / "colours/result.json").exists()
+    code, out, _ = cli(*line(data, tmp_path, "judged", "--judge", "rule", "--json"))
+    result = json.loads(out)["results"]["judged"]
+    assert (code, result["metrics"]["accuracy"], len(result["runs"])) == (0, 1.0, 1)
 
 
 def test_options_ranked_by_likelihood(cli: Cli, data: Path, tmp_path: Path) -> None:

@@ -81,6 +81,24 @@ def test_a_folder_with_a_rate_has_a_clock(bundled_pipe: Callable[[str], Any], tm
     assert asker.inputs(ask(Medium(tmp_path, start=2.0, end=4.0, fps=3.0))).media[0]["frames"] == [6, 10]
 
 
+@pytest.mark.parametrize(("end", "ends"), [(1.5, None), (2.55, None), (9.0, 2.5)])
+def test_a_video_that_ends_too_early_is_noted(
+    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion], end: float, ends: float | None
+) -> None:
+    """The clip has 20 frames at 8 a second; a part that ends a fraction of a frame later is rounding."""
+    asker = Asker(bundled_pipe("pllava-tiny").processor, torch.float32).for_thread()
+    (fact,) = asker.inputs(ask(Medium(questions[0].path, start=0.5, end=end))).media
+    assert fact.get("ends") == ends
+
+
+def test_a_folder_that_ends_too_early_is_noted(bundled_pipe: Callable[[str], Any], tmp_path: Path) -> None:
+    for number in range(12):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    asker = Asker(bundled_pipe("pllava-tiny").processor, torch.float32).for_thread()
+    facts = [asker.inputs(ask(Medium(tmp_path, start=2.0, end=end, fps=3.0))).media[0] for end in (4.0, 6.0)]
+    assert [fact.get("ends") for fact in facts] == [None, 4.0]
+
+
 def test_several_questions_on_one_video_decode_it_once(
     bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion]
 ) -> None:

@@ -99,6 +99,20 @@ def test_questions_on_one_video_share_its_run_through_the_language_model(
     assert run <= without_video + options if shares_prefill else prompt <= run <= prompt + options
 
 
+def test_a_cache_that_cannot_be_cut_back_shares_the_encoding(
+    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = bundled_pipe("pllava-tiny")
+    rows = prepared(pipe, questions[:1])
+    expected = [Ranker(pipe.model, pipe.processor).scores(inputs) for inputs in rows]
+    monkeypatch.setattr("hf_videollm.models.transformers_compat.why_not_croppable", lambda cache: "RecurrentLayer")
+    ranker = Ranker(pipe.model, pipe.processor)
+    found = [ranker.scores(inputs) for inputs in rows]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-5, atol=1e-5)
+    assert ranker.kept.num_encoded == 1
+    assert ranker.kept.num_tokens_kept == 0
+
+
 def test_another_video_between_is_encoded_anew(
     bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion]
 ) -> None:

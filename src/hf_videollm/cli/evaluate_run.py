@@ -208,6 +208,8 @@ class EvaluateRun:
                 f"({_kinds(result)}) and are in no number but accuracy_errors_wrong; {folder / 'records.jsonl'} has "
                 "the error of each."
             )
+        if short := counts["shorter_than_annotated"]:
+            note(f"warning: {task.name}: the videos of {short} items end before the part that is asked about does.")
         if counts["answered"] and result["unscored_because"]:
             note(f"note: {task.name}: {result['unscored_because']}")
 

@@ -1,1 +1,1 @@
-"""Prompts of the papers' benchmarks, and the reading of answers."""
+"""Benchmarks of the papers: tasks, prompts, runs, the reading of answers, judges and metrics."""

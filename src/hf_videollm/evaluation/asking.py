@@ -151,8 +151,24 @@ def _media_facts(item: Item, metadata: list[Any]) -> list[dict[str, Any]]:
             offset = medium.chosen_frames(len(frames or ()))[0] if cut else 0
             fact["frames"] = [int(index) + offset for index in known.frames_indices]
             fact["fps"] = None if not known.fps else round(float(known.fps), 6)
+            if (ends := _early_end(medium, known, frames)) is not None:
+                fact["ends"] = ends
         facts.append(fact)
     return facts
+
+
+def _early_end(medium: Medium, known: Any, frames: list[str] | None) -> float | None:
+    """Seconds where a video ends that is shorter than its annotation says; None where it is long enough.
+
+    The model then saw less than was asked about. A difference of a frame is rounding.
+    """
+    fps = medium.fps if frames is not None else known.fps
+    if medium.end is None or not fps:
+        return None
+    duration = len(frames) / fps if frames is not None else known.duration
+    if duration is None or medium.end <= float(duration) + 1 / float(fps):
+        return None
+    return round(float(duration), 3)
 
 
 class _LastVideo:

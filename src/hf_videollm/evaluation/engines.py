@@ -70,10 +70,16 @@ class LikelihoodEngine(Engine):
         return [self._outcome(inputs) for inputs in questions]
 
     def _outcome(self, inputs: Inputs) -> Outcome:
+        from accelerate.utils.memory import should_reduce_batch_size  # type: ignore[import-untyped]
+
         try:
             scores = self.ranker.scores(inputs)
         except ValueError as error:
             return Outcome(error=error)
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                raise
+            return Outcome(error=MemoryError("The memory is not enough for this question."))
         choice = max(range(len(scores)), key=scores.__getitem__)
         facts = {"likelihoods": scores, "probabilities": normalised(scores), "choice": choice}
         return Outcome(inputs.ask.item.options[choice], facts)

@@ -102,7 +102,7 @@ def write_result(
         "title": scoring.task.title,
         "metrics": totals(scoring, answered, scored, len(errors)),
         "unscored_because": _unscored(scoring, answered),
-        "counts": _counts(scoring, items, scored, errors),
+        "counts": _counts(items, [records[item.id] for item in items], scored, errors),
         "scoring": {**scoring.facts(), **({} if judge is None else dict(judge))},
         "model": dict(model),
         "settings": dict(settings),
@@ -133,13 +133,15 @@ def _unscored(scoring: Scoring, answered: Sequence[Item]) -> str | None:
         return "No item has an answer."
     if scoring.task.metric == "none":
         return "This task has no metric."
+    if not scoring.task.has_public_answers and all(item.answer is None for item in answered):
+        return "The right answers are not public: the benchmark's server scores the files of submission/."
     if scoring.task.metric in JUDGED and scoring.judge is None:
         return "No judge was chosen. The same command with --judge judges the answers that are there."
     return None
 
 
 def _counts(
-    scoring: Scoring, items: Sequence[Item], scored: Sequence[Scored], errors: Sequence[Mapping[str, str]]
+    items: Sequence[Item], records: Sequence[Record], scored: Sequence[Scored], errors: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
     return {
         "items": len(items),
@@ -148,6 +150,7 @@ def _counts(
         "errors_by_type": dict(Counter(error["type"] for error in errors).most_common()),
         "parse_failures": sum(value.parse_failed for value in scored),
         "judge_failures": sum(value.judge_failed for value in scored),
+        "shorter_than_annotated": sum(any("ends" in medium for medium in record["media"]) for record in records),
         "rules": dict(Counter(value.rule for value in scored if value.rule is not None).most_common()),
     }
 
