@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import Answer, Messages, judge_server
 
-from hf_videollm.evaluation.aggregate_judged import COUNTING, judged_accuracy
+from hf_videollm.evaluation.aggregate_judged import judged_accuracy
 from hf_videollm.evaluation.judges.agreement import (
     cohen_kappa,
     compare_with_people,
@@ -23,7 +23,7 @@ from hf_videollm.evaluation.judges.backends.protocol import describe_judge
 from hf_videollm.evaluation.judges.backends.rule import RuleJudge
 from hf_videollm.evaluation.judges.human_labels import HumanLabel, HumanLabelError, read_human_labels
 from hf_videollm.evaluation.judges.items import JudgeItem, Judgement
-from hf_videollm.evaluation.judges.policies import POLICIES, get_policy
+from hf_videollm.evaluation.judges.policies import get_policy
 from hf_videollm.evaluation.judges.run import judge_items
 from hf_videollm.evaluation.judges.texts import get_text
 
@@ -176,13 +176,6 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 # Counting
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_policy_and_the_counting_of_its_name_say_the_same(policy: str) -> None:
-    assert COUNTING[policy].failures_are_wrong is (POLICIES[policy].aggregation == "all")
-    assert COUNTING[policy].whole_scores is (POLICIES[policy].parse != "strict")
-    assert set(COUNTING) == set(POLICIES)
 
 
 @pytest.mark.parametrize(

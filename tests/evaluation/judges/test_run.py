@@ -13,7 +13,7 @@ from judge_server import Answer, JudgeServer, Messages, judge_server
 from hf_videollm.evaluation.judges.backends.budget import Budget
 from hf_videollm.evaluation.judges.backends.openai import OpenAIJudge
 from hf_videollm.evaluation.judges.backends.pace import Retries
-from hf_videollm.evaluation.judges.backends.protocol import describe_judge
+from hf_videollm.evaluation.judges.backends.protocol import Judge, describe_judge
 from hf_videollm.evaluation.judges.backends.rule import RuleJudge
 from hf_videollm.evaluation.judges.cache import ReplyCache
 from hf_videollm.evaluation.judges.errors import BudgetError, JudgeStopError
@@ -262,6 +262,23 @@ def test_wrong_items_are_told_before_the_first_call() -> None:
             judge_items(items, ROBUST, judge, concurrency=0)
     assert server.calls == 0
     assert judge_items([], ROBUST, RuleJudge()) == []
+
+
+def test_a_judge_of_ones_own_needs_little() -> None:
+    class Yes(Judge):
+        kind, model = "mine", "yes-man"
+
+        def complete(self, *_: Any, **__: Any) -> str:
+            return "{'pred': 'yes', 'score': 5}"
+
+    assert judge_items(make_items(1), ROBUST, Yes())[0].pred is True
+
+    class Tired(Yes):
+        def complete(self, *_: Any, **__: Any) -> str:
+            raise JudgeStopError("tired")
+
+    with pytest.raises(JudgeStopError, match="tired"):
+        judge_items(make_items(1), ROBUST, Tired())
 
 
 def test_the_rule_is_reported_as_a_rule() -> None:

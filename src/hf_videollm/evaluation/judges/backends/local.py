@@ -13,13 +13,14 @@ from ....known_models import find_model
 from ..errors import JudgeError, JudgeStopError, NoReplyError
 from ..items import JudgeItem
 from ..judge_text import ChatMessage
+from .protocol import Judge
 
 __all__ = ["LocalJudge"]
 
 MAX_TOKENS = 256
 
 
-class LocalJudge:
+class LocalJudge(Judge):
     """Asks a local causal language model.
 
     A model that samples draws from a seed made of the messages and the number of the attempt. So its replies depend
@@ -84,7 +85,10 @@ class LocalJudge:
             raise NoReplyError(
                 f"{self.model}: a prompt of {length} tokens and a reply of {max_tokens} do not fit into {context}"
             )
-        with self._lock, torch.inference_mode(), torch.random.fork_rng():
+        place = self._network.device
+        # The state of random numbers that others draw from is left as it was.
+        forked = torch.random.fork_rng(devices=[place] if place.type == "cuda" else [])
+        with self._lock, torch.inference_mode(), forked:
             torch.manual_seed(_seed(messages, attempt))
             output = self._network.generate(
                 **inputs,
@@ -98,9 +102,6 @@ class LocalJudge:
     def repeats_itself(self, temperature: float | None) -> bool:
         """Without sampling."""
         return temperature == 0
-
-    def interrupt(self) -> None:
-        """Nothing to do: this judge waits for nobody."""
 
     def _encode(self, messages: Sequence[ChatMessage]) -> Any:
         from jinja2 import TemplateError

@@ -20,6 +20,7 @@ from ..judge_text import ChatMessage
 from .budget import Budget
 from .openai_replies import PassingError, read_response
 from .pace import RateLimiter, Retries
+from .protocol import Judge
 
 if TYPE_CHECKING:
     import requests
@@ -33,7 +34,7 @@ CONNECT_SECONDS = 10.0
 _OWN_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
-class OpenAIJudge:
+class OpenAIJudge(Judge):
     """Asks `POST {base_url}/chat/completions`.
 
     The key is sent to the endpoint and nowhere else: it is in no message, no representation and no file.
@@ -126,10 +127,6 @@ class OpenAIJudge:
                 self.budget.add_tokens(tokens)
                 return reply
         raise AssertionError  # the last failure gives up
-
-    def repeats_itself(self, temperature: float | None) -> bool:
-        """Never: endpoints do not promise equal replies, not even at temperature 0."""
-        return False
 
     def interrupt(self) -> None:
         """End the waits of the calls that have begun; see `Judge.interrupt`."""

@@ -15,6 +15,8 @@ __all__ = ["Judge", "describe_judge"]
 class Judge(Protocol):
     """Answers the messages of a judge text. `complete` may be called from several threads.
 
+    A class that inherits from this one has to bring `kind`, `model` and `complete`.
+
     Attributes:
         kind: openai, local or rule.
         model: which model it is, as results name it.
@@ -52,11 +54,11 @@ class Judge(Protocol):
 
     def repeats_itself(self, temperature: float | None) -> bool:
         """Whether the same messages get the same reply each time, so that asking again is in vain."""
-        ...
+        return False
 
     def interrupt(self) -> None:
         """End the waits between retries, because the run is stopped: those who wait raise `JudgeStopError`."""
-        ...
+        return
 
 
 def describe_judge(judge: Judge, policy: JudgePolicy) -> dict[str, Any]:

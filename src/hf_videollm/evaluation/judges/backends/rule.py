@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ..errors import JudgeStopError
 from ..items import JudgeItem
 from ..judge_text import ChatMessage
+from .protocol import Judge
 
 __all__ = ["RuleJudge", "answer_words", "word_overlap"]
 
@@ -24,7 +25,7 @@ _ARTICLES = {"a", "an", "the"}
 RIGHT_FROM = 0.5
 
 
-class RuleJudge:
+class RuleJudge(Judge):
     """Judges by words: containment of the right answer, else the F1 overlap of words.
 
     * If the right answer is yes or no, the first yes or no of the prediction decides.
@@ -81,9 +82,6 @@ class RuleJudge:
     def repeats_itself(self, temperature: float | None) -> bool:
         """Always: nothing is drawn."""
         return True
-
-    def interrupt(self) -> None:
-        """Nothing to do: this judge waits for nobody."""
 
 
 def answer_words(text: str) -> list[str]:
