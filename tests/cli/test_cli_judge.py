@@ -177,6 +177,8 @@ def test_options_give_what_a_run_needs() -> None:
     policy = options.policy("pllava")
     judge: Any = options.make(policy)
     assert (judge.model, judge.base_url, judge.budget.calls) == (policy.model, "http://localhost:1/v1", 7)
+    # Another policy of the same command draws on the same budget.
+    assert options.make(options.policy("lmms_eval")).budget is judge.budget  # type: ignore[attr-defined]
     assert (options.concurrency(), JudgeOptions(judge="rule").concurrency()) == (3, 1)
     assert JudgeOptions(judge="rule", judge_policy="iva").policy("pllava") == get_policy("iva")
     with JudgeOptions(judge="rule").open_cache() as cache:

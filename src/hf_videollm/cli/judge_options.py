@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from ..evaluation.judges.policies import DEFAULT_POLICY, POLICIES
 
 if TYPE_CHECKING:
+    from ..evaluation.judges.backends.budget import Budget
     from ..evaluation.judges.backends.protocol import Judge
     from ..evaluation.judges.cache import ReplyCache
     from ..evaluation.judges.policies import JudgePolicy
@@ -128,9 +130,7 @@ class JudgeOptions:
         if self.judge == "local":
             if self.judge_model is None:
                 raise ValueError("judge=local needs a model: pass judge_model with a folder or Hub id.")
-            from ..evaluation.judges.backends.local import LocalJudge
-
-            return LocalJudge(self.judge_model)
+            return self._local
         return self._endpoint(policy)
 
     def check(self) -> None:
@@ -166,8 +166,21 @@ class JudgeOptions:
                 note(f"note: {cache.path}: line {lines} was written half and is left out.")
             yield cache
 
-    def _endpoint(self, policy: "JudgePolicy") -> "Judge":
+    # One of each for all policies of a command: a budget is for all of them, and a model is loaded once.
+
+    @cached_property
+    def _budget(self) -> "Budget":
         from ..evaluation.judges.backends.budget import Budget
+
+        return Budget(self.judge_budget, self.judge_token_budget)
+
+    @cached_property
+    def _local(self) -> "Judge":
+        from ..evaluation.judges.backends.local import LocalJudge
+
+        return LocalJudge(self.judge_model or "")
+
+    def _endpoint(self, policy: "JudgePolicy") -> "Judge":
         from ..evaluation.judges.backends.openai import OpenAIJudge
 
         model = self.judge_model or policy.model
@@ -178,7 +191,7 @@ class JudgeOptions:
             model,
             base_url=self.judge_url,
             requests_per_minute=self.judge_rate,
-            budget=Budget(self.judge_budget, self.judge_token_budget),
+            budget=self._budget,
             **{name: value for name, value in given.items() if value is not None},
         )
 
