@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .data_files import DataError, DataFiles, Row
 
-__all__ = ["join_by_id", "medium_in", "rows_by_id", "text_id"]
+__all__ = ["check_new", "join_by_id", "medium_in", "rows_by_id", "text_id"]
 
 
 def text_id(row: Row, field: str) -> str:
@@ -17,6 +17,22 @@ def text_id(row: Row, field: str) -> str:
         DataError: the field is missing, or holds something else.
     """
     return str(row.get(field, (str, int)))
+
+
+def check_new(seen: dict[str, str], name: str, where: str) -> None:
+    """Note an id that a loader makes itself, e.g. from the name of a file.
+
+    Args:
+        seen: the ids so far and where each stands; gets the new one.
+        name: the id.
+        where: file and row, e.g. `Row.where`.
+
+    Raises:
+        DataError: the id stands twice.
+    """
+    if name in seen:
+        raise DataError(f"{where}: the id {name!r} stands already in {seen[name]}; keep one of them.")
+    seen[name] = where
 
 
 def rows_by_id(rows: Iterable[Row], field: str) -> dict[str, Row]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..models.video_llm_option_names import did_you_mean
-from .data_files import DataFiles
+from .data_files import DataError, DataFiles
 from .items import Item
 from .prompting import PromptRule
 
@@ -97,14 +97,14 @@ class Task:
         """The items, each id once.
 
         Raises:
-            ValueError: two items have the same id.
+            DataError: two items have the same id, or the files are not as they should be.
         """
         seen: set[str] = set()
         for number, item in enumerate(self.load(data)):
             if limit is not None and number >= limit:
                 return
             if item.id in seen:
-                raise ValueError(f"{self.title}: two items have the id {item.id!r}; ids must be unique.")
+                raise DataError(f"{self.title}: two items have the id {item.id!r}; ids must be unique.")
             seen.add(item.id)
             yield item
 

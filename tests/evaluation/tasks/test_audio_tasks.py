@@ -160,6 +160,7 @@ def test_qwen_audios_list_of_vocalsound(load: Load, tmp_path: Path) -> None:
         ({"data": [{"wav": "x0003_0_cough.wav"}]}, r"data, row 0: 'x0003_0_cough\.wav' should begin with f or m"),
         ({"data": [{"wav": "f0003_0_snore.wav"}]}, r"data, row 0: 'snore' is none of the 6 sounds"),
         ({"data": [{"labels": "x"}]}, r"data, row 0: the field 'wav' is missing"),
+        ({"data": [{"wav": "f1_0_cough.wav"}] * 2}, r"data, row 1: the id 'f1_0_cough' stands already in .*row 0;"),
     ],
 )
 def test_wrong_vocalsound(copied: Folder, load: Load, edit: Edit, value: Any, words: str) -> None:
@@ -190,5 +191,5 @@ def test_wrong_places_of_tut2017(copied: Folder, load: Load) -> None:
     with pytest.raises(DataError, match=r"line 1: 'beech' is none of the 15 places: .*beach"):
         load("tut2017", folder)
     write_json_lines(path, [rows[0], rows[0]])
-    with pytest.raises(ValueError, match="two items have the id '0'"):
+    with pytest.raises(DataError, match=r"line 2: the id '0' stands already in .*line 1;"):
         load("tut2017", folder)

@@ -137,7 +137,7 @@ def test_a_dialog_that_stands_twice(copied: Folder, load: Load, edit: Edit) -> N
         value["dialogs"].append(value["dialogs"][0])
 
     edit(folder / "valid_set4DSTC10-AVSD.json", double)
-    with pytest.raises(ValueError, match="two items have the id 'clip0000_0'"):
+    with pytest.raises(DataError, match=r"dialogs, row \d+: the id 'clip0000' stands already in .*dialogs, row 0;"):
         load("avsd_full", folder)
 
 
@@ -151,6 +151,13 @@ def test_avssd_asks_the_same_of_every_clip(stand_in: Folder, load: Load) -> None
     assert items[0].id == "clip0000_000000"
 
 
+@pytest.mark.parametrize(("file", "row"), [("vggsound.csv", ["a", 3, "wind", "test"]), ("test.csv", ["a.mp4", "wind"])])
+def test_a_clip_that_stands_twice(load: Load, tmp_path: Path, file: str, row: list[Any]) -> None:
+    write_table(tmp_path / file, [row, row])
+    with pytest.raises(DataError, match=r"line 2: the id 'a.*' stands already in .*line 1;"):
+        load("avssd_full", tmp_path)
+
+
 def test_avssd_from_the_other_table(load: Load, tmp_path: Path) -> None:
     write_table(tmp_path / "test.csv", [["--abc_000030.mp4", "dog barking, loud"], ["x_000001.mp4", "wind"]])
     items = load("avssd_full", tmp_path)
@@ -162,6 +169,7 @@ def test_avssd_from_the_other_table(load: Load, tmp_path: Path) -> None:
     [
         (["abc", "x", "wind", "test"], r"vggsound\.csv, line 1: start is 'x', which is no whole number"),
         (["abc", 3, "wind", "dev"], r"vggsound\.csv, line 1: split is 'dev', which is neither train nor test"),
+        (["abc", 3, "wind", "test"] * 2, r"expected 4 fields .*got 8"),
         (["abc", 3, "wind"], r"vggsound\.csv, line 1: expected 4 fields \(id, start, label, split\), got 3"),
     ],
 )

@@ -91,6 +91,10 @@ def change_questions(function: Callable[[list[dict[str, Any]]], Any]) -> Callabl
             change_questions(lambda rows: rows[0].update(correct_index=4)),
             r"correct_index is 4, but there are 4 answers",
         ),
+        (
+            change_questions(lambda rows: rows.append(rows[0])),
+            r"row \d: the id 'clip0000_0' stands already in",
+        ),
         (change_questions(lambda rows: rows[0].update(correct_index=-1)), r"correct_index is -1, but there are 4"),
         (lambda clips: clips["clip0000"].pop("questions"), r"clip 'clip0000', questions should hold a list"),
         (lambda clips: clips.update(clip0000=[1]), r"lqa_test\.json, clip 'clip0000': expected an object, got list"),

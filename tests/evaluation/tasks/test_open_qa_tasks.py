@@ -124,6 +124,14 @@ def test_msrvtt_as_first_released(load: Load, tmp_path: Path) -> None:
     assert [item.groups["question_word"] for item in items] == ["who"] * 5
 
 
+@pytest.mark.parametrize("name", ["msvd_qa", "msrvtt_qa"])
+def test_an_id_that_stands_twice_in_the_first_release(load: Load, tmp_path: Path, name: str) -> None:
+    write_json(tmp_path / "test_qa.json", original(ROWS, ANSWERS)[:1] * 2)
+    (tmp_path / "youtube_mapping.txt").write_text("x vid0\n")
+    with pytest.raises(DataError, match=r"test_qa\.json, row 1: id '0' stands already in .*row 0;"):
+        load(name, tmp_path)
+
+
 def test_tgif_as_first_released(load: Load, tmp_path: Path) -> None:
     header = ["gif_name", "question", "answer", "type", "vid_id"]
     rows = [["tumblr_a", "what is it", "dog", 0, 1], ["tumblr_a", "how many", "two", 1, 1], ["b", "where", "in", 3, 2]]

@@ -9,7 +9,7 @@ from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
-from ..row_joins import medium_in
+from ..row_joins import check_new, medium_in
 from ..subsets import fixed_subset
 from ..task import Task
 
@@ -29,8 +29,10 @@ def _load_all(data: DataFiles) -> Iterator[Item]:
     content, path = data.json(*_FILES), data.find(*_FILES)
     if not isinstance(content, Mapping) or "dialogs" not in content:
         raise DataError(f"{path} should hold an object with the field 'dialogs'.")
+    seen: dict[str, str] = {}
     for dialog in map(_small, data.as_rows(content["dialogs"], f"{path}, dialogs")):
         name = dialog.get("image_id")
+        check_new(seen, name, dialog.where)
         video = medium_in(data, ("Charades_v1_480", "videos"), name, (".mp4",))
         turns = data.as_rows(dialog.get("dialog", list), f"{dialog.where} ({name}), dialog")
         for number, turn in enumerate(map(_small, turns)):

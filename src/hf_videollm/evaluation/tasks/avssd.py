@@ -8,7 +8,7 @@ from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
-from ..row_joins import medium_in
+from ..row_joins import check_new, medium_in
 from ..subsets import fixed_subset
 from ..task import Task
 from .avsd import AVQA_POLICIES, AVQA_TEXTS, SUBSET_NOTE
@@ -23,15 +23,20 @@ def _load_all(data: DataFiles) -> Iterator[Item]:
     """Tables without a header: `vggsound.csv` (id, second, label, split), or `test.csv` (file, label)."""
     path = data.find("vggsound.csv", "data/vggsound.csv", "test.csv")
     here = DataFiles(path.parent)
+    seen: dict[str, str] = {}
     if path.name == "test.csv":
         for row in here.csv_rows("test.csv", columns=("file", "label"), has_header=False):
-            yield _item(data, row, row.get("file").removesuffix(".mp4"))
+            clip = row.get("file").removesuffix(".mp4")
+            check_new(seen, clip, row.where)
+            yield _item(data, row, clip)
         return
     for row in here.csv_rows("vggsound.csv", columns=("id", "start", "label", "split"), has_header=False):
         if row.get("split") not in ("train", "test"):
             raise DataError(f"{row.where}: split is {row.get('split')!r}, which is neither train nor test.")
         if row.get("split") == "test":
-            yield _item(data, row, f"{row.get('id')}_{_second(row):06d}")
+            clip = f"{row.get('id')}_{_second(row):06d}"
+            check_new(seen, clip, row.where)
+            yield _item(data, row, clip)
 
 
 def _second(row: Row) -> int:

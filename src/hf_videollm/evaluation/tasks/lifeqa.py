@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..prompting import raw_question
-from ..row_joins import medium_in, text_id
+from ..row_joins import check_new, medium_in, text_id
 from ..task import Task
 from .open_qa_published import accuracy_and_score
 
@@ -16,6 +16,7 @@ __all__ = ["TASKS"]
 
 def _loader(*splits: str) -> Callable[[DataFiles], Iterator[Item]]:
     def load(data: DataFiles) -> Iterator[Item]:
+        seen: dict[str, str] = {}
         for split in splits:
             names = (f"lqa_{split}.json", f"data/lqa_{split}.json")
             clips, path = data.json(*names), data.find(*names)
@@ -25,7 +26,9 @@ def _loader(*splits: str) -> Callable[[DataFiles], Iterator[Item]]:
                 if not isinstance(value, Mapping):
                     raise DataError(f"{path}, clip {clip!r}: expected an object, got {type(value).__name__}.")
                 for row in data.as_rows(value.get("questions"), f"{path}, clip {clip!r}, questions"):
-                    yield _item(data, clip, row)
+                    item = _item(data, clip, row)
+                    check_new(seen, item.id, row.where)
+                    yield item
 
     return load
 

@@ -13,7 +13,7 @@ from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import pllava_rules, videollama2_rule
 from ..prompting import PromptRule, raw_question
-from ..row_joins import join_by_id, medium_in, text_id
+from ..row_joins import join_by_id, medium_in, rows_by_id, text_id
 from ..task import Task
 from .open_qa_published import MSRVTT_QA, MSVD_QA, TGIF_QA
 
@@ -73,11 +73,11 @@ def _load_msvd(data: DataFiles) -> Iterator[Item]:
             yield _item(name, row, answer, Medium(medium_in(here, folders, row.get("video_name"), suffixes)))
         return
     names = _youtube_names(here)
-    for row in here.json_rows("test_qa.json"):
+    for name, row in rows_by_id(here.json_rows("test_qa.json"), "id").items():
         number = text_id(row, "video_id")
         if (video := names.get(f"vid{number}")) is None:
             raise DataError(f"{row.where}: youtube_mapping.txt has no video vid{number}, which is its video_id.")
-        yield _item(text_id(row, "id"), row, row, Medium(medium_in(here, folders, video, suffixes)))
+        yield _item(name, row, row, Medium(medium_in(here, folders, video, suffixes)))
 
 
 def _youtube_names(data: DataFiles) -> dict[str, str]:
@@ -101,9 +101,9 @@ def _load_msrvtt(data: DataFiles) -> Iterator[Item]:
         for name, row, answer in question_and_answer_files(here):
             yield _item(name, row, answer, Medium(medium_in(here, folders, row.get("video_name"), suffixes)))
         return
-    for row in here.json_rows("test_qa.json"):
+    for name, row in rows_by_id(here.json_rows("test_qa.json"), "id").items():
         video = f"video{text_id(row, 'video_id')}"
-        yield _item(text_id(row, "id"), row, row, Medium(medium_in(here, folders, video, suffixes)))
+        yield _item(name, row, row, Medium(medium_in(here, folders, video, suffixes)))
 
 
 _TGIF_TYPES = ("object", "number", "color", "location")

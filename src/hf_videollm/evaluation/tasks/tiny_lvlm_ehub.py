@@ -79,7 +79,8 @@ TASKS = [
             },
         },
         notes=(
-            "The number that is published is the sum of the accuracies of the five groups in percent, 500 at most.",
+            "The published number is the sum of the accuracies of the five groups in percent, 500 at most: five times "
+            "the mean over the rows of the table `group`.",
             "The words of the prompt and the limit of 30 tokens are those of InternVL's runner, which searches with "
             "five beams where a model is not large; FTFV does not say how it asked.",
         ),

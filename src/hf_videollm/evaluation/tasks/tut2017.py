@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ...models.video_llm_option_names import did_you_mean
-from ..data_files import DataError, DataFiles, Row
+from ..data_files import DataError, DataFiles
 from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
-from ..row_joins import medium_in
+from ..row_joins import check_new, medium_in
 from ..task import Task
 
 __all__ = ["LABELS", "TASKS"]
@@ -36,23 +36,32 @@ _QUESTION = "Identify the sound event in the audio."
 
 
 def _load(data: DataFiles) -> Iterator[Item]:
+    seen: dict[str, str] = {}
+    for where, item in _listed(data):
+        check_new(seen, item.id, where)
+        yield item
+
+
+def _listed(data: DataFiles) -> Iterator[tuple[str, Item]]:
+    """Items, and where each stands."""
     path = data.find("tut2017_eval.jsonl", "evaluation_setup/evaluate.txt", "meta.txt")
     if path.suffix == ".jsonl":
         for row in data.jsonl_rows("tut2017_eval.jsonl"):
-            yield _item(data, row, row.get("audio"), row.get("gt"))
+            yield row.where, _item(data, row.where, row.get("audio"), row.get("gt"))
         return
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         # meta.txt has the recording that a sound was cut from in a third field.
         if len(fields := line.split("\t")) not in (2, 3):
             raise DataError(f"{path}, line {number}: expected a file and its place with a tab between, got {line!r}.")
-        yield _item(data, Row({}, f"{path}, line {number}"), fields[0], fields[1])
+        where = f"{path}, line {number}"
+        yield where, _item(data, where, fields[0], fields[1])
 
 
-def _item(data: DataFiles, row: Row, audio: str, label: str) -> Item:
+def _item(data: DataFiles, where: str, audio: str, label: str) -> Item:
     file = PurePosixPath(audio).name
     answer = label.replace("_", " ").replace("/", " or ").strip().lower()
     if answer not in LABELS:
-        raise DataError(f"{row.where}: {label!r} is none of the {len(LABELS)} places: {did_you_mean(answer, LABELS)}")
+        raise DataError(f"{where}: {label!r} is none of the {len(LABELS)} places: {did_you_mean(answer, LABELS)}")
     return Item(
         id=PurePosixPath(file).stem,
         media=(Medium(medium_in(data, ("audio", ""), file), "audio"),),

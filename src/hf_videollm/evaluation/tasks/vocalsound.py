@@ -11,7 +11,7 @@ from ..items import Item, Medium
 from ..packed_media import unpacked
 from ..paper_prompts import videollama2_rule
 from ..prompting import Prompt, raw_question
-from ..row_joins import medium_in
+from ..row_joins import check_new, medium_in
 from ..task import Task
 
 __all__ = ["LABELS", "TASKS"]
@@ -32,11 +32,19 @@ def _load(data: DataFiles) -> Iterator[Item]:
             groups = {"sex": _sex(row, row.get("spk_id")), "age": _AGES.get(age, age)}
             yield _item(str(number), Medium(path, "audio"), _label(row, row.get("answer")), groups)
         return
+    seen: dict[str, str] = {}
+    for row, item in _listed(data):
+        check_new(seen, item.id, row.where)
+        yield item
+
+
+def _listed(data: DataFiles) -> Iterator[tuple[Row, Item]]:
+    """Items of the lists that stand beside the sounds, with their rows."""
     path = data.find("vocalsound_eval.jsonl", "meta/te.json", "datafiles/te.json", "test-*.parquet")
     if path.suffix == ".jsonl":
         for row in data.jsonl_rows("vocalsound_eval.jsonl"):
             file = PurePosixPath(row.get("audio"))
-            yield _listed(data, row, file, _label(row, row.get("gt")))
+            yield row, _item_of_file(data, row, file, _label(row, row.get("gt")))
         return
     content = data.json(str(path.relative_to(data.root)))
     if not isinstance(content, Mapping) or "data" not in content:
@@ -44,10 +52,10 @@ def _load(data: DataFiles) -> Iterator[Item]:
     for row in data.as_rows(content["data"], f"{path}, data"):
         file = PurePosixPath(row.get("wav"))
         # The field `labels` has numbers of AudioSet; the names of the files say the same in words.
-        yield _listed(data, row, file, _label(row, file.stem.rsplit("_", 1)[-1]))
+        yield row, _item_of_file(data, row, file, _label(row, file.stem.rsplit("_", 1)[-1]))
 
 
-def _listed(data: DataFiles, row: Row, file: PurePosixPath, label: str) -> Item:
+def _item_of_file(data: DataFiles, row: Row, file: PurePosixPath, label: str) -> Item:
     path = medium_in(data, ("audio_16k", "audio", "data_44k", ""), file.name)
     return _item(file.stem, Medium(path, "audio"), label, {"sex": _sex(row, file.name), "age": "unknown"})
 
