@@ -16,6 +16,7 @@ from .evaluate import evaluate
 from .inspect import flops, info
 from .judge import judge_agreement
 from .recaption import recaption
+from .results import results
 from .signals import signals_as_ctrl_c
 from .train import train
 from .tune import tune_alpha_command
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "tune-alpha": tune_alpha_command,
     "evaluate": evaluate,
+    "results": results,
     "recaption": recaption,
     "judge-agreement": judge_agreement,
 }
