@@ -4,37 +4,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.video_utils import VideoMetadata
 
 from .errors import MediaLimits
-from .video_processing_video_llm import (
-    FrameClock,
-    VideoLlmVideoProcessor,
-    VideoLlmVideoProcessorKwargs,
-    check_frame_budget,
-    check_sampling,
-)
+from .video_llm_pil_resize import PilResizeKwargs, PilResizeVideoProcessor
+from .video_processing_video_llm import FrameClock, check_frame_budget, check_sampling
 
 PADDING_MODES = ("none", "pad")
-RESIZE_BACKENDS = ("pil", "torchvision")
 
 
-class VideoLlama2VideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
+class VideoLlama2VideoProcessorKwargs(PilResizeKwargs, total=False):  # type: ignore[call-arg]
     """Options of VideoLLaMA2's video processor, besides those of all designs.
 
     padding_mode (`str`): `"none"`, or `"pad"` to make frames square by a border in the mean colour before they are
         resized, as the official training does.
-    resize_backend (`str`): `"pil"` gives the same pixels as the original code. `"torchvision"` is several times faster,
-        but one pixel in two hundred differs by 1 or 2 (of 255).
     """
 
     padding_mode: str | None
-    resize_backend: str | None
 
 
-class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
+class VideoLlama2VideoProcessor(PilResizeVideoProcessor):
     """Samples frames as the original code does: evenly, or every n-th frame with `fps`.
 
     The defaults are those of VideoLLaMA2-7B-16F (CLIP at 336 pixels). For SigLIP, pass `size={"height": 384, "width":
@@ -49,7 +39,6 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
     valid_kwargs = VideoLlama2VideoProcessorKwargs
     num_frames = 16
     padding_mode = "none"
-    resize_backend = "pil"
 
     def sample_frames(
         self,
@@ -105,44 +94,18 @@ class VideoLlama2VideoProcessor(VideoLlmVideoProcessor):
         middles = (segment * parts + segment * (parts + 1)) / 2
         return first + np.round(middles + 1e-6).astype(np.int64)
 
-    def resize_videos(
-        self,
-        videos: list[torch.Tensor],
-        size: Any,
-        resample: Any,
-        resize_backend: str | None = None,
-        **kwargs: Any,
-    ) -> list[torch.Tensor]:
-        """Resize with PIL, as the original code does, or with torchvision.
-
-        PIL cannot resize floating-point frames, and a `size` with `longest_edge` is only implemented for torchvision.
-        In these cases torchvision is used whatever `resize_backend` says.
-        """
-        can_use_pil = resize_backend == "pil" and not size.longest_edge
-        return [
-            resize_with_pil(video, size, resample)
-            if can_use_pil and video.dtype == torch.uint8
-            else self.resize(video, size=size, resample=resample)
-            for video in videos
-        ]
-
     def _preprocess(
         self,
         videos: list[torch.Tensor],
         *args: Any,
         padding_mode: str | None = None,
-        resize_backend: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        for name, value, values in (
-            ("padding_mode", padding_mode, PADDING_MODES),
-            ("resize_backend", resize_backend, RESIZE_BACKENDS),
-        ):
-            if value not in values:
-                raise ValueError(f"{name} must be one of {', '.join(values)}, not {value!r}.")
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, not {padding_mode!r}.")
         if padding_mode == "pad" and kwargs["do_resize"]:
             videos = [pad_to_square(video, kwargs["image_mean"]) for video in videos]
-        return super()._preprocess(videos, *args, resize_backend=resize_backend, **kwargs)
+        return super()._preprocess(videos, *args, **kwargs)
 
 
 def pad_to_square(video: torch.Tensor, mean: float | list[float] | tuple[float, ...]) -> torch.Tensor:
@@ -165,21 +128,6 @@ def pad_to_square(video: torch.Tensor, mean: float | list[float] | tuple[float, 
     square = square.repeat(len(video), 1, side, side)
     square[:, :, top : top + height, left : left + width] = video
     return square
-
-
-def resize_with_pil(video: torch.Tensor, size: Any, resample: Any) -> torch.Tensor:
-    """Resize `(num_frames, 3, height, width)` uint8 to a `size` with `shortest_edge` or with `height` and `width`."""
-    height, width = video.shape[-2:]
-    if size.shortest_edge:
-        short, long = size.shortest_edge, int(size.shortest_edge * max(height, width) / min(height, width))
-        target = (short, long) if height <= width else (long, short)
-    else:
-        target = (size.height, size.width)
-    if target == (height, width):
-        return video
-    frames = video.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    resized = [np.asarray(Image.fromarray(frame).resize(target[::-1], Image.Resampling(resample))) for frame in frames]
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(video.device)
 
 
 __all__ = ["VideoLlama2VideoProcessor", "VideoLlama2VideoProcessorKwargs"]
