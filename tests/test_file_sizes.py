@@ -1,5 +1,6 @@
-"""Files are short enough to be read in one sitting (CONTRIBUTING.md, rule 8)."""
+"""Files are short enough to be read in one sitting (CONTRIBUTING.md, rule 8), and pytest can tell them apart."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,9 @@ def test_long_files_are_found(tmp_path: Path, num_lines: int, is_long: bool) -> 
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "file.py").write_text("pass\n" * num_lines)
     assert bool(long_files(tmp_path)) is is_long
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports a test file by its name alone, whatever its folder, and stops where a name comes twice."""
+    counts = Counter(file.name for file in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in counts.items() if count > 1] == []

@@ -137,17 +137,22 @@ def kill_trainings(folder: Path, moments: int, seed: int) -> dict[str, Any]:
         trainer = run_sft(recipe, model, processor)
         assert trainer.state.global_step == steps
 
-    _, seconds = run(work, None)
+    # What a whole run takes, and what a run takes that goes on from a checkpoint.
+    _, whole = run(work, None)
+    seconds = {True: whole, False: whole}
     for moment in range(moments):
         there = sorted(output.glob("checkpoint-*")) if moment else []
-        if not moment or any(path.name == f"checkpoint-{steps}" for path in there):
+        is_new = not moment or any(path.name == f"checkpoint-{steps}" for path in there)
+        if is_new:
             import shutil
 
             shutil.rmtree(output)
         else:
             seen["resumed"] += any(checkpoint_problem(path) is None for path in there)
             seen["half"] += any(checkpoint_problem(path) is not None for path in there)
-        killed, _ = run(work, rng.uniform(0.3, 1) * seconds)
+        killed, took = run(work, rng.uniform(0.3, 1) * seconds[is_new])
+        # The machine is faster or slower from one run to the next.
+        seconds[is_new] = seconds[is_new] if killed else took
         seen["killed"] += killed
         output.mkdir(parents=True, exist_ok=True)
     # Whatever was left: the next run goes on from it, is done, and leaves only what is whole.
