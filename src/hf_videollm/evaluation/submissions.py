@@ -29,7 +29,11 @@ def chosen(items: Sequence[Item], scored: Sequence[Scored]) -> list[tuple[Item, 
 
 
 def with_missing(
-    files: dict[str, str], items: Sequence[Item], answers: Sequence[Sequence[str]], scored: Sequence[Scored]
+    files: dict[str, str],
+    items: Sequence[Item],
+    answers: Sequence[Sequence[str]],
+    scored: Sequence[Scored],
+    unread: str = "no option can be read from the answer",
 ) -> dict[str, str]:
     """The files, and `missing.json` where an item is in none of them.
 
@@ -38,16 +42,17 @@ def with_missing(
         items: all items of the run.
         answers: of each item; empty where it has none.
         scored: of each item.
+        unread: why an answer has no option.
     """
     missing = {
-        item.id: _reason(given, value)
+        item.id: _reason(given, value, unread)
         for item, given, value in zip(items, answers, scored, strict=True)
         if value.choice is None
     }
     return {**files, MISSING: json_text(missing)} if missing else files
 
 
-def _reason(answers: Sequence[str], scored: Scored) -> str:
+def _reason(answers: Sequence[str], scored: Scored, unread: str) -> str:
     if not answers:
         return "the model gave no answer; items.jsonl has the error"
-    return f"no option can be read from the answer ({scored.detail.get('failure', 'no rule read it')})"
+    return f"{unread} ({failure})" if (failure := scored.detail.get("failure")) else unread

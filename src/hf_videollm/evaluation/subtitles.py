@@ -46,8 +46,10 @@ def read_srt(path: Path) -> tuple[SubtitleLine, ...]:
         raise DataError(f"{path} cannot be read as subtitles in UTF-8: {error}") from error
     lines, found = content.splitlines(), []
     starts = [number for number, line in enumerate(lines) if _TIME.match(line)]
-    if not starts and content.strip():
-        raise DataError(f"{path} has no line such as '00:00:01,000 --> 00:00:02,000': it is no SRT file.")
+    if not starts:
+        if content.strip():
+            raise DataError(f"{path} has no line such as '00:00:01,000 --> 00:00:02,000': it is no SRT file.")
+        return ()
     for start, following in zip(starts, [*starts[1:], len(lines) + 1], strict=True):
         # The line before the times of the next entry is its number.
         words = [line for line in lines[start + 1 : following - 1] if line.strip()]

@@ -131,7 +131,7 @@ def _submission(items: Sequence[Item], answers: Sequence[Sequence[str]], scored:
         matched.setdefault(name, {})[question_id] = {**sets[name][question_id], **letter}
     if matched:
         files["Video_Bench_Input.json"] = json_text(matched)
-    return with_missing(files, items, answers, scored)
+    return with_missing(files, items, answers, scored, "no judge has matched the answer with an option")
 
 
 def _parts(exclusive: float, prior: float, decision: float, everything: float) -> dict[str, float]:

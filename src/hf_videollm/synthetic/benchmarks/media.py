@@ -199,7 +199,7 @@ def _write_silent(frames: npt.NDArray[np.uint8], fps: int, path: Path) -> None:
     container_format, codec = _CONTAINERS[path.suffix]
     with av.open(str(path), "w", format=container_format) as container:
         # AVI has no place for the order of B-frames, and MPEG-4 writes none unless it is told to.
-        stream = container.add_stream(codec, rate=fps, options=_CODEC_OPTIONS[codec])
+        stream: Any = container.add_stream(codec, rate=fps, options=_CODEC_OPTIONS[codec])
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for picture in frames:

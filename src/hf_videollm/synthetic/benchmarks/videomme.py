@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..scene import Scene
 from .choices import options_for
@@ -30,7 +31,8 @@ def write_videomme_subtitles(folder: Path, count: int = 20, seed: int = 0) -> No
 
 
 def _write(folder: Path, count: int, seed: int) -> list[Scene]:
-    rows, scenes = [], {}
+    rows: list[dict[str, Any]] = []
+    scenes: dict[int, Scene] = {}
     for each in known_questions(count, seed):
         scene = scenes.setdefault(each.scene.seed, each.scene)
         write_video(scene, folder / f"data/{_name(scene)}.mp4")
