@@ -133,10 +133,10 @@ def _unscored(scoring: Scoring, answered: Sequence[Item]) -> str | None:
         return "No item has an answer."
     if scoring.task.metric == "none":
         return "This task has no metric."
-    if not scoring.task.has_public_answers and all(item.answer is None for item in answered):
-        return "The right answers are not public: the benchmark's server scores the files of submission/."
     if scoring.task.metric in JUDGED and scoring.judge is None:
         return "No judge was chosen. The same command with --judge judges the answers that are there."
+    if not scoring.task.has_public_answers and all(item.answer is None for item in answered):
+        return "The right answers are not public: the benchmark's server scores the files of submission/."
     return None
 
 

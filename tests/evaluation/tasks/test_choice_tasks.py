@@ -222,7 +222,8 @@ def test_videovista_type_that_no_list_has(copied: Folder, load: Load, edit: Edit
         (3, "Why? A.a B.b C.c \n Among the three options A, B, C above, the one closest to the correct answer is: "),
         (
             4,
-            "Why? A.a B.b C.c D.d \n Among the four options A, B, C, D above, the one closest to the correct answer is:",
+            "Why? A.a B.b C.c D.d \n Among the four options A, B, C, D above, the one closest to the correct answer "
+            "is:",
         ),
         (
             5,

@@ -158,7 +158,6 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a Parquet file with a column for each field."""
-    import pyarrow
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     content = io.BytesIO()
