@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from ...models.video_llm_option_names import did_you_mean
+from ..delegated import who_has
 from ..task import Task
 
 __all__ = ["TASK_FILES", "find_task", "task_names"]
@@ -58,8 +59,10 @@ def find_task(name: str) -> Task:
     """The benchmark of this name.
 
     Raises:
-        ValueError: there is none; the nearest name is given.
+        ValueError: there is none; the message gives the nearest name, or the other tool that has this benchmark.
     """
+    if (advice := who_has(name)) is not None:
+        raise ValueError(f"hf-videollm leaves {name} to another tool. {advice}")
     if name not in TASK_FILES:
         raise ValueError(f"There is no task {name!r}: {did_you_mean(name, TASK_FILES)}")
     module = import_module(f".{TASK_FILES[name]}", __name__)
