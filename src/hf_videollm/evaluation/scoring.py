@@ -159,7 +159,7 @@ def _matched_choice(scoring: Scoring, items: Sequence[Item], records: Sequence[R
     text = get_text(scoring.text_of_judge())
     rule = scoring.task.prompt_rule(scoring.style)
     asked = [
-        JudgeItem(item.id, text, _fields(text.fields, item, record, rule(item, item.question).text))
+        JudgeItem(item.id, text, _fields(text.fields, item, record, rule(item, item.question).text), item.options)
         for item, record in zip(items, records, strict=True)
     ]
     scored = []

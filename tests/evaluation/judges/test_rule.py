@@ -72,7 +72,19 @@ def test_of_two_predictions_the_worse_one_counts() -> None:
     assert RuleJudge().complete([], item=JudgeItem("1", text, values)) == "{'score': 0}"
 
 
-def test_it_does_not_choose_options_and_reads_no_messages() -> None:
+@pytest.mark.parametrize("policy", ["robust", "video_chatgpt"])
+def test_it_reads_letters_by_the_rule_of_multiple_choice(policy: str) -> None:
+    answers = {"(B) a dog": "B", "It is a cat.": "A", "Neither of them.": None}
+    items = [
+        JudgeItem(answer, get_text("video_bench"), {"question": "Who?", "pred": answer}, ("a cat", "a dog"))
+        for answer in answers
+    ]
+    results = judge_items(items, POLICIES[policy], RuleJudge())
+    assert [row.choice for row in results] == list(answers.values())
+    assert [row.failed for row in results] == [letter is None for letter in answers.values()]
+
+
+def test_it_chooses_no_options_that_it_does_not_know_and_reads_no_messages() -> None:
     item = JudgeItem("1", get_text("video_bench"), {"question": "q", "pred": "p"})
     with pytest.raises(JudgeStopError, match="cannot choose options"):
         judge_items([item], POLICIES["robust"], RuleJudge())

@@ -19,6 +19,7 @@ class JudgeItem:
         id: name of the item, unique in a run. Several questions may be about one video, so it is the question's.
         text: what the judge is asked.
         values: the fields of the text, e.g. question, answer and pred.
+        options: the options of the question, for the judge that works by rules; others read them in the question.
 
     Example:
         >>> from hf_videollm.evaluation.judges.texts import QA
@@ -29,6 +30,7 @@ class JudgeItem:
     id: str
     text: JudgeText
     values: Mapping[str, Value]
+    options: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:

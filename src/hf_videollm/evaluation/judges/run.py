@@ -191,7 +191,7 @@ class _Run:
         reply = self.judge.complete(
             item.text.render(**values),
             **self.policy.sampling(),
-            item=JudgeItem(item.id, item.text, values),
+            item=JudgeItem(item.id, item.text, values, item.options),
             attempt=number,
         )
         if self.cache is not None:

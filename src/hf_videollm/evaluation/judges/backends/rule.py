@@ -6,11 +6,13 @@ words mean the same, nor that a sentence is denied, and it gives the five aspect
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from ...multiple_choice import parse_choice
 from ..errors import JudgeStopError
 from ..items import JudgeItem
 from ..judge_text import ChatMessage
@@ -33,7 +35,8 @@ class RuleJudge(Judge):
     * Otherwise it is the F1 of the two bags of words.
 
     `pred` is yes from an overlap of 0.5 on, and the score is five times the overlap (three times for MMBench-Video),
-    rounded. With several right answers the best one counts, with two predictions the worse one.
+    rounded. With several right answers the best one counts, with two predictions the worse one. Where the text asks for
+    the letter of an option, the package's own rule of multiple choice reads it.
 
     Example:
         >>> from hf_videollm.evaluation.judges.texts import QA
@@ -58,15 +61,13 @@ class RuleJudge(Judge):
         """A reply in the form that the text asks for; see `Judge.complete`. The messages are not read.
 
         Raises:
-            JudgeStopError: there is no item, or the text asks for a letter.
+            JudgeStopError: there is no item, or the text asks for the letter of an option and the item has no options.
         """
         if item is None:
             raise JudgeStopError("The rule judge reads no messages: pass the item that they were rendered from.")
         text = item.text
         if text.reply == "letter":
-            raise JudgeStopError(
-                f"The rule judge cannot choose options ({text.name}): read letters with a multiple-choice parser."
-            )
+            return _letter(item)
         references = item.values["refs" if "refs" in text.fields else "answer"]
         references = [references] if isinstance(references, str) else list(references)
         predictions = [str(item.values[name]) for name in text.predictions]
@@ -82,6 +83,20 @@ class RuleJudge(Judge):
     def repeats_itself(self, temperature: float | None) -> bool:
         """Always: nothing is drawn."""
         return True
+
+
+def _letter(item: JudgeItem) -> str:
+    """The option that the package's own rule reads in the prediction, in the form of Video-Bench's matcher.
+
+    An answer that the rule cannot read gives no letter, so the judgement counts as failed.
+    """
+    if not item.options:
+        raise JudgeStopError(
+            f"The rule judge cannot choose options ({item.text.name}) that it does not know: give the item `options`."
+        )
+    choice = parse_choice(str(item.values[item.text.predictions[0]]), item.options)
+    letter = "" if choice.index is None else chr(ord("A") + choice.index)
+    return json.dumps({"maximum probability": letter})
 
 
 def answer_words(text: str) -> list[str]:

@@ -1,0 +1,92 @@
+"""All benchmarks with one small model through the command line: killed in the middle, continued, put side by side."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_videollm.evaluation.tasks import find_task, task_names
+from hf_videollm.synthetic.benchmarks import write_stand_in
+
+MODEL = "videollama2-av-tiny"
+# The model knows the questions of these stand-ins when no options are listed. The others ask about events and speech,
+# name letters, or have no right answer.
+UNKNOWN = ("avssd", "avssd_full", "tut2017", "vocalsound", "tiny_lvlm_ehub")
+
+
+def command(data: Path, output: Path, *arguments: str) -> list[str]:
+    start = [sys.executable, "-m", "hf_videollm.cli", "evaluate", "--model", MODEL, "--device", "cpu"]
+    return [*start, "--data", str(data), "--output", str(output), "--judge", "rule", *arguments]
+
+
+def kill_after(num_tasks: int, arguments: list[str], output: Path) -> None:
+    """Run until this many tasks have begun to write records, then SIGKILL."""
+    run = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while len(list(output.glob("*/records*.jsonl"))) < num_tasks:
+            assert run.poll() is None, "the run ended before it was killed"
+            time.sleep(0.05)
+        os.kill(run.pid, signal.SIGKILL)
+    finally:
+        run.kill()
+        run.wait()
+
+
+def results_of(output: Path) -> dict[str, dict[str, Any]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in output.glob("*/result.json")}
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_of_all_tasks_goes_on(tmp_path: Path, count: int) -> None:
+    data, output = tmp_path / "data", tmp_path / "runs"
+    for name in task_names():
+        write_stand_in(name, data / name, count)
+    everything = command(data, output, "--tasks", "all")
+    kill_after(6, everything, output)
+    finished = results_of(output)
+    # The control: some tasks were finished, others were not.
+    assert finished
+    assert len(finished) < len(task_names())
+    before = {path: path.stat().st_mtime_ns for path in output.glob("*/result.json")}
+
+    done = subprocess.run([*everything, "--json"], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = results_of(output)
+    assert set(results) == set(task_names()) == set(json.loads(done.stdout)["results"])
+    for name, result in results.items():
+        counts = result["counts"]
+        assert counts["answered"] == counts["items"] > 0, name
+        assert counts["errors"] == 0, name
+    # What was answered before the kill was not answered again.
+    for path in before:
+        runs = [json.loads(line) for line in (path.parent / "runs.jsonl").read_text().splitlines()]
+        assert len(runs) == 1, path
+
+    sheet = tmp_path / "results.html"
+    shown = [sys.executable, "-m", "hf_videollm.cli", "results", *map(str, sorted(output.iterdir()))]
+    subprocess.run([*shown, "--format", "html", "--output", str(sheet)], check=True, capture_output=True, timeout=300)
+    page = sheet.read_text()
+    assert all(find_task(name).title in page for name in task_names())
+
+
+def test_what_the_model_knows_is_right_in_every_form(tmp_path: Path) -> None:
+    """A loader that mixed up questions, answers or videos would show here."""
+    data, output = tmp_path / "data", tmp_path / "runs"
+    open_tasks = [name for name in task_names() if "bare" not in find_task(name).prompts and name not in UNKNOWN]
+    choices = [name for name in task_names() if "bare" in find_task(name).prompts]
+    assert len(open_tasks) + len(choices) + len(UNKNOWN) == len(task_names())
+    for name in (*open_tasks, *choices):
+        write_stand_in(name, data / name, 4)
+    for names, style in ((open_tasks, ()), (choices, ("--prompt-style", "bare"))):
+        asked = command(data, output, "--tasks", ",".join(names), *style)
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+    for name, result in results_of(output).items():
+        accuracy = result["metrics"].get("accuracy")
+        assert accuracy is None or accuracy >= 0.75, (name, accuracy)
