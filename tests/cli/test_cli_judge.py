@@ -103,7 +103,8 @@ def test_a_local_model_judges(cli: Cli, labels: str, tmp_path: Path, capsys: pyt
     capsys.readouterr()  # what writing the model has printed
     options = ["--judge", "local", "--judge-model", str(folder), "--judge-policy", "lmms_eval", "--json"]
     code, out, err = cli("judge-agreement", labels, *options)
-    assert (code, err) == (0, "")
+    # The progress bar of transformers 5.20 ends its line even where it shows nothing.
+    assert (code, err.strip()) == (0, "")
     # Its weights are random: it never says yes or no, and none of that is lost.
     report = json.loads(out)
     assert (report["judged"], report["judge_errors"], report["accuracy"]) == (0, 5, None)
