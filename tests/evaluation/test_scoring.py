@@ -129,6 +129,21 @@ def test_a_judge_matches_free_answers_with_options() -> None:
     assert totals(Scoring(task, judge=judge), items, found)["parse_failures"] == 2
 
 
+def test_letters_of_free_answers_are_read_without_a_judge() -> None:
+    scoring = Scoring(make_task(metric="matched_choice"), reads_letters=True)
+    items = [choice(0), choice(1), choice(2)]
+    found = scored(scoring, items, ["B"], ["no idea"], ["(A)"])
+    assert [(entry.choice, entry.correct, entry.parse_failed) for entry in found] == [
+        (1, True, False),
+        (None, False, True),
+        (0, False, False),
+    ]
+    assert scoring.facts() == {"metric": "matched_choice", "choice_rule": "robust", "fallback": "none"}
+    assert totals(scoring, items, found)["accuracy"] == pytest.approx(1 / 3)
+    (ranked,) = scored(scoring, [choice(0)], ["a dog"], choice=[1])
+    assert (ranked.correct, ranked.rule) == (True, "likelihood")
+
+
 def test_video_chatgpt_judges_each_aspect() -> None:
     task = make_task(metric="vcg", judge_texts={"default": "vcg_original"})
     items = [

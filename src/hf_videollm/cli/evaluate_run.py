@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["EvaluateRun"]
 
 REPLIES = "judge_replies.jsonl"
+# Metrics whose answers name one of several options.
+CHOICES = ("multiple_choice", "matched_choice")
 
 
 @dataclass
@@ -66,8 +68,8 @@ class EvaluateRun:
             raise ValueError(f"There is no fallback {self.scoring.fallback!r}: {hint}")
         judged = [task for task in chosen if task.metric in JUDGED]
         given = {
-            "--choice-rule": (self.scoring.choice_rule != "default", ("multiple_choice",)),
-            "--fallback": (self.scoring.fallback != "none", ("multiple_choice",)),
+            "--choice-rule": (self.scoring.choice_rule != "default", CHOICES),
+            "--fallback": (self.scoring.fallback != "none", CHOICES),
             "--match-rule": (self.scoring.match_rule != "default", ("exact_match",)),
             "--judge-text": (self.scoring.judge_text != "default", JUDGED),
             "--judge": (self._names_a_judge(), JUDGED),
@@ -158,8 +160,11 @@ class EvaluateRun:
 
         given: dict[str, Any] = {}
         facts: dict[str, Any] | None = None
-        if task.metric == "multiple_choice":
+        # The rule judge compares words and cannot match options; ranked options need no judge.
+        reads_letters = task.metric == "matched_choice" and (self.judging.judge == "rule" or options.mode != "generate")
+        if task.metric == "multiple_choice" or reads_letters:
             given = {"choice_rule": self.scoring.choice_rule, "fallback": self.scoring.fallback}
+            given["reads_letters"] = reads_letters
         elif task.metric == "exact_match":
             given = {"match_rule": self.scoring.match_rule}
         elif task.metric in JUDGED:

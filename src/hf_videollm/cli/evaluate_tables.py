@@ -62,14 +62,22 @@ def results_table(results: Iterable[Mapping[str, Any]]) -> Any:
 
     from ..evaluation.headline import headlines
 
-    numbers = [Column(name, no_wrap=True) for name in ("number", "95 % interval")]
-    counted = [Column(name, justify="right") for name in ("items", "no answer", "unread", "unjudged")]
-    table = Table("benchmark", *numbers, *counted)
+    table = Table(
+        Column("task", no_wrap=True),
+        Column("number", no_wrap=True),
+        Column("95 % interval", no_wrap=True),
+        Column("items", justify="right"),
+        "of these",
+    )
     for result in results:
-        counts = result["counts"]
-        found = headlines(result)
+        found, counts = headlines(result), result["counts"]
         values = "\n".join(f"{line.name} {line.text}" for line in found) or "not scored"
         intervals = "\n".join(line.interval for line in found)
-        columns = (counts["items"], counts["errors"], counts["parse_failures"], counts["judge_failures"])
-        table.add_row(result["title"], values, intervals, *map(str, columns))
+        table.add_row(result["task"], values, intervals, str(counts["items"]), _losses(counts))
     return table
+
+
+def _losses(counts: Mapping[str, int]) -> str:
+    """How many items spoil the numbers, and how; empty where none does."""
+    kinds = {"errors": "without answer", "parse_failures": "unreadable", "judge_failures": "unjudged"}
+    return ", ".join(f"{counts[name]} {text}" for name, text in kinds.items() if counts[name])

@@ -14,7 +14,7 @@ from ..atomic import atomic_file, atomic_files
 from .items import Item
 from .provenance import git_revision, machine, package_versions
 from .records import Record
-from .scoring import JUDGED, Scoring, score_records
+from .scoring import Scoring, score_records
 from .task import Scored
 from .totals import totals
 
@@ -133,7 +133,7 @@ def _unscored(scoring: Scoring, answered: Sequence[Item]) -> str | None:
         return "No item has an answer."
     if scoring.task.metric == "none":
         return "This task has no metric."
-    if scoring.task.metric in JUDGED and scoring.judge is None:
+    if scoring.lacks_judge:
         return "No judge was chosen. The same command with --judge judges the answers that are there."
     if not scoring.task.has_public_answers and all(item.answer is None for item in answered):
         return "The right answers are not public: the benchmark's server scores the files of submission/."

@@ -44,6 +44,7 @@ class Scoring:
         judge_text: key of `task.judge_texts` or name of a judge text.
         judge: answers the judge items; without one, answers of judged metrics stay unscored.
         policy: name of the judge's policy, which decides how judgements are counted.
+        reads_letters: for "matched_choice", read the answers by the choice rule instead of by a judge.
         seed: of the random fallback.
     """
 
@@ -55,7 +56,18 @@ class Scoring:
     judge_text: str = "default"
     judge: JudgeAll | None = None
     policy: str = "robust"
+    reads_letters: bool = False
     seed: int = 0
+
+    @property
+    def asks_judge(self) -> bool:
+        """Whether the answers are scored by a judge."""
+        return self.task.metric in JUDGED and not (self.task.metric == "matched_choice" and self.reads_letters)
+
+    @property
+    def lacks_judge(self) -> bool:
+        """Whether nothing can be scored, because the judge is missing."""
+        return self.asks_judge and self.judge is None
 
     def rule_of_choices(self) -> str:
         """Name of the rule in `CHOICE_RULES`.
@@ -81,11 +93,11 @@ class Scoring:
     def facts(self) -> dict[str, Any]:
         """What the result says of it."""
         facts: dict[str, Any] = {"metric": self.task.metric}
-        if self.task.metric == "multiple_choice":
+        if self.task.metric == "multiple_choice" or (self.task.metric == "matched_choice" and self.reads_letters):
             facts |= {"choice_rule": self.rule_of_choices(), "fallback": self.fallback}
         if self.task.metric == "exact_match":
             facts |= {"match_rule": self.rule_of_matches()}
-        if self.task.metric in JUDGED:
+        if self.asks_judge:
             facts |= {"judge_text": self.text_of_judge(), "judge_policy": self.policy}
         return facts
 
@@ -156,6 +168,8 @@ def _judged_qa(scoring: Scoring, items: Sequence[Item], records: Sequence[Record
 
 
 def _matched_choice(scoring: Scoring, items: Sequence[Item], records: Sequence[Record]) -> list[Scored]:
+    if scoring.reads_letters:
+        return _multiple_choice(scoring, items, records)
     text = get_text(scoring.text_of_judge())
     rule = scoring.task.prompt_rule(scoring.style)
     asked = [

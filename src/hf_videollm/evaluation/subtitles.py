@@ -73,7 +73,7 @@ def _seconds(line: str) -> tuple[float, float]:
 def lines_at(lines: Sequence[SubtitleLine], times: Iterable[float]) -> list[SubtitleLine]:
     """For each time the first line that is shown then, if there is one. A line may come several times.
 
-    Example:
+    Examples:
         >>> lines = [SubtitleLine(0.0, 2.0, "Hello.", "Hello."), SubtitleLine(5.0, 6.0, "Bye.", "Bye.")]
         >>> [line.text for line in lines_at(lines, [1.0, 3.0, 5.5])]
         ['Hello.', 'Bye.']

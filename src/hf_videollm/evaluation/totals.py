@@ -10,7 +10,7 @@ from .aggregate_judged import counting_of, judged_accuracy, msvc_scores, vcg_sco
 from .items import Item
 from .judges.items import Judgement
 from .multiple_choice import Choice
-from .scoring import JUDGED, Scoring
+from .scoring import Scoring
 from .statistics import bootstrap_interval
 from .task import Scored
 
@@ -30,7 +30,7 @@ def totals(scoring: Scoring, items: Sequence[Item], scored: Sequence[Scored], nu
         The numbers that `aggregate` and `aggregate_judged` return, with `intervals` (name of a number ->
         `statistics.Interval`) and `accuracy_errors_wrong`. Empty where nothing can be scored.
     """
-    if not items or scoring.task.metric == "none" or (scoring.task.metric in JUDGED and scoring.judge is None):
+    if not items or scoring.task.metric == "none" or scoring.lacks_judge:
         return {}
     numbers = _numbers(scoring, items, scored)
     right = _right(scoring, scored)
