@@ -158,7 +158,7 @@ def test_weights_stay_as_they_were_stored(tmp_path: Path, sources: Sources) -> N
     types = {name: tensor.dtype for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items()}
     assert {kind for name, kind in types.items() if "vision_tower" in name} == {torch.float32}
     assert {kind for name, kind in types.items() if "vision_tower" not in name} == {torch.bfloat16}
-    assert any("--dtype makes them one" in note for note in report.notes)
+    assert any("--dtype gives all of them one type" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("design", ["pllava", "linvt", "linvt before an image-LLM", "convert iva"])
@@ -260,7 +260,7 @@ def test_conversions_look_at_the_logits_too(sources: Sources, tmp_path: Path, mo
 
 BOTH = {"vision": "clip", "language_model": "qwen2"}
 WRONG: dict[str, tuple[str, dict[str, str], dict[str, Any], str]] = {
-    "design": ("plava", {}, {}, "'plava' is no design.*Did you mean pllava"),
+    "design": ("plava", {}, {}, "There is no design 'plava'.*Did you mean pllava"),
     "no tower": ("pllava", {"language_model": "qwen2"}, {}, r"built from a vision tower.*--vision FOLDER"),
     "no llm": ("ftfv", {"vision": "clip"}, {}, r"built from a language model.*--llm FOLDER"),
     "no audio": (
@@ -293,7 +293,7 @@ WRONG: dict[str, tuple[str, dict[str, str], dict[str, Any], str]] = {
         {},
         "which is no BEATs: pass Microsoft's .pt",
     ),
-    "llm as image-LLM": ("linvt", {"image_llm": "qwen2"}, {}, "which is no image-LLM: pass the folder of one"),
+    "llm as image-LLM": ("linvt", {"image_llm": "qwen2"}, {}, "which is no image-LLM: pass the folder of an image-LLM"),
     "unknown field": (
         "pllava",
         BOTH,
@@ -304,13 +304,13 @@ WRONG: dict[str, tuple[str, dict[str, str], dict[str, Any], str]] = {
         "pllava",
         BOTH,
         {"video_token_id": 3},
-        "video_token_id is made of the sources",
+        "video_token_id is determined by the sources",
     ),
     "impossible field": (
         "iva",
         BOTH,
         {"num_insertions": 9},
-        "describe no iva: num_insertions is 9, but the language model has 4 layers",
+        "No iva can be built .*: num_insertions is 9, but the language model has 4 layers",
     ),
     "impossible type": (
         "pllava",
@@ -365,7 +365,9 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("design", IMPOSSIBLE)
 def test_impossible_values_are_one_line(design: str, sources: Sources, tmp_path: Path) -> None:
     for name, value in IMPOSSIBLE[design].items():
-        with pytest.raises(CheckpointError, match=r"describe no |cannot be set|gives no features") as caught:
+        with pytest.raises(
+            CheckpointError, match=r"No \w+ can be built|cannot be set|cannot process a frame"
+        ) as caught:
             build(design, "qwen2", sources, tmp_path / "out", **{name: value})
         assert "\n" not in str(caught.value), name
         assert re.search(rf"\b{name}\b", str(caught.value)), str(caught.value)
@@ -393,9 +395,7 @@ def write_other_tower(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("design", ["linvt", "pllava"])
 def test_towers_with_further_tokens(design: str, kind: str, sources: Sources, tmp_path: Path) -> None:
     tower = write_other_tower(tmp_path / "tower", kind)
-    with pytest.raises(
-        CheckpointError, match=r"gives \d+ features of a frame, but its configuration has 4 x 4 patches"
-    ):
+    with pytest.raises(CheckpointError, match=r"gives \d+ features per frame, but its configuration has 4 x 4 patches"):
         build_checkpoint(design, tmp_path / "out", vision=tower, language_model=sources("qwen2"), **SMALL[design])
     assert not (tmp_path / "out").exists()
 
@@ -428,12 +428,12 @@ def test_folders_that_cannot_be(sources: Sources, tmp_path: Path) -> None:
     resnet = tmp_path / "resnet"
     resnet.mkdir()
     (resnet / "config.json").write_text('{"model_type": "resnet"}')
-    refused("describes a 'resnet', which has no image_size: a tower that gives a grid", vision=resnet)
+    refused("describes a 'resnet', which has no image_size: use a tower with a grid", vision=resnet)
     registers = tmp_path / "registers"
     Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**TOWER, num_register_tokens=2)).save_pretrained(registers)
     refused("has no preprocessor_config.json", vision=registers)
     (registers / "preprocessor_config.json").write_text('{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}')
-    refused("gives 18 features of a frame, but its configuration has 4 x 4 patches", vision=registers)
+    refused("gives 18 features per frame, but its configuration has 4 x 4 patches", vision=registers)
     refused("the language model only 297: pass the tokenizer", tokenizer=larger_tokenizer(tmp_path / "words", llm))
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (llm / file).unlink()

@@ -73,7 +73,7 @@ def test_bad_input_is_one_line(
 def test_a_deaf_model_says_so(cli: Any, tiny_checkpoint: str, media: dict[str, str]) -> None:
     code, _, error = cli("ask", media["loud"], QUESTION, "--model", tiny_checkpoint, "--no-sound")
     assert code == 2
-    assert "cannot hear: leave out --sound/--no-sound" in error
+    assert "does not use sound: leave out --sound/--no-sound" in error
     code, _, error = cli("ask", media["sound"], QUESTION, "--model", tiny_checkpoint)
     assert code == 2
     assert "sound.m4a" in error

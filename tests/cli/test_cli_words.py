@@ -80,8 +80,8 @@ def test_messages_as_they_are() -> None:
         "pass num_frames, start/end, or raise MediaLimits(max_frames=...).": (
             "pass --frames, start/end, or raise --max-frames."
         ),
-        "m cannot hear: leave out missing_audio and use_audio_in_video.": (
-            "m cannot hear: leave out --missing-audio and --sound/--no-sound."
+        "m does not use sound: leave out missing_audio and use_audio_in_video.": (
+            "m does not use sound: leave out --missing-audio and --sound/--no-sound."
         ),
         "end=3.0 is not after start=5.0; give an end after the start.": (
             "--end 3.0 is not after --start 5.0; give an end after the start."

@@ -71,11 +71,11 @@ def test_settings_of_beats_come_along(tmp_path: Path, workspace: Path) -> None:
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, workspace: Path) -> None:
     trap = tmp_path / "trap"
     torch.save({"w": Command(os.system, f"touch {trap}")}, tmp_path / "evil.bin")
-    with pytest.raises(CheckpointError, match=r"evil\.bin is a pickle that asks to run (posix|nt)\.system") as caught:
+    with pytest.raises(CheckpointError, match=r"evil\.bin is a pickle that wants to run (posix|nt)\.system") as caught:
         read_weight_file(tmp_path / "evil.bin", workspace)
     assert "\n" not in str(caught.value)
     (tmp_path / "plain.bin").write_bytes(pickle.dumps(Command(eval, f"open({str(trap)!r}, 'w')")))
-    with pytest.raises(CheckpointError, match=r"plain\.bin is no readable .* \(it asks for more than tensors\)"):
+    with pytest.raises(CheckpointError, match=r"plain\.bin cannot be read .* \(it holds more than tensors\)"):
         read_weight_file(tmp_path / "plain.bin", workspace)
     assert not trap.exists()
     assert not [path for path in workspace.rglob("*") if path.is_file()]
@@ -105,7 +105,7 @@ def test_a_compressed_bomb_is_stopped(tmp_path: Path, workspace: Path) -> None:
     with zipfile.ZipFile(tmp_path / "plain.bin") as plain, zipfile.ZipFile(tmp_path / "bomb.bin", "w") as bomb:
         for entry in plain.infolist():
             bomb.writestr(entry.filename, plain.read(entry), compress_type=zipfile.ZIP_DEFLATED)
-    with pytest.raises(CheckpointError, match=r"bomb\.bin is no readable file"):
+    with pytest.raises(CheckpointError, match=r"bomb\.bin cannot be read as a file"):
         read_weight_file(tmp_path / "bomb.bin", workspace)
 
 
@@ -114,11 +114,11 @@ def test_a_compressed_bomb_is_stopped(tmp_path: Path, workspace: Path) -> None:
     [
         ([torch.ones(1)], "holds a list instead of named tensors"),
         ({}, "holds a dict instead of named tensors"),
-        ({"w": 3}, "entry 'w' is no tensor but a int"),
-        ({"w": {"x": torch.ones(1)}}, "entry 'w' is no tensor but a dict"),
-        ({3: torch.ones(1)}, "entry 3 is no tensor"),
+        ({"w": 3}, "entry 'w' is not a tensor but a int"),
+        ({"w": {"x": torch.ones(1)}}, "entry 'w' is not a tensor but a dict"),
+        ({3: torch.ones(1)}, "entry 3 is not a tensor"),
         ({"w": torch.eye(3).to_sparse()}, "tensor 'w' is sparse"),
-        ({"cfg": [1], "model": {"w": torch.ones(1)}}, "'cfg' is no table"),
+        ({"cfg": [1], "model": {"w": torch.ones(1)}}, "'cfg' is not a dict"),
     ],
 )
 def test_other_content_is_named(content: Any, words: str) -> None:
@@ -129,7 +129,7 @@ def test_other_content_is_named(content: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"not a pickle", r"w\.bin is no readable file of weights"),
+        (b"not a pickle", r"w\.bin cannot be read as a file of weights"),
         (b"version https://git-lfs.github.com/spec/v1\n", r"w\.bin is a Git LFS pointer"),
         (None, r"w\.bin is missing"),
     ],
@@ -157,7 +157,7 @@ def test_the_child_is_bounded(tmp_path: Path) -> None:
 def test_a_full_disk_is_seen_before_copying(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(TENSORS, tmp_path / "w.bin")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("usage", (), {"free": 10}))
-    with pytest.raises(CheckpointError, match=r"w\.bin is copied to the disk .* has 10 bytes free"):
+    with pytest.raises(CheckpointError, match=r"w\.bin must be copied to the disk .* has 10 bytes free"):
         read_weight_file(tmp_path / "w.bin", workspace)
 
 
@@ -192,7 +192,7 @@ def test_folders_of_pickles(tmp_path: Path, workspace: Path) -> None:
     assert shards is not None
     assert shards.tensors.keys() == TENSORS.keys()
     assert shards.origin == shards.folder == folder
-    assert "read in a process of their own" in shards.notes[0]
+    assert "read in a separate process" in shards.notes[0]
     (folder / "pytorch_model.bin.index.json").write_text(
         '{"weight_map": {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00003-of-00003.bin"}}'
     )

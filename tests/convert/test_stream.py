@@ -126,7 +126,7 @@ def test_shards_win_over_a_single_file(tmp_path: Path) -> None:
     save_file({"other": torch.zeros(1)}, tmp_path / "model.safetensors")
     stored = scan_weights(tmp_path)
     assert stored.tensors.keys() == tensors.keys()
-    assert "model.safetensors was left aside" in stored.notes[0]
+    assert "model.safetensors was ignored" in stored.notes[0]
 
 
 def test_a_single_file_is_read_beside_a_stale_index(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_shards_of_another_upload_are_left_aside(tmp_path: Path) -> None:
     save_file({"stale": torch.zeros(1)}, tmp_path / "model-00001-of-00009.safetensors")
     stored = scan_weights(tmp_path)
     assert stored.tensors.keys() == tensors.keys()
-    assert "model-00001-of-00009.safetensors were left aside" in stored.notes[0]
+    assert "model-00001-of-00009.safetensors were ignored" in stored.notes[0]
 
 
 def _cut(folder: Path) -> None:

@@ -310,7 +310,7 @@ def test_checkpoint_of_ftfv_gets_a_table_of_its_own(tmp_path: Path) -> None:
         ({"num_frames": 0}, "num_frames must be at least 1, not 0"),
         ({"text_tokens": 0}, "text_tokens must be at least 1, not 0"),
         ({"lora_rank": -1}, "lora_rank must be at least 0, not -1"),
-        ({"tokens_per_frame": 3}, "tokens_per_frame has no meaning for pllava"),
+        ({"tokens_per_frame": 3}, "tokens_per_frame has no effect for pllava"),
     ],
 )
 def test_numbers_out_of_range(options: dict[str, int], message: str) -> None:
@@ -352,7 +352,7 @@ def test_command(cli: Callable[..., tuple[int, str, str]], tiny_checkpoint: str)
     assert (facts["num_frames"], facts["text_tokens"], facts["design"]) == (2, 7, "pllava")
     code, out, error = cli("flops", tiny_checkpoint, "--tokens-per-frame", "2")
     assert (code, out) == (2, "")
-    assert error.startswith("error: --tokens-per-frame has no meaning for pllava")
+    assert error.startswith("error: --tokens-per-frame has no effect for pllava")
     code, out, _ = cli("flops", "--help")
     assert code == 0
     assert "hf-videollm flops --design ftfv" in out

@@ -28,7 +28,7 @@ def one_line(error: str) -> str:
 def test_flops_cannot_be_counted(cli: Cli, tiny_linvt_checkpoint: str) -> None:
     code, out, err = cli("flops", tiny_linvt_checkpoint)
     assert (code, out) == (2, "")
-    assert "is a LinVT: what its image-LLM does with a frame is known when it runs" in one_line(err)
+    assert "is a LinVT: the operations of its image-LLM are known only when it runs" in one_line(err)
 
 
 def test_there_is_no_alpha_to_tune(cli: Cli, tiny_linvt_checkpoint: str, clips: list[str], tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_xgen_mm_is_called_an_image_llm(cli: Cli, tmp_path: Path) -> None:
     XgenMMConfig().save_pretrained(tmp_path)
     code, out, err = cli("info", str(tmp_path))
     assert (code, out) == (2, "")
-    assert "is XGen-MM, an image-LLM: it watches videos behind LinVT (LinVTForCausalLM.from_image_llm)" in one_line(err)
+    assert "is XGen-MM, an image-LLM: add LinVT to use it for videos (LinVTForCausalLM.from_image_llm)" in one_line(err)
 
 
 def test_a_processor_that_reads_no_videos_is_no_pair(tiny_image_llm: str, tmp_path: Path) -> None:

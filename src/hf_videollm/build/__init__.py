@@ -1,4 +1,4 @@
-"""A vision tower and a language model become one of the designs, ready for its first training stage."""
+"""Makes a model of any design from a vision tower and a language model, ready for its first training stage."""
 
 from .report import BuildReport
 from .run import build_checkpoint

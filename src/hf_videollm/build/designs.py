@@ -1,4 +1,4 @@
-"""What a build has to know of each design: its classes, and from them its new parts, sources and placeholders."""
+"""What a build needs to know about a design: its classes, and from them its new parts, sources and placeholders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from .. import designs
 
 @dataclass(frozen=True)
 class Design:
-    """One of the designs, its classes loaded.
+    """One of the designs, with its classes loaded.
 
     Attributes:
         config: configuration class.
-        base: class without a head.
-        model: class with a head.
+        base: class of the model without a head.
+        model: class of the model with a head.
         processor: processor class.
         video_processor: video processor class.
-        next_step: the training that comes first.
+        next_step: the first training stage, in words.
     """
 
     config: Any
@@ -29,29 +29,30 @@ class Design:
 
     @property
     def new_parts(self) -> tuple[str, ...]:
-        """Modules of the base model that no source has, in the order in which they are drawn."""
+        """Modules of the base model that no source has, in the order in which their random values are drawn."""
         parts: tuple[str, ...] = self.base.new_parts
         return parts
 
     @property
     def placeholders(self) -> Mapping[str, str]:
-        """Kind of placeholder -> token."""
+        """Maps the kind of a placeholder to its token."""
         tokens: Mapping[str, str] = self.processor.PLACEHOLDERS
         return tokens
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What it is built from, by the names of `build_checkpoint`'s arguments."""
+        """The arguments of `build_checkpoint` that name the sources of this design."""
         return ("vision", "language_model", *(["audio"] if "audio" in self.config.modalities else []))
 
     @property
     def crops(self) -> bool:
-        """Frames of a CLIP are cut to a square instead of squeezed into one."""
+        """Whether frames for a CLIP are cropped to a square. Otherwise they are resized to a square without
+        cropping."""
         return bool(self.video_processor.do_center_crop)
 
 
 def load_design(row: designs.Design) -> Design:
-    """A design of the table with its classes."""
+    """Load the classes of a row of the table of designs."""
     return Design(
         config=row.load("config"),
         base=row.load("model"),

@@ -1,4 +1,4 @@
-"""Models of the designs from parts that are in memory, and the checks that nothing of a part was lost."""
+"""Makes a model from parts that are in memory, checks it, and writes its weights."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,14 +16,21 @@ from .designs import Design
 
 
 def join(design: Design, config: Any, tower: Any, language: Any, audio: Any, seed: int) -> tuple[Any, int]:
-    """A model of a design that holds these parts, and the number of values that are new.
+    """Make a model of a design from its parts.
 
     Args:
+        design: the design.
+        config: configuration of the model.
+        tower: the vision tower.
+        language: the language model with its head.
         audio: the audio encoder, or `None`.
-        seed: of the new parts.
+        seed: random seed of the new parts.
+
+    Returns:
+        The model, and the number of its values that are new.
 
     Raises:
-        CheckpointError: the design cannot be put together from these.
+        CheckpointError: the design cannot be built from these parts.
     """
     with torch.device("meta"):
         model = design.model(config)
@@ -39,14 +46,15 @@ def join(design: Design, config: Any, tower: Any, language: Any, audio: Any, see
 
 @torch.no_grad()
 def check_tower(vision: Any, folder: Path, count_features: Callable[[torch.Tensor], int]) -> None:
-    """A frame gives as many features as its configuration has patches.
+    """Check that the tower gives one feature per patch of its configuration.
 
     Args:
         vision: configuration of the tower.
-        count_features: frames, `(1, 3, height, width)` -> what the language model gets of one.
+        folder: folder of the tower, for messages.
+        count_features: maps frames, `(1, 3, height, width)`, to the number of features of one frame.
 
     Raises:
-        CheckpointError: it gives other ones: special tokens that no design knows, or no patches.
+        CheckpointError: the number of features differs, because the tower has additional tokens or no patches.
     """
     rows, columns = patch_grid(vision)
     sides = vision.image_size
@@ -56,19 +64,19 @@ def check_tower(vision: Any, folder: Path, count_features: Callable[[torch.Tenso
         count = count_features(frames)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"The tower in {folder} gives no features of a frame ({reason}).") from error
+        raise CheckpointError(f"The tower in {folder} cannot process a frame ({reason}).") from error
     if count != rows * columns:
         raise CheckpointError(
-            f"The tower in {folder} gives {count} features of a frame, but its configuration has {rows} x {columns} "
-            "patches: use a tower with a class token at most, such as a CLIP, SigLIP or DINOv2."
+            f"The tower in {folder} gives {count} features per frame, but its configuration has {rows} x {columns} "
+            "patches: use a tower with at most a class token besides them, such as a CLIP, SigLIP or DINOv2."
         )
 
 
 def planned_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """The tensors of a model by name, a shared one once.
+    """The tensors of a model by name. A tensor that is shared under several names is listed once.
 
     Raises:
-        RuntimeError: one has no values yet.
+        RuntimeError: a tensor has no values yet.
     """
     tensors: dict[str, torch.Tensor] = {}
     seen: set[tuple[int, torch.Size]] = set()
@@ -84,10 +92,15 @@ def planned_tensors(model: Any) -> dict[str, torch.Tensor]:
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], options: WriteOptions) -> tuple[list[Path], int]:
-    """Write the tensors one by one; files and their total size in bytes.
+    """Write the tensors one by one.
 
     Args:
-        options: its type is for what is of floating point.
+        folder: folder to write.
+        tensors: tensors by name.
+        options: how they are written. Its `dtype` is used for floating-point tensors only.
+
+    Returns:
+        The files, and their total size in bytes.
 
     Raises:
         CheckpointError: the disk has not enough room.

@@ -1,4 +1,4 @@
-"""LinVT before an image-LLM: one that there is, or a new LLaVA of a vision tower and a language model."""
+"""Builds LinVT on an existing image-LLM, or on a new LLaVA made from a vision tower and a language model."""
 
 import copy
 from collections.abc import Mapping
@@ -50,17 +50,18 @@ def make_linvt(
     seed: int,
     workspace: Path,
 ) -> Made:
-    """LinVT before an image-LLM.
+    """Make a LinVT on an image-LLM.
 
     Args:
-        places: `image_llm`, or `vision` and `language_model` and perhaps `tokenizer`.
+        design: LinVT with its classes.
+        places: folders of the sources: `image_llm`, or `vision`, `language_model` and optionally `tokenizer`.
         options: fields of `LinVTConfig` and of `LinVTModuleConfig`.
-        dtype: type of all weights; as they are stored when `None`.
-        seed: of the new parts.
-        workspace: folder on the disk that will hold the result.
+        dtype: type of all weights; `None` keeps the stored types.
+        seed: random seed of the new parts.
+        workspace: folder for temporary files, on the disk that will hold the result.
 
     Raises:
-        CheckpointError: a source is something else, is damaged, or does not fit.
+        CheckpointError: a source is not what it should be, is damaged, or does not fit.
     """
     new_parts: list[str] = []
     notes: list[str] = []
@@ -80,7 +81,7 @@ def make_linvt(
         processor = LinVTProcessor.from_image_llm_processor(inner, model.config)
     model.config.dtype = dtype or image_llm.dtype
     if "image_llm" in places:
-        # Where an adapter that is saved alone finds its image-LLM.
+        # An adapter that is saved alone names this folder as its image-LLM.
         model.config.backbone_name = str(places["image_llm"].resolve())
     ids = model.config.placeholder_ids()
     check_text(model, base, set(ids.values()))
@@ -99,16 +100,16 @@ def make_linvt(
 
 
 def read_image_llm(folder: Path, dtype: torch.dtype | None, workspace: Path) -> tuple[Any, Any]:
-    """An image-LLM with its head and all its weights, and its processor.
+    """Load an image-LLM with all its weights, and its processor.
 
     Raises:
-        CheckpointError: it is none, or damaged.
+        CheckpointError: the folder holds no image-LLM, or is damaged.
     """
     config = read_config(folder)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or isinstance(config, PublishedConfig):
         raise CheckpointError(
             f"{folder / 'config.json'} describes a {config.model_type!r}, which is no image-LLM: pass the folder of "
-            f"one ({EXAMPLES}), or a tower and a language model (--vision, --llm)."
+            f"an image-LLM ({EXAMPLES}), or a tower and a language model (--vision, --llm)."
         )
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     model = load_part(model_class, folder, config, workspace, dtype or "auto")
@@ -116,18 +117,23 @@ def read_image_llm(folder: Path, dtype: torch.dtype | None, workspace: Path) -> 
         return model, AutoProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder} has no processor that can be read ({reason}): put its files there.") from error
+        raise CheckpointError(
+            f"{folder} has no processor that can be read ({reason}): add the files of the processor."
+        ) from error
 
 
 def make_llava(
     design: Design, places: Mapping[str, Path], dtype: torch.dtype | None, seed: int, workspace: Path
 ) -> tuple[Any, Any, Any, int, list[str]]:
-    """A LLaVA whose projector is new, its processor, its language model, the number of new values, and notes.
+    """Make a LLaVA with a new projector.
 
-    Its placeholder needs no row in the embedding: LinVT puts the vectors of images in their places itself.
+    Its image placeholder needs no row in the embedding, because LinVT itself puts the vectors of images in its place.
+
+    Returns:
+        The LLaVA, its processor, its language model, the number of new values, and notes for the user.
 
     Raises:
-        CheckpointError: a source is something else, is damaged, or does not fit.
+        CheckpointError: a source is not what it should be, is damaged, or does not fit.
     """
     folder, vision_folder = places["language_model"], places["vision"]
     text_config, raw = read_language_config(folder)
@@ -151,7 +157,9 @@ def make_llava(
             model = LlavaForConditionalGeneration(config)
     except (AttributeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{folder} cannot be part of a LLaVA ({reason}): use a LLaMA-like one.") from error
+        raise CheckpointError(
+            f"{folder} cannot be part of a LLaVA ({reason}): use a LLaMA-like language model."
+        ) from error
     put_in(model, tower, language)
     projector: nn.Module = model.model.multi_modal_projector
     new_parameters = start_parts(model.model, [projector], seed, language.dtype)
@@ -166,12 +174,12 @@ def make_llava(
         chat_template=keep_chat_template(words, design.placeholders) or USER_ASSISTANT,
     )
     notes = [*notes, *more, *mixed_types_note({"tower": tower, "language model": language}, language.dtype)]
-    notes.append("the image-LLM is a new LLaVA, whose projector knows nothing yet: train it on images before LinVT.")
+    notes.append("the image-LLM is a new LLaVA with an untrained projector: train it on images before LinVT.")
     return model.eval(), processor, language, new_parameters, notes
 
 
 def _count_features(base: Any, frames: torch.Tensor) -> int:
-    """Vectors of one image; tower and language model may still differ in type, as their sources do."""
+    """Number of vectors of one image. Tower and language model may have different types here, as in their sources."""
     projector: nn.Module = base.multi_modal_projector
     dtype = next(projector.parameters()).dtype
     handle = projector.register_forward_pre_hook(lambda _, arguments: tuple(value.to(dtype) for value in arguments))
@@ -181,7 +189,7 @@ def _count_features(base: Any, frames: torch.Tensor) -> int:
         handle.remove()
 
 
-# For language models without a chat template.
+# The chat template for language models that have none.
 USER_ASSISTANT = (
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'assistant' -%}{{ 'ASSISTANT:' }}{%- generation -%}{{ ' ' }}"

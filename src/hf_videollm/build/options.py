@@ -1,4 +1,4 @@
-"""Fields of a design's configuration that a build may be told, and the configuration that they make."""
+"""Checks the fields of a design's configuration that the user sets, and makes the configuration from them."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from ..models.errors import CheckpointError
 from ..models.video_llm_checkpoint_config import IMPOSSIBLE, check_config_values
 from .designs import Design, load_design
 
-# Made of the sources, or of a training that comes later.
+# Fields that the sources or a later training determine.
 TAKEN = (
     "vision_config",
     "text_config",
@@ -30,34 +30,35 @@ TAKEN = (
 
 
 def find_design(name: str) -> Design:
-    """A design by its name.
+    """Find a design by its name.
 
     Raises:
-        CheckpointError: there is none; the names are listed.
+        CheckpointError: there is no such design; the message lists the names.
     """
     key = name.replace("-", "_").lower()
     known = designs.buildable()
     if key not in known:
         near = difflib.get_close_matches(key, known, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise CheckpointError(f"{name!r} is no design: choose one of {', '.join(known)}.{hint}")
+        raise CheckpointError(f"There is no design {name!r}: choose one of {', '.join(known)}.{hint}")
     return load_design(designs.DESIGNS[key])
 
 
 def check_options(design: Design, options: Mapping[str, Any]) -> None:
-    """Raises `CheckpointError` for options that are no fields of the design's configuration, with the nearest one.
+    """Raise `CheckpointError` for an option that is no field of the design's configuration; name the most similar
+    field.
 
-    Numbers that no model has are refused before anything is built of them.
+    Impossible numbers are refused here, before anything is built with them.
     """
     fields = _own_fields(design.config)
     if design.config is LinVTConfig:
         fields |= _own_fields(LinVTModuleConfig)
     for name in options:
         if name in TAKEN or name.endswith("_token_id"):
-            raise CheckpointError(f"{name} is made of the sources of a build, and cannot be set (--set).")
+            raise CheckpointError(f"{name} is determined by the sources of a build, and cannot be set (--set).")
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(fields - set(TAKEN)))}."
+            hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(sorted(fields - set(TAKEN)))}."
             raise CheckpointError(f"{design.config.__name__} has no field {name}: {hint}")
     with refuse_impossible(design):
         check_config_values(options)
@@ -65,10 +66,10 @@ def check_options(design: Design, options: Mapping[str, Any]) -> None:
 
 @contextmanager
 def refuse_impossible(design: Design) -> Iterator[None]:
-    """Turn whatever a model of impossible values ends in into one line.
+    """Turn any error that impossible values of the configuration cause into an error of one line.
 
     Raises:
-        CheckpointError: the sources and options describe no such model.
+        CheckpointError: no model can be built from these sources and options.
     """
     try:
         yield
@@ -80,15 +81,15 @@ def refuse_impossible(design: Design) -> Iterator[None]:
             reason = f"there is no {reason}"
         name = design.config.model_type
         raise CheckpointError(
-            f"These sources and options describe no {name}: {reason or type(error).__name__}"
+            f"No {name} can be built from these sources and options: {reason or type(error).__name__}"
         ) from error
 
 
 def make_config(design: Design, values: Mapping[str, Any]) -> Any:
-    """The configuration of a design.
+    """Make the configuration of a design.
 
     Raises:
-        CheckpointError: the sources and options describe no such model.
+        CheckpointError: no model can be built from these values.
     """
     with refuse_impossible(design):
         config = design.config(**values)

@@ -1,4 +1,4 @@
-"""How frames and images become pixel values for a vision tower."""
+"""The settings with which frames and images become pixel values for a vision tower."""
 
 from pathlib import Path
 from typing import Any
@@ -9,33 +9,34 @@ from ..convert.parts import IMAGE_PROCESSORS
 from ..convert.stream import read_json
 from ..models.errors import CheckpointError
 
-# What the tower's own image processor says of values; sizes follow the tower.
+# Settings that are taken from the tower's own image processor. Sizes come from the tower's configuration instead.
 STORED = ("image_mean", "image_std", "rescale_factor", "resample", "do_rescale", "do_normalize")
 FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 def image_processor_class(vision: Any) -> Any:
-    """Class of the image processor of a tower."""
+    """The class of the image processor for a tower."""
     return IMAGE_PROCESSORS.get(vision.model_type, CLIPImageProcessor)
 
 
 def pixel_settings(folder: Path, vision: Any, crops: bool = True) -> dict[str, Any]:
-    """Options that image processor and video processor share.
+    """The options that image processor and video processor share.
 
     Args:
-        folder: of the tower.
-        vision: its configuration.
-        crops: cut a square out of frames, where the tower was trained with that, instead of squeezing them.
+        folder: folder of the tower.
+        vision: configuration of the tower.
+        crops: whether to crop a square if the tower was trained so; otherwise frames are resized to a square without
+            cropping.
 
     Raises:
-        CheckpointError: nothing says how values are normalised for a tower of this family.
+        CheckpointError: the folder does not say how pixels are normalised, and no default is known for this family.
     """
     stored = _stored(folder)
     is_known = vision.model_type in IMAGE_PROCESSORS
     if not stored and not is_known:
         raise CheckpointError(
-            f"{folder} has no {FILES[0]}, which says how pixels are normalised for a {vision.model_type!r}: put it "
-            "there."
+            f"{folder} has no {FILES[0]}, which says how pixels are normalised for a {vision.model_type!r}: add this "
+            "file."
         )
     settings: dict[str, Any] = {name: stored[name] for name in STORED if stored.get(name) is not None}
     if vision.model_type == "siglip_vision_model":

@@ -1,4 +1,4 @@
-"""What a build tells when it is done."""
+"""The report of a finished build."""
 
 from dataclasses import dataclass, field
 
@@ -7,15 +7,15 @@ from ..convert.report import Rows, WrittenReport
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport(WrittenReport):
-    """How a model was put together.
+    """What a model was built from.
 
     Attributes:
-        design: its name.
-        sources: what was read -> folder.
+        design: name of the design.
+        sources: maps the name of each source to its folder.
         new_parts: names of the parts that no source has.
-        new_parameters: their values.
-        seed: of these.
-        next_step: the training that comes first.
+        new_parameters: number of values in these parts.
+        seed: random seed of these values.
+        next_step: the first training stage, in words.
     """
 
     design: str

@@ -1,4 +1,4 @@
-"""`build_checkpoint`: the sources of a design in, one folder out that its first training stage starts from."""
+"""`build_checkpoint`: makes a checkpoint, from which the first training stage starts, from the sources of a design."""
 
 import os
 import tempfile
@@ -24,7 +24,7 @@ from .options import check_options, find_design
 from .report import BuildReport
 from .video_llm import make_video_llm
 
-# Argument -> its name in messages, and its option on the command line.
+# Maps an argument to its name in messages and its option on the command line.
 SOURCES = {
     "vision": ("vision tower", "--vision"),
     "language_model": ("language model", "--llm"),
@@ -50,36 +50,36 @@ def build_checkpoint(
     progress: Progress | None = None,
     **options: Any,
 ) -> WrittenReport:
-    """Put a checkpoint of a design together that is ready for its first training stage.
+    """Make a checkpoint of a design from its parts, ready for the first training stage.
 
-    All weights of the sources are taken as they are, tied heads stay tied, and the language model keeps its chat
-    template: a question without media has its own prompt and answer. What no source has is drawn as in a new model.
-    The model is held in memory once. The folder appears complete or not at all.
+    The weights of the sources are not changed, and tied heads stay tied. The language model keeps its chat template:
+    a question without media gives the language model's own prompt and answer. Parts that no source has get the random
+    initial values of a new model. The model is in memory only once, and the folder appears complete or not at all.
 
     Args:
         design: `"pllava"`, `"videollama2"`, `"videollama2_av"`, `"linvt"`, `"iva"` or `"ftfv"`.
-        destination: folder to write; must not exist, or be empty, unless `overwrite`.
+        destination: folder to write. Without `overwrite`, it must not exist or must be empty.
         vision: folder of a CLIP, a SigLIP, or any vision tower of transformers with a grid of patches. For FTFV also
-            that of a Qwen-VL, whose adapter is taken as well.
+            the folder of a Qwen-VL, whose adapter is then used, too.
         language_model: folder of a causal language model of transformers.
-        audio: BEATs of VideoLLaMA2-AV, a folder of `convert_beats` or the file that this converts.
+        audio: the BEATs of VideoLLaMA2-AV: a folder that `convert_beats` wrote, or the file that it converts.
         image_llm: folder of an image-LLM, for LinVT instead of `vision` and `language_model`.
-        tokenizer: folder of the tokenizer, where the language model's has none.
-        seed: of the new parts; the global random state is left as it was.
-        dtype: type of all weights (`"float32"`, `"float16"`, `"bfloat16"`); as they are stored by default.
-        max_shard_size: bytes of one weight file.
-        overwrite: replace a destination that holds something.
+        tokenizer: folder of the tokenizer, if the language model's folder has none.
+        seed: random seed of the new parts. The global random state is not changed.
+        dtype: type of all weights (`"float32"`, `"float16"`, `"bfloat16"`); by default the stored types are kept.
+        max_shard_size: maximum size of one weight file in bytes.
+        overwrite: whether to replace a destination that is not empty.
         progress: called with (bytes written, bytes to write).
         options: fields of the design's configuration, such as `num_frames=8` or `pooling_shape=[16, 12, 12]`; for
             LinVT also those of its module.
 
     Returns:
-        What was found and written: a `BuildReport`, or an `FtfvReport` of Qwen-VL.
+        What was read and written: a `BuildReport`, or an `FtfvReport` if `vision` is a Qwen-VL.
 
     Raises:
-        CheckpointError: a source is missing, something else or damaged, or does not fit; or an option is unknown or
-            impossible. One line that names the folder and what to do.
-        FileExistsError: the destination holds something and `overwrite` is not set.
+        CheckpointError: a source is missing, wrong or damaged, or does not fit; or an option is unknown or impossible.
+            The message is one line that names the folder and what to do.
+        FileExistsError: the destination is not empty and `overwrite` is not set.
     """
     chosen = find_design(design)
     given = {
@@ -148,10 +148,10 @@ def build_checkpoint(
 
 
 def _check_sources(design: Design, places: dict[str, Path]) -> None:
-    """Exactly the sources of the design, and folders.
+    """Check that the user named exactly the sources of the design, and that they are folders.
 
     Raises:
-        CheckpointError: one is missing, is none of this design's, or is no folder.
+        CheckpointError: a source is missing, is not used by this design, or is no folder.
     """
     name = design.config.model_type
     needed = ["image_llm"] if name == "linvt" and "image_llm" in places else list(design.sources)
@@ -162,7 +162,7 @@ def _check_sources(design: Design, places: dict[str, Path]) -> None:
             raise CheckpointError(f"{name} is built from a {what}: pass its folder ({option} FOLDER){instead}.")
     for source, place in places.items():
         what, option = SOURCES[source]
-        # An image-LLM brings its processor, and the tokenizer in it.
+        # An image-LLM has its own processor, which includes the tokenizer.
         if source not in (needed if "image_llm" in needed else (*needed, "tokenizer")):
             wanted = " and ".join(SOURCES[other][1] for other in needed)
             raise CheckpointError(f"{name} takes no {what} here: leave out {option}, and pass {wanted}.")
@@ -178,7 +178,7 @@ def _is_qwen_vl(folder: Path) -> bool:
 def _options_of_qwen_vl(options: dict[str, Any]) -> dict[str, Any]:
     known = ("num_frames", "num_tokens_per_frame")
     if unknown := sorted(options.keys() - set(known)):
-        raise CheckpointError(f"{unknown[0]} follows from Qwen-VL's adapter: only {', '.join(known)} can be set.")
+        raise CheckpointError(f"{unknown[0]} is determined by Qwen-VL's adapter: only {', '.join(known)} can be set.")
     return options
 
 

@@ -1,4 +1,4 @@
-"""The designs whose parts are a vision tower, a connector and a language model."""
+"""Builds the designs whose parts are a vision tower, a connector and a language model: all designs except LinVT."""
 
 import copy
 import tempfile
@@ -37,17 +37,18 @@ def make_video_llm(
     seed: int,
     workspace: Path,
 ) -> Made:
-    """A model of a design from its sources.
+    """Make a model of a design from its sources.
 
     Args:
-        places: `vision`, `language_model`, and perhaps `audio` and `tokenizer`.
+        design: the design.
+        places: folders of the sources: `vision`, `language_model`, and optionally `audio` and `tokenizer`.
         options: fields of the design's configuration.
-        dtype: type of all weights; as they are stored when `None`.
-        seed: of the new parts.
-        workspace: folder on the disk that will hold the result.
+        dtype: type of all weights; `None` keeps the stored types.
+        seed: random seed of the new parts.
+        workspace: folder for temporary files, on the disk that will hold the result.
 
     Raises:
-        CheckpointError: a source is something else, is damaged, or does not fit.
+        CheckpointError: a source is not what it should be, is damaged, or does not fit.
     """
     folder, vision_folder = places["language_model"], places["vision"]
     text_config, raw = read_language_config(folder)
@@ -90,16 +91,18 @@ def make_video_llm(
 
 
 def count_features(base: Any, frames: torch.Tensor) -> int:
-    """Features of one frame, as the connector gets them."""
+    """Number of features of one frame that the connector gets."""
     count: int = base.encode_frames(frames).last_hidden_state.shape[1]
     return count
 
 
 def make_processor(design: Design, config: Any, tokenizer: Any, pixels: Mapping[str, Any]) -> Any:
-    """The processor for a configuration.
+    """Make the processor for a model.
 
     Args:
-        tokenizer: with the placeholders.
+        design: the design of the model.
+        config: configuration of the model.
+        tokenizer: a tokenizer that has the placeholders.
         pixels: options of the image processor and of the video processor.
     """
     video_options = {**pixels}
@@ -117,10 +120,10 @@ def make_processor(design: Design, config: Any, tokenizer: Any, pixels: Mapping[
 
 
 def load_audio_tower(place: Path, dtype: torch.dtype | str, workspace: Path) -> Any:
-    """A BEATs, from a folder of `hf-videollm convert beats` or from the file that this converts.
+    """Load a BEATs from a folder that `hf-videollm convert beats` wrote, or from the file that this command converts.
 
     Raises:
-        CheckpointError: it is none, or damaged.
+        CheckpointError: there is no BEATs, or it is damaged.
     """
     if place.is_file():
         with tempfile.TemporaryDirectory(dir=workspace, prefix="beats.") as temporary:
@@ -130,13 +133,13 @@ def load_audio_tower(place: Path, dtype: torch.dtype | str, workspace: Path) -> 
     if config.model_type != "beats":
         raise CheckpointError(
             f"{place / 'config.json'} describes a {config.model_type!r}, which is no BEATs: pass Microsoft's .pt, or a "
-            "folder of hf-videollm convert beats."
+            "folder that hf-videollm convert beats wrote."
         )
     return load_part(BeatsModel, place, config, workspace, dtype)
 
 
 def needed_bytes(design: Design, config: Any, dtype: torch.dtype | None) -> int:
-    """At least so much the weights will take, known before they are loaded: two bytes each, unless a type is given."""
+    """The least number of bytes of the weights, before they are loaded: two bytes per value if `dtype` is `None`."""
     with torch.device("meta"):
         model = design.model(config)
     tied = config.text_config.vocab_size * config.text_config.hidden_size if config.tie_word_embeddings else 0
@@ -145,7 +148,7 @@ def needed_bytes(design: Design, config: Any, dtype: torch.dtype | None) -> int:
 
 
 def _is_shared(model: Any) -> bool:
-    """Whether `parameters()` counts a tied head once."""
+    """Whether head and embedding are the same tensor, which `parameters()` then counts once."""
     return model.lm_head.weight is model.get_input_embeddings().weight
 
 

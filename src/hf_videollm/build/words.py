@@ -1,4 +1,4 @@
-"""Tokenizer, placeholders and generation settings of a language model that learns to see."""
+"""The tokenizer with its placeholders, and the generation settings, from the language model of a build."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,42 +16,44 @@ from ..models.video_llm_chat_template import has_tags
 def read_words(
     folder: Path, tokenizer: Path | None, placeholders: Mapping[str, str], num_rows: int
 ) -> tuple[Any, dict[str, int], list[str]]:
-    """The tokenizer with the placeholders, modality -> their ids, and notes.
+    """Load the tokenizer and add the placeholders to it.
 
     Args:
-        folder: of the language model.
-        tokenizer: folder of the tokenizer, where the language model's has none.
-        placeholders: modality -> token.
-        num_rows: of the language model's embedding.
+        folder: folder of the language model.
+        tokenizer: folder of the tokenizer, if the language model's folder has none.
+        placeholders: maps each modality to its token.
+        num_rows: rows of the language model's embedding.
+
+    Returns:
+        The tokenizer, a map from each modality to the id of its placeholder, and notes for the user.
 
     Raises:
-        CheckpointError: there is none, it is that of another model, or it says nowhere how a text ends.
+        CheckpointError: there is no tokenizer, it belongs to another model, or it has no end-of-text token.
     """
     place = find_tokenizer_folder(folder, tokenizer, None)
     if place is None:
-        raise CheckpointError(f"{folder} has no tokenizer, which gets the placeholders: pass --tokenizer FOLDER.")
+        raise CheckpointError(f"{folder} has no tokenizer, but a build needs one: pass --tokenizer FOLDER.")
     words, ids, notes = tokenizer_with(place, placeholders, num_rows)
     if words.eos_token_id is None:
-        raise CheckpointError(f"The tokenizer in {place} has no end of text (eos_token): set it in its files.")
+        raise CheckpointError(f"The tokenizer in {place} has no end-of-text token (eos_token): set it in its files.")
     if words.chat_template is None:
         notes.append("the tokenizer has no chat template: prompts are USER: ... ASSISTANT: ... (VideoLLaMA2: ChatML).")
     return words, ids, notes
 
 
 def template_notes(processor: Any) -> list[str]:
-    """A note where training on answers alone is not possible."""
+    """A note if the chat template does not allow training on answers only."""
     if has_tags(processor.chat_template):
         return []
     return [
-        "the chat template does not show where its answers are: put {% generation %} tags into chat_template.jinja "
-        "before training."
+        "the chat template does not mark the answers: add {% generation %} tags to chat_template.jinja before training."
     ]
 
 
 def build_generation_config(
     folder: Path, raw: dict[str, Any], text_config: Any, tokenizer: Any
 ) -> tuple[GenerationConfig, list[str]]:
-    """The language model's generation settings, but greedy, and notes.
+    """The generation settings of the language model, changed to greedy decoding, and notes for the user.
 
     Raises:
         CheckpointError: see `language_generation_config`.

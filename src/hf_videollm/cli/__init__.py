@@ -1,4 +1,4 @@
-"""The command line, `hf-videollm`: one file for each group of commands."""
+"""The command line `hf-videollm`: one file for each command or group of commands."""
 
 from .commands import app, main
 

@@ -1,4 +1,4 @@
-"""`python -m hf_videollm.cli` does what `hf-videollm` does."""
+"""`python -m hf_videollm.cli` does the same as `hf-videollm`."""
 
 from . import main
 

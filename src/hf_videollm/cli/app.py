@@ -1,4 +1,4 @@
-"""The program itself: what comes before a command, and how every command runs."""
+"""The program: the options before a command, and the classes of commands and of groups of commands."""
 
 import contextlib
 import difflib
@@ -11,7 +11,7 @@ from .quiet import quiet_libraries
 
 
 class _CheapHelp:
-    """Without a value of its own, typer 0.29 checks that of `--help` in every run, and loads pydantic to do so."""
+    """Gives `--help` a default value. If it has none, typer 0.29 loads pydantic in every run to check its value."""
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # type: ignore[misc]
@@ -21,9 +21,9 @@ class _CheapHelp:
 
 
 class Command(_CheapHelp, TyperCommand):
-    """A command during which libraries are quiet, unless `--debug` was given.
+    """A command that hides the messages of libraries while it runs, unless `--debug` was given.
 
-    Libraries are loaded by what a command does, not before: help and mistyped options take no time.
+    The function of a command imports heavy libraries itself, so help and errors about options do not load them.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -34,7 +34,7 @@ class Command(_CheapHelp, TyperCommand):
 
 
 class HintingGroup(_CheapHelp, TyperGroup):
-    """Commands of which an unknown one is an error that names the nearest, or all."""
+    """A group of commands. An unknown command is an error that names similar commands, or all if none is similar."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
@@ -43,16 +43,21 @@ class HintingGroup(_CheapHelp, TyperGroup):
         return command
 
     def unknown_command(self, name: str, written: str) -> str:
-        """The message for a name that is no command; `written` is what the user wrote."""
+        """The error message for an unknown command.
+
+        Args:
+            name: the unknown command.
+            written: the command line up to this name, as the user typed it.
+        """
         nearest = difflib.get_close_matches(name, self.commands)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known are {', '.join(self.commands)}."
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"the commands are {', '.join(self.commands)}."
         return f"{written}: there is no such command; {hint}"
 
 
 app = typer.Typer(
     name="hf-videollm",
     cls=HintingGroup,
-    help="Ask videos questions, and work with the checkpoints of five video-language designs.",
+    help="Ask questions about videos, and work with the checkpoints of five video-language designs.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -63,7 +68,9 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error (anywhere).")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the full traceback of an error (works anywhere on the line).")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
@@ -72,7 +79,7 @@ def root(
         print(__version__)
     elif context.invoked_subcommand is None:
         commands = ", ".join(getattr(context.command, "commands", {}))
-        raise ValueError(f"Say what to do: {commands} (hf-videollm --help).")
+        raise ValueError(f"No command is given: use one of {commands} (hf-videollm --help).")
 
 
 __all__ = ["Command", "HintingGroup", "app"]

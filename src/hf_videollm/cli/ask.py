@@ -53,17 +53,17 @@ def caption(
     answer = _answer(video, prompt, options, max_new_tokens)
     if options.model is None:
         note(
-            "note: the bundled model answers questions on synthetic clips and was not trained to describe; "
+            "note: the bundled model answers questions about synthetic clips and was not trained to describe videos; "
             "pass --model for real captions."
         )
     _print_answer(answer, as_json)
 
 
 def _answer(video: str, question: str, options: AnswerOptions, max_new_tokens: int) -> dict[str, Any]:
-    """The answer, and beside it how it came about.
+    """The answer, with the model and the options that were used.
 
     Raises:
-        ValueError: something does not fit the video, the model, or another option.
+        ValueError: an option does not fit the video, the model, or another option.
     """
     from .. import NoVideoStream, load_pipeline
 
@@ -84,7 +84,7 @@ def _answer(video: str, question: str, options: AnswerOptions, max_new_tokens: i
         except NoVideoStream:
             if not can_hear:
                 raise
-            # A file of sound alone.
+            # The file holds only sound.
             results = pipe(audio=video, text=question, **settings, **media)
     return {
         "video": video,
@@ -97,18 +97,18 @@ def _answer(video: str, question: str, options: AnswerOptions, max_new_tokens: i
 
 
 def _check_design(pipe: Any, source: str, media: dict[str, Any], can_hear: bool) -> None:
-    """Refuse options that this design does not have."""
+    """Refuse options that the design of this model does not have."""
     if not can_hear and (of_sound := sorted({"use_audio_in_video", "missing_audio"} & set(media))):
-        raise ValueError(f"{source} cannot hear: leave out {' and '.join(of_sound)}.")
+        raise ValueError(f"{source} does not use sound: leave out {' and '.join(of_sound)}.")
     foreign = set(media) - pipe.media_options()
     if "num_tokens_per_frame" in foreign:
-        raise ValueError(f"{source} cannot choose the tokens of a frame: leave out num_tokens_per_frame.")
+        raise ValueError(f"{source} has a fixed number of tokens per frame: leave out num_tokens_per_frame.")
     if "sampling" in foreign:
-        raise ValueError(f"{source} knows one way to sample: leave out sampling=.")
+        raise ValueError(f"{source} has only one way to sample frames: leave out sampling=.")
 
 
 def _check_video(video: str, media: dict[str, Any]) -> None:
-    """Find out what is wrong with a file before a large model is loaded for it."""
+    """Check the video and its options before a large model is loaded."""
     from ..models.errors import NoVideoStream, check_interval, check_on_decode_error
     from ..models.media_video import probe_video
 
@@ -118,15 +118,15 @@ def _check_video(video: str, media: dict[str, Any]) -> None:
     check_on_decode_error(media["on_decode_error"])
     if "fps" in media and "num_frames" in media:
         raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
-    # What lies elsewhere would be fetched twice.
+    # A file from the web would be downloaded twice.
     if not video.lower().startswith(("http:", "https:", "data:")):
-        # A file of sound alone may be heard.
+        # A file that holds only sound is allowed: the model may accept sound.
         with contextlib.suppress(NoVideoStream):
             probe_video(video, on_decode_error=media["on_decode_error"])
 
 
 def _sampling(media: dict[str, Any], video_processor: Any) -> dict[str, Any]:
-    """How frames were taken: a number of them, or so many a second."""
+    """How frames were sampled: their number, or their number per second."""
     if "fps" in media:
         return {"fps": media["fps"]}
     num_frames = media.get("num_frames", video_processor.num_frames)
@@ -137,7 +137,7 @@ def _print_answer(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        # Plain print: an answer may hold brackets, which rich would take for markup.
+        # rich would read brackets in an answer as markup, so this is a plain print.
         print(answer["answer"])
 
 

@@ -1,4 +1,4 @@
-"""`hf-videollm build DESIGN`: a vision tower and a language model become a checkpoint that training starts from."""
+"""`hf-videollm build DESIGN`: makes a checkpoint for training from a vision tower and a language model."""
 
 import json
 from pathlib import Path
@@ -19,28 +19,33 @@ def build(
         Path | None, typer.Option("--vision", help="Folder of a CLIP, SigLIP or another tower (Qwen-VL for ftfv).")
     ] = None,
     language_model: Annotated[Path | None, typer.Option("--llm", help="Folder of a causal language model.")] = None,
-    audio: Annotated[Path | None, typer.Option("--audio", help="BEATs, file or folder (videollama2_av).")] = None,
-    image_llm: Annotated[
-        Path | None, typer.Option("--image-llm", help="Folder of an image-LLM (linvt, instead of the first two).")
+    audio: Annotated[
+        Path | None, typer.Option("--audio", help="File or folder of a BEATs (for videollama2_av).")
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")] = None,
+    image_llm: Annotated[
+        Path | None,
+        typer.Option("--image-llm", help="Folder of an image-LLM (for linvt, instead of --vision and --llm)."),
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer, if LLM has none.")] = None,
     num_frames: Annotated[
-        int | None, typer.Option("--frames", min=1, help="Frames of a video; the paper's by default.")
+        int | None, typer.Option("--frames", min=1, help="Frames per video; the paper's number by default.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the configuration, as JSON; repeatable."),
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Field of the configuration with its value as JSON; repeatable."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the new parts.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the new parts.")] = 0,
     dtype: StoredDtype = None,
     max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put a model together from a vision tower and a language model, ready for its first training stage.
+    """Make a model from a vision tower and a language model, ready for its first training stage.
 
-    Their weights are taken as they are; what no source has (connector, LinVT, ...) starts from its initial weights. The
-    language model keeps its chat template, so that a question without a video has its own prompt and answer.
+    The weights of both are not changed. Parts that no source has (connector, LinVT, ...) get new random weights. The
+    language model keeps its chat template: a question without a video gives the language model's own prompt and answer.
 
     Examples:
 
@@ -85,10 +90,10 @@ def build(
 
 
 def _parse(settings: list[str]) -> dict[str, Any]:
-    """`num_frames=8` and `pooling_shape=[8,4,4]` -> names and values; what is no JSON is a string.
+    """Maps names to values, from `num_frames=8` and `pooling_shape=[8,4,4]`; a value that is no JSON is a string.
 
     Raises:
-        ValueError: there is no name, or it is set twice.
+        ValueError: a setting has no name, or a name is set twice.
     """
     options: dict[str, Any] = {}
     for setting in settings:

@@ -1,4 +1,4 @@
-"""The command line put together: its commands, and what is around each run of one."""
+"""Collects all commands, runs the one that was given, and turns errors into one line and an exit code."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -41,12 +41,15 @@ app.add_typer(data_app, name="data")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; bad input ends with exit code 2 and one line, without a traceback unless `--debug`."""
+    """Run the command line. Bad input gives an error of one line and exit code 2; `--debug` shows the traceback."""
     _run(list(sys.argv[1:] if arguments is None else arguments), "error")
 
 
 def run_old_module(command: Sequence[str]) -> None:
-    """A command by the name of the module that once held it; its errors begin as they did."""
+    """Run a command for `python -m` with the module that held it in earlier releases.
+
+    Errors start with "Error", as they did in those releases.
+    """
     _run([*command, *sys.argv[1:]], "Error")
 
 
@@ -56,7 +59,7 @@ def _run(arguments: list[str], label: str) -> None:
     try:
         with signals_as_ctrl_c():
             code = app(args=arguments, prog_name="hf-videollm", standalone_mode=False, obj=run)
-        if code == INTERRUPTED:  # typer makes a quiet exit code of Ctrl-C
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this exit code
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
         print("Stopped; nothing half-written is left behind.", file=sys.stderr)

@@ -14,19 +14,20 @@ from .output import ByteProgress, print_report, status
 
 
 class ConvertGroup(HintingGroup):
-    """Kinds of checkpoints; whoever names a folder at once is told of which kind it is, as far as it can be seen."""
+    """Commands for the kinds of checkpoints. For a folder in place of the kind, the error names its kind if
+    possible."""
 
     def unknown_command(self, name: str, written: str) -> str:
         if not Path(name).exists():
             return super().unknown_command(name, written)
         advice = advice_for_official(name) or f"KIND is one of {', '.join(self.commands)}."
-        return f"{written}: say first what it is, hf-videollm convert KIND SRC DST. {advice}"
+        return f"{written}: the kind of checkpoint is missing; use hf-videollm convert KIND SRC DST. {advice}"
 
 
 convert_app = typer.Typer(cls=ConvertGroup)
 
-SourceTokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where SRC has none.")]
-LanguageTokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, where LLM has none.")]
+SourceTokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, if SRC has none.")]
+LanguageTokenizer = Annotated[Path | None, typer.Option(help="Folder of the tokenizer, if LLM has none.")]
 
 
 @convert_app.callback(invoke_without_command=True)
@@ -41,7 +42,7 @@ def convert(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is None:
         kinds = ", ".join(list(getattr(context.command, "commands", {}))[1:])
-        raise ValueError(f"Say what to convert: hf-videollm convert pllava SRC DST, or {kinds} (--help).")
+        raise ValueError(f"No kind is given: use hf-videollm convert pllava SRC DST, or {kinds} (--help).")
 
 
 @convert_app.command("pllava", cls=Command)
@@ -49,12 +50,12 @@ def convert_pllava_command(
     src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
     dst: Destination,
     base: Annotated[
-        Path | None, typer.Option(help="LLaVA-NeXT folder, for checkpoints that hold LoRA and projector only.")
+        Path | None, typer.Option(help="LLaVA-NeXT folder, for checkpoints that hold only LoRA and projector.")
     ] = None,
     tokenizer: SourceTokenizer = None,
-    lora_alpha: Annotated[float, typer.Option(min=0, help="Alpha that the LoRA is loaded with by default.")] = 4.0,
+    lora_alpha: Annotated[float, typer.Option(min=0, help="Alpha with which the LoRA is loaded by default.")] = 4.0,
     merge: Annotated[
-        float | None, typer.Option(min=0, metavar="ALPHA", help="Bake the LoRA into the weights at this alpha.")
+        float | None, typer.Option(min=0, metavar="ALPHA", help="Merge the LoRA into the weights with this alpha.")
     ] = None,
     dtype: StoredDtype = None,
     max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
@@ -93,14 +94,14 @@ def convert_videollama2_command(
     src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint.", metavar="SRC")],
     dst: Destination,
     base: Annotated[
-        Path | None, typer.Option(help="What a LoRA, or a checkpoint of projectors only, was trained from.")
+        Path | None, typer.Option(help="Base model of a LoRA, or of a checkpoint that holds only projectors.")
     ] = None,
-    vision: Annotated[Path | None, typer.Option(help="CLIP or SigLIP folder or file, where SRC has no tower.")] = None,
+    vision: Annotated[Path | None, typer.Option(help="CLIP or SigLIP folder or file, if SRC has no tower.")] = None,
     vision_config: Annotated[
-        Path | None, typer.Option(help="JSON file that describes a vision tower of unknown name.")
+        Path | None, typer.Option(help="JSON file with the configuration of a vision tower whose name is unknown.")
     ] = None,
     audio_tower: Annotated[
-        Path | None, typer.Option(help="BEATs .pt or audio_tower.bin, where an audio-visual SRC has none.")
+        Path | None, typer.Option(help="BEATs .pt or audio_tower.bin, if an audio-visual SRC has none.")
     ] = None,
     tokenizer: SourceTokenizer = None,
     dtype: StoredDtype = None,
@@ -108,7 +109,7 @@ def convert_videollama2_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert VideoLLaMA2, 2.1 or 2.1-AV: whole checkpoints, "Base" ones (mm_projector.bin), and LoRA (merged).
+    """Convert VideoLLaMA2, 2.1 or 2.1-AV: complete checkpoints, "Base" ones (mm_projector.bin), and LoRA (merged).
 
     Examples:
 
@@ -140,17 +141,17 @@ def convert_ftfv_command(
     language_model: Annotated[Path, typer.Argument(help="Folder of a causal language model.", metavar="LLM")],
     dst: Destination,
     tokenizer: LanguageTokenizer = None,
-    num_frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a video.")] = 8,
+    num_frames: Annotated[int, typer.Option("--frames", min=1, help="Frames per video.")] = 8,
     num_tokens_per_frame: Annotated[
-        int, typer.Option("--tokens-per-frame", min=1, help="Tokens kept of each; can be changed later.")
+        int, typer.Option("--tokens-per-frame", min=1, help="Tokens kept per frame; can be changed later.")
     ] = 128,
-    seed: Annotated[int, typer.Option(help="Of the temporal code, which no source has.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the temporal code, which no source has.")] = 0,
     dtype: StoredDtype = None,
     max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put an FTFV checkpoint together, ready for training: Qwen-VL's vision module and a language model.
+    """Make an FTFV checkpoint, ready for training, from Qwen-VL's vision module and a language model.
 
     Examples:
 
@@ -181,21 +182,22 @@ def convert_iva_command(
     dst: Destination,
     tokenizer: LanguageTokenizer = None,
     num_insertions: Annotated[
-        int, typer.Option(min=0, help="Calls of the adapter (the paper's NI); 0 for the stages before it.")
+        int,
+        typer.Option(min=0, help="Calls of the adapter (NI in the paper); 0 for the training stages without adapter."),
     ] = 8,
     num_query_tokens: Annotated[
-        int, typer.Option("--query-tokens", min=1, help="Query tokens before an answer (the paper's LQ).")
+        int, typer.Option("--query-tokens", min=1, help="Query tokens before an answer (LQ in the paper).")
     ] = 16,
     adapter_hidden_size: Annotated[int, typer.Option("--adapter-width", min=1, help="Width of the adapter.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Of connector, adapter and query tokens, which no source has.")] = 0,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; as LLM is stored by default.")
-    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of connector, adapter and query tokens, which no source has.")
+    ] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the type of LLM by default.")] = None,
     max_shard_size: MaxShardSize = MAX_SHARD_SIZE,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put an IVA checkpoint together, ready for training: a vision tower and a language model.
+    """Make an IVA checkpoint, ready for training, from a vision tower and a language model.
 
     Examples:
 
@@ -227,7 +229,7 @@ def convert_xgen_mm_command(
     src: Annotated[Path, typer.Argument(help="Folder of the official checkpoint, v1.5.", metavar="SRC")],
     dst: Destination,
     vision_config: Annotated[
-        Path | None, typer.Option(help="JSON file that describes a SigLIP of unknown name.")
+        Path | None, typer.Option(help="JSON file with the configuration of a SigLIP whose name is unknown.")
     ] = None,
     tokenizer: SourceTokenizer = None,
     dtype: StoredDtype = None,
@@ -235,7 +237,7 @@ def convert_xgen_mm_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert XGen-MM (BLIP-3) v1.5, an image-LLM that LinVT can stand before.
+    """Convert XGen-MM (BLIP-3) v1.5, an image-LLM that LinVT can use.
 
     Examples:
 
@@ -276,7 +278,7 @@ def convert_beats_command(
 
 
 def _run(convert: Callable[..., Any], as_json: bool, *places: Path, **options: Any) -> None:
-    """Convert under a progress bar and print the report."""
+    """Convert with a progress bar, then print the report."""
     with ByteProgress("Converting") as progress:
         report = convert(*places, progress=progress.report, **options)
     print_report(report, as_json)

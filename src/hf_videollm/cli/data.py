@@ -16,7 +16,7 @@ data_app = typer.Typer(cls=HintingGroup)
 
 
 def _one_of(known: Collection[str]) -> Callable[[str | None], str | None]:
-    """Check of an option with few values; `None`, the default, is one more."""
+    """A check for an option that has only a few allowed values. `None`, the default, is always allowed."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in known:
@@ -26,9 +26,12 @@ def _one_of(known: Collection[str]) -> Callable[[str | None], str | None]:
     return check
 
 
-Folder = Annotated[Path, typer.Argument(help="Folder to write; an interrupted run is continued.")]
+Folder = Annotated[Path, typer.Argument(help="Folder to write; an interrupted run is resumed.")]
 Split = Annotated[
-    str, typer.Option(callback=_one_of(SPLIT_SEEDS), help="train, validation or test: disjoint ranges of seeds.")
+    str,
+    typer.Option(
+        callback=_one_of(SPLIT_SEEDS), help="train, validation or test; their ranges of seeds do not overlap."
+    ),
 ]
 Offset = Annotated[int, typer.Option(min=0, help="Skip this many seeds of the split.")]
 Size = Annotated[int, typer.Option(help="Side of the square frames in pixels (even).")]
@@ -36,7 +39,7 @@ Size = Annotated[int, typer.Option(help="Side of the square frames in pixels (ev
 
 @data_app.callback(invoke_without_command=True)
 def data(context: typer.Context) -> None:
-    """Write synthetic videos with questions whose answers are known, to train and test on.
+    """Write synthetic videos with questions and their answers, for training and tests.
 
     Examples:
 
@@ -45,7 +48,7 @@ def data(context: typer.Context) -> None:
       hf-videollm data long --help
     """
     if context.invoked_subcommand is None:
-        raise ValueError("Say what to write: hf-videollm data clips FOLDER, or long (--help).")
+        raise ValueError("No kind of data is given: use hf-videollm data clips FOLDER, or long (--help).")
 
 
 @data_app.command(cls=Command)
@@ -55,18 +58,19 @@ def clips(
     split: Split = "train",
     offset: Offset = 0,
     kind: Annotated[
-        str | None, typer.Option(callback=_one_of(KINDS), help="Only motion, order, count or entry scenes.")
+        str | None,
+        typer.Option(callback=_one_of(KINDS), help="Write only scenes of one kind: motion, order, count or entry."),
     ] = None,
     size: Size = DEFAULT_SIZE,
-    with_audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Write the sound track.")] = True,
-    sound_questions: Annotated[bool, typer.Option("--sound/--no-sound", help="Ask about the beeps too.")] = False,
-    details: Annotated[bool, typer.Option(help="Ask for single properties too, for training.")] = False,
+    with_audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Write a sound track.")] = True,
+    sound_questions: Annotated[bool, typer.Option("--sound/--no-sound", help="Also ask about the beeps.")] = False,
+    details: Annotated[bool, typer.Option(help="Also ask about single properties, for training.")] = False,
     entries: Annotated[
-        bool, typer.Option(help="Three clips in ten: a shape appears before or after a beep (entry scenes).")
+        bool, typer.Option(help="In three of ten clips, a shape appears before or after a beep (entry scenes).")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write synthetic clips (MP4, H.264 and AAC) with questions whose answers are known.
+    """Write short synthetic clips (MP4, H.264 and AAC) with questions and their answers.
 
     Examples:
 
@@ -97,7 +101,7 @@ def long_videos(
     num_videos: Annotated[int, typer.Option(min=1, help="Number of videos.")] = 100,
     split: Split = "train",
     offset: Offset = 0,
-    shortest: Annotated[int, typer.Option(help="Shortest length in frames, one a second.")] = LONG_FRAMES[0],
+    shortest: Annotated[int, typer.Option(help="Shortest length in frames, one per second.")] = LONG_FRAMES[0],
     longest: Annotated[int, typer.Option(help="Longest length in frames.")] = LONG_FRAMES[1],
     questions_per_video: Annotated[
         int | None, typer.Option("--questions", help="Questions about each video; all by default.")
@@ -105,7 +109,7 @@ def long_videos(
     size: Size = DEFAULT_SIZE,
     as_json: AsJson = False,
 ) -> None:
-    """Write long synthetic videos (MP4, one frame a second) with questions whose answers are known.
+    """Write long synthetic videos (MP4, one frame per second) with questions and their answers.
 
     Examples:
 

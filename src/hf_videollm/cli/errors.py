@@ -1,4 +1,4 @@
-"""Errors of commands: one line on stderr, in the words of the command line, and an exit code."""
+"""Turns an error of a command into one line on stderr, which names options instead of Python arguments."""
 
 import re
 import sys
@@ -8,27 +8,27 @@ from typer.core import TyperOption
 
 OUR_FAULT, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
-# A value as messages write it: in brackets, in quotes, or one word; the dot that ends a sentence is none of it.
+# A value in a message: in brackets, in quotes, or one word. A dot at the end of a sentence does not belong to it.
 _VALUE = r"\([^)]*\)|\[[^\]]*\]|\"[^\"]*\"|'[^']*'|\.\.\.|[^\s,;:)`]*[^\s,;:).`]"
 
 
 def report(error: Exception, command: Any, arguments: list[str], label: str = "error") -> int:
-    """Print what was wrong.
+    """Print the error.
 
     Args:
-        command: the command that ran; `None` if it did not come to that.
-        arguments: what the user wrote, which is never translated.
-        label: begins the line.
+        command: the command that ran; `None` if no command had started.
+        arguments: the command line of the user. These words are never replaced in the message.
+        label: the first word of the line.
 
     Returns:
-        The exit code: 2 for what the user can put right, 1 for what looks like our fault.
+        The exit code: 2 for an error that the user can fix, 1 for one that is probably a bug of this package.
     """
     if hasattr(error, "format_message"):  # a usage error of click, whichever copy of click raised it
         path = getattr(getattr(error, "ctx", None), "command_path", None) or "hf-videollm"
-        print(f"{label}: {error.format_message()} ({path} --help tells more)", file=sys.stderr)
+        print(f"{label}: {error.format_message()} (see {path} --help)", file=sys.stderr)
         return BAD_INPUT
     message = " ".join(str(error).split()) or type(error).__name__
-    # What is said of a config.json, or of --set, speaks of its fields, not of options.
+    # A message about a config.json or about --set names fields of a configuration, not options of the command.
     if command is not None and "config.json" not in message and "--set" not in message:
         message = in_words_of_options(message, command, arguments)
     if isinstance(error, ValueError | OSError | ImportError | TypeError):
@@ -39,10 +39,10 @@ def report(error: Exception, command: Any, arguments: list[str], label: str = "e
 
 
 def in_words_of_options(message: str, command: Any, arguments: list[str]) -> str:
-    """Errors name arguments of Python functions; the message with the options of this command in their place.
+    """Replace the Python arguments that an error names by the options of this command.
 
-    Parameters of a command have the names of the arguments that they become, so the command is the table of both.
-    What the user wrote, and what looks like such a name in it, stays as it is.
+    Each parameter of a command has the name of the Python argument that gets its value. So the parameters say which
+    option belongs to which argument. Words that the user wrote are not changed, even if they look like an argument.
     """
     options = {str(option.name): option for option in command.params if isinstance(option, TyperOption)}
     own = [text for text in _own_words(arguments) if _translated(text, options) != text]
@@ -55,7 +55,7 @@ def in_words_of_options(message: str, command: Any, arguments: list[str]) -> str
 
 
 def _own_words(arguments: list[str]) -> list[str]:
-    """The arguments, what stands behind their = and between their slashes; the longest first."""
+    """The words of the command line, the values after their `=`, and the parts between their slashes; longest first."""
     words = {" ".join(argument.split()) for argument in arguments}
     words |= {word.partition("=")[2] for word in words if word.startswith("--")}
     words |= {part for word in words for part in re.split(r"[/\\]", word)}
@@ -63,9 +63,10 @@ def _own_words(arguments: list[str]) -> list[str]:
 
 
 def _translated(message: str, options: dict[str, TyperOption]) -> str:
-    """`NAME`, NAME=VALUE and Class(NAME=VALUE) of the options as flag and value, and NAME where it is no other word.
+    """Replace `NAME`, NAME=VALUE and Class(NAME=VALUE), for the names of options, by the flag and the value.
 
-    A name with an underscore is no other word; one that begins a message is none before "must".
+    A bare NAME is replaced only if it cannot be an ordinary word: it has an underscore, or it starts the message and is
+    followed by "must".
     """
 
     def flag(match: re.Match[str]) -> str:
@@ -84,7 +85,7 @@ def _translated(message: str, options: dict[str, TyperOption]) -> str:
 
 
 def _written(option: TyperOption, value: str | None) -> str:
-    """The option as a user writes it: `--start 3`, `--no-sound`; a switch without a value stands for both ways."""
+    """The option as a user types it: `--start 3` or `--no-sound`; without a value, a switch is `--sound/--no-sound`."""
     if option.secondary_opts and value in ("True", "False"):
         return (option.opts if value == "True" else option.secondary_opts)[0]
     flag = "/".join([option.opts[0], *option.secondary_opts[:1]])

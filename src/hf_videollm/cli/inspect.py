@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def info(
     path_or_id: Annotated[
-        str | None, typer.Argument(help="Folder, Hub id or bundled model; the default one when left out.")
+        str | None, typer.Argument(help="Folder, Hub id or bundled model; the default model if omitted.")
     ] = None,
     design: Annotated[
-        str | None, typer.Option(help="linvt: its parameters before real image-LLMs, instead of a checkpoint.")
+        str | None, typer.Option(help="Instead of a checkpoint. linvt: the parameters of LinVT for real image-LLMs.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show design, parameters, tokens per video and memory of a checkpoint, without loading its weights.
+    """Show the design, parameters, tokens per video and memory of a checkpoint, without loading its weights.
 
     Examples:
 
@@ -40,7 +40,7 @@ def info(
             raise ValueError("Give a checkpoint or --design, not both.")
         if design != "linvt":
             raise ValueError(
-                f"--design {design!r} has no table: only linvt grows with the model that it stands before."
+                f"--design {design!r} has no table: only the size of linvt depends on the model that it is added to."
             )
         print_report(linvt_table(), as_json)
         return
@@ -58,22 +58,25 @@ def flops(
     design: Annotated[
         str | None,
         typer.Option(
-            help="Of a paper: ftfv, iva (iva-without, iva-ni4 ...), pllava, videollama2, videollama2.1, videollama2_av."
+            help="Sizes of a paper: ftfv, iva (iva-without, iva-ni4, ...), pllava, videollama2, videollama2.1, "
+            "videollama2_av."
         ),
     ] = None,
     num_frames: Annotated[
-        int | None, typer.Option("--frames", min=1, help="Frames of the video; as configured by default.")
+        int | None,
+        typer.Option("--frames", min=1, help="Frames of the video; the number in the configuration by default."),
     ] = None,
-    text_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt beside the media.")] = 48,
+    text_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt besides the media.")] = 48,
     tokens_per_frame: Annotated[
-        int | None, typer.Option(min=1, help="Kept tokens per frame (FTFV); a table of several by default.")
+        int | None,
+        typer.Option(min=1, help="Kept tokens per frame (FTFV); without it, a table for several numbers is printed."),
     ] = None,
     lora_rank: Annotated[
-        int | None, typer.Option(min=0, help="Rank of an unmerged LoRA on all layers; ftfv's preset has 128.")
+        int | None, typer.Option(min=0, help="Rank of an unmerged LoRA on all layers; 128 for --design ftfv.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count the operations of one video and its key-value cache, without weights.
+    """Count the operations for one video and the size of its key-value cache, without weights.
 
     Examples:
 

@@ -1,6 +1,6 @@
-"""Options that commands share: flag and help, and as name of the parameter the argument that they become.
+"""Options that several commands share. A parameter has the name of the Python argument that gets its value.
 
-Errors of Python functions name those arguments; `errors.py` puts the flags in their place.
+Errors of Python functions name these arguments, and `errors.py` replaces them by the flags.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from ..known_models import DEFAULT_CHECKPOINT, bundled_checkpoints
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
-# Asking.
+# Options of `ask` and `caption`.
 Model = Annotated[
     str | None,
     typer.Option(
@@ -26,69 +26,78 @@ Model = Annotated[
     ),
 ]
 NumFrames = Annotated[
-    int | None, typer.Option("--frames", min=1, help="Frames to sample; the checkpoint's own number by default.")
+    int | None,
+    typer.Option("--frames", min=1, help="Number of frames to sample; the number in the checkpoint by default."),
 ]
 Fps = Annotated[float | None, typer.Option("--fps", help="Frames to sample per second, instead of a number of frames.")]
 MaxFrames = Annotated[
     int | None,
     typer.Option(
-        "--max-frames", min=1, help="Most frames of a video: IVA takes fewer a second, other designs refuse more."
+        "--max-frames", min=1, help="Largest number of frames: IVA then samples fewer per second, other designs refuse."
     ),
 ]
 Start = Annotated[float | None, typer.Option("--start", min=0, help="Begin the clip at this second.")]
 End = Annotated[float | None, typer.Option("--end", min=0, help="End the clip at this second.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; a GPU when there is one, by default.")
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; by default a GPU if there is one.")
 ]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer in tokens.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Maximum length of the answer in tokens.")]
 LoraAlpha = Annotated[
     float | None,
-    typer.Option("--lora-alpha", min=0, help="Strength of the checkpoint's LoRA, instead of the recorded one."),
+    typer.Option(
+        "--lora-alpha", min=0, help="Strength of the checkpoint's LoRA, instead of the one in its config.json."
+    ),
 ]
 AllowedHosts = Annotated[
-    list[str] | None, typer.Option("--allow-host", help="Host that an http(s) video may come from; repeatable.")
+    list[str] | None, typer.Option("--allow-host", help="Host from which an http(s) video may come; repeatable.")
 ]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the model code of the repository (not needed for our designs).")
 ]
 OnDecodeError = Annotated[
     str,
-    typer.Option("--on-decode-error", help="raise, or truncate to use the frames before the damage of a broken file."),
+    typer.Option(
+        "--on-decode-error", help="For a damaged file: raise, or truncate to use the frames before the damage."
+    ),
 ]
 NumTokensPerFrame = Annotated[
     int | None,
     typer.Option(
         "--tokens-per-frame",
         min=1,
-        help="Tokens of each frame that are kept (FTFV); what it was trained with by default.",
+        help="Tokens that are kept of each frame (FTFV); the number in training by default.",
     ),
 ]
 Sampling = Annotated[
     str | None,
     typer.Option(
-        "--sampling", help="Where frames come from (LinVT): uniform, or shots, each by its length (extra: shots)."
+        "--sampling", help="How frames are chosen (LinVT): uniform, or shots, which needs hf-videollm[shots]."
     ),
 ]
 Sound = Annotated[
     bool | None,
-    typer.Option("--sound/--no-sound", help="Hear the sound of the video; what the checkpoint says by default."),
+    typer.Option(
+        "--sound/--no-sound", help="Whether to use the sound of the video; by default as the checkpoint says."
+    ),
 ]
 MissingAudio = Annotated[
     str | None,
-    typer.Option("--missing-audio", help="What a video without sound gets: silence, skip (no audio tokens) or error."),
+    typer.Option("--missing-audio", help="For a video without sound: silence, skip (no audio tokens) or error."),
 ]
 
-# Writing checkpoints.
+# Options of commands that write checkpoints.
 Destination = Annotated[Path, typer.Argument(help="Folder to write.", metavar="DST")]
-StoredDtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16; as stored by default.")]
-MaxShardSize = Annotated[int, typer.Option("--max-shard-size", min=1, help="Bytes of one output file.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST when it is not empty.")]
+StoredDtype = Annotated[
+    str | None, typer.Option("--dtype", help="float32, bfloat16 or float16; by default the stored type.")
+]
+MaxShardSize = Annotated[int, typer.Option("--max-shard-size", min=1, help="Maximum size of one output file in bytes.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST if it is not empty.")]
 
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How a model is loaded, how it sees a video, and how it hears it: what `ask` and `caption` share."""
+    """The options that `ask` and `caption` share: for loading the model, for the video and for its sound."""
 
     model: Model = None
     num_frames: NumFrames = None
@@ -108,11 +117,11 @@ class AnswerOptions:
     trust_remote_code: TrustRemoteCode = False
 
     def of_loading(self) -> dict[str, Any]:
-        """Those of `load_pipeline`."""
+        """The options of `load_pipeline`."""
         return {name: getattr(self, name) for name in LOADING}
 
     def of_media(self) -> dict[str, Any]:
-        """Those of a call of the pipeline, as far as they were given."""
+        """The options of a call of the pipeline that the user gave."""
         others = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in LOADING}
         return {name: value for name, value in others.items() if value is not None and name != "model"}
 
@@ -121,7 +130,8 @@ LOADING = ("dtype", "device", "lora_alpha", "trust_remote_code")
 
 
 def spread_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with one parameter for each field of the dataclasses among its parameters, as typer reads them."""
+    """Replace each parameter of a command that is a dataclass by one parameter for each field, because typer needs
+    that."""
     parameters = inspect.signature(command).parameters
     classes: dict[str, Any] = {
         name: entry.annotation for name, entry in parameters.items() if is_dataclass(entry.annotation)
@@ -139,7 +149,7 @@ def spread_options(command: Callable[..., None]) -> Callable[..., None]:
             spread += [_as_parameter(field.name, field.type, field.default) for field in fields(classes[name])]
         else:
             spread.append(_as_parameter(name, entry.annotation, entry.default))
-    # Both are asked for: the one for names and defaults, the other for types.
+    # typer reads names and defaults from the signature, and types from the annotations.
     run.__dict__["__signature__"] = inspect.Signature(spread)
     run.__annotations__ = {entry.name: entry.annotation for entry in spread}
     return run

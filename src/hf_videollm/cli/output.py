@@ -1,6 +1,6 @@
-"""How the command line talks: results on stdout, all else on stderr.
+"""Output of the command line: results go to stdout, everything else to stderr.
 
-rich is loaded when there is something to draw, so that help takes no time for it.
+rich is imported only when something is drawn, so that help does not load it.
 """
 
 import json
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON object for other programs."""
+    """Print one JSON object, for other programs."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def print_report(report: Any, as_json: bool) -> None:
-    """A report that has `to_dict` and `render`."""
+    """Print a report, an object with `to_dict` and `render`."""
     if as_json:
         print_json(report.to_dict())
     else:
@@ -22,28 +22,28 @@ def print_report(report: Any, as_json: bool) -> None:
 
 
 def print_drawing(drawing: Any) -> None:
-    """A table, or whatever else rich draws."""
+    """Print a table, or another object that rich can draw."""
     from rich.console import Console
 
     Console().print(drawing)
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     from rich.console import Console
 
     Console(stderr=True).print(text, soft_wrap=True)
 
 
 def status(text: str) -> AbstractContextManager[Any]:
-    """What is being done, on stderr, as long as the block lasts and if someone looks."""
+    """Show on stderr what is being done, while the block runs, if stderr is a terminal."""
     from rich.console import Console
 
     return Console(stderr=True).status(text)
 
 
 class ByteProgress:
-    """A progress bar in bytes, on stderr so that stdout stays clean, and if someone looks."""
+    """A progress bar in bytes, on stderr, if stderr is a terminal."""
 
     def __init__(self, title: str) -> None:
         from rich.console import Console
@@ -62,7 +62,7 @@ class ByteProgress:
             self.bar.stop()
 
     def report(self, done: int, total: int) -> None:
-        """Show that `done` of `total` bytes are written; the bar appears with the first of them."""
+        """Show that `done` of `total` bytes are written. The first call makes the bar appear."""
         self.bar.start()
         self.bar.update(self.task, completed=done, total=total)
 

@@ -1,4 +1,4 @@
-"""Without --debug, the messages of libraries do not stand between the user and the answer."""
+"""Hides the messages of libraries while a command runs without --debug."""
 
 import sys
 import warnings
@@ -9,9 +9,9 @@ from typing import Any
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hide warnings, notices and progress bars of libraries; our own warnings become one line on stderr each.
+    """Hide warnings, log messages and progress bars of libraries. Each of our own warnings becomes one line on stderr.
 
-    Everything is put back at the end, because tests and notebooks call `main` in their own process.
+    Everything is restored at the end, because tests and notebooks call `main` in their own process.
     """
     import logging
 
@@ -36,7 +36,7 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 @contextmanager
 def _hidden_progress_bars() -> Iterator[None]:
-    """Those of transformers and of huggingface_hub; transformers switches the other's along with its own."""
+    """Hide those of transformers and huggingface_hub. The switch of transformers changes both, so both are restored."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as logging_of_transformers
 

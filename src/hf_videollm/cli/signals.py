@@ -1,4 +1,4 @@
-"""What ends a process ends a command as Ctrl-C does."""
+"""Makes the signals that end a process work like Ctrl-C."""
 
 import contextlib
 import signal
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def signals_as_ctrl_c() -> Iterator[None]:
-    """What kill, containers and schedulers send ends a command as Ctrl-C does: what is half-written goes away.
+    """Treat the signals of kill, containers and schedulers like Ctrl-C, so that half-written files are removed.
 
-    The handlers before are put back, because tests and notebooks call `main` in their own process; other threads than
-    the main one cannot have any.
+    The previous handlers are restored, because tests and notebooks call `main` in their own process. Only the main
+    thread can have signal handlers; in other threads, nothing is changed.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -21,7 +21,7 @@ def signals_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            # None: it was not set from Python, and Python cannot put it back.
+            # None means that the handler was not set from Python; Python cannot restore it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 

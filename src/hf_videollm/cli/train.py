@@ -1,4 +1,4 @@
-"""`hf-videollm train RECIPE`: fine-tune a model on videos as a recipe says."""
+"""`hf-videollm train RECIPE`: fine-tunes a model on videos according to a recipe."""
 
 import contextlib
 import sys
@@ -17,26 +17,26 @@ from .output import print_json
 def train(
     recipe: Annotated[str, typer.Argument(help=f"YAML file, or a recipe of the package: {', '.join(recipe_files())}.")],
     start_from: Annotated[
-        str | None, typer.Option("--model", help="Checkpoint to start from; beats the recipe.")
+        str | None, typer.Option("--model", help="Checkpoint to start from; replaces the one in the recipe.")
     ] = None,
     records_file: Annotated[
-        str | None, typer.Option("--records", help="JSON Lines file of records; beats the recipe.")
+        str | None, typer.Option("--records", help="JSON Lines file of records; replaces the one in the recipe.")
     ] = None,
     model_option: Annotated[
         list[str] | None,
         typer.Option(
             "--model-option",
             metavar="NAME=VALUE",
-            help="Field of the model's configuration, e.g. num_insertions=8; repeatable.",
+            help="Field of the model's configuration, for example num_insertions=8; repeatable.",
         ),
     ] = None,
-    output: Annotated[str | None, typer.Option(help="Folder for checkpoints and the result.")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder for checkpoints and for the result.")] = None,
     steps: Annotated[int | None, typer.Option("--max-steps", help="Stop after this many steps.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the output folder.")] = True,
-    dry_run: Annotated[bool, typer.Option(help="Only show one sample as the model gets it.")] = False,
+    resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint in the output folder.")] = True,
+    dry_run: Annotated[bool, typer.Option(help="Do not train; show one sample as the model gets it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune a model on videos with TRL's SFTTrainer, as a recipe says.
+    """Fine-tune a model on videos with TRL's SFTTrainer, according to a recipe.
 
     Examples:
 
@@ -44,12 +44,13 @@ def train(
 
       hf-videollm train recipe.yaml --model init/ --records clips/records.jsonl --output runs/first --max-steps 500
     """
-    # Names of parameters are none of fields of recipes: errors speak of those, and `errors.py` would translate them.
+    # No parameter of this command has the name of a recipe's field. Errors name the fields of recipes, and `errors.py`
+    # would replace a field with the same name as a parameter by the option.
     from ..training.sft import load_recipe, run_sft, show_sample
 
     chosen = load_recipe(recipe)
     given = {"output_dir": output, "max_steps": steps}
-    # Its progress bar is for eyes; where nobody looks, what it logs is enough.
+    # The trainer's progress bar is useful on a terminal only; its log lines are always printed.
     arguments = {"disable_tqdm": not sys.stderr.isatty(), **chosen.arguments}
     arguments |= {name: value for name, value in given.items() if value is not None}
     options = {**(chosen.model_options or {}), **_model_options(model_option or [])}
@@ -60,7 +61,7 @@ def train(
         sample = show_sample(chosen)
         print_json({"sample": sample}) if as_json else print(sample)
         return
-    # The trainer prints what it logs.
+    # The trainer prints its log lines on stdout, which must hold only the JSON.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         trainer = run_sft(chosen, resume=resume, save=True)
     if as_json:
@@ -70,10 +71,10 @@ def train(
 
 
 def _model_options(entries: Iterable[str]) -> dict[str, Any]:
-    """`num_insertions=8` -> name and value, which is read as YAML.
+    """Maps names to values, from entries such as `num_insertions=8`. Values are YAML.
 
     Raises:
-        ValueError: there is no name, or no value that YAML can be.
+        ValueError: an entry has no name, or its value is not YAML.
     """
     import yaml
 
@@ -81,16 +82,16 @@ def _model_options(entries: Iterable[str]) -> dict[str, Any]:
     for entry in entries:
         name, separator, value = entry.partition("=")
         if not (name and separator):
-            raise ValueError(f"--model-option must be NAME=VALUE, e.g. num_insertions=8, not {entry!r}.")
+            raise ValueError(f"--model-option must be NAME=VALUE, such as num_insertions=8, not {entry!r}.")
         try:
             options[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ValueError(f"--model-option {entry}: the value is no YAML ({error}).") from error
+            raise ValueError(f"--model-option {entry}: the value is not valid YAML ({error}).") from error
     return options
 
 
 def _result(trainer: Any) -> dict[str, Any]:
-    """Where the model is, the number of steps, and the mean loss if there were any."""
+    """The folder of the model, the number of steps, and the mean training loss if at least one step ran."""
     losses = [logs["train_loss"] for logs in trainer.state.log_history if "train_loss" in logs]
     return {
         "output_dir": str(trainer.args.output_dir),

@@ -1,4 +1,4 @@
-"""`hf-videollm tune-alpha`: the strength of a LoRA that answers a labelled set best."""
+"""`hf-videollm tune-alpha`: finds the strength of a LoRA that answers labelled questions best."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from .output import print_report
 
 def tune_alpha_command(
     path_or_id: Annotated[str, typer.Argument(help="Converted PLLaVA checkpoint that still has its LoRA.")],
-    data: Annotated[Path, typer.Argument(help="Labelled questions: JSON lines of records (see README).")],
+    data: Annotated[Path, typer.Argument(help="Labelled questions: a JSON Lines file of records (see README).")],
     alphas: Annotated[str, typer.Option(help="Values to try, separated by commas.")] = "0,1,2,4,8,12,16,20,24,28,32",
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first LIMIT records only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at a time.")] = 8,
@@ -25,7 +25,7 @@ def tune_alpha_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search the LoRA alpha that answers a labelled set best (PLLaVA paper, section 3.4).
+    """Find the LoRA alpha that answers labelled questions best (PLLaVA paper, section 3.4).
 
     Examples:
 

@@ -1,4 +1,5 @@
-"""Official checkpoints become checkpoints of ours: the steps that all share, and one folder for each source."""
+"""Converters from official checkpoints to checkpoints of this package: shared steps, and one folder for each source."""
 
-# Bytes of one weight file, unless the user says otherwise. Here, because the command line reads it without torch.
+# The default for the largest size of a weight file in bytes. It is defined here because the command line reads it
+# without importing torch.
 MAX_SHARD_SIZE = 5 * 10**9

@@ -1,4 +1,4 @@
-"""Configurations of official checkpoints, read into those of transformers."""
+"""Turns configurations of official checkpoints into configurations of transformers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,37 +13,38 @@ from ..models.video_llm_checkpoint_config import check_config_values
 from .options import DTYPES
 from .stream import read_json
 
-# Fields whose values are not visible in any shape: a base with other ones is probably the wrong one.
+# Fields that no tensor shape reveals. A base with other values is probably the wrong base.
 SILENT_FIELDS = ("rope_theta", "rms_norm_eps", "num_attention_heads", "hidden_act", "rope_scaling")
-# Not part of the architecture: a leftover of training that would make generation slow, and one that changes nothing.
+# Fields that do not describe the architecture: the first is left from training and would make generation slow, the
+# second has no effect.
 DROPPED_FIELDS = ("use_cache", "pretraining_tp")
 
 
 def config_dtype(raw: Mapping[str, Any], file: Path) -> torch.dtype | None:
-    """`torch_dtype` of a config.json; `None` when it says nothing.
+    """The `torch_dtype` of a config.json; `None` if it has none.
 
     Raises:
-        CheckpointError: a type that weights are not kept in.
+        CheckpointError: the type is not one in which weights can be stored.
     """
     name = raw.get("torch_dtype", raw.get("dtype"))
     if name in (None, "auto"):
         return None
     dtype = DTYPES.get(str(name).removeprefix("torch."))
     if dtype is None:
-        raise CheckpointError(f"{file}: torch_dtype {name!r} is none of {', '.join(DTYPES)}.")
+        raise CheckpointError(f"{file}: torch_dtype {name!r} is not one of {', '.join(DTYPES)}.")
     return dtype
 
 
 def tower_config(
     section: Mapping[str, Any], model_type: str, defaults: Mapping[str, Any] | None = None
 ) -> PreTrainedConfig:
-    """Configuration of a tower or language model from the fields that describe its architecture.
+    """Make the configuration of a tower or language model from the fields that describe its architecture.
 
     Args:
-        section: fields of an official config.json; those that this model does not know are left behind.
+        section: fields of an official config.json. Fields that this model does not have are ignored.
         model_type: name of the model in transformers.
-        defaults: values of fields that are absent or null, where the file was written with other defaults than
-            those of today.
+        defaults: values for fields that are absent or null, if the file was written with other defaults than those of
+            today's transformers.
 
     Raises:
         ValueError: the name is unknown.
@@ -55,22 +56,22 @@ def tower_config(
     known -= {entry.name for entry in dataclasses.fields(PreTrainedConfig)} | set(DROPPED_FIELDS)
     values = dict(defaults or {})
     for name in known & section.keys():
-        # Where a default is known, null means it; elsewhere null may be a setting of its own.
+        # If a default is known, null means this default. Otherwise null may be a value itself.
         if section[name] is not None or (name not in values and name != "rope_scaling"):
             values[name] = section[name]
     return config_class(**values)
 
 
 def token_ids(source: Path, raw: Mapping[str, Any], text: Any) -> dict[str, Any]:
-    """Ids of the beginning and the end of a text and of padding.
+    """The token ids for the beginning of a text, the end of a text, and padding.
 
     Args:
-        source: checkpoint folder; its generation_config.json counts before config.json.
+        source: checkpoint folder. Values in its generation_config.json override those in config.json.
         raw: content of the official config.json.
-        text: configuration of the language model, for what both leave out.
+        text: configuration of the language model, for ids that both files lack.
 
     Raises:
-        CheckpointError: generation_config.json is damaged, or an id is no id.
+        CheckpointError: generation_config.json is damaged, or an id is not a token id.
     """
     file = source / "generation_config.json"
     stored = read_json(file) if file.is_file() else {}
@@ -80,13 +81,14 @@ def token_ids(source: Path, raw: Mapping[str, Any], text: Any) -> dict[str, Any]
         allowed = value if isinstance(value, list) and name == "eos_token_id" else [value]
         if not all(item is None or (isinstance(item, int) and not isinstance(item, bool)) for item in allowed):
             place = file if name in stored else source / "config.json"
-            raise CheckpointError(f"{place}: {name} {value!r} is no token id.")
+            raise CheckpointError(f"{place}: {name} {value!r} is not a token id.")
         ids[name] = value
     return ids
 
 
 def compare_bases(theirs: Any, ours: Any, file: Path) -> list[str]:
-    """Notes on facts of a base's language model that contradict the source; the source counts, as in the originals.
+    """Notes on fields of a base's language model that contradict the source. The source is used, as in the original
+    code.
 
     Args:
         theirs: fields of the base's language model.
@@ -96,7 +98,7 @@ def compare_bases(theirs: Any, ours: Any, file: Path) -> list[str]:
     if not isinstance(theirs, dict) or not isinstance(ours, dict):
         return []
     return [
-        f"{name} of the language model is {theirs[name]} in {file} and {ours[name]} in the source, which counts: "
+        f"{name} of the language model is {theirs[name]} in {file} and {ours[name]} in the source, which is used: "
         "is this the base that it was trained from?"
         for name in SILENT_FIELDS
         if name in theirs and name in ours and theirs[name] != ours[name]
@@ -104,7 +106,8 @@ def compare_bases(theirs: Any, ours: Any, file: Path) -> list[str]:
 
 
 def pixel_options(vision: Any) -> dict[str, Any]:
-    """Options that image and video processor share: CLIP resizes the shorter side and crops, SigLIP squeezes."""
+    """Options that image and video processor share. For CLIP, the short side is resized and a square is cropped; for
+    SigLIP, the image is resized to a square without cropping."""
     size = vision.image_size
     if vision.model_type == "clip_vision_model":
         return {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
@@ -117,7 +120,7 @@ def pixel_options(vision: Any) -> dict[str, Any]:
 
 
 def check_raw_config(content: Mapping[str, Any], file: Path) -> None:
-    """Raises `CheckpointError` when a configuration holds numbers that no model has, or is nested without end."""
+    """Raise `CheckpointError` if a configuration holds impossible numbers, or is nested too deeply."""
     try:
         check_config_values(content)
     except ValueError as error:

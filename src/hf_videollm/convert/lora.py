@@ -1,4 +1,4 @@
-"""LoRAs of official checkpoints: their tensors, and what they add to a weight."""
+"""LoRAs of official checkpoints: the names of their tensors, and how they are merged into a weight."""
 
 import re
 from dataclasses import dataclass
@@ -19,6 +19,6 @@ class LoraPair:
 
 
 def merge_lora(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """W + scale * B A, in float32 whatever the weights are kept in (float64 stays)."""
+    """W + scale * B A, computed in float32 for every type of weights except float64."""
     wide = torch.promote_types(weight.dtype, torch.float32)
     return torch.addmm(weight.to(wide), b.to(wide), a.to(wide), alpha=scale)

@@ -1,4 +1,4 @@
-"""Options that all converters share, and the checks of what they name."""
+"""Options that all converters share, and their checks."""
 
 import os
 import shutil
@@ -23,9 +23,9 @@ class Source:
     """One of the folders or files that a converter reads.
 
     Attributes:
-        name: what messages call it.
-        path: where it is; `None` when the user named none.
-        folder_of: whose folder it must be, for messages (`"the tokenizer"`); `None` for what may be a file.
+        name: its name in messages.
+        path: its path; `None` if the user did not pass it.
+        folder_of: what must be in this folder, for messages (`"the tokenizer"`); `None` if the source may be a file.
     """
 
     name: str
@@ -38,10 +38,10 @@ class WriteOptions:
     """How a checkpoint is written.
 
     Attributes:
-        destination: folder that will hold it.
-        dtype: type that all weights are cast to; `None` keeps each as it is stored.
-        max_shard_size: most bytes of one weight file.
-        overwrite: whether a destination that holds something is replaced.
+        destination: folder that will hold the checkpoint.
+        dtype: type of all weights; `None` keeps the stored types.
+        max_shard_size: maximum size of one weight file in bytes.
+        overwrite: whether to replace a destination that is not empty.
         progress: called with (bytes written, bytes to write).
     """
 
@@ -61,10 +61,10 @@ def check_write_options(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> WriteOptions:
-    """The options that every converter takes, checked before it reads anything.
+    """Check the options that all converters have, before anything is read.
 
     Raises:
-        CheckpointError: an option has no meaning, a source is missing, or writing would remove a source.
+        CheckpointError: an option is invalid, a source is missing, or writing the destination would remove a source.
     """
     parsed = parse_dtype(dtype)
     if max_shard_size < 1:
@@ -77,15 +77,15 @@ def check_write_options(
 
 
 def optional_path(path: str | os.PathLike[str] | None) -> Path | None:
-    """The path, where the user named one."""
+    """The path as a `Path`; `None` stays `None`."""
     return None if path is None else Path(path)
 
 
 def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """The type that weights are cast to; `None` keeps them.
+    """The type for the weights; `None` keeps the stored types.
 
     Raises:
-        CheckpointError: a type that weights are not kept in.
+        CheckpointError: the type is not one in which weights can be stored.
     """
     if dtype is None:
         return None
@@ -96,27 +96,27 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def check_places(destination: Path, inputs: Mapping[str, Path | None]) -> None:
-    """Replacing the destination must not remove what is being read.
+    """Check that replacing the destination cannot remove an input.
 
     Args:
         destination: folder to write.
-        inputs: what is read (a folder or a file) by its name in messages.
+        inputs: maps the name of each input in messages to its folder or file.
 
     Raises:
-        CheckpointError: the destination holds an input, or is the home or the working folder.
+        CheckpointError: the destination contains an input, or is the home folder or the working folder.
     """
     target = destination.resolve()
     for name, path in inputs.items():
         if path is not None and (path.resolve() == target or target in path.resolve().parents):
             raise CheckpointError(f"{destination} is, or contains, the {name} {path}: choose another destination.")
     if is_home_or_working_folder(destination):
-        raise CheckpointError(f"{destination} is the home or the working folder: choose a folder of its own.")
+        raise CheckpointError(f"{destination} is the home or the working folder: choose another destination.")
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises `CheckpointError` when the disk of `folder` has less than `needed` bytes free."""
+    """Raise `CheckpointError` if the disk of `folder` has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise CheckpointError(
-            f"{folder.parent} has {free:,} bytes free, but the converted weights need {needed:,}: make room first."
+            f"{folder.parent} has {free:,} bytes free, but the converted weights need {needed:,}: free some space."
         )

@@ -1,7 +1,7 @@
-"""Vision towers and language models of transformers as parts of a new model: what they are, their weights, new weights.
+"""Loads vision towers and language models of transformers as parts of a new model, and makes the weights of new parts.
 
-Both are loaded as transformers loads them, strictly, from safetensors; pickles are copied to those in a process of
-their own first.
+transformers loads both from safetensors; missing or left over tensors are errors. Pickles are first copied to
+safetensors in a separate process.
 """
 
 import tempfile
@@ -31,23 +31,23 @@ from .stream import read_json
 from .tensors import refuse, shape_text
 from .tokenizers import compare_eos
 
-# What each family's own image processor is, without the file that says more.
+# The image processor of each family, for folders without preprocessor_config.json.
 IMAGE_PROCESSORS: dict[str, Any] = {
     "clip_vision_model": CLIPImageProcessor,
     "siglip_vision_model": SiglipImageProcessor,
 }
-# A CLIP or SigLIP, and what it has beside its vision tower.
+# Families of a vision tower with a text tower, and the names of the tensors that do not belong to the vision tower.
 PAIRS = ("clip", "siglip")
 TEXT_SIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_")
-# What generation_config.json may say of sampling; ours answers greedily.
+# Settings of sampling in a generation_config.json. They are dropped, because the new model answers greedily.
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 def read_config(folder: Path) -> Any:
-    """Configuration of a folder, as transformers reads it; code that the folder may carry is never run.
+    """Read the configuration of a folder with transformers. Code in the folder is never run.
 
     Raises:
-        CheckpointError: transformers does not know what it is.
+        CheckpointError: transformers does not know this kind of model.
     """
     file = folder / "config.json"
     check_raw_config(read_json(file), file)
@@ -59,31 +59,33 @@ def read_config(folder: Path) -> Any:
 
 
 def read_language_config(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Configuration of a causal language model, as transformers reads it and as it is written.
+    """The configuration of a causal language model: as transformers reads it, and as the content of the file.
 
     Raises:
-        CheckpointError: it is no causal language model of transformers.
+        CheckpointError: the folder holds no causal language model of transformers.
     """
     config = read_config(folder)
     is_plain = config.get_text_config() is config and not isinstance(config, PublishedConfig)
     if not is_plain or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise CheckpointError(
             f"{folder / 'config.json'} describes a {config.model_type!r}, which is no causal language model: pass the "
-            "folder of one (Vicuna 7B in the papers)."
+            "folder of a causal language model (Vicuna 7B in the papers)."
         )
-    # Not of the model, but of the file: it loads in the type that the whole checkpoint says, and generates with cache.
+    # These fields belong to the old checkpoint, not to the model. The new checkpoint has a dtype for all parts, and
+    # generates with a cache.
     config.dtype, config.use_cache, config.architectures = None, True, None
     return config, read_json(folder / "config.json")
 
 
 def read_vision_config(folder: Path, known: Iterable[str] | None = None) -> Any:
-    """Configuration of a vision tower, alone or beside the text side of a CLIP or SigLIP.
+    """The configuration of a vision tower, which may be part of a CLIP or SigLIP with its text tower.
 
     Args:
-        known: model types that are accepted; any tower of patches when `None`.
+        folder: folder of the tower.
+        known: model types that are accepted; `None` accepts every tower with a grid of patches.
 
     Raises:
-        CheckpointError: it is something else, or its frames are not cut into a grid of patches.
+        CheckpointError: the folder holds no such tower, or the tower has no grid of patches.
     """
     file, config = folder / "config.json", read_config(folder)
     found = config.vision_config if config.model_type in PAIRS else config
@@ -94,8 +96,8 @@ def read_vision_config(folder: Path, known: Iterable[str] | None = None) -> Any:
         raise CheckpointError(f"{file} describes a {config.model_type!r}: pass the folder of a CLIP or SigLIP.")
     if lacking:
         raise CheckpointError(
-            f"{file} describes a {config.model_type!r}, which has no {lacking[0]}: a tower that gives a grid of "
-            "patches is needed, such as a CLIP or SigLIP."
+            f"{file} describes a {config.model_type!r}, which has no {lacking[0]}: use a tower with a grid of "
+            "patches, such as a CLIP or SigLIP."
         )
     found.dtype, found.architectures = None, None
     return found
@@ -104,11 +106,11 @@ def read_vision_config(folder: Path, known: Iterable[str] | None = None) -> Any:
 def load_language_model(
     folder: Path, config: Any, workspace: Path, dtype: torch.dtype | str = "auto"
 ) -> PreTrainedModel:
-    """A causal language model with all its weights.
+    """Load a causal language model with all its weights.
 
     Args:
-        folder: of the checkpoint.
-        config: of the model.
+        folder: folder of the checkpoint.
+        config: configuration of the model.
         workspace: see `load_part`.
         dtype: see `load_part`.
 
@@ -119,11 +121,11 @@ def load_language_model(
 
 
 def load_tower(folder: Path, config: Any, workspace: Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
-    """A vision tower with all its weights; the text side of a CLIP or SigLIP is skipped.
+    """Load a vision tower with all its weights. The text tower of a CLIP or SigLIP is skipped.
 
     Args:
-        folder: of the checkpoint.
-        config: of the model.
+        folder: folder of the checkpoint.
+        config: configuration of the model.
         workspace: see `load_part`.
         dtype: see `load_part`.
 
@@ -141,19 +143,22 @@ def load_part(
     dtype: torch.dtype | str,
     skipped: tuple[str, ...] = (),
 ) -> PreTrainedModel:
-    """A model with all its weights.
+    """Load a model with all its weights.
 
     Args:
-        workspace: folder on the disk of the destination, for copies of pickles, which are as large as the weights. It
-            goes with a run that fails; of one that is killed, the next run finds it.
-        dtype: `"auto"` keeps that in which they are stored.
-        skipped: beginnings of names that the folder may hold besides.
+        model_class: class of the model.
+        folder: folder of the checkpoint.
+        config: configuration of the model.
+        workspace: folder on the disk of the destination, for copies of pickles, which are as large as the weights. If
+            the run fails, the folder is removed; if the process is killed, the next run removes it.
+        dtype: type of the weights; `"auto"` keeps the stored type.
+        skipped: prefixes of tensor names in the folder that are ignored.
 
     Raises:
         CheckpointError: a tensor is missing, left over, of another shape, NaN or infinite, or a file is damaged.
     """
     try:
-        # What is mapped from a copy stays there until the model goes.
+        # The copies can be deleted at once: what is mapped into memory exists until the model is deleted.
         with tempfile.TemporaryDirectory(prefix="copies.", dir=workspace) as copies:
             model, found = model_class.from_pretrained(
                 str(as_safetensors(folder, Path(copies))),
@@ -189,7 +194,7 @@ def load_part(
 
 
 def put_in(model: Any, tower: Any, language: Any) -> None:
-    """Give a model of a design, made on the meta device, its tower, its language model and its head.
+    """Put the tower, the language model and its head into a model of a design that was made on the meta device.
 
     Raises:
         CheckpointError: the language model is more than a decoder and a linear head.
@@ -199,20 +204,22 @@ def put_in(model: Any, tower: Any, language: Any) -> None:
     is_plain = isinstance(head, nn.Linear) and getattr(head, "bias", None) is None
     if not is_plain or type(base) is not type(model.model.language_model):
         raise CheckpointError(
-            f"{type(language).__name__} is no plain decoder with a head without bias: use a LLaMA-like language model."
+            f"{type(language).__name__} is not just a decoder and a head without bias: use a LLaMA-like language model."
         )
     model.model.vision_tower, model.model.language_model, model.lm_head = tower, base, head
 
 
 @torch.no_grad()
 def check_text(model: Any, language: Any, placeholders: set[int]) -> None:
-    """The model answers text as its language model does: a few tokens give the same logits, bit by bit.
+    """Check that a few tokens of text give bitwise the same logits in the model and in its language model.
 
     Args:
-        placeholders: ids that are no text.
+        model: the model of the design.
+        language: the language model with its head.
+        placeholders: ids that are not used for this check.
 
     Raises:
-        CheckpointError: the language model does more than the design would ask of it.
+        CheckpointError: the language model does something that the design does not do.
     """
     name = type(language).__name__
     numbers = torch.linspace(0, language.get_input_embeddings().num_embeddings - 1, 12).long().tolist()
@@ -222,7 +229,9 @@ def check_text(model: Any, language: Any, placeholders: set[int]) -> None:
         found = model(input_ids=ids).logits
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{name} cannot be fed with embeddings ({reason}): use a LLaMA-like one.") from error
+        raise CheckpointError(
+            f"{name} does not accept embeddings ({reason}): use a LLaMA-like language model."
+        ) from error
     if not torch.equal(found, expected):
         worst = (found.float() - expected.float()).abs().max().item()
         raise CheckpointError(
@@ -232,16 +241,22 @@ def check_text(model: Any, language: Any, placeholders: set[int]) -> None:
 
 
 def start_parts(model: Any, parts: Iterable[nn.Module], seed: int, dtype: torch.dtype) -> int:
-    """Give parts that have no weights yet those that a new model of the design has, and return how many.
+    """Initialise parts that have no weights yet, as in a new model of the design.
 
-    They are drawn in float32, so that they are the same in any type; the global random state is left as it was.
+    The random values are drawn in float32, so that they are the same for every type of weights. The global random state
+    is not changed.
 
     Args:
-        model: the base model of the design, whose rules they follow.
+        model: the base model of the design; its `_init_weights` is used.
         parts: some of its modules.
+        seed: random seed.
+        dtype: type of the weights.
+
+    Returns:
+        The number of values in these parts.
 
     Raises:
-        RuntimeError: the rules leave a weight out.
+        RuntimeError: `_init_weights` does not initialise a weight.
     """
     parts = list(parts)
     with torch.random.fork_rng(), torch.no_grad():
@@ -259,12 +274,13 @@ def start_parts(model: Any, parts: Iterable[nn.Module], seed: int, dtype: torch.
 
 @torch.no_grad()
 def size_queries(model: Any) -> None:
-    """Give IVA's query tokens, if there are any, the size of the language model's embeddings.
+    """Scale IVA's query tokens, if there are any, to the root mean square of the language model's embeddings.
 
-    Far smaller ones would leave what the adapter adds to them to the norms, which magnify it a thousandfold.
+    If they were far smaller, the norms of the language model would amplify what the adapter adds to them a
+    thousandfold.
 
     Args:
-        model: the base model; its query tokens were drawn.
+        model: the base model, whose query tokens already have random values.
     """
     if "query_tokens" in dict(model.named_children()):
         queries, embeddings = model.query_tokens.weight, model.get_input_embeddings().weight
@@ -275,15 +291,17 @@ def size_queries(model: Any) -> None:
 def language_generation_config(
     folder: Path, raw: dict[str, Any], text_config: Any, tokenizer: Any
 ) -> tuple[GenerationConfig, list[str]]:
-    """Greedy decoding with what the language model says of its answers, and notes on what does not fit its tokenizer.
+    """Settings for greedy decoding with the token ids of the language model, and notes if they do not fit its
+    tokenizer.
 
     Args:
-        folder: of the language model; its generation_config.json counts before config.json.
+        folder: folder of the language model. Values in its generation_config.json override those in config.json.
         raw: content of its config.json.
-        tokenizer: of the processor, whose padding counts; `None` if there is none.
+        text_config: its configuration.
+        tokenizer: tokenizer of the processor, whose padding token is used; `None` if there is none.
 
     Raises:
-        CheckpointError: generation_config.json is damaged, or an id is no id.
+        CheckpointError: generation_config.json is damaged, or an id is not a token id.
     """
     ids = token_ids(folder, raw, text_config)
     notes = []

@@ -1,11 +1,11 @@
-"""The tensors of one pickle -> safetensors files, in a process of its own that can do little harm.
+"""Copies the tensors of one pickle to safetensors files, in a separate process that can do little harm.
 
-`pickle_reader` runs this file by its path, so nothing of the package is imported here:
+`pickle_reader` runs this file by its path, so it imports nothing of the package:
 
     python pickle_child.py FILE FOLDER
 
-Data are mapped from the file and written from there, so memory holds no checkpoint. What cannot be read is said in one
-line on stdout; the exit code is then 3.
+The data are mapped from the file and written from there, so the checkpoint is never in memory as a whole. If the file
+cannot be read, the reason is one line on stdout, and the exit code is 3.
 """
 
 import json
@@ -19,16 +19,16 @@ import torch
 from safetensors.torch import save_file
 
 REFUSED = 3
-# What small checkpoints may need beyond the size of their file.
+# Additional bytes that are allowed beyond the size of the file, which small checkpoints may need.
 SLACK = 64 * 2**20
 
 
 class RefusedError(Exception):
-    """The file holds something that is not copied."""
+    """The file holds something that is not copied to safetensors."""
 
 
 def limit_resources(size: int) -> None:
-    """Bound memory, output and computing time by the size of the file, where the system can."""
+    """Limit memory, output and processor time according to the size of the file, if the system can do that."""
     try:
         import resource
     except ImportError:  # Windows
@@ -37,7 +37,8 @@ def limit_resources(size: int) -> None:
     limits = {"RLIMIT_FSIZE": 2 * size + SLACK, "RLIMIT_CPU": 120 + size // 10**7, "RLIMIT_CORE": 0}
     if statistics.is_file():
         used = int(statistics.read_text().split()[0]) * resource.getpagesize()
-        # The mapped file, a copy of it (files in the format before PyTorch 1.6 cannot be mapped), and room to work.
+        # Memory for the mapped file, for a copy (files in the format before PyTorch 1.6 cannot be mapped), and 2 GiB
+        # more.
         limits["RLIMIT_AS"] = used + 2 * size + 2**31
     for name, value in limits.items():
         limit = getattr(resource, name)
@@ -47,31 +48,32 @@ def limit_resources(size: int) -> None:
 
 
 def load(file: Path) -> Any:
-    """The content, of which only tensors and plain containers are built."""
+    """Load the content of the file. Only tensors and plain containers are built."""
     return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
 
 
 def take_apart(content: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors by name, and the settings that BEATs checkpoints carry beside them: `{"cfg": ..., "model": ...}`."""
+    """Separate tensors and settings. BEATs checkpoints have both: `{"cfg": ..., "model": ...}`."""
     settings: dict[str, Any] = {}
     if isinstance(content, dict) and set(content) == {"cfg", "model"}:
         settings, content = content["cfg"], content["model"]
         if not isinstance(settings, dict):
-            raise RefusedError("its 'cfg' is no table of settings")
+            raise RefusedError("its 'cfg' is not a dict of settings")
         plain = (bool, int, float, str, type(None))
         settings = {name: value for name, value in settings.items() if isinstance(value, plain)}
     if not isinstance(content, dict) or not content:
         raise RefusedError(f"it holds a {type(content).__name__} instead of named tensors")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise RefusedError(f"its entry {name!r:.80} is no tensor but a {type(value).__name__}")
+            raise RefusedError(f"its entry {name!r:.80} is not a tensor but a {type(value).__name__}")
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
-            raise RefusedError(f"its tensor {name!r:.80} is sparse, quantized or empty of data")
+            raise RefusedError(f"its tensor {name!r:.80} is sparse, quantized or without data")
     return content, settings
 
 
 def check_sizes(tensors: dict[str, torch.Tensor], size: int) -> None:
-    """A few bytes can describe a tensor of any size, by repeating them: such a file would fill the disk."""
+    """Refuse tensors that are larger than the file. A pickle can describe a huge tensor by repeating a few bytes, and a
+    copy of it would fill the disk."""
     sizes = {name: math.prod(tensor.shape) * tensor.element_size() for name, tensor in tensors.items()}
     for name, bytes_needed in sizes.items():
         if bytes_needed > size:
@@ -81,7 +83,7 @@ def check_sizes(tensors: dict[str, torch.Tensor], size: int) -> None:
 
 
 def write(tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    """Write the tensors; those that share memory land in different files, as safetensors wants it."""
+    """Write the tensors. Tensors that share memory go into different files, because safetensors requires that."""
     files: list[dict[str, torch.Tensor]] = []
     seen: dict[int, int] = {}
     for name, tensor in tensors.items():
@@ -95,11 +97,11 @@ def write(tensors: dict[str, torch.Tensor], folder: Path) -> None:
 
 
 def copy(file: Path, folder: Path) -> None:
-    """Copy the tensors of `file` into `folder`, and its settings beside them.
+    """Copy the tensors and the settings of `file` into `folder`.
 
     Raises:
-        RefusedError: it holds something that is not copied.
-        Exception: whatever a hostile file provokes.
+        RefusedError: the file holds something that is not copied.
+        Exception: any error that a malicious file causes.
     """
     tensors, settings = take_apart(load(file))
     check_sizes(tensors, file.stat().st_size)
@@ -108,7 +110,7 @@ def copy(file: Path, folder: Path) -> None:
 
 
 def main(file: Path, folder: Path) -> int:
-    """`copy` with bounded resources; the exit code is returned."""
+    """Run `copy` with limited resources, and return the exit code."""
     try:
         limit_resources(file.stat().st_size)
         copy(file, folder)

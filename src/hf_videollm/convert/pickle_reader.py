@@ -1,7 +1,7 @@
-"""Pickled checkpoints (.bin, .pt), read in a child process and never in this one.
+"""Reads pickled checkpoints (.bin, .pt) in a child process, never in this process.
 
-A pickle is a program. `torch.load(weights_only=True)` runs only the part of it that builds tensors; should it be fooled
-all the same, this happens in a process with little memory and time, whose only product are safetensors files.
+A pickle is a program. `torch.load(weights_only=True)` runs only the parts that build tensors. If a malicious file
+bypasses this, it does so in a process with limited memory and time, whose only result are safetensors files.
 """
 
 import json
@@ -32,9 +32,9 @@ CHILD = Path(__file__).with_name("pickle_child.py")
 PICKLE_NAME, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 PICKLE_SHARDS = "pytorch_model-0*.bin"
 SHARD_NAME = re.compile(r"pytorch_model-(\d+)-of-(\d+)\.bin")
-# Seconds a file may take: start of the child, and a slow disk.
+# The time limit for a file: seconds for the start of the child, and bytes per second for a slow disk.
 BASE_SECONDS, BYTES_PER_SECOND = 180, 10**7
-# How torch names what a pickle asks for beyond tensors, and what it says where it cannot name it.
+# Parts of torch's error messages: the name of an object that is not allowed, and the message if torch cannot name it.
 FOREIGN_OBJECT = re.compile(r"GLOBAL ([\w.]+)")
 LONG_REFUSAL = "Weights only load failed"
 
@@ -44,8 +44,8 @@ class WeightFile:
     """Content of one file of weights.
 
     Attributes:
-        tensors: by name; their data lie in the file, or in the copy of a pickle.
-        settings: what a BEATs checkpoint says of itself beside its tensors.
+        tensors: stored tensors by name. Their data are in the file, or in the copy of a pickle.
+        settings: the settings that a BEATs checkpoint has besides its tensors.
     """
 
     tensors: dict[str, StoredTensor]
@@ -53,25 +53,25 @@ class WeightFile:
 
 
 def read_weight_file(file: Path, workspace: Path) -> WeightFile:
-    """Headers of one file of weights, pickle or safetensors.
+    """Read the headers of one file of weights, a pickle or safetensors.
 
     Args:
-        file: .safetensors, or anything else for a pickle.
-        workspace: folder for the copies of pickles, which must live until their tensors were read.
+        file: a file with the suffix .safetensors; any other suffix means a pickle.
+        workspace: folder for copies of pickles, which must exist until their tensors are read.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or a pickle that asks for more than tensors.
+        CheckpointError: the file is missing or damaged, or is a pickle that holds more than tensors.
     """
     if not file.is_file():
-        raise CheckpointError(f"{file} is missing, or no file: pass the path of a file of weights.")
+        raise CheckpointError(f"{file} is missing, or is not a file: pass the path of a file of weights.")
     if file.suffix == ".safetensors":
         return WeightFile({tensor.name: tensor for tensor in read_header(file)})
     refuse_pointer(file)
     size, free = file.stat().st_size, shutil.disk_usage(workspace).free
     if free < size:
         raise CheckpointError(
-            f"{file} is copied to the disk of the destination, which has {free:,} bytes free instead of {size:,}: make "
-            "room first."
+            f"{file} must be copied to the disk of the destination, which has {free:,} bytes free instead of {size:,}: "
+            "free some space first."
         )
     folder = Path(tempfile.mkdtemp(prefix="pickle.", dir=workspace))
     _run_child(file, folder)
@@ -81,7 +81,8 @@ def read_weight_file(file: Path, workspace: Path) -> WeightFile:
 
 
 def _run_child(file: Path, folder: Path) -> None:
-    # -P: the folder of the child must not be searched for modules, its neighbours have names like the library's.
+    # With -P, Python does not search the folder of the child for modules. Files there have the names of library
+    # modules.
     command = [sys.executable, "-P", str(CHILD), str(file.absolute()), str(folder.absolute())]
     seconds = BASE_SECONDS + file.stat().st_size // BYTES_PER_SECOND
     try:
@@ -92,21 +93,23 @@ def _run_child(file: Path, folder: Path) -> None:
         return
     if done.returncode < 0:
         name = signal.strsignal(-done.returncode)
-        raise CheckpointError(f"{file} cannot be read: the process that reads it was ended ({name}). Get it again.")
+        raise CheckpointError(
+            f"{file} cannot be read: the process that reads it was killed ({name}): download it again."
+        )
     words = done.stdout.decode(errors="replace").strip()
     if foreign := FOREIGN_OBJECT.search(words):
         raise CheckpointError(
-            f"{file} is a pickle that asks to run {foreign[1]}, which no weights need: do not trust it, and get the "
-            "checkpoint from its authors."
+            f"{file} is a pickle that wants to run {foreign[1]}, which weights never need: do not trust it, and get "
+            "the checkpoint from its authors."
         )
     if words.startswith(LONG_REFUSAL):
-        words = "it asks for more than tensors"
+        words = "it holds more than tensors"
     reason = words[:200] or " ".join(done.stderr.decode(errors="replace").split())[-200:]
-    raise CheckpointError(f"{file} is no readable file of weights ({reason}): download it again.")
+    raise CheckpointError(f"{file} cannot be read as a file of weights ({reason}): download it again.")
 
 
 def scan_any_weights(folder: Path, workspace: Path) -> StoredWeights | None:
-    """All weights of a folder, as safetensors where there are some, else from pickles; `None` if it has neither.
+    """All weights of a folder: from safetensors if there are any, otherwise from pickles; `None` if there are neither.
 
     Args:
         workspace: see `read_weight_file`.
@@ -125,12 +128,12 @@ def scan_any_weights(folder: Path, workspace: Path) -> StoredWeights | None:
             if name in tensors:
                 raise CheckpointError(f"{name} is in two files of {folder}: remove the one that does not belong here.")
             tensors[name] = tensor
-    notes = [f"{', '.join(file.name for file in files)}: pickles, read in a process of their own."]
+    notes = [f"{', '.join(file.name for file in files)}: pickles, read in a separate process."]
     return StoredWeights(tensors, files[0] if len(files) == 1 else folder, notes)
 
 
 def as_safetensors(folder: Path, workspace: Path) -> Path:
-    """A folder that holds the weights of `folder` as safetensors, with all their values finite: itself, or a copy.
+    """A folder that holds the weights of `folder` as safetensors: the folder itself, or a copy of its pickles.
 
     Args:
         workspace: see `read_weight_file`.
@@ -146,18 +149,18 @@ def as_safetensors(folder: Path, workspace: Path) -> Path:
         for file, name in names.items():
             file.rename(folder / name)
         weight_map = {name: names[tensor.file] for name, tensor in weights.tensors.items()}
-        # transformers asks for the metadata of an index, whatever there is in it.
+        # transformers requires an index to have metadata, even if they are empty.
         index = {"metadata": {}, "weight_map": weight_map}
         (folder / INDEX_NAME).write_text(json.dumps(index), encoding="utf-8")
         if (config := source / "config.json").is_file():
-            # And reads in it how to generate, where nothing else says that.
+            # transformers reads the generation settings from it if there is no other file with them.
             shutil.copyfile(config, folder / config.name)
     check_values(check_headers(*find_weight_files(folder, {})))
     return folder
 
 
 def _pickles(folder: Path) -> list[Path]:
-    """Files of a pickled checkpoint, all of which are there."""
+    """The files of a pickled checkpoint; a missing file is an error."""
     index = folder / PICKLE_INDEX
     if index.is_file():
         names = sorted(set(read_index(index, ".bin").values()))

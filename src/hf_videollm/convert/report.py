@@ -1,4 +1,4 @@
-"""What conversions tell when they are done, as a table and as JSON."""
+"""The report of a finished conversion, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Rows = list[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenReport:
-    """What every conversion tells; each kind adds its sources and what is special about it.
+    """The report of any conversion. Each kind of conversion adds its sources and its own details.
 
     Attributes:
         destination: the folder that was written.
         parameters: number of values of the model.
         weight_bytes: size of the written weights.
-        weight_files: their names.
-        dtype: precision that the configuration loads the model in.
-        token_ids: modality -> id of its placeholder.
-        has_processor: whether tokenizer and processor files were written; `None` where the model needs none.
-        notes: what the user should know, in sentences.
+        weight_files: names of the weight files.
+        dtype: type in which the model is loaded, as its configuration says.
+        token_ids: maps each modality to the id of its placeholder.
+        has_processor: whether tokenizer and processor files were written; `None` if the model needs none.
+        notes: notes for the user, in sentences.
     """
 
     destination: str
@@ -41,11 +41,11 @@ class WrittenReport:
         return asdict(self)
 
     def source_rows(self) -> Rows:
-        """Where it came from: name and value of each row."""
+        """Rows that name the sources: name and value of each row."""
         raise NotImplementedError
 
     def detail_rows(self) -> Rows:
-        """What is special about this conversion."""
+        """Rows with the details of this kind of conversion."""
         return []
 
     def render(self) -> Group:
@@ -60,7 +60,7 @@ class WrittenReport:
             rows.append(("processor", "written" if self.has_processor else "NOT written: no tokenizer"))
         table = Table(show_header=False, box=None)
         for name, value in rows:
-            # Not markup: a path may hold brackets.
+            # `Text`, because rich would read brackets in a path as markup.
             table.add_row(name, Text(value))
         return Group(table, *(Text(f"note: {note}", overflow="fold") for note in self.notes))
 

@@ -1,7 +1,7 @@
-"""Read and write safetensors folders tensor by tensor: memory holds one tensor, never a checkpoint.
+"""Reads and writes safetensors folders tensor by tensor, so that only one tensor is in memory at a time.
 
-The data of a tensor is read with plain file reads instead of a memory map, so that the pages of a whole shard do not
-count as memory of the process, and a damaged file is found before anything is written.
+Tensors are read with plain file reads instead of a memory map. With a map, the pages of a whole shard would count as
+memory of the process. All headers are read first, so that a damaged file is found before anything is written.
 """
 
 import json
@@ -29,7 +29,7 @@ from ..models.video_llm_checkpoint_files import read_weight_map as read_index
 from ..models.video_llm_safetensors import by_unique_name, check_weight_map, read_entries, refuse_pointer
 from . import MAX_SHARD_SIZE
 
-# The released loader reads everything that begins with "model-0".
+# PLLaVA's released loader reads every file that begins with "model-0".
 SHARD_PATTERN = "model-0*.safetensors"
 SHARD_NAME = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
 
@@ -50,17 +50,18 @@ DTYPES = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-# Gives the tensor of a name, or its pieces one after the other: their values in this order are those of the tensor.
+# A function that returns the tensor of a name, or an iterator over its pieces. The values of the pieces, one after the
+# other, are the values of the tensor.
 Load = Callable[[str], "torch.Tensor | Iterator[torch.Tensor]"]
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies and what it is; its data stays on disk.
+    """A tensor on disk: its file, its place in the file, its shape and its type.
 
     Attributes:
-        offset: first byte of the data, from the beginning of the file.
-        copied_from: the file that the user knows, where `file` is only a copy of it.
+        offset: position of the first byte of the data in the file.
+        copied_from: the user's file, if `file` is only a copy of it.
     """
 
     name: str
@@ -86,8 +87,8 @@ class StoredWeights:
     """The tensors of a checkpoint folder by name.
 
     Attributes:
-        origin: what to name when a tensor is missing: the index, the only weight file, or the folder.
-        notes: what was left aside, in sentences.
+        origin: the path that messages name if a tensor is missing: the index, the only weight file, or the folder.
+        notes: notes on files that were ignored, in sentences.
     """
 
     tensors: dict[str, StoredTensor]
@@ -115,12 +116,13 @@ class TensorPlan:
 
 
 def require_folder(folder: Path, what: str) -> None:
-    """Raises `CheckpointError` when `folder` is no folder, or holds links that leave it.
+    """Raise `CheckpointError` if `folder` is no folder, or holds links that lead out of it.
 
-    One that a killed run has put aside while it replaced it comes back first.
+    If a killed process had moved the folder aside in order to replace it, the folder is restored first.
 
     Args:
-        what: whose folder it should be.
+        folder: the folder.
+        what: what should be in the folder, for messages.
     """
     restore(folder)
     if folder.is_file():
@@ -134,7 +136,7 @@ def require_folder(folder: Path, what: str) -> None:
 
 
 def has_safetensors(folder: Path) -> bool:
-    """Whether a folder holds weights that `scan_weights` reads, whole or damaged."""
+    """Whether a folder holds weights for `scan_weights`, complete or damaged."""
     return (folder / SINGLE_NAME).is_file() or (folder / INDEX_NAME).is_file() or any(folder.glob(SHARD_PATTERN))
 
 
@@ -142,7 +144,7 @@ def scan_weights(folder: Path) -> StoredWeights:
     """Read the headers of all weight files of a folder.
 
     Shards with an index, shards without one (`model-00001-of-00003.safetensors`) and a single `model.safetensors` are
-    understood. Shards win over a single file, as in the released loader.
+    read. If a folder has shards and a single file, the shards are used, as in PLLaVA's released loader.
 
     Raises:
         CheckpointError: there are no safetensors (pickles are refused), a file is missing or damaged, or a tensor is
@@ -157,14 +159,14 @@ def scan_weights(folder: Path) -> StoredWeights:
 
 
 def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None, list[str]]:
-    """Weight files in order, the index's tensor-to-file map if it counts, and notes."""
+    """The weight files in order, the map from tensor to file of the index if there is one, and notes."""
     shards = sorted(folder.glob(SHARD_PATTERN))
     single, index_file = folder / SINGLE_NAME, folder / INDEX_NAME
     if not shards and single.is_file():
         return [single], None, []
     notes = []
     if shards and single.is_file():
-        notes.append(f"{single} was left aside: the folder has shards, and they win as in the released loader.")
+        notes.append(f"{single} was ignored, because the folder also has shards.")
     if index_file.is_file():
         index = read_index(index_file)
         files = [folder / name for name in sorted(set(index.values()))]
@@ -172,7 +174,7 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None, list
             if not file.is_file():
                 raise CheckpointError(f"{file} is missing, but {index_file} names it: download the shard again.")
         if strangers := [shard.name for shard in shards if shard not in files]:
-            notes.append(f"{', '.join(strangers)} were left aside: {index_file} does not name them.")
+            notes.append(f"{', '.join(strangers)} were ignored: {index_file} does not name them.")
         return files, index, notes
     if shards:
         _check_complete(shards)
@@ -192,7 +194,7 @@ def _no_weights(folder: Path) -> str:
 
 
 def _check_complete(shards: list[Path]) -> None:
-    """Shards without an index tell by their names how many they are."""
+    """Check that no shard is missing. Without an index, the names of the shards say how many there are."""
     matches = [match for shard in shards if (match := SHARD_NAME.fullmatch(shard.name))]
     totals = sorted({int(match[2]) for match in matches})
     if len(totals) > 1:
@@ -210,7 +212,7 @@ def _check_complete(shards: list[Path]) -> None:
 
 
 def read_header(file: Path) -> list[StoredTensor]:
-    """What a safetensors file holds, in the order of its data.
+    """The tensors of a safetensors file, in the order of their data.
 
     Raises:
         CheckpointError: the file is missing, truncated, damaged, or a Git LFS pointer.
@@ -232,7 +234,7 @@ def read_tensor(tensor: StoredTensor) -> torch.Tensor:
     """Load one tensor.
 
     Raises:
-        CheckpointError: the file changed or became unreadable since its header was read, or the tensor holds NaN or
+        CheckpointError: the file changed or became unreadable after its header was read, or the tensor holds NaN or
             infinity.
     """
     data = torch.empty(tensor.nbytes, dtype=torch.uint8)
@@ -243,7 +245,7 @@ def read_tensor(tensor: StoredTensor) -> torch.Tensor:
     except OSError as error:
         raise CheckpointError(f"{tensor.file} cannot be read ({error}).") from error
     if done != tensor.nbytes:
-        raise CheckpointError(f"{tensor.file} ends within {tensor.name}: download it again.")
+        raise CheckpointError(f"{tensor.file} ends in the middle of {tensor.name}: download it again.")
     values = data.view(tensor.dtype).reshape(tensor.shape)
     refuse_nonfinite(values, tensor.name, tensor.place)
     return values
@@ -269,17 +271,17 @@ def write_sharded(
     """Write `model.safetensors`, or shards and their index, tensor by tensor.
 
     Args:
-        plans: names, shapes and types of all tensors; they decide the shards before any data is read.
-        load: gives the tensor of a name, or an iterator over its pieces, so that a large tensor that is put together
-            never is in memory as a whole; called once for each, shard by shard.
-        max_shard_size: bytes of one file; a tensor that is larger gets a file of its own.
-        progress: called with the bytes of each tensor that was written.
+        plans: names, shapes and types of all tensors. From these the shards are planned before any data is read.
+        load: returns the tensor of a name, or an iterator over its pieces. With pieces, a large tensor that is composed
+            of several stored ones is never in memory as a whole. It is called once per tensor, shard by shard.
+        max_shard_size: maximum size of one file in bytes. A larger tensor gets its own file.
+        progress: called with the size in bytes of each tensor after it was written.
 
     Returns:
         The weight files.
 
     Raises:
-        ValueError: `load` gives another shape or type than planned, or a name is planned twice.
+        ValueError: `load` returns another shape or type than planned, or a name is planned twice.
     """
     if twins := [name for name, count in Counter(plan.name for plan in plans).items() if count > 1]:
         raise ValueError(f"{twins[0]} is planned twice.")
@@ -317,8 +319,8 @@ def write_file(
     load: Load,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write one safetensors file; the arguments are those of `write_sharded`."""
-    # Wide types first: every tensor then begins at a multiple of its item size, which readers rely on.
+    """Write one safetensors file. The arguments are the same as in `write_sharded`."""
+    # Types with large items come first. Then every tensor begins at a multiple of its item size, which readers need.
     ordered = sorted(plans, key=lambda plan: -plan.dtype.itemsize)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -344,7 +346,7 @@ def write_file(
 
 
 def _pieces(plan: TensorPlan, loaded: torch.Tensor | Iterator[torch.Tensor]) -> Iterator[memoryview]:
-    """Data of a tensor, or of its pieces; a tensor that comes whole must have the planned shape."""
+    """The data of a tensor or of its pieces. A tensor that is loaded as a whole must have the planned shape."""
     if isinstance(loaded, torch.Tensor):
         if tuple(loaded.shape) != plan.shape:
             raise ValueError(f"{plan.name} has the shape {tuple(loaded.shape)} instead of {plan.shape}.")

@@ -1,4 +1,4 @@
-"""Tensors of a source against those of the model: names, shapes, types."""
+"""Compares the tensors of a source with those of the model: names, shapes, types."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def usual_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
-    """The type that most bytes are kept in."""
+    """The type in which most bytes are stored."""
     sizes: Counter[torch.dtype] = Counter()
     for tensor in tensors:
         sizes[tensor.dtype] += tensor.nbytes
@@ -24,10 +24,10 @@ def usual_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
 
 
 def model_shapes(config: Any, model_class: Any, file: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors of a model; no memory is taken.
+    """Names and shapes of all tensors of a model. The model is built without memory for its weights.
 
     Raises:
-        CheckpointError: nothing can be built from this configuration; `file` is named.
+        CheckpointError: no model can be built from this configuration; the message names `file`.
     """
     check_raw_config(config.to_dict(), file)
     try:
@@ -52,7 +52,7 @@ def misfits(
         weights: our name -> stored tensor.
         expected: our name -> shape in the model.
         unknown: tensors that have no name in the model.
-        describe_missing: our name -> the name that its owner would use, and where it should be.
+        describe_missing: maps our name to a sentence with the name of the tensor in the source, and where it should be.
         design: name of the design in messages.
     """
     surplus = [*unknown, *(tensor for name, tensor in weights.items() if name not in expected)]
@@ -75,12 +75,12 @@ def misfits(
 
 
 def refuse(problems: Sequence[str], limit: int = 3) -> None:
-    """Raises `CheckpointError` with the first few of the problems in one line, if there are any."""
+    """Raise `CheckpointError` with the first few problems in one line, if there are any."""
     if problems:
         more = f" (and {len(problems) - limit} more)" if len(problems) > limit else ""
         raise CheckpointError("; ".join(problems[:limit]) + more + ".")
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """`(2, 3)`, and `(2)` for one dimension."""
+    """A shape as text: `(2, 3)`, and `(2)` for one dimension."""
     return "(" + ", ".join(map(str, shape)) + ")"

@@ -1,4 +1,4 @@
-"""Tokenizer files of official checkpoints: where they are, and reading them without running code."""
+"""Finds the tokenizer files of official checkpoints, and reads them without running code."""
 
 import copy
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from transformers import AutoTokenizer
 
 from ..models.errors import CheckpointError
 
-# Any of these files makes a folder one that a tokenizer can be loaded from.
+# A tokenizer can be loaded from a folder that has one of these files.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def find_tokenizer_folder(source: Path, tokenizer: Path | None, base: Path | None) -> Path | None:
-    """Folder to take the tokenizer from: the one asked for, else the checkpoint, else its base.
+    """The folder of the tokenizer: the one that the user passed, otherwise the checkpoint, otherwise its base.
 
     Raises:
-        CheckpointError: a tokenizer was asked for by folder, and there is none.
+        CheckpointError: the folder that the user passed has no tokenizer.
     """
     if tokenizer is not None:
         if not _has_tokenizer(tokenizer):
@@ -33,22 +33,23 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def load_tokenizer(folder: Path, config: Any = None) -> Any:
-    """The tokenizer of a folder; code that the folder may carry is never run.
+    """Load the tokenizer of a folder. Code in the folder is never run.
 
     Args:
-        config: counts instead of the folder's config.json, where transformers does not know what that describes.
+        folder: folder of the tokenizer.
+        config: used instead of the folder's config.json, if transformers does not know the model type in that file.
 
     Raises:
-        CheckpointError: it cannot be read, or only with a library that is not installed.
+        CheckpointError: the tokenizer cannot be read, or needs a library that is not installed.
     """
     only_sentencepiece = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
     if only_sentencepiece and not _can_read_sentencepiece():
         raise CheckpointError(
-            f"{folder} has its tokenizer as tokenizer.model, which sentencepiece and protobuf read: "
+            f"{folder} has its tokenizer as tokenizer.model, which needs sentencepiece and protobuf: "
             'pip install "hf-videollm[sentencepiece]"'
         )
     try:
-        # Answers are generated in batches, which needs the ends of all prompts in one column: left padding.
+        # Generation in batches needs left padding, so that all prompts end in the same column.
         return AutoTokenizer.from_pretrained(
             str(folder), config=config, padding_side="left", local_files_only=True, trust_remote_code=False
         )
@@ -60,12 +61,12 @@ def load_tokenizer(folder: Path, config: Any = None) -> Any:
 
 
 def _can_read_sentencepiece() -> bool:
-    # Of google.protobuf the parent first: looking for a part of what is not there is an error.
+    # `google` comes before `google.protobuf`, because `find_spec` raises an error if the parent package does not exist.
     return all(find_spec(name) is not None for name in ("sentencepiece", "google", "google.protobuf"))
 
 
 def with_token(tokenizer: Any, token: str) -> tuple[Any, int]:
-    """A copy of the tokenizer that knows `token` as a special token, and its id."""
+    """A copy of the tokenizer with `token` as a special token, and the id of this token."""
     extended = copy.deepcopy(tokenizer)
     extended.add_tokens([AddedToken(token, special=True, normalized=False)], special_tokens=True)
     return extended, extended.convert_tokens_to_ids(token)
@@ -74,15 +75,15 @@ def with_token(tokenizer: Any, token: str) -> tuple[Any, int]:
 def tokenizer_with(
     folder: Path, placeholders: Mapping[str, str], vocab_size: int
 ) -> tuple[Any, dict[str, int], list[str]]:
-    """The tokenizer of a language model with placeholders added where it has none, and padding.
+    """Load the tokenizer of a language model, and add placeholders and a padding token if they are missing.
 
     Args:
-        folder: of the tokenizer.
-        placeholders: modality -> token. None of them needs a row in the embedding table.
-        vocab_size: rows that the language model has.
+        folder: folder of the tokenizer.
+        placeholders: maps each modality to its token. The tokens need no row in the embedding table.
+        vocab_size: number of rows of the embedding table.
 
     Returns:
-        The tokenizer, modality -> id of its placeholder, and notes.
+        The tokenizer, a map from each modality to the id of its placeholder, and notes for the user.
 
     Raises:
         CheckpointError: the tokenizer cannot be read, or belongs to another model.
@@ -100,7 +101,11 @@ def tokenizer_with(
 
 
 def set_padding(tokenizer: Any, pad_token_id: int | None) -> list[str]:
-    """Give a tokenizer that has no padding token one, and say so: the checkpoint's, else unk, else the end of text."""
+    """Set the padding token of a tokenizer that has none: the checkpoint's, otherwise unk, otherwise the end of text.
+
+    Returns:
+        A note, if a padding token was set.
+    """
     if tokenizer.pad_token_id is None:
         pad_token = None if pad_token_id is None else tokenizer.convert_ids_to_tokens(pad_token_id)
         tokenizer.pad_token = pad_token or tokenizer.unk_token or tokenizer.eos_token
@@ -109,12 +114,12 @@ def set_padding(tokenizer: Any, pad_token_id: int | None) -> list[str]:
 
 
 def compare_eos(tokenizer: Any, eos_token_id: int | list[int] | None) -> list[str]:
-    """A note when the checkpoint ends answers with another token than its tokenizer ends texts."""
+    """A note if the checkpoint ends answers with another token than the tokenizer's end-of-text token."""
     ends = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
     if eos_token_id is None or tokenizer.eos_token_id is None or tokenizer.eos_token_id in ends:
         return []
     return [
-        f"answers end at the token id {eos_token_id} of the checkpoint, while the tokenizer's end of text "
+        f"answers end at the token id {eos_token_id} of the checkpoint, but the tokenizer's end-of-text token "
         f"{tokenizer.eos_token!r} is {tokenizer.eos_token_id}."
     ]
 

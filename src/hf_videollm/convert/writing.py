@@ -1,4 +1,4 @@
-"""The writing of a converted checkpoint: weights one by one, then configurations, processor and code."""
+"""Writes a converted checkpoint: weights one by one, then configurations, processor and code."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from .stream import Load, TensorPlan, write_sharded
 
 
 class ByteCounter:
-    """Told of every tensor written, reports the sum so far and the total."""
+    """Sums up the sizes of the written tensors, and reports the sum and the total size."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self.done, self.total, self.progress = 0, total, progress
@@ -29,12 +29,16 @@ def write_weights(
     load: Load,
     options: WriteOptions,
 ) -> tuple[list[Path], int]:
-    """Write the weights of a model one by one; files and their total size in bytes.
+    """Write the weights of a model one by one.
 
     Args:
+        folder: folder to write.
         plans: names, shapes and types of the tensors, in the order in which they are written.
-        load: name -> the tensor, or its parts along the first dimension.
-        options: size of the files, and who is told of the progress.
+        load: returns the tensor of a name, or its parts along the first dimension.
+        options: maximum size of a file, and the function that shows the progress.
+
+    Returns:
+        The files, and their total size in bytes.
 
     Raises:
         CheckpointError: the disk has not enough room.
@@ -51,13 +55,17 @@ def write_code_and_configs(
     processor: Any,
     classes: Sequence[type],
 ) -> None:
-    """Everything of a Hub folder but the weights: configurations, processor, and the code that reads them.
+    """Write everything except the weights: configurations, processor, and the code of model and processor.
 
-    `save_checkpoint` leaves the same files behind, but needs the model in memory.
+    `save_checkpoint` writes the same files, but needs the model in memory.
 
     Args:
-        processor: `None` without a tokenizer: it can be added later, as config.json already names its class.
-        classes: model and processor, whose code travels.
+        folder: folder to write.
+        config: configuration of the model.
+        generation_config: generation settings of the model.
+        processor: the processor; `None` if there is no tokenizer. It can be added later, because config.json names its
+            class.
+        classes: classes of model and processor, whose code is copied into the folder.
     """
     config.save_pretrained(folder)
     generation_config.save_pretrained(folder)

@@ -1,1 +1,1 @@
-"""What a model costs: parameters, visual tokens, operations."""
+"""Counts what a model costs: parameters, visual tokens, operations, memory."""

@@ -1,4 +1,4 @@
-"""Floating-point operations of modules, split into products with weights and products of activations (attention)."""
+"""Counts floating-point operations: products with weights, and products of activations (attention) separately."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
-# Another layout or another type of a weight is still that weight.
+# Results of these functions still count as weights: they only change the layout or the type of a weight.
 COPIES = (aten.clone, aten._to_copy)
-# Convolutions are weight layers, also where the kernel is computed from weights (BEATs normalises its own).
+# Convolutions always count as weight layers, even if the kernel is computed from weights (BEATs normalises its kernel).
 CONVOLUTIONS = (aten.convolution, aten._convolution)
 
 
 def grouped_mm_flops(
     rows: torch.Tensor, weights: torch.Tensor, *args: Any, out_val: torch.Tensor, **kwargs: Any
 ) -> int:
-    """Every row of a mixture of experts meets one of the matrices; torch's own counter passes over it."""
+    """Operations of a mixture of experts, where each row is multiplied by one matrix. torch's counter ignores them."""
     return 2 * out_val.numel() * rows.shape[-1]
 
 
-# Older releases of torch have no such product.
+# Older releases of torch do not have `_grouped_mm`.
 RULES = {**flop_registry, **({aten._grouped_mm: grouped_mm_flops} if hasattr(aten, "_grouped_mm") else {})}
 
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations, two for each multiply-add.
+    """Numbers of operations. A multiply-add counts as two operations.
 
     Attributes:
-        weights: in linear layers, convolutions and other products with a parameter.
-        total: in all products, those of activations included: queries with keys, probabilities with values. Their
-            whole square is counted; a causal kernel that skips what is masked saves up to half of it.
+        weights: operations in linear layers, convolutions and other products with a parameter.
+        total: operations in all products, including products of activations (queries with keys, probabilities with
+            values). The full attention matrix is counted; a causal kernel that skips masked entries saves up to half.
     """
 
     weights: int = 0
@@ -48,18 +48,18 @@ class Flops:
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts the products that run inside of `with counter:`, by the rules of torch's own counter and one more.
+    """Counts the products that run inside `with counter:`, by the rules of torch's counter and one additional rule.
 
-    Works without gradients, on the meta device as well, where a model of any size takes neither memory nor time.
-    Sums, norms, softmax and interpolation are not products and are left out, as in torch's counter.
+    It works without gradients, also on the meta device, where a model of any size takes neither memory nor time. Sums,
+    norms, softmax and interpolation are not products and are not counted, as in torch's counter.
 
     Attributes:
-        flops: what was counted so far.
+        flops: the operations that were counted so far.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor]) -> None:
         super().__init__()
-        # The storages are kept, so that their identity stays theirs.
+        # The storages are kept alive, so that no other storage can get the same `id`.
         self._weights = {id(storage): storage for storage in (item.untyped_storage() for item in parameters)}
         self.flops = Flops()
 
@@ -81,10 +81,10 @@ class FlopCounter(TorchDispatchMode):
 
 
 def measure(model: nn.Module, run: Callable[[], Any]) -> tuple[Flops, Any]:
-    """Operations of `run`, and its result.
+    """Count the operations of `run`; return them with its result.
 
     Args:
-        model: its parameters tell weight layers from attention.
+        model: products with its parameters count as weight layers.
         run: calls the model, or parts of it.
     """
     counter = FlopCounter(model.parameters())

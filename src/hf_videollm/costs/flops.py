@@ -1,7 +1,7 @@
-"""What one video costs a design: operations of every part and the key-value cache, without any weights.
+"""Counts what one video costs: operations of every part, and the key-value cache. No weights are needed.
 
-The modules themselves are run on the meta device, so that what is counted is what would be computed. Two counts stand
-side by side: weight layers alone, which is what papers usually publish, and all products with those of attention.
+The real modules run on the meta device, so the count is exactly what they would compute. There are two counts: weight
+layers alone, which papers usually publish, and all products including those of attention.
 """
 
 import copy
@@ -23,7 +23,7 @@ from .info import FRAMES_OF_30_SECONDS, kv_cache_bytes
 from .presets import find_preset
 from .report import FlopsReport, TokensRow
 
-# FTFV's Table 5 (its text length is inferred, as its LoRA is).
+# The length of the text in FTFV's Table 5. The paper does not state it; it follows from the numbers in the table.
 DEFAULT_TEXT_TOKENS = 48
 
 
@@ -36,19 +36,20 @@ def describe_flops(
     tokens_per_frame: int | None = None,
     lora_rank: int | None = None,
 ) -> FlopsReport:
-    """Count for a checkpoint, of which only the configuration is read, or for a design at the size of its paper.
+    """Count for a checkpoint, from its configuration only, or for a design at the size of its paper.
 
     Args:
         checkpoint: folder or Hub id.
         design: name of a preset (`presets.all_presets`), instead of a checkpoint.
-        num_frames: frames of the video; as configured by default.
+        num_frames: frames of the video; by default the number in the configuration.
         text_tokens: tokens of the prompt beside the media.
-        tokens_per_frame: kept tokens per frame (FTFV). Without it the configured number, and a table of others.
-        lora_rank: rank of an unmerged LoRA; by default none, or the one in the preset.
+        tokens_per_frame: kept tokens per frame (FTFV). By default the number in the configuration is used, and a table
+            for other numbers is added.
+        lora_rank: rank of an unmerged LoRA; by default that of the preset, or no LoRA.
 
     Raises:
         ValueError: both or none of checkpoint and design are given, or a number is out of range.
-        CheckpointError: it is not a checkpoint of one of the designs.
+        CheckpointError: the folder is not a checkpoint of one of the designs.
     """
     if (checkpoint is None) == (design is None):
         raise ValueError("Give either a checkpoint or a design (--design ftfv), and not both.")
@@ -89,24 +90,24 @@ def count_flops(
     sweep: Sequence[int] = (),
     published: Mapping[int, float] | None = None,
 ) -> FlopsReport:
-    """Count what a model of this configuration computes for one video, 30 seconds of sound if it hears, and a prompt.
+    """Count the operations of a model for one video and a prompt, and for 30 seconds of sound if the design uses sound.
 
     Args:
-        config: of any design.
-        source: what to call it in the report; its `model_type` by default.
-        num_frames: frames of the video; the configuration's own number by default.
-        text_tokens: tokens of the prompt beside the media.
-        tokens_per_frame: kept tokens per frame, for designs that choose some; the configuration's by default.
+        config: configuration of any design.
+        source: name of the model in the report; by default its `model_type`.
+        num_frames: frames of the video; by default the number in the configuration.
+        text_tokens: tokens of the prompt besides the media.
+        tokens_per_frame: kept tokens per frame, for designs that drop some; by default the number in the configuration.
         lora_rank: rank of an unmerged LoRA on all linear layers of the language model.
-        sweep: further numbers of kept tokens per frame to count the forward pass for.
-        published: kept tokens per frame -> TFLOPs of the paper, to stand beside the sweep.
+        sweep: other numbers of kept tokens per frame for which the forward pass is counted, too.
+        published: kept tokens per frame -> TFLOPs of the paper, which are shown next to the sweep.
 
     Raises:
-        ValueError: a number is out of range, the model cannot be counted without weights, or it is LinVT.
+        ValueError: a number is out of range, or the model cannot be counted without weights, such as LinVT.
     """
     if not config.has_fixed_cost:
         raise ValueError(
-            f"{source or 'linvt'} is a LinVT: what its image-LLM does with a frame is known when it runs, so its FLOPs "
+            f"{source or 'linvt'} is a LinVT: the operations of its image-LLM are known only when it runs, so they "
             "cannot be counted. hf-videollm info counts its parameters."
         )
     num_frames = config.num_frames if num_frames is None else num_frames
@@ -119,7 +120,7 @@ def count_flops(
             raise ValueError(f"{name} must be at least {least}, not {value}.")
     configured = config.num_tokens_per_frame
     if configured is None and tokens_per_frame is not None:
-        raise ValueError(f"tokens_per_frame has no meaning for {config.model_type}, which keeps all its tokens.")
+        raise ValueError(f"tokens_per_frame has no effect for {config.model_type}, which keeps all its tokens.")
     kept = configured if tokens_per_frame is None else tokens_per_frame
     # IVA's query tokens.
     text_tokens += config.num_prompt_tokens()
@@ -149,7 +150,7 @@ def count_flops(
 
 
 def lora_flops_per_token(language_model: nn.Module, rank: int) -> int:
-    """Operations that unmerged LoRA factors of every linear layer add for one token (in a LLaMA, seven a block).
+    """Operations per token of unmerged LoRA factors on every linear layer (a LLaMA has seven in each block).
 
     Raises:
         ValueError: the language model has no linear layers.
@@ -165,12 +166,13 @@ def _sum(parts: Mapping[str, Flops]) -> Flops:
 
 
 class _Meter:
-    """A model on the meta device, and what its parts cost for one video."""
+    """Counts the operations of the parts of a model on the meta device, for one video."""
 
     def __init__(self, config: VideoLlmConfig, num_frames: int, text_tokens: int, lora_rank: int) -> None:
         self.config, self.num_frames, self.text_tokens = config, num_frames, text_tokens
         with torch.device("meta"):
-            # Eager attention shows its products, which are the same in every kernel.
+            # Eager attention computes its products one by one, so they can be counted. Every kernel has the same
+            # products.
             self.model: Any = AutoModelForImageTextToText.from_config(
                 copy.deepcopy(config), attn_implementation="eager", dtype=torch.bfloat16
             ).eval()
@@ -182,25 +184,28 @@ class _Meter:
         ]
         if config.num_tokens_per_frame is not None:
             self.notes.append(
-                "Weight layers of the connector, as in FTFV's Table 5: the whole adapter for every frame. All its "
-                "products are those that are computed: queries are projected once, and only those that are kept."
+                "Weight layers of the connector are counted as in FTFV's Table 5: the whole adapter for every frame. "
+                "All products are counted as computed: queries are projected once, and only kept ones go on."
             )
         if queries := config.num_prompt_tokens():
-            # All features on one device: there is no other beside the one that holds nothing.
+            # No features may move to the CPU, because they have no values on the meta device.
             self.model.config.max_frames_on_device = num_frames
             self.notes.append(f"The text includes the {queries} query tokens.")
         self.tower, outputs = self._measure(lambda: self.model.model.encode_frames(self._frames()))
         self.features = outputs.last_hidden_state
         self.whole_adapter: int | None = None
-        # What IVA's adapter looks at.
+        # The frames that IVA's adapter looks at.
         self.frames: list[Any] | None = None
         self.sound, self.sound_tokens = self._hear() if "audio" in config.modalities else ({}, 0)
 
     def forward_pass(self, kept: int | None) -> tuple[dict[str, Flops], int]:
-        """Parts of one pass over media and prompt, and the number of media tokens.
+        """Count the parts of one forward pass over media and prompt.
 
         Args:
-            kept: tokens per frame, for designs that choose some.
+            kept: tokens per frame that are kept, for designs that drop some.
+
+        Returns:
+            The operations of each part, and the number of media tokens.
         """
         connector, tokens = self._connect(kept)
         tokens += self.sound_tokens
@@ -215,7 +220,7 @@ class _Meter:
         return {**parts, "head": head}, tokens
 
     def decoded_token(self, length: int) -> Flops:
-        """One token after `length` others."""
+        """Operations of one new token after `length` others."""
         cache = cache_of(self._read(length))
         language, outputs = self._measure(lambda: self._read(1, cache))
         head, _ = self._measure(lambda: self.model.lm_head(outputs.last_hidden_state))
@@ -229,7 +234,7 @@ class _Meter:
         try:
             return measure(self.model, run)
         except NotImplementedError as error:
-            # What depends on values, such as the choice of experts, has none on the meta device.
+            # On the meta device, operations that depend on values, such as the choice of experts, are not possible.
             raise ValueError(
                 f"A {self.config.model_type} of {self.config.vision_config.model_type} and "
                 f"{self.config.text_config.model_type} cannot be counted without weights: "
@@ -237,7 +242,7 @@ class _Meter:
             ) from error
 
     def _read(self, length: int, cache: Any = None) -> Any:
-        """The language model over `length` embeddings."""
+        """Run the language model on `length` embeddings."""
         width = self.config.get_text_config().hidden_size
         embeddings = torch.empty(1, length, width, device="meta", dtype=torch.bfloat16)
         with torch.no_grad():
@@ -250,10 +255,10 @@ class _Meter:
         return torch.empty(self.num_frames, 3, height, width, device="meta", dtype=torch.bfloat16)
 
     def _connect(self, kept: int | None) -> tuple[Flops, int]:
-        """The connector, and the tokens of the video."""
+        """Operations of the connector, and the number of tokens of the video."""
         connector = self.model.model.connector
         if self.model.model.encodes_features:
-            # The class token, which the tower's features above are without, if it has one.
+            # `encode_features` expects the class token, if there is one. The tower's features above do not have it.
             has_class_token = self.config.vision_feature_select_strategy == "default"
             tokens = functional.pad(self.features, (0, 0, int(has_class_token), 0))
             flops, output = self._measure(lambda: self.model.model.encode_features([tokens], [self.num_frames]))
@@ -263,7 +268,7 @@ class _Meter:
             flops, clips = self._measure(lambda: connector(self.features, [self.num_frames]))
             return flops, len(clips[0])
         flops, clips = self._measure(lambda: connector(self.features, [self.num_frames], num_tokens_per_frame=kept))
-        # The weight layers of every K are those of the whole adapter for each frame (see the notes).
+        # For every K, the count of weight layers is that of the whole adapter for each frame (see the notes).
         if self.whole_adapter is None:
             every = self.config.num_queries
             frame, _ = self._measure(lambda: connector(self.features[:1], [1], num_tokens_per_frame=every))
@@ -271,7 +276,7 @@ class _Meter:
         return Flops(self.whole_adapter, flops.total), len(clips[0])
 
     def _adapt(self, frames: list[Any]) -> Flops:
-        """All calls of IVA's adapter, which run in the prompt alone."""
+        """Operations of all calls of IVA's adapter. It runs only while the prompt is processed."""
         model = self.model.model
         width, num_queries = self.config.get_text_config().hidden_size, self.config.num_query_tokens
         states = torch.empty(1, num_queries, width, device="meta", dtype=torch.bfloat16)
@@ -281,7 +286,7 @@ class _Meter:
         return _sum({str(layer): call for layer in self.config.insertion_layers})
 
     def _hear(self) -> tuple[dict[str, Flops], int]:
-        """Parts that hear 30 seconds of sound, and its tokens."""
+        """Operations of the audio parts for 30 seconds of sound, and the number of its tokens."""
         sound = torch.empty(1, FRAMES_OF_30_SECONDS, self.config.audio_config.num_mel_bins, device="meta")
         whole, outputs = self._measure(lambda: self.model.get_audio_features(sound, return_dict=True))
         projector, _ = self._measure(lambda: self.model.model.audio_projector(outputs.last_hidden_state))

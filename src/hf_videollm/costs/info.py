@@ -1,4 +1,4 @@
-"""What a checkpoint is, before its weights are loaded: design, parameters, tokens per video, memory."""
+"""Describes a checkpoint without loading its weights: design, parameters, tokens per video, memory."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -19,18 +19,24 @@ BYTES_PER_PARAMETER = {"float32": 4.0, "bfloat16": 2.0, "8-bit": 1.0, "4-bit": 0
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Facts about a checkpoint; sizes in bytes, parameters in numbers of values.
+    """Facts about a checkpoint. Sizes are in bytes.
 
     Attributes:
-        parameters: of each part of the model, and `"total"`.
+        source: folder or Hub id.
+        design: name of the model class.
+        num_frames: frames that are sampled from a video.
+        tokens_per_video: visual tokens of one video.
+        tokens_per_image: visual tokens of one image; `None` for LinVT, whose image-LLM may use a different number for
+            each image.
+        tokens_per_sound: audio tokens of 30 seconds; `None` for designs without audio.
+        parameters: number of parameters of each part of the model, and `"total"`.
         lora_alpha: strength of the LoRA adapter; `None` without one.
-        weight_bytes: memory of all weights, by the precision they are loaded in (embeddings and norms included, so
-            8-bit and 4-bit are lower bounds: these formats keep some layers in 16 bit).
-        tokens_per_image: `None` for LinVT, where the image-LLM decides, perhaps for each image.
-        tokens_per_sound: audio tokens of 30 seconds; `None` for designs that cannot hear.
-        kv_cache_bytes: bfloat16 key-value cache of one video (and 30 seconds of sound) and 256 tokens of text.
-        quantization: how the checkpoint's weights are quantized, as in `"bitsandbytes 4-bit (nf4)"`; `None` if they are
-            not. `weight_bytes` are those of the model before that.
+        weight_bytes: memory of all weights for each type in which they can be loaded. The numbers for 8-bit and 4-bit
+            are lower bounds, because these formats keep some layers, such as embeddings and norms, in 16 bits.
+        kv_cache_bytes: bfloat16 key-value cache of one video, 30 seconds of sound if the design uses sound, and 256
+            tokens of text.
+        quantization: how the checkpoint's weights are quantized, such as `"bitsandbytes 4-bit (nf4)"`; `None` if they
+            are not. `weight_bytes` is the memory of the model before quantization.
     """
 
     source: str
@@ -51,14 +57,14 @@ class CheckpointInfo:
 
 
 def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) -> CheckpointInfo:
-    """Read the configuration of a checkpoint and count what it needs; no weights are read.
+    """Read the configuration of a checkpoint, and count what the model needs. No weights are read.
 
     Args:
         source: folder or Hub id.
-        text_tokens: length of prompt and answer that the cache is estimated for.
+        text_tokens: number of tokens of prompt and answer for the estimate of the cache.
 
     Raises:
-        CheckpointError: it is not a checkpoint of one of the designs, or only a part of one.
+        CheckpointError: the folder is not a checkpoint of one of the designs, or holds only an adapter.
     """
     source = os.fspath(source)
     config = _load_config(source)
@@ -86,7 +92,8 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
 
 
 def describe_quantization(quantization_config: Any) -> str | None:
-    """The method of a quantization config, an object of transformers or what config.json holds, in a few words."""
+    """The method of a quantization config in a few words. The config is an object of transformers, or a dict from
+    config.json."""
     if not quantization_config:
         return None
     content = quantization_config if isinstance(quantization_config, dict) else quantization_config.to_dict()
@@ -99,14 +106,15 @@ def describe_quantization(quantization_config: Any) -> str | None:
 
 
 def _load_config(source: str) -> Any:
-    """Configuration of a whole model that watches videos; what is none yet is told how it becomes one."""
+    """The configuration of a complete video model. For an image-LLM or an adapter alone, the error says how to get
+    one."""
     try:
         config = load_design_config(source)
     except CheckpointError as error:
         if _model_type(source) != "xgen_mm":
             raise
         raise CheckpointError(
-            f"{source} is XGen-MM, an image-LLM: it watches videos behind LinVT (LinVTForCausalLM.from_image_llm)."
+            f"{source} is XGen-MM, an image-LLM: add LinVT to use it for videos (LinVTForCausalLM.from_image_llm)."
         ) from error
     if config.model_type == "linvt":
         refuse_adapter(source)
@@ -121,7 +129,7 @@ def _model_type(source: str) -> str | None:
 
 
 def count_parameters(model: Any) -> dict[str, int]:
-    """Parameters of towers, connector, language model and head by their names; tied weights count once."""
+    """Number of parameters of towers, connector, language model and head, by their names. Tied weights count once."""
     parts = {**dict(model.model.named_children()), "lm_head": model.lm_head}
     seen: set[int] = set()
     counts = {}

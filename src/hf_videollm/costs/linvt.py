@@ -1,4 +1,4 @@
-"""How many parameters LinVT has before real image-LLMs, and what the paper says: counted without memory or weights."""
+"""Counts the parameters of LinVT for real image-LLMs, and compares with the paper. No weights or memory are needed."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,9 +14,9 @@ from ..models.configuration_linvt import LinVTModuleConfig
 from ..models.linvt_module import LinVTModule
 
 MILLION = 10**6
-# Appendix A of the paper, which does not say before which image-LLM.
+# The number in Appendix A of the paper, which does not say for which image-LLM.
 PUBLISHED = 267 * MILLION
-# Width of the language model -> image-LLMs that have it.
+# Width of the language model -> image-LLMs with this width.
 IMAGE_LLMS: dict[int, tuple[str, ...]] = {
     896: ("InternVL2-1B", "LLaVA-OneVision-0.5B"),
     1536: ("Aquila-VL-2B", "Qwen2-VL-2B"),
@@ -39,15 +39,17 @@ IN_PAPER = (
 
 @dataclass(frozen=True)
 class LinVTRow:
-    """LinVT of the paper's size before language models of one width, in numbers of values.
+    """Numbers of parameters of LinVT, at the paper's settings, for language models of one width.
 
     Attributes:
-        image_llms: some that have this width.
-        in_paper: those of them that the paper works with.
+        hidden_size: width of the language model.
+        image_llms: some image-LLMs with this width.
+        in_paper: those of them that the paper uses.
         scorer: the trunk that scores tokens, and its head (SVR).
         aggregation: the layers that the queries run through (TTA).
         weights: W_q and W_k of the linear aggregation.
-        queries: learned queries.
+        queries: the learned queries.
+        total: all of these.
     """
 
     hidden_size: int
@@ -62,12 +64,13 @@ class LinVTRow:
 
 @dataclass(frozen=True)
 class LinVTTable:
-    """Parameters of LinVT for each width, next to what the paper says.
+    """Parameters of LinVT for each width, compared with the paper.
 
     Attributes:
-        published: what the paper says, for no width in particular.
-        width_of_published: the width at which LinVT would have as many.
-        readings: other readings of the paper that come near -> their parameters.
+        rows: one row for each width.
+        published: the number in the paper, which names no width.
+        width_of_published: the width at which LinVT would have this number.
+        readings: other readings of the paper that come near this number -> their numbers of parameters.
         notes: what this means, in sentences.
     """
 
@@ -110,21 +113,21 @@ def linvt_table() -> LinVTTable:
     polynomial = np.polyfit(list(totals), list(totals.values()), 2)
     width = float(np.roots(polynomial - [0, 0, PUBLISHED]).max())
     wide = _module(2048)
-    # What becomes of the values in the trunk decides no score but the next layer's.
+    # The weights of value and output projections in the trunk, which one reading leaves out.
     values = sum(value.numel() for name, value in wide.svr.named_parameters() if _is_value_path(name))
     weights_only = totals[2048] - values
     without_weights = weights_only - _count(wide.tta.aggregator)
     with_mlp = totals[1536] + LinVTModuleConfig().num_layers * _mlp(1536)
     readings = {
-        "width 2048, trunk with query and key projections alone": weights_only,
+        "width 2048, trunk with query and key projections only": weights_only,
         "the same, without the weights of the linear aggregation": without_weights,
         "width 1536, with an MLP of 4 times the width in each layer of the aggregation": with_mlp,
     }
     copies = 3 * (_count(wide.tta.layers) + _count(wide.tta.aggregator))
     notes = [
-        f"the paper gives {_millions(PUBLISHED)} million without a width. LinVT as it describes it has as many at "
-        f"{width:.0f}, the width of none of its image-LLMs; the readings above come near, and none of them exactly.",
-        f"the layers of the aggregation are shared by the scales: three copies at width 2048 would alone be "
+        f"the paper gives {_millions(PUBLISHED)} million without a width. LinVT as it describes it has this number at "
+        f"width {width:.0f}, which none of its image-LLMs has; the readings above come near, but none matches exactly.",
+        f"the scales share the layers of the aggregation: three copies at width 2048 would have "
         f"{_millions(copies)} million.",
     ]
     return LinVTTable(rows, PUBLISHED, width, readings, notes)

@@ -50,9 +50,11 @@ class Preset:
     """A design at the size of a paper.
 
     Attributes:
-        description: towers and language model.
-        lora_rank: of an unmerged LoRA on all linear layers, where the paper's own count has one.
-        published: kept tokens per frame -> TFLOPs that the paper gives.
+        description: names of the towers and the language model.
+        config_class: class of the configuration.
+        fields: fields of the configuration.
+        lora_rank: rank of an unmerged LoRA on all linear layers, if the paper's count includes one.
+        published: kept tokens per frame -> TFLOPs in the paper.
     """
 
     description: str
@@ -62,8 +64,8 @@ class Preset:
     published: Mapping[int, float] = field(default_factory=dict)
 
     def config(self) -> VideoLlmConfig:
-        """A fresh configuration."""
-        # A configuration takes the dicts that it is made of apart.
+        """Make a new configuration."""
+        # The dicts are copied, because a configuration changes the dicts that it is made from.
         return self.config_class(**{name: _copy(value) for name, value in self.fields.items()})
 
 
@@ -71,8 +73,8 @@ def _copy(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-# Rows of the paper's tables: another LQ (query tokens; the model itself has 16), another NI (calls of the adapter; 8),
-# and the language model without IVA.
+# Rows of the paper's tables: other numbers LQ of query tokens (the model has 16), other numbers NI of calls of the
+# adapter (the model has 8), and the language model without IVA.
 IVA_VARIANTS: dict[str, dict[str, int]] = {
     "iva": {},
     "iva-lq8": {"num_query_tokens": 8},
@@ -86,7 +88,7 @@ IVA_VARIANTS: dict[str, dict[str, int]] = {
 def _iva_preset(name: str) -> Preset:
     options = IVA_VARIANTS[name]
     shown = ", ".join(f"{option}={value}" for option, value in options.items()) or "LQ 16, NI 8"
-    # Query tokens and placeholders stand behind Vicuna's own vocabulary.
+    # Query tokens and placeholders have ids after Vicuna's vocabulary.
     fields = {"vision_config": CLIP_LARGE, "text_config": VICUNA_7B, **options}
     return Preset(f"IVA 7B ({shown}): CLIP-L/14-336, Vicuna 7B", IvaConfig, fields)
 
@@ -118,8 +120,9 @@ VIDEOLLAMA2_AV_PRESETS = {
     ),
 }
 FTFV_PRESETS = {
-    # Table 5 of the paper. That its language model carries a LoRA of rank 128 on all projections is inferred from
-    # these numbers: 13.85 GFLOP for each further token are those of LLaMA-7B with its head, and of such factors.
+    # Table 5 of the paper. The paper does not say that its language model has a LoRA of rank 128 on all projections. It
+    # follows from these numbers: 13.85 GFLOP for each additional token are those of LLaMA-7B with its head and of such
+    # a LoRA.
     "ftfv": Preset(
         "FTFV 7B: OpenCLIP ViT-bigG of Qwen-VL (448 px), 256 queries, Vicuna 7B with a LoRA of rank 128",
         FtfvConfig,
@@ -132,16 +135,16 @@ IVA_PRESETS = {name: _iva_preset(name) for name in IVA_VARIANTS}
 
 
 def all_presets() -> dict[str, Preset]:
-    """Name -> preset, of all designs of the table."""
+    """All presets of the table of designs, by name."""
     loaded = (row.load("presets") for row in DESIGNS.values() if row.presets is not None)
     return {name: preset for presets in loaded for name, preset in presets.items()}
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of a name.
+    """Find a preset by its name.
 
     Raises:
-        ValueError: there is none; the known ones are listed.
+        ValueError: there is no such preset; the message lists the names.
     """
     presets = all_presets()
     if name not in presets:

@@ -1,4 +1,4 @@
-"""What a count of operations says, as JSON and as tables."""
+"""The report of a count of operations, as JSON and as tables."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,13 +14,14 @@ TERA, GIGA = 10**12, 10**9
 
 @dataclass(frozen=True)
 class TokensRow:
-    """Cost of one choice of kept tokens per frame (FTFV).
+    """Costs for one number of kept tokens per frame (FTFV).
 
     Attributes:
-        media_tokens: of the whole video.
-        total: of one forward pass.
+        tokens_per_frame: kept tokens per frame.
+        media_tokens: tokens of the whole video.
+        total: operations of one forward pass.
         kv_cache_bytes: bfloat16 key-value cache of prompt and video.
-        published: TFLOPs that the paper gives; `None` where it gives none.
+        published: TFLOPs in the paper; `None` if the paper has no number.
     """
 
     tokens_per_frame: int
@@ -32,17 +33,21 @@ class TokensRow:
 
 @dataclass(frozen=True)
 class FlopsReport:
-    """Cost of one video with one prompt.
+    """Costs of one video with one prompt.
 
     Attributes:
-        source: name of the preset, or checkpoint.
-        media_tokens: tokens of the video and, for designs that hear, of 30 seconds of sound.
-        tokens_per_frame: kept tokens per frame, for designs that choose some.
+        source: description of the preset, or the checkpoint.
+        design: `model_type` of the model.
+        num_frames: frames of the video.
+        text_tokens: tokens of the prompt besides the media.
+        media_tokens: tokens of the video and, for designs with audio, of 30 seconds of sound.
+        tokens_per_frame: kept tokens per frame, for designs that drop some.
         lora_rank: rank of an unmerged LoRA on all linear layers of the language model; 0 for none.
-        parts: part -> operations of one forward pass over media and prompt, the head at every position.
+        parts: part -> operations of one forward pass over media and prompt. The head is counted at every position.
+        total: operations of all parts.
         decoded_token: operations of the first token after the prompt.
         kv_cache_bytes: bfloat16 key-value cache of media and prompt.
-        kv_cache_bytes_per_token: how much it grows with every token.
+        kv_cache_bytes_per_token: growth of the cache with every token.
         by_tokens_per_frame: the same forward pass with other numbers of kept tokens.
         notes: what the counts mean, in sentences.
     """
@@ -68,7 +73,7 @@ class FlopsReport:
 
     def render(self) -> Group:
         """Tables and notes, for a rich console."""
-        kept = "" if self.tokens_per_frame is None else f", {self.tokens_per_frame} tokens kept of each"
+        kept = "" if self.tokens_per_frame is None else f", {self.tokens_per_frame} tokens kept per frame"
         head = Text(
             f"{self.source}: {self.num_frames} frames{kept}; {self.media_tokens:,} media + {self.text_tokens:,} text "
             "tokens"
@@ -84,7 +89,7 @@ class FlopsReport:
         )
         further.add_row(
             "key-value cache (bfloat16)",
-            f"{self.kv_cache_bytes:,} bytes, {self.kv_cache_bytes_per_token:,} for each further token",
+            f"{self.kv_cache_bytes:,} bytes, {self.kv_cache_bytes_per_token:,} for each additional token",
         )
         tables: list[Table | Text] = [head, parts, further]
         if self.by_tokens_per_frame:

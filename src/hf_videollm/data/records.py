@@ -1,6 +1,6 @@
-"""The one record of the package: a conversation about videos, in the chat format of transformers.
+"""The format of records: conversations about videos, in the chat format of transformers.
 
-Every converter and generator writes these records and every trainer and evaluator reads them, as JSON Lines:
+All generators write these records, and training reads them, as JSON Lines:
 
     {"id": "clip7-colour", "messages": [
         {"role": "user", "content": [{"type": "video", "path": "videos/clip7.mp4"},
@@ -36,18 +36,20 @@ __all__ = [
 ]
 
 ROLES = ("system", "user", "assistant")
-# Which key of a block holds its payload. Media may be named by a local path or by a URL.
+# Types of blocks that hold media. A medium is named by a local path or by a URL.
 MEDIA_TYPES = ("video", "image", "audio")
 RECORD_KEYS = ("id", "messages", "metadata")
 
 
 class RecordError(ValueError):
-    """A record breaks the format; the message names the file and line (or row) and says what to change."""
+    """A record does not follow the format. The message names the file and line (or row), and says what to change."""
 
 
 class ContentBlock(TypedDict, total=False):
-    """One piece of a message: text, or a medium named by `path` or `url` (an audio block after a video may have
-    neither: it then means the sound track of that video)."""
+    """One part of a message: text, or a medium with its `path` or `url`.
+
+    An audio block after a video may have neither; it then means the sound track of this video.
+    """
 
     type: Literal["text", "video", "image", "audio"]
     text: str
@@ -68,8 +70,8 @@ class VideoQARecord:
 
     Attributes:
         id: unique name of the record within its file.
-        messages: turns in chat format; an optional system turn, then user and assistant in alternation.
-        metadata: flat extra facts (question kind, source, seed, ...) that no model sees.
+        messages: turns in chat format: an optional system turn, then user and assistant in alternation.
+        metadata: additional facts (kind of question, source, seed, ...) that the model does not get.
     """
 
     id: str
@@ -85,12 +87,12 @@ class VideoQARecord:
         """
         if not isinstance(row, Mapping):
             raise RecordError(f"{where}: expected an object with the keys {RECORD_KEYS}, got {type(row).__name__}.")
-        # Arrow gives every block the union of all keys, with None where a block had none.
+        # Arrow gives every block the keys of all blocks, with None for the keys that a block does not have.
         row = drop_none(row)
         unknown = sorted(set(row) - set(RECORD_KEYS))
         if unknown:
             hint = did_you_mean(unknown[0], RECORD_KEYS)
-            raise RecordError(f"{where}: unknown keys {unknown}: {hint} Extra facts go under 'metadata'.")
+            raise RecordError(f"{where}: unknown keys {unknown}: {hint} Additional facts belong in 'metadata'.")
         record_id = row.get("id")
         if not isinstance(record_id, str) or not record_id:
             raise RecordError(f"{where}: 'id' must be a non-empty string, got {record_id!r}.")
@@ -113,7 +115,7 @@ class VideoQARecord:
         return " ".join(block["text"] for block in last["content"] if block["type"] == "text")
 
     def prompt_messages(self) -> list[Message]:
-        """Return the conversation without the final assistant turn: what is shown to the model at test time."""
+        """Return the conversation without a final assistant turn. This is what a model gets in a test."""
         return self.messages[:-1] if self.messages[-1]["role"] == "assistant" else list(self.messages)
 
     def media(self, kind: str = "video") -> list[str]:
@@ -141,8 +143,8 @@ def make_record(
     Args:
         record_id: unique name.
         video: path of the video.
-        turns: question and answer pairs; the video stands in front of the first question.
-        metadata: extra facts.
+        turns: pairs of question and answer. The video comes before the first question.
+        metadata: additional facts.
 
     Raises:
         RecordError: no turn, or an empty question or answer.
@@ -176,7 +178,7 @@ def iter_jsonl(path: str | os.PathLike[str], resolve_media: bool = True) -> Iter
 
     Raises:
         FileNotFoundError: there is no such file.
-        RecordError: a line is no valid record; the message names the file and the line number.
+        RecordError: a line is not a valid record; the message names the file and the line number.
     """
     path = Path(path)
     seen: dict[str, int] = {}
@@ -197,19 +199,19 @@ def iter_jsonl(path: str | os.PathLike[str], resolve_media: bool = True) -> Iter
 
 
 def _opened(path: Path) -> BinaryIO:
-    """The file of records; what is wrong with its name is told in words."""
+    """Open the file of records. If this fails, the error says what to do."""
     try:
         return path.open("rb")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file of records; check the path.") from None
     except IsADirectoryError:
-        raise IsADirectoryError(f"{path}: a folder; give the file of records (JSON Lines) in it.") from None
+        raise IsADirectoryError(f"{path} is a folder: give the file of records (JSON Lines) in it.") from None
     except PermissionError:
         raise PermissionError(f"{path}: cannot be read; check the permissions of the file of records.") from None
 
 
 def read_jsonl(path: str | os.PathLike[str], resolve_media: bool = True) -> list[VideoQARecord]:
-    """Read a whole JSON Lines file; see `iter_jsonl`. An empty file is an error, since nothing can be done with it."""
+    """Read a whole JSON Lines file; see `iter_jsonl`. An empty file is an error."""
     records = list(iter_jsonl(path, resolve_media))
     if not records:
         raise RecordError(f"{path}: the file holds no records.")
@@ -217,10 +219,10 @@ def read_jsonl(path: str | os.PathLike[str], resolve_media: bool = True) -> list
 
 
 def write_jsonl(records: Iterable[VideoQARecord], path: str | os.PathLike[str]) -> Path:
-    """Write records as JSON Lines; the file appears complete or not at all.
+    """Write records as JSON Lines. The file appears complete or not at all.
 
     Raises:
-        RecordError: a record is invalid (its position in the iterable is named); nothing is written then.
+        RecordError: a record is invalid; the message names its position. Nothing is written then.
     """
     path = Path(path)
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
@@ -238,7 +240,7 @@ def _join_path(block: ContentBlock, root: Path) -> ContentBlock:
 
 
 def _check_messages(messages: Any, where: str) -> list[Message]:
-    """Check the turns of one record and return them with plain-string contents turned into blocks."""
+    """Check the turns of one record, and turn contents that are plain strings into blocks."""
     if not isinstance(messages, list) or not messages:
         raise RecordError(f"{where}: 'messages' must be a non-empty list of turns.")
     checked: list[Message] = []
@@ -283,9 +285,9 @@ def _check_block(block: Any, role: str, where: str) -> ContentBlock:
     elif kind in MEDIA_TYPES:
         allowed = {"path", "url"}
         if role != "user":
-            raise RecordError(f"{where}: a {kind} block may stand in a user turn only, not in a {role} turn.")
+            raise RecordError(f"{where}: a {kind} block is allowed in a user turn only, not in a {role} turn.")
         sources = [key for key in ("path", "url") if isinstance(block.get(key), str) and block[key]]
-        # The sound track of the video in front needs no name of its own.
+        # An audio block without a name means the sound track of the video before it.
         if len(sources) != 1 and not (kind == "audio" and not set(block) & allowed):
             raise RecordError(f"{where}: a {kind} block needs exactly one of 'path' and 'url', a non-empty string.")
     else:
@@ -296,7 +298,7 @@ def _check_block(block: Any, role: str, where: str) -> ContentBlock:
     unknown = sorted(set(block) - allowed - {"type"})
     if unknown:
         raise RecordError(
-            f"{where}: unknown keys {unknown} in a {kind} block; it has {', '.join(sorted(allowed))}, and a part of a "
-            "video is a file of its own."
+            f"{where}: unknown keys {unknown} in a {kind} block; its keys are {', '.join(sorted(allowed))}. For a part "
+            "of a video, use a separate file."
         )
     return dict(block)  # type: ignore[return-value]

@@ -203,7 +203,7 @@ def test_every_tensor_arrives_from_every_layout(tmp_path: Path, visual_layout: s
     assert len(report.weight_files) > 1
     assert report.left_aside == 4
     assert not [path for path in folder.iterdir() if path.name.startswith("pickles.")]
-    is_pickled = any(note.endswith("pickles, read in a process of their own.") for note in report.notes)
+    is_pickled = any(note.endswith("pickles, read in a separate process.") for note in report.notes)
     assert is_pickled == ("bin" in visual_layout + language_layout)
 
 

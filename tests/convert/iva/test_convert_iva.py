@@ -149,7 +149,7 @@ def test_without_adapter_and_with_a_tied_head(clip: Path, llama: Path, tmp_path:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"num_insertions": 3}, "describe no IVA: .*num_insertions is 3, but the language model has 2 layers"),
+        ({"num_insertions": 3}, "No IVA can be built .*num_insertions is 3, but the language model has 2 layers"),
         ({"dtype": "int8"}, "dtype must be one of"),
         ({"max_shard_size": 0}, "max_shard_size"),
     ],

@@ -117,11 +117,11 @@ def test_misuses_that_once_gave_random_weights_are_errors(tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match="holds only LoRA and projector: pass its base"):
         convert_pllava(partial, out)
     for wrong in (full, partial):
-        with pytest.raises(CheckpointError, match="holds a LoRA of its own, so it is a PLLaVA checkpoint"):
+        with pytest.raises(CheckpointError, match="holds a LoRA, so it is a PLLaVA checkpoint"):
             convert_pllava(partial, out, base=wrong)
-    with pytest.raises(CheckpointError, match=r"holds a whole model, so the base .* would not be used"):
+    with pytest.raises(CheckpointError, match=r"holds a complete model, so the base .* would not be used"):
         convert_pllava(full, out, base=base)
-    with pytest.raises(CheckpointError, match=r"no PLLaVA configuration.*A LLaVA-NeXT folder is passed as the base"):
+    with pytest.raises(CheckpointError, match=r"no PLLaVA configuration.*Pass a LLaVA-NeXT folder as the base"):
         convert_pllava(base, out)
     # LLaVA-NeXT weights under a copied config.json.
     (base / "config.json").write_text(json.dumps(raw_config()))
@@ -176,7 +176,7 @@ def test_fields_without_effect_are_noted(tmp_path: Path) -> None:
         (raw_config(num_frames="many"), r"config\.json cannot be converted: .*num_frames"),
         (raw_config(projector_hidden_act="magic"), r"config\.json.*magic"),
         (raw_config(vision_feature_select_strategy="full"), "'full' does not run"),
-        (raw_config(torch_dtype="int8"), r"config\.json: torch_dtype 'int8' is none of"),
+        (raw_config(torch_dtype="int8"), r"config\.json: torch_dtype 'int8' is not one of"),
         (raw_config(text_config=[1]), r"config\.json: text_config must be an object"),
         (raw_config(text_config={"model_type": "nonsense"}), "model_type 'nonsense' is unknown"),
         (raw_config(text_config={"hidden_size": "wide"}), r"config\.json cannot be converted: .*hidden_size"),
@@ -240,7 +240,7 @@ def test_code_of_a_tokenizer_is_never_run(released: Path, tmp_path: Path) -> Non
     [
         ({"lora_alpha": -1}, "lora_alpha must be a number of at least 0, not -1"),
         ({"merge": float("nan")}, "merge must be a number of at least 0, not nan"),
-        ({"merge": 4, "lora_alpha": 8}, "merge=4 bakes the LoRA in, so lora_alpha=8 would do nothing"),
+        ({"merge": 4, "lora_alpha": 8}, "merge=4 merges the LoRA, so lora_alpha=8 would have no effect"),
         ({"dtype": "int8"}, "dtype must be one of float32, float16, bfloat16, not int8"),
         ({"max_shard_size": 0}, "max_shard_size must be at least 1 byte"),
         ({"base": "nowhere"}, "nowhere does not exist: pass the folder of the LLaVA-NeXT base"),
@@ -260,7 +260,7 @@ def test_options_for_a_lora_need_one(tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", tensors, raw_config())
     for name in ("merge", "lora_alpha"):
         options: dict[str, Any] = {name: 8}
-        with pytest.raises(CheckpointError, match=f"has no LoRA .*{name} would do nothing"):
+        with pytest.raises(CheckpointError, match=f"has no LoRA .*{name} would have no effect"):
             convert_pllava(source, tmp_path / "out", **options)
 
 

@@ -61,7 +61,7 @@ def test_every_form_gives_the_golden_features(
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
     assert extractor.num_mel_bins == 128
     assert report.parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert report.notes == ["the classifier of AudioSet was left behind."]
+    assert report.notes == ["the AudioSet classifier of the checkpoint was dropped."]
     console = Console(record=True, width=200)
     console.print(report.render())
     assert "(BEATs)" in console.export_text()
@@ -99,7 +99,7 @@ def test_settings_that_no_tensor_shows_are_read(
     ("changes", "words"),
     [
         ({"encoder_layers": 12}, "says encoder_layers 12, but its tensors say 3"),
-        ({"gru_rel_pos": False}, "has gru_rel_pos False; only BEATs with True is known"),
+        ({"gru_rel_pos": False}, "has gru_rel_pos False; only True is supported"),
         ({"layer_norm_first": True}, "has layer_norm_first True"),
         ({"max_distance": 3}, r"cannot be converted: .*max_distance"),
         ({"activation_fn": 5}, r"cannot be converted: .*hidden_act"),

@@ -106,7 +106,7 @@ def test_a_missing_expert_is_named_as_its_owner_would(tmp_path: Path, tower: Pat
     ("changes", "words"),
     [
         ({"model_type": "llava"}, r"is no VideoLLaMA2 configuration \(model_type 'llava'"),
-        ({"model_type": "mistral"}, "A language model is passed as the base"),
+        ({"model_type": "mistral"}, "Pass a language model as the base"),
         ({"mm_vision_tower": None}, "names no vision tower"),
         ({"model_type": "videollama2", "text_config": {"a": 1}}, "is already converted: load .* with from_pretrained"),
         ({"mm_vision_select_layer": None}, "has no mm_vision_select_layer"),
@@ -119,7 +119,7 @@ def test_a_missing_expert_is_named_as_its_owner_would(tmp_path: Path, tower: Pat
         ({"num_frames": "many"}, "num_frames"),
         ({"hidden_size": "wide"}, r"config\.json cannot be converted: .*hidden_size"),
         ({"mm_hidden_size": 1152}, "mm_hidden_size 1152 does not fit a vision tower of width 16"),
-        ({"torch_dtype": "int8"}, "torch_dtype 'int8' is none of"),
+        ({"torch_dtype": "int8"}, "torch_dtype 'int8' is not one of"),
     ],
 )
 def test_configurations_that_do_not_fit_are_named(
@@ -188,7 +188,7 @@ def test_a_tokenizer_of_another_model_is_refused(goldens: Path, tmp_path: Path) 
 def test_a_hostile_pickle_is_one_error(source: Path, tmp_path: Path, tower: Path) -> None:
     (source / "model.safetensors").unlink()
     (source / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch trap'\ntR.")
-    refused(tmp_path, source, r"pytorch_model\.bin is (a pickle that asks to run|no readable)", vision_config=tower)
+    refused(tmp_path, source, r"pytorch_model\.bin (is a pickle that wants to run|cannot be read)", vision_config=tower)
 
 
 # Partial checkpoints
@@ -241,14 +241,14 @@ def test_files_of_training_hold_what_they_are_named_after(tmp_path: Path, tower:
     source = projector_only(tmp_path / "source")
     save_file({**random_tensors(mlp_shapes(RAW)), UP: torch.ones(48, 32)}, source / "mm_projector.safetensors")
     base = plain_base(tmp_path / "base")
-    refused(tmp_path, source, rf"should hold the connector alone, but holds {UP}", base=base, vision_config=tower)
+    refused(tmp_path, source, rf"should hold only the connector, but holds {UP}", base=base, vision_config=tower)
 
 
 def test_options_that_mean_nothing_are_refused(source: Path, tmp_path: Path, tower: Path) -> None:
     base = plain_base(tmp_path / "base")
     clip = write_weights(tmp_path / "clip", vision_tensors())
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"base": base}, "holds a whole model, so the base .* would not be used"),
+        ({"base": base}, "holds a complete model, so the base .* would not be used"),
         ({"vision": clip}, "holds its vision tower, so .* would not be used"),
         ({"audio_tower": clip / "model.safetensors"}, "cannot hear .*leave --audio-tower out"),
         ({"dtype": "int8"}, "dtype must be one of"),
@@ -279,8 +279,8 @@ def write_lora(folder: Path, tensors: dict[str, torch.Tensor], **settings: Any) 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"r": 0}, r"r 0 and lora_alpha 8 are no rank"),
-        ({"lora_alpha": "much"}, r"lora_alpha 'much' are no rank and alpha"),
+        ({"r": 0}, r"r 0 and lora_alpha 8 are not a valid rank"),
+        ({"lora_alpha": "much"}, r"lora_alpha 'much' are not a valid rank and alpha"),
         ({"use_dora": True}, r"use_dora=True cannot be converted: merge the adapter with peft"),
         ({"alpha_pattern": {"q_proj": 3}}, r"alpha_pattern=.* cannot be converted"),
         ({"bias": "all"}, r"bias='all' cannot be converted"),
@@ -307,7 +307,7 @@ LAYER = "base_model.model.model.layers.0.mlp.up_proj"
             lambda tensors: tensors.update(
                 {f"base_model.model.model.norm.lora_{part}.weight": torch.ones(4, 4) for part in "AB"}
             ),
-            "has no linear layer to adapt",
+            "adapts no linear layer",
         ),
     ],
 )
@@ -321,13 +321,13 @@ def test_factors_that_do_not_fit_are_named(tmp_path: Path, tower: Path, change: 
 
 def test_a_lora_needs_its_files(tmp_path: Path, tower: Path) -> None:
     source = write_lora(tmp_path / "source", lora_tensors(RAW))
-    refused(tmp_path, source, r"holds a LoRA only: pass the folder", vision_config=tower)
+    refused(tmp_path, source, r"holds only a LoRA: pass the folder", vision_config=tower)
     (source / "adapter_config.json").unlink()
     refused(tmp_path, source, r"adapter_config\.json is missing", vision_config=tower)
     save_file({"model.norm.weight": torch.ones(32)}, source / "adapter_model.safetensors")
     refused(tmp_path, source, r"adapter_model\.safetensors holds no LoRA", vision_config=tower)
     write_weights(source, official_tensors(RAW))
-    refused(tmp_path, source, r"is a LoRA, but .* holds whole weights as well", vision_config=tower)
+    refused(tmp_path, source, r"is a LoRA, but .* also holds complete weights", vision_config=tower)
     stray = write_config(tmp_path / "stray", RAW)
     save_file(random_tensors(mlp_shapes(RAW)), stray / "non_lora_trainables.safetensors")
     refused(tmp_path, stray, r"belongs to a LoRA, whose adapter_model\.safetensors is missing", vision_config=tower)

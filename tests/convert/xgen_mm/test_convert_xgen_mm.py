@@ -309,7 +309,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change: Change, words
         ({"text_config": {"model_type": "llama"}}, "the language model is 'llama'; only phi3"),
         ({"text_config": {"initial_tokenizer_len": None}}, "initial_tokenizer_len must be a whole number from 1 to"),
         ({"text_config": {"initial_tokenizer_len": 10**6}}, "initial_tokenizer_len must be a whole number from 1 to"),
-        ({"text_config": {"num_attention_heads": "4"}}, "describes no XGen-MM: .*num_attention_heads"),
+        ({"text_config": {"num_attention_heads": "4"}}, "No XGen-MM can be built .*num_attention_heads"),
         ({"vision_tokenizer_config": {"vis_feature_dim": 1280}}, "features of width 1280, but the vision tower has 16"),
         ({"vision_tokenizer_config": {"num_vis_tokens": 0}}, "num_query_tokens must be at least 1, not 0"),
     ],
@@ -324,7 +324,7 @@ def test_an_unknown_tower_needs_a_description(source: Path, tmp_path: Path) -> N
     )
     clip = tmp_path / "clip.json"
     clip.write_text(json.dumps({"model_type": "clip_vision_model"}))
-    refused(source, r"clip\.json describes a 'clip_vision_model': XGen-MM v1\.5 sees with SigLIP", vision_config=clip)
+    refused(source, r"clip\.json describes a 'clip_vision_model': XGen-MM v1\.5 needs a SigLIP", vision_config=clip)
 
 
 def test_a_tokenizer_of_another_model_is_refused(source: Path, tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_the_command(cli: Callable[..., tuple[int, str, str]], source: Path, tmp
     assert "--overwrite" in error
     code, out, _ = cli(*arguments, "--overwrite")
     assert code == 0
-    assert "11 tensors that nothing reads" in out
+    assert "11 tensors that the model does not need" in out
     code, out, error = cli("convert", "xgen-mm", str(tmp_path / "out"), str(tmp_path / "again"))
     assert code == 2
     assert "already converted" in error

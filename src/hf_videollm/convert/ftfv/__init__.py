@@ -1,1 +1,1 @@
-"""FTFV from a Qwen-VL vision tower and a Llama."""
+"""Makes an FTFV from the vision module of Qwen-VL and a causal language model."""

@@ -1,7 +1,8 @@
-"""The vision module of Qwen-VL and a causal language model -> one FTFV checkpoint, ready for training.
+"""Makes an FTFV checkpoint, ready for training, from the vision module of Qwen-VL and a causal language model.
 
-There is no released FTFV: the paper starts from these two, and so does whoever trains it. Everything is checked before
-the first weight is written, tensors pass through memory one by one, and the folder appears complete or not at all.
+No FTFV was released. The paper starts its training from these two models, and so does this package. Everything is
+checked before the first weight is written, only one tensor is in memory at a time, and the folder appears complete or
+not at all.
 """
 
 import math
@@ -40,11 +41,13 @@ TEMPORAL_STD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class FtfvReport(WrittenReport):
-    """How an FTFV was put together.
+    """What an FTFV was made from.
 
     Attributes:
-        left_aside: tensors of the Qwen-VL checkpoint that are not of its vision module.
-        seed: of the temporal code, the only part that no source has.
+        qwen_vl: folder of the Qwen-VL checkpoint.
+        language_model: folder of the language model.
+        left_aside: number of tensors of the Qwen-VL checkpoint that do not belong to its vision module.
+        seed: random seed of the temporal code, the only part that no source has.
     """
 
     qwen_vl: str
@@ -60,7 +63,7 @@ class FtfvReport(WrittenReport):
         ]
 
     def detail_rows(self) -> Rows:
-        return [("left aside", f"{self.left_aside} tensors of Qwen-VL's own language model")]
+        return [("not used", f"{self.left_aside} tensors of Qwen-VL's own language model")]
 
 
 def convert_ftfv(
@@ -77,27 +80,29 @@ def convert_ftfv(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> FtfvReport:
-    """Put an FTFV checkpoint together that is ready for training (its temporal code is random, and nothing is tuned).
+    """Make an FTFV checkpoint that is ready for training. Its temporal code is random, and nothing is trained yet.
 
     Args:
-        qwen_vl: folder of a Qwen-VL checkpoint; its vision module is taken, its language model left aside.
-        language_model: folder of a causal language model as wide as the module's vectors, such as Vicuna 7B.
-        destination: folder to write; must not exist, or be empty, unless `overwrite`.
-        tokenizer: folder of the tokenizer, where the language model's has none.
-        num_frames: frames of a video, each with its temporal code.
-        num_tokens_per_frame: K, tokens that the sampler leaves of each; can be changed later.
-        seed: of the temporal code, which starts as N(0, 0.02).
-        dtype: cast all weights (`"float32"`, `"float16"`, `"bfloat16"`); kept as they are stored by default.
-        max_shard_size: bytes of one weight file.
-        overwrite: replace a destination that holds something.
+        qwen_vl: folder of a Qwen-VL checkpoint. Its vision module is used, its language model is not.
+        language_model: folder of a causal language model that is as wide as the vectors of the vision module, such as
+            Vicuna 7B.
+        destination: folder to write. Without `overwrite`, it must not exist or must be empty.
+        tokenizer: folder of the tokenizer, if the language model's folder has none.
+        num_frames: frames per video; each has its own temporal code.
+        num_tokens_per_frame: K, the number of tokens per frame that the sampler keeps; it can be changed later.
+        seed: random seed of the temporal code, which starts as N(0, 0.02).
+        dtype: type of all weights (`"float32"`, `"float16"`, `"bfloat16"`); by default the stored types are kept.
+        max_shard_size: maximum size of one weight file in bytes.
+        overwrite: whether to replace a destination that is not empty.
         progress: called with (bytes written, bytes to write).
 
     Returns:
-        What was found and written.
+        What was read and written.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or a tensor does not fit; file, tensor and mend are named.
-        FileExistsError: the destination holds something and `overwrite` is not set.
+        CheckpointError: a file is missing or damaged, or a tensor does not fit. The message names the file,
+            the tensor and the fix.
+        FileExistsError: the destination is not empty and `overwrite` is not set.
     """
     source, language_folder, tokenizer_folder = Path(qwen_vl), Path(language_model), optional_path(tokenizer)
     sources = [
@@ -147,7 +152,7 @@ def convert_ftfv(
 def _complete_config(
     config: FtfvConfig, plan: ConversionPlan, token_ids: dict[str, int], dtype: torch.dtype | None
 ) -> list[str]:
-    """Fill in what only the weights, the tokenizer and the options tell; a note where the sources differ in type."""
+    """Set the fields that depend on the weights, the tokenizer and the options; return a note if the types differ."""
     for modality, token_id in token_ids.items():
         setattr(config, f"{modality}_token_id", token_id)
     stored = [source.tensor for source in plan.sources.values()]
@@ -159,15 +164,15 @@ def _complete_config(
     if dtype is not None or len(types) == 1:
         return []
     loaded = str(config.dtype).removeprefix("torch.")
-    return [f"the weights are stored as {' and '.join(types)} and load as {loaded}: --dtype bfloat16 makes them one."]
+    return [f"the weights are stored as {' and '.join(types)} and load as {loaded}: --dtype gives all one type."]
 
 
 def _write_weights(
     folder: Path, plan: ConversionPlan, config: FtfvConfig, seed: int, options: WriteOptions
 ) -> tuple[list[Path], int]:
-    """Write the model; files and their total size in bytes."""
+    """Write the model; return the files and their total size in bytes."""
     types = {name: options.dtype or source.tensor.dtype for name, source in plan.sources.items()}
-    # The code is added to what the adapter reads, so it is kept like its weights.
+    # The temporal code is added to the inputs of the adapter, so it has the type of the adapter's weights.
     types[TEMPORAL] = types["model.connector.kv_proj.weight"]
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
 

@@ -1,9 +1,10 @@
-"""Which tensor of Qwen-VL's vision module, or of a language model, becomes which tensor of FTFV.
+"""Maps the tensors of Qwen-VL's vision module and of a language model to the tensors of FTFV.
 
 The layout of the vision module is public in two places, and both agree: `visual.py` of Qwen/Qwen-VL on the Hub, and
 the loader in vLLM (`vllm/model_executor/models/qwen_vl.py`, classes `VisionTransformer`, `VisualAttention` and
-`Resampler2`). The tower's `in_proj` holds the rows of one head after the other, for each its query, key and value; the
-adapter's `attn.in_proj_weight` is that of `torch.nn.MultiheadAttention`, all queries, all keys, all values.
+`Resampler2`). The rows of the tower's `in_proj` are ordered by head: query, key and value of the first head, then of
+the next. The adapter's `attn.in_proj_weight` has the order of `torch.nn.MultiheadAttention`: the queries of all heads,
+then all keys, then all values.
 """
 
 import re
@@ -17,9 +18,10 @@ from ..tensors import misfits, refuse
 
 VISUAL = "transformer.visual."
 TOWER, CONNECTOR, LANGUAGE, HEAD = "model.vision_tower.", "model.connector.", "model.language_model.", "lm_head."
-# The only tensor that no source has: Qwen-VL knows no time.
+# The only tensor that no source has, because Qwen-VL has no code for time.
 TEMPORAL = CONNECTOR + "temporal_embedding"
-# Ours behind `model.vision_tower.` -> theirs behind `transformer.visual.`; the first pattern that fits counts.
+# Our name after `model.vision_tower.` -> the official name after `transformer.visual.`. The first pattern that matches
+# is used.
 TOWER_NAMES = (
     (r"patch_embedding\.(.+)", r"conv1.\1"),
     (r"position_embedding", "positional_embedding"),
@@ -31,16 +33,16 @@ TOWER_NAMES = (
     (r"layers\.(\d+)\.mlp\.fc2\.(.+)", r"transformer.resblocks.\1.mlp.c_proj.\2"),
 )
 QKV = re.compile(re.escape(TOWER) + r"layers\.\d+\.self_attn\.([qkv])_proj\..+")
-# Buffers of older files that are computed from the configuration.
+# Buffers in older files. They are not needed, because they are computed from the configuration.
 DROPPED = re.compile(r".+\.rotary_emb\.inv_freq")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the values of one of our tensors come from.
+    """The stored tensor that holds the values of one of our tensors.
 
     Attributes:
-        part: 0, 1 or 2 for query, key or value of the tower's `in_proj`; `None` where the tensor is taken as it is.
+        part: 0, 1 or 2 for query, key or value of the tower's `in_proj`; `None` if the stored tensor is used as it is.
     """
 
     tensor: StoredTensor
@@ -49,12 +51,12 @@ class Source:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """Where every tensor of the converted checkpoint comes from.
+    """The source of every tensor of the converted checkpoint.
 
     Attributes:
         shapes: our name -> shape, the temporal code included.
         sources: our name -> stored tensor, the temporal code excluded.
-        tied: the head shares the embedding and has no tensor of its own.
+        tied: whether the head is the same tensor as the embedding, and is not stored.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -66,8 +68,8 @@ def official_name(name: str, language_prefix: str) -> str:
     """The name of our tensor in Qwen-VL's checkpoint or in that of the language model.
 
     Args:
-        name: ours; not the temporal code.
-        language_prefix: what the tensors of the language model without its head begin with, such as `model.`.
+        name: our name of a tensor that is not the temporal code.
+        language_prefix: the prefix of all tensors of the language model except its head, such as `model.`.
     """
     if name.startswith(TOWER):
         rest = name.removeprefix(TOWER)
@@ -86,17 +88,17 @@ def plan_conversion(
     language_prefix: str,
     is_tied: bool = False,
 ) -> ConversionPlan:
-    """Find the place of every tensor and check that none is missing, left over, or of another shape.
+    """Find the source of every tensor, and check that no tensor is missing, left over, or of another shape.
 
     Args:
-        expected: our name -> shape, of the whole model.
-        visual: tensors of Qwen-VL's vision module, and no others.
+        expected: our name -> shape, for the whole model.
+        visual: the tensors of Qwen-VL's vision module.
         language: tensors of the language model.
         language_prefix: see `official_name`.
-        is_tied: the configuration shares embedding and head.
+        is_tied: whether the configuration says that embedding and head are the same tensor.
 
     Raises:
-        CheckpointError: something does not fit; the tensor and its file are named.
+        CheckpointError: a tensor does not fit; the message names the tensor and its file.
     """
     stored = {
         **visual.tensors,
@@ -123,13 +125,15 @@ def plan_conversion(
 
 
 def take_part(in_proj: torch.Tensor, part: int, num_heads: int) -> torch.Tensor:
-    """Query (0), key (1) or value (2) rows of the tower's `in_proj`, weight or bias.
+    """The rows of the tower's `in_proj` (weight or bias) for query (0), key (1) or value (2).
 
     Args:
-        in_proj: `(3 * width, ...)`; head h owns rows 3 * d * h to 3 * d * (h + 1) as query, key, value of d rows each.
+        in_proj: `(3 * width, ...)`. Head h has the rows 3 * d * h to 3 * d * (h + 1): d rows each of query, key, value.
+        part: 0, 1 or 2.
+        num_heads: number of heads.
 
     Returns:
-        `(width, ...)`, heads one after the other.
+        `(width, ...)`, ordered by head.
     """
     return in_proj.unflatten(0, (num_heads, 3, -1))[:, part].flatten(0, 1)
 

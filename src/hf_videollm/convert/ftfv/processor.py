@@ -1,4 +1,4 @@
-"""Tokenizer of a language model -> `FtfvProcessor` and placeholder ids."""
+"""Makes an `FtfvProcessor` from the tokenizer of a language model, and chooses the placeholder ids."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,10 @@ PLACEHOLDERS = {"image": "<image>", "video": "<video>"}
 
 @dataclass(frozen=True)
 class ProcessorResult:
-    """A processor and the ids that the model must use with it; without a tokenizer there is no processor.
+    """A processor, `None` without a tokenizer, and the placeholder ids that the model must use.
 
     Attributes:
-        token_ids: modality -> id of its placeholder.
+        token_ids: maps each modality to the id of its placeholder.
     """
 
     processor: FtfvProcessor | None
@@ -27,13 +27,14 @@ class ProcessorResult:
 
 
 def build_processor(config: FtfvConfig, tokenizer_folder: Path | None) -> ProcessorResult:
-    """Processor of a converted checkpoint, and its placeholder ids.
+    """Make the processor of a converted checkpoint, and choose its placeholder ids.
 
-    The placeholders follow the vocabulary where the tokenizer does not have them; they need no row in the embedding.
+    Placeholders that the tokenizer does not have get ids after the vocabulary; they need no row in the embedding.
 
     Args:
         config: converted configuration.
-        tokenizer_folder: where the tokenizer is; without one the ids follow the vocabulary.
+        tokenizer_folder: folder of the tokenizer. If it is `None`, there is no processor, and the ids come after the
+            vocabulary.
 
     Raises:
         CheckpointError: the tokenizer cannot be read, or belongs to another model.

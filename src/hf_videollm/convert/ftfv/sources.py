@@ -1,4 +1,4 @@
-"""Reading the two sources of an FTFV checkpoint: the vision module of a Qwen-VL folder, and a causal language model."""
+"""Reads the two sources of an FTFV checkpoint: the vision module of a Qwen-VL folder, and a causal language model."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,7 +17,8 @@ from ..pickle_reader import PICKLE_INDEX, read_weight_file, scan_any_weights
 from ..stream import StoredTensor, StoredWeights, has_safetensors, read_index, read_json
 from .keys import VISUAL
 
-# Fixed in Qwen-VL's code: positions of a frame of 224 pixels, and the width of a head of the adapter.
+# Constants in Qwen-VL's code: the side of the position grid (for images of 224 pixels), the width of one head of the
+# adapter, and the default number of queries.
 POSITION_GRID, ADAPTER_HEAD_WIDTH, DEFAULT_QUERIES = 16, 128, 256
 VISUAL_FIELDS = ("width", "layers", "heads", "mlp_ratio", "image_size", "patch_size", "output_dim")
 
@@ -27,8 +28,8 @@ class Visual:
     """The vision module of a Qwen-VL folder.
 
     Attributes:
-        weights: its tensors and no others.
-        left_aside: number of the other tensors of the folder, which are those of Qwen-VL's language model.
+        weights: the tensors of the vision module only.
+        left_aside: number of the other tensors in the folder; they belong to Qwen-VL's language model.
     """
 
     weights: StoredWeights
@@ -40,9 +41,11 @@ class Language:
     """A causal language model.
 
     Attributes:
-        config: as transformers reads it.
+        config: its configuration, as transformers reads it.
         raw: content of its config.json.
-        prefix: what the names of its tensors begin with, the head excepted.
+        weights: its stored tensors.
+        prefix: prefix of the names of all its tensors except the head.
+        notes: notes for the user, in sentences.
     """
 
     config: Any
@@ -53,16 +56,17 @@ class Language:
 
 
 def read_visual(folder: Path, workspace: Path) -> Visual:
-    """Headers of the vision module.
+    """Read the headers of the vision module.
 
-    Of pickled shards with an index, only those that hold parts of the vision module are opened (or need be there).
+    If the folder has pickled shards with an index, only the shards with parts of the vision module are opened. The
+    other shards may be missing.
 
     Args:
         folder: a Qwen-VL checkpoint.
-        workspace: folder for copies of pickles, which must live until the weights are written.
+        workspace: folder for copies of pickles, which must exist until the weights are written.
 
     Raises:
-        CheckpointError: there are no weights, or none of a vision module; a file is missing or damaged.
+        CheckpointError: there are no weights or no vision module, or a file is missing or damaged.
     """
     notes: list[str] = []
     tensors: dict[str, StoredTensor]
@@ -73,7 +77,7 @@ def read_visual(folder: Path, workspace: Path) -> Visual:
         for file in files:
             tensors |= read_weight_file(folder / file, workspace).tensors
         origin, names = folder / PICKLE_INDEX, set(index) | set(tensors)
-        notes.append(f"{', '.join(files)}: pickles, read in a process of their own.")
+        notes.append(f"{', '.join(files)}: pickles, read in a separate process.")
     else:
         weights = scan_any_weights(folder, workspace)
         if weights is None:
@@ -91,18 +95,18 @@ def read_visual(folder: Path, workspace: Path) -> Visual:
 
 
 def read_language(folder: Path, workspace: Path) -> Language:
-    """Configuration and headers of the language model; code that the folder may carry is never run.
+    """Read the configuration and the headers of the language model. Code in the folder is never run.
 
     Raises:
-        CheckpointError: it is no causal language model of transformers, does something behind its head that FTFV does
-            not know, or a file is missing or damaged.
+        CheckpointError: the folder holds no causal language model of transformers, the model changes its logits in a
+            way that FTFV does not support, or a file is missing or damaged.
     """
     config, raw = read_language_config(folder)
-    # The weights are copied one by one, so there is no language model here whose logits could be compared.
+    # The weights are copied one by one, so the language model is never built, and its logits cannot be compared.
     if (name := unknown_logit_field(config)) is not None:
         raise CheckpointError(
             f"{folder / 'config.json'}: a {config.model_type!r} does something to its logits ({name} is "
-            f"{getattr(config, name)}) that FTFV does not know: use a LLaMA-like language model."
+            f"{getattr(config, name)}) that FTFV does not support: use a LLaMA-like language model."
         )
     weights = scan_any_weights(folder, workspace)
     if weights is None:
@@ -112,12 +116,12 @@ def read_language(folder: Path, workspace: Path) -> Language:
 
 
 def build_config(folder: Path, language: Any, **options: Any) -> FtfvConfig:
-    """Configuration of FTFV from the `visual` section of Qwen-VL's config.json.
+    """Make the configuration of FTFV from the `visual` section of Qwen-VL's config.json.
 
     Args:
-        folder: the Qwen-VL checkpoint.
+        folder: folder of the Qwen-VL checkpoint.
         language: configuration of the language model.
-        options: further fields of `FtfvConfig`.
+        options: other fields of `FtfvConfig`.
 
     Raises:
         CheckpointError: the section is missing or impossible, or the language model has another width than the vectors
@@ -139,7 +143,7 @@ def build_config(folder: Path, language: Any, **options: Any) -> FtfvConfig:
     if language.hidden_size != out_width:
         raise CheckpointError(
             f"The language model is {language.hidden_size} wide, but the vision module in {folder} gives vectors of "
-            f"{out_width}: choose a language model of that width, such as Vicuna 7B for Qwen-VL."
+            f"width {out_width}: choose a language model of that width, such as Vicuna 7B for Qwen-VL."
         )
     try:
         config = FtfvConfig(
@@ -161,7 +165,7 @@ def build_config(folder: Path, language: Any, **options: Any) -> FtfvConfig:
         config.validate()
     except (StrictDataclassError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{file} and these options describe no FTFV: {reason}") from error
+        raise CheckpointError(f"No FTFV can be built from {file} and these options: {reason}") from error
     return config
 
 

@@ -1,1 +1,1 @@
-"""IVA from a vision tower and a Llama."""
+"""Makes an IVA from a vision tower and a causal language model."""

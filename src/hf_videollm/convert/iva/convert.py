@@ -1,8 +1,8 @@
-"""A CLIP or SigLIP and a causal language model -> one IVA checkpoint, ready for training.
+"""Makes an IVA checkpoint, ready for training, from a CLIP or SigLIP and a causal language model.
 
-There is no released IVA: the paper starts from these two, and so does whoever trains it. Both are loaded as
-transformers loads them, from safetensors (pickles are copied to those in a process of their own), and the folder
-appears complete or not at all.
+No IVA was released. The paper starts its training from these two models, and so does this package. transformers loads
+both from safetensors (pickles are first copied to safetensors in a separate process). The folder appears complete or
+not at all.
 """
 
 import os
@@ -48,12 +48,14 @@ PLACEHOLDERS = {"image": "<image>", "video": "<video>", "query": QUERY_TOKEN}
 
 @dataclass(frozen=True, kw_only=True)
 class IvaReport(WrittenReport):
-    """How an IVA was put together.
+    """What an IVA was made from.
 
     Attributes:
-        num_insertions: decoder layers before which the adapter is called; 0 without adapter.
-        new_parameters: values that no source has.
-        seed: of these.
+        vision: folder of the vision tower.
+        language_model: folder of the language model.
+        num_insertions: number of decoder layers before which the adapter is called; 0 without adapter.
+        new_parameters: number of values that no source has.
+        seed: random seed of these values.
     """
 
     vision: str
@@ -85,30 +87,30 @@ def convert_iva(
     max_shard_size: int = MAX_SHARD_SIZE,
     overwrite: bool = False,
 ) -> IvaReport:
-    """Put an IVA checkpoint together that is ready for training (connector, adapter and query tokens are random).
+    """Make an IVA checkpoint that is ready for training. Its connector, adapter and query tokens are random.
 
-    The model is held in memory once.
+    The model is in memory only once.
 
     Args:
         vision: folder of a CLIP or SigLIP, or of its vision tower alone.
         language_model: folder of a causal language model, such as Vicuna 7B.
-        destination: folder to write; must not exist, or be empty, unless `overwrite`.
-        tokenizer: folder of the tokenizer, where the language model's has none.
-        num_insertions: the paper's NI; 0 for the model of the first two stages, without adapter.
-        num_query_tokens: M, the paper's LQ.
+        destination: folder to write. Without `overwrite`, it must not exist or must be empty.
+        tokenizer: folder of the tokenizer, if the language model's folder has none.
+        num_insertions: NI in the paper; 0 for the first two training stages, which have no adapter.
+        num_query_tokens: M in the documentation, LQ in the paper.
         adapter_hidden_size: width of the adapter.
-        seed: of the new parts; the global random state is left as it was.
-        dtype: type of all weights (`"float32"`, `"float16"`, `"bfloat16"`); that of the language model by default.
-        max_shard_size: bytes of one weight file.
-        overwrite: replace a destination that holds something.
+        seed: random seed of the new parts. The global random state is not changed.
+        dtype: type of all weights (`"float32"`, `"float16"`, `"bfloat16"`); by default the type of the language model.
+        max_shard_size: maximum size of one weight file in bytes.
+        overwrite: whether to replace a destination that is not empty.
 
     Returns:
-        What was found and written.
+        What was read and written.
 
     Raises:
-        CheckpointError: a source is something else, a file is missing or damaged, a tensor does not fit, or the
-            options describe no IVA for these two.
-        FileExistsError: the destination holds something and `overwrite` is not set.
+        CheckpointError: a source is not what it should be, a file is missing or damaged, a tensor does not fit, or no
+            IVA can be built from these sources and options.
+        FileExistsError: the destination is not empty and `overwrite` is not set.
     """
     vision_folder, language_folder, tokenizer_folder = Path(vision), Path(language_model), optional_path(tokenizer)
     sources = [
@@ -161,8 +163,8 @@ def _read_tokenizer(folder: Path, tokenizer: Path | None, vocab_size: int) -> tu
     """The tokenizer with the placeholders, their ids, and notes."""
     place = find_tokenizer_folder(folder, tokenizer, None)
     if place is None:
-        raise CheckpointError(f"{folder} has no tokenizer, which gets the placeholders: pass --tokenizer FOLDER.")
-    # All of them also without adapter, which may come later.
+        raise CheckpointError(f"{folder} has no tokenizer, but IVA needs one: pass --tokenizer FOLDER.")
+    # All placeholders are added even without an adapter, because a later training stage may add the adapter.
     return tokenizer_with(place, PLACEHOLDERS, vocab_size)
 
 
@@ -172,12 +174,14 @@ def _build_config(vision: Any, language: Any, options: dict[str, Any]) -> IvaCon
         config = IvaConfig(vision_config=vision, text_config=language, tie_word_embeddings=tied, **options)
         config.validate()
     except IMPOSSIBLE as error:
-        raise CheckpointError(f"These sources and options describe no IVA: {' '.join(str(error).split())}") from error
+        raise CheckpointError(
+            f"No IVA can be built from these sources and options: {' '.join(str(error).split())}"
+        ) from error
     return config
 
 
 def _join(config: IvaConfig, tower: Any, language: Any, seed: int) -> tuple[IvaForConditionalGeneration, int]:
-    """An IVA of these two, for saving, and the number of values that are new."""
+    """Make an IVA from its two parts; return it with the number of new values."""
     with torch.device("meta"):
         model = IvaForConditionalGeneration(config)
     put_in(model, tower, language)

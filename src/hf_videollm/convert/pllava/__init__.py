@@ -1,1 +1,1 @@
-"""PLLaVA's official checkpoints."""
+"""Converts PLLaVA's official checkpoints."""

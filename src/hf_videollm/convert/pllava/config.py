@@ -1,7 +1,7 @@
-"""The config.json of an official PLLaVA checkpoint -> `PllavaConfig` and generation settings.
+"""Turns the config.json of an official PLLaVA checkpoint into a `PllavaConfig` and generation settings.
 
-The released files are sparse: what they leave out means the defaults of transformers 4.37. Those are written out here,
-so that a later change of a default cannot change a converted checkpoint.
+The released files leave out many fields, for which the defaults of transformers 4.37 hold. These defaults are written
+here, so that later changes of the defaults cannot change a converted checkpoint.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from ...models.errors import CheckpointError
 from ..configs import config_dtype, token_ids, tower_config
 from ..stream import read_json
 
-# `model_type` and `architectures` of the released files name other models; these three fields tell PLLaVA.
+# `model_type` and `architectures` of the released files name other models. These three fields identify PLLaVA.
 PLLAVA_FIELDS = ("pooling_shape", "num_frames", "frame_shape")
 
 LLAMA_DEFAULTS: dict[str, Any] = {
@@ -46,7 +46,7 @@ CLIP_DEFAULTS: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
     "attention_dropout": 0.0,
 }
-# The tower when the file names none: CLIP ViT-L/14 at 336 pixels.
+# The tower if the file names none: CLIP ViT-L/14 at 336 pixels.
 DEFAULT_TOWER: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -60,10 +60,10 @@ DEFAULT_IMAGE_TOKEN = 32000
 
 
 def read_source_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a PLLaVA checkpoint, told by its fields and not by the names it gives itself.
+    """Read the config.json of a PLLaVA checkpoint. It is recognised by its fields, not by its `model_type`.
 
     Raises:
-        CheckpointError: missing, damaged, already converted, or of another model.
+        CheckpointError: the file is missing, damaged, already converted, or belongs to another model.
     """
     file = folder / "config.json"
     raw = read_json(file)
@@ -74,19 +74,19 @@ def read_source_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} is already converted: load {folder} with from_pretrained.")
     raise CheckpointError(
         f"{file} is no PLLaVA configuration: it has no {', '.join(missing)} (model_type {raw.get('model_type')!r}). "
-        "A LLaVA-NeXT folder is passed as the base of a partial checkpoint, not as the source."
+        "Pass a LLaVA-NeXT folder as the base of a partial checkpoint, not as the source."
     )
 
 
 def build_config(raw: dict[str, Any], file: Path) -> tuple[PllavaConfig, list[str]]:
-    """Configuration in our names, and notes on fields that mean nothing.
+    """Make our configuration, and notes on fields that have no effect.
 
     Args:
         raw: content of the official config.json.
         file: its path, for messages.
 
     Raises:
-        CheckpointError: a value is impossible, or the original cannot run with it either.
+        CheckpointError: a value is impossible, or one with which the original code does not run.
     """
     text_section, vision_section = _section(raw, "text_config", file), _section(raw, "vision_config", file)
     if not vision_section:
@@ -127,7 +127,7 @@ def _section(raw: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
 
 
 def _tower(section: dict[str, Any], model_type: str, defaults: dict[str, Any]) -> PreTrainedConfig:
-    """Configuration of a tower; the defaults count only where the file does not name another model."""
+    """The configuration of a tower. The defaults are used only if the section does not name another model."""
     if (named := section.get("model_type") or model_type) != model_type:
         return tower_config(section, named)
     return tower_config(section, model_type, defaults)
@@ -150,9 +150,7 @@ def _notes(raw: dict[str, Any], file: Path) -> list[str]:
             f"pooling_method {raw['pooling_method']!r} in {file} has no effect: the original always averages, so do we."
         )
     if raw.get("use_pooling") is False:
-        notes.append(
-            f"use_pooling=false in {file} has no effect on pooling: the original pools all the same, so do we."
-        )
+        notes.append(f"use_pooling=false in {file} has no effect: the original pools even then, so do we.")
     return notes
 
 
@@ -160,12 +158,12 @@ def build_generation_config(source: Path, raw: dict[str, Any], config: PllavaCon
     """Greedy decoding, as in the official evaluation, with the token ids of the checkpoint.
 
     Args:
-        source: checkpoint folder; its generation_config.json counts before config.json.
+        source: checkpoint folder; values in its generation_config.json override those in config.json.
         raw: content of the official config.json.
         config: converted configuration.
 
     Raises:
-        CheckpointError: generation_config.json is damaged, or an id is no id.
+        CheckpointError: generation_config.json is damaged, or an id is not a token id.
     """
     return GenerationConfig(do_sample=False, **token_ids(source, raw, config.text_config))
 

@@ -1,4 +1,4 @@
-"""Official PLLaVA checkpoints -> folders that `from_pretrained` loads, streamed tensor by tensor.
+"""Converts official PLLaVA checkpoints to folders that `from_pretrained` loads, tensor by tensor.
 
 Everything is checked before the first byte is written, and the folder appears complete or not at all.
 """
@@ -37,20 +37,21 @@ from .config import build_config, build_generation_config, read_source_config
 from .keys import ConversionPlan, plan_conversion
 from .processor import build_processor
 
-# The official demo and evaluation load with 4; training used 32 (paper, section 3.4, and the released scripts).
+# The official demo and evaluation load with alpha 4. Training used 32 (paper, section 3.4, and the released scripts).
 DEFAULT_ALPHA, TRAINING_ALPHA = 4.0, 32
 TRAINING_DROPOUT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionReport(WrittenReport):
-    """What a conversion of PLLaVA did; parameters are counted without the LoRA, bytes and files with it.
+    """The report of a conversion of PLLaVA. The number of parameters excludes the LoRA; bytes and files include it.
 
     Attributes:
-        kind: what the source was: `"released"`, `"partial"` or `"merged"`.
-        lora_rank: rank of the LoRA in the source; `None` without one.
-        lora_alpha: alpha that the kept adapter is loaded with; `None` when there is none (any more).
-        merged_alpha: alpha that was baked into the weights.
+        source: folder of the official checkpoint.
+        kind: kind of the source: `"released"`, `"partial"` or `"merged"`.
+        lora_rank: rank of the LoRA in the source; `None` if it has none.
+        lora_alpha: alpha with which the kept LoRA is loaded; `None` if the result has no separate LoRA.
+        merged_alpha: alpha with which this conversion merged the LoRA into the weights; `None` if it did not.
     """
 
     source: str
@@ -66,7 +67,7 @@ class ConversionReport(WrittenReport):
         if self.merged_alpha is not None:
             lora = f"rank {self.lora_rank}, merged at alpha {self.merged_alpha:g}"
         elif self.lora_alpha is None:
-            lora = "none: it was merged before, and its alpha cannot be changed any more"
+            lora = "none: it was merged before, so its alpha cannot be changed"
         else:
             lora = f"rank {self.lora_rank}, adjustable, loaded with alpha {self.lora_alpha:g}"
         return [("LoRA", lora)]
@@ -85,27 +86,27 @@ def convert_pllava(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ConversionReport:
-    """Convert an official PLLaVA checkpoint; its kind is told by what it holds.
+    """Convert an official PLLaVA checkpoint. Its kind is recognised by its tensors.
 
     Args:
         source: folder with config.json and safetensors: released, partial (LoRA and projector) or merged.
-        destination: folder to write; must not exist, or be empty, unless `overwrite`.
-        base: LLaVA-NeXT folder (llava-hf/llava-v1.6-...) that a partial checkpoint was trained from.
-        tokenizer: folder of the tokenizer, where neither the source nor the base has the right one.
-        lora_alpha: strength that the kept adapter is loaded with by default.
-        merge: bake the LoRA into the weights at this alpha instead of keeping it adjustable.
-        dtype: cast all weights (`"float32"`, `"float16"`, `"bfloat16"`); kept as they are stored by default.
-        max_shard_size: bytes of one weight file.
-        overwrite: replace a destination that holds something.
+        destination: folder to write. Without `overwrite`, it must not exist or must be empty.
+        base: LLaVA-NeXT folder (llava-hf/llava-v1.6-...) from which a partial checkpoint was trained.
+        tokenizer: folder of the tokenizer, if neither the source nor the base has the right one.
+        lora_alpha: default alpha with which the kept LoRA is loaded.
+        merge: merge the LoRA into the weights with this alpha, instead of keeping it adjustable.
+        dtype: type of all weights (`"float32"`, `"float16"`, `"bfloat16"`); by default the stored types are kept.
+        max_shard_size: maximum size of one weight file in bytes.
+        overwrite: whether to replace a destination that is not empty.
         progress: called with (bytes written, bytes to write).
 
     Returns:
-        What was found and written.
+        What was read and written.
 
     Raises:
-        CheckpointError: a file is missing or damaged, a tensor does not fit, or an option has no meaning for this
-            kind of checkpoint; file, tensor and mend are named.
-        FileExistsError: the destination holds something and `overwrite` is not set.
+        CheckpointError: a file is missing or damaged, a tensor does not fit, or an option has no effect for this kind
+            of checkpoint. The message names the file, the tensor and the fix.
+        FileExistsError: the destination is not empty and `overwrite` is not set.
     """
     source, base, tokenizer = Path(source), optional_path(base), optional_path(tokenizer)
     _check_alphas(lora_alpha, merge)
@@ -164,7 +165,7 @@ def _check_alphas(lora_alpha: float, merge: float | None) -> None:
             raise CheckpointError(f"{name} must be a number of at least 0, not {alpha}.")
     if merge is not None and lora_alpha != DEFAULT_ALPHA:
         raise CheckpointError(
-            f"merge={merge:g} bakes the LoRA in, so lora_alpha={lora_alpha:g} would do nothing: pass one of them."
+            f"merge={merge:g} merges the LoRA, so lora_alpha={lora_alpha:g} would have no effect: pass one of them."
         )
 
 
@@ -174,12 +175,12 @@ def _check_options(plan: ConversionPlan, source: Path, lora_alpha: float, merge:
     for name, is_asked in (("merge", merge is not None), ("lora_alpha", lora_alpha != DEFAULT_ALPHA)):
         if is_asked:
             raise CheckpointError(
-                f"{source} has no LoRA (it was merged before), so {name} would do nothing: leave it out."
+                f"{source} has no LoRA (it was merged before), so {name} would have no effect: leave it out."
             )
 
 
 def _compare_base(raw: dict[str, Any], base: Path) -> list[str]:
-    """Notes on facts of the base that contradict the source; the source counts, as in the original."""
+    """Notes on fields of the base that contradict the source. The source is used, as in the original code."""
     file = base / "config.json"
     if not file.is_file():
         return []
@@ -199,7 +200,7 @@ def _preprocessor_file(source: Path, base: Path | None) -> Path | None:
 def _complete_config(
     config: PllavaConfig, plan: ConversionPlan, lora_alpha: float, merge: float | None, dtype: torch.dtype | None
 ) -> None:
-    """Fill in what only the weights and the options tell."""
+    """Set the fields that depend on the weights and the options."""
     config.architectures = [PllavaForConditionalGeneration.__name__]
     config.dtype = dtype or config.dtype or usual_dtype(plan.weights.values())
     config.tie_word_embeddings = plan.tied
@@ -215,7 +216,7 @@ def _complete_config(
 def _write_weights(
     folder: Path, plan: ConversionPlan, merge: float | None, options: WriteOptions
 ) -> tuple[list[Path], int]:
-    """Write model and adapter; files and their total size in bytes."""
+    """Write model and adapter; return the files and their total size in bytes."""
     dtype = options.dtype
     plans = [TensorPlan(name, tensor.shape, dtype or tensor.dtype) for name, tensor in plan.weights.items()]
     adapter = {}
@@ -250,7 +251,7 @@ def _write_weights(
 
 
 def _adapter_config(rank: int) -> Any:
-    # PEFT is imported where it is needed: it takes seconds, and brings bitsandbytes along.
+    # PEFT is imported only here, because the import takes seconds and also imports bitsandbytes.
     from peft import LoraConfig
 
     return LoraConfig(

@@ -1,10 +1,11 @@
-"""Which tensor of an official PLLaVA checkpoint becomes which tensor of ours.
+"""Maps the tensors of an official PLLaVA checkpoint to our tensors.
 
-Three kinds of checkpoint exist. They are told apart by what they hold, because their config.json names other models:
+There are three kinds of checkpoints. They are recognised by their tensors, because their config.json names other
+models:
 
-    released   all weights, the language model wrapped by PEFT, LoRA beside its layers
-    partial    LoRA and projector only; everything else comes from a LLaVA-NeXT base
-    merged     all weights under plain names, LoRA already added
+    released   all weights; PEFT wraps the language model, and the LoRA is next to its layers
+    partial    only LoRA and projector; everything else comes from a LLaVA-NeXT base
+    merged     all weights under plain names; the LoRA is already merged
 """
 
 import re
@@ -22,8 +23,8 @@ from ..stream import StoredTensor, StoredWeights
 from ..tensors import FLOATS, misfits, model_shapes, refuse, shape_text
 
 LANGUAGE, HEAD, TOWER, CONNECTOR = "model.language_model.", "lm_head.", "model.vision_tower.", "model.connector."
-# Official prefix -> ours; the first that fits counts. The last column of layouts is what transformers 5 keeps in memory
-# and older releases wrote for a while.
+# Official prefix -> our prefix. The first prefix that matches is used. The last five rows are the names that
+# transformers 5 uses in memory, which some releases also wrote to files.
 PREFIXES = (
     ("language_model.base_model.model.model.", LANGUAGE),
     ("language_model.base_model.model.lm_head.", HEAD),
@@ -38,22 +39,23 @@ PREFIXES = (
     ("model.vision_tower.", TOWER),
     ("model.multi_modal_projector.", CONNECTOR),
 )
-# Buffers that older transformers wrote; they are computed from the configuration.
+# Buffers that older transformers wrote. They are not needed, because they are computed from the configuration.
 HARMLESS = re.compile(r".*(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)")
-# Separates rows of image tiles in LLaVA-NeXT; a video model has no use for it.
+# Separates the rows of image tiles in LLaVA-NeXT. PLLaVA does not use it.
 NEWLINES = ("image_newline", "model.image_newline")
 
 
 @dataclass
 class Contents:
-    """What one folder holds, in our names.
+    """The tensors of one folder, sorted by our names.
 
     Attributes:
+        origin: path that messages name if a tensor is missing.
         weights: our name -> stored tensor.
         lora: our name of the adapted layer -> its factors.
         unknown: tensors without a place in the model.
-        newline: the `image_newline` of a LLaVA-NeXT checkpoint, if there.
-        prefixes: our prefix -> the prefix this folder uses, to name a missing tensor as its owner would.
+        newline: the `image_newline` of a LLaVA-NeXT checkpoint, if there is one.
+        prefixes: our prefix -> the prefix in this folder. Messages name missing tensors with it.
     """
 
     origin: Path
@@ -65,11 +67,11 @@ class Contents:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the folder holds a language model or a vision tower, and not only what was fine-tuned."""
+        """Whether the folder holds a language model or a vision tower, and not only the parts that were trained."""
         return any(name.startswith((LANGUAGE, HEAD, TOWER)) for name in self.weights)
 
     def original_name(self, name: str) -> str:
-        """How a checkpoint of this layout calls our tensor `name`."""
+        """The name of our tensor `name` in a checkpoint of this layout."""
         ours = next(prefix for prefix in (LANGUAGE, HEAD, TOWER, CONNECTOR) if name.startswith(prefix))
         usual = next(official for official, target in PREFIXES if target == ours)
         if ours == LANGUAGE and not self.lora:
@@ -81,20 +83,20 @@ class Contents:
         return prefix + rest
 
     def describe_missing(self, name: str) -> str:
-        """That our tensor `name` is missing here, in the words of this layout."""
+        """The message that our tensor `name` is missing, with its name in this layout."""
         return f"{self.original_name(name)} is missing in {self.origin}"
 
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """Where every tensor of the converted checkpoint comes from.
+    """The source of every tensor of the converted checkpoint.
 
     Attributes:
         kind: `"released"`, `"partial"` or `"merged"`.
         weights: our name -> stored tensor.
-        lora: our name of the adapted layer -> its factors, all of one rank; empty for merged checkpoints.
-        rank: of the LoRA; `None` without one.
-        tied: the head shares the embedding and has no tensor of its own.
+        lora: our name of the adapted layer -> its factors, all of the same rank; empty for merged checkpoints.
+        rank: rank of the LoRA; `None` without a LoRA.
+        tied: whether the head is the same tensor as the embedding, and is not stored.
     """
 
     kind: str
@@ -111,10 +113,10 @@ def is_adapted(name: str) -> bool:
 
 
 def sort_tensors(weights: StoredWeights) -> Contents:
-    """Give every tensor of a folder its name in our model.
+    """Map every tensor of a folder to its name in our model.
 
     Raises:
-        CheckpointError: two tensors are meant for the same place.
+        CheckpointError: two tensors map to the same name.
     """
     contents = Contents(weights.origin)
     taken: dict[str, StoredTensor] = {}
@@ -145,15 +147,15 @@ def sort_tensors(weights: StoredWeights) -> Contents:
 
 
 def plan_conversion(config: PllavaConfig, source: StoredWeights, base: StoredWeights | None = None) -> ConversionPlan:
-    """Find the place of every tensor and check that none is missing, left over, or of another shape.
+    """Find the source of every tensor, and check that no tensor is missing, left over, or of another shape.
 
     Args:
-        config: converted configuration; it decides what the model must hold.
+        config: converted configuration, which determines the tensors of the model.
         source: tensors of the PLLaVA checkpoint.
         base: tensors of the LLaVA-NeXT base of a partial checkpoint.
 
     Raises:
-        CheckpointError: something does not fit; the tensor and its file are named.
+        CheckpointError: a tensor does not fit; the message names the tensor and its file.
     """
     found = sort_tensors(source)
     kind = _kind(found)
@@ -164,21 +166,21 @@ def plan_conversion(config: PllavaConfig, source: StoredWeights, base: StoredWei
         notes += base.notes if base is not None else []
         if base_found.newline is None:
             notes.append(
-                f"{base_found.origin} has no image_newline, which LLaVA-NeXT checkpoints have: with the weights of "
-                "LLaVA 1.5 as base the answers would be wrong."
+                f"{base_found.origin} has no image_newline, which LLaVA-NeXT checkpoints have. If it is a LLaVA 1.5, "
+                "the answers will be wrong."
             )
         weights |= {name: tensor for name, tensor in base_found.weights.items() if not name.startswith(CONNECTOR)}
-        # The projector was fine-tuned: that of the base must never stand in for it.
+        # The projector was fine-tuned, so the projector of the base must never be used.
         owner = lambda name: found if name.startswith(CONNECTOR) else base_found  # noqa: E731
         unknown = found.unknown + base_found.unknown
     else:
         if base is not None:
             raise CheckpointError(
-                f"{found.origin} holds a whole model, so the base {base.origin} would not be used: leave it out."
+                f"{found.origin} holds a complete model, so the base {base.origin} would not be used: leave it out."
             )
         unknown = found.unknown
     if found.newline is not None:
-        # PLLaVA never saves it: these are weights of LLaVA-NeXT under the configuration of PLLaVA.
+        # PLLaVA never saves this tensor, so these are weights of LLaVA-NeXT with the configuration of PLLaVA.
         unknown = [*unknown, found.newline]
     expected = expected_shapes(config, source.folder / "config.json")
     tied = "lm_head.weight" not in weights and _ties_embeddings(config)
@@ -205,23 +207,23 @@ def _kind(found: Contents) -> str:
 def _check_base(found: Contents, base: StoredWeights | None) -> Contents:
     if base is None:
         raise CheckpointError(
-            f"{found.origin} holds only LoRA and projector: pass its base as well, the LLaVA-NeXT folder it was "
-            "trained from (--base, e.g. of llava-hf/llava-v1.6-vicuna-7b-hf)."
+            f"{found.origin} holds only LoRA and projector: pass its base as well, the LLaVA-NeXT folder from which it "
+            "was trained (--base, for example llava-hf/llava-v1.6-vicuna-7b-hf)."
         )
     contents = sort_tensors(base)
     if contents.lora:
         raise CheckpointError(
-            f"{contents.origin} holds a LoRA of its own, so it is a PLLaVA checkpoint: the base must be the plain "
-            "LLaVA-NeXT folder that the training started from (llava-hf/llava-v1.6-...)."
+            f"{contents.origin} holds a LoRA, so it is a PLLaVA checkpoint: the base must be the plain LLaVA-NeXT "
+            "folder from which the training started (llava-hf/llava-v1.6-...)."
         )
     return contents
 
 
 def expected_shapes(config: PllavaConfig, file: Path = Path("config.json")) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors of the model; no memory is taken.
+    """Names and shapes of all tensors of the model, which is built without memory for its weights.
 
     Raises:
-        CheckpointError: nothing can be built from this configuration; `file` is named.
+        CheckpointError: no model can be built from this configuration; the message names `file`.
     """
     return model_shapes(config, PllavaForConditionalGeneration, file)
 
@@ -255,7 +257,7 @@ def _lora_misfits(found: Contents, expected: Mapping[str, tuple[int, ...]]) -> l
 
 
 def _common_rank(pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]) -> int:
-    """The rank that all factors share; it is stored nowhere but in their shapes."""
+    """The rank of all factors. It is not stored anywhere except in their shapes."""
     first = next(iter(pairs.values()))[0]
     for pair in pairs.values():
         for tensor, axis in zip(pair, (0, 1), strict=True):

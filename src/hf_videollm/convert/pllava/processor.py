@@ -1,4 +1,4 @@
-"""Tokenizer files of an official PLLaVA checkpoint -> `PllavaProcessor`, with placeholder ids that the model shares."""
+"""Makes a `PllavaProcessor` from the tokenizer of an official PLLaVA checkpoint, and chooses the placeholder ids."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..tokenizers import compare_eos, load_tokenizer, set_padding, with_token
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
 CHATML_MARK = "<|im_start|>"
-# What of preprocessor_config.json says how pixels are treated. Sizes follow the vision tower.
+# The fields of preprocessor_config.json that are used. Sizes come from the vision tower instead.
 IMAGE_FIELDS = {
     "do_resize": bool,
     "do_center_crop": bool,
@@ -28,8 +28,8 @@ IMAGE_FIELDS = {
     "resample": int,
 }
 
-# The 34B model speaks ChatML. As in its training and most of its evaluation, the system text opens the prompt without
-# a header of its own, and a video stands on its own line before the text of the turn.
+# The 34B model uses ChatML. As in its training and most of its evaluation, the prompt begins with the system text
+# without a header, and a video has its own line before the text of the turn.
 CHATML_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'assistant' -%}"
@@ -62,7 +62,7 @@ CHATML_TEMPLATE = (
 
 @dataclass(frozen=True)
 class ProcessorResult:
-    """A processor and the ids that the model must use with it; without a tokenizer there is no processor."""
+    """A processor, `None` without a tokenizer, and the placeholder ids that the model must use."""
 
     processor: PllavaProcessor | None
     image_token_id: int
@@ -77,14 +77,14 @@ def build_processor(
     pad_token_id: int | None = None,
     eos_token_id: int | list[int] | None = None,
 ) -> ProcessorResult:
-    """Processor of a converted checkpoint, and its placeholder ids.
+    """Make the processor of a converted checkpoint, and choose its placeholder ids.
 
     Args:
-        config: converted configuration; its `image_token_id` is what the official config.json says.
-        tokenizer_folder: where the tokenizer is; without one only the ids of `config` are checked.
+        config: converted configuration; its `image_token_id` comes from the official config.json.
+        tokenizer_folder: folder of the tokenizer. If it is `None`, only the ids of `config` are checked.
         preprocessor_file: official preprocessor_config.json, if there is one.
-        pad_token_id: padding of the checkpoint, for a tokenizer without a padding token.
-        eos_token_id: ends of a text, to compare with the tokenizer's.
+        pad_token_id: padding token of the checkpoint, for a tokenizer that has none.
+        eos_token_id: end-of-text tokens of the checkpoint, to compare with the tokenizer's.
 
     Raises:
         CheckpointError: the tokenizer cannot be read or belongs to another model, or a file is damaged.
@@ -94,7 +94,7 @@ def build_processor(
         if not 0 <= config.image_token_id < vocab_size:
             raise CheckpointError(
                 f"image_token_index {config.image_token_id} is outside of the vocabulary of {vocab_size} tokens, and "
-                "there is no tokenizer to take it from: pass the folder of one (--tokenizer)."
+                "there is no tokenizer that has the right id: pass the folder of the tokenizer (--tokenizer)."
             )
         note = (
             "no tokenizer found: processor files not written; pass --tokenizer FOLDER. "
@@ -121,13 +121,13 @@ def build_processor(
 
 
 def place_image_token(tokenizer: Any, config_id: int, vocab_size: int, folder: Path) -> tuple[Any, int, list[str]]:
-    """Id of `<image>`: what the tokenizer gives, because that is what prompts will hold.
+    """The id of `<image>`. The tokenizer's id is used, because this is the id that prompts will hold.
 
-    The official 34B files name 64002 while some tokenizer releases give 64000; the original then finds no image in its
-    prompts (issue 32 there).
+    The official 34B files name 64002, but some tokenizer releases give 64000. The original code then finds no image in
+    its prompts (issue 32 of its repository).
 
     Raises:
-        CheckpointError: the id has no row in the vocabulary, so the tokenizer is that of another model.
+        CheckpointError: the id is outside of the vocabulary, so the tokenizer belongs to another model.
     """
     notes = []
     token_id = tokenizer.get_vocab().get(IMAGE_TOKEN)
@@ -142,13 +142,13 @@ def place_image_token(tokenizer: Any, config_id: int, vocab_size: int, folder: P
     if token_id != config_id:
         notes.append(
             f"image_token_index is {config_id} in config.json and {token_id} in the tokenizer of {folder}: the "
-            "tokenizer's id is used, because prompts hold it. If this tokenizer is of another model, convert again."
+            "tokenizer's id is used, because prompts hold it. If the tokenizer belongs to another model, convert again."
         )
     return tokenizer, token_id, notes
 
 
 def place_video_token(tokenizer: Any, image_id: int, vocab_size: int) -> tuple[Any, str, int, list[str]]:
-    """Token and id of the video placeholder: `<video>` in a free row of the vocabulary, else shared with `<image>`."""
+    """Token and id of the video placeholder: `<video>` if the vocabulary has a free row, otherwise `<image>`."""
     token_id = tokenizer.get_vocab().get(VIDEO_TOKEN)
     if token_id is None:
         extended, token_id = with_token(tokenizer, VIDEO_TOKEN)
@@ -164,14 +164,14 @@ def place_video_token(tokenizer: Any, image_id: int, vocab_size: int) -> tuple[A
 
 
 def _share_placeholder(template: str) -> str:
-    """The template with `<image>` for videos, too."""
+    """The template with `<image>` also for videos."""
     return template.replace(f"'{VIDEO_TOKEN}", f"'{IMAGE_TOKEN}").replace(
         "'<' + block['type'] + '>'", f"'{IMAGE_TOKEN}'"
     )
 
 
 def _image_options(config: PllavaConfig, preprocessor_file: Path | None) -> tuple[dict[str, Any], list[str]]:
-    """Options that image and video processor share; CLIP's own where the checkpoint says nothing."""
+    """Options that image and video processor share. Without a file, the defaults of CLIP's image processor are used."""
     size = config.vision_config.image_size
     options: dict[str, Any] = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
     if preprocessor_file is None:
@@ -188,13 +188,13 @@ def _image_options(config: PllavaConfig, preprocessor_file: Path | None) -> tupl
 
 
 def _checked_option(value: Any, name: str, kind: type, file: Path) -> Any:
-    """`value`, if it is a switch, a number, or one number per colour, as `kind` says."""
+    """Return `value` if it has the right kind: a bool, a number, or one number for each colour channel."""
     numbers = (int, float) if kind is float else kind
     is_fine = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))
     if kind is list:
         is_fine = is_fine and len(value) == 3 and all(type(item) in (int, float) for item in value)
     if not is_fine:
-        raise CheckpointError(f"{file}: {name} {value!r} is no such setting of a CLIP image processor.")
+        raise CheckpointError(f"{file}: {name} {value!r} is no valid setting of a CLIP image processor.")
     return value
 
 

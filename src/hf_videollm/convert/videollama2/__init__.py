@@ -1,1 +1,1 @@
-"""VideoLLaMA2's official checkpoints, with and without the audio branch."""
+"""Converts VideoLLaMA2's official checkpoints, with and without the audio branch."""

@@ -1,4 +1,4 @@
-"""Microsoft's BEATs checkpoints and the audio towers of VideoLLaMA2-AV -> `BeatsModel`."""
+"""Converts Microsoft's BEATs checkpoints and the audio towers of VideoLLaMA2-AV to a `BeatsModel`."""
 
 import os
 import re
@@ -26,7 +26,8 @@ from ..writing import write_weights
 from .keys import EAR, SHARED_TABLE, Contents, check_copies, sort_beats
 
 LAYER = re.compile(re.escape(EAR) + r"encoder\.layers\.(\d+)\..+")
-# Settings of Microsoft's file -> ours: first those that the tensors show as well, then those that only it knows.
+# Settings of Microsoft's file -> our fields. The first group can also be read from the shapes of the tensors; the
+# second group is only in the settings.
 VISIBLE_SETTINGS = {
     "input_patch_size": "patch_size",
     "embed_dim": "patch_embedding_dim",
@@ -47,7 +48,7 @@ HIDDEN_SETTINGS = {
     "activation_dropout": "activation_dropout",
     "encoder_layerdrop": "layerdrop",
 }
-# What our model is; a checkpoint that says otherwise is another one.
+# The only values that our model supports. A checkpoint with other values is refused.
 FIXED_SETTINGS = {
     "layer_norm_first": False,
     "conv_bias": False,
@@ -58,7 +59,7 @@ FIXED_SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class BeatsReport(WrittenReport):
-    """What a conversion of BEATs did."""
+    """The report of a conversion of BEATs."""
 
     source: str
 
@@ -67,15 +68,15 @@ class BeatsReport(WrittenReport):
 
 
 def beats_config(contents: Contents, settings: Mapping[str, Any]) -> BeatsConfig:
-    """Configuration of a BEATs encoder: sizes from its tensors, the rest from the settings beside them.
+    """Make the configuration of a BEATs encoder: sizes from its tensors, the rest from its settings.
 
     Args:
-        contents: tensors under the names of our whole model.
-        settings: `cfg` of Microsoft's file; empty where there is none.
+        contents: its tensors, under the names that they have in our whole model.
+        settings: `cfg` of Microsoft's file; empty if there is none.
 
     Raises:
-        CheckpointError: a tensor that tells a size is missing, the settings contradict the tensors, or they describe
-            another kind of BEATs.
+        CheckpointError: a tensor that determines a size is missing, the settings contradict the tensors, or they
+            describe another kind of BEATs.
     """
     sizes = {name: tensor.shape for name, tensor in contents.weights.items() if name.startswith(EAR)}
 
@@ -101,11 +102,12 @@ def beats_config(contents: Contents, settings: Mapping[str, Any]) -> BeatsConfig
     for name, ours in VISIBLE_SETTINGS.items():
         if name in settings and settings[name] != fields[ours]:
             raise CheckpointError(
-                f"{contents.origin} says {name} {settings[name]}, but its tensors say {fields[ours]}: get it again."
+                f"{contents.origin} says {name} {settings[name]}, but its tensors say {fields[ours]}: download it "
+                "again."
             )
     for name, value in FIXED_SETTINGS.items():
         if name in settings and settings[name] != value:
-            raise CheckpointError(f"{contents.origin} has {name} {settings[name]}; only BEATs with {value} is known.")
+            raise CheckpointError(f"{contents.origin} has {name} {settings[name]}; only {value} is supported.")
     fields |= {ours: settings[name] for name, ours in HIDDEN_SETTINGS.items() if name in settings}
     try:
         config = BeatsConfig(**fields)
@@ -126,15 +128,15 @@ def convert_beats(
     """Convert one BEATs file to a folder that `BeatsModel.from_pretrained` and `AutoModel` load.
 
     Args:
-        source: Microsoft's .pt, an audio_tower.bin of VideoLLaMA2-AV, or either as safetensors.
-        destination: folder to write; must not exist, or be empty, unless `overwrite`.
-        dtype: cast all weights; kept as they are stored by default.
-        overwrite: replace a destination that holds something.
+        source: Microsoft's .pt file, an audio_tower.bin of VideoLLaMA2-AV, or one of them as safetensors.
+        destination: folder to write. Without `overwrite`, it must not exist or must be empty.
+        dtype: type of all weights; by default the stored types are kept.
+        overwrite: whether to replace a destination that is not empty.
         progress: called with (bytes written, bytes to write).
 
     Raises:
-        CheckpointError: the file is no BEATs, is damaged, or is a pickle that asks for more than tensors.
-        FileExistsError: the destination holds something and `overwrite` is not set.
+        CheckpointError: the file is no BEATs, is damaged, or is a pickle that holds more than tensors.
+        FileExistsError: the destination is not empty and `overwrite` is not set.
     """
     source = Path(source)
     sources = [Source("source", source)]
@@ -169,7 +171,7 @@ def convert_beats(
 
         files, total = write_weights(folder, plans, load, options)
         with torch.device("meta"):
-            # An instance, as the class alone would not be named in config.json.
+            # With the class instead of an instance, config.json would not name the class.
             custom_object_save(BeatsModel(config), folder, config=config)
         config.save_pretrained(folder)
         BeatsFeatureExtractor(num_mel_bins=config.num_mel_bins, patch_size=config.patch_size).save_pretrained(folder)
@@ -180,7 +182,7 @@ def convert_beats(
         weight_bytes=total,
         weight_files=[file.name for file in files],
         dtype=str(config.dtype).removeprefix("torch."),
-        notes=["the classifier of AudioSet was left behind."] if contents.dropped else [],
+        notes=["the AudioSet classifier of the checkpoint was dropped."] if contents.dropped else [],
     )
 
 

@@ -1,7 +1,7 @@
-"""The config.json of an official VideoLLaMA2 checkpoint -> our configurations.
+"""Turns the config.json of an official VideoLLaMA2 checkpoint into our configurations.
 
-It holds the fields of the language model and a few of its own (`mm_*`), and names the vision tower instead of
-describing it. Every field is read; where the official code has a default for an absent one, it counts here too.
+The file holds the fields of the language model and a few others (`mm_*`). It names the vision tower, but does not
+describe it. Every field is read. If the official code has a default for a missing field, the same default is used here.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from ...models.errors import CheckpointError
 from ..configs import config_dtype, tower_config
 from ..stream import read_json
 
-# Official `model_type` -> language model. The bare name is an alias that the official loader understands.
+# Official `model_type` -> language model. The official loader accepts `videollama2` as an alias.
 LANGUAGE_MODELS = {
     "videollama2": "mistral",
     "videollama2_llama": "llama",
@@ -28,18 +28,18 @@ LANGUAGE_MODELS = {
     "videollama2_gemma2": "gemma2",
     "videollama2_phi3": "phi3",
 }
-# The official code looks for these words in the name of the tower, in this order. They are also what transformers calls
-# the whole models, of which the tower is a part.
+# The official code searches the name of the tower for these words, in this order. They are also the model types that
+# transformers gives to the complete models, of which the tower is a part.
 TOWER_KINDS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 DEFAULT_NUM_FRAMES = 8
 DEFAULT_PROJECTOR = "linear"
 
 
 def read_source_config(folder: Path) -> dict[str, Any]:
-    """The config.json of an official VideoLLaMA2 checkpoint.
+    """Read the config.json of an official VideoLLaMA2 checkpoint.
 
     Raises:
-        CheckpointError: missing, damaged, already converted, or of another model.
+        CheckpointError: the file is missing, damaged, already converted, or belongs to another model.
     """
     file = folder / "config.json"
     raw = read_json(file)
@@ -49,15 +49,15 @@ def read_source_config(folder: Path) -> dict[str, Any]:
     if model_type not in LANGUAGE_MODELS:
         raise CheckpointError(
             f"{file} is no VideoLLaMA2 configuration (model_type {model_type!r}, not one of "
-            f"{', '.join(LANGUAGE_MODELS)}). A language model is passed as the base of a partial checkpoint."
+            f"{', '.join(LANGUAGE_MODELS)}). Pass a language model as the base of a partial checkpoint."
         )
     if not isinstance(raw.get("mm_vision_tower"), str):
-        raise CheckpointError(f"{file} names no vision tower (mm_vision_tower), so this is a language model alone.")
+        raise CheckpointError(f"{file} names no vision tower (mm_vision_tower), so this is only a language model.")
     return raw
 
 
 def can_hear(raw: dict[str, Any]) -> bool:
-    """Whether the checkpoint is of VideoLLaMA2-AV, as the official code decides it."""
+    """Whether the checkpoint is a VideoLLaMA2-AV, by the rule of the official code."""
     return raw.get("mm_audio_tower") is not None
 
 
@@ -67,15 +67,15 @@ def language_model(raw: dict[str, Any]) -> str:
 
 
 def build_vision_config(raw: dict[str, Any], description: Path | None, vision: Path | None) -> PreTrainedConfig:
-    """Configuration of the vision tower.
+    """Make the configuration of the vision tower.
 
     Args:
         raw: content of the official config.json.
-        description: file that describes the tower, where it was given.
-        vision: folder of a CLIP or SigLIP, where it was given; its config.json counts for unknown names.
+        description: file with the configuration of the tower, if the user passed one.
+        vision: folder of a CLIP or SigLIP, if the user passed one. Its config.json is used if the name is unknown.
 
     Raises:
-        CheckpointError: nothing describes the tower, or a description is damaged.
+        CheckpointError: there is no configuration of the tower, or it is damaged.
     """
     name = raw["mm_vision_tower"]
     if description is None:
@@ -97,8 +97,8 @@ def build_vision_config(raw: dict[str, Any], description: Path | None, vision: P
     model_type = TOWER_KINDS.get(str(model_type), str(model_type))
     if model_type not in TOWER_KINDS.values():
         raise CheckpointError(
-            f"{description} describes a tower of the type {model_type!r}: only {' and '.join(TOWER_KINDS.values())} "
-            "are known to VideoLLaMA2."
+            f"{description} describes a tower of the type {model_type!r}: VideoLLaMA2 supports only "
+            f"{' and '.join(TOWER_KINDS.values())}."
         )
     try:
         return tower_config(section, model_type)
@@ -109,16 +109,16 @@ def build_vision_config(raw: dict[str, Any], description: Path | None, vision: P
 def build_config(
     raw: dict[str, Any], file: Path, vision_config: Any, audio_config: BeatsConfig | None
 ) -> tuple[VideoLlama2Config, list[str]]:
-    """Configuration in our names, and notes on what the file says and inference does otherwise.
+    """Make our configuration, and notes on fields that the official inference ignores.
 
     Args:
         raw: content of the official config.json.
         file: its path, for messages.
-        vision_config: of the vision tower.
-        audio_config: of BEATs, for a checkpoint that can hear.
+        vision_config: configuration of the vision tower.
+        audio_config: configuration of BEATs; `None` for a checkpoint without audio.
 
     Raises:
-        CheckpointError: a value is missing or impossible, or the original cannot run with it either.
+        CheckpointError: a value is missing or impossible, or one with which the original code does not run.
     """
     if "mm_vision_select_layer" not in raw:
         raise CheckpointError(f"{file} has no mm_vision_select_layer, which the original needs (-2 in all recipes).")
@@ -140,7 +140,7 @@ def build_config(
     try:
         config = config_class(text_config=tower_config(raw, language_model(raw)), **fields)
         config.validate()
-        # Said now, not when the first video comes.
+        # This raises an error for impossible settings now, instead of for the first video.
         config.num_video_tokens(config.num_frames)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{file} cannot be converted: {' '.join(str(error).split())}") from error
@@ -148,7 +148,7 @@ def build_config(
     if width != vision_config.hidden_size:
         raise CheckpointError(
             f"{file}: mm_hidden_size {width} does not fit a vision tower of width {vision_config.hidden_size}: pass "
-            "the configuration of the right one (--vision-config)."
+            "the configuration of the right tower (--vision-config)."
         )
     return config, _notes(raw, file)
 
@@ -164,7 +164,7 @@ def _select_strategy(raw: dict[str, Any], file: Path, tower: str) -> str:
 
 
 def _audio_depth(raw: dict[str, Any], file: Path) -> int:
-    """Linear layers of the audio projector."""
+    """Number of linear layers of the audio projector."""
     name = raw.get("mm_projector_a_type", DEFAULT_PROJECTOR)
     if name == "linear" or str(name).startswith("mlp"):
         try:
@@ -178,8 +178,8 @@ def _notes(raw: dict[str, Any], file: Path) -> list[str]:
     notes = []
     if raw.get("image_aspect_ratio") == "pad":
         notes.append(
-            f"image_aspect_ratio 'pad' in {file} is that of training; the official inference does not pad, and the "
-            'processor is written so. processor.video_processor.padding_mode = "pad" pads.'
+            f"image_aspect_ratio 'pad' in {file} was used in training. The official inference does not pad, and the "
+            'converted processor does not either; processor.video_processor.padding_mode = "pad" pads.'
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""Official VideoLLaMA2 checkpoints -> folders that `from_pretrained` loads, streamed tensor by tensor.
+"""Converts official VideoLLaMA2 checkpoints to folders that `from_pretrained` loads, tensor by tensor.
 
 Everything is checked before the first weight is written, and the folder appears complete or not at all.
 """
@@ -44,13 +44,14 @@ from .sources import Inputs, Sources, collect_sources
 
 @dataclass(frozen=True, kw_only=True)
 class VideoLlama2Report(WrittenReport):
-    """What a conversion of VideoLLaMA2 did.
+    """The report of a conversion of VideoLLaMA2.
 
     Attributes:
-        kind: what the source was: `"complete"`, `"projector"` (the "Base" form: projectors only) or `"lora"`.
+        source: folder of the official checkpoint.
+        kind: kind of the source: `"complete"`, `"projector"` (the "Base" form: projectors only) or `"lora"`.
         design: `model_type` of the converted checkpoint.
         origins: part of the model -> where its weights came from.
-        lora_scale: factor that the LoRA was merged with; `None` without one.
+        lora_scale: factor with which the LoRA was merged; `None` without a LoRA.
     """
 
     source: str
@@ -81,32 +82,32 @@ def convert_videollama2(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> VideoLlama2Report:
-    """Convert an official VideoLLaMA2 or VideoLLaMA2-AV checkpoint; its kind is told by what it holds.
+    """Convert an official VideoLLaMA2 or VideoLLaMA2-AV checkpoint. Its kind is recognised by its files and tensors.
 
-    A LoRA is merged into the weights, one at a time. Pickles are read in a process of their own.
+    A LoRA is merged into the weights, one weight at a time. Pickles are read in a separate process.
 
     Args:
-        source: folder with config.json and all weights, or what training wrote beside a base: mm_projector.bin,
-            mm_projector_a.bin, audio_tower.bin, or a LoRA with non_lora_trainables.bin.
-        destination: folder to write; must not exist, or be empty, unless `overwrite`.
-        base: folder of the language model, or of the VideoLLaMA2 checkpoint, that a partial checkpoint was trained
-            from; by default the local folder that config.json names, if there is one.
-        vision: folder or weight file of the CLIP or SigLIP, where the checkpoint does not hold it.
-        vision_config: JSON file that describes the vision tower, where its name is unknown.
-        audio_tower: BEATs file of an AV checkpoint that does not hold it.
-        tokenizer: folder of the tokenizer, where neither the source nor the base has the right one.
-        dtype: cast all weights (`"float32"`, `"float16"`, `"bfloat16"`); kept as they are stored by default.
-        max_shard_size: bytes of one weight file.
-        overwrite: replace a destination that holds something.
+        source: folder with config.json and all weights, or with the files that training writes for a partial
+            checkpoint: mm_projector.bin, mm_projector_a.bin, audio_tower.bin, or a LoRA with non_lora_trainables.bin.
+        destination: folder to write. Without `overwrite`, it must not exist or must be empty.
+        base: folder of the language model or VideoLLaMA2 checkpoint from which a partial checkpoint was trained. By
+            default it is the local folder that config.json names, if this folder exists.
+        vision: folder or weight file of the CLIP or SigLIP, if the checkpoint does not hold it.
+        vision_config: JSON file with the configuration of the vision tower, if its name is unknown.
+        audio_tower: BEATs file, for an AV checkpoint that does not hold its audio tower.
+        tokenizer: folder of the tokenizer, if neither the source nor the base has the right one.
+        dtype: type of all weights (`"float32"`, `"float16"`, `"bfloat16"`); by default the stored types are kept.
+        max_shard_size: maximum size of one weight file in bytes.
+        overwrite: whether to replace a destination that is not empty.
         progress: called with (bytes written, bytes to write).
 
     Returns:
-        What was found and written.
+        What was read and written.
 
     Raises:
-        CheckpointError: a file is missing or damaged, a tensor does not fit, or an option has no meaning for this
-            checkpoint; file, tensor and mend are named.
-        FileExistsError: the destination holds something and `overwrite` is not set.
+        CheckpointError: a file is missing or damaged, a tensor does not fit, or an option has no effect for this
+            checkpoint. The message names the file, the tensor and the fix.
+        FileExistsError: the destination is not empty and `overwrite` is not set.
     """
     inputs = Inputs(Path(source), *map(optional_path, (base, vision, vision_config, audio_tower, tokenizer)))
     folders = {"source": "the VideoLLaMA2 checkpoint", "base": "the base", "tokenizer": "the tokenizer"}
@@ -162,21 +163,21 @@ def convert_videollama2(
 
 
 def _compare_base(raw: dict[str, Any], sources: Sources) -> list[str]:
-    """Notes on facts of the base that contradict the source."""
+    """Notes on fields of the base that contradict the source."""
     if sources.base is None or not (file := sources.base / "config.json").is_file():
         return []
     return compare_bases(read_json(file), raw, file)
 
 
 def _compare_dtypes(config: VideoLlama2Config, plan: ConversionPlan, dtype: torch.dtype | None) -> list[str]:
-    """A note when the parts of a checkpoint are kept in different precisions, and stay so."""
+    """A note if the parts of a checkpoint have different types and keep them."""
     names = sorted(
         {str(tensor.dtype).removeprefix("torch.") for tensor in plan.tensors if tensor.dtype.is_floating_point}
     )
     if dtype is not None or len(names) < 2:
         return []
     loaded = str(config.dtype).removeprefix("torch.")
-    return [f"the parts are kept in {' and '.join(names)}, loaded in {loaded}: a dtype makes the files alike."]
+    return [f"the weights are stored as {' and '.join(names)} and load as {loaded}: --dtype gives all one type."]
 
 
 def _complete_config(
@@ -186,7 +187,7 @@ def _complete_config(
     dtype: torch.dtype | None,
     model_class: type,
 ) -> None:
-    """Fill in what only the weights, the tokenizer and the options tell."""
+    """Set the fields that depend on the weights, the tokenizer and the options."""
     for modality, token_id in token_ids.items():
         setattr(config, f"{modality}_token_id", token_id)
     config.architectures = [model_class.__name__]
@@ -196,7 +197,7 @@ def _complete_config(
 
 
 def _write_weights(folder: Path, plan: ConversionPlan, options: WriteOptions) -> tuple[list[Path], int]:
-    """Write the model; files and their total size in bytes."""
+    """Write the model; return the files and their total size in bytes."""
     types = {name: options.dtype or pieces[0].dtype for name, pieces in plan.pieces.items()}
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
 
@@ -208,7 +209,7 @@ def _write_weights(folder: Path, plan: ConversionPlan, options: WriteOptions) ->
 
 
 def _merged(stored: StoredTensor, plan: ConversionPlan) -> torch.Tensor:
-    """A tensor with what a LoRA adds to it."""
+    """Load a tensor, and add its LoRA if it has one."""
     weight = read_tensor(stored)
     factors = plan.lora.get(stored)
     if factors is None:

@@ -1,7 +1,7 @@
-"""Which tensor of an official VideoLLaMA2 checkpoint becomes which tensor of ours.
+"""Maps the tensors of an official VideoLLaMA2 checkpoint to our tensors.
 
-A model is put together from up to four places: the checkpoint, the base it was trained from, a vision tower, a BEATs
-file. Each part of the model comes from the first place that has it, and comes from there as a whole.
+The tensors come from up to four places: the checkpoint, the base from which it was trained, a vision tower, and a BEATs
+file. Each part of the model is taken as a whole from the first place that has it.
 """
 
 import re
@@ -18,7 +18,7 @@ from ..tensors import FLOATS, misfits, refuse, shape_text
 
 LANGUAGE, HEAD, TOWER, CONNECTOR = "model.language_model.", "lm_head.", "model.vision_tower.", "model.connector."
 EAR, EAR_PROJECTOR = "model.audio_tower.", "model.audio_projector."
-# What may come from different places, by the beginnings of our names.
+# The parts that may come from different places, with the prefixes of our names.
 PARTS: dict[str, tuple[str, ...]] = {
     "language model": (LANGUAGE, HEAD),
     "vision tower": (TOWER,),
@@ -26,7 +26,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "audio tower": (EAR,),
     "audio projector": (EAR_PROJECTOR,),
 }
-# Official prefix -> ours; the first that fits counts. The dots tell mm_projector from mm_projector_a.
+# Official prefix -> our prefix. The first prefix that matches is used. The dots distinguish mm_projector from
+# mm_projector_a.
 PREFIXES = (
     ("model.vision_tower.vision_tower.vision_model.", TOWER),
     ("model.vision_tower.vision_tower.", TOWER),
@@ -36,8 +37,8 @@ PREFIXES = (
     ("lm_head.", HEAD),
     ("model.", LANGUAGE),
 )
-# Further differences, each a pattern of what follows our prefix. An MLP of the original has no name of its own, and a
-# single linear layer no number.
+# Other differences: patterns for the part of a name after our prefix. In the original, an MLP has no name, and a single
+# linear layer has no number.
 RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
     CONNECTOR: ((r"(weight|bias)", r"readout.0.\1"), (r"(\d+)\.(weight|bias)", r"readout.\1.\2")),
     EAR_PROJECTOR: ((r"(weight|bias)", r"0.\1"),),
@@ -49,31 +50,32 @@ RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
         (r"encoder\.layers\.\d+\.self_attn\.relative_attention_bias\.weight", "encoder.relative_attention_bias.weight"),
     ),
 }
-# One table that all layers share; official files list it once, or once for each layer.
+# All layers share one table. Official files hold it once, or once for each layer.
 SHARED_TABLE = EAR + "encoder.relative_attention_bias.weight"
-# Knowingly left behind: buffers that are computed from the configuration, and the AudioSet classes of BEATs, which
-# VideoLLaMA2 never asks for.
+# Tensors that are dropped on purpose: buffers that are computed from the configuration, and BEATs' classifier for
+# AudioSet, which VideoLLaMA2 does not use.
 DROPPED = re.compile(r".*(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)|model\.audio_tower\.predictor\..+")
-# Of a whole CLIP or SigLIP, all but what sees.
+# Names of the vision tower in a complete CLIP or SigLIP, and of its other parts.
 VISION_PREFIX = "vision_model."
 VISION_NAMES = ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.", "head.")
 NOT_VISION = re.compile(r"(text_model\.|text_projection\.|visual_projection\.|logit_scale|logit_bias).*")
-# transformers 5 keeps the experts of Mixtral in two tensors; gate (w1) and up (w3) of one expert follow each other.
+# transformers 5 stores the experts of Mixtral in two tensors. In the first one, gate (w1) and up (w3) of each expert
+# follow each other.
 FUSED_EXPERTS = re.compile(r"(?P<stem>.+\.mlp\.experts)\.(?P<kind>gate_up_proj|down_proj)")
 
 
 @dataclass
 class Contents:
-    """What one place holds, in our names.
+    """The tensors of one place, sorted by our names.
 
     Attributes:
-        origin: what to name when a tensor is missing.
+        origin: path that messages name if a tensor is missing.
         weights: our name -> stored tensor.
         lora: our name of the adapted layer -> its factors.
-        copies: further copies of the table that BEATs' layers share.
-        dropped: tensors that are knowingly left behind.
+        copies: additional copies of the table that BEATs' layers share.
+        dropped: tensors that are dropped on purpose.
         unknown: tensors without a place in the model.
-        official: our name -> the name that this place uses.
+        official: maps our name to the name in this place.
     """
 
     origin: Path
@@ -91,7 +93,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class LoraFactors:
-    """What is added to a weight: scale * B A."""
+    """The factors of a LoRA for one weight, to which scale * B A is added."""
 
     a: StoredTensor
     b: StoredTensor
@@ -100,14 +102,14 @@ class LoraFactors:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """Where every tensor of the converted checkpoint comes from.
+    """The source of every tensor of the converted checkpoint.
 
     Attributes:
         shapes: our name -> shape.
-        pieces: our name -> the stored tensors that it is made of, one after the other.
-        lora: stored tensor -> what is added to it.
-        tied: the head shares the embedding and has no tensor of its own.
-        owners: part of the model -> the place that it comes from.
+        pieces: our name -> the stored tensors whose concatenation is our tensor.
+        lora: stored tensor -> the LoRA that is added to it.
+        tied: whether the head is the same tensor as the embedding, and is not stored.
+        owners: part of the model -> the place from which it is taken.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -138,7 +140,7 @@ def our_name(name: str) -> str | None:
 
 
 def official_name(name: str) -> str:
-    """How official checkpoints call our tensor `name`."""
+    """The name of our tensor `name` in official checkpoints."""
     ours = next(prefix for prefixes in PARTS.values() for prefix in prefixes if name.startswith(prefix))
     official = next(old for old, new in PREFIXES if new == ours)
     rest = name.removeprefix(ours)
@@ -151,14 +153,16 @@ def official_name(name: str) -> str:
 
 
 def sort_tensors(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
-    """Give every tensor of an official checkpoint, or of a plain language model, its name in our model.
+    """Map every tensor of an official checkpoint, or of a plain language model, to its name in our model.
 
     Raises:
-        CheckpointError: two tensors are meant for the same place, or the names are ours already.
+        CheckpointError: two tensors map to the same name, or the tensors already have our names.
     """
     contents = Contents(origin)
     if any(name.startswith((LANGUAGE, CONNECTOR)) for name in tensors):
-        raise CheckpointError(f"{origin} is already converted, or belongs to another design: load it as it is.")
+        raise CheckpointError(
+            f"{origin} is already converted, or belongs to another design: load it with from_pretrained."
+        )
     for name, tensor in tensors.items():
         target = our_name(name)
         if DROPPED.fullmatch(name):
@@ -182,7 +186,8 @@ def sort_tensors(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
 
 
 def sort_vision(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
-    """The vision tower of a CLIP or SigLIP checkpoint, whole or the tower alone, with `vision_model.` or without."""
+    """The vision tower of a CLIP or SigLIP checkpoint. The checkpoint may be complete or hold only the tower, with the
+    prefix `vision_model.` or without it."""
     has_prefix = any(name.startswith(VISION_PREFIX) for name in tensors)
     prefix = VISION_PREFIX if has_prefix else ""
     contents = Contents(origin, official=lambda name: prefix + name.removeprefix(TOWER))
@@ -197,7 +202,7 @@ def sort_vision(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
 
 
 def sort_beats(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
-    """A BEATs file: Microsoft's without prefix, or an `audio_tower.bin` of training with the prefix of the model."""
+    """The tensors of a BEATs file: Microsoft's names have no prefix, those of an `audio_tower.bin` have the model's."""
     prefixed = {name if name.startswith(EAR) else EAR + name: tensor for name, tensor in tensors.items()}
     if len(prefixed) < len(tensors):
         raise CheckpointError(f"{origin} holds BEATs twice, with the prefix {EAR} and without: remove one of them.")
@@ -208,9 +213,10 @@ def sort_beats(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
 
 
 def choose(places: Sequence[Contents]) -> tuple[dict[str, StoredTensor], dict[str, Contents]]:
-    """The tensors of the model, and the place that each part comes from.
+    """Choose the tensors of the model, and the place of each part.
 
-    Only the language model may be mixed: a LoRA checkpoint carries the few layers that were trained as a whole.
+    Only the language model may come from two places: a LoRA checkpoint also holds the few layers that were trained
+    completely.
     """
     owners = {part: next((place for place in places if is_owner(place, part)), None) for part in PARTS}
     weights: dict[str, StoredTensor] = {}
@@ -224,7 +230,7 @@ def choose(places: Sequence[Contents]) -> tuple[dict[str, StoredTensor], dict[st
 
 
 def is_owner(place: Contents, part: str) -> bool:
-    """Whether a place has this part of the model; single layers beside a LoRA are no language model."""
+    """Whether a place has this part of the model. Single layers next to a LoRA are not a language model."""
     return bool(place.part(part)) and not (place.lora and part == "language model")
 
 
@@ -234,16 +240,16 @@ def plan_conversion(
     lora_scale: float | None = None,
     is_tied: bool = False,
 ) -> ConversionPlan:
-    """Find the place of every tensor and check that none is missing, left over, or of another shape.
+    """Find the source of every tensor, and check that no tensor is missing, left over, or of another shape.
 
     Args:
-        expected: our name -> shape, of the whole model.
-        places: where tensors are looked for, the checkpoint itself first.
-        lora_scale: factor of the product of the LoRA's factors.
-        is_tied: the configuration shares embedding and head.
+        expected: our name -> shape, for the whole model.
+        places: the places that are searched, the checkpoint itself first.
+        lora_scale: the factor by which the product of the LoRA's factors is multiplied.
+        is_tied: whether the configuration says that embedding and head are the same tensor.
 
     Raises:
-        CheckpointError: something does not fit; the tensor and its file are named.
+        CheckpointError: a tensor does not fit; the message names the tensor and its file.
     """
     weights, owners = choose(places)
     shapes = dict(expected)
@@ -256,11 +262,12 @@ def plan_conversion(
         part = next(part for part, prefixes in PARTS.items() if name.startswith(prefixes))
         owner = owners.get(part, places[0])
         words = f"{owner.official(name)} is missing in {owner.origin}"
-        # Only connectors that are more than an MLP give it a name.
+        # The readout has a name only in connectors that are more than an MLP.
         has_readout = any(".readout." in tensor.name for tensor in owner.part(part).values())
         return words if has_readout else words.replace(".readout.", ".")
 
-    # A plain base or a vision tower has parts that nobody asked for; what has no place at all is an error everywhere.
+    # A base or a vision tower may hold parts that are not needed from it. But a tensor without any place in the model
+    # is an error in every place.
     unknown = [tensor for place in places for tensor in place.unknown]
     pairs = {layer: pair for place in places for layer, pair in place.lora.items()}
     problems = misfits(weights, piece_shapes, unknown, describe_missing, "VideoLLaMA2")
@@ -277,7 +284,8 @@ def plan_conversion(
 def split_experts(
     expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, StoredTensor]
 ) -> tuple[dict[str, list[str]], dict[str, tuple[int, ...]]]:
-    """The pieces of every tensor (one, itself, unless its experts are stored apart), and the shapes of all pieces."""
+    """The stored pieces of every tensor, and the shapes of all pieces. A tensor is its own only piece, unless its
+    experts are stored separately."""
     names: dict[str, list[str]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in expected.items():
@@ -293,10 +301,10 @@ def split_experts(
 
 
 def check_copies(contents: Contents) -> None:
-    """All copies of the shared table must be equal.
+    """Check that all copies of the shared table are equal.
 
     Raises:
-        CheckpointError: they are not; the first two are named.
+        CheckpointError: two copies differ; the message names them.
     """
     if not contents.copies:
         return
@@ -321,7 +329,7 @@ def _lora_misfits(pairs: Mapping[str, LoraPair], shapes: Mapping[str, tuple[int,
         if pair.a is None or pair.b is None:
             continue
         if len(shape) != 2 or pair.a.dtype not in FLOATS or pair.b.dtype not in FLOATS:
-            problems.append(f"{pair.a.name} in {pair.a.place} has no linear layer to adapt in VideoLLaMA2")
+            problems.append(f"{pair.a.name} in {pair.a.place} adapts no linear layer of VideoLLaMA2")
         elif pair.a.shape != (pair.a.shape[0], shape[1]) or pair.b.shape != (shape[0], pair.a.shape[0]):
             problems.append(
                 f"{pair.a.name} in {pair.a.place} is {shape_text(pair.a.shape)} and its B {shape_text(pair.b.shape)}, "

@@ -1,4 +1,4 @@
-"""Tokenizer of an official VideoLLaMA2 checkpoint -> its processor, and the generation settings that go with it."""
+"""Makes the processor and the generation settings from the tokenizer of an official VideoLLaMA2 checkpoint."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,18 +24,19 @@ from ..stream import read_json
 from ..tokenizers import compare_eos, load_tokenizer
 from .tokenizer import prepare_tokenizer
 
-# The official code opens every conversation of these with its system message, and leaves the others to their template.
+# For these language models, the official code begins every conversation with a system message. For the others, it uses
+# only their chat template.
 SYSTEM_PROMPTS = {"mistral": MISTRAL_SYSTEM_PROMPT, "mixtral": MISTRAL_SYSTEM_PROMPT}
 CHATML_MARK = "<|im_start|>"
 
 
 @dataclass(frozen=True)
 class ProcessorResult:
-    """A processor and the ids that the model must use with it; without a tokenizer there is no processor.
+    """A processor, `None` without a tokenizer, and the placeholder ids that the model must use.
 
     Attributes:
-        token_ids: modality -> id of its placeholder.
-        tokenizer: of the processor.
+        token_ids: maps each modality to the id of its placeholder.
+        tokenizer: tokenizer of the processor.
     """
 
     processor: Any
@@ -45,12 +46,13 @@ class ProcessorResult:
 
 
 def build_processor(config: VideoLlama2Config, language: str, tokenizer_folder: Path | None) -> ProcessorResult:
-    """Processor of a converted checkpoint, and its placeholder ids.
+    """Make the processor of a converted checkpoint, and choose its placeholder ids.
 
     Args:
         config: converted configuration.
         language: name of the language model in transformers.
-        tokenizer_folder: where the tokenizer is; without one the ids follow the vocabulary.
+        tokenizer_folder: folder of the tokenizer. If it is `None`, there is no processor, and the ids come after the
+            vocabulary.
 
     Raises:
         CheckpointError: the tokenizer cannot be read, or belongs to another model.
@@ -61,8 +63,8 @@ def build_processor(config: VideoLlama2Config, language: str, tokenizer_folder: 
         ids = {modality: vocab_size + number for number, modality in enumerate(modalities)}
         note = "no tokenizer found: processor files not written; pass --tokenizer FOLDER."
         return ProcessorResult(None, ids, notes=[note])
-    # The class is that of the tokenizer's own file: by their model_type transformers knows no official checkpoint, and
-    # takes another tokenizer for plain Mistral.
+    # An empty configuration, so that tokenizer_config.json decides the class of the tokenizer. transformers does not
+    # know the `model_type` of official checkpoints, and would choose another class for plain Mistral.
     loaded = load_tokenizer(tokenizer_folder, PreTrainedConfig())
     if len(loaded) > vocab_size:
         raise CheckpointError(
@@ -74,8 +76,8 @@ def build_processor(config: VideoLlama2Config, language: str, tokenizer_folder: 
         tokenizer = prepare_tokenizer(loaded, [f"<{modality}>" for modality in modalities])
     except (AttributeError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"The tokenizer in {tokenizer_folder} cannot be used ({' '.join(str(error).split())[:200]}): pass the one "
-            "of this model (--tokenizer)."
+            f"The tokenizer in {tokenizer_folder} cannot be used ({' '.join(str(error).split())[:200]}): pass the "
+            "tokenizer of this model (--tokenizer)."
         ) from error
     chat_template, notes = _chat_template(tokenizer, language, modalities)
     if not had_padding:
@@ -92,7 +94,7 @@ def build_processor(config: VideoLlama2Config, language: str, tokenizer_folder: 
     }
     processor_class: Any = VideoLlama2Processor
     if "audio" in modalities:
-        # Only the configuration of AV has it.
+        # Only the configuration of AV has this field.
         audio = cast(VideoLlama2AVConfig, config).audio_config
         processor_class = VideoLlama2AVProcessor
         parts |= {
@@ -105,13 +107,13 @@ def build_processor(config: VideoLlama2Config, language: str, tokenizer_folder: 
 
 
 def _chat_template(tokenizer: Any, language: str, modalities: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The template of the checkpoint for messages with media, and notes where it had to be replaced."""
+    """The checkpoint's chat template, extended for media, and a note if it had to be replaced."""
     system_prompt = SYSTEM_PROMPTS.get(language)
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
     if template is None and system_prompt is not None:
-        note = "the tokenizer had no chat template: [INST] ... [/INST] with the system message in front is used."
+        note = "the tokenizer had no chat template: [INST] ... [/INST] after the system message is used."
         return wrap_chat_template(MISTRAL_BODY, system_prompt, modalities), [note]
     if template is None and CHATML_MARK in tokenizer.get_vocab():
         return default_chat_template(modalities), ["the tokenizer had no chat template: ChatML of Qwen2 is used."]
@@ -124,8 +126,8 @@ def _chat_template(tokenizer: Any, language: str, modalities: tuple[str, ...]) -
         return wrap_chat_template(template, system_prompt, modalities), []
     except ValueError:
         note = (
-            "the chat template of the tokenizer accepts no system message, which the official code gives to this "
-            "language model: [INST] ... [/INST] with the system message in front is used."
+            "the chat template of the tokenizer accepts no system message, but the official code gives one to this "
+            "language model: [INST] ... [/INST] after the system message is used."
         )
         return wrap_chat_template(MISTRAL_BODY, system_prompt, modalities), [note]
 
@@ -133,16 +135,17 @@ def _chat_template(tokenizer: Any, language: str, modalities: tuple[str, ...]) -
 def build_generation_config(
     source: Path, raw: dict[str, Any], config: VideoLlama2Config, tokenizer: Any
 ) -> tuple[GenerationConfig, list[str]]:
-    """Greedy decoding, as in the official inference, and notes on settings that are left behind.
+    """Settings for greedy decoding, as in the official inference, and notes on settings that are dropped.
 
     Args:
-        source: checkpoint folder; its generation_config.json counts before config.json.
+        source: checkpoint folder. Values in its generation_config.json override those in config.json.
         raw: content of the official config.json.
         config: converted configuration.
-        tokenizer: the prepared one; its padding counts, and the official code stops at its end of text.
+        tokenizer: the prepared tokenizer. Its padding token is used, and answers also end at its end-of-text token, as
+            in the official code.
 
     Raises:
-        CheckpointError: generation_config.json is damaged, or an id is no id.
+        CheckpointError: generation_config.json is damaged, or an id is not a token id.
     """
     ids = token_ids(source, raw, config.text_config)
     notes = []
@@ -158,8 +161,8 @@ def build_generation_config(
     penalty = read_json(file).get("repetition_penalty", 1.0) if file.is_file() else 1.0
     if penalty != 1.0:
         notes.append(
-            f"repetition_penalty {penalty} in {file} was left behind: it would count the prompt here, and only the "
-            "answer in the official code."
+            f"repetition_penalty {penalty} in {file} was dropped: here it would also count the prompt, in the official "
+            "code only the answer."
         )
     return GenerationConfig(do_sample=False, **ids), notes
 

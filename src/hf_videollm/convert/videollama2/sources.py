@@ -1,4 +1,4 @@
-"""Where the tensors of an official VideoLLaMA2 checkpoint are: in one folder, or beside a base and its towers."""
+"""Finds the tensors of an official VideoLLaMA2 checkpoint: in one folder, or also in a base and its towers."""
 
 import math
 from collections.abc import Iterable
@@ -12,17 +12,17 @@ from ..stream import read_json
 from .config import can_hear
 from .keys import PARTS, Contents, is_owner, sort_beats, sort_tensors, sort_vision
 
-# What training leaves in its output folder instead of a whole model, and the part of the model that it is.
+# Files that training writes instead of a complete model, and the part of the model in each.
 ARTEFACTS = {"mm_projector": "connector", "mm_projector_a": "audio projector", "audio_tower": "audio tower"}
 ADAPTER, ADAPTER_CONFIG, NOT_LORA = "adapter_model", "adapter_config.json", "non_lora_trainables"
 SUFFIXES = (".safetensors", ".bin")
-# Kinds of LoRA whose product is not scale * B A.
+# Settings of LoRAs that do more than add scale * B A.
 FOREIGN_LORA = ("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "modules_to_save", "layer_replication")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user passed; the names are those of the options."""
+    """The paths that the user passed, under the names of the options."""
 
     source: Path
     base: Path | None = None
@@ -34,14 +34,15 @@ class Inputs:
 
 @dataclass
 class Sources:
-    """Everything that was found.
+    """All places from which tensors are taken.
 
     Attributes:
         kind: `"complete"`, `"projector"` or `"lora"`.
-        places: the checkpoint first, then its base, a vision tower, a BEATs file.
-        base: folder of the base, if one was needed.
-        lora_scale: factor of the LoRA's product.
-        ear_settings: what a BEATs file says of itself.
+        places: first the checkpoint, then its base, a vision tower and a BEATs file if they are needed.
+        base: folder of the base, if one is needed.
+        lora_scale: the factor by which the product of the LoRA's factors is multiplied.
+        ear_settings: settings in a BEATs file.
+        notes: notes for the user, in sentences.
     """
 
     kind: str
@@ -52,7 +53,7 @@ class Sources:
     notes: list[str] = field(default_factory=list)
 
     def owner(self, part: str) -> Contents | None:
-        """The place that a part of the model comes from."""
+        """The place from which a part of the model is taken; `None` if no place has it."""
         return next((place for place in self.places if is_owner(place, part)), None)
 
     @property
@@ -62,16 +63,16 @@ class Sources:
 
 
 def collect_sources(inputs: Inputs, raw: dict[str, Any], workspace: Path) -> Sources:
-    """Read the headers of everything that the model is put together from.
+    """Read the headers of all files that hold parts of the model.
 
     Args:
         inputs: what the user passed.
         raw: content of the official config.json.
-        workspace: folder for copies of pickles, which must live until the weights are written.
+        workspace: folder for copies of pickles, which must exist until the weights are written.
 
     Raises:
-        CheckpointError: a part of the model is nowhere (the option that brings it is named), or an option brings a
-            part that is there already.
+        CheckpointError: a part of the model is missing (the message names the option to pass it), or an option passes a
+            part that the checkpoint already has.
     """
     sources = _read_checkpoint(inputs.source, workspace)
     _add_base(sources, inputs, raw, workspace)
@@ -85,7 +86,8 @@ def _read_checkpoint(folder: Path, workspace: Path) -> Sources:
     weights = scan_any_weights(folder, workspace)
     if adapter is not None and weights is not None:
         raise CheckpointError(
-            f"{adapter} is a LoRA, but {folder} holds whole weights as well: move away what does not belong here."
+            f"{adapter} is a LoRA, but {folder} also holds complete weights: move away the files that do not belong "
+            "here."
         )
     if adapter is not None:
         sources = _read_lora(folder, adapter, workspace)
@@ -100,7 +102,7 @@ def _read_checkpoint(folder: Path, workspace: Path) -> Sources:
         if (file := _find(folder, name)) is None:
             continue
         if sources.owner(part) is not None:
-            sources.notes.append(f"{file.name} was left aside: the other weights hold the {part} already.")
+            sources.notes.append(f"{file.name} was ignored: the other weights already hold the {part}.")
             continue
         sources.places.append(_read_artefact(file, part, sources, workspace))
     if not sources.places:
@@ -112,7 +114,7 @@ def _read_checkpoint(folder: Path, workspace: Path) -> Sources:
 
 
 def _read_artefact(file: Path, part: str, sources: Sources, workspace: Path) -> Contents:
-    """One file of training; it holds one part of the model and nothing else."""
+    """Read a file that training wrote. It must hold one part of the model and nothing else."""
     stored = read_weight_file(file, workspace)
     if part == "audio tower":
         sources.ear_settings = stored.settings
@@ -122,7 +124,7 @@ def _read_artefact(file: Path, part: str, sources: Sources, workspace: Path) -> 
     strangers = [tensor for name, tensor in contents.weights.items() if not name.startswith(PARTS[part])]
     if strangers or contents.lora:
         name = strangers[0].name if strangers else "a LoRA"
-        raise CheckpointError(f"{file} should hold the {part} alone, but holds {name}: get the file again.")
+        raise CheckpointError(f"{file} should hold only the {part}, but holds {name}: download the file again.")
     return contents
 
 
@@ -138,7 +140,7 @@ def _read_lora(folder: Path, adapter: Path, workspace: Path) -> Sources:
 
 
 def lora_scale(file: Path) -> float:
-    """Factor of the product of the factors, from an adapter_config.json.
+    """The factor by which the product of the LoRA's factors is multiplied, from an adapter_config.json.
 
     Raises:
         CheckpointError: the file is missing or damaged, or describes another kind of adapter.
@@ -153,7 +155,7 @@ def lora_scale(file: Path) -> float:
         raise CheckpointError(f"{file}: bias={settings['bias']!r} cannot be converted: merge the adapter with peft.")
     rank, alpha = settings.get("r"), settings.get("lora_alpha")
     if not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and math.isfinite(alpha)):
-        raise CheckpointError(f"{file}: r {rank!r} and lora_alpha {alpha!r} are no rank and alpha of a LoRA.")
+        raise CheckpointError(f"{file}: r {rank!r} and lora_alpha {alpha!r} are not a valid rank and alpha of a LoRA.")
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
@@ -161,7 +163,7 @@ def _add_base(sources: Sources, inputs: Inputs, raw: dict[str, Any], workspace: 
     if sources.owner("language model") is not None:
         if inputs.base is not None:
             raise CheckpointError(
-                f"{inputs.source} holds a whole model, so the base {inputs.base} would not be used: leave it out."
+                f"{inputs.source} holds a complete model, so the base {inputs.base} would not be used: leave it out."
             )
         return
     named = raw.get("_name_or_path")
@@ -169,12 +171,12 @@ def _add_base(sources: Sources, inputs: Inputs, raw: dict[str, Any], workspace: 
     folder = inputs.base
     if folder is None and named and (local := Path(named)).is_dir() and local.resolve() != inputs.source.resolve():
         folder = local
-        sources.notes.append(f"the base is {local}, which config.json names.")
+        sources.notes.append(f"the base is {local}, because config.json names it.")
     if folder is None:
         what = "a LoRA" if sources.kind == "lora" else "projectors"
         said = f" (config.json says {named})" if named else ""
         raise CheckpointError(
-            f"{inputs.source} holds {what} only: pass the folder of the model it was trained from{said}: --base FOLDER."
+            f"{inputs.source} holds only {what}: pass the folder of the model it was trained from{said}: --base FOLDER."
         )
     weights = scan_any_weights(folder, workspace)
     if weights is None:
@@ -207,7 +209,7 @@ def _add_vision(sources: Sources, inputs: Inputs, raw: dict[str, Any], workspace
     else:
         contents = sort_vision(read_weight_file(inputs.vision, workspace).tensors, inputs.vision)
     if not contents.weights:
-        raise CheckpointError(f"{contents.origin} holds no vision tower: pass that of a CLIP or SigLIP (--vision).")
+        raise CheckpointError(f"{contents.origin} holds no vision tower: pass a CLIP or SigLIP (--vision).")
     sources.places.append(contents)
 
 
@@ -215,7 +217,7 @@ def _add_ear(sources: Sources, inputs: Inputs, raw: dict[str, Any], workspace: P
     if not can_hear(raw):
         if inputs.audio_tower is not None:
             raise CheckpointError(
-                f"{inputs.source} cannot hear (no mm_audio_tower in its config.json): leave --audio-tower out."
+                f"{inputs.source} has no audio (no mm_audio_tower in its config.json): leave --audio-tower out."
             )
         return
     if sources.ear is not None:
@@ -243,7 +245,7 @@ def _refuse_lora(places: Iterable[Contents]) -> None:
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    """A file of weights by its name without ending, safetensors before a pickle."""
+    """Find a file of weights by its name without suffix; safetensors are preferred to a pickle."""
     return next((file for suffix in SUFFIXES if (file := folder / (stem + suffix)).is_file()), None)
 
 

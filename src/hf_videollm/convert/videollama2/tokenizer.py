@@ -1,8 +1,8 @@
-"""The tokenizer of a VideoLLaMA2 checkpoint, made to give the ids of the official code by itself.
+"""Changes the tokenizer of a VideoLLaMA2 checkpoint so that it gives the ids of the official code.
 
-The official code cuts a prompt at the placeholder and tokenises the pieces one by one, without special tokens. With
-placeholders as special tokens that no normalizer touches, tokenizers cuts at the same places; what is left is how
-SentencePiece begins a piece.
+The official code cuts a prompt at the placeholder, and tokenises the pieces one by one, without special tokens. If the
+placeholders are special tokens that are not normalised, the library tokenizers cuts at the same places. One difference
+remains, which this file removes: how SentencePiece begins a piece.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from transformers import PreTrainedTokenizerFast
 
 __all__ = ["prepare_tokenizer"]
 
-# Not a low line: what SentencePiece writes for a blank.
+# The character that SentencePiece writes for a blank. It is not an underscore.
 BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
 def prepare_tokenizer(tokenizer: Any, tokens: Sequence[str] = ("<image>", "<video>")) -> Any:
     """A copy of the tokenizer with placeholder tokens, which gives the ids of the official code.
 
-    A tokenizer from SentencePiece begins every piece of text with a blank of its own, also behind a special token and
-    also before a blank: the `legacy` mode of LLaMA's tokenizer, in which the language models of the official
-    checkpoints were trained. It adds no special tokens, because a prompt of the chat template begins with its `<s>`.
-    Where nothing is to pad with, `<unk>` pads, or else the end of text. Padding is on the left, for generation in
-    batches.
+    A tokenizer made by SentencePiece adds a blank before every piece of text, also after a special token and also
+    before another blank. This is the `legacy` mode of LLaMA's tokenizer, in which the language models of the official
+    checkpoints were trained. The copy adds no special tokens, because the chat template writes `<s>` itself. If there
+    is no padding token, `<unk>` is used, otherwise the end of text. Padding is on the left, for generation in batches.
 
     Args:
-        tokenizer: the checkpoint's, as `AutoTokenizer` loads it.
-        tokens: placeholders to add; their ids follow the vocabulary, where they are not in it.
+        tokenizer: the tokenizer of the checkpoint, as `AutoTokenizer` loads it.
+        tokens: placeholders to add. Placeholders that are not in the vocabulary get ids after it.
 
     Returns:
-        A tokenizer that keeps all this when it is saved, and loaded with `AutoTokenizer`.
+        A tokenizer that keeps these changes when it is saved, and loaded with `AutoTokenizer`.
     """
     prepared = copy.deepcopy(tokenizer)
     if _begins_pieces(prepared):
@@ -43,17 +42,18 @@ def prepare_tokenizer(tokenizer: Any, tokens: Sequence[str] = ("<image>", "<vide
     prepared.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
     if prepared.pad_token is None:
         prepared.pad_token = prepared.unk_token or prepared.eos_token
-    # Both: the first counts now, the second is what is saved.
+    # The attribute is used now, and the entry of `init_kwargs` is saved.
     prepared.padding_side = prepared.init_kwargs["padding_side"] = "left"
     return prepared
 
 
 def _begins_pieces(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts a blank of its own before text, as the BPE of SentencePiece does."""
+    """Whether the tokenizer adds a blank before text, as the BPE of SentencePiece does."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     if backend["model"]["type"] != "BPE":
         return False
-    # There are two ways to write it. Files that do not say `legacy` meant it, but transformers 5 reads them as "first".
+    # A file can say this in two ways. Old files without `legacy` mean the legacy mode, but transformers 5 reads them as
+    # the scheme "first".
     pre_tokenizer = backend["pre_tokenizer"] or {}
     if pre_tokenizer.get("type") == "Metaspace":
         return pre_tokenizer["prepend_scheme"] != "never"
@@ -62,12 +62,12 @@ def _begins_pieces(tokenizer: Any) -> bool:
 
 
 def _in_legacy_mode(tokenizer: Any) -> PreTrainedTokenizerFast:
-    """The same vocabulary behind a normalizer that puts a blank before every piece, whatever the piece begins with."""
+    """The same vocabulary with a normalizer that always adds a blank before a piece."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)])
     backend.pre_tokenizer = None
     backend.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-    # The general class keeps what the file says; LlamaTokenizer would make its own of it on loading.
+    # The general class keeps the settings of the file. LlamaTokenizer would replace them by its own when it is loaded.
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         **tokenizer.special_tokens_map,

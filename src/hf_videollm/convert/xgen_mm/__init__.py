@@ -1,1 +1,1 @@
-"""XGen-MM, an image-LLM that LinVT can be put on."""
+"""Converts XGen-MM, an image-LLM that LinVT can use."""

@@ -1,4 +1,4 @@
-"""The config.json and the tokenizer of an official XGen-MM v1.5 checkpoint -> our configuration and processor."""
+"""Makes configuration and processor from the config.json and the tokenizer of an official XGen-MM v1.5 checkpoint."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,11 @@ OFFICIAL_TYPE = "xgenmm"
 TOWER_TYPE = "siglip_vision_model"
 DEFAULT_TOWER = "google/siglip-so400m-patch14-384"
 DEFAULT_TOKENS = 128
-# In this order, behind the tokenizer of the language model: the first stands for an image.
+# These tokens are added to the tokenizer of the language model in this order. The first is the placeholder of an image.
 ADDED_TOKENS = ("<image>", "<image placeholder>", "<|endofchunk|>")
-# Ends an answer of the instruction-tuned checkpoints, whose files name only the end of the text.
+# This token ends an answer of the instruction-tuned checkpoints. Their files name only the end-of-text token.
 END_OF_TURN = "<|end|>"
-# A config.json leaves out what was a default when it was written (transformers 4.41).
+# A config.json leaves out fields that had the default of transformers 4.41, with which it was written.
 PHI3_DEFAULTS: dict[str, Any] = {
     "vocab_size": 32064,
     "hidden_size": 3072,
@@ -41,12 +41,12 @@ PHI3_DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Source:
-    """What the official config.json says.
+    """The content of the official config.json.
 
     Attributes:
-        config: ours.
-        table_rows: rows of the official embedding and head.
-        text: the official section of the language model.
+        config: our configuration.
+        table_rows: number of rows of the official embedding and head.
+        text: the official section about the language model.
     """
 
     config: XgenMMConfig
@@ -56,10 +56,12 @@ class Source:
 
 @dataclass(frozen=True)
 class ProcessorResult:
-    """The processor, `None` without a tokenizer, and what goes with it.
+    """The processor, and the settings that belong to it.
 
     Attributes:
-        notes: what the user should know, in sentences.
+        processor: the processor; `None` without a tokenizer.
+        generation_config: the generation settings.
+        notes: notes for the user, in sentences.
     """
 
     processor: XgenMMProcessor | None
@@ -68,15 +70,15 @@ class ProcessorResult:
 
 
 def read_source(folder: Path, vision_config: Path | None, has_head_bias: bool) -> Source:
-    """Our configuration of an official folder.
+    """Read the config.json of an official checkpoint, and make our configuration from it.
 
     Args:
-        folder: the official checkpoint.
-        vision_config: JSON file that describes a SigLIP, for a tower of unknown name.
+        folder: folder of the official checkpoint.
+        vision_config: JSON file with the configuration of a SigLIP, for a tower whose name is unknown.
         has_head_bias: whether the weights have a bias of the head.
 
     Raises:
-        CheckpointError: missing, damaged, already converted, or of another model.
+        CheckpointError: the file is missing, damaged, already converted, or belongs to another model.
     """
     file = folder / "config.json"
     raw = read_json(file)
@@ -91,7 +93,7 @@ def read_source(folder: Path, vision_config: Path | None, has_head_bias: bool) -
     text = _section(raw, "text_config", file)
     encoder, tokens = _section(raw, "vision_encoder_config", file), _section(raw, "vision_tokenizer_config", file)
     if text.get("model_type", "phi3") != "phi3":
-        raise CheckpointError(f"{file}: the language model is {text['model_type']!r}; only phi3 is known to XGen-MM.")
+        raise CheckpointError(f"{file}: the language model is {text['model_type']!r}; XGen-MM supports only phi3.")
     length: Any = text.get("initial_tokenizer_len")
     rows: Any = text.get("vocab_size", PHI3_DEFAULTS["vocab_size"])
     if not _is_whole(rows) or not _is_whole(length) or not 0 < length <= rows:
@@ -117,7 +119,7 @@ def read_source(folder: Path, vision_config: Path | None, has_head_bias: bool) -
         )
         config.validate()
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{file} describes no XGen-MM: {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"No XGen-MM can be built from {file}: {' '.join(str(error).split())}") from error
     return Source(config, rows, text)
 
 
@@ -133,7 +135,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _tower(encoder: dict[str, Any], description: Path | None) -> PreTrainedConfig:
-    """Configuration of the vision tower, without its pooling head."""
+    """The configuration of the vision tower, without its pooling head."""
     name = str(encoder.get("model_name") or DEFAULT_TOWER)
     section: Any = KNOWN_TOWERS.get(Path(name.lower()).name) if description is None else read_json(description)
     if section is None:
@@ -144,7 +146,7 @@ def _tower(encoder: dict[str, Any], description: Path | None) -> PreTrainedConfi
     section = section.get("vision_config", section)
     found = section.get("model_type", TOWER_TYPE)
     if found != TOWER_TYPE:
-        raise CheckpointError(f"{description or name} describes a {found!r}: XGen-MM v1.5 sees with SigLIP.")
+        raise CheckpointError(f"{description or name} describes a {found!r}: XGen-MM v1.5 needs a SigLIP.")
     try:
         config = tower_config(section, TOWER_TYPE)
     except (StrictDataclassError, ValueError, TypeError) as error:
@@ -154,11 +156,12 @@ def _tower(encoder: dict[str, Any], description: Path | None) -> PreTrainedConfi
 
 
 def build_processor(folder: Path, source: Source, tokenizer_folder: Path | None) -> ProcessorResult:
-    """Processor and generation settings of a converted checkpoint.
+    """Make the processor and the generation settings of a converted checkpoint.
 
     Args:
-        folder: the official checkpoint.
-        tokenizer_folder: where the tokenizer is.
+        folder: folder of the official checkpoint.
+        source: content of its config.json.
+        tokenizer_folder: folder of the tokenizer; `None` if there is none.
 
     Raises:
         CheckpointError: the tokenizer cannot be read or belongs to another model, or a file is damaged.
@@ -181,7 +184,7 @@ def build_processor(folder: Path, source: Source, tokenizer_folder: Path | None)
     ends = ids["eos_token_id"] if isinstance(ids["eos_token_id"], list) else [ids["eos_token_id"]]
     if (end := tokenizer.get_vocab().get(END_OF_TURN)) is not None and end not in ends:
         ids["eos_token_id"] = [*ends, end]
-        notes.append(f"answers also end at {END_OF_TURN}, which the official files leave to the caller.")
+        notes.append(f"answers also end at {END_OF_TURN}, which the official files do not name.")
     side = config.vision_config.image_size
     processor = XgenMMProcessor(
         image_processor=SiglipImageProcessor(size={"height": side, "width": side}, **_pixel_options(folder)),
@@ -193,7 +196,7 @@ def build_processor(folder: Path, source: Source, tokenizer_folder: Path | None)
 
 
 def _pixel_options(folder: Path) -> dict[str, Any]:
-    """Mean and deviation of the pixels, where the official preprocessor_config.json names them; else SigLIP's."""
+    """Mean and standard deviation of the pixels, if the official preprocessor_config.json has them."""
     file = folder / "preprocessor_config.json"
     stored = read_json(file) if file.is_file() else {}
     if stored.get("resize_mode", "squash") != "squash":

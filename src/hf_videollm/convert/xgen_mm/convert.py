@@ -1,11 +1,11 @@
-"""An official XGen-MM (BLIP-3) v1.5 checkpoint -> a folder that `AutoModelForImageTextToText` loads.
+"""Converts an official XGen-MM (BLIP-3) v1.5 checkpoint to a folder that `AutoModelForImageTextToText` loads.
 
-Everything is checked before the first weight is written, tensors pass through memory one by one, and the folder appears
+Everything is checked before the first weight is written, only one tensor is in memory at a time, and the folder appears
 complete or not at all.
 
-What was checked against the release: the names of all tensors and their total size (see `convert_xgen_mm_keys`), the
-architecture and the prompts against the public code. What could not be: the released weights were never at hand, so
-that no answer of a converted checkpoint was compared with one of the original.
+The names of all tensors and their total size were compared with the release (see `keys.py`), and the architecture and
+the prompts with the public code. The released weights were not available, so no answer of a converted checkpoint was
+compared with an answer of the original.
 """
 
 import math
@@ -41,10 +41,11 @@ from .keys import HEAD, PREFIXES, ConversionPlan, plan_conversion
 
 @dataclass(frozen=True, kw_only=True)
 class XgenMMReport(WrittenReport):
-    """What a conversion of XGen-MM did.
+    """The report of a conversion of XGen-MM.
 
     Attributes:
-        left_aside: tensors of the pooling head of SigLIP, and computed ones.
+        source: folder of the official checkpoint.
+        left_aside: number of tensors that are not used: SigLIP's pooling head, and buffers that are computed.
     """
 
     source: str
@@ -54,7 +55,7 @@ class XgenMMReport(WrittenReport):
         return [("converted", f"{self.source} (XGen-MM)")]
 
     def detail_rows(self) -> Rows:
-        return [("left aside", f"{self.left_aside} tensors that nothing reads")]
+        return [("not used", f"{self.left_aside} tensors that the model does not need")]
 
 
 def convert_xgen_mm(
@@ -71,21 +72,22 @@ def convert_xgen_mm(
     """Convert an official XGen-MM v1.5 checkpoint.
 
     Args:
-        source: its folder.
-        destination: folder to write; must not exist, or be empty, unless `overwrite`.
-        vision_config: JSON file that describes the SigLIP tower, where config.json names an unknown one.
-        tokenizer: folder of the tokenizer, where the source has none.
-        dtype: cast all weights (`"float32"`, `"float16"`, `"bfloat16"`); kept as they are stored by default.
-        max_shard_size: bytes of one weight file.
-        overwrite: replace a destination that holds something.
+        source: folder of the checkpoint.
+        destination: folder to write. Without `overwrite`, it must not exist or must be empty.
+        vision_config: JSON file with the configuration of the SigLIP tower, if the name in config.json is unknown.
+        tokenizer: folder of the tokenizer, if the source has none.
+        dtype: type of all weights (`"float32"`, `"float16"`, `"bfloat16"`); by default the stored types are kept.
+        max_shard_size: maximum size of one weight file in bytes.
+        overwrite: whether to replace a destination that is not empty.
         progress: called with (bytes written, bytes to write).
 
     Returns:
-        What was found and written.
+        What was read and written.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or a tensor does not fit; file, tensor and mend are named.
-        FileExistsError: the destination holds something and `overwrite` is not set.
+        CheckpointError: a file is missing or damaged, or a tensor does not fit. The message names the file,
+            the tensor and the fix.
+        FileExistsError: the destination is not empty and `overwrite` is not set.
     """
     folder, tokenizer_folder, description = Path(source), optional_path(tokenizer), optional_path(vision_config)
     sources = [
@@ -129,7 +131,7 @@ def convert_xgen_mm(
 
 
 def _write_weights(folder: Path, plan: ConversionPlan, options: WriteOptions) -> tuple[list[Path], int]:
-    """Write the model; files and their total size in bytes."""
+    """Write the model; return the files and their total size in bytes."""
     types = {name: options.dtype or parts[0][0].dtype for name, parts in plan.pieces.items()}
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
 

@@ -1,10 +1,10 @@
-"""Which tensors of an official XGen-MM v1.5 checkpoint become which tensor of ours.
+"""Maps the tensors of an official XGen-MM v1.5 checkpoint to our tensors.
 
-The names are those of the public `modeling_xgenmm.py`, and of the weight index of
-Salesforce/xgen-mm-phi3-mini-base-r-v1.5 as a public copy of that repository has it: 718 tensors, 17,437,028,876 bytes
-in float32, which is what the shapes here add up to. The tokens that the tokenizer was given last have rows of their own
-(`additional_embedding`, `additional_fc`); rows of the main tables behind the tokenizer's end are never read, and are
-left behind.
+The names come from the public `modeling_xgenmm.py` and from the weight index of
+Salesforce/xgen-mm-phi3-mini-base-r-v1.5, in a public copy of that repository. The index has 718 tensors with
+17,437,028,876 bytes in float32; the shapes here add up to the same number. The rows for the tokens that were added to
+the tokenizer last are in separate tensors (`additional_embedding`, `additional_fc`). Rows of the main tables after the
+end of the original tokenizer are never used, and are dropped.
 """
 
 import re
@@ -17,14 +17,15 @@ from ..tensors import misfits, refuse
 TOWER, RESAMPLER = "model.vision_tower.", "model.multi_modal_projector."
 LANGUAGE, HEAD = "model.language_model.", "lm_head."
 EMBEDDING = LANGUAGE + "embed_tokens.weight"
-# Our prefix -> theirs.
+# Our prefix -> the official prefix.
 PREFIXES = {
     TOWER: "vlm.vision_encoder.",
     RESAMPLER: "vlm.vision_tokenizer.",
     LANGUAGE: "vlm.lang_model.model.",
     HEAD: "vlm.lang_model.lm_head.",
 }
-# What follows the prefix of a layer of the resampler: there it is attention (0) and MLP (1), unnamed in part.
+# Our names inside a layer of the resampler -> the official names. Officially, a layer is a list of attention (0) and
+# MLP (1), and the parts of the MLP have numbers instead of names.
 RESAMPLER_NAMES = {
     "norm_media": "0.norm_media",
     "norm_latents": "0.norm_latents",
@@ -36,19 +37,20 @@ RESAMPLER_NAMES = {
     "fc2": "1.3",
 }
 RESAMPLER_LAYER = re.compile(r"layers\.(?P<number>\d+)\.(?P<part>\w+)\.(?P<kind>weight|bias)")
-# The pooling of SigLIP, which XGen-MM never asks for, and buffers that are computed from the configuration.
+# Tensors that are dropped: SigLIP's pooling head, which XGen-MM does not use, and buffers that are computed from the
+# configuration.
 DROPPED = re.compile(r"vlm\.vision_encoder\.head\..+|.+\.(rotary_emb\.inv_freq|embeddings\.position_ids)")
 
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """Where every tensor of the converted checkpoint comes from.
+    """The source of every tensor of the converted checkpoint.
 
     Attributes:
         shapes: our name -> shape.
-        pieces: our name -> stored tensors and how many of their first rows are taken (all where it is `None`); more
-            than one are put one below the other.
-        dropped: stored tensors that are knowingly left behind.
+        pieces: our name -> stored tensors, each with the number of its first rows that are used (`None`: all rows). Our
+            tensor is their concatenation.
+        dropped: stored tensors that are dropped on purpose.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -57,7 +59,7 @@ class ConversionPlan:
 
 
 def official_name(name: str) -> str:
-    """How official checkpoints call our tensor `name`; of a table in two parts, the main one."""
+    """The name of our tensor `name` in official checkpoints. If a table has two parts, this is the main part."""
     ours = next(prefix for prefix in PREFIXES if name.startswith(prefix))
     rest = name.removeprefix(ours)
     if ours == RESAMPLER and (match := RESAMPLER_LAYER.fullmatch(rest)):
@@ -66,7 +68,7 @@ def official_name(name: str) -> str:
 
 
 def additional_name(name: str) -> str | None:
-    """The official tensor with the rows of the added tokens; `None` where our tensor has none."""
+    """The name of the official tensor with the rows of the added tokens; `None` if our tensor has no such rows."""
     if name == EMBEDDING:
         return official_name(name).replace("weight", "additional_embedding.weight")
     return official_name(name).replace(HEAD, HEAD + "additional_fc.") if name.startswith(HEAD) else None
@@ -75,16 +77,16 @@ def additional_name(name: str) -> str | None:
 def plan_conversion(
     expected: Mapping[str, tuple[int, ...]], weights: StoredWeights, table_rows: int, num_added: int
 ) -> ConversionPlan:
-    """Find the place of every tensor and check that none is missing, left over, or of another shape.
+    """Find the source of every tensor, and check that no tensor is missing, left over, or of another shape.
 
     Args:
-        expected: our name -> shape, of the whole model.
-        weights: the official checkpoint.
-        table_rows: rows of the official main tables, read or not.
-        num_added: tokens with rows of their own; they are the last ones of our vocabulary.
+        expected: our name -> shape, for the whole model.
+        weights: tensors of the official checkpoint.
+        table_rows: number of rows of the official main tables, including the unused ones.
+        num_added: number of tokens whose rows are in separate tensors. They are the last tokens of our vocabulary.
 
     Raises:
-        CheckpointError: something does not fit; the tensor and its file are named.
+        CheckpointError: a tensor does not fit; the message names the tensor and its file.
     """
     wanted: dict[str, tuple[int, ...]] = {}
     places: dict[str, list[tuple[str, int | None]]] = {}
