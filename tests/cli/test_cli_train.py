@@ -74,7 +74,7 @@ def test_a_result_as_json(cli: Cli, work: Path) -> None:
         ("data clips made --kind dance", "'dance' is not one of motion"),
         ("data clips made --sound --no-audio", "--audio/--no-audio"),
         ("data clips records.jsonl", "records.jsonl"),
-        ("data long made --offset 999999", "straddle"),
+        ("data long made --offset 999999", "are in two splits"),
         ("data clip made", "did you mean clips"),
         ("data", "hf-videollm data clips FOLDER"),
     ],

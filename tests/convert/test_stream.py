@@ -251,7 +251,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(100)}, tmp_path / "model.safetensors")
     tensor = scan_weights(tmp_path).tensors["x"]
     tensor.file.write_bytes(tensor.file.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors ends within x"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors ends in the middle of x"):
         read_tensor(tensor)
 
 

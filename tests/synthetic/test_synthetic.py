@@ -418,7 +418,7 @@ def test_dataset_arguments(tmp_path):
         generate_dataset(tmp_path / "d", 0)
     with pytest.raises(ValueError, match="with_audio"):
         generate_dataset(tmp_path / "d", 1, with_audio=False, sound_questions=True)
-    with pytest.raises(ValueError, match="straddle"):
+    with pytest.raises(ValueError, match="are in two splits"):
         generate_dataset(tmp_path / "d", 2, seed=SPLIT_SEEDS["train"].stop - 1)
     with pytest.raises(ValueError, match="no split"):
         generate_dataset(tmp_path / "d", 2, seed=10**9)

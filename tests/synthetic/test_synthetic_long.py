@@ -201,7 +201,7 @@ def test_bad_scenes_are_refused(options, message):
     [
         ({"num_videos": 0}, "must be at least 1"),
         ({"num_videos": 2, "questions_per_video": 0}, "must be at least 1"),
-        ({"num_videos": 2, "seed": SPLIT_SEEDS["train"].stop - 1}, "straddle"),
+        ({"num_videos": 2, "seed": SPLIT_SEEDS["train"].stop - 1}, "are in two splits"),
     ],
 )
 def test_bad_datasets_are_refused(tmp_path, options, message):

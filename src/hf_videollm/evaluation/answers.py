@@ -1,6 +1,6 @@
-"""What the model answered: the answer cut out of generated text, and MVBench's comparison with the right option.
+"""Extracts the answer from generated text, and compares it with the right option of MVBench.
 
-The rules are those of magic-research/PLLaVA @ 6f49fd2, because its scores depend on them.
+The rules are those of magic-research/PLLaVA @ 6f49fd2, because its published scores depend on them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ __all__ = [
 
 
 def last_answer(decoded: str, style: PromptStyle) -> str:
-    """Text after the last role of the assistant, without the end mark and outer white space.
+    """The text after the last role of the assistant, without the end mark and surrounding white space.
 
-    All of it when the role does not occur. Some tokenizers put a blank after `<|im_start|>`; that is the same role.
+    If the role does not occur, this is the whole text. Some tokenizers add a blank after `<|im_start|>`; the role is
+    then found, too.
     """
     start = 0
     for role in (style.assistant_role, style.assistant_role.replace("|>", "|> ")):
@@ -34,31 +35,32 @@ def last_answer(decoded: str, style: PromptStyle) -> str:
 
 
 def extract_answer(decoded: str, style: PromptStyle, return_prefix: str = "") -> str:
-    """The answer in a whole decoded sequence, prompt and generated text.
+    """The answer in a whole decoded sequence, which is prompt and generated text.
 
     Args:
+        decoded: the decoded sequence.
         style: style of the prompt, with the answer prefix that the model had to continue. Everything up to its first
-            occurrence is dropped and its repetitions are removed; an answer without it is empty.
-        return_prefix: what to put before the answer, e.g. MVBench's `(`.
+            occurrence is dropped, and its repetitions are removed. An answer without it is empty.
+        return_prefix: text to put before the answer, such as MVBench's `(`.
     """
     answer = last_answer(decoded, style)
     if prefix := style.answer_prefix.strip("\n"):
         answer = "".join(answer.split(prefix)[1:])
-        # MVBench's answer keeps its white space: "( A)" is not "(A)".
+        # The white space of MVBench's answers is kept, because "( A)" is not the same as "(A)".
         answer = answer if return_prefix else answer.strip()
     return return_prefix + answer
 
 
 def continued_answer(generated: str, style: PromptStyle, return_prefix: str = "") -> str:
-    """The same from the generated text alone, without the prompt."""
+    """The answer in the generated text alone, without the prompt, by the rule of `extract_answer`."""
     return extract_answer(style.assistant_role + style.answer_prefix + generated, style, return_prefix)
 
 
 def cut_at_keywords(text: str, keywords: Sequence[str]) -> str:
-    """Text before the first of `keywords` (or all of it), without outer white space.
+    """The text before the first of `keywords`, or the whole text, without surrounding white space.
 
-    The original hands its stop keywords to generation only and leaves in the answer what was written until it stopped;
-    apply this to the generated text where a model goes on to invent turns of the user.
+    The original code uses its stop keywords only to stop generation, and keeps in the answer all that was written until
+    then. Use this function if a model goes on to write turns of the user.
     """
     ends = [position for keyword in keywords if (position := text.find(keyword)) >= 0]
     return text[: min(ends)].strip() if ends else text.strip()
@@ -67,12 +69,12 @@ def cut_at_keywords(text: str, keywords: Sequence[str]) -> str:
 def mvbench_match(prediction: str, answer: str) -> bool:
     """Whether a prediction names the right option of MVBench.
 
-    The first word of the prediction, in lower case, must hold one of the letters a to g, and must be part of the
-    answer's first word once its full stops are gone (`A`, `(A`, `A)`), or contain that word (`(A).`, `(A)Sat`).
+    The first word of the prediction, in lower case, must contain one of the letters a to g. Without its full stops, it
+    must be part of the answer's first word (`A`, `(A`, `A)`), or it must contain that word (`(A).`, `(A)Sat`).
 
     Args:
-        prediction: e.g. `(A) Sat down.`
-        answer: e.g. `(A) Sat down`.
+        prediction: the answer of the model, such as `(A) Sat down.`
+        answer: the right option, such as `(A) Sat down`.
     """
     predicted, expected = (text.lower().split(" ")[0] for text in (prediction, answer))
     if not any(letter in predicted for letter in "abcdefg"):

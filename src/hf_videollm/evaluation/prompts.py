@@ -1,7 +1,7 @@
-"""How a question about videos becomes the text of a prompt: the styles of official evaluations, as data.
+"""Turns a question about videos into the text of a prompt, in the style of an official evaluation.
 
-A style is only text; `render` and `to_chat_template` turn it into a prompt string or into a Jinja chat template. The
-styles themselves are in `prompts_<design>.py`.
+A style consists of texts. `render` makes a prompt from it, and `to_chat_template` a Jinja chat template. The styles are
+in `prompts_<design>.py`.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class PromptStyle:
-    r"""The texts around system message, media, questions and answers. All are used exactly as they are.
+    r"""The texts around system message, media, questions and answers. They are used exactly as they are written.
 
     Attributes:
-        system: text before everything else; none when empty.
-        separator: ends the system text, and a turn that holds media only.
-        user_role: opens a turn of the user.
-        user_end: ends a question.
-        assistant_role: opens an answer.
-        assistant_end: ends an answer; a model is trained to write it.
-        media_alone: media have a turn of their own, before the question; otherwise they share its turn.
-        media_suffix: follows the placeholders.
-        pre_query: comes before every question, with a blank between.
-        post_query: comes after every question, with a blank between.
-        answer_prefix: the beginning of the answer, given to the model after `assistant_role`.
+        system: text before everything else; may be empty.
+        separator: text after the system text, and after a turn that holds only media.
+        user_role: text at the beginning of a turn of the user.
+        user_end: text after a question.
+        assistant_role: text before an answer.
+        assistant_end: text after an answer; a model is trained to write it.
+        media_alone: whether media have their own turn before the question; otherwise they are in the same turn.
+        media_suffix: text after the placeholders.
+        pre_query: text before every question, separated by a blank.
+        post_query: text after every question, separated by a blank.
+        answer_prefix: the beginning of the answer, which the prompt contains after `assistant_role`.
 
     Example:
         >>> style = PromptStyle(system="Be brief.", media_suffix="\n", media_alone=True)
@@ -60,7 +60,7 @@ class PromptStyle:
 
 
 class Piece(NamedTuple):
-    """A run of a rendered conversation: `learned` where a model is trained to write it."""
+    """A part of a rendered conversation. `learned` says whether a model is trained to write it."""
 
     text: str
     learned: bool = False
@@ -74,13 +74,15 @@ def render(
     num_media: int = 1,
     placeholder: str = "<video>",
 ) -> str:
-    """The prompt that ends where the model is to answer.
+    """The prompt, up to the place where the model answers.
 
     Args:
-        history: earlier (question, answer) turns. Media stand before the first question.
-        num_media: number of placeholders. (With more than one, the original PLLaVA breaks the text `<image>` of its
-            `plain` style; here every medium gets a whole placeholder.)
-        placeholder: stands for one medium.
+        style: the style.
+        question: the question.
+        history: earlier turns, (question, answer). The media come before the first question.
+        num_media: number of placeholders. (With more than one, the original PLLaVA splits the text `<image>` of its
+            `plain` style; here every medium gets a complete placeholder.)
+        placeholder: the text that stands for one medium.
     """
     return join_pieces(conversation_pieces(style, [*history, (question, None)], num_media, placeholder))
 
@@ -91,11 +93,14 @@ def conversation_pieces(
     num_media: int = 1,
     placeholder: str = "<video>",
 ) -> list[Piece]:
-    """A conversation cut where roles begin and end.
+    """A conversation, split where roles begin and end.
 
     Args:
-        turns: (question, answer); the answer of the last turn may be `None`, to be written by the model. An empty
-            question (as in captioning) leaves only the media.
+        style: the style.
+        turns: (question, answer). The answer of the last turn may be `None`, if the model is to write it. With an empty
+            question, as in captioning, the turn holds only the media.
+        num_media: number of placeholders.
+        placeholder: the text that stands for one medium.
     """
     pieces = [Piece(style.system + style.separator)] if style.system else []
     media = placeholder * num_media + style.media_suffix if num_media else ""
@@ -120,7 +125,7 @@ def join_pieces(pieces: Sequence[Piece]) -> str:
 
 
 def label_spans(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
-    """First and last + 1 character of everything that a model is trained to write, in the joined text.
+    """Start and end positions, in the joined text, of all parts that a model is trained to write.
 
     Examples:
         >>> pieces = conversation_pieces(PromptStyle(), [("What moves?", "A dog.")])
@@ -136,16 +141,16 @@ def label_spans(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
 
 
 def without_query_prompts(style: PromptStyle) -> PromptStyle:
-    """The style with bare questions and answers, as for an open conversation."""
+    """The style without texts around questions and without answer prefix, for an open conversation."""
     return replace(style, pre_query="", post_query="", answer_prefix="")
 
 
 def to_chat_template(style: PromptStyle) -> str:
     """The style as a Jinja chat template: `processor.apply_chat_template(messages, chat_template=...)`.
 
-    A system message takes the place of the style's own system text. The media of a message stand before its text, the
-    pieces of its text are joined as they are. Answers and their end mark are inside `{% generation %}`, so that
-    `return_assistant_tokens_mask=True` marks what a model is trained on.
+    A system message replaces the system text of the style. The media of a message come before its text, and the blocks
+    of its text are concatenated. Answers and their end mark are inside `{% generation %}`, so that
+    `return_assistant_tokens_mask=True` marks the tokens that a model is trained to write.
     """
     question = " + ' ' + ".join(
         part for part in (_quote(style.pre_query), "text", _quote(style.post_query)) if part != '""'
@@ -201,5 +206,5 @@ def _wrap(style: PromptStyle, question: str) -> str:
 
 
 def _quote(text: str) -> str:
-    """A Jinja string literal, which reads the escapes of JSON."""
+    """The text as a Jinja string literal. Jinja understands the escapes of JSON."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,8 +1,9 @@
 """Prompts and generation settings of PLLaVA's official evaluation and training.
 
-Every text and number here is a fact of magic-research/PLLaVA @ 6f49fd2, kept letter by letter (missing blanks, a
-missing `<|im_start|>system` and all), because scores depend on it. Names are those of its registry of conversations.
-Vicuna styles are for the 7b and 13b models, ChatML styles (`*_llavanext`) for the 34b model, whose base is Yi.
+Every text and number here comes from magic-research/PLLaVA @ 6f49fd2. Every letter is kept, also the mistakes (missing
+blanks, a missing `<|im_start|>system`), because scores depend on them. Names are those of its registry of
+conversations. Vicuna styles are for the 7b and 13b models, ChatML styles (`*_llavanext`) for the 34b model, whose base
+is Yi.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ _MVBENCH_ANSWER_PREFIX = "Best option:("
 
 # --- Styles ---
 
-# In the evaluation styles the user's role ends with a blank; in `plain` and in training it does not.
+# The user's role ends with a blank in the evaluation styles, but not in `plain` and not in training.
 _VICUNA = PromptStyle(user_role="USER: ", media_suffix="\n", media_alone=True)
 _CHATML = PromptStyle(
     separator="<|im_end|>\n",
@@ -122,9 +123,9 @@ STYLES: dict[str, PromptStyle] = {
     "eval_videoqa_llavanext": replace(_CHATML, system="<|im_start|>system\nAnswer the question.", **_VIDEOQA),
     "eval_recaption": replace(_VICUNA, system=_RECAPTION),
     "eval_recaption_llavanext": replace(_CHATML, system=_RECAPTION),
-    # What `plain` becomes in the demo, which uploads the video in a turn of its own.
+    # The demo changes `plain` into this style, because there the video is uploaded in a separate turn.
     "demo": PromptStyle(system=_DEMO, media_alone=True),
-    # Training: the end mark follows questions too. The released scripts use the styles without `_alone`.
+    # In training, the end mark also follows questions. The released scripts use the styles without `_alone`.
     "train_vicuna": PromptStyle(user_end="</s>", media_suffix="\n"),
     "train_vicuna_alone": PromptStyle(user_end="</s>", media_suffix="", media_alone=True),
     "train_yi": replace(_CHATML, media_alone=False),
@@ -134,17 +135,20 @@ STYLES: dict[str, PromptStyle] = {
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """How the official code asks one benchmark.
+    """The settings with which the official code runs one benchmark.
 
     Attributes:
         vicuna_style: name of the style of the 7b and 13b models.
         chatml_style: name of the style of the 34b model.
-        post_query: takes the place of the style's, where set.
-        answer_prefix: takes the place of the style's, where set.
-        return_prefix: put before the extracted answer, because the answer prefix swallowed it.
-        stop_keywords: texts after which an answer is over.
-        lora_alpha: strength of the LoRA at inference (trained with 32).
-        resize_shortest: short side to which frames are resized before the processor sees them.
+        max_new_tokens: maximum length of an answer.
+        post_query: replaces the one of the style, if set.
+        answer_prefix: replaces the one of the style, if set.
+        return_prefix: text that is put before the extracted answer, because it was part of the answer prefix.
+        stop_keywords: texts at which an answer ends.
+        lora_alpha: strength of the LoRA at inference (it was trained with 32).
+        num_frames: frames per video.
+        pooling_shape: shape after pooling.
+        resize_shortest: short side to which frames are resized before the processor gets them.
     """
 
     vicuna_style: str
@@ -160,9 +164,12 @@ class BenchmarkSettings:
     resize_shortest: int | None = None
 
     def generation_kwargs(self) -> dict[str, Any]:
-        """Options of `model.generate`. The original also passes `top_p=0.9` and `temperature=1.0`, which greedy
-        decoding ignores (and transformers warns about), so they are left out. (Its `pllava_answer` samples unless
-        told otherwise; every official script tells it otherwise.)"""
+        """Options of `model.generate`.
+
+        The original also passes `top_p=0.9` and `temperature=1.0`. They are not in the result, because greedy decoding
+        ignores them and transformers warns about them. (By default, the original `pllava_answer` samples, but every
+        official script switches sampling off.)
+        """
         return {
             "do_sample": False,
             "num_beams": 1,
@@ -187,19 +194,20 @@ SETTINGS: dict[Benchmark, BenchmarkSettings] = {
     ),
     "videoqabench": BenchmarkSettings("eval_videoqabench", "eval_videoqa_llavanext", max_new_tokens=100),
     "recaption": BenchmarkSettings("eval_recaption", "eval_recaption_llavanext", max_new_tokens=400),
-    # The sanity check before a benchmark: DESCRIBE_QUERY, in the benchmark's own style or in `plain`.
+    # A quick test that the official code runs before a benchmark: DESCRIBE_QUERY in the style of the benchmark or in
+    # `plain`.
     "single_test": BenchmarkSettings("plain", "eval_vcg_llavanext", max_new_tokens=256, resize_shortest=672),
-    # The released 34b demo names a style that is not registered; the registered one that resembles it is given here.
+    # The released 34b demo names a style that is not registered. The most similar registered style is used here.
     "demo": BenchmarkSettings("demo", "eval_vcg_llavanext", max_new_tokens=200),
 }
 
 
 def prompt_style(benchmark: Benchmark, size: ModelSize = "7b", *, as_released: bool = False) -> PromptStyle:
-    """The style of a benchmark for one model size, with the benchmark's own query and answer prompts.
+    """The style of a benchmark for one model size, with the benchmark's texts around questions and answers.
 
     Args:
-        as_released: repeat a misspelt variable of the released `scripts/eval.sh`, through which the 13b model is asked
-            VideoQA in the MVBench style.
+        as_released: repeat a mistake of the released `scripts/eval.sh`: because of a misspelt variable, it asks the 13b
+            model the questions of VideoQA in the MVBench style.
 
     Raises:
         ValueError: no such benchmark or size.
@@ -225,12 +233,12 @@ def prompt_style(benchmark: Benchmark, size: ModelSize = "7b", *, as_released: b
 
 
 def chat_template(name: str, benchmark: Benchmark | None = None) -> str:
-    """A style as a chat template for `PllavaProcessor`, as its `chat_template` or for one call.
+    """A style as a chat template for `PllavaProcessor`: for its attribute `chat_template`, or for a single call.
 
     Args:
         name: key of `STYLES`.
-        benchmark: also put this benchmark's texts around every question and answer. Without, questions and answers
-            are bare, for an open conversation in the tone of that style.
+        benchmark: put the texts of this benchmark around every question and answer. With `None`, there are no such
+            texts, which is right for an open conversation in this style.
 
     Raises:
         ValueError: no such style or benchmark.
@@ -260,15 +268,18 @@ def training_pieces(
     num_media: int = 1,
     placeholder: str = "<video>",
 ) -> list[Piece]:
-    """The text that PLLaVA is trained on, in the pieces that the official code tokenises one by one.
+    """The text on which PLLaVA is trained, in the pieces that the official code tokenises one by one.
 
-    The first piece is tokenised with a beginning-of-sequence token, all others without any special token; the pieces
-    with `learned` are the labels. `prompts.join_pieces` and `prompts.label_spans` give text and labels in one.
+    The first piece is tokenised with a beginning-of-sequence token, all others without special tokens. The pieces with
+    `learned` are the labels. `prompts.join_pieces` gives the whole text, and `prompts.label_spans` the labels in it.
 
     Args:
-        turns: (question, answer); the question of a caption is empty.
-        instruction: the `i` of the first question of VideoChat2-IT, used as system text.
-        media_alone: give media a turn of their own (off in the released scripts).
+        turns: (question, answer). For a caption, the question is empty.
+        size: size of the model.
+        instruction: the field `i` of the first question in VideoChat2-IT, which is used as system text.
+        media_alone: whether media have their own turn; the released scripts do not use this.
+        num_media: number of placeholders.
+        placeholder: the text that stands for one medium.
 
     Raises:
         ValueError: no such size.
@@ -285,7 +296,7 @@ def _check_size(size: str) -> None:
 
 
 def mvbench_query(question: str, options: Sequence[str]) -> str:
-    r"""The question of a row of MVBench.
+    r"""The text of the question for a row of MVBench.
 
     Example:
         >>> mvbench_query("Who left?", ["A man", "A dog"])
@@ -296,5 +307,5 @@ def mvbench_query(question: str, options: Sequence[str]) -> str:
 
 
 def mvbench_answer(options: Sequence[str], index: int) -> str:
-    """An option as MVBench writes it, letter and text, e.g. `(B) A dog`."""
+    """An option as MVBench writes it, with letter and text, such as `(B) A dog`."""
     return f"({chr(ord('A') + index)}) {options[index]}"

@@ -1,8 +1,8 @@
-"""How VideoLLaMA2's official evaluation asks benchmarks: the text behind the placeholder, and how it generates.
+"""Prompts and generation settings of VideoLLaMA2's official evaluation.
 
-Every text is a fact of DAMO-NLP-SG/VideoLLaMA2 (`main` @ c0bb03a, audio sets: `audio_visual` @ 8cedfbd), kept letter by
-letter, blanks at the end included, because scores depend on it. The rest of a prompt is the chat template of the
-checkpoint (`models/chat_template_videollama2.py`).
+The prompts are the texts after the placeholder. Every text comes from DAMO-NLP-SG/VideoLLaMA2 (`main` @ c0bb03a, audio
+sets: `audio_visual` @ 8cedfbd). Every letter is kept, also blanks at the end, because scores depend on them. The rest
+of a prompt comes from the chat template of the checkpoint (`models/chat_template_videollama2.py`).
 """
 
 from __future__ import annotations
@@ -39,23 +39,25 @@ INSTRUCTIONS: dict[str, str] = {
     "clotho_aqa": "Question: {question}\nAnswer the question using a single word.",
     "avssd": "Identify the event in the video.",
 }
-# Sets that ask the bare question.
+# Benchmarks whose prompt is only the question.
 BARE_QUESTIONS: tuple[str, ...] = ("activitynet_qa", "avsd", "msvc", "msvd_qa", "music_avqa", "vcgbench")
-# Its rows bring their options with letters ("A. Apples.").
+# Benchmarks whose options already have letters ("A. Apples.").
 _LETTERED = ("videomme",)
 
 
 def instruction(benchmark: str, question: str = "", options: Sequence[str] = (), subtitles: str = "") -> str:
-    r"""What the official evaluation writes behind the placeholder and its line break.
+    r"""The text that the official evaluation writes after the placeholder and its line break.
 
     Args:
         benchmark: key of `INSTRUCTIONS`, or one of `BARE_QUESTIONS`.
-        options: what to choose from; the function puts letters before them, but Video-MME's own have theirs.
+        question: the question.
+        options: the options to choose from. The function puts letters before them, except for Video-MME, whose options
+            already have letters.
         subtitles: lines of the subtitles, for Video-MME.
 
     Raises:
-        ValueError: no such benchmark; the nearest one is named. Or options are missing, or there are options or
-            subtitles that the benchmark does not ask with.
+        ValueError: there is no such benchmark (the message names the most similar one), options are missing, or there
+            are options or subtitles that the benchmark does not use.
 
     Examples:
         >>> instruction("perception_test", "Who left?", ["A man", "A dog", "Nobody"]).splitlines()[:3]

@@ -1,1 +1,1 @@
-"""The proof that the designs learn: generated videos with known answers, and tiny models."""
+"""Generated videos with known answers, and tiny models that are trained on them, to show that the designs learn."""

@@ -1,4 +1,4 @@
-"""How well a model answers questions about held-out synthetic clips: MP4 files through the processor and `generate`."""
+"""Measures how well a model answers questions about held-out synthetic clips, from MP4 files to generated answers."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class ClipQuestion:
     question: QA
 
 
-# What the class was called earlier; programs import this name.
+# The earlier name of the class, which other programs still import.
 Clip = ClipQuestion
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model answered to one question."""
+    """The answer of a model to one question."""
 
     clip: ClipQuestion
     text: str
 
     @property
     def is_right(self) -> bool:
-        """Whether it is the expected answer; letter case and white space around it do not count."""
+        """Whether the answer is the expected one, apart from upper and lower case and white space around it."""
         return self.text.strip().lower() == self.clip.question.answer
 
 
@@ -50,10 +50,10 @@ def held_out_clips(
     sound: bool = False,
     with_audio: bool = True,
 ) -> list[ClipQuestion]:
-    """Write the clips of the held-out questions as MP4 files (those that are missing) and list them.
+    """Write the clips of the held-out questions as MP4 files, and list them. Files that exist are kept.
 
     Args:
-        folder: of the MP4 files.
+        folder: folder of the MP4 files.
         per_kind: number of questions of each kind.
         split: "validation" for decisions during development, "test" for the reported numbers.
         kinds: only questions of these kinds.
@@ -85,9 +85,10 @@ def answer_questions(
         processor: its processor.
         clips: from `held_out_clips`.
         batch_size: clips per call of `generate`.
-        shuffle_seed: if given, shuffle the sampled frames of every clip first, to see which answers need their order.
+        shuffle_seed: if given, the sampled frames of every clip are shuffled first, to find out which answers need
+            their order.
         progress: show a progress bar.
-        processor_kwargs: passed on to the processor, e.g. `{"use_audio_in_video": False}`.
+        processor_kwargs: options of the processor, such as `{"use_audio_in_video": False}`.
         medium: "video" gives the model the clips, "audio" only their sound; "image" is for files that are pictures.
     """
     model.eval()
@@ -122,7 +123,7 @@ def accuracies(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 def _written(scene: Scene, folder: Path, with_audio: bool) -> Path:
-    # The name has the kind, because a seed may give another scene when questions about sound are asked.
+    # The name contains the kind, because a seed may give a different scene if questions about sound are asked.
     path = Path(folder) / f"{scene.seed:07d}-{scene.kind}{'' if with_audio else '-silent'}.mp4"
     return path if path.exists() else write_scene_mp4(scene, path, with_audio)
 

@@ -1,9 +1,9 @@
-"""Synthetic video question answering: real MP4 files whose answers are known.
+"""Synthetic video question answering: writes MP4 files, and questions about them with their answers.
 
     hf-videollm data clips clips/ --num-videos 200
     hf-videollm data clips held_out/ --split test --num-videos 100 --sound
 
-What a scene is stands in `synthetic_scene`, how it is drawn in `synthetic_render`; this file writes data sets.
+`scene.py` defines scenes, and `render.py` draws them; this file writes data sets.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ __all__ = [
 
 RECORDS_NAME = "records.jsonl"
 SETTINGS_NAME = "settings.json"
-# Raised whenever the same seed would give another clip or question, so that old folders are not silently reused.
+# This number is increased whenever the same seed gives another clip or question, so that old folders are not reused.
 GENERATOR_VERSION = 1
 
 
 class DatasetExistsError(ValueError):
-    """The folder holds clips that were made with other settings."""
+    """The folder holds something else, or clips that were made with other settings."""
 
 
 def generate_dataset(
@@ -89,28 +89,28 @@ def generate_dataset(
 ) -> Path:
     """Write `num_videos` clips and their questions.
 
-    The folder gets `videos/<seed>.mp4`, `records.jsonl` (one record per question) and `settings.json`. A run that
-    was interrupted is taken up where it stopped, and a finished folder can be enlarged: clips that exist are kept.
-    Clips appear complete or not at all, and the records are written last.
+    The folder gets `videos/<seed>.mp4`, `records.jsonl` (one record per question) and `settings.json`. An interrupted
+    run can be resumed, and clips can be added to a finished folder, because clips that exist are kept. Each clip
+    appears complete or not at all, and the records are written last.
 
     Args:
-        folder: where to write; made if missing.
+        folder: folder to write; it is made if it does not exist.
         num_videos: number of clips, at least 1; clip i has the seed `seed + i`.
-        seed: first seed; the whole range must lie in one split of `SPLIT_SEEDS`.
-        kind: only scenes of this kind; None mixes all kinds.
+        seed: first seed. All seeds must be in one split of `SPLIT_SEEDS`.
+        kind: write only scenes of this kind; None mixes all kinds.
         size: side of the frames in pixels.
-        with_audio: write the sound track.
-        sound_questions: ask about the beeps too; needs `with_audio`.
-        details: ask for the single properties of the shapes of order scenes too, which helps training.
-        entries: make three clips out of ten entry scenes, about which the question of sound before or after the
-            shape can be asked.
+        with_audio: write a sound track.
+        sound_questions: also ask about the beeps; this needs `with_audio`.
+        details: also ask for single properties of the shapes in order scenes, which helps training.
+        entries: make three of ten clips entry scenes. About these, one can ask whether the sound comes before or after
+            the shape.
         progress: show a progress bar.
 
     Returns:
         Path of `records.jsonl`.
 
     Raises:
-        ValueError: an argument is out of range, or the seeds straddle two splits.
+        ValueError: an argument is out of range, or the seeds belong to two splits.
         DatasetExistsError: the folder was made with other settings.
     """
     folder = Path(folder)
@@ -120,7 +120,7 @@ def generate_dataset(
         raise ValueError("sound_questions needs with_audio: a silent clip cannot answer them.")
     if split_of(seed) != split_of(seed + num_videos - 1):
         raise ValueError(
-            f"Seeds {seed} to {seed + num_videos - 1} straddle the splits {split_of(seed)!r} and "
+            f"Seeds {seed} to {seed + num_videos - 1} are in two splits, {split_of(seed)!r} and "
             f"{split_of(seed + num_videos - 1)!r}; ask for fewer videos or begin at another seed."
         )
     settings = {
@@ -132,7 +132,7 @@ def generate_dataset(
         "sound_questions": sound_questions,
         "details": details,
     }
-    # Only written where it is set: folders from before this option existed can still be enlarged.
+    # `entries` is written only if it is set. So clips can still be added to folders that are older than this option.
     claim_folder(folder, {**settings, "entries": True} if entries else settings)
     records: list[VideoQARecord] = []
     seeds: Sequence[int] = range(seed, seed + num_videos)
@@ -146,15 +146,15 @@ def generate_dataset(
 
 
 def held_out_questions(per_kind: int = 100, split: str = "test", sound: bool = False) -> Iterator[tuple[Scene, QA]]:
-    """Yield `per_kind` scenes with one question each for every kind of question about the picture.
+    """Yield scenes, each with one question, until there are `per_kind` questions of each kind about the picture.
 
-    Always the same ones: scenes are taken by ascending seed from `split`, and every scene is asked one question
-    only, so that answers to different questions are independent.
+    The result is always the same: scenes come from `split` in the order of their seeds. Each scene has only one
+    question, so that answers to different questions are independent.
 
     Args:
-        per_kind: questions of each kind.
+        per_kind: number of questions of each kind.
         split: a key of `SPLIT_SEEDS`.
-        sound: also every kind of question about the sound; entry scenes are then among the scenes.
+        sound: also yield every kind of question about the sound; some of the scenes are then entry scenes.
     """
     wanted = dict.fromkeys(QUESTION_KINDS if sound else VIDEO_QUESTION_KINDS, per_kind)
     for seed in SPLIT_SEEDS[split]:
@@ -181,10 +181,10 @@ def _records_of(scene: Scene, video: str, questions: list[QA]) -> list[VideoQARe
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the settings into a new folder, or check that an old folder was made with the same ones.
+    """Write the settings into a new folder, or check that an old folder was made with the same settings.
 
     Raises:
-        DatasetExistsError: other settings, or something else lies there.
+        DatasetExistsError: the folder was made with other settings, or holds something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS_NAME

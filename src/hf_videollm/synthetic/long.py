@@ -1,18 +1,19 @@
-"""Long synthetic videos: one frame per second, one or two minutes, and short events full of small details.
+"""Long synthetic videos: one frame per second, one or two minutes, with short events that have small details.
 
     hf-videollm data long long/ --num-videos 200
     hf-videollm data long held_out/ --split test --num-videos 50
 
-A video is a row of shots. In most of them a few small shapes stand on dark grey. In an event, which lasts two or three
-seconds, the backdrop has a colour that it has but once in the video, and four small shapes stand on it, of four
-colours and four forms. The questions name the backdrop and one property of one shape, and ask for the other property:
-"What shape is red on purple?". Who answers must find the few frames of that event among all others, and in them the
-one shape; the same properties occur in the other events in other combinations. As a control, one kind of question asks
-which of two backdrops came first, for which no detail is needed.
+A video is a sequence of shots. Most shots show a few small shapes on dark grey. An event is a shot of two or three
+seconds with a coloured backdrop, whose colour occurs only once in the video, and with four small shapes of four colours
+and four forms. A question names the backdrop and one property of one shape, and asks for the other property: "What
+shape is red on purple?". To answer, a model must find the few frames of this event, and the right shape in them; other
+events have the same properties in other combinations. As a control, one kind of question asks which of two backdrops
+came first, which needs no details.
 
-To learn from first there are shorter videos (`SHORT_FRAMES`) and videos of a single frame (`STILL_FRAMES`).
+There are also shorter videos (`SHORT_FRAMES`) and videos of a single frame (`STILL_FRAMES`), for the first stages of
+training.
 
-As in `synthetic_scene`, everything is a pure function of the seed, and positions are fractions of the frame's side.
+As in `scene.py`, everything depends only on the seed, and positions are fractions of the frame's side.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-# Raised whenever the same seed would give another video or question.
+# This number is increased whenever the same seed gives another video or question.
 GENERATOR_VERSION = 1
 
 # Lengths as in LONG_FRAMES, with less between the events, to learn from first.
@@ -88,12 +89,12 @@ LONG_TEMPLATES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Shot:
-    """Some frames with the same picture.
+    """A number of frames with the same picture.
 
     Attributes:
         first_frame: number of its first frame.
         num_frames: length in frames.
-        backdrop: colour of the backdrop of an event, one of `BACKDROPS`; None for what lies between events.
+        backdrop: colour of the backdrop of an event, one of `BACKDROPS`; None for a shot between events.
         rgb: exact colour of the backdrop.
         sprites: the small shapes on it.
     """
@@ -106,23 +107,23 @@ class Shot:
 
     @property
     def name(self) -> str:
-        """What questions call the backdrop."""
+        """The name of the backdrop in questions."""
         return self.backdrop or "grey"
 
     @property
     def frames(self) -> range:
-        """Numbers of its frames."""
+        """The numbers of its frames."""
         return range(self.first_frame, self.first_frame + self.num_frames)
 
 
 @dataclass(frozen=True)
 class LongScene:
-    """Everything there is to know about a long video.
+    """The complete description of a long video.
 
     Attributes:
-        seed: where it came from.
+        seed: the seed from which it was made.
         num_frames: length in frames.
-        shots: what is to be seen, in order and without gaps.
+        shots: its shots, in order and without gaps.
         fps: frames per second.
     """
 
@@ -133,14 +134,14 @@ class LongScene:
 
     @property
     def events(self) -> tuple[Shot, ...]:
-        """The shots that questions are about; a single one is an event whatever its backdrop."""
+        """The shots that questions are about. If a video has only one shot, it is an event with any backdrop."""
         return tuple(shot for shot in self.shots if shot.backdrop is not None or len(self.shots) == 1)
 
     def event(self, backdrop: str) -> Shot:
         """The event with this backdrop.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no such event.
         """
         for shot in self.events:
             if shot.name == backdrop:
@@ -149,12 +150,13 @@ class LongScene:
 
 
 def make_long_scene(seed: int, num_frames: tuple[int, int] = LONG_FRAMES) -> LongScene:
-    """Make up a long video; the same arguments give the same one on every machine.
+    """Make a random long video. The same arguments give the same video on every machine.
 
     Args:
         seed: any non-negative integer; see `SPLIT_SEEDS` for the ranges of the splits.
-        num_frames: shortest and longest length in frames. A video of 60 or more has four to six events, a shorter one
-            two or three; `STILL_FRAMES` gives one shot of one to four shapes, before a backdrop of any colour or grey.
+        num_frames: shortest and longest length in frames. A video of 60 or more frames has four to six events, a
+            shorter one two or three. `STILL_FRAMES` gives one shot of one to four shapes on a backdrop of any colour or
+            grey.
 
     Raises:
         ValueError: an argument is out of range.
@@ -188,9 +190,9 @@ def make_long_scene(seed: int, num_frames: tuple[int, int] = LONG_FRAMES) -> Lon
 
 
 def long_questions(scene: LongScene) -> list[QA]:
-    """Every question about a video: both of each shape of every event, and one about each pair of events.
+    """All questions about a video: two about each shape of every event, and one about each pair of events.
 
-    The words are drawn with the scene's seed. Kinds are those of `LONG_KINDS`; answers are one word.
+    The scene's seed determines their wording. The kinds are those of `LONG_KINDS`; every answer is one word.
     """
     rng = random.Random(f"hf_videollm long questions {scene.seed}")
     questions = []
@@ -255,14 +257,15 @@ def generate_long_dataset(
     size: int = DEFAULT_SIZE,
     progress: bool = True,
 ) -> Path:
-    """Write long videos and their questions, as `synthetic.generate_dataset` does with clips.
+    """Write long videos and their questions, as `clips.generate_dataset` does for clips.
 
     Args:
-        folder: where to write; made if missing. An interrupted run is continued, a finished folder can be enlarged.
+        folder: folder to write; it is made if it does not exist. An interrupted run is resumed, and videos can be added
+            to a finished folder.
         num_videos: number of videos, at least 1; video i has the seed `seed + i`.
-        seed: first seed; the whole range must lie in one split of `SPLIT_SEEDS`.
+        seed: first seed. All seeds must be in one split of `SPLIT_SEEDS`.
         num_frames: shortest and longest length, as in `make_long_scene`.
-        questions_per_video: ask only as many questions about each video, drawn with its seed; None asks all.
+        questions_per_video: number of questions about each video, chosen with its seed; None asks all questions.
         size: side of the frames in pixels.
         progress: show a progress bar.
 
@@ -270,7 +273,7 @@ def generate_long_dataset(
         Path of `records.jsonl`, one record per question.
 
     Raises:
-        ValueError: an argument is out of range, or the seeds straddle two splits.
+        ValueError: an argument is out of range, or the seeds belong to two splits.
         DatasetExistsError: the folder was made with other settings.
     """
     folder = Path(folder)
@@ -280,7 +283,7 @@ def generate_long_dataset(
         )
     if split_of(seed) != split_of(seed + num_videos - 1):
         raise ValueError(
-            f"Seeds {seed} to {seed + num_videos - 1} straddle the splits {split_of(seed)!r} and "
+            f"Seeds {seed} to {seed + num_videos - 1} are in two splits, {split_of(seed)!r} and "
             f"{split_of(seed + num_videos - 1)!r}; ask for fewer videos or begin at another seed."
         )
     settings = {"long_generator_version": GENERATOR_VERSION, "seed": seed, "num_frames": list(num_frames), "size": size}
@@ -309,7 +312,7 @@ def generate_long_dataset(
 def held_out_long_questions(
     per_kind: int = 100, split: str = "test", num_frames: tuple[int, int] = LONG_FRAMES
 ) -> Iterator[tuple[LongScene, QA]]:
-    """Yield `per_kind` videos with one question each for every kind, always the same ones.
+    """Yield videos with one question each, `per_kind` of every kind of question. The result is always the same.
 
     Args:
         per_kind: questions of each kind of `LONG_KINDS`.
@@ -334,7 +337,7 @@ def _between(rng: random.Random, lowest: int, highest: int) -> int:
 
 
 def _sample(rng: random.Random, items: Sequence[_T], number: int) -> list[_T]:
-    """Draw without repetition, in random order. `Random.sample` may change with the version of Python."""
+    """Choose without repetition, in random order. `Random.sample` is not used, because it may change with Python."""
     left = list(items)
     return [left.pop(int(rng.random() * len(left))) for _ in range(number)]
 
@@ -347,7 +350,7 @@ def _gaps(rng: random.Random, total: int, number: int) -> list[int]:
 
 
 def _shot(rng: random.Random, first: int, length: int, backdrop: str | None, number: int) -> Shot:
-    """Draw a shot with so many shapes, all of different colours and forms."""
+    """Make a shot with a number of shapes, all of different colours and forms."""
     grey = 12 + 50 * rng.random()
     base = (grey,) * 3 if backdrop is None else tuple(DIMMED * level for level in COLOURS[backdrop])
     red, green, blue = (max(0, round(level + spread(rng, 8))) for level in base)

@@ -29,7 +29,8 @@ __all__ = [
 
 SAMPLE_RATE = 16_000
 PITCH_HZ = {"high": 1760.0, "low": 330.0}
-# Coverage is averaged over this many sub-pixels per axis: smooth edges, so that sub-pixel motion is visible.
+# Coverage is averaged over this many sub-pixels per axis. This gives smooth edges, so that motion by less than a pixel
+# is visible.
 SUBPIXELS = 4
 
 
@@ -45,7 +46,8 @@ def shape_coverage(
         size: side of the frame in pixels.
 
     Returns:
-        Row slice, column slice and the coverage (rows, columns) in 0..1 of that window; outside it is 0.
+        Row slice and column slice of a window, and the coverage in 0..1 inside it, (rows, columns). Outside of the
+        window, the coverage is 0.
 
     Raises:
         ValueError: unknown shape.
@@ -59,7 +61,7 @@ def shape_coverage(
 
 
 def empty_frames(num_frames: int, size: int) -> npt.NDArray[np.float32]:
-    """Frames to draw on, (num_frames, size, size, 3), with anything in them.
+    """Make frames to draw on, (num_frames, size, size, 3), with undefined content.
 
     Raises:
         ValueError: `size` is odd or less than 16 pixels.
@@ -70,7 +72,7 @@ def empty_frames(num_frames: int, size: int) -> npt.NDArray[np.float32]:
 
 
 def to_bytes(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Drawn frames as they are shown."""
+    """Round drawn frames to uint8."""
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
@@ -99,7 +101,7 @@ def render_scene(scene: Scene, size: int = DEFAULT_SIZE) -> npt.NDArray[np.uint8
 
 
 def render_audio(scene: Scene, sample_rate: int = SAMPLE_RATE) -> npt.NDArray[np.float32]:
-    """Make the sound of a scene: its beeps, all of one pitch.
+    """Make the sound of a scene: its beeps, which all have the same pitch.
 
     Returns:
         Mono waveform (samples,) in -1..1, as long as the clip.
@@ -107,7 +109,7 @@ def render_audio(scene: Scene, sample_rate: int = SAMPLE_RATE) -> npt.NDArray[np
     waveform = np.zeros(round(scene.duration * sample_rate), dtype=np.float32)
     length = round(BEEP_SECONDS * sample_rate)
     time = np.arange(length) / sample_rate
-    # A short fade at both ends avoids clicks, which would be heard as a second pitch.
+    # A short fade at both ends avoids clicks, which a model could hear as a second pitch.
     fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
     beep = (0.5 * fade * np.sin(2 * np.pi * PITCH_HZ[scene.pitch] * time)).astype(np.float32)
     for time_of_beep in scene.beep_times:
@@ -119,16 +121,16 @@ def render_audio(scene: Scene, sample_rate: int = SAMPLE_RATE) -> npt.NDArray[np
 def write_scene_mp4(
     scene: Scene, path: str | os.PathLike[str], with_audio: bool = True, size: int = DEFAULT_SIZE
 ) -> Path:
-    """Draw a scene and write it as an MP4 file, which appears complete or not at all.
+    """Draw a scene, and write it as an MP4 file. The file appears complete or not at all.
 
     Args:
         scene: what to draw.
-        path: the file to write; its folder is created if missing.
+        path: the file to write; its folder is made if it does not exist.
         with_audio: add the sound track.
         size: side of the frames in pixels.
 
     Returns:
-        The path written.
+        The path of the file.
     """
     waveform = render_audio(scene) if with_audio else None
     return write_clip(render_scene(scene, size), path, scene.fps, waveform)
@@ -143,7 +145,7 @@ def write_clip(
 ) -> Path:
     """Encode frames (T, H, W, 3) uint8 and an optional mono waveform (samples,) as an MP4 file, atomically.
 
-    H and W must be even, as H.264 with 4:2:0 colour demands.
+    H and W must be even, because H.264 with 4:2:0 colour requires this.
 
     Raises:
         MissingBackend: there is sound to write, and PyAV is older than 17.1.
@@ -151,7 +153,7 @@ def write_clip(
     path = Path(path)
     if waveform is not None and not pyav_writes_sound_in_place():
         raise MissingBackend(
-            f"{path}: this PyAV writes sound a frame late into MP4; run: pip install -U 'av>=17.1', or "
+            f"{path}: this PyAV writes the sound of MP4 files one frame too late; run: pip install -U 'av>=17.1', or "
             "write clips without sound."
         )
     with atomic_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
@@ -166,7 +168,7 @@ def _encode(
     waveform: npt.NDArray[np.float32] | None,
     sample_rate: int,
 ) -> None:
-    # One thread: the output is then the same bytes every time, and small clips gain nothing from more.
+    # With one thread, the file has the same bytes every time. More threads would not make small clips faster.
     video = container.add_stream("libx264", rate=fps, options={"crf": "14", "preset": "veryfast", "threads": "1"})
     video.height, video.width = frames.shape[1:3]
     video.pix_fmt = "yuv420p"
@@ -192,7 +194,7 @@ def draw_sprite(frames: npt.NDArray[np.float32], sprite: Sprite, size: int) -> N
     colour = np.asarray(sprite.rgb, dtype=np.float32)
     previous = None
     for offset, centre in enumerate(sprite.centres):
-        # Shapes that stand still are measured once.
+        # The coverage of a shape that does not move is computed once.
         if centre != previous:
             rows, columns, coverage = shape_coverage(sprite.shape, centre, sprite.radius, size)
             weight = coverage[..., None]
@@ -202,7 +204,7 @@ def draw_sprite(frames: npt.NDArray[np.float32], sprite: Sprite, size: int) -> N
 
 
 def _window(position: float, reach: float, size: int) -> slice:
-    """Return the pixels that position +- reach can touch, cut to the frame."""
+    """Return the pixels from position - reach to position + reach that are inside the frame."""
     first = max(0, int(np.floor(position - reach)))
     return slice(first, max(first, min(size, int(np.ceil(position + reach)))))
 

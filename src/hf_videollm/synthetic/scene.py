@@ -1,22 +1,22 @@
-"""What happens in a synthetic clip, and the questions whose answers are therefore known. Nothing is drawn here.
+"""Defines what happens in a synthetic clip, and the questions about it with their answers. Nothing is drawn here.
 
-A scene is a pure function of its seed. Positions and radii are fractions of the frame's side (0 = left or top,
-1 = right or bottom). Four kinds of scene exist, of which a seed draws one of the first three:
+A scene depends only on its seed. Positions and radii are fractions of the frame's side (0 = left or top, 1 = right or
+bottom). There are four kinds of scenes. By default, the seed chooses one of the first three:
 
 motion
-    One shape drifts across the frame in one of four directions and bounces on the other axis meanwhile.
-    The drift axis and the bounce axis cover the same range with the same (uniform) distribution of positions,
-    so a shuffled clip says nothing about the direction, not even whether the motion was horizontal.
+    One shape drifts across the frame in one of four directions. At the same time it moves back and forth on the other
+    axis. On both axes, its positions have the same uniform distribution over the same range, so the frames of a
+    shuffled clip do not show the direction, not even whether the motion was horizontal.
 order
-    One shape, then another. Which of the two a question mentions first is independent of the truth.
+    One shape, then another. Which of them a question mentions first does not depend on the right answer.
 count
     One to five shapes, standing still.
 entry
-    An empty frame, then one shape. The sound is a single beep shortly before or after the shape appears. When the
-    shape appears says nothing about which of the two, and the place of the beep alone says little. Only made where
-    asked for, by kind or by `entries`.
+    An empty frame, then one shape. The sound is a single beep shortly before or after the shape appears. The time at
+    which the shape appears does not show which of the two it is, and the time of the beep alone shows little. These
+    scenes are made only on request, with `kind` or `entries`.
 
-The scenes of the other kinds have a sound track of one to four beeps, evenly spaced, all high or all low.
+Scenes of the other kinds have a sound track with one to four beeps at equal distances, all high or all low.
 """
 
 from __future__ import annotations
@@ -59,12 +59,13 @@ __all__ = [
 _T = TypeVar("_T")
 SceneKind = Literal["motion", "order", "count", "entry"]
 KINDS: tuple[SceneKind, ...] = get_args(SceneKind)
-# What a seed chooses from. Entry scenes came later: among these they would have changed the scene of every seed.
+# The kinds from which a seed chooses. Entry scenes were added later; in this list, they would have changed the scenes
+# of all seeds.
 MIXED_KINDS: tuple[SceneKind, ...] = ("motion", "order", "count")
-# Part of the seeds that give an entry scene where entry scenes are mixed in.
+# The share of seeds that give an entry scene if `entries` is set.
 ENTRY_SHARE = 0.3
 
-# Chosen far apart in hue, so that H.264's halved colour resolution cannot mix them up.
+# The hues are far apart, so that they stay distinguishable with H.264's halved colour resolution.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (225, 35, 35),
     "green": (35, 185, 55),
@@ -108,11 +109,11 @@ QUESTION_TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Asked about order scenes in training only: each names one property of one of the two shapes, which a small model
-# learns far sooner than the question of order, and needs for it.
+# Questions about order scenes that are asked in training only. The answer is one property of one of the two shapes. A
+# small model learns these much sooner than the question of order, and needs them for it.
 DETAIL_TEMPLATES = ("What {property} came {place}?", "Which {property} was shown {place}?")
 
-# Splits are ranges of seeds, so a clip belongs to exactly one split wherever and whenever it is made.
+# Splits are ranges of seeds, so a clip always belongs to the same split.
 SPLIT_SEEDS: dict[str, range] = {
     "train": range(1_000_000),
     "validation": range(1_000_000, 2_000_000),
@@ -121,12 +122,12 @@ SPLIT_SEEDS: dict[str, range] = {
 
 DEFAULT_SIZE = 64
 DEFAULT_FPS = 8
-# Long videos: frames, and as there is one a second, seconds, from shortest to longest.
+# The shortest and the longest length of long videos, in frames and in seconds, because they have one frame per second.
 LONG_FRAMES = (60, 120)
 MIN_FRAMES, MAX_FRAMES = 16, 24
-# Entry scenes are all of one length: when something happens is then the same as how far into the clip it happens.
+# All entry scenes have the same length, so the time of an event and its fraction of the clip say the same.
 ENTRY_FRAMES = 24
-# Shortest entry scene: in less, a beep would reach over the moment at which the shape appears.
+# The shortest entry scene in seconds. In a shorter one, a beep would still sound when the shape appears.
 MIN_ENTRY_SECONDS = 1.0
 
 
@@ -152,16 +153,16 @@ class Sprite:
 
     @property
     def name(self) -> str:
-        """How questions call it, e.g. "red circle"."""
+        """Its name in questions, such as "red circle"."""
         return f"{self.colour} {self.shape}"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything there is to know about a clip.
+    """The complete description of a clip.
 
     Attributes:
-        seed: where it came from.
+        seed: the seed from which it was made.
         kind: one of `KINDS`.
         num_frames: length of the clip in frames.
         fps: frames per second.
@@ -212,10 +213,10 @@ class QA:
 
 
 def split_of(seed: int) -> str:
-    """Return the name of the split that owns `seed`.
+    """Return the name of the split to which `seed` belongs.
 
     Raises:
-        ValueError: no split owns it.
+        ValueError: it belongs to no split.
     """
     for name, seeds in SPLIT_SEEDS.items():
         if seed in seeds:
@@ -231,16 +232,15 @@ def make_scene(
     fps: int = DEFAULT_FPS,
     entries: bool = False,
 ) -> Scene:
-    """Make up a scene; the same arguments give the same scene on every machine.
+    """Make a random scene. The same arguments give the same scene on every machine.
 
     Args:
         seed: any non-negative integer; see `SPLIT_SEEDS` for the ranges of the splits.
         kind: "motion", "order", "count" or "entry"; None lets the seed choose from the first three.
-        num_frames: length of the clip, at least 8; None lets the seed choose from 16 to 24, or is 24 in an entry
-            scene.
+        num_frames: length of the clip, at least 8. With None, the seed chooses from 16 to 24; an entry scene has 24.
         fps: frames per second.
-        entries: without `kind`, let three seeds out of ten give an entry scene; the others give what they give
-            without it.
+        entries: without `kind`, three of ten seeds give an entry scene. The other seeds give the same scene as without
+            this option.
 
     Raises:
         ValueError: an argument is out of range.
@@ -253,11 +253,11 @@ def make_scene(
         raise ValueError(f"num_frames must be at least 8 so that motion and order stay visible, got {num_frames}.")
     if fps < 1:
         raise ValueError(f"fps must be at least 1, got {fps}.")
-    # random.Random is documented to keep its random() stream across Python versions; a text seed is hashed with
-    # SHA-512, so that neighbouring seeds are unrelated.
+    # Python guarantees that random.Random(seed).random() gives the same numbers in every version. A text seed is hashed
+    # with SHA-512, so neighbouring seeds give unrelated numbers.
     rng = random.Random(f"hf_videollm scene {seed}")
     drawn_kind: SceneKind = pick(rng, MIXED_KINDS)
-    # From a stream of its own, so that the scenes of the other seeds stay as they are.
+    # A separate random generator is used here, so that the scenes of the other seeds do not change.
     if entries and random.Random(f"hf_videollm entry {seed}").random() < ENTRY_SHARE:
         drawn_kind = "entry"
     chosen_kind = drawn_kind if kind is None else kind
@@ -266,8 +266,8 @@ def make_scene(
         length = num_frames or ENTRY_FRAMES
         if length / fps < MIN_ENTRY_SECONDS:
             raise ValueError(
-                f"An entry scene lasts at least {MIN_ENTRY_SECONDS:g} s, {length} frames at {fps} per second are "
-                f"{length / fps:.2f} s: raise num_frames or lower fps."
+                f"An entry scene must last at least {MIN_ENTRY_SECONDS:g} s, but {length} frames at {fps} per second "
+                f"are {length / fps:.2f} s: raise num_frames or lower fps."
             )
     grey = 12 + 50 * rng.random()
     background = (_level(grey + spread(rng, 8)), _level(grey + spread(rng, 8)), _level(grey + spread(rng, 8)))
@@ -305,14 +305,15 @@ def questions_for(scene: Scene, sound: bool = False, details: bool = False) -> l
 
     Args:
         scene: the scene.
-        sound: ask about the beeps too: how many (not in entry scenes, where it is always one), high or low, and in
-            entry scenes whether before or after the shape.
-        details: ask for colour and shape of the first and the last shape of an order scene too (kind "detail").
+        sound: also ask about the beeps: how many there are (not in entry scenes, which always have one), whether they
+            are high or low, and in entry scenes whether the beep comes before or after the shape.
+        details: also ask for colour and form of the first and the last shape of an order scene (kind "detail").
     """
     rng = random.Random(f"hf_videollm questions {scene.seed}")
     answers: dict[str, str] = {}
     names = [sprite.name for sprite in scene.sprites[:2]]
-    # Drawn for every scene, so that the phrasing of later questions does not depend on the kind of scene.
+    # This random number is drawn for every kind of scene, so that the wording of the questions does not depend on the
+    # kind.
     if rng.random() < 0.5:
         names.reverse()
     if scene.kind == "motion":
@@ -384,7 +385,8 @@ def _level(value: float) -> int:
 def make_sprite(
     rng: random.Random, colour: str, shape: str, radius: float, first: int, centres: list[tuple[float, float]]
 ) -> Sprite:
-    """Return a shape whose colour is drawn a little off the nominal one; the rest is as in `Sprite`."""
+    """Return a shape whose colour is randomly a little different from the nominal one. For the arguments see
+    `Sprite`."""
     red, green, blue = (_level(level + spread(rng, 16)) for level in COLOURS[colour])
     return Sprite(
         colour=colour,
@@ -408,8 +410,8 @@ def _motion_sprites(rng: random.Random, length: int, direction: str) -> tuple[Sp
     for frame in range(length):
         time = frame / (length - 1)
         drift = reach * (2 * time - 1)
-        # A whole number of there-and-back trips: no net movement and no trend on this axis, and, because the wave
-        # is triangular, the same even spread of positions as on the axis of the drift.
+        # The shape moves back and forth a whole number of times, so there is no net movement and no trend on this axis.
+        # The wave is triangular, so the positions have the same uniform distribution as on the axis of the drift.
         bounce = sign * reach * (1 - 4 * abs(bounces * time % 1 - 0.5))
         x = centre_x + (step_x * drift if step_x else bounce)
         y = centre_y + (step_y * drift if step_y else bounce)
@@ -457,10 +459,10 @@ def _entry_sprites(rng: random.Random, length: int) -> tuple[Sprite, ...]:
 
 
 def _entry_beep(rng: random.Random, appearance: float, seconds: float) -> float:
-    """Draw the middle of the beep of an entry scene, as a fraction of the clip of that many seconds.
+    """Choose the middle of the beep of an entry scene, as a fraction of the clip of that many seconds.
 
-    It lies between a tenth and a bit more than a fifth of the clip away from `appearance`. Close, because a beep that
-    could be anywhere would mostly tell by itself which side it is on.
+    Its distance from `appearance` is between a tenth and a bit more than a fifth of the clip. The distance is short,
+    because the time of a beep that could be anywhere would mostly show whether it comes before or after.
     """
     before = rng.random() < 0.5
     room = (appearance if before else 1 - appearance) - BEEP_SECONDS / 2 / seconds
