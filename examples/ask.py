@@ -3,8 +3,8 @@
     python examples/ask.py                                        # a made-up clip and the bundled model
     python examples/ask.py my.mp4 "What happens?" --model ./pllava-7b --dtype bfloat16
 
-Without arguments, a clip with a known answer is written into a temporary folder, so that everything can be checked. The
-bundled model knows such clips and nothing else: for a video of your own, convert a released checkpoint first
+Without arguments, a clip with a known answer is written into a temporary folder, so that you can check the answers. The
+bundled model can answer questions about such clips only. For your own videos, convert a released checkpoint first
 (docs/how_to/convert.md).
 """
 
@@ -21,10 +21,10 @@ from hf_videollm.synthetic.clips import make_scene, questions_for, write_scene_m
 def main() -> None:
     """Ask in three ways: one question, a part of the video, and a second question in a conversation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", nargs="?", help="a video; a made-up clip when left out")
+    parser.add_argument("video", nargs="?", help="a video; a made-up clip if omitted")
     parser.add_argument("question", nargs="?", default="What happens in the video?")
     parser.add_argument("--model", default=hf_videollm.default_checkpoint(), help="folder or Hub id")
-    parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16, or auto: that of the weights")
+    parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16, or auto: the type of the weights")
     arguments = parser.parse_args()
 
     logging.disable_progress_bar()

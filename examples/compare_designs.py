@@ -1,10 +1,10 @@
-"""Compare the designs: what a video costs at the sizes of the papers, and what the bundled small models answer.
+"""Compare the designs: the costs of a video at the sizes of the papers, and the answers of the bundled small models.
 
     python examples/compare_designs.py                                       # bundled models, a made-up clip
     python examples/compare_designs.py my.mp4 "What happens?" ./pllava-7b ./videollama2-7b-16f
 
-The first table needs no weights. LinVT is not in it: what its image-LLM does with a frame is known when it runs, and
-`hf-videollm info --design linvt` counts its parameters.
+The first table needs no weights. LinVT is not in it, because the operations of its image-LLM are known only when it
+runs; `hf-videollm info --design linvt` counts its parameters.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from hf_videollm.costs.presets import find_preset
 from hf_videollm.synthetic.clips import make_scene, questions_for, write_scene_mp4
 
 SIZES = ("pllava", "videollama2", "videollama2.1", "videollama2_av", "iva", "ftfv")
-# `iva-tiny` is left out: it has learned long videos (README, Long videos).
+# Without `iva-tiny`, which was trained on long videos only (README, Long videos).
 BUNDLED = ("pllava-tiny", "videollama2-av-tiny", "linvt-tiny", "ftfv-tiny")
 
 
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", nargs="?", help="a video; a made-up clip when left out")
+    parser.add_argument("video", nargs="?", help="a video; a made-up clip if omitted")
     parser.add_argument("question", nargs="?", default="What happens in the video?")
     parser.add_argument("models", nargs="*", default=BUNDLED, help="folders or Hub ids")
     arguments = parser.parse_args()

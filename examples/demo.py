@@ -1,13 +1,13 @@
-"""Three questions about a video that was made a moment ago: `make demo`.
+"""Write a video, and ask the bundled model three questions about it: `make demo`.
 
-The clip is a real MP4 (H.264 and AAC) from the synthetic generator, from a seed that the bundled checkpoint has never
-seen; the answers are known because the generator drew them.
+The clip is an MP4 file (H.264 and AAC) from the synthetic generator, with a seed that was not used to train the bundled
+checkpoint. The right answers are known, because the generator chose them.
 """
 
 import os
 from pathlib import Path
 
-# The bundled model is loaded in a moment; transformers' progress bars read this when it is imported.
+# Loading the small model needs no progress bar. transformers reads this variable when it is imported.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from hf_videollm import default_checkpoint, load_pipeline

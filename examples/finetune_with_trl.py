@@ -1,10 +1,10 @@
-"""Fine-tune a video-language model on videos of your own, with TRL's SFTTrainer as it is.
+"""Fine-tune a video-language model on your own videos, with TRL's unchanged SFTTrainer.
 
-    python examples/finetune_with_trl.py                       # made-up clips; the bundled model, its connector new
+    python examples/finetune_with_trl.py                       # made-up clips; the bundled model with a new connector
     python examples/finetune_with_trl.py my.jsonl --model ./pllava-7b --output run --steps 500
 
-A line of `my.jsonl` is a conversation (docs/how_to/train.md); paths of videos are relative to the file. The connector
-is trained, the rest is frozen. `hf-videollm train` adds recipes: stages, LoRA, runs that are resumed.
+Each line of `my.jsonl` is a conversation (docs/how_to/train.md); paths of videos are relative to the file. Only the
+connector is trained. `hf-videollm train` can do more, with recipes: training stages, LoRA, resuming a run.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from hf_videollm.training.collator import VideoDataCollator
 def main() -> None:
     """Train for some steps, print the loss, save the result, and load it again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("records", nargs="?", help="records; those of made-up clips when left out")
+    parser.add_argument("records", nargs="?", help="records; those of made-up clips if omitted")
     parser.add_argument("--model", default=hf_videollm.default_checkpoint(), help="folder or Hub id")
-    parser.add_argument("--output", help="folder of the result; a temporary one when left out")
+    parser.add_argument("--output", help="folder of the result; a temporary one if omitted")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     arguments = parser.parse_args()
@@ -44,7 +44,7 @@ def main() -> None:
         if records is None:
             records = generate_dataset(f"{folder}/clips", num_videos=4, with_audio=False, progress=False)
             for weight in model.model.connector.parameters():
-                nn.init.normal_(weight, std=0.02)  # the bundled model knows such clips already: it forgets how to see
+                nn.init.normal_(weight, std=0.02)  # new weights, because the bundled model already knows such clips
         trainer = make_trainer(model, processor, records, arguments.learning_rate, arguments.steps, f"{folder}/run")
         trainer.train()
         output = arguments.output or f"{folder}/result"
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def make_trainer(model: Any, processor: Any, records: str | Path, rate: float, steps: int, folder: str) -> SFTTrainer:
-    """A trainer that learns the answers of the records."""
+    """Make a trainer for the answers in the records."""
     rows = [{"id": record.id, "messages": record.messages} for record in read_jsonl(records)]
     config = SFTConfig(
         output_dir=folder,
@@ -68,11 +68,11 @@ def make_trainer(model: Any, processor: Any, records: str | Path, rate: float, s
         logging_steps=1,
         save_strategy="no",
         report_to="none",
-        # Frames are read by the collator, and a row that is cut would lose some: rows stay as they are.
+        # The collator reads the videos, so the trainer must not change the rows. A truncated row would lose frames.
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
-        # For a CPU; leave them out on a GPU.
+        # These options are for a CPU; omit them on a GPU.
         use_cpu=True,
         bf16=False,
         gradient_checkpointing=None,

@@ -1,11 +1,11 @@
-"""Let an image-LLM watch videos: put LinVT before its language model.
+"""Let an image-LLM answer questions about videos: add LinVT to it.
 
     python examples/linvt_on_your_image_llm.py                                        # bundled small models
     python examples/linvt_on_your_image_llm.py --image-llm llava-hf/llava-interleave-qwen-0.5b-hf --output my-linvt
 
-The image-LLM stays as it is: its logits on images do not change. LinVT is new, and its answers on videos mean nothing
-until it is trained (docs/how_to/train.md). Without `--image-llm`, the small LLaVA inside the bundled `linvt-tiny` is
-taken, and at the end the LinVT that was trained for it, to show what training gives.
+The image-LLM does not change: its logits for images stay the same. LinVT is new, so answers about videos are
+meaningless until it is trained (docs/how_to/train.md). Without `--image-llm`, this example uses the small LLaVA inside
+the bundled `linvt-tiny`, and at the end also the LinVT that was trained for it, to show the effect of training.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from hf_videollm.synthetic.tiny.linvt import bare_image_llm
 
 
 def main() -> None:
-    """Make a LinVT, compare logits on an image, save LinVT alone; then the same with a trained one."""
+    """Make a LinVT, compare the logits for an image, and save LinVT alone; then ask it and a trained LinVT."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image-llm", help="folder or Hub id of an image-LLM")
-    parser.add_argument("--output", help="folder for the new LinVT alone; a temporary one when left out")
+    parser.add_argument("--output", help="folder for the new LinVT without the image-LLM; a temporary one if omitted")
     arguments = parser.parse_args()
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
@@ -39,7 +39,7 @@ def main() -> None:
             name = f"{folder}/llava"
             bare_image_llm(trained).save_pretrained(name)
             AutoProcessor.from_pretrained(bundled).image_llm_processor.save_pretrained(name)
-            options = {"linvt_config": trained.config.linvt_config, "num_frames": 8}  # small; the paper's when left out
+            options = {"linvt_config": trained.config.linvt_config, "num_frames": 8}  # small; default: the paper's
 
         model = LinVTForCausalLM.from_image_llm(name, **options)
         processor = LinVTProcessor.from_image_llm(name, **options)
@@ -64,7 +64,7 @@ def main() -> None:
 
 @torch.no_grad()
 def same_logits(model: Any, processor: Any, image_llm: str) -> bool:
-    """Whether LinVT changes nothing, not one bit, for a prompt with an image."""
+    """Whether the logits for a prompt with an image are bitwise equal with and without LinVT."""
     content = [{"type": "image", "image": Image.new("RGB", (64, 64), "red")}, {"type": "text", "text": "What is it?"}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"

@@ -3,9 +3,9 @@
     python examples/many_questions.py                       # a made-up clip and the bundled model
     python examples/many_questions.py my.mp4 "Who is there?" "What happens?" --model ./pllava-7b
 
-Three ways give the same answers: without sharing anything; with the video encoded once (`mm_encoder_outputs`); with a
-cache of the video kept in the language model, behind which a further question costs its own words alone. For PLLaVA,
-VideoLLaMA2 (without sound) and FTFV; IVA and LinVT read a video for the question that is asked.
+Three ways give the same answers: nothing is shared; the video is encoded once (`mm_encoder_outputs`); or the language
+model keeps the cache of the video, so that another question costs only its own words. This works for PLLaVA,
+VideoLLaMA2 (without sound) and FTFV. IVA and LinVT process the video differently for each question.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from hf_videollm.synthetic.clips import make_scene, questions_for, write_scene_m
 
 
 def main() -> None:
-    """Ask all questions in each way; print the answers and what was computed for them."""
+    """Ask all questions in each way; print the answers, and how much was computed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", nargs="?", help="a video; a made-up clip when left out")
+    parser.add_argument("video", nargs="?", help="a video; a made-up clip if omitted")
     parser.add_argument("questions", nargs="*", default=["What happens in the video?"])
     parser.add_argument("--model", default=hf_videollm.default_checkpoint(), help="folder or Hub id")
     arguments = parser.parse_args()
@@ -66,20 +66,20 @@ def pick(prompt: dict[str, torch.Tensor], *names: str) -> dict[str, torch.Tensor
 
 
 def nothing_shared(model: Any, prompts: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
-    """Every question reads the video."""
+    """The video is encoded again for every question."""
     return [answer(model, prompt) for prompt in prompts]
 
 
 @torch.no_grad()
 def encoded_once(model: Any, prompts: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
-    """The vision tower reads the video once, the language model reads its tokens for every question."""
+    """The vision tower encodes the video once. The language model processes its tokens for every question."""
     features = model.get_video_features(**pick(prompts[0], "pixel_values_videos", "num_video_frames"))
     texts = [pick(prompt, "input_ids", "attention_mask") for prompt in prompts]
     return [answer(model, text, mm_encoder_outputs={"video": features}) for text in texts]
 
 
 def kept_cache(model: Any, prompts: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
-    """Both read the video once: after each answer, the cache is cut back to what all prompts begin with."""
+    """Both process the video once. After each answer, the cache is cut back to the common beginning of all prompts."""
     ids = [prompt["input_ids"][0].tolist() for prompt in prompts]
     differs = (place for place, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
     shared = next(differs, min(map(len, ids)) - 1)
@@ -92,7 +92,7 @@ def kept_cache(model: Any, prompts: list[dict[str, torch.Tensor]]) -> list[torch
 
 
 def count_work(model: Any) -> dict[str, int]:
-    """Count what vision tower and language model read from now on."""
+    """Count the frames in the vision tower and the tokens in the language model from now on."""
     work = {"frames": 0, "tokens": 0}
 
     def count(module: Any, args: Any, kwargs: dict[str, Any]) -> None:

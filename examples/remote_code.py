@@ -3,8 +3,8 @@
     python examples/remote_code.py                              # the bundled model
     python examples/remote_code.py ./my-model --video my.mp4 --question "What happens?"
 
-A saved folder holds the code of its model, its processor, and its pipeline. The first answer is given by this process,
-with the package; the second by a new process, which cannot import the package, from the folder alone.
+A saved folder contains the code of its model, its processor and its pipeline. The first answer comes from this process,
+with the package. The second answer comes from a new process that cannot import the package and uses only the folder.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from transformers.utils import logging
 import hf_videollm
 from hf_videollm.synthetic.clips import make_scene, questions_for, write_scene_mp4
 
-# What a stranger runs. The first two lines are for this example: they make the package impossible to import.
+# The code of a user who does not have this package. The first two lines are only for this example: they make the import
+# of the package fail.
 STRANGER = """
 import sys
 sys.modules["hf_videollm"] = None
@@ -33,10 +34,10 @@ print(f"without the package: {answer} ({type(pipe.model).__module__.split('.')[0
 
 
 def main() -> None:
-    """Save a checkpoint, and ask it here and in a process without the package."""
+    """Save a checkpoint, and ask it a question here and in a process without the package."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default=hf_videollm.default_checkpoint(), help="folder or Hub id")
-    parser.add_argument("--video", help="a video; a made-up clip when left out")
+    parser.add_argument("--video", help="a video; a made-up clip if omitted")
     parser.add_argument("--question", default="What happens in the video?")
     arguments = parser.parse_args()
     logging.disable_progress_bar()
@@ -53,7 +54,7 @@ def main() -> None:
 
         folder = os.path.join(place, "shared")
         hf_videollm.save_checkpoint(pipe.model, pipe.processor, folder)
-        # The code of the folder is copied into a cache, here a temporary one. The Hub is not asked.
+        # transformers copies the code of the folder into a cache; here this is a temporary folder. The Hub is not used.
         environment = {**os.environ, "HF_MODULES_CACHE": os.path.join(place, "cache"), "HF_HUB_OFFLINE": "1"}
         subprocess.run([sys.executable, "-c", STRANGER, folder, video, question], env=environment, check=True)
 

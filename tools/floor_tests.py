@@ -1,8 +1,8 @@
-"""Run the fast tests on the oldest packages that `pyproject.toml` allows: `python tools/floor_tests.py`.
+"""Run the fast tests with the oldest packages that `pyproject.toml` allows: `python tools/floor_tests.py`.
 
-They are installed without their own dependencies into a temporary folder that goes before the present environment on
-the path. torch and torchvision stay as they are: a second PyTorch is 6 GB. `--only-transformers` lowers transformers
-alone; further arguments go to pytest.
+The packages are installed without their dependencies into a temporary folder, which comes before the current
+environment on the path. torch and torchvision are not replaced, because a second PyTorch takes 6 GB. With
+`--only-transformers`, only transformers is replaced. All other arguments are passed to pytest.
 """
 
 import os
@@ -18,14 +18,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 REPORT_VERSION = "import transformers; print(transformers.__version__); print(transformers.__file__)"
 
 
-# A second PyTorch is 6 GB; the others have no releases between their floor and what is installed, or none that differ.
+# Packages that are not replaced: a second PyTorch takes 6 GB, and the other two have no older release that differs.
 KEPT = ("torch", "torchvision", "jinja2", "pyyaml")
-# What the oldest huggingface_hub needs and newer ones do not, so that the present environment lacks it.
+# A package that the oldest huggingface_hub needs. Newer ones do not need it, so the current environment lacks it.
 ADDED = ("httpx<1",)
 
 
 def floors(pyproject: Path = REPOSITORY / "pyproject.toml") -> dict[str, str]:
-    """The lower bound of every dependency, e.g. `{"transformers": "5.20"}`.
+    """The lower bound of every dependency, such as `{"transformers": "5.20"}`.
 
     Raises:
         ValueError: a dependency has no lower bound.
@@ -40,7 +40,7 @@ def floors(pyproject: Path = REPOSITORY / "pyproject.toml") -> dict[str, str]:
 
 
 def pinned(package: str, floor: str) -> str:
-    """The newest patch release of a floor: `5.20` -> `package==5.20.*`."""
+    """The requirement for the newest patch release of a version: `5.20` -> `package==5.20.*`."""
     return f"{package}=={floor}" + (".*" if floor.count(".") < 2 else "")
 
 
@@ -52,10 +52,10 @@ def install(requirements: Sequence[str], folder: str, with_dependencies: bool = 
 
 
 def check_import(floor: str, folder: str, environment: dict[str, str]) -> None:
-    """Make sure that the tests will see the floor version.
+    """Check that the tests will import the oldest version.
 
     Raises:
-        RuntimeError: another version, or another installation, is imported.
+        RuntimeError: another version or another installation is imported.
     """
     command = [sys.executable, "-c", REPORT_VERSION]
     result = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -66,7 +66,7 @@ def check_import(floor: str, folder: str, environment: dict[str, str]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Install, check, test; the exit code is pytest's."""
+    """Install the packages, check them, and run the tests; return pytest's exit code."""
     oldest = {package: floor for package, floor in floors().items() if package not in KEPT}
     if "--only-transformers" in arguments:
         arguments.remove("--only-transformers")
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
         paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         check_import(oldest["transformers"], folder, environment)
-        # No cache folder: it would forget which tests failed on the newest release.
+        # Without pytest's cache, which would otherwise forget which tests failed with the newest releases.
         options = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu and not hub", "tests"]
         command = [sys.executable, "-m", "pytest", *options, *arguments]
         return subprocess.run(command, env=environment, cwd=REPOSITORY, check=False).returncode

@@ -1,7 +1,7 @@
-"""Try LinVT before a tiny random image-LLM of every family and write `docs/measured/linvt_backbones.md`.
+"""Test LinVT on a tiny random image-LLM of every family, and write `docs/measured/linvt_backbones.md`.
 
-`python tools/linvt_support.py` takes about a minute. What stands in the document is what these runs gave; the tests
-(`tests/models/test_linvt_*.py`) try the same properties and more.
+`python tools/linvt_support.py` takes about a minute. The document has the results of these runs. The tests
+(`tests/models/test_linvt_*.py`) check the same properties and more.
 """
 
 import sys
@@ -22,7 +22,7 @@ import tiny_image_llms as cases  # noqa: E402
 from hf_videollm.models.linvt_backbones import Backbone  # noqa: E402
 from hf_videollm.models.linvt_families import ADDED_FEATURES, FRAME_CALLS, TYPE_RULES  # noqa: E402
 
-# Classes that LinVT refuses, and their model types: each for another reason.
+# Classes that LinVT refuses, for various reasons, and their model types.
 REFUSED_CLASSES = {
     "Gemma3nModel": "gemma3n",
     "Gemma4Model": "gemma4",
@@ -108,7 +108,7 @@ def largest(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def written(value: float) -> str:
-    """A difference for the table."""
+    """A difference as text for the table."""
     return "bitwise" if value == 0 else f"{value:.0e}"
 
 
@@ -120,10 +120,10 @@ def step_logits(model: Any, batch: dict[str, Any], **options: Any) -> tuple[torc
 
 @torch.no_grad()
 def measure(name: str) -> dict[str, float]:
-    """Try one of `tiny_image_llms.CASES`.
+    """Test one of `tiny_image_llms.CASES`.
 
     Returns:
-        Largest differences of logits: `bypass`, `cached`, `batch`, `static`, and `moved`, which must not be small.
+        The largest differences of logits: `bypass`, `cached`, `batch`, `static`, and `moved`, which must be large.
     """
     image_llm, model = cases.make_image_llm(name), cases.make_linvt(name)
     media, lengths = cases.image_media(name, image_llm.model, cases.make_frames(2))
@@ -161,7 +161,8 @@ def measure(name: str) -> dict[str, float]:
 
 @torch.no_grad()
 def measure_deepstack(name: str) -> tuple[float, float, float]:
-    """What deeper levels do: with M = I mixed and left out, against an image; and of a usual M, mixed and left out."""
+    """The effect of deepstack: with M = I, with and without it, compared with an image; and with a random M, with and
+    without it."""
     model, count = cases.make_linvt(name), 7
     linvt = model.model.linvt
     linvt.config.num_selected_tokens, usual = count, linvt.aggregate
@@ -188,7 +189,7 @@ def measure_deepstack(name: str) -> tuple[float, float, float]:
 
 
 def family_notes(name: str) -> list[str]:
-    """Where a family is not like the others, read off its model and the tables of `linvt_families`."""
+    """The differences of a family from the others, from its model and from the tables of `linvt_families`."""
     base = cases.make_image_llm(name).model
     family = base.config.model_type
     notes = []
@@ -220,12 +221,12 @@ def family_notes(name: str) -> list[str]:
 
 
 def one_frame(name: str) -> dict[str, torch.Tensor]:
-    """Inputs of a video of one frame."""
+    """The inputs for a video of one frame."""
     return cases.videos(name, [cases.make_frames(1)])
 
 
 def frame_call(family: str) -> str:
-    """How frames are handed over, in words."""
+    """How frames are passed to the image processor, in words."""
     if family not in FRAME_CALLS:
         return "as a flat list"
     call = FRAME_CALLS[family]
@@ -234,7 +235,7 @@ def frame_call(family: str) -> str:
 
 
 def refusal(class_name: str, family: str) -> str:
-    """Why `Backbone.check` refuses a class, of which no layer is made."""
+    """The reason for which `Backbone.check` refuses a class. No layers of the class are made for this."""
     made = getattr(transformers, class_name)
     base = made.__new__(made)
     torch.nn.Module.__init__(base)

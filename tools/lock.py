@@ -1,8 +1,8 @@
-"""Which versions of the dependencies were tested: `python tools/lock.py` writes `requirements/locked.txt`.
+"""Write the versions of the dependencies for the tests into `requirements/locked.txt`: `python tools/lock.py`.
 
-pip resolves the newest releases that `pyproject.toml` allows, without installing anything. The result is a file of
-constraints: it says which version is installed of what is needed, and nothing about what is needed. One file serves all
-Python versions that it is checked for (`--check`): pip must find a wheel of every package for each.
+pip resolves the newest releases that `pyproject.toml` allows, without installing anything. The result is a constraints
+file: if a package is installed, pip installs this version. One file is used for several Python versions. It is checked
+(`--check`) that pip finds a wheel of every package for each of them.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOCK = REPOSITORY / "requirements" / "locked.txt"
-# pip itself and the build backend are locked too: they decide how everything else is installed.
+# pip and the build backend are locked, too, because they determine how everything else is installed.
 TOOLS = ("pip", "hatchling", "editables")
 EXTRAS = "[dev,docs,torchao]"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -29,12 +29,12 @@ HEADER = """\
 
 
 def canonical(name: str) -> str:
-    """The one spelling of a package name: `huggingface_hub` -> `huggingface-hub`."""
+    """The normalised name of a package: `huggingface_hub` -> `huggingface-hub`."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def versions_in(report: dict[str, Any]) -> dict[str, str]:
-    """Package -> version of pip's installation report, without this project."""
+    """Maps package to version, from pip's installation report, without this project."""
     rows = [item["metadata"] for item in report["install"]]
     found = {canonical(row["name"]): row["version"] for row in rows}
     found.pop("hf-videollm", None)
@@ -45,7 +45,7 @@ def resolve(*options: str) -> dict[str, str]:
     """The releases that pip would install for the development of this project.
 
     Args:
-        options: further options of `pip install`.
+        options: additional options of `pip install`.
 
     Raises:
         subprocess.CalledProcessError: pip found no solution; its reasons are on stderr.
@@ -59,10 +59,10 @@ def resolve(*options: str) -> dict[str, str]:
 
 
 def read_lock(path: Path = LOCK) -> dict[str, str]:
-    """Package -> version of a lock.
+    """Maps package to version, from a lock file.
 
     Raises:
-        ValueError: a line is no `package==version`.
+        ValueError: a line does not have the form `package==version`.
     """
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -76,7 +76,7 @@ def read_lock(path: Path = LOCK) -> dict[str, str]:
 
 
 def render(versions: dict[str, str]) -> str:
-    """The text of a lock."""
+    """The text of a lock file."""
     header = HEADER.format(
         date=datetime.now(UTC).date(), python=platform.python_version(), machine=f"{sys.platform} {platform.machine()}"
     )
@@ -84,14 +84,14 @@ def render(versions: dict[str, str]) -> str:
 
 
 def differences(locked: dict[str, str], newest: dict[str, str]) -> list[tuple[str, str, str]]:
-    """Packages whose version differs: name, locked version, newest version ("-" where there is none)."""
+    """Packages whose versions differ: name, locked version, newest version ("-" if there is none)."""
     names = sorted(locked.keys() | newest.keys())
     rows = [(name, locked.get(name, "-"), newest.get(name, "-")) for name in names]
     return [row for row in rows if row[1] != row[2]]
 
 
 def check_pythons() -> None:
-    """Ask pip for a solution of the lock on every Python version, as wheels.
+    """Check with pip that the lock file can be installed from wheels on every Python version.
 
     Raises:
         subprocess.CalledProcessError: a locked package has no wheel for one of them.
@@ -104,9 +104,9 @@ def check_pythons() -> None:
 
 
 def main() -> None:
-    """Write the lock, or check it."""
+    """Write the lock file, or check it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="only ask whether the lock can be installed")
+    parser.add_argument("--check", action="store_true", help="only check whether the lock file can be installed")
     if not parser.parse_args().check:
         before = read_lock() if LOCK.exists() else {}
         newest = resolve()

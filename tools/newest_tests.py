@@ -1,8 +1,8 @@
-"""Run the fast tests on the newest releases of everything: `python tools/newest_tests.py`.
+"""Run the fast tests with the newest releases of everything: `python tools/newest_tests.py`.
 
-What is newer than the lock is printed, then installed without dependencies into a temporary folder that goes before the
-present environment on the path, so that this environment stays as it is locked. Further arguments go to pytest.
-A lock that is older than the newest release is no failure, but it is told: `make lock` brings it up to date.
+Releases that are newer than the lock file are printed. They are installed without dependencies into a temporary folder,
+which comes before the current environment on the path, so the environment itself does not change. All arguments are
+passed to pytest. An old lock file is reported, but is not a failure; `make lock` updates it.
 """
 
 import os
@@ -14,12 +14,14 @@ from floor_tests import REPOSITORY, install
 from lock import differences, read_lock, resolve
 
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu and not hub", "tests"]
-# transformers prints notices on import where there is a torchao, and the tests look at what is printed.
+# Packages that are not installed. If torchao is installed, transformers prints notices on import, and tests check the
+# printed text.
 LEFT_OUT = ("pip", "torchao")
 
 
 def find_newest() -> dict[str, str]:
-    """The newest releases, and a line for each that a constraint of this machine's pip holds back."""
+    """The newest releases that pip may install here. Print a line for each that this machine's pip configuration holds
+    back."""
     newest = resolve()
     constraint = os.environ.pop("PIP_CONSTRAINT", None)
     try:
@@ -35,17 +37,17 @@ def find_newest() -> dict[str, str]:
 
 
 def report(older: list[tuple[str, str, str]]) -> None:
-    """Say what the lock lacks."""
+    """Print the packages whose newest release is not in the lock file."""
     if not older:
         print("requirements/locked.txt holds the newest releases.", flush=True)
         return
-    print("requirements/locked.txt is older than the newest releases (`make lock` brings it up to date):", flush=True)
+    print("requirements/locked.txt is older than the newest releases (`make lock` updates it):", flush=True)
     for name, locked, newest in older:
         print(f"  {name}: locked {locked}, newest {newest}", flush=True)
 
 
 def main(arguments: list[str]) -> int:
-    """Report, install, test; the exit code is pytest's."""
+    """Report old locks, install the newest releases, and run the tests; return pytest's exit code."""
     older = differences(read_lock(), find_newest())
     report(older)
     with tempfile.TemporaryDirectory(prefix="hf_videollm_newest_") as folder:
@@ -54,7 +56,7 @@ def main(arguments: list[str]) -> int:
             install(newer, folder)
         paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        # No cache folder: it would forget which tests failed on the locked versions.
+        # Without pytest's cache, which would otherwise forget which tests failed with the locked versions.
         command = [sys.executable, "-m", "pytest", *OPTIONS, *arguments]
         return subprocess.run(command, env=environment, cwd=REPOSITORY, check=False).returncode
 

@@ -1,15 +1,15 @@
-"""Save small random checkpoints with the code of an old commit, and record what that code answers.
+"""Save small random checkpoints with the code of an old commit, and record the answers of that code.
 
-`tests/fixtures/checkpoints_56fbe3b` was made so, in a clone of this repository:
+`tests/fixtures/checkpoints_56fbe3b` was made with these commands, in a clone of this repository:
 
     git worktree add --detach /tmp/old 56fbe3b
     pip install --no-deps --target /tmp/transformers 'transformers==5.23.*'
     PYTHONPATH=/tmp/transformers python tools/old_checkpoints.py /tmp/old tests/fixtures/checkpoints_56fbe3b
     git worktree remove --force /tmp/old
 
-The package, and the tiny models of its tests, come from the old commit; this file only puts them together. It writes
-`checkpoints.tar.xz`, which holds every folder as it was saved, and `answers.json`. Both are records: a change of the
-package is no reason to make them again.
+The package and the tiny models of its tests come from the old commit; this file only uses them. It writes
+`checkpoints.tar.xz`, with all folders as they were saved, and `answers.json`. Both are records, so a change of the
+package is no reason to write them again.
 """
 
 import contextlib
@@ -30,11 +30,12 @@ from PIL import Image
 
 QUESTION = "What moves?"
 NUM_NEW_TOKENS, NUM_DIGITS = 8, 4
-# A smaller distance between the best token and the next could be rounding on another machine.
+# The smallest allowed difference between the logits of the best and the second best token. With a smaller one, rounding
+# on another machine could change the token.
 MIN_MARGIN = 0.02
-# Different tokens of an answer; one over and over would say little.
+# The smallest allowed number of different tokens in an answer. An answer that repeats one token would prove little.
 MIN_KINDS = 4
-# Weights are multiples of this, so that they compress well.
+# Weights are rounded to multiples of this number, so that they compress well.
 GRID = 1 / 64
 ARCHIVE, ANSWERS = "checkpoints.tar.xz", "answers.json"
 
@@ -51,7 +52,7 @@ def make_video(num_frames: int = 6, side: int = 40) -> np.ndarray:
 
 
 def write_video(folder: Path) -> Path:
-    """The video as a folder of PNG files, for what takes paths alone."""
+    """Write the video as a folder of PNG files, for functions that accept only paths."""
     folder.mkdir(parents=True)
     for index, frame in enumerate(make_video()):
         Image.fromarray(frame).save(folder / f"{index}.png")
@@ -59,13 +60,13 @@ def write_video(folder: Path) -> Path:
 
 
 def make_sound(num_samples: int = 16000) -> np.ndarray:
-    """One second that rises from 200 Hz: `(num_samples,)` float32."""
+    """A tone of one second whose pitch rises from 200 Hz: `(num_samples,)` float32."""
     seconds = np.arange(num_samples) / 16000
     return (0.4 * np.sin(2 * np.pi * (200 + 300 * seconds) * seconds)).astype(np.float32)
 
 
 def make_inputs(processor: Any) -> Any:
-    """Inputs of the question on the video, with the sound where a design hears."""
+    """The inputs for the question about the video, with sound if the design uses sound."""
     content: list[dict[str, Any]] = [{"type": "text", "text": QUESTION}]
     media: dict[str, Any] = {}
     if getattr(processor, "feature_extractor", None) is not None:
@@ -78,13 +79,14 @@ def make_inputs(processor: Any) -> Any:
         media["images"] = [Image.fromarray(make_video()[0])]
         content.insert(0, {"type": "image"})
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    # LinVT reads a video for a question, which a prompt does not tell.
+    # LinVT needs the question separately, because the prompt does not mark it.
     asked = {"questions": [QUESTION]} if type(processor).__name__ == "LinVTProcessor" else {}
     return processor(text=[prompt], return_tensors="pt", **media, **asked)
 
 
 def answer(model: Any, processor: Any, **options: Any) -> dict[str, Any]:
-    """Ids of the prompt, greedy tokens, and the logits that each of them was chosen by (before any processor)."""
+    """The ids of the prompt, the greedy tokens, and the logits from which each was chosen (before logits
+    processors)."""
     inputs = make_inputs(processor)
     output = model.generate(
         **inputs,
@@ -99,11 +101,12 @@ def answer(model: Any, processor: Any, **options: Any) -> dict[str, Any]:
     return {"input_ids": prompt, "tokens": output.sequences[0].tolist()[len(prompt) :], "logits": logits}
 
 
-# The models. What is imported below is of the old commit, hence inside of functions.
+# The models. The functions below import the code of the old commit, so the imports are inside the functions.
 
 
 def on_grid(model: Any) -> Any:
-    """The model with rounded weights; biases that start at 0, where a wrong place would not show, get values."""
+    """Round the weights of the model. Biases that start at 0 get other values, because a mix-up of zeros would not be
+    seen."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -135,7 +138,7 @@ def write_lora(model: Any, folder: Path, rank: int = 2, alpha: float = 8.0) -> P
 
 
 def with_lora(scratch: Path, seed: int) -> Any:
-    """A PLLaVA whose LoRA was trained with alpha 8 and works with alpha 6."""
+    """A PLLaVA whose LoRA was trained with alpha 8 and is used with alpha 6."""
     from hf_videollm.models.lora_pllava import ADAPTER_CONFIG, ADAPTER_WEIGHTS
     from tiny_checkpoint import make_model
 
@@ -147,7 +150,7 @@ def with_lora(scratch: Path, seed: int) -> Any:
 
 
 def pllava_lora(scratch: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
-    """A LoRA beside the weights, which can be adjusted."""
+    """A LoRA that is stored separately and can be adjusted."""
     from tiny_checkpoint import make_processor
 
     return with_lora(scratch, seed), make_processor(), {}
@@ -163,7 +166,7 @@ def pllava_merged(scratch: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def pllava_gemma2(_: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
-    """A language model that bounds its logits, which the old code did not."""
+    """With a language model that bounds its logits. The old code did not do this."""
     from factory import TEXT_TOWERS, randomise
     from tiny_checkpoint import CHARACTERS, SPECIAL, make_config, make_processor
 
@@ -178,7 +181,7 @@ def pllava_gemma2(_: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def videollama2(_: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
-    """A tower without class token, and a head of its own although the language model's configuration says "tied"."""
+    """A tower without class token, and a separate head although the language model's configuration says "tied"."""
     from factory import TEXT_TOWERS, VISION_TOWERS, randomise
     from tiny_checkpoint import CHARACTERS, SPECIAL, make_tokenizer
     from transformers import SiglipImageProcessor
@@ -211,7 +214,7 @@ def videollama2(_: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def videollama2_av(_: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
-    """A design that hears."""
+    """A design with audio."""
     import torch
     from tiny_av_checkpoint import make_av_model, make_av_processor
 
@@ -219,7 +222,7 @@ def videollama2_av(_: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "grep_linear" in name or "relative_attention_bias" in name:
-                # As they start, the gates of attention hardly move the answer.
+                # The initial values of the attention gates would hardly influence the answer.
                 value.mul_(8)
     return on_grid(model), make_av_processor(), {}
 
@@ -235,7 +238,7 @@ def ftfv(_: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def iva(_: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
-    """Query tokens, adapter and connector; the weights of its pooling belonged to an `nn.Linear`."""
+    """With query tokens, adapter and connector. In the old code, the weights of its pooling were an `nn.Linear`."""
     from factory import randomise
     from tiny_iva_checkpoint import make_model, make_processor
 
@@ -281,7 +284,7 @@ def linvt_xgen_mm(scratch: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
     return linvt(scratch, seed, "xgen_mm")
 
 
-# In this order: some stand before an image-LLM that was saved before them.
+# The order matters: some LinVTs use an image-LLM that was saved before them.
 MAKERS: dict[str, Callable[[Path, int], tuple[Any, Any, dict[str, Any]]]] = {
     maker.__name__: maker
     for maker in (
@@ -295,7 +298,7 @@ MAKERS: dict[str, Callable[[Path, int], tuple[Any, Any, dict[str, Any]]]] = {
 
 
 def load(folder: Path) -> tuple[Any, Any]:
-    """Model and processor of a folder, as the installed package loads them."""
+    """Load model and processor of a folder with the installed package."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from hf_videollm import LinVTForCausalLM
@@ -316,7 +319,8 @@ def ask_on_command_line(folder: Path, video: Path) -> str:
 
 
 def record(folder: Path, video: Path) -> dict[str, Any] | None:
-    """What the old code answers; `None` where another machine could round to other tokens, or they say little."""
+    """The answers of the old code; `None` if rounding on another machine could change a token, or if they prove
+    little."""
     model, processor = load(folder)
     facts = answer(model, processor)
     assert answer(model, processor, use_cache=False)["tokens"] == facts["tokens"], folder.name
@@ -333,7 +337,7 @@ def record(folder: Path, video: Path) -> dict[str, Any] | None:
 
 
 def main(worktree: Path, destination: Path) -> None:
-    """Save, record and pack everything."""
+    """Save the checkpoints, record the answers, and pack everything."""
     sys.path[:0] = [str(worktree / place) for place in ("src", "tests", "tests/models")]
     import transformers
     from tiny_linvt import make_llava, make_llava_processor
@@ -345,7 +349,7 @@ def main(worktree: Path, destination: Path) -> None:
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=worktree, text=True).strip()
     answers: dict[str, Any] = {"commit": commit, "transformers": transformers.__version__, "checkpoints": {}}
     destination.mkdir(parents=True, exist_ok=True)
-    # The adapter remembers the folder of its image-LLM.
+    # The adapter stores the folder of its image-LLM.
     root = Path("/tmp/old_checkpoints")
     shutil.rmtree(root, ignore_errors=True)
     with tempfile.TemporaryDirectory() as place:
@@ -362,7 +366,8 @@ def main(worktree: Path, destination: Path) -> None:
                     break
             answers["checkpoints"][name] = {"seed": seed, **facts}
     with tarfile.open(destination / ARCHIVE, "w:xz", preset=9) as archive:
-        # Files of one name follow each other, so that the code, of which every folder has a copy, takes room once.
+        # Files are sorted by name, because every folder has a copy of the code. Equal files next to each other compress
+        # well.
         for file in sorted(root.rglob("*"), key=lambda file: (file.name, file)):
             if file.is_file():
                 archive.add(file, file.relative_to(root))

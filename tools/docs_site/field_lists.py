@@ -1,9 +1,9 @@
-"""Fields of configurations in the reference: transformers documents them in a form of its own.
+"""Shows the fields of configurations in the API reference as lists. transformers documents fields in this form:
 
     num_frames (`int`):
         Frames the design was trained with.
 
-As Markdown that would be one long paragraph; here each field becomes an item of a list.
+In Markdown, this would be one long paragraph. Here each field becomes an item of a list.
 """
 
 import re
@@ -27,7 +27,7 @@ class FieldLists(Extension):
     """Rewrites the docstrings of classes."""
 
     def on_class(self, *, cls: Class, **kwargs: Any) -> None:
-        """Called by griffe when a class and its members are known."""
+        """griffe calls this when it has read a class and its members."""
         self._rewrite(cls)
 
     def _rewrite(self, obj: Object) -> None:

@@ -1,9 +1,9 @@
-"""What the site needs beyond mkdocs: equations, links to source files, and pages of the API reference.
+"""Functions that mkdocs calls: they add equations, links to source files, and the pages of the API reference.
 
 - A fenced block ```` ```math ```` becomes MathML, which browsers show without a script (GitHub shows the same block).
-- A relative link out of `docs/`, to a source file for instance, leads on the site to a copy of that file.
-- The reference has one page for the package and one for each of its public subpackages. It lists what the modules name
-  in `__all__`, read from their source text: nothing is imported, so neither torch nor transformers is needed.
+- A relative link out of `docs/`, for example to a source file, leads to a copy of this file on the site.
+- The reference has one page for the package and one for each of its public subpackages. It lists the names in `__all__`
+  of the modules. They are read from the source text, so neither torch nor transformers is imported.
 """
 
 import ast
@@ -22,7 +22,8 @@ from mkdocs.structure.pages import Page
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "src" / "hf_videollm"
-# Subpackages that users import from. `models` is reached through the package, `cli` on the command line.
+# Subpackages from which users import. The names of `models` are also in the package itself, and `cli` is the command
+# line.
 SUBPACKAGES = ("build", "convert", "costs", "data", "evaluation", "hub", "serving", "synthetic", "training")
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 CODE = re.compile(r"^(`{3,}).*?^\1\s*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -30,7 +31,7 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", 
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Make ```` ```math ```` known, and add the reference to the navigation."""
+    """Register the blocks ```` ```math ````, and add the reference to the navigation."""
     fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
     fences.append({"name": "math", "class": "math", "format": format_math})
     assert config.nav is not None
@@ -39,7 +40,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def format_math(source: str, language: str, class_name: str, options: Any, md: Any, **kwargs: Any) -> str:
-    """The equation of one block of LaTeX."""
+    """The HTML of one block of LaTeX."""
     style = "overflow: auto hidden; padding: 0.2em 0"
     equation = convert(source.strip(), display="block")
     return f'<div class="math" style="{style}" title="{escape(source.strip())}">{equation}</div>'
@@ -85,7 +86,7 @@ def show_file(page: str, target: str, path: str) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to files outside `docs/` to their copies."""
+    """Change links to files outside `docs/` into links to their copies."""
     uri = page.file.src_uri
     targets = dict(outside_links(uri, markdown))
 
@@ -112,7 +113,7 @@ def reference_pages() -> list[tuple[str, str]]:
 
 
 def package_page() -> str:
-    """What `import hf_videollm` offers, each where it is defined."""
+    """The page with the public names of the package, each with the module that defines it."""
     homes = imported_names(PACKAGE / "__init__.py")
     lines = ["# hf_videollm", "", docstring(PACKAGE / "__init__.py"), ""]
     for name in public_names(PACKAGE / "__init__.py"):
@@ -125,7 +126,7 @@ def package_page() -> str:
 
 
 def subpackage_page(name: str, modules: list[Path]) -> str:
-    """What the modules of a subpackage offer."""
+    """The page with the public names of the modules of a subpackage."""
     own = docstring(PACKAGE / name / "__init__.py")
     lines = [f"# hf_videollm.{name}", "", own, ""]
     for file in modules:
@@ -144,12 +145,12 @@ def module_name(file: Path) -> str:
 
 
 def docstring(file: Path) -> str:
-    """That of a module, read from its source."""
+    """The docstring of a module, read from its source."""
     return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
 
 
 def public_names(file: Path) -> list[str]:
-    """`__all__` of a module, read from its source; empty where there is none."""
+    """`__all__` of a module, read from its source; an empty list if there is none."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
@@ -159,7 +160,7 @@ def public_names(file: Path) -> list[str]:
 
 
 def imported_names(file: Path) -> dict[str, str]:
-    """Name -> module that a module of the package imports it from, inside `if TYPE_CHECKING:` too."""
+    """Maps each name that a file imports to the module it comes from, also inside `if TYPE_CHECKING:`."""
     homes = {}
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
