@@ -45,32 +45,33 @@ TABLE_HEAD = "| K | tokens of a clip | {kinds} | all |\n|---|---|{rules}---|"
 
 NOTES = """# The small FTFV of this package
 
-{parameters} parameters. It knows synthetic clips of coloured shapes and nothing else: it is here so that the number of
-tokens of a frame can be tried offline, and so that a test can see what is lost with fewer.
+{parameters} parameters. It can answer questions about synthetic clips of coloured shapes only. It lets users try
+different numbers of tokens per frame offline, and tests show with it how the accuracy changes with this number.
 
-Made by `python tools/tiny_checkpoints/ftfv.py` in three stages with TRL's SFTTrainer, without LoRA; steps, learning
-rates and seeds stand in the recipes in `hf_videollm/synthetic/recipes`:
+Made by `python tools/tiny_checkpoints/ftfv.py` in three stages with TRL's SFTTrainer, without LoRA; the recipes in
+`hf_videollm/synthetic/recipes` contain steps, learning rates and seeds:
 
 1. `{stages[0]}`: single frames as images, which keep all N = {num_queries} tokens;
-2. `{stages[1]}`: clips of {num_frames} frames, K = N/4 = {kept} tokens a frame, questions of direction alone;
+2. `{stages[1]}`: clips of {num_frames} frames, K = N/4 = {kept} tokens a frame, only questions about direction;
 3. `{stages[2]}`: the same with all questions.
 
 Vision tower and language model start with the weights of `pllava-tiny`, which was trained on clips of the same kind,
-and are trained further, the tower in the first stage only. The adapter and the temporal code start from random weights,
-seed 0. Training clips have the seeds 0 to {last_seed}; the images of the first stage are {stills} frames of each clip
-of moving shapes or of several. Losses and learning rates of every logged step are in `training_log.jsonl`.
+and are trained further; the tower is trained in the first stage only. The adapter and the temporal code start from
+random weights, seed 0. Training clips have the seeds 0 to {last_seed}; the images of the first stage are {stills}
+frames of each clip of moving shapes or of several. Losses and learning rates of every logged step are in
+`training_log.jsonl`.
 
-Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
-MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Always the same weights:
-`num_tokens_per_frame=K` is given to the processor and to `generate`. Training knew K = {kept} alone. Numbers, command
-and library versions are in `accuracy.json`; the command was `{command}`.
+Measured on {questions} questions about clips of the split `{split}` (their seeds are not used in training), read from
+MP4 files and answered by `generate`; an answer is right if it is exactly the expected one. All rows use the same
+weights: `num_tokens_per_frame=K` is passed to the processor and to `generate`. Training used only K = {kept} alone.
+Numbers, command and library versions are in `accuracy.json`; the command was `{command}`.
 
 {table}
 
-The last row is what always giving the most frequent answer to these questions would reach (to `order`, the first shape
-that the question names).
+The last row is the accuracy of always giving the most frequent answer (for `order`, the shape that the question names
+first).
 
-Questions of direction with the frames in random order, K = {kept}: {shuffled} right.
+Questions about direction with the frames in random order, K = {kept}: {shuffled} right.
 """
 
 

@@ -80,17 +80,17 @@ ASSET = ASSETS / "iva-tiny"
 
 NOTES = """# The small IVA of this package
 
-{parameters} parameters, {adapter} of them in the adapter. It knows long synthetic videos of coloured shapes and nothing
-else: it is here so that everything can be tried offline, and so that a test can see what the adapter is worth.
+{parameters} parameters, {adapter} of them in the adapter. It can answer questions about long synthetic videos of
+coloured shapes only. It lets users try everything offline, and tests show with it what the adapter improves.
 
-A video lasts one or two minutes and is read at one frame a second. Four to six events of two or three seconds each show
-four small shapes before a backdrop of one colour; a question names the backdrop and one property of one shape ("What
-shape is red on purple?"). Each frame is two tokens, as in the paper.
+A video lasts one or two minutes and has one frame per second. It has four to six events of two or three seconds. Each
+shows four small shapes on a backdrop of one colour; a question names the backdrop and one property of one shape ("What
+shape is red on purple?"). Each frame becomes two tokens, as in the paper.
 
-Made by `python tools/tiny_checkpoints/iva.py` (`data`, `train`, `finish`). Vision tower first: a CLIP tower of three
-layers learns to tell colour and form from the patches and the backdrop from the class token, with features kept
-uncorrelated; then it is frozen, and its features are stored in half precision. The rest trains from random weights with
-TRL's SFTTrainer, without LoRA, in three stages, whose steps and learning rates stand in the recipes in
+Made by `python tools/tiny_checkpoints/iva.py` (`data`, `train`, `finish`). First, a CLIP tower of three layers is
+trained to predict colour and form from the patches and the backdrop from the class token; its features are kept
+uncorrelated. Then it is frozen, and its features are stored in half precision. The rest is trained from random weights
+with TRL's SFTTrainer, without LoRA, in three stages, with the steps and learning rates of the recipes in
 `hf_videollm/synthetic/recipes`:
 
 1. `{stages[0]}`: videos of a single frame;
@@ -98,25 +98,25 @@ TRL's SFTTrainer, without LoRA, in three stages, whose steps and learning rates 
 3. `{stages[2]}`: videos of 60 to 120 seconds, six questions in one conversation.
 
 The adapter has one pair of selector and interactor instead of the paper's four, before layers {layers} of the four of
-the language model, and {queries} query tokens before every answer; its unscaled products start small
-(`synthetic/tiny/iva.py`). The paper's defaults otherwise, tau = 0.5 among them.
+the language model, and {queries} query tokens before every answer; its unscaled products are small at first
+(`synthetic/tiny/iva.py`). All other settings are the paper's, such as tau = 0.5.
 
-Six runs were made: three seeds with IVA, and the same three without (`num_insertions=0`: no adapter, no query tokens).
-Both have the same tower, the same other initial weights, the same number of steps, and the same videos and questions in
-the same order. Shipped is {run}, whose training loss ended lowest of the three with IVA.
+There are six runs: three seeds with IVA, and the same three seeds without (`num_insertions=0`: no adapter, no query
+tokens). Both have the same tower, the same other initial weights, the same number of steps, and the same videos and
+questions in the same order. The bundled model is {run}, whose final training loss was the lowest of the three with IVA.
 
-Measured on {questions} questions, each about another video of the split `{split}` (other seeds than the training
-videos), answered by `generate`; an answer counts if it is exactly the expected one. The six runs read stored features
-of the tower. Numbers and library versions are in `accuracy.json`; the command was `{command}`.
+Measured on {questions} questions, each about a different video of the split `{split}` (their seeds are not used in
+training), answered by `generate`; an answer is right if it is exactly the expected one. The six runs read stored
+features of the tower. Numbers and library versions are in `accuracy.json`; the command was `{command}`.
 
 {table}
 
-The last row is what always giving the most frequent answer would reach. Means over the seeds differ by **{difference}
-points** on questions of detail. The shipped one, loaded from this folder and shown the MP4 files, answers {files} of
-them rightly.
+The last row is the accuracy of always giving the most frequent answer. Means over the seeds differ by **{difference}
+points** for questions about details. The bundled model, which is loaded from this folder and gets the MP4 files,
+answers {files} of them correctly.
 
-Of the selector's attention, {attention} (before layers {layers}, mean over query tokens and questions of detail)
-lies on the frames of the event asked about, which are {even} of the frames.
+Of the selector's attention, {attention} (before layers {layers}, mean over query tokens and questions about details) is
+on the frames of the event that the question is about. These frames are {even} of the frames.
 """
 
 app = typer.Typer(help=__doc__, add_completion=False)

@@ -57,32 +57,31 @@ SAMPLE_FRAMES = 600
 
 NOTES = """# The small LinVT of this package
 
-A LLaVA of transformers that has learned single frames, with LinVT before its language model: {parameters} parameters,
-{linvt} of them LinVT's. It knows synthetic clips of coloured shapes and nothing else. A clip of {num_frames} frames
-becomes {num_video_tokens} vectors.
+A LLaVA of transformers that was trained on single frames, with LinVT between its projector and its language model:
+{parameters} parameters, {linvt} of them LinVT's. It can answer questions about synthetic clips of coloured shapes only.
+A clip of {num_frames} frames becomes {num_video_tokens} vectors.
 
-Made by `python tools/tiny_checkpoints/linvt.py` with TRL's SFTTrainer; steps, learning rates and seeds stand in the
-recipes in `hf_videollm/synthetic/recipes`:
+Made by `python tools/tiny_checkpoints/linvt.py` with TRL's SFTTrainer; the recipes in `hf_videollm/synthetic/recipes`
+contain steps, learning rates and seeds:
 
-- stage 0, {image_stages}:
-  the language model of the LLaVA learns single frames of training clips, two of each. It starts from random weights and
-  has never seen two frames together. The vision tower is that of `pllava-tiny`; the projector starts random but for
-  four channels that say where a patch is. Both stay as they are. Visual tokens come in another order in each batch, so
-  that the language model asks the tokens themselves for their place, and not their order, which LinVT does not keep;
-- stage 1, {linvt_stages}: only LinVT trains, on clips. This is the
-  checkpoint of this folder;
-- stage 2, {lora_stage}: LinVT goes on, with LoRA in the language model. What it changes lies
-  in `stage2`, for `peft.PeftModel.from_pretrained`.
+- stage 0, {image_stages}: the language model of the LLaVA is trained on single frames of training clips, two of each.
+  It starts from random weights and never gets two frames together. The vision tower is that of `pllava-tiny`; the
+  projector is random except for four channels that contain the position of a patch. Both are not trained. Visual tokens
+  are in a random order in each batch, so that the language model reads the positions from the tokens and not from their
+  order, which LinVT does not keep;
+- stage 1, {linvt_stages}: only LinVT is trained, on clips. This is the checkpoint in this folder;
+- stage 2, {lora_stage}: LinVT is trained further, with LoRA in the language model. The result is an adapter in
+  `stage2`, for `peft.PeftModel.from_pretrained`.
 
 Measured on {questions[clips]} questions about clips and {questions[stills]} about single frames of clips of the split
-`{split}` (other seeds than the training clips), read from MP4 and PNG files and answered by `generate`; an answer
-counts if it is exactly the expected one. Numbers, command and library versions are in `accuracy.json`; the command was
+`{split}` (their seeds are not used in training), read from MP4 and PNG files and answered by `generate`; an answer is
+right if it is exactly the expected one. Numbers, command and library versions are in `accuracy.json`; the command was
 `{command}`.
 
 {table}
 
-"One answer" is what always giving the most frequent answer would reach (to `order`, the first shape that the question
-names). Questions of direction with the frames in random order: {shuffled}.
+"One answer" is the accuracy of always giving the most frequent answer (for `order`, the shape that the question names
+first). Questions about direction with the frames in random order: {shuffled}.
 
 Answers about single frames that differ from those of the image-LLM without LinVT: {changed}.
 """

@@ -31,16 +31,16 @@ STAGES = ("pllava/stills", "pllava/videos")
 
 NOTES = """# The small PLLaVA of this package
 
-{parameters} parameters, trained from random weights on synthetic clips of coloured shapes. It knows these clips
-and nothing else: it is here so that everything can be tried offline, and so that a test can see a model learn.
+{parameters} parameters, trained from random weights on synthetic clips of coloured shapes. It can answer questions
+about such clips only. It lets users try everything offline, and tests show with it that the design learns.
 
-Made by `python tools/tiny_checkpoints/pllava.py` in two stages, recipes {stages} in
-`hf_videollm/synthetic/recipes` (steps, learning rates and seeds stand there): single frames first, then clips, both
-with TRL's SFTTrainer, without LoRA. Weights start from seed 0, training clips have the seeds 0 to {last_seed}. Losses
-and learning rates of every logged step are in `training_log.jsonl`.
+Made by `python tools/tiny_checkpoints/pllava.py` in two stages, recipes {stages} in `hf_videollm/synthetic/recipes`
+(they contain steps, learning rates and seeds): single frames first, then clips, both with TRL's SFTTrainer, without
+LoRA. The seed of the initial weights is 0; the training clips have the seeds 0 to {last_seed}. Losses and learning
+rates of every logged step are in `training_log.jsonl`.
 
-Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
-MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Numbers, command and library
+Measured on {questions} questions about clips of the split `{split}` (their seeds are not used in training), read from
+MP4 files and answered by `generate`; an answer is right if it is exactly the expected one. Numbers, command and library
 versions are in `accuracy.json`; the command was `{command}`.
 
 | question | right |

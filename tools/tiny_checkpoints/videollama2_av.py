@@ -44,28 +44,28 @@ MEASUREMENTS = ("accuracy", "silent_files", "not_heard", "sound_alone", "frames_
 
 NOTES = """# The small VideoLLaMA2-AV of this package
 
-{parameters} parameters. It knows synthetic clips of coloured shapes and beeps and nothing else: it is here so that
-sound can be tried offline, and so that a test can see a model learn to hear.
+{parameters} parameters. It can answer questions about synthetic clips of coloured shapes and beeps only. It lets users
+try sound offline, and tests show with it that the design learns to use sound.
 
 Made by `python tools/tiny_checkpoints/videollama2_av.py` in two stages, recipes {stages} in
-`hf_videollm/synthetic/recipes` (steps, learning rates and seeds stand there): sound alone first, then clips with sound,
-both with TRL's SFTTrainer, without LoRA. Vision tower and language model start with the weights of `pllava-tiny`, which
-was trained on clips of the same kind without sound; the tower stays as it is. Connector, audio encoder, its projector
-and the words that `pllava-tiny` does not know start from random weights, seed 0. Training clips have the seeds 0 to
-{last_seed}: {clips[0]} with sound, {clips[1]} written without a sound track, and the sound alone of {clips[2]}.
-Losses and learning rates of every logged step are in `training_log.jsonl`.
+`hf_videollm/synthetic/recipes` (they contain steps, learning rates and seeds): sound alone first, then clips with
+sound, both with TRL's SFTTrainer, without LoRA. Vision tower and language model start with the weights of
+`pllava-tiny`, which was trained on clips of the same kind without sound; the tower is not trained further. Connector,
+audio encoder, its projector and the words that are not in the vocabulary of `pllava-tiny` start from random weights,
+seed 0. Training clips have the seeds 0 to {last_seed}: {clips[0]} with sound, {clips[1]} written without a sound track,
+and the sound alone of {clips[2]}. Losses and learning rates of every logged step are in `training_log.jsonl`.
 
-Measured on {questions} questions about clips of the split `{split}` (other seeds than the training clips), read from
-MP4 files and answered by `generate`; an answer counts if it is exactly the expected one. Numbers, command and library
+Measured on {questions} questions about clips of the split `{split}` (their seeds are not used in training), read from
+MP4 files and answered by `generate`; an answer is right if it is exactly the expected one. Numbers, command and library
 versions are in `accuracy.json`; the command was `{command}`.
 
 - silent files: the same clips written without a sound track, which the processor replaces by silence;
-- not heard: the files with sound, `use_audio_in_video=False`, so that the model gets no audio tokens at all;
-- sound alone: the sound of the files as `{{"type": "audio"}}`, without the picture (the time of the beep alone lets one
-  guess three quarters of the answers to `sound_order`);
+- not heard: the files with sound, but with `use_audio_in_video=False`, so the model gets no audio tokens;
+- sound alone: the sound of the files as `{{"type": "audio"}}`, without the picture (from the time of the beep alone,
+  three quarters of the answers to `sound_order` can be guessed);
 - frames shuffled: with sound, the sampled frames in random order;
-- one answer: what always giving the most frequent answer to these questions would reach (to `order`, the first shape
-  that the question names).
+- one answer: the accuracy of always giving the most frequent answer (for `order`, the shape that the question names
+  first).
 
 | question | with sound | silent files | not heard | sound alone | frames shuffled | one answer |
 |---|---|---|---|---|---|---|
