@@ -161,8 +161,12 @@ def measure(name: str) -> dict[str, float]:
 
 @torch.no_grad()
 def measure_deepstack(name: str) -> tuple[float, float, float]:
-    """The effect of deepstack: with M = I, with and without it, compared with an image; and with a random M, with and
-    without it."""
+    """The effect of deepstack on the logits.
+
+    Returns:
+        With M = I, the difference from an image with deepstack and without; with a random M, the difference between
+        both.
+    """
     model, count = cases.make_linvt(name), 7
     linvt = model.model.linvt
     linvt.config.num_selected_tokens, usual = count, linvt.aggregate

@@ -20,8 +20,7 @@ LEFT_OUT = ("pip", "torchao")
 
 
 def find_newest() -> dict[str, str]:
-    """The newest releases that pip may install here. Print a line for each that this machine's pip configuration holds
-    back."""
+    """The newest releases that pip may install here; print those that this machine's configuration holds back."""
     newest = resolve()
     constraint = os.environ.pop("PIP_CONSTRAINT", None)
     try:

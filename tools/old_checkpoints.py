@@ -85,8 +85,7 @@ def make_inputs(processor: Any) -> Any:
 
 
 def answer(model: Any, processor: Any, **options: Any) -> dict[str, Any]:
-    """The ids of the prompt, the greedy tokens, and the logits from which each was chosen (before logits
-    processors)."""
+    """The ids of the prompt, the greedy tokens, and the logits of each token before logits processors."""
     inputs = make_inputs(processor)
     output = model.generate(
         **inputs,
@@ -105,8 +104,7 @@ def answer(model: Any, processor: Any, **options: Any) -> dict[str, Any]:
 
 
 def on_grid(model: Any) -> Any:
-    """Round the weights of the model. Biases that start at 0 get other values, because a mix-up of zeros would not be
-    seen."""
+    """Round the weights of the model, and change biases that start at 0, because a mix-up of zeros is not seen."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -319,8 +317,7 @@ def ask_on_command_line(folder: Path, video: Path) -> str:
 
 
 def record(folder: Path, video: Path) -> dict[str, Any] | None:
-    """The answers of the old code; `None` if rounding on another machine could change a token, or if they prove
-    little."""
+    """The answers of the old code; `None` if another machine could round to other tokens, or if they prove little."""
     model, processor = load(folder)
     facts = answer(model, processor)
     assert answer(model, processor, use_cache=False)["tokens"] == facts["tokens"], folder.name

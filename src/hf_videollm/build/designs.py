@@ -46,8 +46,7 @@ class Design:
 
     @property
     def crops(self) -> bool:
-        """Whether frames for a CLIP are cropped to a square. Otherwise they are resized to a square without
-        cropping."""
+        """Whether frames for a CLIP are cropped to a square, and not just resized to a square."""
         return bool(self.video_processor.do_center_crop)
 
 

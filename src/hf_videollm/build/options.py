@@ -45,8 +45,7 @@ def find_design(name: str) -> Design:
 
 
 def check_options(design: Design, options: Mapping[str, Any]) -> None:
-    """Raise `CheckpointError` for an option that is no field of the design's configuration; name the most similar
-    field.
+    """Raise `CheckpointError` for an option that is no field of the design's configuration.
 
     Impossible numbers are refused here, before anything is built with them.
     """

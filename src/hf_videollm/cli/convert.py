@@ -14,8 +14,7 @@ from .output import ByteProgress, print_report, status
 
 
 class ConvertGroup(HintingGroup):
-    """Commands for the kinds of checkpoints. For a folder in place of the kind, the error names its kind if
-    possible."""
+    """One command for each kind of checkpoint. If a folder stands in place of a kind, the error names its kind."""
 
     def unknown_command(self, name: str, written: str) -> str:
         if not Path(name).exists():

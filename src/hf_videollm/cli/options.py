@@ -130,8 +130,7 @@ LOADING = ("dtype", "device", "lora_alpha", "trust_remote_code")
 
 
 def spread_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter of a command that is a dataclass by one parameter for each field, because typer needs
-    that."""
+    """Replace each dataclass among the parameters of a command by one parameter per field, as typer needs them."""
     parameters = inspect.signature(command).parameters
     classes: dict[str, Any] = {
         name: entry.annotation for name, entry in parameters.items() if is_dataclass(entry.annotation)

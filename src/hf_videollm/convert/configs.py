@@ -87,8 +87,7 @@ def token_ids(source: Path, raw: Mapping[str, Any], text: Any) -> dict[str, Any]
 
 
 def compare_bases(theirs: Any, ours: Any, file: Path) -> list[str]:
-    """Notes on fields of a base's language model that contradict the source. The source is used, as in the original
-    code.
+    """Notes on fields of a base's language model that contradict the source, whose values are used.
 
     Args:
         theirs: fields of the base's language model.
@@ -106,8 +105,11 @@ def compare_bases(theirs: Any, ours: Any, file: Path) -> list[str]:
 
 
 def pixel_options(vision: Any) -> dict[str, Any]:
-    """Options that image and video processor share. For CLIP, the short side is resized and a square is cropped; for
-    SigLIP, the image is resized to a square without cropping."""
+    """Options that image and video processor share.
+
+    For CLIP, the short side is resized and a square is cropped. For SigLIP, the image is resized to a square without
+    cropping.
+    """
     size = vision.image_size
     if vision.model_type == "clip_vision_model":
         return {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}

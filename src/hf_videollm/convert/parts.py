@@ -291,8 +291,7 @@ def size_queries(model: Any) -> None:
 def language_generation_config(
     folder: Path, raw: dict[str, Any], text_config: Any, tokenizer: Any
 ) -> tuple[GenerationConfig, list[str]]:
-    """Settings for greedy decoding with the token ids of the language model, and notes if they do not fit its
-    tokenizer.
+    """Settings for greedy decoding with the language model's token ids, and notes if they do not fit its tokenizer.
 
     Args:
         folder: folder of the language model. Values in its generation_config.json override those in config.json.

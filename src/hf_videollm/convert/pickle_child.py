@@ -72,8 +72,10 @@ def take_apart(content: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def check_sizes(tensors: dict[str, torch.Tensor], size: int) -> None:
-    """Refuse tensors that are larger than the file. A pickle can describe a huge tensor by repeating a few bytes, and a
-    copy of it would fill the disk."""
+    """Refuse tensors that are larger than the file.
+
+    A pickle can describe a huge tensor by repeating a few bytes. A copy of this tensor would fill the disk.
+    """
     sizes = {name: math.prod(tensor.shape) * tensor.element_size() for name, tensor in tensors.items()}
     for name, bytes_needed in sizes.items():
         if bytes_needed > size:

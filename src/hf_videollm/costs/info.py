@@ -92,8 +92,7 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
 
 
 def describe_quantization(quantization_config: Any) -> str | None:
-    """The method of a quantization config in a few words. The config is an object of transformers, or a dict from
-    config.json."""
+    """The method of a quantization config (an object of transformers, or a dict from config.json) in a few words."""
     if not quantization_config:
         return None
     content = quantization_config if isinstance(quantization_config, dict) else quantization_config.to_dict()
@@ -106,8 +105,7 @@ def describe_quantization(quantization_config: Any) -> str | None:
 
 
 def _load_config(source: str) -> Any:
-    """The configuration of a complete video model. For an image-LLM or an adapter alone, the error says how to get
-    one."""
+    """The configuration of a complete video model; for an image-LLM or an adapter, the error says how to get one."""
     try:
         config = load_design_config(source)
     except CheckpointError as error:

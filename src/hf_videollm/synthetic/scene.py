@@ -385,8 +385,7 @@ def _level(value: float) -> int:
 def make_sprite(
     rng: random.Random, colour: str, shape: str, radius: float, first: int, centres: list[tuple[float, float]]
 ) -> Sprite:
-    """Return a shape whose colour is randomly a little different from the nominal one. For the arguments see
-    `Sprite`."""
+    """Return a shape whose colour differs randomly a little from the nominal one. For the arguments see `Sprite`."""
     red, green, blue = (_level(level + spread(rng, 16)) for level in COLOURS[colour])
     return Sprite(
         colour=colour,

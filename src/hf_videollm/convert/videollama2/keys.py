@@ -186,8 +186,10 @@ def sort_tensors(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
 
 
 def sort_vision(tensors: Mapping[str, StoredTensor], origin: Path) -> Contents:
-    """The vision tower of a CLIP or SigLIP checkpoint. The checkpoint may be complete or hold only the tower, with the
-    prefix `vision_model.` or without it."""
+    """The vision tower of a CLIP or SigLIP checkpoint.
+
+    The checkpoint may be complete, or hold only the tower, with the prefix `vision_model.` or without it.
+    """
     has_prefix = any(name.startswith(VISION_PREFIX) for name in tensors)
     prefix = VISION_PREFIX if has_prefix else ""
     contents = Contents(origin, official=lambda name: prefix + name.removeprefix(TOWER))
@@ -284,8 +286,10 @@ def plan_conversion(
 def split_experts(
     expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, StoredTensor]
 ) -> tuple[dict[str, list[str]], dict[str, tuple[int, ...]]]:
-    """The stored pieces of every tensor, and the shapes of all pieces. A tensor is its own only piece, unless its
-    experts are stored separately."""
+    """The stored pieces of every tensor, and the shapes of all pieces.
+
+    A tensor is its own only piece, unless its experts are stored separately.
+    """
     names: dict[str, list[str]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in expected.items():
