@@ -82,7 +82,7 @@ def test_a_folder_without_a_vision_module_is_no_qwen_vl(tmp_path: Path, llama: P
         ({"mlp_ratio": float("nan")}, r"visual\.mlp_ratio must be a positive number, not nan"),
         ({"heads": 5}, r"hidden_size \(24\) must be a multiple of num_attention_heads \(5\)"),
         ({"n_queries": 15}, "num_queries must be a square number"),
-        ({"output_dim": 128}, "is 256 wide, but the vision module in .* gives vectors of 128: choose a language model"),
+        ({"output_dim": 128}, "is 256 wide, but the vision module in .* gives vectors of width 128: choose a language model"),
     ],
 )
 def test_configurations_that_do_not_fit_are_named(
@@ -194,7 +194,7 @@ def test_the_command(cli: Callable[..., tuple[int, str, str]], qwen_vl: Path, ll
     code, out, _ = cli(*arguments, "--overwrite")
     assert code == 0
     assert "random, N(0, 0.02), seed 0" in out
-    assert "left aside" in out
+    assert "not used" in out
     code, out, error = cli(*arguments)
     assert (code, out) == (2, "")
     assert "--overwrite" in error

@@ -206,7 +206,7 @@ def plain_base(folder: Path) -> Path:
 
 def test_what_a_projector_lacks_is_asked_for(tmp_path: Path, tower: Path) -> None:
     source = projector_only(tmp_path / "source", _name_or_path="mistralai/Mistral-7B-Instruct-v0.2")
-    words = r"holds projectors only: .*config\.json says mistralai/Mistral-7B-Instruct-v0\.2.*--base"
+    words = r"holds only projectors: .*config\.json says mistralai/Mistral-7B-Instruct-v0\.2.*--base"
     refused(tmp_path, source, words, vision_config=tower)
     base = plain_base(tmp_path / "base")
     words = r"does not hold its vision tower: pass the checkpoint of my/clip-tiny \(--vision PATH\)"
@@ -250,7 +250,7 @@ def test_options_that_mean_nothing_are_refused(source: Path, tmp_path: Path, tow
     cases: list[tuple[dict[str, Any], str]] = [
         ({"base": base}, "holds a complete model, so the base .* would not be used"),
         ({"vision": clip}, "holds its vision tower, so .* would not be used"),
-        ({"audio_tower": clip / "model.safetensors"}, "cannot hear .*leave --audio-tower out"),
+        ({"audio_tower": clip / "model.safetensors"}, "has no audio .*leave --audio-tower out"),
         ({"dtype": "int8"}, "dtype must be one of"),
         ({"max_shard_size": 0}, "max_shard_size must be at least 1 byte"),
         ({"base": tmp_path / "nowhere"}, "nowhere does not exist: pass the folder of the base"),

@@ -306,7 +306,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change: Change, words
         ({"model_type": "blip_3"}, r"no configuration of XGen-MM v1\.5 \(model_type 'blip_3'.*r-v1.*OpenCLIP"),
         ({"model_type": "xgen_mm"}, "already converted: load"),
         ({"text_config": None}, "has no section 'text_config'"),
-        ({"text_config": {"model_type": "llama"}}, "the language model is 'llama'; only phi3"),
+        ({"text_config": {"model_type": "llama"}}, "the language model is 'llama'; XGen-MM supports only phi3"),
         ({"text_config": {"initial_tokenizer_len": None}}, "initial_tokenizer_len must be a whole number from 1 to"),
         ({"text_config": {"initial_tokenizer_len": 10**6}}, "initial_tokenizer_len must be a whole number from 1 to"),
         ({"text_config": {"num_attention_heads": "4"}}, "No XGen-MM can be built .*num_attention_heads"),
