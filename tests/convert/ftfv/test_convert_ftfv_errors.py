@@ -82,7 +82,10 @@ def test_a_folder_without_a_vision_module_is_no_qwen_vl(tmp_path: Path, llama: P
         ({"mlp_ratio": float("nan")}, r"visual\.mlp_ratio must be a positive number, not nan"),
         ({"heads": 5}, r"hidden_size \(24\) must be a multiple of num_attention_heads \(5\)"),
         ({"n_queries": 15}, "num_queries must be a square number"),
-        ({"output_dim": 128}, "is 256 wide, but the vision module in .* gives vectors of width 128: choose a language model"),
+        (
+            {"output_dim": 128},
+            "is 256 wide, but the vision module in .* gives vectors of width 128: choose a language model",
+        ),
     ],
 )
 def test_configurations_that_do_not_fit_are_named(
