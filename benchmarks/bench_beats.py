@@ -1,4 +1,4 @@
-"""What BEATs and its features cost beside their peers.
+"""Compares the speed of BEATs and its features with other implementations.
 
 python benchmarks/bench_beats.py --help
 """
@@ -25,7 +25,7 @@ PEER = "transformers_spectrogram"
 
 
 def seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Least wall time of each call, after one to warm up.
+    """The smallest wall time of each call, after one warm-up call.
 
     They take turns, so that another job slows all of them, and the least is what it disturbs least.
     """
@@ -40,7 +40,7 @@ def seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
 
 
 def transformers_fbank(wave: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    """The same features by transformers' own function, which goes frame by frame."""
+    """The same features with the function of transformers, which processes frame by frame."""
     return spectrogram(
         wave,
         window_function(400, "povey", periodic=False),
@@ -116,7 +116,7 @@ def main(
     layers: Annotated[int, typer.Option(help="Layers of the encoders; the real BEATs has 12.")] = 12,
     repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 3,
 ) -> None:
-    """Measure BEATs beside its peers; ratios within one run are what counts.
+    """Compare BEATs with other implementations. Only ratios within one run are meaningful.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""What IVA costs: memory of a prefill by the length of the video, and the adapter beside its equations as printed.
+"""Measures IVA: memory of a prefill by the length of the video, and the adapter against its literal equations.
 
 python benchmarks/bench_iva.py --help
 """
@@ -28,7 +28,7 @@ WAYS = {
 
 
 def make_model(way: str) -> IvaForConditionalGeneration:
-    """A random model of few parameters whose frames have as many patches and channels as the memory is to show."""
+    """A random model with few parameters, but with enough patches and channels that their memory can be measured."""
     tower = {
         "model_type": "clip_vision_model",
         "hidden_size": VISION_WIDTH,
@@ -75,16 +75,16 @@ def prompt_of(model: IvaForConditionalGeneration, frames: int) -> dict[str, torc
 
 
 def memory_in_kib(name: str) -> int:
-    """A line of Linux's account of this process: `VmRSS` now, `VmHWM` the most since it was last set back."""
+    """A value from Linux's status of this process: `VmRSS` is the memory now, `VmHWM` the peak since the last reset."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def measure_prefill(way: str, frames: int) -> dict[str, float]:
-    """MiB that a prefill takes on top of model, pixels and libraries, in this process."""
+    """The memory of a prefill in this process, in MiB, without that of model, pixels and libraries."""
     model = make_model(way)
     with torch.inference_mode():
-        # What libraries load on the first call is no matter of the video.
+        # A first call loads parts of libraries, whose memory does not depend on the video.
         model(**prompt_of(model, 8), logits_to_keep=1)
         batch = prompt_of(model, frames)
         before = memory_in_kib("VmRSS")
@@ -99,7 +99,7 @@ def measure_prefill(way: str, frames: int) -> dict[str, float]:
 
 
 def bench_memory(lengths: list[int]) -> dict[str, dict[str, dict[str, float]]]:
-    """Each video in a process of its own, so that none finds memory that another one left."""
+    """Measure each video in a separate process, so that none reuses memory of another one."""
     results: dict[str, dict[str, dict[str, float]]] = {}
     for way in WAYS:
         for frames in lengths:
@@ -110,7 +110,7 @@ def bench_memory(lengths: list[int]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def plot_memory(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
-    """Peak memory against frames; needs matplotlib (pip install "hf-videollm[dev]")."""
+    """Plot the peak memory for the numbers of frames; needs matplotlib (pip install "hf-videollm[dev]")."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -129,7 +129,7 @@ def plot_memory(results: dict[str, dict[str, dict[str, float]]], path: Path) -> 
     figure.savefig(path, dpi=120)
 
 
-# The adapter as the paper prints it. Both ways give what the folded form of the package gives.
+# The adapter as the paper prints it, in two ways. Both give the same result as the folded form of the package.
 
 
 def selected_frames(layer: IvaAdapterLayer, states: torch.Tensor, frames: FrameBank) -> torch.Tensor:
@@ -153,7 +153,7 @@ def mix(weights: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
 
 
 def calls_of(adapter: IvaAdapter, frames: FrameBank, states: torch.Tensor, calls: int) -> dict[str, Callable[[], Any]]:
-    """All calls of one prompt, in the three ways; each call begins with the same states."""
+    """All calls for one prompt, in the three ways. Each call starts from the same states."""
     patches = torch.cat(frames.chunks)
     visible = torch.ones(*states.shape[:2], len(patches), dtype=torch.bool, device=states.device)
     begin = adapter.input(adapter.norm(states))
@@ -185,7 +185,7 @@ def calls_of(adapter: IvaAdapter, frames: FrameBank, states: torch.Tensor, calls
 
 
 def make_adapter(width: int, frames: int, patches: int, queries: int, **options: Any) -> Any:
-    """Adapter, frames and states of a width for all parts; on the meta device where that is the default."""
+    """Adapter, frames and states, all of the same width, on the current default device."""
     config = IvaConfig(
         vision_config={"model_type": "clip_vision_model", "hidden_size": width, "num_attention_heads": 16},
         text_config={"model_type": "llama", "hidden_size": 4 * width, "num_hidden_layers": 32},
@@ -202,7 +202,7 @@ def make_adapter(width: int, frames: int, patches: int, queries: int, **options:
 
 
 def count_operations(frames: int) -> dict[str, float]:
-    """Multiply-adds (10^9) of the 8 calls of one prompt at the paper's size, counted on the meta device."""
+    """Multiply-adds (10^9) of the 8 calls for one prompt at the paper's size, counted on the meta device."""
     with torch.device("meta"):
         adapter, bank, states = make_adapter(1024, frames, 576, 16, frames_per_chunk=None)
         ways = calls_of(adapter, bank, states, calls=8)
@@ -210,7 +210,7 @@ def count_operations(frames: int) -> dict[str, float]:
 
 
 def bench_adapter(width: int, frames: int, repeats: int) -> dict[str, float]:
-    """Seconds of the 8 calls of one prompt in each way, and of the folded one in chunks of 16 frames."""
+    """Seconds of the 8 calls for one prompt in each way, and of the folded form in chunks of 16 frames."""
     torch.manual_seed(0)
     adapter, bank, states = make_adapter(width, frames, 144, 16, frames_per_chunk=None)
     ways = calls_of(adapter, bank, states, calls=8)
@@ -240,7 +240,7 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="PNG file for the memory.")] = None,
     measure: Annotated[str | None, typer.Option(help="WAY:FRAMES of one prefill in this process.", hidden=True)] = None,
 ) -> None:
-    """Measure IVA's memory (Linux only) and its adapter; ratios within one run are what counts.
+    """Measure IVA's memory (Linux only) and its adapter. Only ratios within one run are meaningful.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""What LinVT's module costs: scoring beside torch's own attention, further questions, and training with less memory.
+"""Measures LinVT: scoring compared with torch's attention, more questions, training with less memory.
 
 python benchmarks/bench_linvt.py --help
 """
@@ -21,7 +21,7 @@ from hf_videollm.models.transformers_compat import disable_checkpointing, enable
 
 
 class TorchScorer(nn.Module):
-    """The scoring trunk put together from torch's own attention, with the weights of ours."""
+    """The scoring trunk built from torch's attention, with the weights of ours."""
 
     def __init__(self, module: LinVTModule) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def bench_questions(module: LinVTModule, video: torch.Tensor, question: torch.Te
 
 
 def bench_variants(module: LinVTModule, video: torch.Tensor, question: torch.Tensor, repeats: int) -> dict[str, float]:
-    """Aggregation of each variant, all with as many output tokens."""
+    """Aggregation of each variant, all with the same number of output tokens."""
     functions: dict[str, Callable[[], Any]] = {}
     for variant in ("multi_c", "multi_b", "multi_a", "single_a"):
         config = LinVTModuleConfig(**{**module.config.to_dict(), "variant": variant})
@@ -157,7 +157,7 @@ def main(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 5,
 ) -> None:
-    """Measure LinVT's module, L = 4 and 8 heads as in the paper; ratios within one run are what counts.
+    """Measure LinVT's module, with L = 4 and 8 heads as in the paper. Only ratios within one run are meaningful.
 
     Examples:
 

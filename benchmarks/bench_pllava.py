@@ -1,4 +1,4 @@
-"""What PLLaVA costs beside its peers: preparing frames, answering in batches, beams.
+"""Measures the speed of PLLaVA: preparing frames, answering in batches, beams.
 
 python benchmarks/bench_pllava.py --help
 """
@@ -21,7 +21,7 @@ VIDEO_ID, VOCABULARY = 5, 512
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of a call, after one call to warm up."""
+    """The median wall time of a call, after one warm-up call."""
     function()
     times = []
     for _ in range(repeats):
@@ -32,7 +32,7 @@ def seconds(function: Callable[[], Any], repeats: int) -> float:
 
 
 def make_model(width: int) -> PllavaForConditionalGeneration:
-    """A random model whose tower is the dear part, as in the real one."""
+    """A random model whose tower is the most expensive part, as in the real model."""
     tower = {
         "model_type": "clip_vision_model",
         "hidden_size": width,
@@ -88,7 +88,7 @@ def bench_frames(repeats: int) -> dict[str, float]:
 
 
 def bench_answers(model: PllavaForConditionalGeneration, rows: int, repeats: int) -> dict[str, float]:
-    """Greedy answers of 16 tokens: one by one (what the original can do), and as a batch, in seconds."""
+    """Greedy answers of 16 tokens: one by one, as in the original, and as a batch, in seconds."""
     batch = batch_of(model, rows)
     single = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(rows)]
     options = {"max_new_tokens": 16, "do_sample": False}
@@ -99,7 +99,8 @@ def bench_answers(model: PllavaForConditionalGeneration, rows: int, repeats: int
 
 
 def bench_beams(model: PllavaForConditionalGeneration, beams: int, repeats: int) -> dict[str, float]:
-    """Beam search: videos encoded once a row, and inputs repeated by hand so that each beam encodes its own."""
+    """Beam search: videos are encoded once per row, or the inputs are repeated so that they are encoded once per
+    beam."""
     batch = batch_of(model, 2)
     repeated = {name: value.repeat_interleave(beams, 0) for name, value in batch.items()}
     return {
@@ -110,7 +111,7 @@ def bench_beams(model: PllavaForConditionalGeneration, beams: int, repeats: int)
 
 
 def bench_chunks(model: PllavaForConditionalGeneration, repeats: int) -> dict[str, float]:
-    """128 frames through the tower, by the number of frames at a time, in seconds."""
+    """128 frames through the tower, with different numbers of frames at a time, in seconds."""
     frames = torch.randn(128, 3, 112, 112)
     result = {}
     for chunk_size in (8, 32, 128):
@@ -126,7 +127,7 @@ def main(
     rows: Annotated[int, typer.Option(help="Questions in the batch.")] = 8,
     repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 3,
 ) -> None:
-    """Measure PLLaVA beside its peers; ratios within one run are what counts.
+    """Measure the speed of PLLaVA. Only ratios within one run are meaningful.
 
     Examples:
 

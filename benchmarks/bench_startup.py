@@ -1,4 +1,4 @@
-"""What the command line and the import of the package cost before they do anything.
+"""Measures the CPU time of the start of the command line, and of the import of the package.
 
 python benchmarks/bench_startup.py --help
 """
@@ -14,10 +14,10 @@ from typing import Annotated
 import typer
 from bench_tools import record
 
-# What any program that is written with typer pays.
+# The cost of any program that uses typer.
 REFERENCE = ("-c", "import typer, rich")
 COMMAND = ("-m", "hf_videollm.cli")
-# The least that typer does with a wrong value: since 0.29 it loads pydantic to look at one.
+# The smallest cost of a wrong value with typer: since 0.29, it loads pydantic to check a value.
 SMALLEST_PROGRAM = """
 import typer
 def command(number: int): pass
@@ -40,8 +40,8 @@ AFTERWARDS = {
 
 
 def cpu_seconds(arguments: tuple[str, ...]) -> float:
-    """User and system time of a new interpreter, with all that it starts."""
-    # As an installed package, which Python reads in compiled form.
+    """User and system time of a new interpreter and its child processes."""
+    # Like an installed package, whose compiled files Python reads.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], capture_output=True, check=False, env=environment)
@@ -50,13 +50,14 @@ def cpu_seconds(arguments: tuple[str, ...]) -> float:
 
 
 def measure(starts: dict[str, tuple[str, ...]], repeats: int) -> dict[str, dict[str, float]]:
-    """Median CPU time of each, and times the reference; by turns, so that a busy machine slows all alike."""
+    """The median CPU time of each, and its ratio to the reference. They run in turns, so a busy machine slows all
+    alike."""
     calls = {"import_typer_and_rich": REFERENCE, **starts}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, arguments in calls.items():
             seconds = cpu_seconds(arguments)
-            # The first may have had to write what Python caches.
+            # The first run is not counted, because Python may have written its cached files.
             if turn:
                 times[name].append(seconds)
     medians = {name: median(values) for name, values in times.items()}
@@ -73,7 +74,7 @@ def main(
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each, after one to warm up.")] = 9,
     afterwards: Annotated[bool, typer.Option(help="Measure importing transformers with and without us, too.")] = True,
 ) -> None:
-    """Measure the CPU time of starts; ratios within one run are what counts.
+    """Measure the CPU time of starts. Only ratios within one run are meaningful.
 
     Examples:
 

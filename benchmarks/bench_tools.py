@@ -1,4 +1,4 @@
-"""What the benchmarks of models share: timing by turns, ratios, and the record they leave."""
+"""Functions that the benchmarks of models share: timing in turns, ratios, and writing the results."""
 
 import json
 import platform
@@ -13,7 +13,8 @@ import transformers
 
 
 def seconds_by_turns(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median wall time of each, after one call to warm up; by turns, so that a busy machine slows all alike."""
+    """The median wall time of each, after one warm-up call. They run in turns, so that a busy machine slows all
+    alike."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():
@@ -33,7 +34,7 @@ def synchronize() -> None:
 
 
 def with_ratios(times: dict[str, float], reference: str) -> dict[str, dict[str, float]]:
-    """Seconds, and times the reference."""
+    """The seconds of each, and their ratio to the reference."""
     return {
         name: {"seconds": round(value, 4), f"times_{reference}": round(value / times[reference], 3)}
         for name, value in times.items()
@@ -47,7 +48,7 @@ def record(
     facts: dict[str, Any] | None = None,
     versions: dict[str, str | None] | None = None,
 ) -> None:
-    """Show the results with what they were measured on, and write them to a file if one is named.
+    """Print the results with machine and versions, and write them to a file if one is given.
 
     Args:
         facts: further facts about the run.

@@ -1,4 +1,4 @@
-"""How fast `load_video` fetches a few frames of a clip, against other ways to get the same frames.
+"""Compares the speed of `load_video` for a few frames of a clip with other ways to get the same frames.
 
 python benchmarks/bench_video_io.py --help
 """
@@ -33,7 +33,7 @@ EXAMPLES = """examples:
 
 
 def write_clip(path: Path, width: int, height: int, rate: int, seconds: int, keyframes: int) -> None:
-    """A moving gradient with noise, H.264 with B-frames; the cost of decoding is like that of filmed material."""
+    """A moving gradient with noise, H.264 with B-frames. Decoding costs about as much as for filmed videos."""
     noise = np.random.default_rng(0).integers(0, 40, (height, width), dtype=np.uint8)
     columns, rows = np.arange(width)[None, :], np.arange(height)[:, None]
     with av.open(str(path), "w") as container:
@@ -88,7 +88,7 @@ def contenders(path: str, indices: list[int]) -> dict[str, Callable[[], np.ndarr
 
 
 def measure(path: Path, wanted: int, total: int, repeats: int) -> dict[str, Any]:
-    """Times all contenders in turn, round after round, so that a busy machine hits all alike."""
+    """Measure all readers in turns, so that a busy machine slows all alike."""
     indices = [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
     calls = contenders(str(path), indices)
     reference = by_decoding_everything(str(path), indices)

@@ -1,4 +1,4 @@
-"""What VideoLLaMA2's connector costs beside its peers: batches of clips, still images, training with less memory.
+"""Measures the speed of VideoLLaMA2's connector: batches of clips, still images, training with less memory.
 
 python benchmarks/bench_videollama2.py --help
 """
@@ -25,7 +25,7 @@ except ImportError:
 
 
 def make_config(width: int, grid: int) -> VideoLlama2Config:
-    """stc_connector_v35, the one of VideoLLaMA2.1, behind a small tower."""
+    """A configuration with stc_connector_v35, the connector of VideoLLaMA2.1, and a small tower."""
     tower = {
         "model_type": "siglip_vision_model",
         "hidden_size": width // 2,
@@ -50,7 +50,7 @@ def make_config(width: int, grid: int) -> VideoLlama2Config:
 
 
 class TimmConnector(nn.Module):
-    """The same connector put together from timm's RegStage, for clips of equal length as in the original."""
+    """The same connector built from timm's RegStage, for clips of equal length, as in the original."""
 
     def __init__(self, config: VideoLlama2Config, grid: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class TimmConnector(nn.Module):
 def bench_clips(
     connector: VideoLlama2Connector, peer: nn.Module | None, lengths: list[int], repeats: int
 ) -> dict[str, float]:
-    """Features of several clips to tokens: ours in one call, clip by clip, and timm's blocks, in seconds."""
+    """Turn the features of several clips into tokens: in one call, clip by clip, and with timm's blocks, in seconds."""
     weight = next(connector.parameters())
     patches, width = connector.patch_grid[0] * connector.patch_grid[1], connector.s1[0].conv1.conv.in_channels
     features = torch.randn(sum(lengths), patches, width).to(weight)
@@ -99,7 +99,7 @@ def bench_clips(
 
 
 def bench_images(model: VideoLlama2Model, repeats: int) -> dict[str, float]:
-    """Four still images: encoded once, and as the videos of equal frames that the original makes of them."""
+    """Four still images: encoded once, or as videos of equal frames, as in the original."""
     size, weight = model.config.vision_config.image_size, next(model.parameters())
     images = torch.randn(4, 3, size, size).to(weight)
     videos = images.unsqueeze(1).repeat_interleave(model.config.num_frames, 1)
@@ -140,7 +140,7 @@ def main(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 9,
 ) -> None:
-    """Measure VideoLLaMA2's connector beside its peers; ratios within one run are what counts.
+    """Measure the speed of VideoLLaMA2's connector. Only ratios within one run are meaningful.
 
     timm's blocks are measured where timm is installed, with our weights, and must give our tokens.
 
