@@ -74,6 +74,6 @@ def test_the_command(cli: Callable[..., tuple[int, str, str]]) -> None:
     assert "1803" in out
     assert "629.6 million" in out
     code, _, error = cli("info", "--design", "pllava")
-    assert (code, "only linvt grows" in error) == (2, True)
+    assert (code, "only the size of linvt depends" in error) == (2, True)
     code, _, error = cli("info", "somewhere", "--design", "linvt")
     assert (code, "not both" in error) == (2, True)
