@@ -84,7 +84,7 @@ def make_report(folders: Sequence[Path], papers: bool = False, compare: Sequence
     Raises:
         ValueError: there is nothing to read, or the runs cannot be compared; the message says why.
 
-    Example:
+    Examples:
         >>> report = make_report([Path("evaluations")], papers=True)   # doctest: +SKIP
         >>> report.to_dict()["tasks"][0]["runs"][0]["numbers"]         # doctest: +SKIP
         [{"name": "accuracy", "value": 57.0, "unit": "%", "low": 51.2, "high": 62.5}]
