@@ -145,6 +145,7 @@ TASKS = [
             "The accuracy of this package counts the questions of the subset alone, whose answers are public.",
             _FALLBACK,
             _NO_PROMPT,
+            "LinVT prints another number of Mipha elsewhere: 55.9 (Table 2).",
         ),
     ),
     Task(

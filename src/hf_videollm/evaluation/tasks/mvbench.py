@@ -165,6 +165,8 @@ TASKS = [
             "lmms-eval leaves empty answers out of its accuracy; here they are wrong, and counted.",
             "LinVT's code puts its text behind lines such as 'Frame1: <image>'; here the model's own processor places "
             "the video.",
+            "The subtitles that rows of episodic_reasoning hold are not shown.",
+            "LinVT prints other numbers elsewhere: 62.5 for Mipha (Table 2), 62.2 for Aquila (Table 6).",
             "FTFV does not publish its prompt; the style `default` asks for a letter.",
         ),
     ),

@@ -120,6 +120,7 @@ TASKS = [
         notes=(
             "Questions of the type Relation Reasoning-Image show their picture before the video. LinVT's released code "
             "shows the video alone.",
+            "LinVT's prompt is that of its released script, which ends with the options.",
             "A type that neither list of the paper has is left out of the table `kind`.",
         ),
     ),
