@@ -55,6 +55,7 @@ FOREIGN = {
     "getattr(config, '_attn_implementation', None)": "transformers has no public name for it",
     "getattr(config, '_commit_hash', None)": "transformers has no public name for it",
     "hasattr(value, 'nbytes')": "tensors and arrays among other values",
+    "getattr(ModelCard(f'---\\n{text}\\n---\\n').data, 'eval_results', None)": "a card may have none",
     # Own dataclasses and generation configurations, gone through by the names of their fields.
     "getattr(self, attribute)": "a row of the table of designs",
     "getattr(own, name)": "a generation configuration",

@@ -1,5 +1,6 @@
 """What `import hf_videollm` loads, and that the designs are registered before anybody can use transformers."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,14 @@ def test_no_module_of_the_package_loads_a_library_that_only_some_uses_need() -> 
     package = Path(hf_videollm.__file__).parent
     files = [file.relative_to(package.parent).with_suffix("") for file in sorted(package.rglob("*.py"))]
     modules = [".".join(file.parts) for file in files if file.name != "__init__"]
-    others = [name for name in modules if name != needs_trl and not name.endswith((".__main__", ".pickle_child"))]
+    # Classes of `evaluate`, which `evaluate.load` imports by the path of their file.
+    metrics = [name for name in modules if re.fullmatch(r"hf_videollm\.evaluation\.metrics\.(\w+)\.\1", name)]
+    assert metrics
+    others = [
+        name
+        for name in modules
+        if name not in (needs_trl, *metrics) and not name.endswith((".__main__", ".pickle_child"))
+    ]
     assert needs_trl in modules
     code = f"import importlib\nfor name in {others}: importlib.import_module(name)"
     assert not loaded(code, ONLY_SOME_USES)
