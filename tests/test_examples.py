@@ -2,13 +2,17 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from hf_videollm.synthetic.clips import make_scene, questions_for
+import hf_videollm
+from hf_videollm.synthetic.clips import make_scene, questions_for, write_scene_mp4
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NAMES = sorted(path.name for path in EXAMPLES.glob("*.py"))
@@ -103,6 +107,42 @@ def test_compare_designs(tmp_path: Path) -> None:
     assert len({tokens for _, _, tokens, _ in rows}) == 4
     sizes = dict(re.findall(r"^([\w.]+) +\d+ +([\d,]+) +[\d.]+ +[\d,.]+$", printed, re.MULTILINE))
     assert (sizes["pllava"], sizes["ftfv"]) == ("2,304", "1,024")
+
+
+def test_vlmevalkit_wrapper(tmp_path: Path) -> None:
+    printed = re.findall(r"\? (\w+) \(right: (\w+)\)", run("vlmevalkit_wrapper.py", folder=tmp_path))
+    assert printed == [(answer, answer) for answer in RIGHT]
+
+
+def test_vlmevalkit_wrapper_does_what_vlmevalkit_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stub of its base class: the number of frames is the data set's, parts keep their order, and none is lost."""
+
+    class BaseModel:
+        def generate(self, message: list[dict[str, str]], dataset: str | None = None) -> str:
+            assert all(part["type"] in self.allowed_types for part in message)  # type: ignore[attr-defined]
+            return self.generate_inner(message, dataset)  # type: ignore[attr-defined]
+
+    for name in ("vlmeval", "vlmeval.vlm", "vlmeval.vlm.base"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["vlmeval.vlm.base"].BaseModel = BaseModel  # type: ignore[attr-defined]
+    example = runpy.run_path(str(EXAMPLES / "vlmevalkit_wrapper.py"))
+    model = example["HfVideoLlm"](hf_videollm.default_checkpoint(), device="cpu", max_new_tokens=6)
+    assert isinstance(model, BaseModel)
+    write_scene_mp4(make_scene(2_000_000, kind="motion"), tmp_path / "clip.mp4")
+    question = {"type": "text", "value": ASKED[-1].question}
+    message = [{"type": "video", "value": str(tmp_path / "clip.mp4")}, question]
+    assert model.generate(message, dataset="MMBench-Video") == RIGHT[-1]
+    seen: list[dict[str, Any]] = []
+    pipe = model.pipe
+    model.pipe = lambda chat, **options: seen.append({"chat": chat, **options}) or pipe(chat, **options)
+    model.nframe = 4
+    model.generate(message)
+    model.nframe, model.fps = None, 2.0
+    model.generate([question, *message])
+    assert [(call.get("num_frames"), call.get("fps")) for call in seen] == [(4, None), (None, 2.0)]
+    assert [block["type"] for block in seen[1]["chat"][0]["content"]] == ["text", "video", "text"]
+    with pytest.raises(ValueError, match="A part of type 'audio'"):
+        model.generate_inner([{"type": "audio", "value": "a.wav"}])
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "demo.py"])

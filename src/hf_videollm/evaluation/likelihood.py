@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from ..models.video_llm_option_names import did_you_mean
 from .asking import Inputs
 from .kept_prompt import QUESTION_KEYS, KeptPrompt
 
-__all__ = ["RANKINGS", "Continuation", "Ranker", "Ranking", "continuations", "normalised"]
+__all__ = ["RANKINGS", "Continuation", "Ranker", "Ranking", "TokenFact", "continuations", "normalised"]
 
 # "letters" compares the letters of the options, "mean" and "sum" the log-likelihoods of their texts, by token or whole.
 Ranking = Literal["letters", "mean", "sum"]
@@ -32,6 +32,18 @@ class Continuation:
 
     tokens: tuple[int, ...]
     dropped: int = 0
+
+
+class TokenFact(NamedTuple):
+    """What the model thinks of one token of an answer.
+
+    Attributes:
+        log_probability: of the token.
+        is_likeliest: whether no other token is likelier here.
+    """
+
+    log_probability: float
+    is_likeliest: bool
 
 
 class Ranker:
@@ -75,21 +87,31 @@ class Ranker:
 
     def token_scores(self, inputs: Inputs, answers: Sequence[Continuation]) -> list[list[float]]:
         """Log-probability of each token of each answer."""
+        return [[fact.log_probability for fact in row] for row in self.token_facts(inputs, answers)]
+
+    def token_facts(self, inputs: Inputs, answers: Sequence[Continuation]) -> list[list[TokenFact]]:
+        """What the model thinks of each token of each answer."""
         import torch
 
         with torch.inference_mode():
             prompt = self.kept.begin(inputs.row, repr((inputs.media, _shape(inputs.row, self.kept.prompt_keys))))
             behind_prompt = self.kept.logits(prompt)[-1].log_softmax(-1)
-            scores = []
+            facts = []
             for answer in answers:
                 base = prompt[: len(prompt) - answer.dropped]
                 first = behind_prompt if not answer.dropped else self.kept.logits(base)[-1].log_softmax(-1)
-                row = [float(first[answer.tokens[0]])]
+                row = [_fact(first, answer.tokens[0])]
                 if len(answer.tokens) > 1:
                     logits = self.kept.logits([*base, *answer.tokens[:-1]], first=len(base)).log_softmax(-1)
-                    row += [float(logits[place, token]) for place, token in enumerate(answer.tokens[1:])]
-                scores.append(row)
-            return scores
+                    row += [_fact(logits[place], token) for place, token in enumerate(answer.tokens[1:])]
+                facts.append(row)
+            return facts
+
+
+def _fact(log_probabilities: Any, token: int) -> TokenFact:
+    """Of one position, `(vocabulary,)`."""
+    found = log_probabilities[token]
+    return TokenFact(float(found), bool(found >= log_probabilities.max()))
 
 
 def continuations(processor: Any, inputs: Inputs, texts: Sequence[str]) -> list[Continuation]:
