@@ -14,7 +14,7 @@ import lmms_eval_stub as stub
 import numpy as np
 import pytest
 import torch
-from evaluated_clips import COLOURS, clip_questions
+from evaluated_clips import COLOURS
 from PIL import Image
 
 from hf_videollm import load_pipeline
@@ -22,7 +22,7 @@ from hf_videollm.evaluation.asking import Ask, Asker
 from hf_videollm.evaluation.lmms_eval_messages import media_of, turns_of_messages, user_turn
 from hf_videollm.evaluation.lmms_eval_requests import Questions, generate_options, read_request
 from hf_videollm.models.pipeline_video_text_to_text import GENERATE_OPTIONS
-from hf_videollm.synthetic.check import ClipQuestion
+from hf_videollm.synthetic.check import ClipQuestion, held_out_clips
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NEEDS_LMMS_EVAL = pytest.mark.skipif(
@@ -382,7 +382,8 @@ def test_lmms_eval_itself_runs_a_task(
     tmp_path: Path, name: str, kind: str, rest: str, flags: tuple[str, ...], metric: str
 ) -> None:
     """Its command line finds the model by the entry point, and the small checkpoint is right nearly always."""
-    documents = rows(clip_questions(tmp_path, 4))
+    # PyAV before 17.1, which lmms-eval pins, writes no sound.
+    documents = rows(held_out_clips(tmp_path, 4, with_audio=False))
     if name == "colours":
         documents = [document for document in documents if document["answer"] in COLOURS]
     data = tmp_path / "questions.jsonl"
