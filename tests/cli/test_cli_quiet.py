@@ -29,6 +29,7 @@ from hf_videollm import default_checkpoint
 from hf_videollm.cli.commands import app, main
 from hf_videollm.cli.quiet import quiet_libraries
 from hf_videollm.models.errors import MediaWarning
+from hf_videollm.synthetic.benchmarks import write_stand_in
 
 QUESTION = "What colour is the shape?"
 # Every command that ends well on what this repository carries.
@@ -103,6 +104,10 @@ OTHERS = [
     "tune-alpha pllava validation.jsonl --alphas 0,4 --max-new-tokens 2",
     "train recipe.yaml --dry-run",
     "train recipe.yaml",
+    "evaluate --model videollama2-av-tiny --tasks music_avqa --data benchmarks --output runs --limit 2 --device cpu",
+    "results runs/music_avqa",
+    "recaption frames --model pllava-tiny --output captions.jsonl --max-new-tokens 2",
+    "judge-agreement labels.jsonl --judge rule",
 ]
 # Its source is among the reference tensors, which are not in the repository.
 NEEDS_REFERENCES = {"convert beats"}
@@ -139,6 +144,11 @@ def sources(folder: Path) -> Path:
     question = {"role": "user", "content": [{"type": "video", "path": "clip.mp4"}, {"type": "text", "text": "What?"}]}
     record = {"id": "1", "messages": [question, {"role": "assistant", "content": "a dog"}]}
     (folder / "validation.jsonl").write_text(json.dumps(record))
+    write_stand_in("music_avqa", folder / "benchmarks" / "music_avqa", 2)
+    (folder / "frames").mkdir()
+    shutil.copy(folder / "clip.mp4", folder / "frames")
+    label = {"id": "1", "question": "Who?", "answer": "a dog", "prediction": "a dog", "label": "yes"}
+    (folder / "labels.jsonl").write_text(json.dumps(label))
     arguments = "{output_dir: run, max_steps: 1, per_device_train_batch_size: 1, use_cpu: true}"
     (folder / "recipe.yaml").write_text(f"model: start\nrecords: clips/records.jsonl\narguments: {arguments}")
     return folder

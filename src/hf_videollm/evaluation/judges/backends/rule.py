@@ -12,7 +12,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from ...multiple_choice import parse_choice
 from ..errors import JudgeStopError
 from ..items import JudgeItem
 from ..judge_text import ChatMessage
@@ -94,6 +93,8 @@ def _letter(item: JudgeItem) -> str:
         raise JudgeStopError(
             f"The rule judge cannot choose options ({item.text.name}) that it does not know: give the item `options`."
         )
+    from ...multiple_choice import parse_choice  # loads transformers
+
     choice = parse_choice(str(item.values[item.text.predictions[0]]), item.options)
     letter = "" if choice.index is None else chr(ord("A") + choice.index)
     return json.dumps({"maximum probability": letter})
