@@ -77,13 +77,27 @@ def test_numbers_of_papers_stand_apart(tmp_path: Path, form: Any) -> None:
     without, text = form(make_report([tmp_path])), form(make_report([tmp_path], papers=True))
     assert "PLLaVA 7B" not in without
     assert NOT_MEASURED not in without
-    before, after = text.split(NOT_MEASURED)
+    before, after = text.split(NOT_MEASURED, 1)
     assert "75.0" in before
     assert "PLLaVA" not in before
     for model, numbers in task.published["pllava"].items():
         (line,) = [line for line in after.splitlines() if f"{model} " in line]
-        assert f"{numbers['accuracy']:g}" in line
-        assert f"{numbers['score']:g}" in line
+        assert f"{numbers['accuracy']:.1f}" in line
+        assert f"{numbers['score']:.1f}" in line
+
+
+def test_numbers_that_few_papers_print_get_a_line_each(tmp_path: Path) -> None:
+    """MVBench has twenty sub-tasks, which one paper prints; the average stands with those of the others."""
+    items = choice_items(2)
+    write_run(tmp_path / "mvbench", letters([True, True], items), items, find_task("mvbench"))
+    (task,) = make_report([tmp_path], papers=True).tasks
+    whole, details = [sheet for sheet in task_sheets(task) if sheet.title.startswith(NOT_MEASURED)]
+    assert whole.header == ("paper", "model", "accuracy")
+    assert details.header[:2] == ("number", "PLLaVA 7B")
+    published = find_task("mvbench").published["pllava"]["PLLaVA 7B"]
+    assert {row[0]: float(row[1]) for row in details.rows} == {
+        name: number for name, number in published.items() if name != "accuracy"
+    }
 
 
 def test_csv_has_other_columns_for_papers(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def _lines(report: Report, cards: Sequence[str], notes: Sequence[str]) -> Iterat
 
 
 def _table(sheet: Sheet) -> Iterator[str]:
-    kind = ' class="printed"' if sheet.title == NOT_MEASURED else ""
+    kind = ' class="printed"' if sheet.title.startswith(NOT_MEASURED) else ""
     yield f'<div class="scroll"><table{kind}>'
     if sheet.title:
         yield f"<caption>{_text(sheet.title)}</caption>"

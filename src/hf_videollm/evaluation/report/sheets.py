@@ -19,6 +19,8 @@ __all__ = ["NOT_MEASURED", "Sheet", "pair_sheet", "sections", "task_sheets"]
 # Stands over every table of numbers that were not measured.
 NOT_MEASURED = "Printed in the papers, not measured here"
 ABSENT = "-"
+# So many numbers that few papers print stand in a table of their own.
+FEW_COLUMNS = 4
 DIGITS = {"%": 1, "": 2}
 
 
@@ -51,7 +53,7 @@ def task_sheets(task: TaskReport) -> list[Sheet]:
     """The tables of one task: numbers, those of the papers, settings that differ, and groups."""
     sheets = [_numbers_sheet(task)]
     if task.printed:
-        sheets.append(_printed_sheet(task.printed))
+        sheets += _printed_sheets(task.printed)
     if task.differing:
         sheets.append(_settings_sheet(task))
     return sheets + _group_sheets(task)
@@ -93,13 +95,28 @@ def _number(name: str, value: float | None) -> str:
     return ABSENT if value is None else f"{in_units(name, value):.{DIGITS[unit(name)]}f}"
 
 
-def _printed_sheet(printed: Sequence[Printed]) -> Sheet:
+def _printed_sheets(printed: Sequence[Printed]) -> list[Sheet]:
+    """The numbers that most rows print; and those that few do, such as the twenty of MVBench, a line for each."""
     names = list(dict.fromkeys(name for row in printed for name in row.numbers))
-    rows = [
-        (row.paper, row.model, *(f"{row.numbers[name]:g}" if name in row.numbers else ABSENT for name in names))
-        for row in printed
-    ]
-    return Sheet(NOT_MEASURED, ("paper", "model", *names), tuple(rows))
+    usual = [name for name in names if 2 * sum(name in row.numbers for row in printed) >= len(printed)]
+    special = [name for name in names if name not in usual]
+    if len(special) < FEW_COLUMNS:
+        usual, special = names, []
+    rows = [(row.paper, row.model, *(_printed(row, name) for name in usual)) for row in printed]
+    sheets = [Sheet(NOT_MEASURED, ("paper", "model", *usual), tuple(rows))]
+    if special:
+        having = [row for row in printed if any(name in row.numbers for name in special)]
+        lines = [(name, *(_printed(row, name) for row in having)) for name in special]
+        sheets.append(Sheet(f"{NOT_MEASURED}: details", ("number", *(row.model for row in having)), tuple(lines)))
+    return sheets
+
+
+def _printed(row: Printed, name: str) -> str:
+    """A number with the digits that the paper prints, one behind the point at least."""
+    if name not in row.numbers:
+        return ABSENT
+    value = row.numbers[name]
+    return f"{value:.1f}" if round(value, 1) == value else f"{value:g}"
 
 
 def _settings_sheet(task: TaskReport) -> Sheet:
