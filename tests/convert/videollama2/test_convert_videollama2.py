@@ -374,7 +374,7 @@ def test_a_base_checkpoint_is_completed(tmp_path: Path, tower: Path, vision_layo
     assert report.kind == "projector"
     assert set(report.origins) == {"language model", "vision tower", "connector"}
     assert report.origins["language model"].startswith(str(base))
-    assert any("kept in float16 and float32, loaded in float32" in note for note in report.notes)
+    assert any("stored as float16 and float32 and load as float32" in note for note in report.notes)
     AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
 
 
@@ -387,7 +387,7 @@ def test_the_base_that_the_config_names_is_found_when_it_is_local(tmp_path: Path
     vision = write_weights(tmp_path / "clip", vision_tensors())
     report = convert_videollama2(source, tmp_path / "out", vision=vision, vision_config=tower)
     assert_same(loaded_weights(tmp_path / "out"), our_tensors(official_tensors(raw)))
-    assert "which config.json names" in " ".join(report.notes)
+    assert "because config.json names it" in " ".join(report.notes)
     assert "rope_theta of the language model is 10000.0" in " ".join(report.notes)
 
 
