@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
+import sys
 import warnings
 from fractions import Fraction
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from media_corpus import write_video
-from sound_files import WAV_FORMATS, channel_tones, encode, wav
+from sound_files import WAV_FORMATS, caf, channel_tones, encode, wav
 
 from hf_videollm.models.errors import MAX_SAMPLING_RATE
 from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor
@@ -93,6 +95,61 @@ def test_lossy_surround(codec: str) -> None:
     assert np.abs(first[2000:7000]).max() == pytest.approx(1 / 9, abs=0.02)
     # The fourth channel of 7.1 is for low tones only, so the mean may lack it.
     assert 0.4 < np.abs(load_audio(data, sampling_rate=rate)[2000:7000]).max() < 0.52
+
+
+# Reads each file in a folder with both values of `channel`, and stores the waves beside it.
+READ_FOLDER = """
+import pathlib, sys
+import numpy as np
+from hf_videollm import load_audio
+for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    np.save(f"{path}.npy", [load_audio(path, channel=channel) for channel in ("mean", "first")])
+"""
+# Reads one file as `load_audio` did before it replaced custom orders.
+READ_PLAINLY = """
+import sys
+import av
+with av.open(sys.argv[1]) as container:
+    for frame in container.decode(container.streams.audio[0]):
+        frame.layout.name
+"""
+SURROUND = [
+    # FFmpeg's writer describes these in an order of its own: CAF and AIFF with a number, MOV with a set of bits.
+    ("caf", "pcm_s16le", "s16", "7.1"),
+    ("caf", "alac", "s16p", "7.1(wide)"),
+    ("mov", "pcm_s16le", "s16", "7.1"),
+    ("aiff", "pcm_s16be", "s16", "7.1"),
+]
+
+
+def test_any_order_of_channels(tmp_path) -> None:
+    """CAF files that describe their channels in any order, or not at all. A crash of the child process fails this."""
+    sounds = {}
+    for channels in CHANNELS:
+        labels = [1 + i % 18 for i in range(channels)]
+        for order, described in (("none", None), ("native", labels), ("custom", labels[::-1])):
+            for sample_format in ("s16", "s32", "flt", "dbl"):
+                sounds[f"{channels}_{order}_{sample_format}"] = channel_tones(channels, 400)
+                data = caf(channel_tones(channels, 400), sample_format, described)
+                (tmp_path / f"{channels}_{order}_{sample_format}").write_bytes(data)
+    for container, codec, sample_format, layout in SURROUND:
+        sounds[f"{codec}.{container}"] = channel_tones(8)
+        data = encode(container, codec, sample_format, channel_tones(8), layout=layout)
+        (tmp_path / f"{codec}.{container}").write_bytes(data)
+    child = subprocess.run([sys.executable, "-c", READ_FOLDER, tmp_path], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr[-500:]
+    for name, sound in sounds.items():
+        for wave, expected in zip(np.load(tmp_path / f"{name}.npy"), (sound.mean(axis=0), sound[0]), strict=True):
+            assert np.abs(wave - expected).max() < 2e-4, name
+
+
+def test_custom_orders_are_what_crashes(tmp_path) -> None:
+    """A control of the test above: PyAV alone ends the process. If this fails, PyAV was mended."""
+    for order, labels in (("native", [1, 2, 3]), ("custom", [3, 2, 1])):
+        path = tmp_path / f"{order}.caf"
+        path.write_bytes(caf(channel_tones(3, 16000), labels=labels))
+        child = subprocess.run([sys.executable, "-c", READ_PLAINLY, path], capture_output=True, text=True)
+        assert (child.returncode == 0) == (order == "native")
 
 
 def test_more_channels_than_can_be_resampled() -> None:

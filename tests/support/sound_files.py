@@ -42,6 +42,26 @@ def wav(sound: np.ndarray, sample_format: str = "s16", rate: int = 16000) -> byt
     return begin + b"data" + struct.pack("<I", len(data)) + data
 
 
+def caf(sound: np.ndarray, sample_format: str = "s16", labels: list[int] | None = None, rate: int = 16000) -> bytes:
+    """A CAF file of a sound (channels, samples), written by hand.
+
+    Args:
+        sample_format: a signed one; bytes of CAF are signed, unlike those of WAV.
+        labels: Core Audio's number of each channel, for example 1 (left), 2 (right), 3 (centre), 4 (low tones). If they
+            are not in the order of these numbers, FFmpeg reads a custom order. `None`: the file describes no channels.
+    """
+    is_float = sample_format in ("flt", "dbl")
+    bits = NUMBERS[sample_format](0).itemsize * 8
+    flags = int(is_float) | 2  # 2: little endian
+    count, size = len(sound), len(sound) * bits // 8
+    chunks = [(b"desc", struct.pack(">d4s5I", rate, b"lpcm", flags, size, 1, count, bits))]
+    if labels is not None:
+        described = b"".join(struct.pack(">II3f", label, 0, 0, 0, 0) for label in labels)
+        chunks.append((b"chan", struct.pack(">III", 0, 0, len(labels)) + described))
+    chunks.append((b"data", bytes(4) + as_numbers(sound, sample_format).T.tobytes()))
+    return b"caff" + struct.pack(">HH", 1, 0) + b"".join(k + struct.pack(">q", len(v)) + v for k, v in chunks)
+
+
 def encode(
     container: str, codec: str, sample_format: str, sound: np.ndarray, rate: int = 16000, layout: str | None = None
 ) -> bytes:

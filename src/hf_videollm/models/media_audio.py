@@ -181,6 +181,7 @@ def _resampled(
     the time `earliest` are decoded and dropped.
     """
     av = import_pyav()
+    _replace_custom_layout(stream)
     resampler: Any = None
     form: tuple[str, int, str] | None = None
     # Start time of the current piece. The resampler delays samples: the first chunk may come out after a later frame.
@@ -214,6 +215,23 @@ def _resampled(
             yield from last if has_output or last else [(origin, _short_sound(first, sampling_rate, channel))]
     except (av.FFmpegError, OSError):
         yield None
+
+
+def _replace_custom_layout(stream: Any) -> None:
+    """Gives the decoder a channel layout that PyAV can handle. The samples and their order do not change.
+
+    FFmpeg stores a custom order of channels (CAF, MOV and AIFF files may have one) in memory of its own. PyAV copies
+    only the pointer to this memory, but frees the memory with each copy, so the process ends with "double free".
+
+    This function reads the layout once, which is safe because the decoder gets a new layout before the copy is freed.
+    The name of a layout does not always tell whether its order is custom, so every layout is replaced: by one of the
+    same name if that is a standard name, else by the number of channels.
+    """
+    context = stream.codec_context
+    layout = context.layout
+    is_standard = not set("(+") & set(layout.name)
+    if layout.nb_channels:
+        context.layout = layout.name if is_standard else f"{layout.nb_channels} channels"
 
 
 def _short_sound(frames: list[Any], sampling_rate: int, channel: str) -> np.ndarray:
