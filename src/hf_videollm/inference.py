@@ -16,6 +16,7 @@ from .models.video_llm_checkpoint_config import describe_impossible
 from .models.video_llm_checkpoint_files import check_links, find_file, read_checkpoint_json
 from .models.video_llm_lora_files import describe_adapter
 from .models.video_llm_option_names import names_options
+from .models.video_llm_processor_files import processor_errors
 from .official import advice_for_official
 from .pair_check import check_pair
 
@@ -43,7 +44,8 @@ def load_pipeline(
     Raises:
         TypeError: an option is unknown; the message names the most similar known one.
         ValueError: `dtype` is unknown, or the device is not available.
-        CheckpointError: the checkpoint does not fit its model, or it has no adapter although `lora_alpha` is passed.
+        CheckpointError: a file of the checkpoint is damaged, the checkpoint does not fit its model, or it has no
+            adapter although `lora_alpha` is passed.
         OSError: the checkpoint cannot be found.
     """
     if dtype not in DTYPES:
@@ -61,7 +63,8 @@ def load_pipeline(
     model = AutoModelForImageTextToText.from_pretrained(
         source, dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
     )
-    processor = AutoProcessor.from_pretrained(source, **arguments)
+    with processor_errors(source, arguments):
+        processor = AutoProcessor.from_pretrained(source, **arguments)
     try:
         check_pair(model.config, processor)
     except ValueError as error:
@@ -103,6 +106,15 @@ def _why_no_config(folder: str) -> str:
     )
 
 
+def _require_model_type(content: dict[str, Any], file: Path) -> None:
+    """Refuse another value than a name. transformers would ignore it and look for code in the repository."""
+    if not isinstance(model_type := content.get("model_type", ""), str):
+        raise CheckpointError(
+            f"{file}: model_type must be the name of a design, such as pllava, not {model_type!r:.100}: download the "
+            "file again."
+        )
+
+
 def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
     """Load the configuration of a checkpoint of one of the designs.
 
@@ -117,7 +129,7 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
         check_links(Path(source))
     # This refuses a file that is too long, nested too deeply or no JSON, before transformers parses it.
     if (file := find_file(source, "config.json", kwargs)) is not None:
-        read_checkpoint_json(file)
+        _require_model_type(read_checkpoint_json(file), file)
     kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
     try:
         config = AutoConfig.from_pretrained(source, **kwargs)

@@ -28,10 +28,40 @@ def template_variables(template: str) -> frozenset[str]:
     template sets itself do not count. The result is empty if the template cannot be parsed.
     """
     try:
-        import jinja2
-        from jinja2 import ext, meta
+        from jinja2 import TemplateError, meta
     except ImportError:  # without jinja2 nothing can be rendered, and transformers raises an error that says so
         return frozenset()
+    try:
+        return frozenset(meta.find_undeclared_variables(_parse(template))) - GIVEN
+    except TemplateError:  # the error is reported when the template is rendered
+        return frozenset()
+
+
+def template_error(template: str) -> str | None:
+    """Why a text is no chat template; `None` if it can be parsed and reads the messages."""
+    if not template.strip():
+        return "it is empty"
+    if "messages" not in template:
+        return "it never reads the variable messages"
+    try:
+        from jinja2 import TemplateError
+    except ImportError:
+        return None
+    try:
+        _parse(template)
+    except (TemplateError, RecursionError) as error:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return None
+
+
+def _parse(template: str) -> Any:
+    """The syntax tree of a template.
+
+    Raises:
+        jinja2.TemplateError: the template cannot be parsed.
+    """
+    import jinja2
+    from jinja2 import ext
 
     class Generation(ext.Extension):
         """Lets jinja2 parse `{% generation %}`, which transformers defines, and jinja2 by itself does not know."""
@@ -42,11 +72,7 @@ def template_variables(template: str) -> frozenset[str]:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    environment = jinja2.Environment(extensions=[Generation, ext.loopcontrols])
-    try:
-        return frozenset(meta.find_undeclared_variables(environment.parse(template))) - GIVEN
-    except jinja2.TemplateError:  # the error is reported when the template is rendered
-        return frozenset()
+    return jinja2.Environment(extensions=[Generation, ext.loopcontrols]).parse(template)
 
 
-__all__ = ["template_of", "template_variables"]
+__all__ = ["template_error", "template_of", "template_variables"]

@@ -118,6 +118,9 @@ def _check_checkpoint(
         raise CheckpointError(
             f"{source}: config.json names weights of its own ({named!r:.100}): remove its field transformers_weights."
         )
+    # transformers silently replaces a damaged generation_config.json by the options of the model.
+    if (generation_file := find_file(source, "generation_config.json", options)) is not None:
+        read_checkpoint_json(generation_file)
     files, index = find_weight_files(source, options)
     is_quantized = getattr(config, "quantization_config", None) is not None
     headers = check_headers(files, index, is_quantized, check_dtypes=strict)

@@ -3,15 +3,22 @@
 import os
 from typing import Any, Self
 
+from .video_llm_processor_files import processor_errors
+
 
 class NoQuestionMixin:
     """Always sets `trust_remote_code`. In a list of base classes, it must come before the class of transformers."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:
-        """As in transformers, but without `trust_remote_code`, remote code is refused instead of asking the user."""
+        """As in transformers, but without `trust_remote_code`, remote code is refused instead of asking the user.
+
+        Raises:
+            CheckpointError: a file of the processor is damaged, or no processor can be built from the files.
+        """
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
+        with processor_errors(pretrained_model_name_or_path, kwargs):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
 
 
 def trust_of(config: Any) -> dict[str, bool]:

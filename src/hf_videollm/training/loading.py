@@ -13,6 +13,7 @@ from ..atomic import restore
 from ..models.errors import CheckpointError
 from ..models.video_llm_contract import ProcessorContract
 from ..models.video_llm_option_names import did_you_mean
+from ..models.video_llm_processor_files import processor_errors
 
 __all__ = ["load_for_training", "unmatched_modules"]
 
@@ -39,7 +40,8 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
     trust = {"trust_remote_code": False}
     if not model_options:
         model = AutoModelForImageTextToText.from_pretrained(source, **trust)
-        return model, AutoProcessor.from_pretrained(source, **trust)
+        with processor_errors(source, trust):
+            return model, AutoProcessor.from_pretrained(source, **trust)
     stored = AutoConfig.from_pretrained(source, **trust)
     if unknown := sorted(set(model_options) - set(stored.to_dict())):
         hint = did_you_mean(unknown[0], set(stored.to_dict()))
@@ -63,7 +65,8 @@ def load_for_training(source: str, model_options: Mapping[str, Any] | None = Non
             f"{source} does not fit model_options {dict(model_options)}: {'; '.join(texts)}. Options may add parts to "
             "a model, but not change or remove those that it has."
         )
-    processor = AutoProcessor.from_pretrained(source, **trust)
+    with processor_errors(source, trust):
+        processor = AutoProcessor.from_pretrained(source, **trust)
     # If the model is none of the designs, its processor comes from transformers and has no options to adapt.
     own = isinstance(processor, ProcessorContract)
     if own and (options := processor.options_from_config(model.config)):
