@@ -369,20 +369,6 @@ def test_placeholders_are_not_written(use_cache: bool) -> None:
             without()
 
 
-def test_prompt_lookup_copies_no_placeholders() -> None:
-    case = iva_case("llama")
-    model, batch = case.make_model(), case.make_batch([["v3"]])
-    model.generation_config.suppress_tokens = None
-    # The prompt ends with the words that stand before its query tokens, too.
-    ids = batch["input_ids"]
-    start = int((ids[0] == QUERY).int().argmax())
-    ids = torch.cat([ids, ids[:, start - 2 : start]], -1)
-    batch |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    options = {"max_new_tokens": 8, "do_sample": False}
-    expected = model.generate(**batch, **options)
-    assert torch.equal(model.generate(**batch, **options, prompt_lookup_num_tokens=4), expected)
-
-
 def test_a_query_token_in_a_step_is_text() -> None:
     case = iva_case("llama")
     model, batch = case.make_model(), case.make_batch([["v3"]])

@@ -1,10 +1,11 @@
 """Generation without `generate`: every token from a forward over the whole prompt with its media, without a cache."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from factory import DesignCase, Row, collate
+from factory import IMAGE, QUERY, VIDEO, DesignCase, Row, collate
 
 STEPS = 4
 PADDING = 0
@@ -14,15 +15,28 @@ Processor = Callable[[torch.Tensor, Scores], Scores]
 
 
 class ByHand:
-    """A tiny model of a design with prompts of different lengths, and what it should write."""
+    """A tiny model of a design with prompts of different lengths, and what it should write.
 
-    def __init__(self, case: DesignCase, specs: Sequence[Sequence[str]]) -> None:
+    Args:
+        case: the design.
+        specs: media of the prompts, as in `DesignCase.make_rows`.
+        echo: the prompts end with the words before their first placeholders, and the model may write placeholders, so
+            that nothing but the model itself keeps prompt lookup from guessing them.
+    """
+
+    def __init__(self, case: DesignCase, specs: Sequence[Sequence[str]], echo: bool = False) -> None:
         self.case, self.model = case, case.make_model()
         self.rows: list[Row] = case.make_rows(specs)
+        if echo:
+            self.rows = [echoed(row) for row in self.rows]
         self.batch = collate(self.rows, "left")
         self.seen: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
         # Placeholders, which would be taken for media: the tiny models' own configuration suppresses them.
         self.unwritten = self.model.generation_config.suppress_tokens
+        if echo:
+            self.model.generation_config.suppress_tokens = None
+            # IVA suppresses its placeholders itself.
+            self.unwritten = [IMAGE, VIDEO, QUERY] if "query" in self.model.config.placeholder_ids() else []
 
     @torch.no_grad()
     def scores(self, row: int, tokens: Sequence[int]) -> Scores:
@@ -40,7 +54,7 @@ class ByHand:
 
     def unmarked(self, scores: Scores) -> Scores:
         """Scores without those of placeholders."""
-        return scores.index_fill(1, torch.tensor(self.unwritten), float("-inf"))
+        return scores.index_fill(1, torch.tensor(self.unwritten, dtype=torch.long), float("-inf"))
 
     @torch.no_grad()
     def text_scores(self, ids: torch.Tensor) -> Scores:
@@ -102,6 +116,12 @@ class ByHand:
                 beams = sorted(grown, key=lambda beam: -beam[0])[:num_beams]
             found += [tokens for _, tokens in beams[:num_returned]]
         return found
+
+
+def echoed(row: Row) -> Row:
+    """The prompt with the two tokens before its first placeholder again at its end."""
+    start = int((row.ids >= IMAGE).int().argmax())
+    return replace(row, ids=torch.cat([row.ids, row.ids[start - 2 : start]]))
 
 
 def tokens_of(by_hand: ByHand, output: Any, length: int | None = None) -> list[list[int]]:

@@ -145,6 +145,7 @@ class Option:
         refused: designs that refuse it.
         text: what the refusal says, a part of it.
         alone: with one prompt, as transformers asks for in assisted decoding.
+        echo: the prompt ends as the text before its placeholders does, and the model may write placeholders.
         note: for the page.
     """
 
@@ -155,6 +156,7 @@ class Option:
     refused: frozenset[str] = frozenset()
     text: str = ""
     alone: bool = False
+    echo: bool = False
     note: str = ""
 
     def arguments(self, by_hand: ByHand) -> dict[str, Any]:
@@ -180,7 +182,13 @@ def refusal(name: str, value: Any, text: str, refused: frozenset[str] = ALL, sho
 BASE = ALL - {"iva", "linvt"}
 LINVT, IVA = frozenset({"linvt"}), frozenset({"iva"})
 STATIC = {"cache_implementation": "static", "disable_compile": True}
-GUESSED = {"refused": LINVT, "text": "LinVT generates from embeddings, with which assisted decoding", "alone": True}
+GUESSED = {
+    "refused": LINVT,
+    "text": "LinVT generates from embeddings, with which assisted decoding",
+    "alone": True,
+    "echo": True,
+}
+NO_MEDIA_COPIED = "never guesses placeholders; the tested prompt ends with the words that stand before its videos"
 ASSISTED = {"refused": IVA | LINVT, "text": "assist", "alone": True}
 MOVED = "transformers itself no longer implements"
 
@@ -436,7 +444,12 @@ LOGITS = [
 ]
 
 GUESSES = [
-    Option("prompt_lookup_num_tokens", {"prompt_lookup_num_tokens": 3}, **GUESSED),
+    Option("prompt_lookup_num_tokens", {"prompt_lookup_num_tokens": 3}, note=NO_MEDIA_COPIED, **GUESSED),
+    Option(
+        "prompt_lookup_num_tokens",
+        {"prompt_lookup_num_tokens": 3, "cache_implementation": "static", "disable_compile": True},
+        **GUESSED,
+    ),
     Option("max_matching_ngram_size", {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 1}, **GUESSED),
     Option("assistant_model", with_assistant(), shown="assistant_model=one of the design", **ASSISTED),
     Option("num_assistant_tokens", with_assistant(num_assistant_tokens=2), shown="num_assistant_tokens=2", **ASSISTED),

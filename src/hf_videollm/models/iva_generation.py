@@ -31,7 +31,7 @@ class IvaGenerationMixin(MediaGenerationMixin):
             ValueError: an option would be ignored or would give wrong tokens. The message says what to use instead.
         """
         vocab_size = self.config.text_config.vocab_size
-        placeholders = {getattr(self.config, f"{name}_token_id") for name in (*self.config.modalities, "query")}
+        placeholders = {token_id for token_id in self.config.placeholder_ids().values() if token_id is not None}
         # The model can write a placeholder only if the head computes a logit for its id. For most placeholders there is
         # none, because their ids are not below `vocab_size`.
         if writable := {token_id for token_id in placeholders if token_id < vocab_size}:

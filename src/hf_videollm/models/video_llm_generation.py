@@ -7,6 +7,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .transformers_compat import CacheNamesGenerationMixin, given_cache
+from .video_llm_candidates import forbid_placeholders
 from .video_llm_generation_options import COMMON, Refusal, named_arguments, option_value, refuse_options
 
 
@@ -14,6 +15,9 @@ class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
     """`generate` that refuses options that a design does not support; docs/generation.md lists every option."""
 
     refused_options: ClassVar[dict[str, Refusal]] = COMMON
+
+    if TYPE_CHECKING:
+        config: Any
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers.
@@ -24,6 +28,11 @@ class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
         arguments = named_arguments(args, kwargs)
         refuse_options(self, self.refused_options, arguments)
         return super().generate(**arguments)
+
+    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but candidates of assisted decoding hold no placeholders."""
+        generator = super()._get_candidate_generator(*args, **kwargs)
+        return forbid_placeholders(generator, self.config.placeholder_ids().values())
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse continuous batching: it passes only token ids to the model, and no media.
