@@ -48,6 +48,15 @@ def test_a_sample_as_text_and_as_json(cli: Cli, work: Path) -> None:
     assert not (work / "run").exists()
 
 
+def test_a_recipe_of_another_design_is_noted(cli: Cli, work: Path) -> None:
+    arguments = ("--records", "records.jsonl", "--dry-run")
+    code, _, err = cli("train", "iva/videos", "--model", "pllava-tiny", *arguments)
+    assert (code, err) == (0, "warning: the recipe iva/videos was written for iva, but the model is pllava.\n")
+    # Control: nothing is said about a recipe of the same design, nor about a recipe of the user.
+    assert cli("train", "pllava/videos", "--model", "pllava-tiny", *arguments)[::2] == (0, "")
+    assert cli("train", "recipe.yaml", "--dry-run")[::2] == (0, "")
+
+
 def test_a_result_as_json(cli: Cli, work: Path) -> None:
     """What the trainer logs is on stderr then; options of the command beat the recipe."""
     code, out, err = cli("train", "recipe.yaml", "--output", "other", "--max-steps", "2", "--json")

@@ -129,7 +129,9 @@ def test_other_content_is_named(content: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"not a pickle", r"w\.bin cannot be read as a file of weights"),
+        (b"PK not an archive", r"w\.bin cannot be read as a file of weights"),
+        (b"\0\0\0\x20ftypisom", r"w\.bin is no PyTorch file \(it begins with .*ftypisom'\): pass a file of weights"),
+        (b"", r"w\.bin is no PyTorch file \(it is empty\)"),
         (b"version https://git-lfs.github.com/spec/v1\n", r"w\.bin is a Git LFS pointer"),
         (None, r"w\.bin is missing"),
     ],
@@ -208,3 +210,17 @@ def test_folders_of_pickles(tmp_path: Path, workspace: Path) -> None:
     torch.save(TENSORS, folder / "pytorch_model-00002-of-00002.bin")
     with pytest.raises(CheckpointError, match=r"is in two files of"):
         scan_any_weights(folder, workspace)
+
+
+def test_no_process_is_started_for_a_video(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Path] = []
+    monkeypatch.setattr(pickle_reader, "_run_child", lambda file, folder: started.append(file))
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(100))
+    with pytest.raises(CheckpointError, match="no PyTorch file"):
+        read_weight_file(tmp_path / "clip.mp4", workspace)
+    assert not started
+    # Control: a process is started for what could be a file of PyTorch.
+    (tmp_path / "w.bin").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"settings\.json is missing"):
+        read_weight_file(tmp_path / "w.bin", workspace)
+    assert started == [tmp_path / "w.bin"]

@@ -167,6 +167,15 @@ def test_what_a_recipe_must_name(records, tmp_path):
         make_trainer(recipe, *build_tiny_pllava(**SMALL))
 
 
+def test_model_and_processor_belong_together(records, tmp_path):
+    """A model alone is refused; it would be ignored, and the model of the recipe trained instead."""
+    model, processor = build_tiny_pllava(**SMALL)
+    with pytest.raises(TypeError, match="A model was passed without a processor: pass both"):
+        make_trainer(small_recipe(records, tmp_path), model)
+    with pytest.raises(TypeError, match="A processor was passed without a model: pass both"):
+        make_trainer(small_recipe(records, tmp_path), processor=processor)
+
+
 def test_freezing_needs_a_match():
     model, _ = build_tiny_pllava(**SMALL)
     with pytest.raises(RecipeError, match="no_such_part"):

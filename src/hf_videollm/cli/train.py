@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..known_models import find_model
-from ..training.recipe_names import recipe_files
+from ..training.recipe_names import design_of_recipe, recipe_files
 from .options import AsJson
 from .output import print_json
 
@@ -57,6 +57,7 @@ def train(
     source = start_from or chosen.model
     chosen = replace(chosen, model=source and find_model(source), records=records_file or chosen.records)
     chosen = replace(chosen, model_options=options, arguments=arguments)
+    _note_other_design(recipe, chosen.model)
     if dry_run:
         sample = show_sample(chosen)
         print_json({"sample": sample}) if as_json else print(sample)
@@ -68,6 +69,21 @@ def train(
         print_json(_result(trainer))
     else:
         print(f"Saved to {trainer.args.output_dir}")
+
+
+def _note_other_design(recipe: str, source: str | None) -> None:
+    """Say on stderr if a recipe of the package was written for another design than that of the model."""
+    from transformers import AutoConfig
+
+    design = design_of_recipe(recipe)
+    if design is None or source is None:
+        return
+    try:
+        found = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+    except (OSError, ValueError):
+        return  # Loading the model gives the error.
+    if found != design:
+        print(f"warning: the recipe {recipe} was written for {design}, but the model is {found}.", file=sys.stderr)
 
 
 def _model_options(entries: Iterable[str]) -> dict[str, Any]:

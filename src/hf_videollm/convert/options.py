@@ -26,11 +26,13 @@ class Source:
         name: its name in messages.
         path: its path; `None` if the user did not pass it.
         folder_of: what must be in this folder, for messages (`"the tokenizer"`); `None` if the source may be a file.
+        needs_config: whether the folder is a model, which always has a config.json.
     """
 
     name: str
     path: Path | None
     folder_of: str | None = None
+    needs_config: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def check_write_options(
         raise CheckpointError(f"max_shard_size must be at least 1 byte, not {max_shard_size}.")
     for source in sources:
         if source.folder_of is not None and source.path is not None:
-            require_folder(source.path, source.folder_of)
+            require_folder(source.path, source.folder_of, source.needs_config)
     check_places(Path(destination), {source.name: source.path for source in sources})
     return WriteOptions(Path(destination), parsed, max_shard_size, overwrite, progress)
 

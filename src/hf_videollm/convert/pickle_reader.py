@@ -34,6 +34,8 @@ PICKLE_SHARDS = "pytorch_model-0*.bin"
 SHARD_NAME = re.compile(r"pytorch_model-(\d+)-of-(\d+)\.bin")
 # The time limit for a file: seconds for the start of the child, and bytes per second for a slow disk.
 BASE_SECONDS, BYTES_PER_SECOND = 180, 10**7
+# The first bytes of all files of torch.save: a zip archive, or (before PyTorch 1.6) a pickle of protocol 2 or later.
+BEGINNINGS = (b"PK", b"\x80")
 # Parts of torch's error messages: the name of an object that is not allowed, and the message if torch cannot name it.
 FOREIGN_OBJECT = re.compile(r"GLOBAL ([\w.]+)")
 LONG_REFUSAL = "Weights only load failed"
@@ -67,6 +69,7 @@ def read_weight_file(file: Path, workspace: Path) -> WeightFile:
     if file.suffix == ".safetensors":
         return WeightFile({tensor.name: tensor for tensor in read_header(file)})
     refuse_pointer(file)
+    _check_beginning(file)
     size, free = file.stat().st_size, shutil.disk_usage(workspace).free
     if free < size:
         raise CheckpointError(
@@ -78,6 +81,15 @@ def read_weight_file(file: Path, workspace: Path) -> WeightFile:
     copies = [tensor for part in sorted(folder.glob("*.safetensors")) for tensor in read_header(part)]
     tensors = {tensor.name: replace(tensor, copied_from=file) for tensor in copies}
     return WeightFile(tensors, read_json(folder / "settings.json"))
+
+
+def _check_beginning(file: Path) -> None:
+    """Refuse a file that is certainly no file of PyTorch, such as a video, before a process is started for it."""
+    with file.open("rb") as handle:
+        beginning = handle.read(12)
+    if not beginning.startswith(BEGINNINGS):
+        found = f"it begins with {beginning!r}" if beginning else "it is empty"
+        raise CheckpointError(f"{file} is no PyTorch file ({found}): pass a file of weights (.pt, .bin, .safetensors).")
 
 
 def _run_child(file: Path, folder: Path) -> None:

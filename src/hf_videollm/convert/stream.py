@@ -6,6 +6,7 @@ memory of the process. All headers are read first, so that a damaged file is fou
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -115,7 +116,7 @@ class TensorPlan:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def require_folder(folder: Path, what: str) -> None:
+def require_folder(folder: Path, what: str, needs_config: bool = False) -> None:
     """Raise `CheckpointError` if `folder` is no folder, or holds links that lead out of it.
 
     If a killed process had moved the folder aside in order to replace it, the folder is restored first.
@@ -123,6 +124,7 @@ def require_folder(folder: Path, what: str) -> None:
     Args:
         folder: the folder.
         what: what should be in the folder, for messages.
+        needs_config: also require a config.json, which the folder of a model always has.
     """
     restore(folder)
     if folder.is_file():
@@ -132,6 +134,9 @@ def require_folder(folder: Path, what: str) -> None:
             f"{folder} does not exist: pass the folder of {what} "
             "(a Hub repository is downloaded with `hf download REPO --local-dir FOLDER`)."
         )
+    if needs_config and not os.path.lexists(folder / "config.json"):
+        # The absolute path is used, because the name of the working folder (".") would tell nothing.
+        raise CheckpointError(f"{folder.absolute()} is no {what.removeprefix('the ')}: it has no config.json.")
     check_links(folder)
 
 

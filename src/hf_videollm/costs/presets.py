@@ -147,6 +147,11 @@ def find_preset(name: str) -> Preset:
         ValueError: there is no such preset; the message lists the names.
     """
     presets = all_presets()
+    if name == "linvt":
+        raise ValueError(
+            "The cost of linvt depends on the image-LLM that it is added to, so it has no preset: hf-videollm info "
+            "--design linvt lists its parameters for real image-LLMs."
+        )
     if name not in presets:
         raise ValueError(f"design {name!r} is unknown: choose one of {', '.join(presets)}.")
     return presets[name]

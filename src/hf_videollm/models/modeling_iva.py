@@ -5,8 +5,16 @@
     prompt           -> language model. Before some of its layers, the adapter (section 3.3) reads g and f, and changes
                         the hidden states of the query tokens, which stand at the end of the prompt.
 
-Other files of the design: `iva_adapter.py` is the adapter (Eq. 3 and 4), `iva_hooks.py` calls it between the layers,
-`iva_queries.py` finds the query tokens and the frames that each attends to, `iva_generation.py` holds `generate`.
+Where to find the steps, in the order of the paper:
+
+    modeling_iva.py     the connector (section 3.2; `IvaPatchWeight` has the logits of Eq. 1)
+    iva_adapter.py      the adapter (section 3.3, Eq. 3 and 4)
+    iva_queries.py      finds the query tokens of prompts, and the frames that each of them attends to
+    iva_hooks.py        calls the adapter between the layers
+    iva_generation.py   `generate`
+
+Two terms: an `AdapterContext` is what the hooks need in one call of the language model (columns of the query tokens,
+frames). `video_state` holds the frames of a prompt, so that a later call with a cache can read them again.
 """
 
 from collections.abc import Collection, Iterable, Sequence

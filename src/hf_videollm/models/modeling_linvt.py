@@ -6,8 +6,15 @@
     means, question  -> queries weigh the means (section 3.2.2) -> (112, D)    `get_video_features`
     prompt with these vectors at its video placeholders -> the image-LLM's own language model -> head
 
-`linvt_layers.py` holds the layers of these steps and `linvt_module.py` connects them; `linvt_embedding.py` makes the
-prompts. For prompts without videos, only the image-LLM runs.
+For prompts without videos, only the image-LLM runs. Where to find the steps, in the order of the paper:
+
+    linvt_layers.py     the layers of sections 3.2.1 (score, select, pool) and 3.2.2 (attend, aggregate)
+    linvt_module.py     connects these layers
+    linvt_selection.py  the selected tokens of a video, which later questions use again
+    linvt_embedding.py  puts the vectors into the prompts
+
+Two terms: `image_llm` is the image-LLM behind one interface for all families (`linvt_backbones.py`). `deepstack` are
+vectors that some towers (Qwen3-VL) also add in deeper layers of the language model; LinVT mixes them like the tokens.
 """
 
 import copy

@@ -68,7 +68,10 @@ def check_file(file: Path, folder: Path) -> Path:
             "the file itself there."
         )
     if not stat.S_ISREG(mode):
-        raise CheckpointError(f"{file} is no regular file: download the checkpoint again.")
+        raise CheckpointError(
+            f"{file} is no regular file, but a pipe, device or folder: remove it. If the checkpoint needs a file of "
+            "this name, download that file again."
+        )
     return file
 
 

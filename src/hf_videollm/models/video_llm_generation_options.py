@@ -139,6 +139,7 @@ def refuse_options(model: Any, refusals: dict[str, Refusal], arguments: dict[str
         arguments: the arguments of the call, by name.
 
     Raises:
+        TypeError: `streamer` is no streamer.
         ValueError: an option is refused; the message names it and says what to use instead.
     """
     for name, refusal in refusals.items():
@@ -146,6 +147,9 @@ def refuse_options(model: Any, refusals: dict[str, Refusal], arguments: dict[str
         is_off = value is None or value is False or any(value is off or value == off for off in OFF.get(name, ()))
         if not is_off and (refusal.unless is None or arguments.get(refusal.unless) is None):
             raise ValueError(refusal.text.format(name=name))
+    streamer = arguments.get("streamer")
+    if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+        raise TypeError(f"streamer must have the methods put and end, as TextStreamer has, not {streamer!r:.100}.")
     if arguments.get("is_assistant"):
         raise ValueError("is_assistant is set by transformers when a model assists another model: leave it out.")
     _check_cache_implementation(model, option_value(model, "cache_implementation", arguments))

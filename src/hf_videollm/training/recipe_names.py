@@ -29,6 +29,12 @@ def find_recipe(recipe: str | os.PathLike[str]) -> Path:
     return {**former, **files}.get(Path(recipe).as_posix(), Path(recipe))
 
 
+def design_of_recipe(recipe: str | os.PathLike[str]) -> str | None:
+    """The design that a recipe of the package was written for, which is its folder; `None` for any other file."""
+    file = find_recipe(recipe).resolve()
+    return file.parent.name if file.parent.parent in (PAPERS, SYNTHETIC) else None
+
+
 def _former_name(file: Path) -> str:
     """The name of a recipe before each design had its own folder, such as `iva_align` or `iva_synthetic_short`.
 
@@ -40,4 +46,4 @@ def _former_name(file: Path) -> str:
     return f"{design}_synthetic" if stage == "videos" else f"{design}_synthetic_{stage}"
 
 
-__all__ = ["find_recipe", "recipe_files"]
+__all__ = ["design_of_recipe", "find_recipe", "recipe_files"]

@@ -73,6 +73,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     Raises:
         RecipeError: a needed field is missing, or `lora` names modules that the model does not have.
         RecordError: the records are invalid.
+        TypeError: only one of `model` and `processor` is passed.
         ValueError: a pattern of `learning_rates` matches nothing that is trained.
     """
     from datasets import Dataset
@@ -81,9 +82,12 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
 
     from .trainer import PartwiseSFTTrainer
 
+    if (model is None) != (processor is None):
+        given, missing = ("processor", "model") if model is None else ("model", "processor")
+        raise TypeError(f"A {given} was passed without a {missing}: pass both, or none to load those of the recipe.")
     records = read_records(recipe)
     samples = make_samples(recipe, records)
-    if model is None or processor is None:
+    if model is None:
         model, processor = _load(recipe)
     _check_vary(recipe, processor)
     if recipe.trainable is not None and recipe.lora is None:

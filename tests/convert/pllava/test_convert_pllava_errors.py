@@ -194,7 +194,7 @@ def test_configurations_that_do_not_fit_are_named(tmp_path: Path, raw: dict[str,
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("config.json", None, r"config\.json is missing"),
+        ("config.json", None, r"source is no PLLaVA checkpoint: it has no config\.json"),
         ("config.json", "{broken", r"config\.json is no readable JSON"),
         ("generation_config.json", "{broken", r"generation_config\.json is no readable JSON"),
         ("generation_config.json", '{"eos_token_id": "two"}', r"generation_config\.json: eos_token_id 'two'"),

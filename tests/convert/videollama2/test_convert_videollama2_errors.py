@@ -158,7 +158,7 @@ def test_towers_are_known_by_the_last_part_of_their_name(source: Path, tmp_path:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("config.json", None, r"config\.json is missing"),
+        ("config.json", None, r"source is no VideoLLaMA2 checkpoint: it has no config\.json"),
         ("config.json", "{broken", r"config\.json is no readable JSON"),
         ("generation_config.json", "{broken", r"generation_config\.json is no readable JSON"),
         ("generation_config.json", '{"eos_token_id": "two"}', r"generation_config\.json: eos_token_id 'two'"),

@@ -106,8 +106,8 @@ def convert_ftfv(
     """
     source, language_folder, tokenizer_folder = Path(qwen_vl), Path(language_model), optional_path(tokenizer)
     sources = [
-        Source("Qwen-VL checkpoint", source, "the Qwen-VL checkpoint"),
-        Source("language model", language_folder, "the language model"),
+        Source("Qwen-VL checkpoint", source, "the Qwen-VL checkpoint", needs_config=True),
+        Source("language model", language_folder, "the language model", needs_config=True),
         Source("tokenizer", tokenizer_folder, "the tokenizer"),
     ]
     options = check_write_options(

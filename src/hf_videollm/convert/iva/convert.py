@@ -114,8 +114,8 @@ def convert_iva(
     """
     vision_folder, language_folder, tokenizer_folder = Path(vision), Path(language_model), optional_path(tokenizer)
     sources = [
-        Source("vision tower", vision_folder, "the vision tower"),
-        Source("language model", language_folder, "the language model"),
+        Source("vision tower", vision_folder, "the vision tower", needs_config=True),
+        Source("language model", language_folder, "the language model", needs_config=True),
         Source("tokenizer", tokenizer_folder, "the tokenizer"),
     ]
     write = check_write_options(destination, sources, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite)

@@ -111,7 +111,7 @@ def convert_pllava(
     source, base, tokenizer = Path(source), optional_path(base), optional_path(tokenizer)
     _check_alphas(lora_alpha, merge)
     sources = [
-        Source("source", source, "the PLLaVA checkpoint"),
+        Source("source", source, "the PLLaVA checkpoint", needs_config=True),
         Source("base", base, "the LLaVA-NeXT base"),
         Source("tokenizer", tokenizer, "the tokenizer"),
     ]

@@ -113,7 +113,7 @@ def convert_videollama2(
     folders = {"source": "the VideoLLaMA2 checkpoint", "base": "the base", "tokenizer": "the tokenizer"}
     options = check_write_options(
         destination,
-        [Source(name, path, folders.get(name)) for name, path in asdict(inputs).items()],
+        [Source(name, path, folders.get(name), needs_config=name == "source") for name, path in asdict(inputs).items()],
         dtype=dtype,
         max_shard_size=max_shard_size,
         overwrite=overwrite,

@@ -91,7 +91,7 @@ def convert_xgen_mm(
     """
     folder, tokenizer_folder, description = Path(source), optional_path(tokenizer), optional_path(vision_config)
     sources = [
-        Source("checkpoint", folder, "the XGen-MM checkpoint"),
+        Source("checkpoint", folder, "the XGen-MM checkpoint", needs_config=True),
         Source("tokenizer", tokenizer_folder, "the tokenizer"),
         Source("vision config", description),
     ]
