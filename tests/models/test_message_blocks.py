@@ -219,6 +219,12 @@ def test_empty_lists_and_none_are_refused(design: str, clips: list[str]) -> None
     for name in ("videos", "images"):
         with pytest.raises(ValueError, match=f"{name} is an empty list"):
             processor(text="Hi", **{name: []})
+        for text, empty in (("Hi", [[]]), (["Hi"], [[]]), ("Hi", [[], []])):
+            with pytest.raises(ValueError, match=f"{name} holds an empty list"):
+                processor(text=text, **{name: empty})
+        for empty in ([[]], [[], []]):
+            with pytest.raises(ValueError, match=f"{name} holds an empty list"):
+                pipe(text="Hi", **{name: empty})
         for sample in ({name: []}, {name: [], "text": "Hi"}, {name: [[], []], "text": ["a", "b"]}):
             text = sample.pop("text", "Hi")
             with pytest.raises(ValueError, match=f"{name} (is|holds) an empty list"):

@@ -244,6 +244,7 @@ def test_variable_frame_rate_goes_by_timestamps(tmp_path: Path, backend: str) ->
         ),
         ({"sample_indices_fn": pick(True, False, True)}, "flatnonzero"),
         ({"sample_indices_fn": 5}, "sample_indices_fn=5"),
+        ({"sample_indices_fn": pick(1), "num_frames": 2}, "pass only one of them"),
         ({"frame_fn": "resize"}, "frame_fn='resize'"),
         ({"allowed_hosts": 5}, "allowed_hosts=5"),
         ({"allowed_hosts": [5]}, "allowed_hosts holds 5"),

@@ -130,6 +130,7 @@ def test_missing_files_are_also_file_not_found_errors(folder: Path) -> None:
     ("source", "kind", "words"),
     [
         (None, UnsupportedMedia, "NoneType is no video source"),
+        ("", MediaNotFound, "the path is an empty string"),
         (7, UnsupportedMedia, "int is no video source"),
         ([], UnsupportedMedia, "no frames"),
         ([None], UnsupportedMedia, "NoneType"),

@@ -250,7 +250,7 @@ def folder_pictures(folder: str) -> list[str]:
     names = [entry for entry in entries if entry.lower().endswith(suffixes) and not entry.startswith(".")]
     if not names:
         raise UnsupportedMedia(
-            f"{name}: the folder holds no pictures; a folder of frames needs .png, .jpg or .webp files."
+            f"{name}: the folder holds no pictures; it needs files that PIL can read, such as .png or .jpg."
         )
 
     def natural(text: str) -> list[tuple[int, int, str]]:

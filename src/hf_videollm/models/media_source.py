@@ -170,6 +170,8 @@ def open_media(
         text = os.fspath(source)
         if not isinstance(text, str):
             text = os.fsdecode(text)
+        if not text:
+            raise MediaNotFound("the path is an empty string; pass the path of a video or audio file.")
         if is_data_url(text):
             with io.BytesIO(_decode_data_url(text, name, limits)) as stream:
                 yield _checked_stream(stream, name, limits)
@@ -189,7 +191,7 @@ def open_media(
         yield _checked_stream(_seekable(source, name, limits, deadline), name, limits)
     else:
         raise UnsupportedMedia(
-            f"a {type(source).__name__} is no video source; pass a path, bytes, a file object, a URL, "
+            f"an object of type {type(source).__name__} is no video source; pass a path, bytes, a file object, a URL, "
             "or a list or array of frames."
         )
 

@@ -110,7 +110,7 @@ def load_video(
             arrays, tensors or picture files, or one array or tensor (T, H, W, 3) or (T, 3, H, W)). Pictures are turned
             as EXIF says; arrays hold whole numbers from 0 to 255 (`media_pictures` states the whole rule).
         sample_indices_fn: function that chooses the frames. It is called as `fn(metadata=VideoMetadata)` and returns
-            frame numbers, in any order and with repeats. If it is passed, `num_frames` is ignored.
+            frame numbers, in any order and with repeats. It excludes `num_frames`.
         num_frames: number of frames to choose. The clip is divided into this number of equal parts, and the middle
             frame of each part is taken. If the clip has fewer frames, frames are repeated.
         start: where the clip begins, in seconds of the file. Second 0 is the start of the earliest track (video or
@@ -145,6 +145,8 @@ def load_video(
     check_num_frames(num_frames)
     check_interval(start, end)
     _check_functions(sample_indices_fn=sample_indices_fn, frame_fn=frame_fn)
+    if sample_indices_fn is not None and num_frames is not None:
+        raise ValueError("sample_indices_fn and num_frames both choose the frames: pass only one of them.")
     allowed_hosts = _checked_reading(backend, allowed_hosts, on_decode_error)
     if num_frames is not None and num_frames > limits.max_frames:
         # Checked here, before a huge list of frame numbers fills the memory.

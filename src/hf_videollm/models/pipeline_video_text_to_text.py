@@ -14,7 +14,7 @@ from transformers.utils.chat_template_utils import Chat
 from .media_dataset_columns import without_decoding
 from .media_video_inputs import flatten_videos, is_single_video
 from .video_llm_chat_variables import template_of, template_variables
-from .video_llm_checked_processor import CheckedProcessor, in_rows, refuse_empty
+from .video_llm_checked_processor import CheckedProcessor, in_rows, refuse_empty, refuse_no_media
 from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
 from .video_llm_option_names import did_you_mean, merged_options, nearest, refuse_unknown
 
@@ -454,6 +454,7 @@ def _column(kind: str, media: Any) -> list[Any]:
     if media is None:
         return []
     refuse_empty(**{kind: media})
+    refuse_no_media(**{kind: media})
     if kind == "videos":
         in_rows(media, None, is_single_video, kind)
         return flatten_videos(media)

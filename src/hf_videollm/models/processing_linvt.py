@@ -279,7 +279,7 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         if images is None and text is None and videos is None and linvt_chat is None:
             raise ValueError(f"{type(self).__name__} needs at least one of text, images and videos.")
         self.check_options(kwargs)
-        self.check_media(images, videos, audio)
+        self.check_media(images, videos, audio, text)
         # This option only concerns `apply_chat_template`, which has read it already.
         kwargs.pop("recondition", None)
         images = _fetched(images, **fetching(kwargs))

@@ -61,11 +61,11 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
             ValueError: a list of media is empty.
         """
         self.check_options(kwargs)
-        self.check_media(images, videos, audio)
+        self.check_media(images, videos, audio, text)
         with plain_type_errors():
             return offsets_as_lists(super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs))
 
-    def check_media(self, images: Any, videos: Any, audio: Any) -> None:
+    def check_media(self, images: Any, videos: Any, audio: Any, text: Any) -> None:
         """Refuse empty lists, and warn if a processor without a feature extractor is called with audio.
 
         Audio is no error, because it is usual in transformers to pass every modality to every processor.
@@ -74,6 +74,8 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
             ValueError: a list is empty; the message names the argument.
         """
         refuse_empty(images=images, videos=videos, audio=audio)
+        if isinstance(text, str) or (isinstance(text, list | tuple) and len(text) == 1):
+            refuse_no_media(images=images, videos=videos, audio=audio)
         if audio is not None and not self.takes_audio:
             warn_caller(f"{type(self).__name__} cannot hear: the audio is left out.")
 
@@ -280,6 +282,17 @@ def refuse_empty(**media: Any) -> None:
             raise ValueError(f"{name} is an empty list: if there are none, pass {name}=None or leave it out.")
 
 
+def refuse_no_media(**media: Any) -> None:
+    """Refuse lists such as `[[]]` for a single prompt. In a batch, an empty list says that a prompt has no media.
+
+    Raises:
+        ValueError: an argument is a list that holds only empty lists; the message names the argument.
+    """
+    for name, value in media.items():
+        if isinstance(value, list | tuple) and all(isinstance(item, list | tuple) and not item for item in value):
+            raise ValueError(f"{name} holds an empty list: if there are none, pass {name}=None or leave it out.")
+
+
 def in_rows(media: Any, num_rows: int | None, is_single: Callable[[Any], bool], name: str) -> Any:
     """Group media by prompt if some of the entries are `None`, which means that a prompt has no medium.
 
@@ -310,4 +323,4 @@ def _is_one(item: Any, is_single: Callable[[Any], bool]) -> bool:
     return is_single(item) or not isinstance(item, Sequence)
 
 
-__all__ = ["PARTS", "ChatCall", "CheckedProcessor", "in_rows", "offsets_as_lists", "refuse_empty"]
+__all__ = ["PARTS", "ChatCall", "CheckedProcessor", "in_rows", "offsets_as_lists", "refuse_empty", "refuse_no_media"]
