@@ -267,7 +267,7 @@ WRONG: dict[str, tuple[str, dict[str, str], dict[str, Any], str]] = {
         "videollama2_av",
         BOTH,
         {},
-        "built from a audio tower.*--audio",
+        "built from an audio tower.*--audio",
     ),
     "audio for the deaf": (
         "pllava",

@@ -415,6 +415,32 @@ def test_no_size_takes_an_absurd_value(folder: Path, value: Any) -> None:
     assert not lines
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("pooling_shape",), [10**9] * 3, "pooling_shape"),
+        (("poolng_shape",), [4, 4, 4], "no field 'poolng_shape': did you mean pooling_shape"),
+        (("quantization_config",), {"quant_method": "nope"}, "names the method 'nope'"),
+        (("quantization_config",), {}, "names the method None"),
+        (("text_config", "num_attention_heads"), 0, "num_attention_heads is 0"),
+        (("vision_config", "patch_size"), 0, "patch_size is 0"),
+        (("dtype",), "float999", "dtype is 'float999'"),
+        (("text_config", "dtype"), "float999", "dtype is 'float999'"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_field(tmp_path: Path, path: tuple[str, ...], value: Any, words: str) -> None:
+    folder = Path(shutil.copytree(bundled_checkpoints()["pllava-tiny"], tmp_path / "checkpoint"))
+    config = {**read_config(folder), "field_of_a_later_release": 1}
+    write_config(folder, config)
+    load(folder)
+    part = config
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    write_config(folder, config)
+    assert words in refused(folder)
+
+
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize("name", ["num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size"])
 def test_a_model_far_larger_than_its_weights_is_never_built(folder: Path, name: str) -> None:

@@ -159,7 +159,8 @@ def _check_sources(design: Design, places: dict[str, Path]) -> None:
         if source not in places:
             what, option = SOURCES[source]
             instead = ", or an image-LLM (--image-llm FOLDER)" if name == "linvt" else ""
-            raise CheckpointError(f"{name} is built from a {what}: pass its folder ({option} FOLDER){instead}.")
+            article = "an" if what[0] in "aeiou" else "a"
+            raise CheckpointError(f"{name} is built from {article} {what}: pass its folder ({option} FOLDER){instead}.")
     for source, place in places.items():
         what, option = SOURCES[source]
         # An image-LLM has its own processor, which includes the tokenizer.

@@ -8,6 +8,9 @@ from huggingface_hub.dataclasses import strict
 from .configuration_video_llm import VideoLlmConfig
 from .video_llm_checkpoint_config import check_activation
 
+# No language model has a context of so many tokens. The paper uses 2,304 per video.
+MAX_TOKENS = 2**24
+
 
 def pllava_pooled_shape(num_frames: int, pooling_shape: tuple[int, ...] | list[int]) -> tuple[int, int, int]:
     """Shape (t, h, w) of the visual tokens of one clip; the product of the three is its number of placeholders.
@@ -88,6 +91,11 @@ class PllavaConfig(VideoLlmConfig):
         if len(self.pooling_shape) != 3 or min(self.pooling_shape) < 1:
             raise ValueError(
                 f"pooling_shape must be three positive numbers (time, height, width), not {self.pooling_shape}."
+            )
+        if math.prod(self.pooling_shape) > MAX_TOKENS:
+            raise ValueError(
+                f"pooling_shape {self.pooling_shape} makes {math.prod(self.pooling_shape):,} tokens of a video, more "
+                f"than {MAX_TOKENS:,}."
             )
 
 

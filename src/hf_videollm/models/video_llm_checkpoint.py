@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 from safetensors import SafetensorError
 
 from .errors import CheckpointError
-from .video_llm_checkpoint_config import IMPOSSIBLE, check_config_values, check_sizes, describe_impossible
+from .video_llm_checkpoint_config import (
+    IMPOSSIBLE,
+    check_config_values,
+    check_quantization,
+    check_sizes,
+    describe_impossible,
+)
 from .video_llm_checkpoint_files import (
     StoredHeader,
     check_headers,
@@ -118,6 +124,11 @@ def _check_checkpoint(
         raise CheckpointError(
             f"{source}: config.json names weights of its own ({named!r:.100}): remove its field transformers_weights."
         )
+    if (quantization := getattr(config, "quantization_config", None)) is not None:
+        try:
+            check_quantization(quantization)
+        except ValueError as error:
+            raise CheckpointError(f"{source}: {describe_impossible(error)}") from error
     # transformers silently replaces a damaged generation_config.json by the options of the model.
     if (generation_file := find_file(source, "generation_config.json", options)) is not None:
         read_checkpoint_json(generation_file)

@@ -5,6 +5,7 @@ First the JSON values are checked, then the model is built on torch's device "me
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, ClassVar, Self
 
 import torch
@@ -38,6 +39,8 @@ MAX_COUNT = 1024
 LAYERS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "depth")
 # Fields whose names end in these words are sizes of tensors.
 SIZES = ("size", "dim", "width", "channels", "frames", "queries", "tokens", "bins", "buckets", "kernel")
+# Fields that a model divides by, or that would make all its tensors empty.
+POSITIVE = ("num_attention_heads", "num_key_value_heads", "patch_size", "hidden_size", "image_size", "vocab_size")
 MAX_SIZE, MAX_INTEGER = 2**31, 2**53
 # Fields that may be infinite: the limits of Mamba's time steps have no upper bound.
 UNBOUNDED = ("time_step_limit",)
@@ -60,6 +63,7 @@ class CheckedConfigMixin:
         where = kwargs.get("name_or_path") or config_dict.get("_name_or_path") or "The checkpoint"
         try:
             check_config_values(config_dict)
+            _refuse_misspelt(config_dict, cls)
             return super().from_dict(config_dict, **kwargs)  # type: ignore[misc]
         except IMPOSSIBLE as error:
             raise CheckpointError(f"{where}: {describe_impossible(error)}") from error
@@ -97,6 +101,34 @@ def check_config_values(content: Mapping[str, Any]) -> None:
             _check_number(name, value)
 
 
+def _refuse_misspelt(content: Mapping[str, Any], config_class: Any) -> None:
+    """Refuse an unknown field that is almost the name of a known one.
+
+    Other unknown fields are allowed: a later release may have saved them.
+    """
+    known = {field.name for field in fields(config_class)}
+    for name in content:
+        if name not in known and not hasattr(config_class, name) and (similar := nearest(name, known, cutoff=0.93)):
+            raise ValueError(f"there is no field {name!r:.60}: did you mean {similar[0]}?")
+
+
+def check_quantization(quantization: Any) -> None:
+    """Refuse a quantization that transformers does not know; it would load the weights as if they were not quantized.
+
+    Raises:
+        ValueError: the value names no method of transformers.
+    """
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    if not isinstance(quantization, Mapping):
+        return  # transformers itself has made this object
+    method = quantization.get("quant_method")
+    if quantization.get("load_in_8bit") or quantization.get("load_in_4bit"):
+        return
+    if not isinstance(method, str) or method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+        raise ValueError(f"quantization_config names the method {method!r:.60}, which transformers does not know")
+
+
 def check_activation(field: str, name: str) -> None:
     """Refuse the name of an activation function that transformers does not have.
 
@@ -111,12 +143,18 @@ def check_activation(field: str, name: str) -> None:
 
 
 def _check_number(name: str, value: Any) -> None:
+    if name in ("dtype", "torch_dtype") and isinstance(value, str) and value != "auto":
+        if not isinstance(getattr(torch, value.removeprefix("torch."), None), torch.dtype):
+            raise ValueError(f"{name} is {value!r:.50}, which is no data type of torch")
+        return
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     if isinstance(value, float):
         if not math.isfinite(value) and name not in UNBOUNDED:
             raise ValueError(f"{name} is {value}")
         return
+    if name in POSITIVE and value == 0:
+        raise ValueError(f"{name} is 0")
     last = name.rsplit("_", 1)[-1]
     if last in (*COUNTS, *SIZES) and value < -1:
         raise ValueError(f"{name} is negative ({value})")
@@ -188,6 +226,7 @@ __all__ = [
     "CheckedConfigMixin",
     "check_activation",
     "check_config_values",
+    "check_quantization",
     "check_sizes",
     "describe_impossible",
 ]
