@@ -171,13 +171,15 @@ class IvaQueryMixin(PlaceholderMixin):
             ),
         )
         for modality, mask in masks.items():
-            check_tensor(
-                (~mask.any(-1) | queries.any(-1)).all(),
-                lambda modality=modality, mask=mask: (
-                    f"Prompts {(mask.any(-1) & ~queries.any(-1)).nonzero().flatten().tolist()} hold {modality}s, but "
-                    f"no query tokens (token id {self.config.query_token_id}). {self.placeholder_hint}"
-                ),
-            )
+
+            def message(modality: str = modality, mask: torch.Tensor = mask) -> str:
+                rows = (mask.any(-1) & ~queries.any(-1)).nonzero().flatten().tolist()
+                return (
+                    f"Prompts {rows} hold {modality}s, but no query tokens (token id {self.config.query_token_id}). "
+                    f"{self.placeholder_hint}"
+                )
+
+            check_tensor((~mask.any(-1) | queries.any(-1)).all(), message)
 
     def _match(self, queries: torch.Tensor, frames: FrameBank) -> AdapterContext:
         """The columns of the query tokens, and the frames that each of them may attend to."""
