@@ -18,6 +18,7 @@ from .judge import judge_agreement
 from .recaption import recaption
 from .results import results
 from .signals import signals_as_ctrl_c
+from .sweep import sweep_app
 from .train import train
 from .tune import tune_alpha_command
 
@@ -38,6 +39,7 @@ for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)
 app.add_typer(convert_app, name="convert")
 app.add_typer(data_app, name="data")
+app.add_typer(sweep_app, name="sweep")
 
 
 def main(arguments: list[str] | None = None) -> None:

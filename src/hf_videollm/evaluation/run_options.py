@@ -40,6 +40,7 @@ class RunOptions:
         seed: of sampled answers and of random fallbacks.
         max_errors: largest share of items without answer; the run stops when it is exceeded. Never when None.
         retry_errors: ask items again that had no answer in the run that is continued.
+        model_changes: what was changed in the loaded model, beside what `model_facts` names; for the record alone.
     """
 
     mode: Mode = "generate"
@@ -53,6 +54,7 @@ class RunOptions:
     seed: int = 0
     max_errors: float | None = None
     retry_errors: bool = False
+    model_changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse impossible values.
@@ -97,6 +99,7 @@ def answer_settings(task: Task, options: RunOptions, model: Mapping[str, Any], f
     prompt = task.prompt_rule(style)(first, first.questions[0])
     likelihood = {"ranking": options.ranking} if options.mode == "likelihood" else {}
     generation = {**prompt.generate_kwargs, **options.generate_options} if options.mode == "generate" else {}
+    changes = {"model_changes": dict(options.model_changes)} if options.model_changes else {}
     return {
         "task": task.name,
         "model": {name: model.get(name) for name in ("path", "revision", "dtype", "attention", "lora_alpha")},
@@ -105,6 +108,7 @@ def answer_settings(task: Task, options: RunOptions, model: Mapping[str, Any], f
         "chat_template": fingerprint(prompt.chat_template) or model.get("chat_template"),
         "mode": options.mode,
         **likelihood,
+        **changes,
         "processor_options": dict(options.processor_options),
         "generate_options": generation,
         "seed": options.seed,
