@@ -106,6 +106,12 @@ OTHERS = [
     "train recipe.yaml",
     "evaluate --model videollama2-av-tiny --tasks music_avqa --data benchmarks --output runs --limit 2 --device cpu",
     "results runs/music_avqa",
+    "sweep frames --model videollama2-av-tiny --task music_avqa --data benchmarks --output s1 --values 8 --device cpu",
+    "sweep alpha --model pllava --task msvd_qa --data benchmarks --output s2 --values 4 --judge rule --max-new-tokens 2",
+    "sweep pooling --task msvd_qa --data benchmarks --output s3 --values 1x1x1 --judge rule",
+    "sweep tokens-per-frame --model ftfv-tiny --task msvd_qa --data benchmarks --output s4 --values 2 --judge rule",
+    "sweep prompt-styles --task msvd_qa --data benchmarks --output s5 --judge rule --values default",
+    "look clip.mp4 What? --model linvt-tiny --output look.png --json",
     "recaption frames --model pllava-tiny --output captions.jsonl --max-new-tokens 2",
     "judge-agreement labels.jsonl --judge rule",
 ]
@@ -144,7 +150,8 @@ def sources(folder: Path) -> Path:
     question = {"role": "user", "content": [{"type": "video", "path": "clip.mp4"}, {"type": "text", "text": "What?"}]}
     record = {"id": "1", "messages": [question, {"role": "assistant", "content": "a dog"}]}
     (folder / "validation.jsonl").write_text(json.dumps(record))
-    write_stand_in("music_avqa", folder / "benchmarks" / "music_avqa", 2)
+    for task in ("music_avqa", "msvd_qa"):
+        write_stand_in(task, folder / "benchmarks" / task, 2)
     (folder / "frames").mkdir()
     shutil.copy(folder / "clip.mp4", folder / "frames")
     label = {"id": "1", "question": "Who?", "answer": "a dog", "prediction": "a dog", "label": "yes"}

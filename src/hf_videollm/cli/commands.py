@@ -15,6 +15,7 @@ from .errors import INTERRUPTED, report
 from .evaluate import evaluate
 from .inspect import flops, info
 from .judge import judge_agreement
+from .look import look
 from .recaption import recaption
 from .results import results
 from .signals import signals_as_ctrl_c
@@ -25,6 +26,7 @@ from .tune import tune_alpha_command
 COMMANDS: dict[str, Callable[..., None]] = {
     "ask": ask,
     "caption": caption,
+    "look": look,
     "info": info,
     "flops": flops,
     "build": build,

@@ -1,4 +1,4 @@
-"""`hf-videollm tune-alpha`: the strength of a LoRA that answers a labelled set or a benchmark best."""
+"""`hf-videollm tune-alpha`: finds the strength of a LoRA that answers labelled questions, or a benchmark, best."""
 
 import sys
 from dataclasses import fields
@@ -30,7 +30,7 @@ def tune_alpha_command(
     context: typer.Context,
     path_or_id: Annotated[str, typer.Argument(help="Converted PLLaVA checkpoint that still has its LoRA.")],
     records: Annotated[
-        Path | None, typer.Argument(help="Labelled questions: JSON lines of records (see README). Or give --task.")
+        Path | None, typer.Argument(help="Labelled questions: a JSON Lines file of records (see README). Or give --task.")
     ] = None,
     *,
     alphas: Annotated[str, typer.Option(help="Values to try, separated by commas.")] = ALPHAS,

@@ -76,7 +76,7 @@ def alpha_settings(values: Sequence[str], pipe: Any, task: Task) -> list[Setting
         alpha = _number(text, float, "alpha", "a number of at least 0")
         if not 0 <= alpha < math.inf:
             raise ValueError(f"alpha must be a number of at least 0, not {text!r}.")
-        settings.append(Setting(f"alpha-{alpha:g}", alpha, (alpha,), _with_alpha(alpha), x=alpha))
+        settings.append(Setting(f"alpha-{_short(alpha)}", alpha, (alpha,), _with_alpha(alpha), x=alpha))
     return settings
 
 
@@ -253,3 +253,8 @@ def _number(text: str, kind: type, name: str, wanted: str, most: int | None = No
     if number is None or (kind is int and (number < 1 or (most is not None and number > most))):
         raise ValueError(f"{name} must be {wanted}, not {text!r}.")
     return number
+
+
+def _short(number: float) -> str:
+    """A number as text, from which it can be read again."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)

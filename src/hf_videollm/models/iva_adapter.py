@@ -138,13 +138,25 @@ class IvaInteractor(nn.Module):
         Returns:
             MLP(c) + c, in the shape of x.
         """
-        projected, offset = self.key(self.query(queries), of_queries=True)
-        projected, trans_offset = self.trans(projected, of_queries=True)
-        logits = ((mixed @ projected.unsqueeze(-1)).squeeze(-1) + offset + trans_offset) * self.scale
-        weights = logits.softmax(-1, dtype=torch.promote_types(queries.dtype, torch.float32)).to(mixed.dtype)
+        weights = self.patch_weights(queries, mixed).to(mixed.dtype)
         content = self.value(self.trans((weights.unsqueeze(-2) @ mixed).squeeze(-2)))
         output: torch.Tensor = self.mlp(content) + content
         return output
+
+    def patch_weights(self, queries: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """a of Eq. 4: how much each query attends to each patch of F.
+
+        Args:
+            queries: x, `(batch, queries, adapter_width)`.
+            mixed: F, `(batch, queries, patches, vision_width)`.
+
+        Returns:
+            `(batch, queries, patches)`, at least float32.
+        """
+        projected, offset = self.key(self.query(queries), of_queries=True)
+        projected, trans_offset = self.trans(projected, of_queries=True)
+        logits = ((mixed @ projected.unsqueeze(-1)).squeeze(-1) + offset + trans_offset) * self.scale
+        return logits.softmax(-1, dtype=torch.promote_types(queries.dtype, torch.float32))
 
 
 class IvaAdapterLayer(GradientCheckpointingLayer):

@@ -132,11 +132,7 @@ class FtfvCrossAttention(GradientCheckpointingLayer):
     def _attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_kept: int | None
     ) -> torch.Tensor:
-        # Weights are computed in float32, also under autocast: in bfloat16, 256 peaks would have only about 145
-        # different values.
-        with maybe_autocast(device_type=query.device.type, enabled=False):
-            scores = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
-            weights = scores.softmax(-1)
+        weights = _softmax_weights(query, key)
         attended = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(-2)
         if num_kept is None:
             return attended
@@ -144,9 +140,33 @@ class FtfvCrossAttention(GradientCheckpointingLayer):
         chosen = choose_queries(peaks, num_kept, self.config.sampler_order)
         return attended.gather(1, chosen.unsqueeze(-1).expand(-1, -1, attended.shape[-1]))
 
+    def attention_weights(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """How much each query attends to each patch of each frame, to look at it. `forward` does not need this method.
+
+        Args:
+            query: `(queries, width)`.
+            key: `(frames, patches, width)`.
+
+        Returns:
+            `(frames, heads, queries, patches)` float32.
+        """
+        weights_q, weights_k, _ = self.in_proj_weight.chunk(3)
+        bias_q, bias_k, _ = self.in_proj_bias.chunk(3)
+        heads = self._split(F.linear(query, weights_q, bias_q).unsqueeze(0))
+        return _softmax_weights(heads, self._split(F.linear(key, weights_k, bias_k)))
+
     def _split(self, projected: torch.Tensor) -> torch.Tensor:
         """`(batch, length, width)` to `(batch, heads, length, width / heads)`."""
         return projected.unflatten(-1, (self.config.adapter_num_heads, -1)).transpose(1, 2)
+
+
+def _softmax_weights(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Attention weights of queries `(1, heads, queries, width)` to keys `(frames, heads, patches, width)`."""
+    # Weights are computed in float32, also under autocast: in bfloat16, 256 peaks would have only about 145 different
+    # values.
+    with maybe_autocast(device_type=query.device.type, enabled=False):
+        scores = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
+        return scores.softmax(-1)
 
 
 class FtfvConnector(nn.Module):
