@@ -107,7 +107,7 @@ OTHERS = [
     "evaluate --model videollama2-av-tiny --tasks music_avqa --data benchmarks --output runs --limit 2 --device cpu",
     "results runs/music_avqa",
     "sweep frames --model videollama2-av-tiny --task music_avqa --data benchmarks --output s1 --values 8 --device cpu",
-    "sweep alpha --model pllava --task msvd_qa --data benchmarks --output s2 --values 4 --judge rule --max-new-tokens 2",
+    "sweep alpha --model pllava --task msvd_qa --data benchmarks --output s2 --values 4 --limit 1 --judge rule",
     "sweep pooling --task msvd_qa --data benchmarks --output s3 --values 1x1x1 --judge rule",
     "sweep tokens-per-frame --model ftfv-tiny --task msvd_qa --data benchmarks --output s4 --values 2 --judge rule",
     "sweep prompt-styles --task msvd_qa --data benchmarks --output s5 --judge rule --values default",

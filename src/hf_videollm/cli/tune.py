@@ -30,7 +30,8 @@ def tune_alpha_command(
     context: typer.Context,
     path_or_id: Annotated[str, typer.Argument(help="Converted PLLaVA checkpoint that still has its LoRA.")],
     records: Annotated[
-        Path | None, typer.Argument(help="Labelled questions: a JSON Lines file of records (see README). Or give --task.")
+        Path | None,
+        typer.Argument(help="Labelled questions: a JSON Lines file of records (see README). Or give --task."),
     ] = None,
     *,
     alphas: Annotated[str, typer.Option(help="Values to try, separated by commas.")] = ALPHAS,

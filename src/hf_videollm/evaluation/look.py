@@ -79,7 +79,7 @@ def check_design(model: Any) -> None:
     """
     if model.config.model_type not in DESIGNS:
         raise ValueError(
-            f"{type(model).__name__} treats all patches alike, so there is nothing to look at: take a model of one of "
+            f"{type(model).__name__} chooses no patches, so there is nothing to look at: take a model of one of "
             f"{', '.join(DESIGNS)}."
         )
 
