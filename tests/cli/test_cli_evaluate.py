@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     clips = clip_questions(folder / "clips", 1)
     write_benchmark(folder / "clips", clips, missing=1)
-    for name in ("colours", "judged", "broken"):
+    for name in ("colours", "judged", "sent", "broken"):
         write_benchmark(folder / name, clips)
     return folder
 
@@ -37,7 +37,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tasks instead of the package's own."""
     judged = make_task("judged", metric="judged_qa", judge_texts={"default": "qa"})
-    added = [*TASKS, judged, make_task("broken", load=broken), make_task("absent", hub_ids=("org/absent",))]
+    sent = make_task("sent", submission=lambda items, answers, scored: {"answers.txt": ""})
+    added = [*TASKS, judged, sent, make_task("broken", load=broken), make_task("absent", hub_ids=("org/absent",))]
     module = ModuleType("hf_videollm.evaluation.tasks.of_tests")
     module.TASKS = added  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -83,8 +84,20 @@ def test_all_takes_every_task(cli: Cli, data: Path, tmp_path: Path) -> None:
     code, out, _ = cli(*line(data, tmp_path, "all", "--limit", "1", "--json"))
     assert code == 1
     report = json.loads(out)
-    assert list(report["results"]) == ["clips", "colours", "judged"]
+    assert list(report["results"]) == ["clips", "colours", "judged", "sent"]
     assert report["results"]["judged"]["metrics"] == {}
+
+
+def test_a_limit_leaves_no_half_submission(cli: Cli, data: Path, tmp_path: Path) -> None:
+    code, _, err = cli(*line(data, tmp_path, "sent", "--limit", "3"))
+    assert code == 0
+    assert "warning: sent: no submission: the run has 3 of 5 items." in " ".join(err.split())
+    assert not (tmp_path / "sent/submission").exists()
+    code, _, err = cli(*line(data, tmp_path, "sent"))
+    assert "no submission" not in err
+    assert (tmp_path / "sent/submission/answers.txt").exists()
+    _, _, err = cli(*line(data, tmp_path, "sent", "--limit", "3"))
+    assert "submission are of an earlier run" in " ".join(err.split())
 
 
 def test_answers_are_judged_when_a_judge_is_named(cli: Cli, data: Path, tmp_path: Path) -> None:

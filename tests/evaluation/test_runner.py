@@ -324,13 +324,33 @@ def test_submissions_are_written(bundled_pipe: Callable[[str], Any], benchmark: 
         lines = [f"{item.id}={texts[0]}" for item, texts in zip(items, answers, strict=True)]
         return {"sub/answers.txt": "\n".join(lines)}
 
-    chosen = runner(bundled_pipe("pllava-tiny"), limit=2)
-    chosen.run(make_task(submission=files), benchmark, tmp_path / "run")
+    chosen = runner(bundled_pipe("pllava-tiny"), limit=20)
+    result = chosen.run(make_task(submission=files), benchmark, tmp_path / "run")
+    assert result is not None
+    assert result["no_submission"] is None
     text = (tmp_path / "run/submission/sub/answers.txt").read_text()
     assert text.splitlines()[0].startswith("q0=")
     bad = make_task(submission=lambda items, answers, scored: {"../x": ""})
     with pytest.raises(ValueError, match=r"'\.\./x' leads out"):
         chosen.run(bad, benchmark, tmp_path / "run")
+
+
+def test_a_limit_that_leaves_items_out_writes_no_submission(
+    bundled_pipe: Callable[[str], Any], benchmark: DataFiles, tmp_path: Path
+) -> None:
+    task = make_task(submission=lambda items, answers, scored: {"answers.txt": ""}, has_public_answers=False)
+    chosen = runner(bundled_pipe("pllava-tiny"), limit=2)
+    result = chosen.run(task, benchmark, tmp_path / "run")
+    assert result is not None
+    assert result["no_submission"] == "no submission: the run has 2 of 20 items"
+    assert json.loads((tmp_path / "run/result.json").read_text())["no_submission"] == result["no_submission"]
+    assert not (tmp_path / "run/submission").exists()
+    # A wrong row behind the limit stops nothing, but the items cannot be counted.
+    with (benchmark.root / "questions.jsonl").open("a") as file:
+        file.write("{}\n")
+    result = chosen.run(task, benchmark, tmp_path / "more")
+    assert result is not None
+    assert result["no_submission"] == "no submission: the run has only 2 items, because of --limit"
 
 
 def test_what_cannot_work_is_told_before_any_answer(

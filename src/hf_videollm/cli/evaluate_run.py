@@ -217,6 +217,10 @@ class EvaluateRun:
             note(f"warning: {task.name}: the videos of {short} items end before the part that is asked about does.")
         if counts["answered"] and result["unscored_because"]:
             note(f"note: {task.name}: {result['unscored_because']}")
+        if reason := result["no_submission"]:
+            # The folder may hold the files of a run with all items.
+            older = f"; those in {folder / 'submission'} are of an earlier run" * (folder / "submission").exists()
+            note(f"warning: {task.name}: {reason}{older}.")
 
 
 def _kinds(result: dict[str, Any]) -> str:

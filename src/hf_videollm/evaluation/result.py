@@ -77,6 +77,7 @@ def write_result(
     model: Mapping[str, Any],
     first_prompt: str,
     judge: Mapping[str, Any] | None = None,
+    no_submission: str | None = None,
 ) -> dict[str, Any]:
     """Score all items and write the files of the result.
 
@@ -89,6 +90,7 @@ def write_result(
         model: of `model_facts`.
         first_prompt: the rendered prompt of the first item.
         judge: of `describe_judge`.
+        no_submission: why no files for the benchmark's server are written; None writes them if the task has any.
 
     Returns:
         What `result.json` holds.
@@ -101,7 +103,8 @@ def write_result(
         "task": scoring.task.name,
         "title": scoring.task.title,
         "metrics": totals(scoring, answered, scored, len(errors)),
-        "unscored_because": _unscored(scoring, answered),
+        "unscored_because": _unscored(scoring, answered, no_submission),
+        "no_submission": no_submission,
         "counts": _counts(items, [records[item.id] for item in items], scored, errors),
         "scoring": {**scoring.facts(), **({} if judge is None else dict(judge))},
         "model": dict(model),
@@ -121,13 +124,14 @@ def write_result(
     lines = [_item_line(item, records[item.id], worth.get(item.id)) for item in items]
     with atomic_file(folder / ITEMS) as path:
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    _write_submission(folder, scoring, items, records, worth)
+    if no_submission is None:
+        _write_submission(folder, scoring, items, records, worth)
     with atomic_file(folder / RESULT) as path:
         path.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return result
 
 
-def _unscored(scoring: Scoring, answered: Sequence[Item]) -> str | None:
+def _unscored(scoring: Scoring, answered: Sequence[Item], no_submission: str | None) -> str | None:
     """Why there are no metrics; None where there are some."""
     if not answered:
         return "No item has an answer."
@@ -136,7 +140,8 @@ def _unscored(scoring: Scoring, answered: Sequence[Item]) -> str | None:
     if scoring.lacks_judge:
         return "No judge was chosen. The same command with --judge judges the answers that are there."
     if not scoring.task.has_public_answers and all(item.answer is None for item in answered):
-        return "The right answers are not public: the benchmark's server scores the files of submission/."
+        files = "the files of submission/" if no_submission is None else "only runs with all items"
+        return f"The right answers are not public: the benchmark's server scores {files}."
     return None
 
 

@@ -90,7 +90,7 @@ class Runner:
         settings = answer_settings(task, self.options, model, items[0])
         keep_settings(folder, settings)
         self._answer(task, style, items, folder)
-        return self._finish(items, folder, scoring, settings, model, judge)
+        return self._finish(items, folder, scoring, settings, model, judge, self._no_submission(task, data, items))
 
     def _answer(self, task: Task, style: str, items: Sequence[Item], folder: Path) -> None:
         """Make a record for each item of this process that has none."""
@@ -144,6 +144,7 @@ class Runner:
         settings: Mapping[str, Any],
         model: Mapping[str, Any],
         judge: Mapping[str, Any] | None,
+        no_submission: str | None,
     ) -> dict[str, Any] | None:
         """Score everything, if no other process still has items to answer and none has done it already."""
         with turn_to_merge(folder):
@@ -157,7 +158,19 @@ class Runner:
             records = merge(folder, ids)
             prompt = scoring.task.prompt_rule(scoring.style)(items[0], items[0].questions[0])
             first = rendered_prompt(self.pipe.processor, prompt, prompt.messages(items[0]))
-            return write_result(folder, scoring, items, records, settings, model, first, judge)
+            return write_result(folder, scoring, items, records, settings, model, first, judge, no_submission)
+
+    def _no_submission(self, task: Task, data: DataFiles, items: Sequence[Item]) -> str | None:
+        """Why the answers must not go to the benchmark's server: `limit` has left out items. None if they may."""
+        limit = self.options.limit
+        if task.submission is None or limit is None or len(items) < limit:
+            return None
+        try:
+            total = sum(1 for _ in task.items(data))
+        except DataError:
+            # A row behind the limit is wrong. It does not concern this run, but nobody knows how many items there are.
+            return f"no submission: the run has only {len(items)} items, because of --limit"
+        return None if total == len(items) else f"no submission: the run has {len(items)} of {total} items"
 
     def _check_fit(self, task: Task, first: Item) -> None:
         """Refuse what would fail for every single item.
