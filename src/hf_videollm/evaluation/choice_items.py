@@ -91,6 +91,7 @@ def by_text(row: Row, field: str, options: Sequence[str]) -> int:
 
 
 def choice_item(
+    row: Row,
     name: str,
     media: Medium | Sequence[Medium],
     question: str,
@@ -102,10 +103,14 @@ def choice_item(
     """An item with options.
 
     Args:
+        row: that describes it, for errors.
         name: its id.
         right: number of the right option; None where it is not public.
+
+    Raises:
+        DataError: the item contradicts itself, or its answer is blank.
     """
-    return Item(
+    return row.item(
         id=name,
         media=(media,) if isinstance(media, Medium) else tuple(media),
         questions=(question,),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
+from .items import Item
 
 __all__ = ["DataError", "DataFiles", "MissingFilesError", "Row"]
 
@@ -57,6 +58,23 @@ class Row:
         if not isinstance(value, kind):
             raise DataError(f"{self.where}: {name} is {value!r}, which is no {_names(kind)}.")
         return value
+
+    def item(self, **fields: Any) -> Item:
+        """An item that this row describes.
+
+        Args:
+            fields: of `Item`.
+
+        Raises:
+            DataError: the item contradicts itself, or its answer is blank.
+        """
+        try:
+            item = Item(**fields)
+        except ValueError as error:
+            raise DataError(f"{self.where}: {error}") from error
+        if item.answer is not None and not item.answer.strip():
+            raise DataError(f"{self.where}: the right answer of item {item.id!r} is blank: write one, or leave it out.")
+        return item
 
 
 def _names(kind: type | tuple[type, ...]) -> str:

@@ -144,14 +144,17 @@ def test_other_prompts(asked: Item) -> None:
         ({"answer": "nobody"}, r"action_sequence\.json, row 0: answer is 'nobody', which is none of the options"),
         ({"candidates": ["one"]}, r"row 0: candidates is \['one'\], which is no list of 2 to 26 texts"),
         ({"start": None}, r"row 0: the field 'start' is missing"),
-        ({"start": 9.0, "end": 2.0}, r"'action_sequence/0': start 9\.0 is not before end 2\.0"),
+        (
+            {"start": 9.0, "end": 2.0},
+            r"action_sequence\.json, row 0: Item 'action_sequence/0': start 9\.0 is not before end 2\.0",
+        ),
         ({"video": "../x.mp4"}, r"the name '.*\.\./x\.mp4' of a medium leads out"),
     ],
 )
 def test_wrong_rows(copied: Folder, load: Load, edit: Edit, change: dict[str, Any], words: str) -> None:
     folder = copied(NAME)
     edit(folder / "json/action_sequence.json", lambda rows: rows[0].update(change))
-    with pytest.raises(ValueError, match=words) as error:
+    with pytest.raises(DataError, match=words) as error:
         load(NAME, folder)
     assert "\n" not in str(error.value)
 

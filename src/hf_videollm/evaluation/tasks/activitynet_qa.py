@@ -39,7 +39,7 @@ def _item(data: DataFiles, name: str, row: Row, answer: Row) -> Item:
         raise DataError(f"{answer.where}: type is {number!r}, which is no number from 0 to {len(_TYPES) - 1}.")
     # PLLaVA's copy of the list writes the prefix of the files into the names.
     video = f"v_{row.get('video_name').removeprefix('v_')}"
-    return Item(
+    return row.item(
         id=name,
         media=(Medium(medium_in(data, ("all_test", "videos"), video, (".mp4", ".webm", ".mkv"))),),
         questions=(row.get("question"),),

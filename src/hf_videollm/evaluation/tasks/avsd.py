@@ -36,7 +36,7 @@ def _load_all(data: DataFiles) -> Iterator[Item]:
         video = medium_in(data, ("Charades_v1_480", "videos"), name, (".mp4",))
         turns = data.as_rows(dialog.get("dialog", list), f"{dialog.where} ({name}), dialog")
         for number, turn in enumerate(map(_small, turns)):
-            yield Item(
+            yield turn.item(
                 id=f"{name}_{number}",
                 media=(Medium(video, use_audio=True),),
                 questions=(turn.get("question"),),

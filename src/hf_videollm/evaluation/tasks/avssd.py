@@ -46,7 +46,7 @@ def _second(row: Row) -> int:
 
 
 def _item(data: DataFiles, row: Row, clip: str) -> Item:
-    return Item(
+    return row.item(
         id=clip,
         media=(Medium(medium_in(data, _FOLDERS, clip, (".mp4",)), use_audio=True),),
         questions=(_QUESTION,),

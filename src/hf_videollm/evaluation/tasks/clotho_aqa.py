@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ..data_files import DataFiles
+from ..data_files import DataFiles, Row
 from ..items import Item, Medium
 from ..packed_media import unpacked
 from ..paper_prompts import greedy, videollama2_rule
@@ -35,8 +35,10 @@ def _load_annotators(data: DataFiles) -> Iterator[Item]:
     """The official table, in which three people answer each question: what most say is right."""
     columns = ("file_name", "QuestionText", "answer")
     answers: dict[tuple[str, str], list[str]] = {}
+    rows: dict[tuple[str, str], Row] = {}
     for row in data.csv_rows("clotho_aqa_test.csv", columns=columns):
         key = (row.get("file_name"), row.get("QuestionText").strip())
+        rows.setdefault(key, row)
         answers.setdefault(key, []).append(row.get("answer").strip())
     numbers: Counter[str] = Counter()
     for (file, question), given in answers.items():
@@ -44,7 +46,7 @@ def _load_annotators(data: DataFiles) -> Iterator[Item]:
         answer = Counter(given).most_common(1)[0][0]
         name = f"{PurePosixPath(file).stem}_{numbers[file]}"
         numbers[file] += 1
-        yield _item(data, name, file, question, answer, f"{given.count(answer)} of {len(given)}")
+        yield _item(data, rows[file, question], name, file, question, answer, f"{given.count(answer)} of {len(given)}")
 
 
 def _load_list(data: DataFiles) -> Iterator[Item]:
@@ -54,11 +56,13 @@ def _load_list(data: DataFiles) -> Iterator[Item]:
         file = PurePosixPath(row.get("audio")).name
         name = f"{PurePosixPath(file).stem}_{numbers[file]}"
         numbers[file] += 1
-        yield _item(data, name, file, row.get("question").strip(), row.get("gt").strip())
+        yield _item(data, row, name, file, row.get("question").strip(), row.get("gt").strip())
 
 
-def _item(data: DataFiles, name: str, file: str, question: str, answer: str, agreement: str = "unknown") -> Item:
-    return Item(
+def _item(
+    data: DataFiles, row: Row, name: str, file: str, question: str, answer: str, agreement: str = "unknown"
+) -> Item:
+    return row.item(
         id=name,
         media=(Medium(medium_in(data, _FOLDERS, file), "audio"),),
         questions=(question,),
@@ -71,7 +75,7 @@ def _load_hub(data: DataFiles) -> Iterator[Item]:
     rows = data.parquet_rows(_SPLIT, f"*/{_SPLIT}", columns=("audio", "question", "answer"))
     for number, row in enumerate(rows):
         answer = row.get("answer").strip()
-        yield Item(
+        yield row.item(
             id=str(number),
             media=(Medium(unpacked(data, row, "audio", f"clotho_aqa_test_filtered_{number:06d}"), "audio"),),
             questions=(row.get("question").strip(),),

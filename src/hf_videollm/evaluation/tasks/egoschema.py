@@ -70,13 +70,13 @@ def _hub_subset(data: DataFiles) -> dict[str, Row]:
 def _item(data: DataFiles, name: str, row: Row, known: Row | None) -> Item:
     options = numbered_options(row, "option {}", range(5))
     right = None if known is None else by_number(known, name, options)
-    return choice_item(name, _medium(data, name), row.get("question"), options, right)
+    return choice_item(row, name, _medium(data, name), row.get("question"), options, right)
 
 
 def _hub_item(data: DataFiles, name: str, row: Row, known: Row | None) -> Item:
     options = listed_options(row, "option")
     right = None if known is None else by_number(known, "answer", options)
-    return choice_item(name, _medium(data, name), row.get("question"), options, right)
+    return choice_item(row, name, _medium(data, name), row.get("question"), options, right)
 
 
 def _medium(data: DataFiles, name: str) -> Medium:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..data_files import DataError, DataFiles
+from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import greedy, pllava_rules
 from ..prompting import Prompt
@@ -22,12 +22,12 @@ def _load(data: DataFiles) -> Iterator[Item]:
     listed = [name for name in ("annotations.json", "Inter4K/annotations.json") if (data.root / name).exists()]
     if listed:
         here = DataFiles(data.find(*listed).parent)
-        names = list(rows_by_id(here.json_rows("annotations.json"), "video_name"))
+        rows = rows_by_id(here.json_rows("annotations.json"), "video_name")
     else:
         here = data
-        names = _names_in_folder(data)
-    for name in names:
-        yield Item(
+        rows = {name: Row({}, str(data.root)) for name in _names_in_folder(data)}
+    for name, row in rows.items():
+        yield row.item(
             id=name,
             media=(Medium(medium_in(here, _FOLDERS, name, _SUFFIXES)),),
             questions=(RECAPTION_QUERY,),

@@ -37,7 +37,7 @@ def _item(data: DataFiles, clip: str, row: Row) -> Item:
     options, right = row.get("answers", list), row.get("correct_index", int)
     if not 0 <= right < len(options):
         raise DataError(f"{row.where}: correct_index is {right}, but there are {len(options)} answers.")
-    return Item(
+    return row.item(
         id=f"{clip}_{text_id(row, 'q_id')}",
         media=(Medium(medium_in(data, ("videos", "", "data/videos"), clip, (".mp4",))),),
         questions=(row.get("question"),),

@@ -30,6 +30,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
     for name, row in rows_by_id(rows, "id").items():
         options = listed_options(_with_candidates(row), "candidates")
         yield choice_item(
+            row,
             name,
             Medium(medium_in(data, ("videos", "video", ""), row.get("video_path"))),
             row.get("question"),

@@ -35,6 +35,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
         folders = [f"{folder}{kind}{name}" for folder in _PACKED for kind in ("video/", "")]
         for number, row in enumerate(rows):
             yield choice_item(
+                row,
                 f"{name}/{number}",
                 Medium(medium_in(data, folders, row.get("video"))),
                 row.get("question"),

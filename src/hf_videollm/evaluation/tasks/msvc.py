@@ -28,7 +28,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
         stem = PurePosixPath(video).stem
         name = f"{stem}_{numbers[stem]}"
         numbers[stem] += 1
-        yield Item(
+        yield row.item(
             id=name,
             media=(Medium(medium_in(data, ("", "videos"), video)),),
             questions=(row.get("question"),),

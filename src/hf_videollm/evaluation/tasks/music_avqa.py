@@ -28,7 +28,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
         answer = row.get("anser")
         plain = answer.replace("_", " ")
         folders = ("MUSIC-AVQA-videos", "videos", "MUSIC-AVQA-videos-Real")
-        yield Item(
+        yield row.item(
             id=name,
             media=(Medium(medium_in(data, folders, row.get("video_id"), (".mp4",)), use_audio=True),),
             questions=(_question(row),),

@@ -78,6 +78,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
         for number, row in enumerate(data.json_rows(f"json/{name}.json", f"{name}.json")):
             options = listed_options(row, "candidates")
             yield choice_item(
+                row,
                 f"{name}/{number}",
                 _cut_medium(data, sub_task, row) if is_cut else _medium(data, sub_task, row),
                 row.get("question"),

@@ -56,6 +56,7 @@ def _item(data: DataFiles, row: Row, names: Mapping[str, str]) -> Item:
     if not path.exists() and video in names:
         path = medium_in(data, _FOLDERS, names[video], (".mp4",))
     return choice_item(
+        row,
         f"{video}_{text_id(row, 'qid')}",
         Medium(path),
         row.get("question"),

@@ -55,7 +55,7 @@ def _question_word(question: str) -> str:
 
 def _item(name: str, row: Row, answer: Row, medium: Medium) -> Item:
     question = row.get("question")
-    return Item(
+    return row.item(
         id=name,
         media=(medium,),
         questions=(question,),
@@ -130,7 +130,7 @@ def _tgif_item(data: DataFiles, name: str, row: Row, answer: Row, video: str, ki
     path = medium_in(data, ("mp4", "tgif_videos", "videos_mp4", "gifs"), video, (".mp4", ".gif"))
     number = str(kind)
     group = _TGIF_TYPES[int(number)] if number in ("0", "1", "2", "3") else number
-    return Item(
+    return row.item(
         id=name,
         media=(Medium(path),),
         questions=(row.get("question"),),

@@ -46,6 +46,7 @@ def _loader(names: Sequence[str], patterns: Sequence[str], has_answers: bool) ->
 def _item(data: DataFiles, row: Row, video: str, question_id: str, has_answers: bool) -> Item:
     options = listed_options(row, "options")
     return choice_item(
+        row,
         f"{video}/{question_id}",
         Medium(medium_in(data, ("videos", "video", ""), video, _SUFFIXES)),
         row.get("question"),

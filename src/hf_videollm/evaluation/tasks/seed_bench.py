@@ -47,6 +47,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
         options = numbered_options(row, "choice_{}", "abcd")
         name = text_id(row, "question_id")
         yield choice_item(
+            row,
             name,
             _medium(data, row, name, number),
             row.get("question"),

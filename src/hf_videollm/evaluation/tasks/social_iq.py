@@ -19,7 +19,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
     rows = data.jsonl_rows("siq2/qa/qa_val.json", "qa/qa_val.json", "qa_val.json")
     folders = ("siq2/video", "video", "videos", "siq2/videos")
     for name, row in rows_by_id(rows, "qid").items():
-        yield Item(
+        yield row.item(
             id=name,
             media=(Medium(medium_in(data, folders, row.get("vid_name"), (".mp4",))),),
             questions=(row.get("q"),),

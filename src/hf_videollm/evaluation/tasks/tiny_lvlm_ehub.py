@@ -36,7 +36,7 @@ def _item(data: DataFiles, group: str, number: int, row: Row) -> Item:
     answers = [right] if isinstance(right, str) else right
     if not answers or not all(isinstance(answer, str) for answer in answers):
         raise DataError(f"{row.where}: gt_answers is {right!r}, which is neither a text nor a list of some.")
-    return Item(
+    return row.item(
         id=f"{group}/{number}",
         media=(Medium(medium_in(data, ("",), row.get("image_path")), "image"),),
         questions=(row.get("question"),),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ...models.video_llm_option_names import did_you_mean
-from ..data_files import DataError, DataFiles
+from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
@@ -47,22 +47,22 @@ def _listed(data: DataFiles) -> Iterator[tuple[str, Item]]:
     path = data.find("tut2017_eval.jsonl", "evaluation_setup/evaluate.txt", "meta.txt")
     if path.suffix == ".jsonl":
         for row in data.jsonl_rows("tut2017_eval.jsonl"):
-            yield row.where, _item(data, row.where, row.get("audio"), row.get("gt"))
+            yield row.where, _item(data, row, row.get("audio"), row.get("gt"))
         return
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         # meta.txt has the recording that a sound was cut from in a third field.
         if len(fields := line.split("\t")) not in (2, 3):
             raise DataError(f"{path}, line {number}: expected a file and its place with a tab between, got {line!r}.")
-        where = f"{path}, line {number}"
-        yield where, _item(data, where, fields[0], fields[1])
+        row = Row(dict(zip(("file", "place"), fields, strict=False)), f"{path}, line {number}")
+        yield row.where, _item(data, row, fields[0], fields[1])
 
 
-def _item(data: DataFiles, where: str, audio: str, label: str) -> Item:
+def _item(data: DataFiles, row: Row, audio: str, label: str) -> Item:
     file = PurePosixPath(audio).name
     answer = label.replace("_", " ").replace("/", " or ").strip().lower()
     if answer not in LABELS:
-        raise DataError(f"{where}: {label!r} is none of the {len(LABELS)} places: {did_you_mean(answer, LABELS)}")
-    return Item(
+        raise DataError(f"{row.where}: {label!r} is none of the {len(LABELS)} places: {did_you_mean(answer, LABELS)}")
+    return row.item(
         id=PurePosixPath(file).stem,
         media=(Medium(medium_in(data, ("audio", ""), file), "audio"),),
         questions=(_QUESTION,),

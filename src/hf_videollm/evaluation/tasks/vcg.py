@@ -83,7 +83,7 @@ def _item(data: DataFiles, part: str, row: Row, questions: tuple[str, ...], answ
     # The files have no ids. This one is the same in both forms.
     name = f"{part}/{video}/{numbers[video]}"
     numbers[video] += 1
-    return Item(
+    return row.item(
         id=name,
         media=(Medium(medium_in(data, _VIDEO_FOLDERS, video, _SUFFIXES)),),
         questions=questions,

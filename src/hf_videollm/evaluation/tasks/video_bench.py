@@ -52,6 +52,7 @@ def _item(data: DataFiles, name: str, question_id: str, row: Row, private: Mappi
     if name in private and question_id in private[name].values:
         right = by_letter(private[name], question_id, options)
     return choice_item(
+        row,
         f"{name}/{question_id}",
         Medium(_path(data, name, row.get("vid_path"))),
         row.get("question"),

@@ -44,6 +44,7 @@ def _loader(with_subtitles: bool) -> Callable[[DataFiles], Iterator[Item]]:
                     subtitles[video] = _subtitles(data, video)
                 extra["subtitles"] = subtitles[video]
             yield choice_item(
+                row,
                 name,
                 Medium(medium_in(data, ("data", "videos", "video"), video, (".mp4", ".MP4", ".mkv"))),
                 row.get("question"),

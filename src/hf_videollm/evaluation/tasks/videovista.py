@@ -56,6 +56,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
         if kind in UNDERSTANDING or kind in REASONING:
             groups["kind"] = "understanding" if kind in UNDERSTANDING else "reasoning"
         yield choice_item(
+            row,
             name,
             _media(data, row, kind),
             row.get("Question"),

@@ -30,7 +30,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
             path = unpacked(data, row, "audio", f"vocalsound_test_{number:06d}")
             age = str(row.get("age_group", (str, int)))
             groups = {"sex": _sex(row, row.get("spk_id")), "age": _AGES.get(age, age)}
-            yield _item(str(number), Medium(path, "audio"), _label(row, row.get("answer")), groups)
+            yield _item(row, str(number), Medium(path, "audio"), _label(row, row.get("answer")), groups)
         return
     seen: dict[str, str] = {}
     for row, item in _listed(data):
@@ -57,7 +57,7 @@ def _listed(data: DataFiles) -> Iterator[tuple[Row, Item]]:
 
 def _item_of_file(data: DataFiles, row: Row, file: PurePosixPath, label: str) -> Item:
     path = medium_in(data, ("audio_16k", "audio", "data_44k", ""), file.name)
-    return _item(file.stem, Medium(path, "audio"), label, {"sex": _sex(row, file.name), "age": "unknown"})
+    return _item(row, file.stem, Medium(path, "audio"), label, {"sex": _sex(row, file.name), "age": "unknown"})
 
 
 def _sex(row: Row, name: str) -> str:
@@ -73,8 +73,8 @@ def _label(row: Row, name: str) -> str:
     return _BY_NAME[key]
 
 
-def _item(name: str, medium: Medium, label: str, groups: dict[str, str]) -> Item:
-    return Item(
+def _item(row: Row, name: str, medium: Medium, label: str, groups: dict[str, str]) -> Item:
+    return row.item(
         id=name,
         media=(medium,),
         questions=(_QUESTION,),

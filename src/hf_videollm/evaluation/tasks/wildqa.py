@@ -32,7 +32,7 @@ def _item(data: DataFiles, row: Row, video: str, name: str) -> Item:
     answer = row.get("answer").strip()
     others = [_text(row, "alter_answers", other) for other in row.get("alter_answers", list, [])]
     kinds = [_text(row, "question_type", kind) for kind in row.get("question_type", list, [])]
-    return Item(
+    return row.item(
         id=name,
         media=(Medium(medium_in(data, ("videos", "", "video"), video, (".mp4",))),),
         questions=(row.get("question").strip(),),
