@@ -75,6 +75,8 @@ def test_a_killed_run_of_all_tasks_goes_on(tmp_path: Path, count: int) -> None:
     assert all(find_task(name).title in page for name in task_names())
 
 
+# The tests of the tasks ask for the same, task by task, without the command line.
+@pytest.mark.slow
 def test_what_the_model_knows_is_right_in_every_form(tmp_path: Path) -> None:
     """A loader that mixed up questions, answers or videos would show here."""
     data, output = tmp_path / "data", tmp_path / "runs"

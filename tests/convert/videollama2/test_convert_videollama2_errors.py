@@ -443,7 +443,7 @@ def test_the_command_converts_and_reports(goldens: Path, tmp_path: Path, capsys:
     assert siblings(tmp_path) == ["out", "source"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_while_a_pickle_is_read_leaves_nothing(
     source: Path, tmp_path: Path, tower: Path, number: signal.Signals
 ) -> None:
