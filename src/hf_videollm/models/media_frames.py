@@ -21,6 +21,7 @@ from .media_pictures import (
     picture_array,
     picture_formats,
     picture_suffixes,
+    rewind,
     upright,
 )
 from .media_source import open_media, source_name
@@ -31,6 +32,13 @@ class FrameList:
 
     The limits apply as for a video: `max_bytes` to all picture files together, `max_pixels` to each picture, and the
     deadline is checked at each frame.
+
+    Args:
+        source: a folder, list, array, opened animation or decoder object.
+        limits: limits of size and time.
+        deadline: when reading must end; by default, `limits.timeout` from now.
+        allowed_hosts: hosts from which picture files may be downloaded.
+        name: name of the source in error messages; by default, `source_name(source)`.
 
     Attributes:
         name: name of the source in error messages.
@@ -49,8 +57,9 @@ class FrameList:
         limits: MediaLimits,
         deadline: Deadline | None = None,
         allowed_hosts: Sequence[str] = (),
+        name: str | None = None,
     ) -> None:
-        self.name = source_name(source)
+        self.name = source_name(source) if name is None else name
         self._limits = limits
         self._deadline = deadline or Deadline(limits.timeout)
         self._allowed_hosts = allowed_hosts
@@ -67,12 +76,21 @@ class FrameList:
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def animation(self) -> Image.Image | None:
+        """The opened animation whose pictures are the frames; None for other sources."""
+        return self._items.picture if isinstance(self._items, _Pages) else None
+
+    def check_deadline(self) -> None:
+        """Raises `MediaTooLarge` if the time limit is over."""
+        self._deadline.check(self.name)
+
     def __getitem__(self, index: int) -> np.ndarray:
         """Frame `index`, uint8 (H, W, 3)."""
         self._deadline.check(self.name)
         if index == 0 and self._first is not None:
             return self._first
-        with _damage_is_typed(self.name):
+        with damage_is_typed(self.name):
             item = self._items[index]  # if the items are an animation or a decoder, this reads the frame
         frame = self._picture(item, index)
         self._deadline.check(self.name)
@@ -104,7 +122,7 @@ class FrameList:
 
     def _decoded(self, picture: Image.Image, name: str, what: str) -> np.ndarray:
         self._limits.check_picture(name, *picture.size)
-        with _damage_is_typed(name):
+        with damage_is_typed(name):
             return picture_array(picture, what)
 
     def _count(self, index: int, size: int) -> None:
@@ -129,7 +147,7 @@ def open_picture(
     with open_media(source, limits, allowed_hosts, deadline) as handle, handle.reading() as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
-        with _damage_is_typed(handle.name):
+        with damage_is_typed(handle.name):
             picture = Image.open(stream, formats=picture_formats())
         with picture:
             limits.check_picture(handle.name, *picture.size)
@@ -150,9 +168,9 @@ def load_picture(
     name = source_name(source)
     if isinstance(source, Image.Image):
         limits.check_picture(name, *source.size)
-        with _damage_is_typed(name):
+        with damage_is_typed(name):
             return Image.fromarray(picture_array(source, name))
-    with open_picture(source, limits, deadline, allowed_hosts) as (picture, _), _damage_is_typed(name):
+    with open_picture(source, limits, deadline, allowed_hosts) as (picture, _), damage_is_typed(name):
         return Image.fromarray(picture_array(picture, name))
 
 
@@ -164,14 +182,14 @@ def shown_picture(picture: Image.Image) -> Image.Image:
         UnsupportedMedia: the range of its values is not known (`media_pictures`).
     """
     name = source_name(picture)
-    with _damage_is_typed(name):
+    with damage_is_typed(name):
         if picture.mode.startswith(("I", "F")):
             return Image.fromarray(picture_array(picture, name))
         return upright(picture)
 
 
 @contextmanager
-def _damage_is_typed(name: str) -> Iterator[None]:
+def damage_is_typed(name: str) -> Iterator[None]:
     """Turns any exception that PIL raises for a bad file into a `MediaError`; its plugins raise many types."""
     try:
         yield
@@ -203,14 +221,16 @@ class _Pages(Sequence[Image.Image]):
     """The pictures of an opened animation, as a sequence. Reading one moves the animation to that picture."""
 
     def __init__(self, picture: Any) -> None:
-        self._picture = picture
+        self.picture = picture
 
     def __len__(self) -> int:
-        return int(self._picture.n_frames)
+        return int(self.picture.n_frames)
 
     def __getitem__(self, index: Any) -> Any:
-        self._picture.seek(index)
-        return self._picture
+        if index < self.picture.tell():
+            rewind(self.picture)
+        self.picture.seek(index)
+        return self.picture
 
 
 def _items(source: Any, name: str) -> Any:

@@ -95,7 +95,7 @@ def is_moving(picture: Any) -> bool:
         if getattr(picture, "n_frames", 1) < 2:
             return False
         position = picture.tell()
-        picture.seek(0)
+        rewind(picture)
         size = picture.size
         picture.seek(1)
         is_same = picture.size == size  # a scan and its thumbnail differ in size, and are one still picture
@@ -103,6 +103,17 @@ def is_moving(picture: Any) -> bool:
     except Exception:  # the file is damaged; decoding it will raise an error that says so
         return False
     return is_same
+
+
+def rewind(picture: Any) -> None:
+    """Moves an opened animation to its first picture.
+
+    If PIL has decoded a picture in the middle of an APNG and then goes back, it cannot find the second picture any
+    more. It can if it goes on to the last picture before.
+    """
+    if picture.format == "PNG" and picture.tell():
+        picture.seek(picture.n_frames - 1)
+    picture.seek(0)
 
 
 def is_iterated(pictures: Sequence[Any]) -> bool:

@@ -37,6 +37,7 @@ from .errors import (
     warn_caller,
 )
 from .media_addresses import host_names
+from .media_animations import animation_in_file, animation_reader
 from .media_audio import load_audio
 from .media_backends import available_backends, check_backend, is_usable, open_reader
 from .media_clip import TIME_SLACK, Clip, DecodingStopped, FrameCountChanged, FrameReader
@@ -104,11 +105,12 @@ def load_video(
     """Reads the frames of a video: all of them, or only some (`num_frames`, `sample_indices_fn`, `start`, `end`).
 
     Args:
-        source: a video or GIF file (a path, `file://` or http(s) address (see `allowed_hosts`), base64 data URL, bytes,
-            or binary file object); an entry of a `datasets` column (a decoder, or a dict with `bytes` and `path`); or
-            pictures (the path of a folder, which is read in natural order, an opened animation, a list of PIL pictures,
-            arrays, tensors or picture files, or one array or tensor (T, H, W, 3) or (T, 3, H, W)). Pictures are turned
-            as EXIF says; arrays hold whole numbers from 0 to 255 (`media_pictures` states the whole rule).
+        source: a video, or an animated GIF, WebP or PNG (a path, `file://` or http(s) address (see `allowed_hosts`),
+            base64 data URL, bytes, or binary file object); an entry of a `datasets` column (a decoder, or a dict with
+            `bytes` and `path`); or pictures (the path of a folder, which is read in natural order, an opened animation,
+            a list of PIL pictures, arrays, tensors or picture files, or one array or tensor (T, H, W, 3) or
+            (T, 3, H, W)). Pictures are turned as EXIF says; arrays hold whole numbers from 0 to 255 (`media_pictures`
+            states the whole rule). Animations have times (`media_animations`); other pictures have none.
         sample_indices_fn: function that chooses the frames. It is called as `fn(metadata=VideoMetadata)` and returns
             frame numbers, in any order and with repeats. It excludes `num_frames`.
         num_frames: number of frames to choose. The clip is divided into this number of equal parts, and the middle
@@ -134,9 +136,10 @@ def load_video(
 
     Returns:
         frames: uint8 (T, H, W, 3), RGB, rotated as shown, in the order in which they were chosen.
-        metadata: describes the whole file: `total_num_frames`, `fps` (the mean if the rate varies; None for pictures),
-            `duration` in seconds, `width`, `height`, `video_backend`. `frames_indices` are the chosen frames, numbered
-            from the beginning of the file. For a damaged file, `total_num_frames` counts only the readable frames.
+        metadata: describes the whole file: `total_num_frames`, `fps` (the mean if the rate varies; None if pictures
+            have no times), `duration` in seconds, `width`, `height`, `video_backend`. `frames_indices` are the chosen
+            frames, numbered from the beginning of the file. For a damaged file, `total_num_frames` counts only the
+            readable frames.
 
     Raises:
         MediaError: one of the subclasses that the docstring of this module lists.
@@ -155,12 +158,17 @@ def load_video(
     deadline = Deadline(limits.timeout)
     if is_frames(source):
         frames = FrameList(source, limits, deadline, allowed_hosts)
+        if (animation := animation_reader(frames)) is not None:
+            try:
+                return _read(animation, frames.name, sampler, start, end, limits, frame_fn)
+            finally:
+                animation.close()
         return _load_frames(frames, sampler, start, end, limits, frame_fn)
     with _opened(source, backend, limits, allowed_hosts, deadline, on_decode_error == "truncate") as (handle, reader):
         try:
             return _read_counted(reader, handle.name, sampler, start, end, limits, frame_fn)
         except CorruptMedia:
-            if reader.backend == "pyav" or not is_usable("pyav"):
+            if reader.backend in ("pyav", "frames") or not is_usable("pyav"):
                 raise
         # The other decoder failed. PyAV may be able to decode the file; if not, it raises the error.
         second = open_reader(handle, "pyav", limits, deadline, on_decode_error == "truncate")
@@ -187,7 +195,9 @@ def probe_video(
     allowed_hosts = _checked_reading(backend, allowed_hosts, on_decode_error)
     deadline = Deadline(limits.timeout)
     if is_frames(source):
-        return _frame_metadata(FrameList(source, limits, deadline, allowed_hosts))
+        frames = FrameList(source, limits, deadline, allowed_hosts)
+        animation = animation_reader(frames)
+        return _frame_metadata(frames) if animation is None else _metadata(animation.clip, animation.backend)
     with _opened(source, backend, limits, allowed_hosts, deadline, on_decode_error == "truncate") as (_, reader):
         return _metadata(reader.clip, reader.backend)
 
@@ -209,8 +219,11 @@ def _check_functions(**functions: Any) -> None:
 def _opened(
     source: Any, backend: str, limits: MediaLimits, allowed_hosts: Sequence[str], deadline: Deadline, tolerate: bool
 ) -> Iterator[tuple[MediaHandle, FrameReader]]:
-    with open_media(source, limits, allowed_hosts, deadline) as handle:
-        reader = open_reader(handle, backend, limits, deadline, tolerate)
+    with (
+        open_media(source, limits, allowed_hosts, deadline) as handle,
+        animation_in_file(handle, limits, deadline) as animation,
+    ):
+        reader = animation or open_reader(handle, backend, limits, deadline, tolerate)
         try:
             yield handle, reader
         finally:
