@@ -16,6 +16,10 @@ from hf_videollm.models.video_llm_generation import MediaGenerationMixin, VideoL
 STEPS = 8
 GREEDY = {"do_sample": False, "max_new_tokens": STEPS}
 MARKS = torch.tensor([IMAGE, VIDEO, AUDIO, QUERY])
+CACHES: dict[str, dict[str, Any]] = {
+    "dynamic": {},
+    "static": {"cache_implementation": "static", "disable_compile": True},
+}
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def use_transformers_own(context: pytest.MonkeyPatch) -> None:
 
 
 @every_design
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
 def test_lookup_copies_no_placeholders(
     case: DesignCase, inside: bool, cache: str, candidates: list[torch.Tensor]
@@ -72,9 +76,7 @@ def test_lookup_copies_no_placeholders(
     for generate in (type(model).generate, MediaGenerationMixin.generate):
         expected = generate(model, **batch, **GREEDY)
         candidates.clear()
-        found = generate(
-            model, **batch, **GREEDY, prompt_lookup_num_tokens=3, cache_implementation=cache, disable_compile=True
-        )
+        found = generate(model, **batch, **GREEDY, **CACHES[cache], prompt_lookup_num_tokens=3)
         assert torch.equal(found, expected)
         assert candidates
         assert not holds_placeholders(candidates)
@@ -106,7 +108,7 @@ def favour_placeholders(assistant: Any) -> None:
 
 
 @every_design
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize("cache", CACHES)
 def test_an_assistant_guesses_no_placeholders(
     case: DesignCase, cache: str, candidates: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +118,7 @@ def test_an_assistant_guesses_no_placeholders(
     assistant = case.make_model(seed=5)
     assistant.generation_config.suppress_tokens = None
     favour_placeholders(assistant)
-    options = {**GREEDY, "assistant_model": assistant, "cache_implementation": cache, "disable_compile": True}
+    options = {**GREEDY, **CACHES[cache], "assistant_model": assistant}
     expected = model.generate(**batch, **GREEDY)
     assert torch.equal(model.generate(**batch, **options), expected)
     assert sum(map(len, candidates)) > 0
