@@ -9,11 +9,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from evaluated_clips import TASKS, clip_questions, load, make_task, write_benchmark
+from evaluated_clips import TASKS, bare, clip_questions, load, make_task, write_benchmark
 from judge_server import Answer, judge_server
 
+from hf_videollm.cli import evaluate_run
+from hf_videollm.cli.evaluate_options import AnsweringOptions, ModelOptions, ScoringOptions
+from hf_videollm.cli.judge_options import JudgeOptions
 from hf_videollm.evaluation import tasks as task_table
 from hf_videollm.evaluation.data_files import DataFiles
+from hf_videollm.evaluation.run_options import RunOptions
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -28,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     clips = clip_questions(folder / "clips", 1)
     write_benchmark(folder / "clips", clips, missing=1)
-    for name in ("colours", "judged", "sent", "broken"):
+    for name in ("colours", "judged", "sent", "other", "broken"):
         write_benchmark(folder / name, clips)
     return folder
 
@@ -38,7 +42,15 @@ def _known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tasks instead of the package's own."""
     judged = make_task("judged", metric="judged_qa", judge_texts={"default": "qa"})
     sent = make_task("sent", submission=lambda items, answers, scored: {"answers.txt": ""})
-    added = [*TASKS, judged, sent, make_task("broken", load=broken), make_task("absent", hub_ids=("org/absent",))]
+    other = make_task("other", prompts={"default": bare, "curt": bare})
+    added = [
+        *TASKS,
+        judged,
+        sent,
+        other,
+        make_task("broken", load=broken),
+        make_task("absent", hub_ids=("org/absent",)),
+    ]
     module = ModuleType("hf_videollm.evaluation.tasks.of_tests")
     module.TASKS = added  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -84,7 +96,7 @@ def test_all_takes_every_task(cli: Cli, data: Path, tmp_path: Path) -> None:
     code, out, _ = cli(*line(data, tmp_path, "all", "--limit", "1", "--json"))
     assert code == 1
     report = json.loads(out)
-    assert list(report["results"]) == ["clips", "colours", "judged", "sent"]
+    assert list(report["results"]) == ["clips", "colours", "judged", "sent", "other"]
     assert report["results"]["judged"]["metrics"] == {}
 
 
@@ -98,6 +110,56 @@ def test_a_limit_leaves_no_half_submission(cli: Cli, data: Path, tmp_path: Path)
     assert (tmp_path / "sent/submission/answers.txt").exists()
     _, _, err = cli(*line(data, tmp_path, "sent", "--limit", "3"))
     assert "submission are of an earlier run" in " ".join(err.split())
+
+
+def test_a_prompt_style_that_tasks_lack_is_told_before_the_model_is_loaded(
+    cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_model(*arguments: object) -> None:
+        raise ValueError("the model would be loaded now")
+
+    monkeypatch.setattr(evaluate_run, "load_model", load_model)
+    code, _, err = cli(*line(data, tmp_path, "clips,other", "--prompt-style", "curt"))
+    assert code != 0
+    warning, loading = "warning: clips: no prompt style 'curt'", "the model would be loaded now"
+    assert warning in (text := " ".join(err.split()))
+    assert text.index(warning) < text.index(loading)
+    run = evaluate_run.EvaluateRun(
+        ModelOptions(), AnsweringOptions(prompt_style="curt"), ScoringOptions(), JudgeOptions(), data
+    )
+    ready, failed = run._with_data([task_table.find_task(name) for name in ("clips", "other")])
+    assert [task.name for task in ready] == ["other"]
+    assert failed == {"clips": "Clips has no prompt style 'curt': known are default."}
+    # A style that no task has stops the command without a model.
+    code, _, err = cli(*line(data, tmp_path, "clips,judged", "--prompt-style", "curt"))
+    assert code != 0
+    assert "There is no prompt style 'curt' for clips, judged: known are default." in " ".join(err.split())
+
+
+def test_an_unknown_task_points_to_the_list(cli: Cli, data: Path, tmp_path: Path) -> None:
+    code, _, err = cli(*line(data, tmp_path, "xyzzy"))
+    assert code != 0
+    assert "There is no task 'xyzzy': `hf-videollm evaluate --list` shows the names." in " ".join(err.split())
+    # Control: a name that is near is named.
+    assert "did you mean clips?" in " ".join(cli(*line(data, tmp_path, "clip"))[2].split())
+
+
+def test_the_rule_judge_is_named_where_the_choice_rule_stands_in_for_it(data: Path) -> None:
+    task = make_task("matched", metric="matched_choice")
+    run = evaluate_run.EvaluateRun(
+        ModelOptions(), AnsweringOptions(), ScoringOptions(), JudgeOptions(judge="rule"), data
+    )
+    scoring, _ = run._scoring(task, RunOptions(), data)
+    assert scoring.facts() == {
+        "metric": "matched_choice",
+        "choice_rule": "robust",
+        "fallback": "none",
+        "judge": "rule",
+    }
+    # Control: ranked options need no judge, so none is named.
+    run.judging = JudgeOptions()
+    scoring, _ = run._scoring(task, RunOptions(mode="likelihood"), data)
+    assert "judge" not in scoring.facts()
 
 
 def test_answers_are_judged_when_a_judge_is_named(cli: Cli, data: Path, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ class EvaluateRun:
         if self.scoring.fallback not in FALLBACKS:
             hint = did_you_mean(self.scoring.fallback, FALLBACKS)
             raise ValueError(f"There is no fallback {self.scoring.fallback!r}: {hint}")
+        self._check_style(chosen)
         judged = [task for task in chosen if task.metric in JUDGED]
         given = {
             "--choice-rule": (self.scoring.choice_rule != "default", CHOICES),
@@ -83,6 +84,23 @@ class EvaluateRun:
                 policy = self._policy(task)
                 if policy.name not in self._judges:
                     self._judges[policy.name] = self.judging.make(policy)
+
+    def _check_style(self, chosen: Sequence[Task]) -> None:
+        """Tell which tasks lack the prompt style, and refuse one that all lack.
+
+        Raises:
+            ValueError: no task has it; the nearest one is named.
+        """
+        from ..models.video_llm_option_names import did_you_mean
+
+        style = self.answering.prompt_style
+        if style is None or not (lacking := [task for task in chosen if style not in task.prompts]):
+            return
+        names = ", ".join(task.name for task in lacking)
+        if len(lacking) == len(chosen):
+            hint = did_you_mean(style, {name for task in chosen for name in task.prompts})
+            raise ValueError(f"There is no prompt style {style!r} for {names}: {hint}")
+        note(f"warning: {names}: no prompt style {style!r}, so these tasks are left out.")
 
     def all(self, chosen: Sequence[Task]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
         """Run the tasks one after the other.
@@ -121,11 +139,13 @@ class EvaluateRun:
         """The tasks whose files are there, and why the others cannot run: told before a model is loaded."""
         from ..evaluation.data_files import DataFiles, MissingFilesError
         from ..evaluation.download import download, missing_files_message
+        from ..evaluation.run_options import prompt_style
 
         ready, failed = [], {}
         for task in chosen:
             files = DataFiles(self.data / task.name)
             try:
+                prompt_style(task, self.answering.run_options(self.model))
                 if self.download:
                     with status(f"Downloading {task.title} ..."):
                         fetched = download(task, files.root)
@@ -165,6 +185,7 @@ class EvaluateRun:
         if task.metric == "multiple_choice" or reads_letters:
             given = {"choice_rule": self.scoring.choice_rule, "fallback": self.scoring.fallback}
             given["reads_letters"] = reads_letters
+            given["names_rule_judge"] = reads_letters and self.judging.judge == "rule"
         elif task.metric == "exact_match":
             given = {"match_rule": self.scoring.match_rule}
         elif task.metric in JUDGED:

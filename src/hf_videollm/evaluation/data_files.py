@@ -6,13 +6,14 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
 from .items import Item
 
-__all__ = ["DataError", "DataFiles", "MissingFilesError", "Row"]
+__all__ = ["DataError", "DataFiles", "MissingFilesError", "Row", "read_utf8"]
 
 
 class DataError(ValueError):
@@ -79,6 +80,22 @@ class Row:
 
 def _names(kind: type | tuple[type, ...]) -> str:
     return " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+
+
+def read_utf8(path: Path) -> str:
+    """Content of a text file, less a byte order mark.
+
+    Raises:
+        DataError: it has another encoding; the message names the line.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise DataError(
+            f"{path}, line {line} has the byte 0x{byte:02x}, which is no UTF-8: save it as UTF-8."
+        ) from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -168,20 +185,19 @@ class DataFiles:
         """Rows of a file with one JSON object in each line. Empty lines do not count.
 
         Raises:
-            DataError: the file is missing, or a line is no JSON object.
+            DataError: the file is missing or no UTF-8, or a line is no JSON object.
         """
         path = self.find(*names)
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise DataError(f"{path}, line {number} cannot be read as JSON: {error}") from error
-                if not isinstance(value, Mapping):
-                    raise DataError(f"{path}, line {number}: expected an object, got {type(value).__name__}.")
-                yield Row(value, f"{path}, line {number}")
+        for number, line in enumerate(StringIO(read_utf8(path), newline=None), start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number} cannot be read as JSON: {error}") from error
+            if not isinstance(value, Mapping):
+                raise DataError(f"{path}, line {number}: expected an object, got {type(value).__name__}.")
+            yield Row(value, f"{path}, line {number}")
 
     def csv_rows(
         self, *names: str, columns: Sequence[str], delimiter: str = ",", has_header: bool = True
@@ -192,24 +208,24 @@ class DataFiles:
             columns: that are needed; all that there are, in their order, of a table without a header.
 
         Raises:
-            DataError: the file is missing, lacks one of `columns`, or a row of a table without a header has more or
-                fewer fields.
+            DataError: the file is missing or no UTF-8, lacks one of `columns`, or a row has more or fewer fields than
+                there are columns.
         """
         path = self.find(*names)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if not has_header:
-                for number, fields in enumerate(csv.reader(file, delimiter=delimiter), start=1):
-                    if len(fields) != len(columns):
-                        raise DataError(
-                            f"{path}, line {number}: expected {len(columns)} fields ({', '.join(columns)}), "
-                            f"got {len(fields)}."
-                        )
-                    yield Row(dict(zip(columns, fields, strict=True)), f"{path}, line {number}")
-                return
-            reader = csv.DictReader(file, delimiter=delimiter)
-            self.check_columns(reader.fieldnames or (), columns, str(path))
-            for number, values in enumerate(reader, start=2):
-                yield Row(values, f"{path}, line {number}")
+        reader = csv.reader(StringIO(read_utf8(path), newline=""), delimiter=delimiter)
+        header = next(reader, []) if has_header else columns
+        self.check_columns(header, columns, str(path))
+        for fields in reader:
+            where = f"{path}, line {reader.line_num}"
+            if has_header and not fields:
+                continue
+            # Blank fields behind the last column are delimiters that a program wrote for nothing.
+            surplus = [field for field in fields[len(header) :] if field.strip() or not has_header]
+            if len(fields) < len(header) or surplus:
+                if has_header:
+                    raise DataError(f"{where}: the row has {len(fields)} fields, the header {len(header)}.")
+                raise DataError(f"{where}: expected {len(columns)} fields ({', '.join(columns)}), got {len(fields)}.")
+            yield Row(dict(zip(header, fields, strict=False)), where)
 
     def parquet_rows(self, *patterns: str, columns: Sequence[str]) -> Iterator[Row]:
         """Rows of all Parquet files that one of the patterns finds, in the order of their names.

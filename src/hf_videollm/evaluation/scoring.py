@@ -45,6 +45,7 @@ class Scoring:
         judge: answers the judge items; without one, answers of judged metrics stay unscored.
         policy: name of the judge's policy, which decides how judgements are counted.
         reads_letters: for "matched_choice", read the answers by the choice rule instead of by a judge.
+        names_rule_judge: for "matched_choice", whether the letters are read because the rule judge was asked for.
         seed: of the random fallback.
     """
 
@@ -57,6 +58,7 @@ class Scoring:
     judge: JudgeAll | None = None
     policy: str = "robust"
     reads_letters: bool = False
+    names_rule_judge: bool = False
     seed: int = 0
 
     @property
@@ -95,6 +97,9 @@ class Scoring:
         facts: dict[str, Any] = {"metric": self.task.metric}
         if self.task.metric == "multiple_choice" or (self.task.metric == "matched_choice" and self.reads_letters):
             facts |= {"choice_rule": self.rule_of_choices(), "fallback": self.fallback}
+        if self.task.metric == "matched_choice" and self.names_rule_judge:
+            # It compares words and cannot match options: the choice rule does it in its place.
+            facts |= {"judge": "rule"}
         if self.task.metric == "exact_match":
             facts |= {"match_rule": self.rule_of_matches()}
         if self.asks_judge:

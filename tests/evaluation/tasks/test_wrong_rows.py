@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hf_videollm.evaluation.data_files import DataError, Row
+from hf_videollm.evaluation.data_files import DataError, DataFiles, Row
 from hf_videollm.evaluation.items import Item, Medium
 from hf_videollm.evaluation.tasks import find_task, task_names
 
@@ -63,3 +63,52 @@ def test_a_row_refuses_a_blank_answer_and_takes_none() -> None:
     # Control: a secret answer and a written one are fine.
     assert row.item(**fields).answer is None
     assert row.item(**fields, answer="a").answer == "a"
+
+
+def texts(folder: Path) -> list[Path]:
+    """The annotation files of a stand-in that are texts."""
+    kinds = (".json", ".jsonl", ".csv", ".txt", ".tsv")
+    return sorted(path for path in folder.rglob("*") if path.suffix in kinds and path.is_file())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_encoding_names_its_file(copied: Folder, load: Load, name: str) -> None:
+    folder = copied(name)
+    for path in texts(folder):
+        content = path.read_bytes()
+        path.write_bytes(content + "é".encode("latin-1"))
+        with pytest.raises(DataError, match=re.escape(str(path))) as error:
+            load(name, folder)
+        assert "\n" not in str(error.value)
+        path.write_bytes(content)
+    # Control: as they were, the files are fine.
+    assert load(name, folder)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_another_encoding_names_its_line(tmp_path: Path, name: str) -> None:
+    data = DataFiles(tmp_path)
+
+    def rows() -> list[Row]:
+        if name == "a.csv":
+            return list(data.csv_rows(name, columns=("q",)))
+        return list(data.jsonl_rows(name))
+
+    text = '\ufeffq\n"é"\n' if name == "a.csv" else '\ufeff\n{"q": "é"}\n'
+    (tmp_path / name).write_bytes(text.encode("utf-8").replace("é".encode(), b"\xe9"))
+    with pytest.raises(DataError, match=rf"{re.escape(name)}, line 2 has the byte 0xe9, which is no UTF-8: save it"):
+        rows()
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert [row.values for row in rows()] == [{"q": "é"}]
+
+
+def test_a_row_with_another_number_of_fields_than_the_header(tmp_path: Path) -> None:
+    data = DataFiles(tmp_path)
+    for row, count in (("x,1", 2), ("x,1,t,more", 4)):
+        (tmp_path / "a.csv").write_text(f"name,number,type\nx,1,t\n\n{row}\n")
+        with pytest.raises(DataError, match=rf"a\.csv, line 4: the row has {count} fields, the header 3\."):
+            list(data.csv_rows("a.csv", columns=("name",)))
+    # Control: blank fields at the end, and line breaks in fields, are no mistake.
+    (tmp_path / "a.csv").write_text('name,number,type\n"x\ny",1,t,\n')
+    (row,) = data.csv_rows("a.csv", columns=("name",))
+    assert row.values == {"name": "x\ny", "number": "1", "type": "t"}

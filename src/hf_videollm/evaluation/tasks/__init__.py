@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from ...models.video_llm_option_names import did_you_mean
+from ...models.video_llm_option_names import did_you_mean, nearest
 from ..delegated import who_has
 from ..task import Task
 
@@ -64,6 +64,12 @@ def find_task(name: str) -> Task:
     if (advice := who_has(name)) is not None:
         raise ValueError(f"hf-videollm leaves {name} to another tool. {advice}")
     if name not in TASK_FILES:
-        raise ValueError(f"There is no task {name!r}: {did_you_mean(name, TASK_FILES)}")
+        # Where no name is near, there is nothing to leave out: a run needs a task.
+        advice = (
+            did_you_mean(name, TASK_FILES)
+            if nearest(name, TASK_FILES)
+            else "`hf-videollm evaluate --list` shows the names."
+        )
+        raise ValueError(f"There is no task {name!r}: {advice}")
     module = import_module(f".{TASK_FILES[name]}", __name__)
     return next(task for task in module.TASKS if task.name == name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from ..data_files import DataError, DataFiles, Row
+from ..data_files import DataError, DataFiles, Row, read_utf8
 from ..items import Item, Medium
 from ..paper_prompts import pllava_rules, videollama2_rule
 from ..prompting import PromptRule, raw_question
@@ -84,7 +84,7 @@ def _youtube_names(data: DataFiles) -> dict[str, str]:
     """`vid1` -> name of the clip, from lines like `-4wsuPCjDBc_5_15 vid1`."""
     path = data.find("youtube_mapping.txt")
     names = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_utf8(path).splitlines(), start=1):
         if not (words := line.split()):
             continue
         if len(words) != 2:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ...models.video_llm_option_names import did_you_mean
-from ..data_files import DataError, DataFiles, Row
+from ..data_files import DataError, DataFiles, Row, read_utf8
 from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
@@ -49,7 +49,7 @@ def _listed(data: DataFiles) -> Iterator[tuple[str, Item]]:
         for row in data.jsonl_rows("tut2017_eval.jsonl"):
             yield row.where, _item(data, row, row.get("audio"), row.get("gt"))
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_utf8(path).splitlines(), start=1):
         # meta.txt has the recording that a sound was cut from in a third field.
         if len(fields := line.split("\t")) not in (2, 3):
             raise DataError(f"{path}, line {number}: expected a file and its place with a tab between, got {line!r}.")
