@@ -161,9 +161,12 @@ class DataFiles:
         """Rows of a JSON file that holds a list of objects.
 
         Raises:
-            DataError: the file is missing or holds something else.
+            DataError: the file is missing, holds something else, or holds no object at all.
         """
-        yield from self.as_rows(self.json(*names), str(self.find(*names)))
+        values, path = self.json(*names), self.find(*names)
+        if values == []:
+            raise DataError(f"{path} holds an empty list: fetch the file again.")
+        yield from self.as_rows(values, str(path))
 
     def as_rows(self, values: Any, where: str) -> Iterator[Row]:
         """Objects of a list as rows.

@@ -85,6 +85,24 @@ def test_another_encoding_names_its_file(copied: Folder, load: Load, name: str) 
     assert load(name, folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["mvbench", "mlvu", "vcg", "msvd_qa", "msvc", "music_avqa", "tiny_lvlm_ehub", "video_bench", "videovista"]
+)
+def test_an_empty_list_names_its_file(copied: Folder, load: Load, name: str) -> None:
+    folder, seen = copied(name), 0
+    for path in texts(folder):
+        content = path.read_text(encoding="utf-8")
+        if path.suffix != ".json" or path.name == "answers.json":
+            continue
+        path.write_text("[]" if content.lstrip().startswith("[") else "{}", encoding="utf-8")
+        with pytest.raises(DataError, match=rf"^{re.escape(str(path))} holds (an empty list|no question): fetch"):
+            load(name, folder)
+        path.write_text(content, encoding="utf-8")
+        seen += 1
+    assert seen
+    assert load(name, folder)
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_another_encoding_names_its_line(tmp_path: Path, name: str) -> None:
     data = DataFiles(tmp_path)

@@ -39,6 +39,8 @@ def _load(data: DataFiles) -> Iterator[Item]:
         rows, path = data.json(*files), data.find(*files)
         if not isinstance(rows, Mapping):
             raise DataError(f"{path} should hold an object with a question in each field, not {type(rows).__name__}.")
+        if not rows:
+            raise DataError(f"{path} holds no question: fetch the file again.")
         for question_id, values in rows.items():
             where = f"{path}, question {question_id!r}"
             if not isinstance(values, Mapping):
