@@ -4,6 +4,7 @@ Every fault is put into the checkpoint of every design, which loads without it (
 """
 
 import json
+import logging
 import os
 import re
 import resource
@@ -28,6 +29,7 @@ from hf_videollm.models.video_llm_checkpoint_files import check_file, check_link
 from hf_videollm.training.loading import load_for_training
 
 DESIGNS = sorted(bundled_checkpoints())
+NO_WEIGHTS = [torch.int64, torch.int8, torch.uint8, torch.bool, torch.complex64]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -255,7 +257,7 @@ def test_nan_and_infinity_are_refused(folder: Path, value: float, dtype: torch.d
     assert "holds NaN or infinity" in refused(folder)
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("dtype", [*NO_WEIGHTS, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_weights_are_floating_point_numbers(folder: Path, dtype: torch.dtype) -> None:
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
         name = first_float(tensors)
@@ -265,7 +267,7 @@ def test_weights_are_floating_point_numbers(folder: Path, dtype: torch.dtype) ->
     assert "where weights are floating-point numbers" in refused(folder)
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("dtype", NO_WEIGHTS)
 def test_without_strict_only_weights_must_be_floating_point_numbers(folder: Path, dtype: torch.dtype) -> None:
     """What is no part of the model may hold anything, as its values go nowhere."""
 
@@ -285,6 +287,23 @@ def test_without_strict_only_weights_must_be_floating_point_numbers(folder: Path
     change_weights(folder, spoil)
     with pytest.raises(CheckpointError, match="where weights are floating-point numbers"):
         load(folder, strict=False)
+
+
+def test_the_report_of_transformers_is_printed_only_without_strict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says of unexpected tensors that they can be ignored, where the error says that they cannot."""
+    folder = Path(shutil.copytree(bundled_checkpoints()["pllava-tiny"], tmp_path / "checkpoint"))
+    change_weights(folder, lambda tensors: tensors.update(extra=torch.ones(2)))
+    logger = logging.getLogger("transformers.modeling_utils")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    before = list(logger.filters)
+    with caplog.at_level(logging.WARNING):
+        assert "not part of the model: extra" in refused(folder)
+        assert "LOAD REPORT" not in caplog.text
+        load(folder, strict=False)
+        assert "LOAD REPORT" in caplog.text
+    assert logger.filters == before
 
 
 def test_a_file_that_is_cut_anywhere_is_refused(folder: Path) -> None:

@@ -3,8 +3,10 @@
 This file also makes transformers copy the pipeline's file when it saves the code of a model with the model.
 """
 
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -71,13 +73,14 @@ class CheckpointMixin:
             kwargs.setdefault("use_safetensors", True)
             unsure = _check_checkpoint(cls, pretrained_model_name_or_path, args, kwargs, strict)
         try:
-            model, info = super().from_pretrained(  # type: ignore[misc]
-                pretrained_model_name_or_path,
-                *args,
-                output_loading_info=True,
-                ignore_mismatched_sizes=ignore_mismatched or strict,
-                **kwargs,
-            )
+            with _without_report(strict):
+                model, info = super().from_pretrained(  # type: ignore[misc]
+                    pretrained_model_name_or_path,
+                    *args,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=ignore_mismatched or strict,
+                    **kwargs,
+                )
         except SafetensorError as error:
             raise CheckpointError(
                 f"{pretrained_model_name_or_path}: a weight file is truncated or damaged ({error}); download or save "
@@ -88,6 +91,25 @@ class CheckpointMixin:
         refuse_other_numbers(header for header in unsure if not _is_among(header.name, info["unexpected_keys"]))
         freeze_unused_parameters(model)
         return (model, info) if wants_info else model  # type: ignore[return-value]
+
+
+@contextmanager
+def _without_report(strict: bool) -> Iterator[None]:
+    """With `strict`, hides the report of transformers about tensors that do not fit, as an error says the same.
+
+    The report says that some of these tensors can be ignored, which contradicts the error.
+    """
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    if strict:
+        logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def freeze_unused_parameters(model: Any) -> None:

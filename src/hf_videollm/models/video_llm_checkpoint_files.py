@@ -25,7 +25,10 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 # The longest config.json of a model in transformers has about 100 kB, and an index of 400 shards has about 10 MB.
 MAX_JSON_BYTES = 64 * 2**20
-FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+# The types of weights that are not quantized. Values in float8 need scales, which only a quantized checkpoint has.
+FLOATS = ("F64", "F32", "F16", "BF16")
+# The types whose values can be NaN or infinite.
+WITH_NAN = (*FLOATS, "F8_E4M3", "F8_E5M2")
 # For each floating-point type: the bits of positive infinity, read as an integer, and the signed and unsigned integer
 # types of the same width. float8_e4m3fn has no infinity; its number here is that of its only NaN.
 INFINITIES: dict[torch.dtype, tuple[int, torch.dtype, Any]] = {
@@ -251,7 +254,7 @@ def check_headers(
 
 
 def refuse_other_numbers(headers: Iterable[StoredHeader]) -> None:
-    """Refuse weights that are stored as integers, booleans or complex numbers.
+    """Refuse weights that are stored as integers, booleans, complex numbers or float8.
 
     Raises:
         CheckpointError: there is such a tensor; the message names the first one.
@@ -259,8 +262,8 @@ def refuse_other_numbers(headers: Iterable[StoredHeader]) -> None:
     for header in headers:
         if header.dtype not in FLOATS and not header.name.endswith(INTEGER_BUFFERS):
             raise CheckpointError(
-                f"{header.name} in {header.file} holds {header.dtype} where weights are floating-point numbers: save "
-                "the checkpoint again from the model it was trained with."
+                f"{header.name} in {header.file} holds {header.dtype} where weights are floating-point numbers of "
+                f"16 bits or more ({', '.join(FLOATS)}): save the checkpoint again from the model it was trained with."
             )
 
 
@@ -273,7 +276,7 @@ def check_values(headers: Iterable[StoredHeader]) -> None:
     for file, group in _by_file(headers):
         with safe_open(file, framework="pt") as tensors:
             for header in group:
-                if header.dtype in FLOATS and header.numel:
+                if header.dtype in WITH_NAN and header.numel:
                     refuse_nonfinite(tensors.get_tensor(header.name), header.name, file)
 
 
