@@ -445,6 +445,11 @@ def test_no_size_takes_an_absurd_value(folder: Path, value: Any) -> None:
         (("vision_config", "patch_size"), 0, "patch_size is 0"),
         (("dtype",), "float999", "dtype is 'float999'"),
         (("text_config", "dtype"), "float999", "dtype is 'float999'"),
+        (("text_config", "rope_theta"), "x", "rope_theta must be a number, not 'x'"),
+        (("text_config", "rope_theta"), [1.0], "rope_theta must be a number, not [1.0]"),
+        (("text_config", "rope_parameters", "rope_theta"), "x", "rope_theta must be a number, not 'x'"),
+        (("text_config", "rope_parameters"), "x", "rope_parameters must be an object"),
+        (("text_config", "rope_parameters"), [1], "rope_parameters must be an object"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_field(tmp_path: Path, path: tuple[str, ...], value: Any, words: str) -> None:

@@ -93,6 +93,7 @@ def check_config_values(content: Mapping[str, Any]) -> None:
         seen += 1
         if depth > MAX_DEPTH or seen > MAX_ENTRIES:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep, or has more than {MAX_ENTRIES:,} entries")
+        _check_rope(name, value)
         if isinstance(value, Mapping):
             pending += [(str(key), item, depth + 1) for key, item in value.items()]
         elif isinstance(value, list | tuple):
@@ -140,6 +141,14 @@ def check_activation(field: str, name: str) -> None:
             f"did you mean {' or '.join(similar)}?" if (similar := nearest(name, ACT2FN)) else "such as gelu or silu."
         )
         raise ValueError(f"{field} must be an activation function of transformers, not {name!r:.50}: {hint}")
+
+
+def _check_rope(name: str, value: Any) -> None:
+    """Check the fields of rotary positions, of which transformers replaces some wrong values by its default."""
+    if name == "rope_theta" and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError(f"rope_theta must be a number, not {value!r:.50}")
+    if name in ("rope_parameters", "rope_scaling") and value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be an object with rope_theta and rope_type, not {value!r:.50}")
 
 
 def _check_number(name: str, value: Any) -> None:
