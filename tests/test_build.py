@@ -279,7 +279,7 @@ WRONG: dict[str, tuple[str, dict[str, str], dict[str, Any], str]] = {
         "iva",
         {"vision": "qwen2", "language_model": "clip"},
         {},
-        "describes a 'clip_vision_model', which is no causal",
+        "describes a model of type 'clip_vision_model', which is no causal",
     ),
     "tower twice": (
         "iva",
@@ -428,7 +428,7 @@ def test_folders_that_cannot_be(sources: Sources, tmp_path: Path) -> None:
     resnet = tmp_path / "resnet"
     resnet.mkdir()
     (resnet / "config.json").write_text('{"model_type": "resnet"}')
-    refused("describes a 'resnet', which has no image_size: use a tower with a grid", vision=resnet)
+    refused("describes a model of type 'resnet', which has no image_size: use a tower with a grid", vision=resnet)
     registers = tmp_path / "registers"
     Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**TOWER, num_register_tokens=2)).save_pretrained(registers)
     refused("has no preprocessor_config.json", vision=registers)

@@ -150,6 +150,6 @@ def load_design_config(source: str, **kwargs: Any) -> PublishedConfig:
     if not isinstance(config, PublishedConfig) and not kwargs.get("trust_remote_code"):
         advice = advice_for_official(source) or "hf-videollm convert --help tells what can be converted."
         raise CheckpointError(
-            f"{source} is a {config.model_type!r} checkpoint, not one of the designs of hf_videollm. {advice}"
+            f"{source} is a checkpoint of type {config.model_type!r}, not one of the designs of hf_videollm. {advice}"
         )
     return config

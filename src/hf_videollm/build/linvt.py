@@ -108,7 +108,8 @@ def read_image_llm(folder: Path, dtype: torch.dtype | None, workspace: Path) -> 
     config = read_config(folder)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or isinstance(config, PublishedConfig):
         raise CheckpointError(
-            f"{folder / 'config.json'} describes a {config.model_type!r}, which is no image-LLM: pass the folder of "
+            f"{folder / 'config.json'} describes a model of type {config.model_type!r}, which is no "
+            "image-LLM: pass the folder of "
             f"an image-LLM ({EXAMPLES}), or a tower and a language model (--vision, --llm)."
         )
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]

@@ -35,7 +35,8 @@ def pixel_settings(folder: Path, vision: Any, crops: bool = True) -> dict[str, A
     is_known = vision.model_type in IMAGE_PROCESSORS
     if not stored and not is_known:
         raise CheckpointError(
-            f"{folder} has no {FILES[0]}, which says how pixels are normalised for a {vision.model_type!r}: add this "
+            f"{folder} has no {FILES[0]}, which says how pixels are normalised for a tower of type "
+            f"{vision.model_type!r}: add this "
             "file."
         )
     settings: dict[str, Any] = {name: stored[name] for name in STORED if stored.get(name) is not None}

@@ -132,7 +132,8 @@ def load_audio_tower(place: Path, dtype: torch.dtype | str, workspace: Path) -> 
     config = read_config(place)
     if config.model_type != "beats":
         raise CheckpointError(
-            f"{place / 'config.json'} describes a {config.model_type!r}, which is no BEATs: pass Microsoft's .pt, or a "
+            f"{place / 'config.json'} describes a model of type {config.model_type!r}, which is no "
+            "BEATs: pass Microsoft's .pt, or a "
             "folder that hf-videollm convert beats wrote."
         )
     return load_part(BeatsModel, place, config, workspace, dtype)

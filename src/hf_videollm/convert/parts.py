@@ -68,7 +68,8 @@ def read_language_config(folder: Path) -> tuple[Any, dict[str, Any]]:
     is_plain = config.get_text_config() is config and not isinstance(config, PublishedConfig)
     if not is_plain or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise CheckpointError(
-            f"{folder / 'config.json'} describes a {config.model_type!r}, which is no causal language model: pass the "
+            f"{folder / 'config.json'} describes a model of type {config.model_type!r}, which is no "
+            "causal language model: pass the "
             "folder of a causal language model (Vicuna 7B in the papers)."
         )
     # These fields belong to the old checkpoint, not to the model. The new checkpoint has a dtype for all parts, and
@@ -93,10 +94,13 @@ def read_vision_config(folder: Path, known: Iterable[str] | None = None) -> Any:
     lacking = [name for name in fields if not isinstance(getattr(found, name, None), int | list | tuple)]
     is_known = found.model_type in known if known is not None else type(found) in MODEL_MAPPING
     if not is_known or type(found) in MODEL_FOR_CAUSAL_LM_MAPPING or hasattr(found, "vision_config"):
-        raise CheckpointError(f"{file} describes a {config.model_type!r}: pass the folder of a CLIP or SigLIP.")
+        raise CheckpointError(
+            f"{file} describes a model of type {config.model_type!r}: pass the folder of a CLIP or SigLIP."
+        )
     if lacking:
         raise CheckpointError(
-            f"{file} describes a {config.model_type!r}, which has no {lacking[0]}: use a tower with a grid of "
+            f"{file} describes a model of type {config.model_type!r}, which has no {lacking[0]}: use a "
+            "tower with a grid of "
             "patches, such as a CLIP or SigLIP."
         )
     found.dtype, found.architectures = None, None

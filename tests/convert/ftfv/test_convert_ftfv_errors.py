@@ -108,8 +108,11 @@ def test_a_language_model_must_be_one(qwen_vl: Path, llama: Path) -> None:
     file = llama / "config.json"
     raw = json.loads(file.read_text())
     for change, words in (
-        ({"model_type": "clip_vision_model"}, "describes a 'clip_vision_model', which is no causal language model"),
-        ({"model_type": "ftfv"}, "describes a 'ftfv', which is no causal language model"),
+        (
+            {"model_type": "clip_vision_model"},
+            "describes a model of type 'clip_vision_model', which is no causal language model",
+        ),
+        ({"model_type": "ftfv"}, "describes a model of type 'ftfv', which is no causal language model"),
         ({"model_type": "unheard_of"}, "describes no model that transformers knows"),
     ):
         file.write_text(json.dumps({**raw, **change}))

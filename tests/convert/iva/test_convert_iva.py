@@ -169,8 +169,8 @@ def test_sources_that_do_not_fit(clip: Path, llama: Path, tmp_path: Path) -> Non
         assert "\n" not in str(caught.value)
         assert not out.exists()
 
-    refused("describes a 'llama': pass the folder of a CLIP or SigLIP", llama, llama)
-    refused("describes a 'clip', which is no causal language model", clip, clip)
+    refused("describes a model of type 'llama': pass the folder of a CLIP or SigLIP", llama, llama)
+    refused("describes a model of type 'clip', which is no causal language model", clip, clip)
     change_weights(llama, lambda tensors: tensors.pop("model.norm.weight"))
     refused("llama lacks model.norm.weight", clip, llama)
     change_weights(llama, lambda tensors: tensors.update({"model.norm.weight": torch.ones(3)}))

@@ -324,7 +324,11 @@ def test_an_unknown_tower_needs_a_description(source: Path, tmp_path: Path) -> N
     )
     clip = tmp_path / "clip.json"
     clip.write_text(json.dumps({"model_type": "clip_vision_model"}))
-    refused(source, r"clip\.json describes a 'clip_vision_model': XGen-MM v1\.5 needs a SigLIP", vision_config=clip)
+    refused(
+        source,
+        r"clip\.json describes a model of type 'clip_vision_model': XGen-MM v1\.5 needs a SigLIP",
+        vision_config=clip,
+    )
 
 
 def test_a_tokenizer_of_another_model_is_refused(source: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def read_language(folder: Path, workspace: Path) -> Language:
     # The weights are copied one by one, so the language model is never built, and its logits cannot be compared.
     if (name := unknown_logit_field(config)) is not None:
         raise CheckpointError(
-            f"{folder / 'config.json'}: a {config.model_type!r} does something to its logits ({name} is "
+            f"{folder / 'config.json'}: a model of type {config.model_type!r} does something to its logits ({name} is "
             f"{getattr(config, name)}) that FTFV does not support: use a LLaMA-like language model."
         )
     weights = scan_any_weights(folder, workspace)

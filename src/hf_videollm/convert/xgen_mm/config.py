@@ -146,7 +146,9 @@ def _tower(encoder: dict[str, Any], description: Path | None) -> PreTrainedConfi
     section = section.get("vision_config", section)
     found = section.get("model_type", TOWER_TYPE)
     if found != TOWER_TYPE:
-        raise CheckpointError(f"{description or name} describes a {found!r}: XGen-MM v1.5 needs a SigLIP.")
+        raise CheckpointError(
+            f"{description or name} describes a model of type {found!r}: XGen-MM v1.5 needs a SigLIP."
+        )
     try:
         config = tower_config(section, TOWER_TYPE)
     except (StrictDataclassError, ValueError, TypeError) as error:
