@@ -55,6 +55,7 @@ FOREIGN = {
     "getattr(config, '_attn_implementation', None)": "transformers has no public name for it",
     "getattr(config, '_commit_hash', None)": "transformers has no public name for it",
     "hasattr(value, 'nbytes')": "tensors and arrays among other values",
+    "hasattr(value, 'to')": "tensors among other values",
     "getattr(ModelCard(f'---\\n{text}\\n---\\n').data, 'eval_results', None)": "a card may have none",
     # Own dataclasses and generation configurations, gone through by the names of their fields.
     "getattr(self, attribute)": "a row of the table of designs",
@@ -63,6 +64,9 @@ FOREIGN = {
     "getattr(self, name)": "a dataclass of options of the command line",
     "getattr(self, field.name)": "a dataclass of options of the command line",
     "getattr(self.judging, entry.name)": "a dataclass of options of the command line",
+    "hasattr(self.answering, name)": "a dataclass of options of the command line",
+    "getattr(holder, name)": "a dataclass of options of the command line",
+    "getattr(group, field.name)": "a dataclass of options of the command line",
     "getattr(medium, name)": "a medium of a benchmark",
     "getattr(scored, name)": "the score of an answer",
 }

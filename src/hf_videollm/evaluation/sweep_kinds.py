@@ -87,7 +87,7 @@ def pooling_settings(values: Sequence[str], pipe: Any, task: Task) -> list[Setti
         ValueError: the design does not pool so, or a value is no shape.
     """
     config = pipe.model.config
-    if not hasattr(config, "pooling_shape"):
+    if config.pooling_shape is None:
         raise ValueError(f"{type(pipe.model).__name__} has no pooling shape: PLLaVA does.")
     settings = []
     for text in values or POOLINGS:

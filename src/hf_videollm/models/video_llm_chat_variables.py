@@ -28,11 +28,11 @@ def template_variables(template: str) -> frozenset[str]:
     template sets itself do not count. The result is empty if the template cannot be parsed.
     """
     try:
-        from jinja2 import TemplateError, meta
+        from jinja2 import Environment, TemplateError, ext, meta
     except ImportError:  # without jinja2 nothing can be rendered, and transformers raises an error that says so
         return frozenset()
     try:
-        return frozenset(meta.find_undeclared_variables(_parse(template))) - GIVEN
+        return frozenset(meta.find_undeclared_variables(_parse(template, Environment, ext))) - GIVEN
     except TemplateError:  # the error is reported when the template is rendered
         return frozenset()
 
@@ -44,24 +44,27 @@ def template_error(template: str) -> str | None:
     if "messages" not in template:
         return "it never reads the variable messages"
     try:
-        from jinja2 import TemplateError
+        from jinja2 import Environment, TemplateError, ext
     except ImportError:
         return None
     try:
-        _parse(template)
+        _parse(template, Environment, ext)
     except (TemplateError, RecursionError) as error:
         return " ".join(str(error).split())[:200] or type(error).__name__
     return None
 
 
-def _parse(template: str) -> Any:
+def _parse(template: str, environment: Any, ext: Any) -> Any:
     """The syntax tree of a template.
+
+    Args:
+        template: the text.
+        environment: jinja2's class `Environment`, which the caller imports, because jinja2 may be missing.
+        ext: jinja2's module of extensions.
 
     Raises:
         jinja2.TemplateError: the template cannot be parsed.
     """
-    import jinja2
-    from jinja2 import ext
 
     class Generation(ext.Extension):
         """Lets jinja2 parse `{% generation %}`, which transformers defines, and jinja2 by itself does not know."""
@@ -72,7 +75,7 @@ def _parse(template: str) -> Any:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    return jinja2.Environment(extensions=[Generation, ext.loopcontrols]).parse(template)
+    return environment(extensions=[Generation, ext.loopcontrols]).parse(template)
 
 
 __all__ = ["template_error", "template_of", "template_variables"]

@@ -188,7 +188,12 @@ def test_a_tokenizer_of_another_model_is_refused(goldens: Path, tmp_path: Path) 
 def test_a_hostile_pickle_is_one_error(source: Path, tmp_path: Path, tower: Path) -> None:
     (source / "model.safetensors").unlink()
     (source / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch trap'\ntR.")
-    refused(tmp_path, source, r"pytorch_model\.bin (is a pickle that wants to run|cannot be read)", vision_config=tower)
+    refused(
+        tmp_path,
+        source,
+        r"pytorch_model\.bin (is a pickle that wants to run|cannot be read|is no PyTorch file)",
+        vision_config=tower,
+    )
 
 
 # Partial checkpoints
