@@ -19,6 +19,15 @@ MODEL = "videollama2-av-tiny"
 # name letters, or have no right answer.
 UNKNOWN = ("avssd", "avssd_full", "tut2017", "vocalsound", "tiny_lvlm_ehub")
 
+# These benchmarks have several files, and an empty one is an error.
+FEWEST = {"mvbench": 20, "video_bench": 13, "mlvu": 7, "tiny_lvlm_ehub": 5, "vcg": 4}
+
+
+def write_data(data: Path, names: list[str], count: int) -> None:
+    """Stand-ins of this many items, or of as many as the benchmark needs."""
+    for name in names:
+        write_stand_in(name, data / name, max(count, FEWEST.get(name, 0)))
+
 
 def command(data: Path, output: Path, *arguments: str) -> list[str]:
     start = [sys.executable, "-m", "hf_videollm.cli", "evaluate", "--model", MODEL, "--device", "cpu"]
@@ -45,8 +54,7 @@ def results_of(output: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_run_of_all_tasks_goes_on(tmp_path: Path, count: int) -> None:
     data, output = tmp_path / "data", tmp_path / "runs"
-    for name in task_names():
-        write_stand_in(name, data / name, count)
+    write_data(data, task_names(), count)
     everything = command(data, output, "--tasks", "all")
     kill_after(6, everything, output)
     finished = results_of(output)
@@ -83,8 +91,7 @@ def test_what_the_model_knows_is_right_in_every_form(tmp_path: Path) -> None:
     open_tasks = [name for name in task_names() if "bare" not in find_task(name).prompts and name not in UNKNOWN]
     choices = [name for name in task_names() if "bare" in find_task(name).prompts]
     assert len(open_tasks) + len(choices) + len(UNKNOWN) == len(task_names())
-    for name in (*open_tasks, *choices):
-        write_stand_in(name, data / name, 4)
+    write_data(data, [*open_tasks, *choices], 4)
     for names, style in ((open_tasks, ()), (choices, ("--prompt-style", "bare"))):
         asked = command(data, output, "--tasks", ",".join(names), *style)
         done = subprocess.run(asked, capture_output=True, text=True, timeout=600)

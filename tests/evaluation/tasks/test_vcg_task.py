@@ -41,9 +41,11 @@ def test_ids_count_the_questions_of_a_video(load: Load, tmp_path: Path) -> None:
     rows = [{"Q": f"q{number}", "A": "a", "video_name": name} for number, name in enumerate(["v_x", "v_y", "v_x"])]
     write_json(tmp_path / "Benchmarking_QA/generic_qa.json", rows)
     write_json(tmp_path / "Benchmarking_QA/temporal_qa.json", rows[:1])
-    write_json(tmp_path / "Benchmarking_QA/consistency_qa.json", [])
-    items = load("vcg", tmp_path)
-    assert [item.id for item in items] == ["generic/v_x/0", "generic/v_y/0", "generic/v_x/1", "temporal/v_x/0"]
+    pair = {"Q1": "q1", "Q2": "q2", "A": "a", "video_name": "v_z"}
+    write_json(tmp_path / "Benchmarking_QA/consistency_qa.json", [pair])
+    ids = [item.id for item in load("vcg", tmp_path)]
+    assert ids[:4] == ["generic/v_x/0", "generic/v_y/0", "generic/v_x/1", "temporal/v_x/0"]
+    assert len(ids) == 5
 
 
 def test_pllava_prompts(stand_in: Folder, load: Load, render: Callable[[Item, Prompt], str]) -> None:
