@@ -34,7 +34,7 @@ class ConfigContract:
     num_tokens_per_frame: int | None = None
     num_queries: int | None = None
     # A design that pools the patches of all frames to one shape, frames x height x width, declares it as a field.
-    pooling_shape: list[int] | None = None
+    pooling_shape: list[int] | tuple[int, ...] | None = None
     # A design whose prompts end with query tokens, which read the frames again, declares their id as a field.
     query_token_id: int | None = None
 
