@@ -83,6 +83,8 @@ class Asker:
         """
         from transformers import BatchFeature
 
+        from ..models.video_llm_checked_processor import cast_row
+
         messages = ask.prompt.messages(ask.item)
         row = self.processor.apply_chat_template(
             messages,
@@ -94,11 +96,9 @@ class Asker:
             processor_kwargs=self._options_for(ask.item),
         )
         metadata = row.pop("video_metadata", None) or []
-        exact = {name: row[name] for name in self.processor.EXACT_KEYS if name in row}
         row = BatchFeature(dict(row))
         if self.dtype is not None:
-            row = row.to(dtype=self.dtype)
-        row.update(exact)
+            row = cast_row(row, self.dtype, self.processor.EXACT_KEYS)
         rendered = rendered_prompt(self.processor, ask.prompt, messages)
         return Inputs(ask, row, rendered, _media_facts(ask.item, metadata))
 

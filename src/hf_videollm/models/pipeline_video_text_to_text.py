@@ -14,7 +14,7 @@ from transformers.utils.chat_template_utils import Chat
 from .media_dataset_columns import without_decoding
 from .media_video_inputs import flatten_videos, is_single_video
 from .video_llm_chat_variables import template_of, template_variables
-from .video_llm_checked_processor import CheckedProcessor, in_rows, refuse_empty, refuse_no_media
+from .video_llm_checked_processor import CheckedProcessor, cast_row, in_rows, refuse_empty, refuse_no_media
 from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
 from .video_llm_option_names import did_you_mean, merged_options, nearest, refuse_unknown
 
@@ -250,10 +250,7 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
                 **processing_kwargs,
             )
             shown = Chat(messages) if "messages" in sample else sample["text"]
-        exact = {name: row[name] for name in getattr(self.processor, "EXACT_KEYS", ()) if name in row}
-        row = row.to(dtype=self.dtype)
-        row.update(exact)
-        return {"row": row, "text": shown}
+        return {"row": cast_row(row, self.dtype, getattr(self.processor, "EXACT_KEYS", ())), "text": shown}
 
     def _raw_prompt(self, sample: dict[str, Any]) -> str | None:
         """The prompt for a sample that needs no chat template; `None` for the others.

@@ -1,7 +1,7 @@
 """The checks of all processors: unknown options, empty lists and malformed messages are refused."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -271,6 +271,20 @@ def offsets_as_lists(outputs: BatchFeature) -> BatchFeature:
     return outputs
 
 
+def cast_row(row: BatchFeature, dtype: Any, exact_keys: Collection[str]) -> BatchFeature:
+    """Convert the floating-point values of a row to the precision of the model.
+
+    Args:
+        row: outputs of the processor.
+        dtype: of the model.
+        exact_keys: outputs that keep their precision (`ProcessorContract.EXACT_KEYS`).
+    """
+    exact = {name: row[name] for name in exact_keys if name in row}
+    row = row.to(dtype=dtype)
+    row.update(exact)
+    return row
+
+
 def refuse_empty(**media: Any) -> None:
     """Refuse an empty list of media, for example the result of a file pattern that matched no file.
 
@@ -323,4 +337,13 @@ def _is_one(item: Any, is_single: Callable[[Any], bool]) -> bool:
     return is_single(item) or not isinstance(item, Sequence)
 
 
-__all__ = ["PARTS", "ChatCall", "CheckedProcessor", "in_rows", "offsets_as_lists", "refuse_empty", "refuse_no_media"]
+__all__ = [
+    "PARTS",
+    "ChatCall",
+    "CheckedProcessor",
+    "cast_row",
+    "in_rows",
+    "offsets_as_lists",
+    "refuse_empty",
+    "refuse_no_media",
+]
