@@ -88,9 +88,8 @@ class SweepRun(EvaluateRun):
         from ..evaluation.data_files import DataFiles
         from ..evaluation.ranks import Ranks
         from ..evaluation.runner import Runner
-        from ..evaluation.sweep import finished_result, in_order, measured_lengths, sweep_row
+        from ..evaluation.sweep import in_order, report_of
         from ..evaluation.sweep_kinds import make_settings
-        from ..evaluation.sweep_report import SweepReport
 
         _, missing = self._with_data([task])
         if missing:
@@ -104,16 +103,10 @@ class SweepRun(EvaluateRun):
         for setting in settings:
             if (reason := self._one_setting(runner, task, setting)) is not None:
                 failed[setting.label] = reason
-        num_items = sum(1 for _ in task.items(DataFiles(self.data / task.name), self.answering.limit))
-        rows = []
-        for setting in (setting for setting in settings if setting.label not in failed):
-            place = folder / setting.label
-            if (result := finished_result(place, num_items)) is None:
-                return None
-            lengths = measured_lengths(place, pipe.processor.tokenizer) if self.kind == LENGTHS else None
-            rows.append(sweep_row(setting, result, lengths))
-        report = SweepReport(self.kind, task.name, task.title, tuple(rows), failed)
-        self._write(folder, report)
+        data = DataFiles(self.data / task.name)
+        report = report_of(runner, self.kind, task, data, folder, settings, failed, self.kind == LENGTHS)
+        if report is not None:
+            self._write(folder, report)
         return report
 
     def _one_setting(self, runner: Any, task: Task, setting: Setting) -> str | None:

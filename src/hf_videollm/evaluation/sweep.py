@@ -24,7 +24,7 @@ from .scoring import Scoring
 from .sweep_report import SweepReport, SweepRow
 from .task import Task
 
-__all__ = ["MakeScoring", "Setting", "measured_lengths", "run_setting", "run_sweep"]
+__all__ = ["MakeScoring", "Setting", "measured_lengths", "report_of", "run_setting", "run_sweep"]
 
 # Task, options and folder of a run -> how it is scored, and what the result says of the judge.
 MakeScoring = Callable[[Task, RunOptions, Path], tuple[Scoring, Mapping[str, Any] | None]]
@@ -142,23 +142,49 @@ def run_sweep(
     ordered = in_order(settings)
     for setting in ordered:
         run_setting(runner, task, data, folder, setting, make_scoring)
+    return report_of(runner, kind, task, data, folder, ordered)
+
+
+def report_of(
+    runner: Runner,
+    kind: str,
+    task: Task,
+    data: DataFiles,
+    folder: Path,
+    settings: Sequence[Setting],
+    failed: Mapping[str, str] | None = None,
+    with_lengths: bool = False,
+) -> SweepReport | None:
+    """The table of settings that have been run.
+
+    Args:
+        runner: model and options.
+        kind: name of the sweep.
+        task: the benchmark.
+        data: its files.
+        folder: of the sweep.
+        settings: in the order of the table.
+        failed: label -> why a setting has no result; it gets no row.
+        with_lengths: also measure how long the answers are.
+
+    Returns:
+        The table; None if other processes have not finished their share yet.
+    """
+    failed = failed or {}
     num_items = sum(1 for _ in task.items(data, runner.options.limit))
     rows = []
-    for setting in ordered:
-        if (result := finished_result(folder / setting.label, num_items)) is None:
+    for setting in (setting for setting in settings if setting.label not in failed):
+        place = folder / setting.label
+        if (result := finished_result(place, num_items)) is None:
             return None
-        rows.append(sweep_row(setting, result))
-    return SweepReport(kind, task.name, task.title, tuple(rows))
+        lengths = measured_lengths(place, runner.pipe.processor.tokenizer) if with_lengths else {}
+        rows.append(SweepRow(setting.label, setting.value, result, setting.x, setting.series, lengths))
+    return SweepReport(kind, task.name, task.title, tuple(rows), failed)
 
 
 def in_order(settings: Sequence[Setting]) -> list[Setting]:
     """The settings as the table has them, each once."""
     return list({setting.label: setting for setting in sorted(settings, key=lambda setting: setting.place)}.values())
-
-
-def sweep_row(setting: Setting, result: Mapping[str, Any], lengths: Mapping[str, Lengths] | None = None) -> SweepRow:
-    """One row of the table."""
-    return SweepRow(setting.label, setting.value, result, setting.x, setting.series, lengths or {})
 
 
 def finished_result(folder: Path, num_items: int) -> dict[str, Any] | None:
