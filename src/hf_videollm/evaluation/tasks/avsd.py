@@ -10,7 +10,7 @@ from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
 from ..row_joins import check_new, medium_in
-from ..subsets import fixed_subset
+from ..subsets import eighth_of
 from ..task import Task
 
 __all__ = ["AVQA_POLICIES", "AVQA_TEXTS", "SUBSET_NOTE", "TASKS"]
@@ -51,15 +51,11 @@ def _small(row: Row) -> Row:
     return Row(values, row.where)
 
 
-def _load_eighth(data: DataFiles) -> list[Item]:
-    return fixed_subset(_load_all(data), 8)
-
-
 def _task(name: str, title: str, *, is_subset: bool) -> Task:
     return Task(
         name=name,
         title=title,
-        load=_load_eighth if is_subset else _load_all,
+        load=eighth_of(_load_all) if is_subset else _load_all,
         files=(
             "valid_set4DSTC10-AVSD.json - dialogs: image_id, dialog with question and answer; also of DSTC7",
             "Charades_v1_480/{image_id}.mp4 - the videos; the folder videos is found, too",

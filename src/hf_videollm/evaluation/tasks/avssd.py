@@ -9,7 +9,7 @@ from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
 from ..row_joins import check_new, medium_in
-from ..subsets import fixed_subset
+from ..subsets import eighth_of
 from ..task import Task
 from .avsd import AVQA_POLICIES, AVQA_TEXTS, SUBSET_NOTE
 
@@ -54,15 +54,11 @@ def _item(data: DataFiles, row: Row, clip: str) -> Item:
     )
 
 
-def _load_eighth(data: DataFiles) -> list[Item]:
-    return fixed_subset(_load_all(data), 8)
-
-
 def _task(name: str, title: str, *, is_subset: bool) -> Task:
     return Task(
         name=name,
         title=title,
-        load=_load_eighth if is_subset else _load_all,
+        load=eighth_of(_load_all) if is_subset else _load_all,
         files=(
             "vggsound.csv - without a header: YouTube id, second at which the clip begins, label, split",
             "videos/{id}_{second as six digits}.mp4 - the clips; the folder video and none at all are found, too",
