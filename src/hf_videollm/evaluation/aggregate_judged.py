@@ -62,6 +62,11 @@ def counting_of(policy: str) -> Counting:
     return Counting(failures_are_wrong=preset.aggregation == "all", whole_scores=preset.parse != "strict")
 
 
+def scored_judgements(scores: Sequence[float | None], failed: Sequence[bool]) -> list[Judgement]:
+    """Judgements that have a score and no verdict, as those of VCG and MSVC."""
+    return [judgement_of(None, score, fails) for score, fails in zip(scores, failed, strict=True)]
+
+
 def judgement_of(verdict: str | bool | None, score: float | None, failed: bool = False) -> Judgement:
     """A judgement that comes from elsewhere, e.g. from a file.
 

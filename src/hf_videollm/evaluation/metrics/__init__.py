@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ...models.video_llm_option_names import did_you_mean
 
 if TYPE_CHECKING:
+    import datasets
     import evaluate
 
-__all__ = ["METRICS", "load_metric", "metric_path"]
+__all__ = ["METRICS", "aspect_features", "load_metric", "metric_path"]
 
 METRICS = ("mc_accuracy", "exact_match_qa", "judged_qa", "vcg", "msvc")
 
@@ -55,3 +56,11 @@ def load_metric(name: str, **options: Any) -> evaluate.EvaluationModule:
 
     options.setdefault("keep_in_memory", options.get("num_process", 1) == 1)
     return evaluate.load(metric_path(name), **options)
+
+
+def aspect_features() -> datasets.Features:
+    """The columns of metrics that average scores by aspect (`vcg`, `msvc`)."""
+    import datasets
+
+    columns = {"aspects": "string", "scores": "float64", "failed": "bool"}
+    return datasets.Features({name: datasets.Value(kind) for name, kind in columns.items()})

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
 import evaluate
 
-from hf_videollm.evaluation.aggregate_judged import judgement_of, msvc_scores
+from hf_videollm.evaluation.aggregate_judged import msvc_scores, scored_judgements
+from hf_videollm.evaluation.metrics import aspect_features
 
 DESCRIPTION = """The mean scores of VideoLLaMA2's captioning benchmark MSVC: correctness and detailedness."""
 
@@ -27,13 +27,7 @@ class Msvc(evaluate.Metric):
     """See `INPUTS`."""
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features(
-            {
-                "aspects": datasets.Value("string"),
-                "scores": datasets.Value("float64"),
-                "failed": datasets.Value("bool"),
-            }
-        )
+        features = aspect_features()
         return evaluate.MetricInfo(description=DESCRIPTION, citation="", inputs_description=INPUTS, features=features)
 
     def _compute(
@@ -46,5 +40,4 @@ class Msvc(evaluate.Metric):
         failed: Sequence[bool],
         policy: str = "videollama2",
     ) -> dict[str, Any]:
-        judgements = [judgement_of(None, score, fails) for score, fails in zip(scores, failed, strict=True)]
-        return msvc_scores(aspects, judgements, policy)
+        return msvc_scores(aspects, scored_judgements(scores, failed), policy)

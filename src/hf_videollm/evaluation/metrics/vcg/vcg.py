@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
 import evaluate
 
-from hf_videollm.evaluation.aggregate_judged import judgement_of, vcg_scores
+from hf_videollm.evaluation.aggregate_judged import scored_judgements, vcg_scores
+from hf_videollm.evaluation.metrics import aspect_features
 
 DESCRIPTION = """The five mean scores of Video-ChatGPT's benchmark (VCG), with their macro average, their micro average
 over all judgements, and PLLaVA's share of scores above 3."""
@@ -28,13 +28,7 @@ class Vcg(evaluate.Metric):
     """See `INPUTS`."""
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features(
-            {
-                "aspects": datasets.Value("string"),
-                "scores": datasets.Value("float64"),
-                "failed": datasets.Value("bool"),
-            }
-        )
+        features = aspect_features()
         return evaluate.MetricInfo(description=DESCRIPTION, citation="", inputs_description=INPUTS, features=features)
 
     def _compute(
@@ -47,5 +41,4 @@ class Vcg(evaluate.Metric):
         failed: Sequence[bool],
         policy: str = "video_chatgpt",
     ) -> dict[str, Any]:
-        judgements = [judgement_of(None, score, fails) for score, fails in zip(scores, failed, strict=True)]
-        return vcg_scores(aspects, judgements, policy)
+        return vcg_scores(aspects, scored_judgements(scores, failed), policy)
