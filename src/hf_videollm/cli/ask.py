@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..known_models import find_model
-from .options import AnswerOptions, AsJson, MaxNewTokens, spread_options
+from .options import AnswerOptions, AsJson, MaxNewTokens, refuse_count_and_rate, spread_options
 from .output import note, print_json, status
 
 CAPTION_PROMPT = "Describe the video in details."
@@ -116,8 +116,7 @@ def _check_video(video: str, media: dict[str, Any]) -> None:
         raise ValueError("The name of the video is empty: give a file, a folder of frames or an address.")
     check_interval(media.get("start"), media.get("end"))
     check_on_decode_error(media["on_decode_error"])
-    if "fps" in media and "num_frames" in media:
-        raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
+    refuse_count_and_rate(media.get("num_frames"), media.get("fps"))
     # A file from the web would be downloaded twice.
     if not video.lower().startswith(("http:", "https:", "data:")):
         # A file that holds only sound is allowed: the model may accept sound.

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import (
+    LOADING,
     Device,
     Dtype,
     Fps,
@@ -21,6 +22,7 @@ from .options import (
     Sampling,
     Sound,
     TrustRemoteCode,
+    refuse_count_and_rate,
 )
 from .output import status
 
@@ -47,7 +49,7 @@ class ModelOptions:
 
     def of_processor(self) -> dict[str, Any]:
         """Options of the processor, as far as they were given."""
-        others = ("model", "dtype", "device", "lora_alpha", "trust_remote_code")
+        others = ("model", *LOADING)
         names = [field.name for field in fields(self) if field.name not in others]
         options = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if options["on_decode_error"] == "raise":
@@ -60,8 +62,7 @@ class ModelOptions:
         Raises:
             ValueError: the message names them.
         """
-        if self.num_frames is not None and self.fps is not None:
-            raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
+        refuse_count_and_rate(self.num_frames, self.fps)
 
 
 @dataclass(frozen=True)

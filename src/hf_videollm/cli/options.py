@@ -129,6 +129,12 @@ class AnswerOptions:
 LOADING = ("dtype", "device", "lora_alpha", "trust_remote_code")
 
 
+def refuse_count_and_rate(num_frames: int | None, fps: float | None) -> None:
+    """Raise `ValueError` if frames are asked for by their number and by their rate."""
+    if num_frames is not None and fps is not None:
+        raise ValueError("`num_frames` and `fps` exclude each other: pass one of them.")
+
+
 def spread_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each dataclass among the parameters of a command by one parameter per field, as typer needs them."""
     parameters = inspect.signature(command).parameters
