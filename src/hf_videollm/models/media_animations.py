@@ -104,9 +104,8 @@ def animation_in_file(handle: MediaHandle, limits: MediaLimits, deadline: Deadli
 def _opened(stream: object, name: str, limits: MediaLimits) -> Image.Image | None:
     try:
         picture = Image.open(stream, formats=[form for form in ("PNG", "WEBP") if form in picture_formats()])  # type: ignore[arg-type]
-    except (
-        Exception
-    ):  # another file that begins alike (AVI), or a damaged one: the video decoder's error says what it is
+    except Exception:
+        # Another file that begins alike (AVI), or a damaged one: the video decoder's error says what it is.
         return None
     limits.check_picture(name, *picture.size)
     return picture if is_moving(picture) else None
