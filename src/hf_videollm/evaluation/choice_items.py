@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .choice_robust import letter_of, without_labels
+from .choice_robust import without_labels
 from .data_files import DataError, DataFiles, Row
 from .items import Item, Medium
+from .prompting import letter_of
 
 __all__ = ["by_letter", "by_number", "by_text", "choice_item", "finds", "listed_options", "numbered_options"]
 

@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from .answers import mvbench_match
-from .choice_robust import Choice, letter_of
+from .choice_robust import Choice
 from .exact_match import vqa_punctuation
+from .prompting import letter_of
 
 __all__ = [
     "Match",

@@ -6,12 +6,11 @@ from typing import Any
 
 from .items import Item
 from .paper_prompts import greedy
-from .prompting import Prompt, PromptRule, lettered
+from .prompting import LETTER_DIRECTLY, Prompt, PromptRule, lettered
 from .prompts_pllava import mvbench_query
 
-__all__ = ["LETTER_DIRECTLY", "LINVT_GENERATION", "bare_question", "letters_rule", "linvt_block"]
+__all__ = ["LINVT_GENERATION", "bare_question", "letters_rule", "linvt_block"]
 
-LETTER_DIRECTLY = "Answer with the option's letter from the given choices directly."
 # LinVT's scripts (gls0425/LinVT @ 22485e0) generate with these; beams and temperature are off.
 LINVT_GENERATION: dict[str, Any] = {**greedy(1000), "min_new_tokens": 1}
 

@@ -21,7 +21,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["FAILURES", "Choice", "letter_of", "robust_choice", "without_labels"]
+from .prompting import letter_of
+
+__all__ = ["FAILURES", "Choice", "robust_choice", "without_labels"]
 
 # Why an answer could not be read.
 FAILURES = {
@@ -53,11 +55,6 @@ class Choice:
     def parsed(self) -> bool:
         """Whether a rule could read the answer."""
         return not self.failure
-
-
-def letter_of(index: int) -> str:
-    """The letter of an option: A for 0."""
-    return chr(ord("A") + index)
 
 
 # Full-width letters, brackets and punctuation, which Chinese models write, become the usual ones, as do curly

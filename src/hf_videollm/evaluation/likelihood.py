@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from ..models.video_llm_option_names import did_you_mean
 from .asking import Inputs
 from .kept_prompt import QUESTION_KEYS, KeptPrompt
+from .prompting import letter_of
 
 __all__ = ["RANKINGS", "Continuation", "Ranker", "Ranking", "TokenFact", "continuations", "normalised"]
 
@@ -80,7 +81,7 @@ class Ranker:
         item = inputs.ask.item
         if not item.options:
             raise ValueError(f"Item {item.id!r} has no options to compare: it cannot be answered by likelihood.")
-        texts = [chr(ord("A") + index) for index in range(len(item.options))]
+        texts = list(map(letter_of, range(len(item.options))))
         answers = continuations(self.processor, inputs, texts if self.ranking == "letters" else item.options)
         by_token = self.token_scores(inputs, answers)
         return [sum(row) / len(row) if self.ranking == "mean" else sum(row) for row in by_token]

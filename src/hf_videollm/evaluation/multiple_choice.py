@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from ..models.video_llm_option_names import did_you_mean
 from . import choice_papers as papers
-from .choice_robust import FAILURES, Choice, letter_of, robust_choice
+from .choice_robust import FAILURES, Choice, robust_choice
+from .prompting import letter_of
 
 __all__ = [
     "CHOICE_RULES",

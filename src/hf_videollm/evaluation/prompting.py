@@ -8,7 +8,9 @@ from typing import Any
 
 from .items import Item
 
-__all__ = ["Prompt", "PromptRule", "lettered", "raw_question"]
+__all__ = ["LETTER_DIRECTLY", "Prompt", "PromptRule", "letter_of", "lettered", "raw_question"]
+
+LETTER_DIRECTLY = "Answer with the option's letter from the given choices directly."
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,13 @@ def raw_question(item: Item, question: str) -> Prompt:
     """The bare question, and below it the options with letters where there are some."""
     text = question
     if item.options:
-        text += "\n" + "\n".join(lettered(item.options))
-        text += "\nAnswer with the option's letter from the given choices directly."
+        text = "\n".join([question, *lettered(item.options), LETTER_DIRECTLY])
     return Prompt(text)
+
+
+def letter_of(index: int) -> str:
+    """The letter of an option: A for 0."""
+    return chr(ord("A") + index)
 
 
 def lettered(options: Sequence[str], form: str = "({letter}) {option}") -> list[str]:
@@ -65,4 +71,4 @@ def lettered(options: Sequence[str], form: str = "({letter}) {option}") -> list[
         >>> lettered(["a man", "a dog"])
         ['(A) a man', '(B) a dog']
     """
-    return [form.format(letter=chr(ord("A") + index), option=option) for index, option in enumerate(options)]
+    return [form.format(letter=letter_of(index), option=option) for index, option in enumerate(options)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from ..models.video_llm_option_names import did_you_mean
+from .prompting import letter_of, lettered
 from .prompts import (
     Piece,
     PromptStyle,
@@ -302,10 +303,9 @@ def mvbench_query(question: str, options: Sequence[str]) -> str:
         >>> mvbench_query("Who left?", ["A man", "A dog"])
         'Question: Who left?\nOptions:\n(A) A man\n(B) A dog'
     """
-    listed = (mvbench_answer(options, index) for index in range(len(options)))
-    return "\n".join([f"Question: {question}", "Options:", *listed]).rstrip()
+    return "\n".join([f"Question: {question}", "Options:", *lettered(options)]).rstrip()
 
 
 def mvbench_answer(options: Sequence[str], index: int) -> str:
     """An option as MVBench writes it, with letter and text, such as `(B) A dog`."""
-    return f"({chr(ord('A') + index)}) {options[index]}"
+    return f"({letter_of(index)}) {options[index]}"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
+from .prompting import lettered
 
 __all__ = ["BARE_QUESTIONS", "GENERATION", "INSTRUCTIONS", "instruction"]
 
@@ -72,6 +73,6 @@ def instruction(benchmark: str, question: str = "", options: Sequence[str] = (),
     if subtitles and benchmark != "videomme":
         raise ValueError(f"{benchmark} is asked without subtitles.")
     if benchmark not in _LETTERED:
-        options = [f"({chr(ord('A') + index)}) {option}" for index, option in enumerate(options)]
+        options = lettered(options)
     asked = template.format(question=question, options="\n".join(options))
     return (_SUBTITLES.format(subtitles=subtitles) if subtitles else "") + asked

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..prompting import letter_of
 from .report import TaskReport
 from .thumbnails import Strip, Thumbnails
 
@@ -82,9 +83,8 @@ def _card(
 
 
 def _option(number: int, option: str, is_right: bool) -> str:
-    letter = chr(ord("A") + number)
     mark = ' class="right"' if is_right else ""
-    return f"<li{mark}>({letter}) {_text(option)}{' (right)' if is_right else ''}</li>"
+    return f"<li{mark}>({letter_of(number)}) {_text(option)}{' (right)' if is_right else ''}</li>"
 
 
 def _answer_row(label: str, item: Mapping[str, Any] | None, state: str) -> str:
@@ -100,7 +100,7 @@ def _answer_row(label: str, item: Mapping[str, Any] | None, state: str) -> str:
         facts.append(f"score {item['score']:g}")
     if item.get("choice") is not None and state != "error":
         choice = item["choice"][0] if isinstance(item["choice"], list) else item["choice"]
-        facts.append(f"read as ({chr(ord('A') + choice)})")
+        facts.append(f"read as ({letter_of(choice)})")
     if reply := (item.get("detail") or {}).get("reply"):
         facts.append(f"judge: {reply}")
     more = f'<br><span class="note">{_text("; ".join(facts))}</span>' if facts else ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..choice_items import by_number, choice_item, finds, listed_options
-from ..choice_prompts import LETTER_DIRECTLY, LINVT_GENERATION, bare_question, letters_rule
+from ..choice_prompts import LINVT_GENERATION, bare_question, letters_rule
 from ..data_files import DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import greedy
-from ..prompting import Prompt, lettered, raw_question
+from ..prompting import LETTER_DIRECTLY, Prompt, lettered, raw_question
 from ..row_joins import medium_in, rows_by_id
 from ..task import Task
 

@@ -12,10 +12,9 @@ from typing import Any
 from ...models.video_llm_option_names import did_you_mean
 from ..choice_items import by_letter, choice_item
 from ..choice_prompts import bare_question
-from ..choice_robust import letter_of
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
-from ..prompting import Prompt, raw_question
+from ..prompting import Prompt, letter_of, raw_question
 from ..row_joins import medium_in
 from ..submissions import chosen, json_text, with_missing
 from ..task import Scored, Task

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from ..choice_items import by_letter, choice_item, listed_options
-from ..choice_prompts import LETTER_DIRECTLY, bare_question
+from ..choice_prompts import bare_question
 from ..data_files import DataFiles
 from ..items import Item, Medium
 from ..paper_prompts import greedy
-from ..prompting import Prompt, PromptRule, lettered, raw_question
+from ..prompting import LETTER_DIRECTLY, Prompt, PromptRule, lettered, raw_question
 from ..prompts_videollama2 import GENERATION, instruction
 from ..row_joins import medium_in, rows_by_id
 from ..subtitles import SubtitleLine, lines_at, middle_times, read_srt, video_clock

@@ -94,9 +94,10 @@ def _letter(item: JudgeItem) -> str:
             f"The rule judge cannot choose options ({item.text.name}) that it does not know: give the item `options`."
         )
     from ...multiple_choice import parse_choice  # loads transformers
+    from ...prompting import letter_of
 
     choice = parse_choice(str(item.values[item.text.predictions[0]]), item.options)
-    letter = "" if choice.index is None else chr(ord("A") + choice.index)
+    letter = "" if choice.index is None else letter_of(choice.index)
     return json.dumps({"maximum probability": letter})
 
 
