@@ -1,5 +1,9 @@
 """Stand-ins of the benchmarks: their clips show their scenes, and they are the same every time."""
 
+import os
+import platform
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -75,16 +79,44 @@ def test_seeds_stay_among_the_held_out_scenes(seed: int) -> None:
         known_questions(1, seed)
 
 
-@pytest.mark.parametrize("name", STAND_INS)
-def test_the_same_seed_gives_the_same_files(tmp_path: Path, name: str) -> None:
-    def contents(folder: str, seed: int) -> dict[str, bytes]:
-        write_stand_in(name, tmp_path / folder, count=4, seed=seed)
-        paths = (path for path in (tmp_path / folder).rglob("*") if path.is_file())
-        return {str(path.relative_to(tmp_path / folder)): path.read_bytes() for path in paths}
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    first = contents("first", 0)
-    assert first == contents("second", 0)
-    assert first != contents("third", 1)
+
+# Writes all stand-ins. Its last file is a control: it has the content of memory that nobody wrote.
+WRITE_ALL = """
+import sys
+from pathlib import Path
+import numpy as np
+from hf_videollm.synthetic.benchmarks.__main__ import main
+main([sys.argv[1], "--count", "4"])
+(Path(sys.argv[1]) / "unwritten").write_bytes(np.empty(5000, dtype=np.uint8).tobytes())
+"""
+
+
+@pytest.fixture(scope="module")
+def written_twice(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """All stand-ins by two processes. In each, the C library fills new memory with another byte."""
+    folders = [tmp_path_factory.mktemp("stand_ins") / "written" for _ in range(2)]
+    for folder, byte in zip(folders, ("1", "85"), strict=True):
+        command = [sys.executable, "-c", WRITE_ALL, str(folder)]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "MALLOC_PERTURB_": byte})
+    return folders
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_the_same_seed_gives_the_same_files(written_twice: list[Path], tmp_path: Path, name: str) -> None:
+    first, second = (contents(folder / name) for folder in written_twice)
+    assert first.keys() == second.keys()
+    assert [path for path in first if first[path] != second[path]] == []
+    write_stand_in(name, tmp_path, count=4, seed=1)
+    assert first != contents(tmp_path)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="MALLOC_PERTURB_ is of glibc")
+def test_control_memory_that_nobody_wrote_differs(written_twice: list[Path]) -> None:
+    first, second = ((folder / "unwritten").read_bytes() for folder in written_twice)
+    assert first != second
 
 
 def test_an_unknown_stand_in_is_named_with_the_nearest() -> None:

@@ -42,7 +42,11 @@ SCENES_PER_SEED = 10_000
 # Formats of clips without sound, by their suffix: container and codec.
 _CONTAINERS = {".avi": ("avi", "mpeg4"), ".mkv": ("matroska", "mpeg4"), ".webm": ("webm", "libvpx")}
 # Encoders are told to keep colours: MPEG-4 by its quantisers, VP8 by its rate for 64 x 64 pixels.
-_CODEC_OPTIONS = {"mpeg4": {"qmin": "1", "qmax": "2"}, "libvpx": {"crf": "4", "b": "2M", "deadline": "realtime"}}
+# One thread, because the bytes of more depend on the number of cores.
+_CODEC_OPTIONS = {
+    "mpeg4": {"qmin": "1", "qmax": "2", "threads": "1"},
+    "libvpx": {"crf": "4", "b": "2M", "deadline": "realtime", "threads": "1"},
+}
 
 
 class Known(NamedTuple):
@@ -196,7 +200,8 @@ def _clip_bytes(scene: Scene, suffix: str) -> bytes:
 
 def _write_silent(frames: npt.NDArray[np.uint8], fps: int, path: Path) -> None:
     container_format, codec = _CONTAINERS[path.suffix]
-    with av.open(str(path), "w", format=container_format) as container:
+    # The same bytes every time: without "bitexact", a Matroska file gets random numbers.
+    with av.open(str(path), "w", format=container_format, options={"fflags": "+bitexact"}) as container:
         # AVI has no place for the order of B-frames, and MPEG-4 writes none unless it is told to.
         stream: Any = container.add_stream(codec, rate=fps, options=_CODEC_OPTIONS[codec])
         stream.height, stream.width = frames.shape[1:3]
