@@ -101,6 +101,8 @@ def test_objects_that_describe_no_processor_are_refused(folder: Path) -> None:
     [
         (b"", "it is empty"),
         (b"[]", "never reads the variable messages"),
+        (b'\n{"error": "no such file"}', "never reads the variable messages"),
+        (b"<!DOCTYPE html><p>Sign in</p>", "never reads the variable messages"),
         (b"{% for message in messages %}", "no chat template"),
         (b"{{ messages }}\xff", "no readable text"),
         (b"{{ messages " + b"(" * 100_000, "no chat template"),
@@ -109,6 +111,17 @@ def test_objects_that_describe_no_processor_are_refused(folder: Path) -> None:
 def test_a_damaged_chat_template_is_refused(folder: Path, content: bytes, words: str) -> None:
     (folder / "chat_template.jinja").write_bytes(content)
     assert words in refused(processor_class(folder).from_pretrained, folder, "chat_template.jinja")
+
+
+def test_a_template_without_the_conversation_loads_and_is_refused_when_it_is_used(folder: Path) -> None:
+    """transformers loads any text as a template, so the text alone is no damage. To lose a question is."""
+    (folder / "chat_template.jinja").write_text("a fixed text")
+    processor = processor_class(folder).from_pretrained(str(folder))
+    chat = [{"role": "user", "content": [{"type": "text", "text": "Why?"}]}]
+    with pytest.raises(ValueError, match="it never reads the variable messages"):
+        processor.apply_chat_template(chat)
+    # Control: the caller may choose such a text for one call.
+    assert processor.apply_chat_template(chat, chat_template="a fixed text") == "a fixed text"
 
 
 def test_a_wrong_option_is_not_blamed_on_the_files(pllava: Path) -> None:

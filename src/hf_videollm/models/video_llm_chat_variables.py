@@ -6,6 +6,8 @@ from typing import Any
 # Variables that transformers sets for every template, and that a caller therefore cannot set.
 GIVEN = frozenset({"messages", "raise_exception", "strftime_now"})
 
+NEVER_READ = "it never reads the variable messages"
+
 
 def template_of(chat_template: Any, templates: Any) -> str:
     """The text of the chat template that a call of `apply_chat_template` uses.
@@ -37,12 +39,20 @@ def template_variables(template: str) -> frozenset[str]:
         return frozenset()
 
 
+def reads_messages(template: str) -> bool:
+    """Whether a template can show any of the conversation."""
+    return "messages" in template
+
+
 def template_error(template: str) -> str | None:
-    """Why a text is no chat template; `None` if it can be parsed and reads the messages."""
+    """Why a text is no chat template; `None` if it can be parsed.
+
+    A text without variables is a template. A page or JSON value without them is another file under this name.
+    """
     if not template.strip():
         return "it is empty"
-    if "messages" not in template:
-        return "it never reads the variable messages"
+    if not reads_messages(template) and template.lstrip().startswith(("<", "[", "{")):
+        return NEVER_READ
     try:
         from jinja2 import Environment, TemplateError, ext
     except ImportError:

@@ -9,7 +9,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from .errors import warn_caller
 from .video_llm_chat_template import KEPT_TEMPLATE
-from .video_llm_chat_variables import template_of, template_variables
+from .video_llm_chat_variables import NEVER_READ, reads_messages, template_of, template_variables
 from .video_llm_contract import ProcessorContract
 from .video_llm_messages import BlockRules, media_blocks, read_chats, source_of, take_video_options
 from .video_llm_option_names import plain_type_errors, refuse_unknown
@@ -140,9 +140,12 @@ class CheckedProcessor(ProcessorContract, ProcessorMixin):
 
         Raises:
             TypeError: an option is unknown.
-            ValueError: a message has an unknown role, type or key, or a block does not say which medium it means.
+            ValueError: a message has an unknown role, type or key, a block does not say which medium it means, or the
+                processor's own template would leave out the conversation.
         """
         rules = self.block_rules(chat_template)
+        if chat_template is None and rules.template and not reads_messages(rules.template):
+            raise ValueError(f"The chat template of this {type(self).__name__} cannot be used: {NEVER_READ}.")
         rendering, options = self.sort_options(kwargs, processor_kwargs, rules)
         chats, is_batched = read_chats(conversation, rules)
         call = ChatCall(chats, options, rendering, rules, tokenize)
