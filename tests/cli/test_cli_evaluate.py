@@ -125,7 +125,7 @@ def test_a_prompt_style_that_tasks_lack_is_told_before_the_model_is_loaded(
     assert warning in (text := " ".join(err.split()))
     assert text.index(warning) < text.index(loading)
     run = evaluate_run.EvaluateRun(
-        ModelOptions(), AnsweringOptions(prompt_style="curt"), ScoringOptions(), JudgeOptions(), data
+        ModelOptions(), AnsweringOptions(prompt_style=["curt"]), ScoringOptions(), JudgeOptions(), data
     )
     ready, failed = run._with_data([task_table.find_task(name) for name in ("clips", "other")])
     assert [task.name for task in ready] == ["other"]
@@ -134,6 +134,67 @@ def test_a_prompt_style_that_tasks_lack_is_told_before_the_model_is_loaded(
     code, _, err = cli(*line(data, tmp_path, "clips,judged", "--prompt-style", "curt"))
     assert code != 0
     assert "There is no prompt style 'curt' for clips, judged: known are default." in " ".join(err.split())
+
+
+def styles_of(output: Path) -> dict[str, tuple[str, str]]:
+    """Task -> its style by the settings, and by the prompt of the result."""
+    results = {path.parent.name: json.loads(path.read_text()) for path in output.glob("*/result.json")}
+    return {name: (value["settings"]["prompt_style"], value["prompt"]["style"]) for name, value in results.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "of_clips", "of_other"),
+    [
+        (("other=curt",), "default", "curt"),
+        (("clips=default,other=curt",), "default", "curt"),
+        (("clips=default", "other=curt"), "default", "curt"),
+        (("default,other=curt",), "default", "curt"),
+        (("other=curt", "other=curt"), "default", "curt"),
+        # The control: without a style of its own, the task has its default.
+        ((), "default", "default"),
+    ],
+)
+def test_each_task_may_have_its_own_prompt_style(
+    cli: Cli, data: Path, tmp_path: Path, given: tuple[str, ...], of_clips: str, of_other: str
+) -> None:
+    styles = [word for text in given for word in ("--prompt-style", text)]
+    command = line(data, tmp_path, "clips,other", "--limit", "1", *styles)
+    code, _, err = cli(*command)
+    assert code == 0, err
+    assert styles_of(tmp_path) == {"clips": (of_clips, of_clips), "other": (of_other, of_other)}
+    # Continued with the same styles, it goes on; another style of one task is refused for that task alone.
+    assert cli(*command)[0] == 0
+    changed = "default" if of_other == "curt" else "curt"
+    code, _, err = cli(*line(data, tmp_path, "clips,other", "--limit", "1", "--prompt-style", f"other={changed}"))
+    assert code == 1
+    assert f'prompt_style (was "{of_other}", is "{changed}")' in " ".join(err.split())
+    assert "1 of 2 tasks failed" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("othr=curt",), "othr=curt is for a task that this run does not have: did you mean other?"),
+        (("colours=default",), "colours=default is for a task that this run does not have: known are clips, other."),
+        (("other=crut",), "Other has no prompt style 'crut': did you mean curt?"),
+        (("clips=curt",), "Clips has no prompt style 'curt': known are default."),
+        (("other=curt", "other=default"), "There are two prompt styles for other, curt and default: keep one."),
+        (("default", "curt"), "There are two prompt styles for all tasks, default and curt: keep one."),
+        (("default,clips=default,other=curt",), "The prompt style 'default' is for no task"),
+        (("other=",), "A prompt style is STYLE, or TASK=STYLE for one task, not 'other='."),
+        (("=curt",), "A prompt style is STYLE, or TASK=STYLE for one task, not '=curt'."),
+        (("other=curt,",), "A prompt style is STYLE, or TASK=STYLE for one task, not 'other=curt,'."),
+    ],
+)
+def test_a_wrong_prompt_style_of_a_task_is_told_before_the_model_is_loaded(
+    cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr(evaluate_run, "load_model", lambda *arguments: pytest.fail("the model is loaded"))
+    styles = [word for text in given for word in ("--prompt-style", text)]
+    code, out, err = cli(*line(data, tmp_path, "clips,other", *styles))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
 
 
 def test_an_unknown_task_points_to_the_list(cli: Cli, data: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ from .options import (
     refuse_count_and_rate,
 )
 from .output import status
+
+if TYPE_CHECKING:
+    from ..evaluation.prompt_styles import PromptStyles
 
 __all__ = ["AnsweringOptions", "ModelOptions", "ScoringOptions", "load_model", "run_progress"]
 
@@ -79,7 +82,11 @@ class AnsweringOptions:
         ),
     ] = None
     prompt_style: Annotated[
-        str | None, typer.Option("--prompt-style", help="Whose prompts: pllava, videollama2, ...; see --list.")
+        list[str] | None,
+        typer.Option(
+            "--prompt-style",
+            help="Whose prompts: pllava, videollama2, ... (see --list); TASK=STYLE,TASK=STYLE for single tasks.",
+        ),
     ] = None
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, instead of the prompt style's.")
@@ -98,8 +105,18 @@ class AnsweringOptions:
         bool, typer.Option("--retry-errors", help="Ask items again that had no answer in the run that is continued.")
     ] = False
 
-    def run_options(self, model: ModelOptions) -> Any:
-        """The options of the runner.
+    def prompt_styles(self) -> "PromptStyles":
+        """The prompt styles of the tasks.
+
+        Raises:
+            ValueError: one is no style, or a task has two.
+        """
+        from ..evaluation.prompt_styles import read_prompt_styles
+
+        return read_prompt_styles(self.prompt_style or ())
+
+    def run_options(self, model: ModelOptions, task: str) -> Any:
+        """The options of the runner for a task.
 
         Raises:
             ValueError: a value is impossible.
@@ -116,7 +133,7 @@ class AnsweringOptions:
         return RunOptions(
             mode=self.mode,  # type: ignore[arg-type]
             ranking=self.ranking or "mean",  # type: ignore[arg-type]
-            prompt_style=self.prompt_style,
+            prompt_style=self.prompt_styles().of(task),
             limit=self.limit,
             batch_size=None if self.batch_size == "auto" else int(self.batch_size),
             workers=self.workers,

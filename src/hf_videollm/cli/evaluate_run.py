@@ -62,7 +62,8 @@ class EvaluateRun:
         from ..evaluation.scoring import JUDGED
         from ..models.video_llm_option_names import did_you_mean
 
-        self.answering.run_options(self.model)
+        for task in chosen:
+            self.answering.run_options(self.model, task.name)
         if self.scoring.fallback not in FALLBACKS:
             hint = did_you_mean(self.scoring.fallback, FALLBACKS)
             raise ValueError(f"There is no fallback {self.scoring.fallback!r}: {hint}")
@@ -86,21 +87,15 @@ class EvaluateRun:
                     self._judges[policy.name] = self.judging.make(policy)
 
     def _check_style(self, chosen: Sequence[Task]) -> None:
-        """Tell which tasks lack the prompt style, and refuse one that all lack.
+        """Tell which tasks lack the prompt style that is meant for all.
 
         Raises:
-            ValueError: no task has it; the nearest one is named.
+            ValueError: no task has it, or a style of a single task is wrong; the nearest name is given.
         """
-        from ..models.video_llm_option_names import did_you_mean
-
-        style = self.answering.prompt_style
-        if style is None or not (lacking := [task for task in chosen if style not in task.prompts]):
-            return
-        names = ", ".join(task.name for task in lacking)
-        if len(lacking) == len(chosen):
-            hint = did_you_mean(style, {name for task in chosen for name in task.prompts})
-            raise ValueError(f"There is no prompt style {style!r} for {names}: {hint}")
-        note(f"warning: {names}: no prompt style {style!r}, so these tasks are left out.")
+        styles = self.answering.prompt_styles()
+        if lacking := styles.lacking(chosen):
+            names = ", ".join(task.name for task in lacking)
+            note(f"warning: {names}: no prompt style {styles.usual!r}, so these tasks are left out.")
 
     def all(self, chosen: Sequence[Task]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
         """Run the tasks one after the other.
@@ -120,9 +115,10 @@ class EvaluateRun:
         if not ready:
             return results, failed, unfinished
         pipe, source = load_model(self.model, ranks)
-        runner = Runner(pipe, self.model.model or source, self.answering.run_options(self.model), ranks)
+        runner = Runner(pipe, self.model.model or source, ranks=ranks)
         folder = self.output or Path("evaluations") / Path(source).name
         for task in ready:
+            runner.options = self.answering.run_options(self.model, task.name)
             with run_progress(task.title, ranks.rank, self.quiet) as show:
                 runner.on_progress = show
                 result, reason = self._one(runner, task, folder / task.name)
@@ -145,7 +141,7 @@ class EvaluateRun:
         for task in chosen:
             files = DataFiles(self.data / task.name)
             try:
-                prompt_style(task, self.answering.run_options(self.model))
+                prompt_style(task, self.answering.run_options(self.model, task.name))
                 if self.download:
                     with status(f"Downloading {task.title} ..."):
                         fetched = download(task, files.root)

@@ -37,10 +37,13 @@ def recaption(
     from ..evaluation.recaption import find_videos, options_with_style, run_folder
     from ..evaluation.recaption import recaption as describe
     from ..evaluation.runner import Runner
+    from ..evaluation.tasks.inter4k import TASKS as INTER4K
 
     if answering.mode != "generate":
         raise ValueError("--mode likelihood compares options, and captions have none: leave it out.")
-    options = answering.run_options(model)
+    task = INTER4K[0]
+    answering.prompt_styles().lacking([task])
+    options = answering.run_options(model, task.name)
     found = find_videos(videos)
     ranks = Ranks.of_environment()
     pipe, source = load_model(model, ranks)

@@ -98,7 +98,7 @@ class SweepRun(EvaluateRun):
         pipe, source = load_model(self.model, ranks)
         settings = in_order(make_settings(self.kind, self.values, pipe, task))
         self.output = folder = self.output or Path("sweeps") / Path(source).name / f"{task.name}-{self.kind}"
-        runner = Runner(pipe, self.model.model or source, self.answering.run_options(self.model), ranks)
+        runner = Runner(pipe, self.model.model or source, self.answering.run_options(self.model, task.name), ranks)
         failed: dict[str, str] = {}
         for setting in settings:
             if (reason := self._one_setting(runner, task, setting)) is not None:
