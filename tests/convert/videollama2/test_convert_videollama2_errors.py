@@ -466,9 +466,10 @@ def test_a_signal_while_a_pickle_is_read_leaves_nothing(
     )
     arguments = ["convert", "videollama2", str(source), str(tmp_path / "out"), "--vision-config", str(tower)]
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
-    for _ in range(600):
-        if any(path.is_dir() for path in tmp_path.glob(".out.*/pickles.*/pickle.*")):
-            break
+    deadline = time.monotonic() + 120
+    while not any(path.is_dir() for path in tmp_path.rglob("pickles.*/pickle.*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     # Long enough for the child to have begun; it is gone with its parent.
     time.sleep(0.5)
