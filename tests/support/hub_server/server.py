@@ -73,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.log.append(line)
             self.hub.received.append(len(body))
         if fault is not None and fault.then is not None:
-            fault.then()
+            with self.hub.lock:
+                fault.then()
         if fault is not None and fault.cut:
             self._hang_up()
         elif fault is not None and fault.status:

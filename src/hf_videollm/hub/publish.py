@@ -1,0 +1,218 @@
+"""Puts prepared repositories on the Hub: first all large files, then one commit for each repository.
+
+Nobody sees a file of a repository before its commit, and a commit has all files. If the run ends in between, what was
+uploaded stays in the Hub's storage, and the next run sends only the rest.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..version import __version__
+from .push_errors import PushError, explain, patiently
+from .push_report import RepoReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from huggingface_hub import CommitOperationAdd
+
+T = TypeVar("T")
+MAIN = "main"
+# Files that would be loaded together with the new weights, or instead of them.
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index*.json", "*.bin", "*.bin.index*.json")
+LONGEST_TITLE = 59
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A repository that is ready to be published.
+
+    Attributes:
+        report: its name, files and tag.
+        files: path in the repository -> file on this machine.
+    """
+
+    report: RepoReport
+    files: dict[str, Path]
+
+
+@dataclass
+class Publisher:
+    """Publishes repositories.
+
+    Attributes:
+        token: token of the user; `None` takes the one that the user logged in with.
+        private: make new repositories private; `None` leaves it to the Hub.
+        branch: branch to commit to.
+        message: title of the commit.
+        description: text of the commit.
+        done: the repositories that were published so far.
+    """
+
+    token: str | None = None
+    private: bool | None = None
+    branch: str = MAIN
+    message: str = "Upload checkpoint with hf_videollm"
+    description: str | None = None
+    done: list[RepoReport] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        from huggingface_hub import HfApi
+
+        self.api: HfApi = HfApi(token=self.token, library_name="hf_videollm", library_version=__version__)
+        self._adds: dict[str, list[CommitOperationAdd]] = {}
+
+    def user(self) -> str:
+        """Name of the user whom the token belongs to.
+
+        Raises:
+            PushError: there is no token, it is not valid, or it allows to read only.
+        """
+        found = self._ask("the Hub", self.api.whoami)
+        if found.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            raise PushError(
+                f"The token of {found['name']} allows to read only: make one that may write "
+                f"({self.api.endpoint}/settings/tokens), then run hf auth login or set HF_TOKEN. Nothing was published."
+            )
+        return str(found["name"])
+
+    def publish(self, repos: Sequence[Prepared], title: str | None = None) -> tuple[list[RepoReport], str | None]:
+        """Publish repositories, each in one commit.
+
+        Args:
+            repos: the repositories.
+            title: title of the collection that gathers them; `None` for none.
+
+        Returns:
+            The reports with the addresses of the commits, and the address of the collection.
+
+        Raises:
+            PushError: it failed; the message says what is published.
+        """
+        self.user()
+        for repo in repos:
+            self._make(repo.report.repo_id)
+        for repo in repos:
+            self._upload(repo)
+        for repo in repos:
+            self.done.append(self._commit(repo))
+        return self.done, None if title is None else self._gather(title, [repo.report for repo in repos])
+
+    def _make(self, repo_id: str) -> None:
+        """Make the repository and the branch unless they exist."""
+        self._ask(repo_id, lambda: self.api.create_repo(repo_id, private=self.private, exist_ok=True))
+        is_private = self._ask(repo_id, lambda: self.api.model_info(repo_id)).private
+        if self.private and not is_private:
+            raise PushError(
+                f"{repo_id} exists and everybody can see it, so --private would not hide it: choose another name, or "
+                f"make it private on its page. {self._published()}"
+            )
+        if self.branch != MAIN:
+            self._ask(repo_id, lambda: self.api.create_branch(repo_id, branch=self.branch, exist_ok=True))
+
+    def _upload(self, repo: Prepared) -> None:
+        """Send the large files to the Hub's storage."""
+        from huggingface_hub import CommitOperationAdd
+
+        repo_id = repo.report.repo_id
+        self._adds[repo_id] = adds = [CommitOperationAdd(path, str(file)) for path, file in repo.files.items()]
+        self._ask(repo_id, lambda: self.api.preupload_lfs_files(repo_id, adds, revision=self.branch, free_memory=False))
+
+    def _commit(self, repo: Prepared) -> RepoReport:
+        from huggingface_hub import CommitOperationDelete
+
+        repo_id = repo.report.repo_id
+        removed: tuple[str, ...] = ()
+        adds = self._adds[repo_id]
+
+        def commit() -> Any:
+            # Asked anew in every try: if the answer to a commit was lost, the commit may have been made all the same.
+            nonlocal removed, adds
+            head = self.api.model_info(repo_id, revision=self.branch)
+            there = [str(sibling.rfilename) for sibling in head.siblings or []]
+            stale = tuple(sorted(path for path in there if _is_stale(path, repo.files)))
+            removed = removed or stale
+            deletions = [CommitOperationDelete(path) for path in stale]
+            operations: list[CommitOperationAdd | CommitOperationDelete] = [*deletions, *adds]
+            adds = [_fresh(used) for used in adds]
+            return self.api.create_commit(
+                repo_id,
+                operations,
+                commit_message=self.message,
+                commit_description=self.description,
+                revision=self.branch,
+                parent_commit=head.sha,
+            )
+
+        made = self._ask(repo_id, commit)
+        tag = repo.report.tag
+        self._ask(repo_id, lambda: self.api.create_tag(repo_id, tag=tag, revision=made.oid, exist_ok=True))
+        url = f"{self.api.endpoint}/{repo_id}/tree/{made.oid}"
+        return replace(repo.report, commit=made.oid, url=url, removed=removed)
+
+    def _gather(self, title: str, reports: Sequence[RepoReport]) -> str:
+        """Put the repositories into one collection, which is made unless it exists."""
+        first = reports[0].repo_id
+        owner = first.split("/")[0]
+        collection = self._ask(
+            first,
+            lambda: self.api.create_collection(
+                title[:LONGEST_TITLE], namespace=owner, private=bool(self.private), exists_ok=True
+            ),
+        )
+        for report in reports:
+            add = partial(self.api.add_collection_item, collection.slug, report.repo_id, "model", exists_ok=True)
+            self._ask(report.repo_id, add)
+        return str(collection.url)
+
+    def _ask(self, repo_id: str, call: Callable[[], T]) -> T:
+        try:
+            return patiently(call)
+        # The client passes on errors of several libraries.
+        except Exception as error:
+            meaning = explain(error, repo_id, self.api.endpoint)
+            if meaning is None:
+                raise
+            raise PushError(f"{repo_id}: {meaning}. {self._published()}") from error
+
+    def _published(self) -> str:
+        """What is published so far, for an error message."""
+        if not self.done:
+            return "Nothing was published."
+        names = ", ".join(report.repo_id for report in self.done)
+        return f"Published, and complete, is {names}; the same command goes on with the rest."
+
+
+def _fresh(used: "CommitOperationAdd") -> "CommitOperationAdd":
+    """The same operation for another try: the client remembers in used ones what the repository had at that time."""
+    fresh = type(used)(used.path_in_repo, used.path_or_fileobj)
+    fresh.upload_info = used.upload_info  # has the hash of the file, which takes long to compute
+    return fresh
+
+
+def _is_stale(path: str, files: Mapping[str, Path]) -> bool:
+    is_weight = "/" not in path and any(fnmatch(path, pattern) for pattern in WEIGHT_PATTERNS)
+    return is_weight and path not in files
+
+
+@contextmanager
+def shown_progress(show: bool) -> "Iterator[None]":
+    """Show the client's own progress bars while the block runs, although the command line hides those of libraries."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if not show or not are_progress_bars_disabled():
+        yield
+        return
+    enable_progress_bars()
+    try:
+        yield
+    finally:
+        disable_progress_bars()
+
+
+__all__ = ["MAIN", "Prepared", "Publisher", "shown_progress"]
