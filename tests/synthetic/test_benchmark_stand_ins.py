@@ -89,8 +89,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from hf_videollm.synthetic.benchmarks.__main__ import main
-main([sys.argv[1], "--count", "4"])
+code = main([sys.argv[1], "--count", "4"])
 (Path(sys.argv[1]) / "unwritten").write_bytes(np.empty(5000, dtype=np.uint8).tobytes())
+sys.exit(code)
 """
 
 
@@ -100,7 +101,9 @@ def written_twice(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folders = [tmp_path_factory.mktemp("stand_ins") / "written" for _ in range(2)]
     for folder, byte in zip(folders, ("1", "85"), strict=True):
         command = [sys.executable, "-c", WRITE_ALL, str(folder)]
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "MALLOC_PERTURB_": byte})
+        environment = {**os.environ, "MALLOC_PERTURB_": byte}
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
     return folders
 
 
