@@ -113,8 +113,9 @@ class Answering:
         # Each thread has a processor of its own: tokenizers do not stand two threads at once.
         if not hasattr(self._local, "asker"):
             self._local.asker = self.asker.for_thread()
-        inputs: Inputs = self._local.asker.inputs(Ask(item, number, self.rule(item, item.questions[number])))
-        return inputs
+        asker: Asker = self._local.asker
+        prompt = self.rule(asker.as_seen(item), item.questions[number])
+        return asker.inputs(Ask(item, number, prompt))
 
     def _answer(self, batch: list[Inputs]) -> list[Record]:
         records = []

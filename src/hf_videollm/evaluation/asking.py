@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .items import Item, Medium
 from .prompting import Prompt
+from .subtitles import FRAME_TIMES, SUBTITLES
 
 __all__ = ["Ask", "Asker", "Inputs", "rendered_prompt"]
 
@@ -71,8 +72,38 @@ class Asker:
         """A copy with a processor of its own, for another thread."""
         processor = copy.deepcopy(self.processor)
         # Decoding takes most of the time, and what follows it depends on the question in some designs.
-        processor.video_processor.decode = _LastVideo(processor.video_processor.decode)
+        processor.video_processor.decode = _LastVideo(
+            processor.video_processor.decode, processor.video_processor.CLIP_OPTIONS
+        )
         return Asker(processor, self.dtype, self.options)
+
+    def as_seen(self, item: Item) -> Item:
+        """The item with the times of the frames that the model sees, if it has subtitles, which are chosen by them.
+
+        The video is decoded for it. `inputs` decodes it once more, unless this is an `Asker` of `for_thread`.
+
+        Raises:
+            MediaError: the video is missing or cannot be read.
+        """
+        if SUBTITLES not in item.extra:
+            return item
+        return replace(item, extra={**item.extra, FRAME_TIMES: self._frame_times(item)})
+
+    def _frame_times(self, item: Item) -> tuple[float, ...]:
+        """Seconds of the file at which the frames of the item's video are shown; none if it has no clock."""
+        medium = item.media[0]
+        block, frames = medium.to_block(), medium.frame_files()
+        videos = self.processor.video_processor
+        known = videos.valid_kwargs.__annotations__
+        options = {name: value for name, value in self._options_for(item).items() if name in known}
+        clock = options.pop("video_metadata", [None])[0]
+        own = {name: block[name] for name in ("start", "end") if name in block}
+        (options,) = videos.options_of_each([own], 1, options)
+        _, metadata = videos.decode(block.get("path", block.get("video")), _as_metadata(clock), **options)
+        if frames is None:
+            return tuple(map(float, metadata.timestamps)) if metadata.fps else ()
+        skipped = _skipped_frames(medium, frames)
+        return tuple((int(index) + skipped) / medium.fps for index in metadata.frames_indices) if medium.fps else ()
 
     def inputs(self, ask: Ask) -> Inputs:
         """Decode the media of a question and write its prompt.
@@ -136,6 +167,20 @@ def _clock(medium: Medium) -> dict[str, Any] | None:
     return {"total_num_frames": count, "fps": medium.fps, "duration": count / medium.fps}
 
 
+def _as_metadata(clock: Mapping[str, Any] | None) -> Any:
+    """Metadata of a video in the form in which a video processor gets them."""
+    from transformers.video_utils import VideoMetadata
+
+    return None if clock is None else VideoMetadata(**clock)
+
+
+def _skipped_frames(medium: Medium, frames: list[str] | None) -> int:
+    """Frames of a folder before the part that the model gets as a list."""
+    if frames is None or (medium.start is None and medium.end is None):
+        return 0
+    return medium.chosen_frames(len(frames))[0]
+
+
 def _media_facts(item: Item, metadata: list[Any]) -> list[dict[str, Any]]:
     """What the records say of the media of an item."""
     facts, number = [], 0
@@ -146,9 +191,8 @@ def _media_facts(item: Item, metadata: list[Any]) -> list[dict[str, Any]]:
             known = metadata[number]
             number += 1
             frames = medium.frame_files()
-            cut = frames is not None and (medium.start is not None or medium.end is not None)
-            # The model got a part of the folder as a list; the records number the frames of the whole folder.
-            offset = medium.chosen_frames(len(frames or ()))[0] if cut else 0
+            # The records number the frames of the whole folder.
+            offset = _skipped_frames(medium, frames)
             fact["frames"] = [int(index) + offset for index in known.frames_indices]
             fact["fps"] = None if not known.fps else round(float(known.fps), 6)
             if (ends := _early_end(medium, known, frames)) is not None:
@@ -172,15 +216,24 @@ def _early_end(medium: Medium, known: Any, frames: list[str] | None) -> float | 
 
 
 class _LastVideo:
-    """`decode` of a video processor that remembers what it decoded last."""
+    """`decode` of a video processor that remembers what it decoded last.
 
-    def __init__(self, decode: Any) -> None:
+    All calls come from one `Asker`, so only what belongs to a single video differs between them.
+    """
+
+    def __init__(self, decode: Any, names: Collection[str]) -> None:
+        """Args:
+        decode: of the video processor.
+        names: options that a single video may have.
+        """
         self._decode = decode
+        self._names = names
         self._key: str | None = None
         self._result: Any = None
 
     def __call__(self, source: Any, metadata: Any = None, **options: Any) -> Any:
-        key = repr((source, metadata, sorted(options.items(), key=str))) if _is_named(source) else None
+        own = {name: options[name] for name in self._names if options.get(name) is not None}
+        key = repr((source, metadata, own)) if _is_named(source) else None
         if key is None or key != self._key:
             self._key, self._result = None, None
             self._result = self._decode(source, metadata, **options)

@@ -9,6 +9,7 @@ Whichever process answers the last item scores all of them. No process waits for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ class Runner:
                 return
             self.pipe.model.eval()
             answering = Answering(
-                Asker(self.pipe.processor, self.pipe.model.dtype, self.options.processor_options),
+                self._asker(),
                 make_engine(self.pipe.model, self.pipe.processor, self.options),
                 task.prompt_rule(style),
                 workers=self.options.workers,
@@ -156,9 +157,21 @@ class Runner:
                 # The process that answered the last item has merged the files of all, this one's too.
                 return None
             records = merge(folder, ids)
-            prompt = scoring.task.prompt_rule(scoring.style)(items[0], items[0].questions[0])
-            first = rendered_prompt(self.pipe.processor, prompt, prompt.messages(items[0]))
+            first = self._first_prompt(scoring, items[0])
             return write_result(folder, scoring, items, records, settings, model, first, judge, no_submission)
+
+    def _asker(self) -> Asker:
+        return Asker(self.pipe.processor, self.pipe.model.dtype, self.options.processor_options)
+
+    def _first_prompt(self, scoring: Scoring, item: Item) -> str:
+        """The prompt of the first item, for the result; without subtitles if its video cannot be read."""
+        from ..models.errors import MediaError
+
+        # The records tell what is wrong.
+        with suppress(MediaError, ValueError):
+            item = self._asker().as_seen(item)
+        prompt = scoring.task.prompt_rule(scoring.style)(item, item.questions[0])
+        return rendered_prompt(self.pipe.processor, prompt, prompt.messages(item))
 
     def _no_submission(self, task: Task, data: DataFiles, items: Sequence[Item]) -> str | None:
         """Why the answers must not go to the benchmark's server: `limit` has left out items. None if they may."""

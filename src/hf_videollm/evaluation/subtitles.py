@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .data_files import DataError
+from .items import Item
 
-__all__ = ["SubtitleLine", "lines_at", "middle_times", "read_srt", "video_clock"]
+__all__ = ["FRAME_TIMES", "SUBTITLES", "SubtitleLine", "frame_times", "lines_at", "lines_covering", "middle_times"]
+__all__ += ["read_srt", "video_clock"]
+
+# Where an item holds its subtitles, and, as soon as its video is decoded, the times of the frames that the model sees.
+SUBTITLES, FRAME_TIMES = "subtitles", "frame_times"
 
 _TIME = re.compile(
     r"\s*(?P<h0>\d+):(?P<m0>\d+):(?P<s0>\d+)[,.](?P<f0>\d+)\s*-->\s*(?P<h1>\d+):(?P<m1>\d+):(?P<s1>\d+)[,.](?P<f1>\d+)"
@@ -73,6 +78,8 @@ def _seconds(line: str) -> tuple[float, float]:
 def lines_at(lines: Sequence[SubtitleLine], times: Iterable[float]) -> list[SubtitleLine]:
     """For each time the first line that is shown then, if there is one. A line may come several times.
 
+    Video-MME asks for as many lines as there are frames: those that are shown at the times of the frames.
+
     Examples:
         >>> lines = [SubtitleLine(0.0, 2.0, "Hello.", "Hello."), SubtitleLine(5.0, 6.0, "Bye.", "Bye.")]
         >>> [line.text for line in lines_at(lines, [1.0, 3.0, 5.5])]
@@ -80,6 +87,35 @@ def lines_at(lines: Sequence[SubtitleLine], times: Iterable[float]) -> list[Subt
     """
     shown = (next((line for line in lines if line.start < time < line.end), None) for time in times)
     return [line for line in shown if line is not None]
+
+
+def lines_covering(lines: Iterable[SubtitleLine], times: Sequence[float]) -> list[SubtitleLine]:
+    """The lines that are shown at one of the times, each once, in the order of the file: LongVideoBench's rule.
+
+    A line that is shown for less than a second counts as shown for a whole one.
+
+    Examples:
+        >>> lines = [SubtitleLine(0.0, 2.0, "Hello.", "Hello."), SubtitleLine(5.0, 5.2, "Bye.", "Bye.")]
+        >>> [line.text for line in lines_covering(lines, [1.0, 1.5, 5.5])]
+        ['Hello.', 'Bye.']
+    """
+    return [line for line in lines if any(start < time < end for start, end in [_second(line)] for time in times)]
+
+
+def _second(line: SubtitleLine) -> tuple[float, float]:
+    """Start and end of a line; of the second around its middle if it is shorter."""
+    if line.end - line.start >= 1:
+        return line.start, line.end
+    middle = (line.start + line.end) / 2
+    return middle - 0.5, middle + 0.5
+
+
+def frame_times(item: Item) -> tuple[float, ...]:
+    """Seconds of the file at which the frames are shown that the model sees; none while that is not known.
+
+    `asking.Asker.as_seen` finds them out. An item whose video cannot be read has none, and it gets no answer anyway.
+    """
+    return tuple(item.extra.get(FRAME_TIMES, ()))
 
 
 @lru_cache(maxsize=4096)

@@ -47,6 +47,7 @@ TASK_FILES: dict[str, str] = {
     "video_bench": "video_bench",
     "mlvu": "mlvu",
     "longvideobench": "long_video_bench",
+    "longvideobench_subtitles": "long_video_bench",
 }
 
 

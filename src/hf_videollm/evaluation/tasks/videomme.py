@@ -13,7 +13,7 @@ from ..paper_prompts import greedy
 from ..prompting import LETTER_DIRECTLY, Prompt, PromptRule, lettered, raw_question
 from ..prompts_videollama2 import GENERATION, instruction
 from ..row_joins import medium_in, rows_by_id
-from ..subtitles import SubtitleLine, lines_at, middle_times, read_srt, video_clock
+from ..subtitles import SubtitleLine, frame_times, lines_at, middle_times, read_srt, video_clock
 from ..task import Task
 
 __all__ = ["TASKS"]
@@ -67,8 +67,7 @@ _SELECT = "Select the best answer to the following multiple-choice question base
 _SELECT += "the letter (A, B, C, or D) of the correct option."
 _BELOW = "This video's subtitles are listed below:{blank}\n{subtitles}\n"
 _BEST = "The best answer is:"
-# The number of frames that subtitles are chosen for: papers that name none use the usual number of these designs.
-_FRAMES, _FRAMES_LMMS_EVAL = 16, 32
+_FRAMES_LMMS_EVAL = 32
 
 
 def _listed(item: Item) -> list[str]:
@@ -76,22 +75,23 @@ def _listed(item: Item) -> list[str]:
     return list(item.extra.get("listed") or lettered(item.options, "{letter}. {option}"))
 
 
-def _times(item: Item, num_frames: int) -> list[float]:
-    """When the frames are shown that the model sees, if they are the middles of equal parts of the video.
+def _at(item: Item, times: Sequence[float]) -> list[str]:
+    """The subtitles at some times, in their order. A text that stays is repeated, one for each frame."""
+    return [line.text for line in lines_at(item.extra["subtitles"], times) if line.text]
 
-    A prompt does not know which frames are sampled. Without a readable video, the subtitles tell how long it is; such
-    an item gets no answer anyway.
+
+def _shown(item: Item) -> list[str]:
+    """The subtitles at the times of the frames that the model sees: the benchmark's own protocol."""
+    return _at(item, frame_times(item))
+
+
+def _shown_videollama2(item: Item) -> list[str]:
+    """The subtitles at VideoLLaMA2's times: for as many frames as the model sees, the middles of equal parts.
+
+    Its code rounds them in another way than those of the frames themselves; they differ by a frame at most.
     """
-    lines: Sequence[SubtitleLine] = item.extra["subtitles"]
     clock = video_clock(item.media[0].path)
-    return middle_times(num_frames, clock or (int(max((line.end for line in lines), default=0.0) * 10) + 1, 10.0))
-
-
-def _shown(item: Item, num_frames: int) -> list[str]:
-    """The subtitles at the times of the frames, in their order. A text that stays is repeated, as in VideoLLaMA2."""
-    if not item.extra["subtitles"]:
-        return []
-    return [line.text for line in lines_at(item.extra["subtitles"], _times(item, num_frames)) if line.text]
+    return _at(item, middle_times(len(frame_times(item)), clock)) if clock and frame_times(item) else []
 
 
 def _official(item: Item, question: str) -> Prompt:
@@ -115,13 +115,10 @@ def _videollama2(item: Item, question: str) -> Prompt:
     return Prompt(instruction("videomme", question, _listed(item)), generate_kwargs=GENERATION)
 
 
-def _videollama2_with(num_frames: int) -> PromptRule:
-    def rule(item: Item, question: str) -> Prompt:
-        # The first line stays even where no subtitles follow.
-        below = _BELOW.format(blank="", subtitles="\n".join(_shown(item, num_frames)))
-        return Prompt(below + instruction("videomme", question, _listed(item)), generate_kwargs=GENERATION)
-
-    return rule
+def _videollama2_with_subtitles(item: Item, question: str) -> Prompt:
+    # The first line stays even where no subtitles follow.
+    below = _BELOW.format(blank="", subtitles="\n".join(_shown_videollama2(item)))
+    return Prompt(below + instruction("videomme", question, _listed(item)), generate_kwargs=GENERATION)
 
 
 def _linvt(item: Item, question: str) -> Prompt:
@@ -130,7 +127,7 @@ def _linvt(item: Item, question: str) -> Prompt:
 
 
 def _linvt_with_subtitles(item: Item, question: str) -> Prompt:
-    below = _BELOW.format(blank="", subtitles="\n".join(_shown(item, _FRAMES)))
+    below = _BELOW.format(blank="", subtitles="\n".join(_shown(item)))
     return Prompt(below + _linvt(item, question).text, generate_kwargs=greedy(100))
 
 
@@ -173,11 +170,10 @@ _WITHOUT = {
     "bare": bare_question,
 }
 _WITH: dict[str, PromptRule] = {
-    "default": _official_with(lambda item: _shown(item, _FRAMES)),
-    "official": _official_with(lambda item: _shown(item, _FRAMES)),
+    "default": _official_with(_shown),
+    "official": _official_with(_shown),
     "official_all_lines": _official_with(lambda item: [line.text for line in item.extra["subtitles"] if line.text]),
-    "videollama2": _videollama2_with(16),
-    "videollama2_8_frames": _videollama2_with(8),
+    "videollama2": _videollama2_with_subtitles,
     "linvt": _linvt_with_subtitles,
     "lmms_eval": _lmms_eval_with_subtitles,
     "bare": bare_question,
@@ -255,8 +251,8 @@ TASKS = [
         published={"linvt": _LINVT_WITH},
         notes=(
             *_NOTES,
-            "Subtitles are those that are shown at 16 frames in the middles of equal parts of the video "
-            "(`videollama2_8_frames`: 8; `lmms_eval`: its 32 frames), however many frames the model sees.",
+            "Subtitles are those that are shown at the times of the frames that the model sees, one for each frame. "
+            "`videollama2` rounds these times in its own way; `lmms_eval` takes 32 frames, whatever the model sees.",
             "`official_all_lines` gives all subtitles; those of an hour are longer than the context of many models.",
             "LinVT does not say how it chooses subtitles; VideoLLaMA2's rule stands for it.",
         ),

@@ -55,6 +55,7 @@ STAND_INS: dict[str, str] = {
     "video_bench": "video_bench",
     "mlvu": "long_videos",
     "longvideobench": "long_videos",
+    "longvideobench_subtitles": "long_videos",
 }
 
 

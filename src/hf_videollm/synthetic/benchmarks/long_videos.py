@@ -9,7 +9,10 @@ from ...evaluation.tasks.mlvu import SUB_TASKS
 from .choices import options_for
 from .media import known_questions, write_json, write_video
 
-__all__ = ["write_longvideobench", "write_mlvu"]
+__all__ = ["write_longvideobench", "write_longvideobench_subtitles", "write_mlvu"]
+
+# Subtitles count from the beginning of the video that a clip was cut out of.
+_CUT_AT = 100
 
 
 def write_mlvu(folder: Path, count: int = 20, seed: int = 0) -> None:
@@ -34,6 +37,10 @@ def write_mlvu(folder: Path, count: int = 20, seed: int = 0) -> None:
 
 def write_longvideobench(folder: Path, count: int = 20, seed: int = 0) -> None:
     """The list of the validation part, with two to five options."""
+    _write_longvideobench(folder, count, seed)
+
+
+def _write_longvideobench(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
     rows = []
     for number, each in enumerate(known_questions(count, seed)):
         write_video(each.scene, folder / f"videos/{each.clip}.mp4")
@@ -50,7 +57,23 @@ def write_longvideobench(folder: Path, count: int = 20, seed: int = 0) -> None:
                 "correct_choice": right,
                 "duration": each.scene.duration,
                 "duration_group": (15, 60, 600, 3600)[number % 4],
-                "starting_timestamp_for_subtitles": 0,
+                "starting_timestamp_for_subtitles": _CUT_AT,
             }
         )
     write_json(folder / "lvb_val.json", rows)
+    return rows
+
+
+def write_longvideobench_subtitles(folder: Path, count: int = 20, seed: int = 0) -> None:
+    """The same with subtitles, in the two forms that the benchmark has."""
+    for number, row in enumerate(_write_longvideobench(folder, count, seed)):
+        lines = [(tenths / 10 + _CUT_AT, f"Half second {tenths // 5 + 1}.") for tenths in range(0, 25, 5)]
+        path = folder / "subtitles" / row["subtitle_path"]
+        write_json(path, [_line(start, text, clock=bool(number % 2)) for start, text in lines])
+
+
+def _line(start: float, text: str, clock: bool) -> dict[str, Any]:
+    if not clock:
+        return {"timestamp": [start, start + 0.5], "text": text}
+    begin, end = (f"00:{int(time) // 60:02d}:{time % 60:06.3f}" for time in (start, start + 0.5))
+    return {"start": begin, "end": end, "line": text}
