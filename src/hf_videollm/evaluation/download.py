@@ -1,30 +1,35 @@
-"""Fetches the files of a benchmark from the Hub, where datasets have moved and have several names."""
+"""Fetches the files of a benchmark from the Hub, where datasets have moved and have several names, and unpacks them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from .archives import Archive, ArchiveError, unreadable_archives
 from .data_files import DataFiles, MissingFilesError
 from .task import Task
+from .unpack import OnProgress, packed, unpack_all
 
-__all__ = ["ARCHIVES", "archives", "download", "missing_files_message"]
+__all__ = ["download", "missing_files_message"]
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+MOST_SHOWN = 3
 
 
-def download(task: Task, folder: Path) -> str:
-    """Fetch a benchmark into a folder; a download that was stopped goes on where it was.
+def download(task: Task, folder: Path, progress: Callable[[Archive], OnProgress] | None = None) -> str:
+    """Fetch a benchmark into a folder, and unpack its archives there; what was stopped goes on where it was.
 
     Args:
         task: the benchmark.
         folder: destination.
+        progress: gives for an archive a function that is told how far it is unpacked.
 
     Returns:
         The id of the dataset that was fetched.
 
     Raises:
         ValueError: the benchmark is not on the Hub.
-        OSError: none of its ids can be fetched; the message has the reason of each.
+        OSError: none of its ids can be fetched; the message has the reason of each. Or the disk is full.
+        ArchiveError: an archive is damaged or not safe.
     """
     from huggingface_hub import snapshot_download
 
@@ -41,24 +46,29 @@ def download(task: Task, folder: Path) -> str:
         except Exception as error:
             reasons.append(f"{name}: {_short(error)}")
         else:
+            unpack_all(folder, progress)
             return name
     raise OSError(f"{task.title} cannot be downloaded ({'; '.join(reasons)}). It comes from {task.source}.")
-
-
-def archives(folder: Path) -> list[Path]:
-    """Packed files in a folder, which the loader of a benchmark does not open."""
-    return sorted(path for path in folder.rglob("*") if path.name.lower().endswith(ARCHIVES))
 
 
 def missing_files_message(task: Task, data: DataFiles, error: MissingFilesError) -> str:
     """What to do when files of a benchmark are missing."""
     message = f"{error} {task.title} needs in {data.root}: {'; '.join(task.files)}. They come from {task.source}."
-    if packed := archives(data.root) if data.root.is_dir() else []:
-        names = ", ".join(str(path.relative_to(data.root)) for path in packed[:3])
-        message += f" Packed files are there and may have to be unpacked: {names}{', ...' if len(packed) > 3 else ''}."
-    elif task.hub_ids:
-        message += f" --download fetches them from the Hub ({' or '.join(task.hub_ids)})."
+    if there := _packed_names(data.root):
+        names = f"{', '.join(there[:MOST_SHOWN])}{', ...' if len(there) > MOST_SHOWN else ''}"
+        message += f" Packed files are there and may have to be unpacked: {names}."
+    if task.hub_ids:
+        message += f" --download fetches and unpacks them from the Hub ({' or '.join(task.hub_ids)})."
     return message
+
+
+def _packed_names(folder: Path) -> list[str]:
+    """Archives that nobody has unpacked, as paths in the folder."""
+    try:
+        readable = [archive.name for archive in packed(folder)]
+    except ArchiveError as error:
+        return [str(error)]
+    return [str(path.relative_to(folder)) for path in (*readable, *unreadable_archives(folder))]
 
 
 def _short(error: Exception) -> str:
