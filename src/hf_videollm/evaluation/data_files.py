@@ -15,6 +15,8 @@ from .items import Item
 
 __all__ = ["DataError", "DataFiles", "MissingFilesError", "Row", "read_utf8"]
 
+ROWS_AT_ONCE = 64
+
 
 class DataError(ValueError):
     """The files of a benchmark are not as they should be; the message names file, row and field."""
@@ -245,7 +247,8 @@ class DataFiles:
             table = pyarrow.parquet.ParquetFile(path)
             self.check_columns(table.schema_arrow.names, columns, str(path))
             number = 0
-            for batch in table.iter_batches():
+            # Rows may hold videos.
+            for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
                 for values in batch.to_pylist():
                     yield Row(values, f"{path}, row {number}")
                     number += 1

@@ -1,13 +1,14 @@
 """MSVD-QA, MSRVTT-QA and TGIF-QA (FrameQA): short free answers to open questions, which a judge compares.
 
 All papers use the community's packaging of the test sets ("Zero_Shot_QA", by Video-LLaVA): two JSON lists, of questions
-and of answers. The files of the original releases are read, too.
+and of answers. The files of the original releases are read, too, and mirrors on the Hub (`open_qa_mirrors.py`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from ..data_files import DataError, DataFiles, Row, read_utf8
 from ..items import Item, Medium
@@ -15,6 +16,7 @@ from ..paper_prompts import pllava_rules, videollama2_rule
 from ..prompting import PromptRule, raw_question
 from ..row_joins import join_by_id, medium_in, rows_by_id, text_id
 from ..task import Task
+from .open_qa_mirrors import HUB_NOTE, has_mirror, mirror_rows
 from .open_qa_published import MSRVTT_QA, MSVD_QA, TGIF_QA
 
 __all__ = ["JUDGE_POLICIES", "JUDGE_TEXTS", "NOTES", "TASKS", "question_and_answer_files"]
@@ -34,7 +36,18 @@ NOTES = (
     "LinVT does not say how its judge was called; Video-ChatGPT's policy stands for it.",
 )
 _TRAINED_ON = "LinVT trains on the train split of this set, so its numbers are not zero-shot in the strict sense."
+_SHARE_GPT = "ShareGPTVideo/test_video_and_instruction"
 _JOINED = "Questions and answers are joined by question_id. (PLLaVA joins them by their positions in the files.)"
+
+
+def _mirror_files(name: str) -> tuple[str, ...]:
+    return (
+        "or, of mirrors on the Hub: test-*.parquet with video_name, question_id, question, answer; or with video_path, "
+        "qa, binary_frames, num_frames, height, width, channels",
+        f"or {name}.qa.official.jsonl with id, video, conversations, and video_data/{{video}} with frames",
+    )
+
+
 _PROMPTS: Mapping[str, PromptRule] = {"default": raw_question, **pllava_rules("videoqabench")}
 
 
@@ -65,9 +78,14 @@ def _item(name: str, row: Row, answer: Row, medium: Medium) -> Item:
 
 
 def _load_msvd(data: DataFiles) -> Iterator[Item]:
-    path = data.find("test_q.json", "MSVD_Zero_Shot_QA/test_q.json", "test_qa.json")
-    here = DataFiles(path.parent)
+    names = ("test_q.json", "MSVD_Zero_Shot_QA/test_q.json", "test_qa.json")
     folders, suffixes = ("videos", "YouTubeClips", "video"), (".avi", ".mp4")
+    if has_mirror(data, "msvd", names):
+        for name, row, video in mirror_rows(data, "msvd", folders, suffixes):
+            yield _item(name, row, row, Medium(video))
+        return
+    path = data.find(*names)
+    here = DataFiles(path.parent)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):
             yield _item(name, row, answer, Medium(medium_in(here, folders, row.get("video_name"), suffixes)))
@@ -94,9 +112,14 @@ def _youtube_names(data: DataFiles) -> dict[str, str]:
 
 
 def _load_msrvtt(data: DataFiles) -> Iterator[Item]:
-    path = data.find("test_q.json", "MSRVTT_Zero_Shot_QA/test_q.json", "test_qa.json")
-    here = DataFiles(path.parent)
+    names = ("test_q.json", "MSRVTT_Zero_Shot_QA/test_q.json", "test_qa.json")
     folders, suffixes = ("videos/all", "videos", "video", "TestVideo"), (".mp4",)
+    if has_mirror(data, "msrvtt", names):
+        for name, row, video in mirror_rows(data, "msrvtt", folders, suffixes):
+            yield _item(name, row, row, Medium(video))
+        return
+    path = data.find(*names)
+    here = DataFiles(path.parent)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):
             yield _item(name, row, answer, Medium(medium_in(here, folders, row.get("video_name"), suffixes)))
@@ -106,15 +129,22 @@ def _load_msrvtt(data: DataFiles) -> Iterator[Item]:
         yield _item(name, row, row, Medium(medium_in(here, folders, video, suffixes)))
 
 
+_TGIF_FOLDERS, _TGIF_SUFFIXES = ("mp4", "tgif_videos", "videos_mp4", "gifs"), (".mp4", ".gif")
 _TGIF_TYPES = ("object", "number", "color", "location")
 
 
 def _load_tgif(data: DataFiles) -> Iterator[Item]:
-    path = data.find("test_q.json", "TGIF_Zero_Shot_QA/test_q.json", "TGIF_QA/test_q.json", "Test_frameqa_question.csv")
+    names = ("test_q.json", "TGIF_Zero_Shot_QA/test_q.json", "TGIF_QA/test_q.json", "Test_frameqa_question.csv")
+    if has_mirror(data, "tgif", names):
+        for name, row, found in mirror_rows(data, "tgif", _TGIF_FOLDERS, _TGIF_SUFFIXES):
+            yield _tgif_item(name, row, row, found, row.get("type", (str, int), "unknown"))
+        return
+    path = data.find(*names)
     here = DataFiles(path.parent)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):
-            yield _tgif_item(here, name, row, answer, row.get("video_name"), answer.get("type", (str, int), "unknown"))
+            found = medium_in(here, _TGIF_FOLDERS, row.get("video_name"), _TGIF_SUFFIXES)
+            yield _tgif_item(name, row, answer, found, answer.get("type", (str, int), "unknown"))
         return
     columns = ("gif_name", "question", "answer", "type", "vid_id")
     seen: Counter[str] = Counter()
@@ -123,11 +153,10 @@ def _load_tgif(data: DataFiles) -> Iterator[Item]:
         # The table has no id of the question.
         name = f"{video}_{seen[video]}"
         seen[video] += 1
-        yield _tgif_item(here, name, row, row, video, row.get("type"))
+        yield _tgif_item(name, row, row, medium_in(here, _TGIF_FOLDERS, video, _TGIF_SUFFIXES), row.get("type"))
 
 
-def _tgif_item(data: DataFiles, name: str, row: Row, answer: Row, video: str, kind: str | int) -> Item:
-    path = medium_in(data, ("mp4", "tgif_videos", "videos_mp4", "gifs"), video, (".mp4", ".gif"))
+def _tgif_item(name: str, row: Row, answer: Row, path: Path, kind: str | int) -> Item:
     number = str(kind)
     group = _TGIF_TYPES[int(number)] if number in ("0", "1", "2", "3") else number
     return row.item(
@@ -150,7 +179,9 @@ TASKS = [
             "videos/{video_name}.avi - the clips; .mp4, and the folders YouTubeClips and video, are found, too",
             "MSVD_Zero_Shot_QA/ - may hold all of that",
             "or, as first released: test_qa.json with id, video_id, question, answer, and youtube_mapping.txt",
+            *_mirror_files("msvd"),
         ),
+        hub_ids=("morpheushoc/msvd-qa", _SHARE_GPT),
         source="https://github.com/PKU-YuanGroup/Video-LLaVA (MSVD_Zero_Shot_QA); first released with "
         "https://github.com/xudejing/video-question-answering",
         prompts={**_PROMPTS, "videollama2": videollama2_rule("msvd_qa")},
@@ -159,7 +190,7 @@ TASKS = [
         judge_policies=JUDGE_POLICIES,
         group_by=("question_word",),
         published=MSVD_QA,
-        notes=(*NOTES, _TRAINED_ON, _JOINED),
+        notes=(*NOTES, _TRAINED_ON, _JOINED, HUB_NOTE),
     ),
     Task(
         name="msrvtt_qa",
@@ -171,7 +202,9 @@ TASKS = [
             "videos/all/{video_name}.mp4 - the clips; the folders videos, video and TestVideo are found, too",
             "MSRVTT_Zero_Shot_QA/ - may hold all of that",
             "or, as first released: test_qa.json with id, video_id, question, answer",
+            *_mirror_files("msrvtt"),
         ),
+        hub_ids=("morpheushoc/msrvtt-qa", _SHARE_GPT),
         source="https://github.com/PKU-YuanGroup/Video-LLaVA (MSRVTT_Zero_Shot_QA); first released with "
         "https://github.com/xudejing/video-question-answering",
         prompts=_PROMPTS,
@@ -180,7 +213,7 @@ TASKS = [
         judge_policies={paper: policy for paper, policy in JUDGE_POLICIES.items() if paper != "videollama2"},
         group_by=("question_word",),
         published=MSRVTT_QA,
-        notes=(*NOTES, _TRAINED_ON, _JOINED),
+        notes=(*NOTES, _TRAINED_ON, _JOINED, HUB_NOTE),
     ),
     Task(
         name="tgif_qa",
@@ -192,7 +225,9 @@ TASKS = [
             "mp4/{video_name}.mp4 - the clips; the folders tgif_videos, videos_mp4 and gifs, and .gif, are found, too",
             "TGIF_Zero_Shot_QA/ or TGIF_QA/ - may hold all of that",
             "or, as first released: Test_frameqa_question.csv, tab-separated, with gif_name, question, answer, type",
+            *_mirror_files("tgif"),
         ),
+        hub_ids=(_SHARE_GPT,),
         source="https://github.com/PKU-YuanGroup/Video-LLaVA (TGIF_Zero_Shot_QA); first released with "
         "https://github.com/YunseokJANG/tgif-qa",
         prompts=_PROMPTS,
@@ -206,6 +241,7 @@ TASKS = [
             "LinVT does not publish its prompt; the style `default` asks the bare question.",
             _TRAINED_ON,
             _JOINED,
+            HUB_NOTE,
         ),
     ),
 ]
