@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .evaluate_options import AnsweringOptions, ModelOptions, ScoringOptions, load_model, run_progress
 from .judge import judging_progress
 from .judge_options import JudgeOptions
-from .output import note, status
+from .output import ByteProgress, note, status
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import JudgeAll, Scoring
@@ -134,7 +135,7 @@ class EvaluateRun:
     def _with_data(self, chosen: Sequence[Task]) -> tuple[list[Task], dict[str, str]]:
         """The tasks whose files are there, and why the others cannot run: told before a model is loaded."""
         from ..evaluation.data_files import DataFiles, MissingFilesError
-        from ..evaluation.download import download, missing_files_message
+        from ..evaluation.download import missing_files_message
         from ..evaluation.run_options import prompt_style
 
         ready, failed = [], {}
@@ -143,9 +144,7 @@ class EvaluateRun:
             try:
                 prompt_style(task, self.answering.run_options(self.model, task.name))
                 if self.download:
-                    with status(f"Downloading {task.title} ..."):
-                        fetched = download(task, files.root)
-                    note(f"{task.name}: {fetched} is in {files.root}.")
+                    note(f"{task.name}: {self._download(task, files.root)} is in {files.root}.")
                 next(task.items(files, 1), None)
             except MissingFilesError as error:
                 failed[task.name] = missing_files_message(task, files, error)
@@ -154,6 +153,20 @@ class EvaluateRun:
             else:
                 ready.append(task)
         return ready, failed
+
+    def _download(self, task: Task, folder: Path) -> str:
+        """Fetch and unpack a task; a line says what is done, and a bar how far an archive is."""
+        from ..evaluation.download import download
+
+        with ExitStack() as shown:
+            shown.enter_context(status(f"Downloading {task.title} ..."))
+
+            def bar(archive: Any) -> Callable[[int, int], None]:
+                # Only one of them can be on the terminal.
+                shown.close()
+                return shown.enter_context(ByteProgress(f"Unpacking {archive.name.name}")).report
+
+            return download(task, folder, bar)
 
     def _one(self, runner: Any, task: Task, folder: Path) -> tuple[dict[str, Any] | None, str | None]:
         """Result of one task, and why it failed."""
@@ -232,6 +245,11 @@ class EvaluateRun:
             )
         if short := counts["shorter_than_annotated"]:
             note(f"warning: {task.name}: the videos of {short} items end before the part that is asked about does.")
+        if other := counts["unlike_annotation"]:
+            note(
+                f"warning: {task.name}: the videos of {other} items have another length than the annotations say; "
+                f"`stated` and `found` in {folder / 'records.jsonl'} have both."
+            )
         if counts["answered"] and result["unscored_because"]:
             note(f"note: {task.name}: {result['unscored_because']}")
         if reason := result["no_submission"]:

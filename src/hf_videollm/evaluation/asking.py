@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .items import Item, Medium
+from .media_facts import media_facts, skipped_frames
 from .prompting import Prompt
 from .subtitles import FRAME_TIMES, SUBTITLES
 
@@ -102,7 +103,7 @@ class Asker:
         _, metadata = videos.decode(block.get("path", block.get("video")), _as_metadata(clock), **options)
         if frames is None:
             return tuple(map(float, metadata.timestamps)) if metadata.fps else ()
-        skipped = _skipped_frames(medium, frames)
+        skipped = skipped_frames(medium, frames)
         return tuple((int(index) + skipped) / medium.fps for index in metadata.frames_indices) if medium.fps else ()
 
     def inputs(self, ask: Ask) -> Inputs:
@@ -131,7 +132,7 @@ class Asker:
         if self.dtype is not None:
             row = cast_row(row, self.dtype, self.processor.EXACT_KEYS)
         rendered = rendered_prompt(self.processor, ask.prompt, messages)
-        return Inputs(ask, row, rendered, _media_facts(ask.item, metadata))
+        return Inputs(ask, row, rendered, media_facts(ask.item, metadata))
 
     def _options_for(self, item: Item) -> dict[str, Any]:
         """The options of a call for this item."""
@@ -172,47 +173,6 @@ def _as_metadata(clock: Mapping[str, Any] | None) -> Any:
     from transformers.video_utils import VideoMetadata
 
     return None if clock is None else VideoMetadata(**clock)
-
-
-def _skipped_frames(medium: Medium, frames: list[str] | None) -> int:
-    """Frames of a folder before the part that the model gets as a list."""
-    if frames is None or (medium.start is None and medium.end is None):
-        return 0
-    return medium.chosen_frames(len(frames))[0]
-
-
-def _media_facts(item: Item, metadata: list[Any]) -> list[dict[str, Any]]:
-    """What the records say of the media of an item."""
-    facts, number = [], 0
-    for medium in item.media:
-        fact: dict[str, Any] = {"type": medium.type, "path": str(medium.path)}
-        fact |= {name: getattr(medium, name) for name in ("start", "end") if getattr(medium, name) is not None}
-        if medium.type == "video" and number < len(metadata):
-            known = metadata[number]
-            number += 1
-            frames = medium.frame_files()
-            # The records number the frames of the whole folder.
-            offset = _skipped_frames(medium, frames)
-            fact["frames"] = [int(index) + offset for index in known.frames_indices]
-            fact["fps"] = None if not known.fps else round(float(known.fps), 6)
-            if (ends := _early_end(medium, known, frames)) is not None:
-                fact["ends"] = ends
-        facts.append(fact)
-    return facts
-
-
-def _early_end(medium: Medium, known: Any, frames: list[str] | None) -> float | None:
-    """Seconds where a video ends that is shorter than its annotation says; None where it is long enough.
-
-    The model then saw less than was asked about. A difference of a frame is rounding.
-    """
-    fps = medium.fps if frames is not None else known.fps
-    if medium.end is None or not fps:
-        return None
-    duration = len(frames) / fps if frames is not None else known.duration
-    if duration is None or medium.end <= float(duration) + 1 / float(fps):
-        return None
-    return round(float(duration), 3)
 
 
 class _LastVideo:

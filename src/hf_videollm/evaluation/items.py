@@ -6,6 +6,7 @@ is read and scored is a matter of the task (`task.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ class Medium:
         fps: frames per second of a folder of frames, which has no clock of its own; `start` and `end` choose among its
             frames by it.
         use_audio: whether the sound of a video is heard, too; the processor's own default when None.
+        stated_seconds: how long the whole file is, as the annotations say. Where the file is not, the records say so.
+        stated_frames: how many frames it has, alike.
     """
 
     path: Path
@@ -33,6 +36,8 @@ class Medium:
     end: float | None = None
     fps: float | None = None
     use_audio: bool | None = None
+    stated_seconds: float | None = None
+    stated_frames: int | None = None
 
     def to_block(self) -> dict[str, Any]:
         """The medium as a block of a chat message, with the part that is asked about.
@@ -119,7 +124,7 @@ class Item:
         """Refuse an item that contradicts itself.
 
         Raises:
-            ValueError: no question, no medium, an answer outside the options, or a start after its end.
+            ValueError: no question, no medium, an answer outside the options, or a part that no video can have.
         """
         if not self.questions:
             raise ValueError(f"Item {self.id!r} asks nothing: `questions` is empty.")
@@ -136,6 +141,10 @@ class Item:
                     f"{self.options[self.answer_index]!r}."
                 )
         for medium in self.media:
+            for name in ("start", "end"):
+                value = getattr(medium, name)
+                if value is not None and not 0 <= value < math.inf:
+                    raise ValueError(f"Item {self.id!r}: {name} is {value}, which is no second of a video.")
             if medium.start is not None and medium.end is not None and medium.start >= medium.end:
                 raise ValueError(f"Item {self.id!r}: start {medium.start} is not before end {medium.end}.")
 

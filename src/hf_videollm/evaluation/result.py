@@ -155,9 +155,15 @@ def _counts(
         "errors_by_type": dict(Counter(error["type"] for error in errors).most_common()),
         "parse_failures": sum(value.parse_failed for value in scored),
         "judge_failures": sum(value.judge_failed for value in scored),
-        "shorter_than_annotated": sum(any("ends" in medium for medium in record["media"]) for record in records),
+        "shorter_than_annotated": _with_fact(records, "ends"),
+        "unlike_annotation": _with_fact(records, "stated"),
         "rules": dict(Counter(value.rule for value in scored if value.rule is not None).most_common()),
     }
+
+
+def _with_fact(records: Sequence[Record], name: str) -> int:
+    """Items with a medium of which the records say something."""
+    return sum(any(name in medium for medium in record["media"]) for record in records)
 
 
 def _frames(records: Sequence[Record]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .data_files import DataError, DataFiles, Row
 
-__all__ = ["check_new", "join_by_id", "medium_in", "rows_by_id", "text_id"]
+__all__ = ["check_new", "join_by_id", "medium_in", "rows_by_id", "stated_number", "text_id"]
 
 
 def text_id(row: Row, field: str) -> str:
@@ -17,6 +18,20 @@ def text_id(row: Row, field: str) -> str:
         DataError: the field is missing, or holds something else.
     """
     return str(row.get(field, (str, int)))
+
+
+def stated_number(row: Row, field: str) -> float | None:
+    """A length in a field, which may be missing, as a number or as a text; None if it is neither.
+
+    Example:
+        >>> stated_number(Row({"duration": "12.5"}, "row 0"), "duration")
+        12.5
+    """
+    try:
+        number = float(row.values.get(field) or 0)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 < number < math.inf else None
 
 
 def check_new(seen: dict[str, str], name: str, where: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,9 @@ class Runner:
         with suppress(MediaError, ValueError):
             item = self._asker().as_seen(item)
         prompt = scoring.task.prompt_rule(scoring.style)(item, item.questions[0])
-        return rendered_prompt(self.pipe.processor, prompt, prompt.messages(item))
+        # The text is the same for the whole video, and a part may lie outside of it.
+        whole = replace(item, media=tuple(replace(medium, start=None, end=None) for medium in item.media))
+        return rendered_prompt(self.pipe.processor, prompt, prompt.messages(whole))
 
     def _no_submission(self, task: Task, data: DataFiles, items: Sequence[Item]) -> str | None:
         """Why the answers must not go to the benchmark's server: `limit` has left out items. None if they may."""

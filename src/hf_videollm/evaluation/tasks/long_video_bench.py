@@ -15,7 +15,7 @@ from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import greedy
 from ..prompting import LETTER_DIRECTLY, Prompt, PromptRule, lettered, raw_question
-from ..row_joins import medium_in, rows_by_id
+from ..row_joins import medium_in, rows_by_id, stated_number
 from ..subtitles import SubtitleLine, frame_times, lines_covering
 from ..task import Task
 
@@ -47,7 +47,10 @@ def _rows(data: DataFiles) -> Iterator[tuple[Row, Item]]:
         item = choice_item(
             row,
             name,
-            Medium(medium_in(data, ("videos", "video", ""), row.get("video_path"))),
+            Medium(
+                medium_in(data, ("videos", "video", ""), row.get("video_path")),
+                stated_seconds=stated_number(row, "duration"),
+            ),
             row.get("question"),
             options,
             by_number(row, "correct_choice", options),

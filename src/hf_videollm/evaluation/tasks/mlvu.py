@@ -11,7 +11,7 @@ from ..items import Item, Medium
 from ..paper_prompts import greedy
 from ..prompting import Prompt, raw_question
 from ..prompts_pllava import mvbench_query
-from ..row_joins import medium_in
+from ..row_joins import medium_in, stated_number
 from ..task import Task
 
 __all__ = ["SUB_TASKS", "TASKS"]
@@ -37,7 +37,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
             yield choice_item(
                 row,
                 f"{name}/{number}",
-                Medium(medium_in(data, folders, row.get("video"))),
+                Medium(medium_in(data, folders, row.get("video")), stated_seconds=stated_number(row, "duration")),
                 row.get("question"),
                 listed_options(row, "candidates"),
                 # Candidates that bring letters have them in the answer, too.

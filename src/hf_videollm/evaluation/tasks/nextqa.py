@@ -9,7 +9,7 @@ from ..choice_prompts import bare_question, letters_rule
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..prompting import raw_question
-from ..row_joins import medium_in, text_id
+from ..row_joins import medium_in, stated_number, text_id
 from ..task import Task
 
 __all__ = ["TASKS"]
@@ -58,7 +58,7 @@ def _item(data: DataFiles, row: Row, names: Mapping[str, str]) -> Item:
     return choice_item(
         row,
         f"{video}_{text_id(row, 'qid')}",
-        Medium(path),
+        Medium(path, stated_frames=None if (frames := stated_number(row, "frame_count")) is None else int(frames)),
         row.get("question"),
         options,
         by_number(row, "answer", options),

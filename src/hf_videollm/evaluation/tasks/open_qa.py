@@ -78,13 +78,13 @@ def _item(name: str, row: Row, answer: Row, medium: Medium) -> Item:
 
 
 def _load_msvd(data: DataFiles) -> Iterator[Item]:
-    names = ("test_q.json", "MSVD_Zero_Shot_QA/test_q.json", "test_qa.json")
+    originals = ("test_q.json", "MSVD_Zero_Shot_QA/test_q.json", "test_qa.json")
     folders, suffixes = ("videos", "YouTubeClips", "video"), (".avi", ".mp4")
-    if has_mirror(data, "msvd", names):
-        for name, row, video in mirror_rows(data, "msvd", folders, suffixes):
-            yield _item(name, row, row, Medium(video))
+    if has_mirror(data, "msvd", originals):
+        for name, row, path in mirror_rows(data, "msvd", folders, suffixes):
+            yield _item(name, row, row, Medium(path))
         return
-    path = data.find(*names)
+    path = data.find(*originals)
     here = DataFiles(path.parent)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):
@@ -112,13 +112,13 @@ def _youtube_names(data: DataFiles) -> dict[str, str]:
 
 
 def _load_msrvtt(data: DataFiles) -> Iterator[Item]:
-    names = ("test_q.json", "MSRVTT_Zero_Shot_QA/test_q.json", "test_qa.json")
+    originals = ("test_q.json", "MSRVTT_Zero_Shot_QA/test_q.json", "test_qa.json")
     folders, suffixes = ("videos/all", "videos", "video", "TestVideo"), (".mp4",)
-    if has_mirror(data, "msrvtt", names):
-        for name, row, video in mirror_rows(data, "msrvtt", folders, suffixes):
-            yield _item(name, row, row, Medium(video))
+    if has_mirror(data, "msrvtt", originals):
+        for name, row, path in mirror_rows(data, "msrvtt", folders, suffixes):
+            yield _item(name, row, row, Medium(path))
         return
-    path = data.find(*names)
+    path = data.find(*originals)
     here = DataFiles(path.parent)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):
@@ -134,12 +134,12 @@ _TGIF_TYPES = ("object", "number", "color", "location")
 
 
 def _load_tgif(data: DataFiles) -> Iterator[Item]:
-    names = ("test_q.json", "TGIF_Zero_Shot_QA/test_q.json", "TGIF_QA/test_q.json", "Test_frameqa_question.csv")
-    if has_mirror(data, "tgif", names):
+    originals = ("test_q.json", "TGIF_Zero_Shot_QA/test_q.json", "TGIF_QA/test_q.json", "Test_frameqa_question.csv")
+    if has_mirror(data, "tgif", originals):
         for name, row, found in mirror_rows(data, "tgif", _TGIF_FOLDERS, _TGIF_SUFFIXES):
             yield _tgif_item(name, row, row, found, row.get("type", (str, int), "unknown"))
         return
-    path = data.find(*names)
+    path = data.find(*originals)
     here = DataFiles(path.parent)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):

@@ -118,9 +118,7 @@ def _unpacked_frames(data: DataFiles, row: Row, stem: str) -> Path:
     shape = tuple(row.get(field, int) for field in ("num_frames", "height", "width", "channels"))
     content = row.get("binary_frames", bytes)
     if min(shape) < 1 or shape[3] != 3 or len(content) != np.prod(shape, dtype=np.int64):
-        raise DataError(
-            f"{row.where}: binary_frames has {len(content):,} bytes, which are no frames {shape} in RGB."
-        )
+        raise DataError(f"{row.where}: binary_frames has {len(content):,} bytes, which are no frames {shape} in RGB.")
     frames = np.frombuffer(content, dtype=np.uint8).reshape(shape)
     with atomic_folder(folder) as place:
         for number, frame in enumerate(frames):

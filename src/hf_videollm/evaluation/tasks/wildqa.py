@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..prompting import raw_question
-from ..row_joins import medium_in
+from ..row_joins import medium_in, stated_number
 from ..task import Task
 from .open_qa_published import accuracy_and_score
 
@@ -34,7 +34,12 @@ def _item(data: DataFiles, row: Row, video: str, name: str) -> Item:
     kinds = [_text(row, "question_type", kind) for kind in row.get("question_type", list, [])]
     return row.item(
         id=name,
-        media=(Medium(medium_in(data, ("videos", "", "video"), video, (".mp4",))),),
+        media=(
+            Medium(
+                medium_in(data, ("videos", "", "video"), video, (".mp4",)),
+                stated_seconds=stated_number(row, "duration"),
+            ),
+        ),
         questions=(row.get("question").strip(),),
         answer=answer,
         references=tuple(dict.fromkeys((answer, *others))),
