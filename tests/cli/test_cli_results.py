@@ -58,7 +58,8 @@ def test_a_table_in_a_file_has_no_colours(cli: Cli, runs: Path, tmp_path: Path) 
 def test_two_runs_item_by_item(cli: Cli, runs: Path) -> None:
     code, out, _ = cli("results", "--compare", str(runs / "first"), str(runs / "second"), "--format", "json")
     assert code == 0
-    (pair,) = json.loads(out)["comparisons"]
+    pair, by_duration = json.loads(out)["comparisons"]
+    assert (pair["over"], by_duration["over"]) == (None, "duration")
     assert (pair["first"], pair["second"]) == ("first", "second")
     assert pair["comparison"]["difference"]["estimate"] == pytest.approx(0.25)
     code, out, _ = cli("results", "--compare", str(runs / "second"), str(runs / "first"), "--format", "markdown")

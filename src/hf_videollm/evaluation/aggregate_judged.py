@@ -21,6 +21,7 @@ __all__ = [
     "VCG_ASPECTS",
     "Counting",
     "aspect_scores",
+    "counted_score",
     "counting_of",
     "judged_accuracy",
     "judgement_of",
@@ -60,6 +61,24 @@ def counting_of(policy: str) -> Counting:
     """
     preset = get_policy(policy)
     return Counting(failures_are_wrong=preset.aggregation == "all", whole_scores=preset.parse != "strict")
+
+
+def counted_score(policy: str, score: float | None, failed: bool) -> float | None:
+    """What a score counts in a mean; None where it is left out.
+
+    Args:
+        policy: key of `judges.policies.POLICIES`.
+        score: of the judge.
+        failed: there is no judgement that can be read.
+
+    Example:
+        >>> counted_score("video_chatgpt", 4.8, failed=False), counted_score("pllava", None, failed=True)
+        (4.0, 0.0)
+    """
+    counting = counting_of(policy)
+    if failed or score is None:
+        return 0.0 if counting.failures_are_wrong else None
+    return float(int(score)) if counting.whole_scores else float(score)
 
 
 def scored_judgements(scores: Sequence[float | None], failed: Sequence[bool]) -> list[Judgement]:

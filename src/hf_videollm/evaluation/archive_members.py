@@ -121,7 +121,7 @@ def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
 
 
 def _tar(plain: Any) -> tarfile.TarFile:
-    return tarfile.open(fileobj=_SmallReads(plain), mode="r:")  # type: ignore[call-overload, no-any-return]
+    return tarfile.open(fileobj=_SmallReads(plain), mode="r:")  # type: ignore[call-overload]
 
 
 def _tar_file(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:

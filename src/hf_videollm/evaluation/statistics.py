@@ -17,7 +17,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Comparison", "Interval", "bootstrap_interval", "compare_runs", "mcnemar_exact"]
+__all__ = [
+    "Comparison",
+    "Interval",
+    "bootstrap_interval",
+    "check_same_ids",
+    "checked_values",
+    "compare_runs",
+    "mcnemar_exact",
+    "resampled_means",
+]
 
 RESAMPLES = 10_000
 # Entries of a matrix of draws that is in memory at once.
@@ -118,14 +127,14 @@ def bootstrap_interval(
         >>> interval.estimate, 0.39 < interval.low < 0.42, 0.58 < interval.high < 0.61
         (0.5, True, True)
     """
-    numbers = _checked(values, videos, confidence, resamples)
+    numbers = checked_values(values, videos, confidence, resamples)
     if by_video and videos is None:
         raise ValueError("by_video=True needs `videos`, the video of each item.")
     units = videos if videos is not None and by_video is not False else range(len(numbers))
     sums, counts = _totals(numbers, units)
     low, high = None, None
     if len(sums) > 1:
-        means = _resampled_means(sums, counts, resamples, np.random.default_rng(seed))
+        means = resampled_means(sums, counts, resamples, np.random.default_rng(seed))
         tail = (1 - confidence) / 2
         low, high = (float(end) for end in np.quantile(means, [tail, 1 - tail]))
     return Interval(
@@ -172,7 +181,7 @@ def compare_runs(
         >>> round(result.difference.estimate, 3), result.only_first, result.only_second, round(result.p_value, 5)
         (0.1, 0, 10, 0.00195)
     """
-    _check_same_ids(first, second)
+    check_same_ids(first, second)
     ids = sorted(first)
     if videos is not None and (missing := [id for id in ids if id not in videos]):
         raise ValueError(f"{_listed(missing)} of the compared items have no video.")
@@ -235,7 +244,7 @@ def _totals(values: Sequence[float], units: Sequence[Any]) -> tuple[np.ndarray, 
     return sums, np.array([len(found) for found in members.values()], dtype=float)
 
 
-def _resampled_means(sums: np.ndarray, counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def resampled_means(sums: np.ndarray, counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Means of the items of as many units as there are, drawn with replacement.
 
     Units with the same sum and number are alike, so that it is enough to draw how often each kind comes. Right and
@@ -251,7 +260,10 @@ def _resampled_means(sums: np.ndarray, counts: np.ndarray, resamples: int, rng: 
     return np.concatenate(means)
 
 
-def _checked(values: Sequence[float], videos: Sequence[str] | None, confidence: float, resamples: int) -> list[float]:
+def checked_values(
+    values: Sequence[float], videos: Sequence[str] | None, confidence: float, resamples: int
+) -> list[float]:
+    """The values as numbers. Raise `ValueError` as `bootstrap_interval` says."""
     numbers = [float(value) for value in values]
     if not numbers:
         raise ValueError("There is no interval of no values.")
@@ -266,7 +278,8 @@ def _checked(values: Sequence[float], videos: Sequence[str] | None, confidence: 
     return numbers
 
 
-def _check_same_ids(first: Mapping[str, float], second: Mapping[str, float]) -> None:
+def check_same_ids(first: Mapping[str, float], second: Mapping[str, float]) -> None:
+    """Raise `ValueError` if two runs do not have the same items, or none."""
     only_first, only_second = sorted(first.keys() - second.keys()), sorted(second.keys() - first.keys())
     if not first and not second:
         raise ValueError("There is nothing to compare: both runs are empty.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .aggregate import summarize_choices, summarize_matches
-from .aggregate_judged import counting_of, judged_accuracy, msvc_scores, vcg_scores
+from .aggregate import Label, summarize_choices, summarize_matches
+from .aggregate_judged import counted_score, counting_of, judged_accuracy, msvc_scores, vcg_scores
 from .items import Item
 from .judges.items import Judgement
+from .macro_statistics import macro_interval
 from .multiple_choice import Choice
 from .scoring import Scoring
 from .statistics import bootstrap_interval
@@ -28,20 +29,26 @@ def totals(scoring: Scoring, items: Sequence[Item], scored: Sequence[Scored], nu
 
     Returns:
         The numbers that `aggregate` and `aggregate_judged` return, with `intervals` (name of a number ->
-        `statistics.Interval`) and `accuracy_errors_wrong`. Empty where nothing can be scored.
+        `statistics.Interval`) and `accuracy_errors_wrong`. Each table of `groups` has `macro_intervals`, those of its
+        `macro`. Empty where nothing can be scored.
     """
     if not items or scoring.task.metric == "none" or scoring.lacks_judge:
         return {}
     numbers = _numbers(scoring, items, scored)
-    right = _right(scoring, scored)
-    kept = [(float(value), _video(item)) for item, value in zip(items, right, strict=True) if value is not None]
+    if "aspects" in numbers:
+        return {**numbers, "intervals": _aspect_intervals(scoring, items, scored, numbers)}
     intervals = {}
-    if kept and "accuracy" in numbers:
-        intervals["accuracy"] = _interval(kept, scoring.seed)
-        numbers["accuracy_errors_wrong"] = sum(value for value, _ in kept) / (len(kept) + num_errors)
-    points = [(value.score, _video(item)) for item, value in zip(items, scored, strict=True) if value.score is not None]
-    if points and scoring.task.metric == "judged_qa":
-        intervals["score"] = _interval([(float(score), video) for score, video in points], scoring.seed)
+    for name, values in (("accuracy", _right(scoring, scored)), ("score", _points(scoring, scored))):
+        kept = [(float(value), item) for value, item in zip(values, items, strict=True) if value is not None]
+        if not kept or name not in numbers:
+            continue
+        intervals[name] = _interval(kept, scoring.seed)
+        if name == "accuracy":
+            numbers["accuracy_errors_wrong"] = sum(value for value, _ in kept) / (len(kept) + num_errors)
+        for key, table in numbers["groups"].items():
+            if table["macro"].get(name) is not None:
+                labels = [item.groups.get(key) for _, item in kept]
+                table.setdefault("macro_intervals", {})[name] = _macro_interval(kept, labels, scoring.seed)
     return {**numbers, "intervals": intervals}
 
 
@@ -88,11 +95,39 @@ def _right(scoring: Scoring, scored: Sequence[Scored]) -> list[bool | None]:
     return right
 
 
+def _points(scoring: Scoring, scored: Sequence[Scored]) -> list[float | None]:
+    """The score of each answer as the policy counts it; None where it counts in no mean."""
+    if scoring.task.metric != "judged_qa":
+        return [None] * len(scored)
+    return [counted_score(scoring.policy, value.score, value.judge_failed) for value in scored]
+
+
+def _aspect_intervals(
+    scoring: Scoring, items: Sequence[Item], scored: Sequence[Scored], numbers: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Intervals of the means over all judgements, and over the aspects."""
+    kept, aspects = [], []
+    for item, value in zip(items, scored, strict=True):
+        for aspect, judged in value.detail["aspects"].items():
+            if (points := counted_score(scoring.policy, judged["score"], judged["failed"])) is not None:
+                kept.append((points, item))
+                aspects.append(aspect)
+    if not kept:
+        return {}
+    macro = {} if numbers["macro"] is None else {"macro": _macro_interval(kept, aspects, scoring.seed)}
+    return {**macro, "micro": _interval(kept, scoring.seed)}
+
+
+def _interval(values: Sequence[tuple[float, Item]], seed: int) -> dict[str, Any]:
+    numbers, items = zip(*values, strict=True)
+    return bootstrap_interval(numbers, list(map(_video, items)), seed=seed).to_dict()
+
+
+def _macro_interval(values: Sequence[tuple[float, Item]], labels: Sequence[Label], seed: int) -> dict[str, Any]:
+    numbers, items = zip(*values, strict=True)
+    return macro_interval(numbers, labels, list(map(_video, items)), seed=seed).to_dict()
+
+
 def _video(item: Item) -> str:
     """What the bootstrap draws: questions on one video are not independent."""
     return str(item.media[0].path)
-
-
-def _interval(values: Sequence[tuple[float, str]], seed: int) -> dict[str, Any]:
-    numbers, videos = zip(*values, strict=True)
-    return bootstrap_interval(numbers, videos, seed=seed).to_dict()

@@ -43,6 +43,21 @@ def test_every_number_is_that_of_its_run(tmp_path: Path) -> None:
     assert first["groups"]["duration"]["rows"]["short"] == {"value": 75.0, "count": 4}
 
 
+def test_the_mean_of_a_table_has_its_interval_in_every_form(tmp_path: Path) -> None:
+    report = make_report([two_runs(tmp_path) / "a"])
+    stored = json.loads((tmp_path / "a/choices/result.json").read_text())["metrics"]["groups"]["duration"]
+    interval = stored["macro_intervals"]["accuracy"]
+    assert interval["by_video"] is True
+    assert interval["estimate"] == stored["macro"]["accuracy"]
+    expected = [100 * interval[end] for end in ("estimate", "low", "high")]
+    macro = as_dict(report)["tasks"][0]["runs"][0]["groups"]["duration"]["macro"]
+    assert [macro["value"], macro["low"], macro["high"]] == pytest.approx(expected)
+    row = next(row for row in csv.DictReader(io.StringIO(as_csv(report))) if row["label"] == "mean of the rows")
+    assert [float(row[name]) for name in ("value", "low", "high")] == pytest.approx(expected)
+    value, low, high = (f"{number:.1f}" for number in expected)
+    assert f"| mean of the rows |  | {value} \\[{low}, {high}\\] |" in as_markdown(report)
+
+
 def as_dict(report: Any) -> dict[str, Any]:
     return json.loads(as_json(report))
 

@@ -51,13 +51,13 @@ class GroupTable:
         name: of the table, e.g. `duration`.
         number: what its rows hold, "accuracy" or "score".
         rows: label of a group -> number, and number of items. The number is None where a group has none.
-        macro: mean over the rows; None where a row has no number.
+        macro: mean over the rows with its interval; None where a row has no number.
     """
 
     name: str
     number: str
     rows: Mapping[str, tuple[float | None, int]]
-    macro: float | None
+    macro: Headline | None
 
 
 def group_tables(result: Mapping[str, Any]) -> list[GroupTable]:
@@ -68,5 +68,12 @@ def group_tables(result: Mapping[str, Any]) -> list[GroupTable]:
         number = next((key for key in OF_GROUPS if any(key in row for row in rows.values())), None)
         if number is not None:
             values = {label: (row.get(number), int(row["count"])) for label, row in rows.items()}
-            found.append(GroupTable(name, number, values, table["macro"].get(number)))
+            found.append(GroupTable(name, number, values, _macro(table, number)))
     return found
+
+
+def _macro(table: Mapping[str, Any], number: str) -> Headline | None:
+    if (value := table["macro"].get(number)) is None:
+        return None
+    interval = table.get("macro_intervals", {}).get(number, {})
+    return Headline(number, float(value), interval.get("low"), interval.get("high"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..aggregate_judged import counting_of
+from ..aggregate import Label
+from ..aggregate_judged import counted_score, counting_of
+from ..macro_statistics import compare_macro
 from ..statistics import Comparison, compare_runs
 from .differing import differing_settings
 from .loading import LoadedRun
@@ -27,6 +29,7 @@ class Paired:
         first: label of the first run.
         second: label of the second run.
         number: what is compared, "accuracy" or "score".
+        over: name of the table (or "aspects") over whose rows the mean is taken; None for the mean over all items.
         comparison: the numbers.
         num_items: items that are compared.
         left_out: items that at least one of the runs gave no value: no answer, or no judgement.
@@ -42,6 +45,7 @@ class Paired:
     num_items: int
     left_out: int
     differing: tuple[str, ...]
+    over: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, for JSON."""
@@ -88,39 +92,114 @@ def _compare_task(first: LoadedRun, second: LoadedRun) -> list[Paired]:
     for number in ("accuracy", "score"):
         values = _values(first, ours, number), _values(second, theirs, number)
         if all(any(value is not None for value in column.values()) for column in values):
-            pairs.append(_pair(first, second, number, values, ours))
+            pairs += _pairs(first, second, number, values, ours)
+    if all("aspects" in run.result["metrics"] for run in (first, second)):
+        pairs += _aspect_pairs(first, second, ours, theirs)
     return pairs
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The items that count in both runs: id -> value.
+
+    Attributes:
+        first: of the first run.
+        second: of the second run.
+        left_out: number of items that do not count in one of them.
+    """
+
+    first: Mapping[str, float]
+    second: Mapping[str, float]
+    left_out: int
+
+    @classmethod
+    def of(cls, first: Mapping[str, float | None], second: Mapping[str, float | None]) -> _Columns:
+        """An item that only one run has stays, and is told by the comparison."""
+        without = {id for column in (first, second) for id, value in column.items() if value is None}
+        kept = [
+            {id: value for id, value in column.items() if value is not None and id not in without}
+            for column in (first, second)
+        ]
+        return cls(kept[0], kept[1], len(without))
+
+
+def _pairs(
+    first: LoadedRun,
+    second: LoadedRun,
+    number: str,
+    values: tuple[Mapping[str, float | None], Mapping[str, float | None]],
+    items: Mapping[str, Mapping[str, Any]],
+) -> list[Paired]:
+    """The comparison of the means over all items, and of those over the rows of each table."""
+    columns = _Columns.of(*values)
+    videos = {id: _video(items[id]) for id in columns.first if id in items}
+    pairs = [_pair(first, second, number, columns, lambda: compare_runs(columns.first, columns.second, videos))]
+    for table in first.result["metrics"].get("groups") or {}:
+        labels = {id: items[id].get("groups", {}).get(table) for id in columns.first}
+        if len({label for label in labels.values() if label is not None}) < 2:
+            continue
+
+        def compare(labels: Mapping[str, Label] = labels) -> Comparison:
+            return compare_macro(columns.first, columns.second, labels, videos)
+
+        pairs.append(_pair(first, second, number, columns, compare, table))
+    return pairs
+
+
+def _aspect_pairs(
+    first: LoadedRun,
+    second: LoadedRun,
+    ours: Mapping[str, Mapping[str, Any]],
+    theirs: Mapping[str, Mapping[str, Any]],
+) -> list[Paired]:
+    """The comparison of the means over the aspects of VCG or MSVC, in which an item has a score for each aspect.
+
+    There is none where every judgement failed.
+    """
+    values = [_aspect_values(run, items) for run, items in ((first, ours), (second, theirs))]
+    columns = _Columns.of(*({key: value for key, (_, _, value) in column.items()} for column in values))
+    labels = {key: aspect for key, (_, aspect, _) in values[0].items()}
+    videos = {key: _video(ours[id]) for key, (id, _, _) in values[0].items()}
+
+    def compare() -> Comparison:
+        return compare_macro(columns.first, columns.second, labels, videos)
+
+    return [_pair(first, second, "score", columns, compare, "aspects")] if columns.first or columns.second else []
+
+
+def _aspect_values(run: LoadedRun, items: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str, float | None]]:
+    """Key of a judgement -> item, aspect, and what it counts."""
+    policy = run.result["scoring"]["judge_policy"]
+    return {
+        f"{id}, {aspect}": (id, aspect, counted_score(policy, judged["score"], judged["failed"]))
+        for id, item in items.items()
+        for aspect, judged in ((item.get("detail") or {}).get("aspects") or {}).items()
+    }
 
 
 def _pair(
     first: LoadedRun,
     second: LoadedRun,
     number: str,
-    values: tuple[Mapping[str, float | None], Mapping[str, float | None]],
-    items: Mapping[str, Mapping[str, Any]],
+    columns: _Columns,
+    compare: Callable[[], Comparison],
+    over: str | None = None,
 ) -> Paired:
-    # An item that only one run has is told by `compare_runs`.
-    without = {id for column in values for id, value in column.items() if value is None}
-    kept = [{id: value for id, value in column.items() if value is not None and id not in without} for column in values]
-    left_out = len(without)
-    videos = {id: _video(items[id]) for id in kept[0] if id in items}
     try:
-        comparison = compare_runs(kept[0], kept[1], videos)
+        comparison = compare()
     except ValueError as error:
         raise ValueError(f"{first.folder} and {second.folder}: {error}") from error
     differing = tuple(name for name in differing_settings([first.result, second.result]) if name != "model.revision")
-    labels = (first.label, second.label)
-    return Paired(
-        str(first.result["title"]), first.task, *labels, number, comparison, len(kept[0]), left_out, differing
-    )
+    title, labels = str(first.result["title"]), (first.label, second.label)
+    counts = (len(columns.first), columns.left_out)
+    return Paired(title, first.task, *labels, number, comparison, *counts, differing, over)
 
 
 def _values(run: LoadedRun, items: Mapping[str, Mapping[str, Any]], number: str) -> dict[str, float | None]:
     """What each item counts in a number of the run; None where it does not count."""
-    if number == "score":
-        # `score` is the whole number of a judged answer; other tasks have none.
-        return {id: _float(item.get("score")) for id, item in items.items()}
     scoring = run.result["scoring"]
+    if number == "score":
+        return {id: _score(item, scoring) for id, item in items.items()}
     failures_are_wrong = scoring["metric"] == "judged_qa" and counting_of(scoring["judge_policy"]).failures_are_wrong
     return {id: _right(item, failures_are_wrong) for id, item in items.items()}
 
@@ -134,8 +213,13 @@ def _right(item: Mapping[str, Any], failures_are_wrong: bool) -> float | None:
     return float(item["correct"])
 
 
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _score(item: Mapping[str, Any], scoring: Mapping[str, Any]) -> float | None:
+    """The score of a judged answer as the policy counts it; None without answer, and for tasks without scores."""
+    if "error" in item or (scoring["metric"] != "judged_qa" and item.get("score") is None):
+        return None
+    if scoring["metric"] != "judged_qa":
+        return float(item["score"])
+    return counted_score(scoring["judge_policy"], item.get("score"), bool(item.get("judge_failed")))
 
 
 def _video(item: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..headline import Headline
 from .differing import differing_settings
 from .loading import LoadedRun, load_runs
 from .numbers import group_tables, in_units, numbers, unit
@@ -126,16 +127,7 @@ def _run_facts(run: LoadedRun) -> dict[str, Any]:
         "run": run.label,
         "folder": str(run.folder),
         "model": dict(result["model"]),
-        "numbers": [
-            {
-                "name": number.name,
-                "value": in_units(number.name, number.value),
-                "unit": unit(number.name),
-                "low": None if number.low is None else in_units(number.name, number.low),
-                "high": None if number.high is None else in_units(number.name, number.high),
-            }
-            for number in numbers(result)
-        ],
+        "numbers": [_number_facts(number) for number in numbers(result)],
         "groups": {
             table.name: {
                 "number": table.number,
@@ -143,7 +135,7 @@ def _run_facts(run: LoadedRun) -> dict[str, Any]:
                     label: {"value": None if value is None else in_units(table.number, value), "count": count}
                     for label, (value, count) in table.rows.items()
                 },
-                "macro": None if table.macro is None else in_units(table.number, table.macro),
+                "macro": None if table.macro is None else _number_facts(table.macro),
             }
             for table in group_tables(result)
         },
@@ -151,4 +143,14 @@ def _run_facts(run: LoadedRun) -> dict[str, Any]:
         "counts": dict(result["counts"]),
         "scoring": dict(result["scoring"]),
         "settings": dict(result["settings"]),
+    }
+
+
+def _number_facts(number: Headline) -> dict[str, Any]:
+    ends = {"low": number.low, "high": number.high}
+    return {
+        "name": number.name,
+        "value": in_units(number.name, number.value),
+        "unit": unit(number.name),
+        **{end: None if value is None else in_units(number.name, value) for end, value in ends.items()},
     }

@@ -14,11 +14,12 @@ from .paired import Paired
 from .published import Printed
 from .report import Report, TaskReport
 
-__all__ = ["NOT_MEASURED", "Sheet", "pair_sheet", "sections", "task_sheets"]
+__all__ = ["MEAN", "NOT_MEASURED", "Sheet", "pair_sheet", "sections", "task_sheets"]
 
 # Stands over every table of numbers that were not measured.
 NOT_MEASURED = "Printed in the papers, not measured here"
 ABSENT = "-"
+MEAN = "mean of the rows"
 # So many numbers that few papers print stand in a table of their own.
 FEW_COLUMNS = 4
 DIGITS = {"%": 1, "": 2}
@@ -148,8 +149,8 @@ def _group_sheets(task: TaskReport) -> list[Sheet]:
             counts = {count for entry in found if entry is not None for count in [entry[1]]}
             cells = [ABSENT if entry is None else _number(number, entry[0]) for entry in found]
             rows.append((label, " / ".join(map(str, sorted(counts))), *cells))
-        means = [_number(number, None if table is None else table.macro) for table in tables]
-        rows.append(("mean of the rows", "", *means))
+        means = [ABSENT if table is None or table.macro is None else _cell(table.macro) for table in tables]
+        rows.append((MEAN, "", *means))
         sheets.append(Sheet(f"{_named(number)} by {name}", (name, "items", *_labels(task.runs)), tuple(rows)))
     return sheets
 
@@ -164,7 +165,7 @@ def pair_sheet(pairs: Sequence[Paired]) -> Sheet:
         rows.append(
             (
                 f"{pair.title} ({pair.num_items} items)",
-                _named(name),
+                _named(name) if pair.over is None else f"{_named(name)}, mean over {pair.over}",
                 _number(name, found.first),
                 _number(name, found.second),
                 _difference(name, pair),
@@ -179,7 +180,7 @@ def pair_sheet(pairs: Sequence[Paired]) -> Sheet:
             footnotes.append(f"{pair.title}: the runs differ in {', '.join(pair.differing)}, too.")
     footnotes.append(
         "The interval of the difference draws videos with all their items; p is McNemar's exact test, which takes "
-        "items for independent."
+        "items for independent, and does not weigh them as a mean over groups does."
     )
     return Sheet("", (*header, "p"), tuple(rows), tuple(dict.fromkeys(footnotes)))
 

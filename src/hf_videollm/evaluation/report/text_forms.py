@@ -9,9 +9,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from ..headline import Headline
 from .numbers import group_tables, in_units, numbers, unit
 from .report import Report
-from .sheets import Sheet, sections
+from .sheets import MEAN, Sheet, sections
 
 __all__ = ["as_csv", "as_drawing", "as_json", "as_markdown", "as_plain"]
 
@@ -128,12 +129,7 @@ def _csv_rows(report: Report) -> Iterator[dict[str, Any]]:
             line: dict[str, Any] = {"task": task.task, "run": run.label, "folder": str(run.folder), **facts}
             found = numbers(run.result)
             for number in found:
-                ends = {"low": number.low, "high": number.high}
-                yield {
-                    **line,
-                    **_value(number.name, number.value),
-                    **{end: in_units(number.name, value) for end, value in ends.items() if value is not None},
-                }
+                yield {**line, **_with_ends(number)}
             if not found:
                 yield line
             for table in group_tables(run.result):
@@ -142,10 +138,22 @@ def _csv_rows(report: Report) -> Iterator[dict[str, Any]]:
                     yield {"task": task.task, "run": run.label, "folder": str(run.folder), **group} | _value(
                         table.number, value
                     )
+                if table.macro is not None:
+                    mean = {"group": table.name, "label": MEAN}
+                    yield {"task": task.task, "run": run.label, "folder": str(run.folder), **mean} | _with_ends(
+                        table.macro
+                    )
         for row in task.printed:
             for name, value in row.numbers.items():
                 paper = {"task": task.task, "paper": row.paper, "model_in_paper": row.model}
                 yield {**paper, "number": name, "printed_in_paper": value}
+
+
+def _with_ends(number: Headline) -> dict[str, Any]:
+    """A number with its interval."""
+    ends = {"low": number.low, "high": number.high}
+    found = {end: in_units(number.name, value) for end, value in ends.items() if value is not None}
+    return {**_value(number.name, number.value), **found}
 
 
 def _value(name: str, value: float | None) -> dict[str, Any]:
