@@ -89,7 +89,7 @@ def test_one_broken_task_does_not_lose_the_others(cli: Cli, data: Path, tmp_path
     absent = report["failed"]["absent"]
     assert "has no questions.jsonl" in absent
     assert "the synthetic generator" in absent
-    assert "--download fetches them from the Hub (org/absent)" in absent
+    assert "--download fetches and unpacks them from the Hub (org/absent)" in absent
 
 
 def test_all_takes_every_task(cli: Cli, data: Path, tmp_path: Path) -> None:
