@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
+from tqdm import tqdm
 from transformers import AutoProcessor
 
 from hf_videollm import PllavaForConditionalGeneration, save_checkpoint
+
+# The lock of progress bars is shared with forks, and a fork that is killed while it holds the lock would never give it
+# back. A lock of threads is not shared. Without the thread that watches the bars, nobody holds it during a fork.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
 
 
 def run(work: Callable[[], Any], seconds: float | None) -> tuple[bool, float]:
