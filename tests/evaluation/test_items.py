@@ -1,5 +1,6 @@
 """Items refuse contradictions; parts of folders of frames are chosen by PLLaVA's rule."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ MEDIA = (Medium(Path("clip.mp4")),)
         ({"options": ("a", "b"), "answer": "a", "answer_index": 2}, "none of its 2 options"),
         ({"options": ("a", "b"), "answer": "a", "answer_index": 1}, "is not option 1"),
         ({"media": (Medium(Path("x"), start=2.0, end=2.0),)}, "start 2.0 is not before end 2.0"),
+        ({"media": (Medium(Path("x"), start=math.nan, end=2.0),)}, "start is nan, which is no second"),
+        ({"media": (Medium(Path("x"), end=math.inf),)}, "end is inf, which is no second"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:

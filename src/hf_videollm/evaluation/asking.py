@@ -118,20 +118,19 @@ class Asker:
         from ..models.video_llm_checked_processor import cast_row
 
         messages = ask.prompt.messages(ask.item)
+        rendered = rendered_prompt(self.processor, ask.prompt, messages)
         row = self.processor.apply_chat_template(
             messages,
-            chat_template=ask.prompt.chat_template,
-            add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
             processor_kwargs=self._options_for(ask.item),
+            **_template_options(ask.prompt),
         )
         metadata = row.pop("video_metadata", None) or []
         row = BatchFeature(dict(row))
         if self.dtype is not None:
             row = cast_row(row, self.dtype, self.processor.EXACT_KEYS)
-        rendered = rendered_prompt(self.processor, ask.prompt, messages)
         return Inputs(ask, row, rendered, media_facts(ask.item, metadata))
 
     def _options_for(self, item: Item) -> dict[str, Any]:
@@ -151,9 +150,36 @@ class Asker:
 
 
 def rendered_prompt(processor: Any, prompt: Prompt, messages: list[dict[str, Any]]) -> str:
-    """The text of a prompt with one placeholder for each medium, as the chat template writes it."""
-    text: str = processor.apply_chat_template(messages, chat_template=prompt.chat_template, add_generation_prompt=True)
+    """The text of a prompt with one placeholder for each medium, as the chat template writes it.
+
+    Raises:
+        ValueError: the chat template of the processor does not end with the beginning of the answer.
+    """
+    if not prompt.begins_answer:
+        text: str = processor.apply_chat_template(messages, **_template_options(prompt))
+        return text
+    try:
+        text = processor.apply_chat_template(messages, **_template_options(prompt))
+    except ValueError as error:
+        # transformers quotes the whole prompt.
+        raise _lost_beginning(prompt) from error
+    if not text.endswith(prompt.answer_prefix):
+        raise _lost_beginning(prompt)
     return text
+
+
+def _lost_beginning(prompt: Prompt) -> ValueError:
+    return ValueError(
+        f"The chat template of this model does not keep the beginning of an answer, {prompt.answer_prefix!r}: choose "
+        "another prompt style."
+    )
+
+
+def _template_options(prompt: Prompt) -> dict[str, Any]:
+    """How a chat template ends: where the answer begins, or behind its beginning."""
+    if prompt.begins_answer:
+        return {"chat_template": None, "continue_final_message": True, "add_generation_prompt": False}
+    return {"chat_template": prompt.chat_template, "add_generation_prompt": True}
 
 
 def _clock(medium: Medium) -> dict[str, Any] | None:

@@ -70,7 +70,7 @@ def by_number(row: Row, field: str, options: Sequence[str]) -> int:
         DataError: it holds something else, or the number of no option.
     """
     value = row.get(field, (int, str))
-    if isinstance(value, str) and not value.strip().isdigit():
+    if isinstance(value, str) and not value.strip().isdecimal():
         raise DataError(f"{row.where}: {field} is {value!r}, which is no number of an option.")
     if not 0 <= (number := int(value)) < len(options):
         raise DataError(f"{row.where}: {field} is {number}, but the options are 0 to {len(options) - 1}.")

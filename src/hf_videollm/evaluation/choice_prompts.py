@@ -9,7 +9,9 @@ from .paper_prompts import greedy
 from .prompting import LETTER_DIRECTLY, Prompt, PromptRule, lettered
 from .prompts_pllava import mvbench_query
 
-__all__ = ["LINVT_GENERATION", "bare_question", "letters_rule", "linvt_block"]
+__all__ = ["BEST_OPTION", "LINVT_GENERATION", "bare_question", "letters_rule", "linvt_block", "linvt_mvbench"]
+
+BEST_OPTION = "Only give the best option."
 
 # LinVT's scripts (gls0425/LinVT @ 22485e0) generate with these; beams and temperature are off.
 LINVT_GENERATION: dict[str, Any] = {**greedy(1000), "min_new_tokens": 1}
@@ -40,6 +42,20 @@ def letters_rule(suffix: str = LETTER_DIRECTLY, max_new_tokens: int = 16) -> Pro
         return Prompt("\n".join(lines), generate_kwargs=greedy(max_new_tokens))
 
     return rule
+
+
+_WATCH = (
+    "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
+    "objects, and the action and pose of persons. Based on your observations, select the best option that accurately "
+    "addresses the question.\n"
+)
+
+
+def linvt_mvbench(item: Item, question: str) -> Prompt:
+    """LinVT's template of MVBench, with which it also asks MLVU."""
+    # Two line breaks: one ends the text, one joins it to the question.
+    text = f"{_WATCH}\n{mvbench_query(question, item.options)}\n{BEST_OPTION}"
+    return Prompt(text, generate_kwargs=LINVT_GENERATION)
 
 
 def linvt_block(item: Item, question: str) -> Prompt:

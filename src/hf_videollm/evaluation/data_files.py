@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
 from .items import Item
+from .parsed_files import FETCH, DataError, read_json, read_json_lines, read_parquet, read_table, read_utf8
 
 __all__ = ["DataError", "DataFiles", "MissingFilesError", "Row", "read_utf8"]
 
-ROWS_AT_ONCE = 64
-
-
-class DataError(ValueError):
-    """The files of a benchmark are not as they should be; the message names file, row and field."""
+# So much of a wrong value stands in an error.
+_MOST_SHOWN = 80
 
 
 class MissingFilesError(DataError):
@@ -56,11 +52,30 @@ class Row:
                 return default
             raise DataError(f"{self.where}: the field {name!r} is missing: {did_you_mean(name, self.values)}")
         # In Python, true is an integer, but nobody writes it for one.
-        if isinstance(value, bool) and kind is not bool:
-            raise DataError(f"{self.where}: {name} is {value!r}, which is no {_names(kind)}.")
-        if not isinstance(value, kind):
-            raise DataError(f"{self.where}: {name} is {value!r}, which is no {_names(kind)}.")
+        if (isinstance(value, bool) and kind is not bool) or not isinstance(value, kind):
+            raise DataError(f"{self.where}: {name} is {_shown(value)}, which is no {_names(kind)}: {FETCH}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f"{self.where}: {name} is {value}, which is no finite number: {FETCH}.")
+        if isinstance(value, str) and default is ... and not value.strip():
+            raise DataError(f"{self.where}: {name} is blank: {FETCH}.")
         return value
+
+    def texts(self, name: str, default: Any = ..., *, may_be_empty: bool = False) -> list[str]:
+        """A field that holds a list of texts.
+
+        Args:
+            name: of the column.
+            default: what stands for a missing field; without it, a missing field is an error.
+            may_be_empty: whether a list of no texts is one, too.
+
+        Raises:
+            DataError: the field is missing, or holds something else.
+        """
+        values: list[str] = self.get(name, list, default)
+        if not (values or may_be_empty) or not all(isinstance(value, str) for value in values):
+            wanted = "list of texts" if may_be_empty else "list of one text or more"
+            raise DataError(f"{self.where}: {name} is {_shown(values)}, which is no {wanted}: {FETCH}.")
+        return values
 
     def item(self, **fields: Any) -> Item:
         """An item that this row describes.
@@ -84,30 +99,10 @@ def _names(kind: type | tuple[type, ...]) -> str:
     return " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
 
 
-def read_utf8(path: Path) -> str:
-    """Content of a text file, less a byte order mark.
-
-    Raises:
-        DataError: it has another encoding; the message names the line.
-    """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        raise DataError(
-            f"{path}, line {line} has the byte 0x{byte:02x}, which is no UTF-8: save it as UTF-8."
-        ) from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, whose keys are ids in some benchmarks; of equal keys, Python would keep the last."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DataError(f"the key {twice!r} stands twice in the same object; keep one of them.")
-    return value
+def _shown(value: Any) -> str:
+    """A wrong value, as far as one line has room for it."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 @dataclass(frozen=True)
@@ -151,13 +146,36 @@ class DataFiles:
         Raises:
             DataError: there is none, it is no JSON, or an object has a key twice.
         """
-        path = self.find(*names)
-        try:
-            return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read as JSON: {error}") from error
+        return read_json(self.find(*names))
+
+    def json_object(self, *names: str, holds: str) -> Mapping[str, Any]:
+        """Content of a JSON file that holds an object with fields.
+
+        Args:
+            holds: what stands in its fields, for errors.
+
+        Raises:
+            DataError: the file is missing, holds something else, or holds no field.
+        """
+        value, path = self.json(*names), self.find(*names)
+        if not isinstance(value, Mapping):
+            raise DataError(f"{path} should hold an object with {holds}, not a {type(value).__name__}: {FETCH}.")
+        if not value:
+            raise DataError(f"{path} holds an empty object: fetch the file again.")
+        return value
+
+    def json_list(self, *names: str, field: str) -> Iterator[Row]:
+        """Rows of a JSON file that holds an object with a list of objects in one of its fields.
+
+        Raises:
+            DataError: the file is missing, holds something else, or the list is empty.
+        """
+        value, path = self.json_object(*names, holds=f"the field {field!r}"), self.find(*names)
+        if field not in value:
+            raise DataError(f"{path} lacks the field {field!r}: {did_you_mean(field, value)}")
+        if value[field] == []:
+            raise DataError(f"{path}, {field} holds an empty list: fetch the file again.")
+        yield from self.as_rows(value[field], f"{path}, {field}")
 
     def json_rows(self, *names: str) -> Iterator[Row]:
         """Rows of a JSON file that holds a list of objects.
@@ -180,29 +198,33 @@ class DataFiles:
             DataError: it is no list, or holds something that is no object.
         """
         if not isinstance(values, list):
-            raise DataError(f"{where} should hold a list of objects, not a {type(values).__name__}.")
+            raise DataError(f"{where} should hold a list of objects, not a {type(values).__name__}: {FETCH}.")
         for number, value in enumerate(values):
-            if not isinstance(value, Mapping):
-                raise DataError(f"{where}, row {number}: expected an object, got {type(value).__name__}.")
-            yield Row(value, f"{where}, row {number}")
+            yield self.as_row(value, f"{where}, row {number}")
+
+    @staticmethod
+    def as_row(value: Any, where: str) -> Row:
+        """An object as a row.
+
+        Args:
+            where: file and place in it.
+
+        Raises:
+            DataError: it is no object.
+        """
+        if not isinstance(value, Mapping):
+            raise DataError(f"{where}: expected an object, got {type(value).__name__}: {FETCH}.")
+        return Row(value, where)
 
     def jsonl_rows(self, *names: str) -> Iterator[Row]:
         """Rows of a file with one JSON object in each line. Empty lines do not count.
 
         Raises:
-            DataError: the file is missing or no UTF-8, or a line is no JSON object.
+            DataError: the file is missing, empty or no UTF-8, or a line is no JSON object.
         """
         path = self.find(*names)
-        for number, line in enumerate(StringIO(read_utf8(path), newline=None), start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number} cannot be read as JSON: {error}") from error
-            if not isinstance(value, Mapping):
-                raise DataError(f"{path}, line {number}: expected an object, got {type(value).__name__}.")
-            yield Row(value, f"{path}, line {number}")
+        for number, value in read_json_lines(path):
+            yield self.as_row(value, f"{path}, line {number}")
 
     def csv_rows(
         self, *names: str, columns: Sequence[str], delimiter: str = ",", has_header: bool = True
@@ -213,17 +235,19 @@ class DataFiles:
             columns: that are needed; all that there are, in their order, of a table without a header.
 
         Raises:
-            DataError: the file is missing or no UTF-8, lacks one of `columns`, or a row has more or fewer fields than
-                there are columns.
+            DataError: the file is missing, no UTF-8 or no table, holds no row, lacks one of `columns` or has it twice,
+                or a row has more or fewer fields than there are columns.
         """
         path = self.find(*names)
-        reader = csv.reader(StringIO(read_utf8(path), newline=""), delimiter=delimiter)
-        header = next(reader, []) if has_header else columns
+        rows = read_table(path, delimiter)
+        header = next(rows)[1] if has_header else columns
         self.check_columns(header, columns, str(path))
-        for fields in reader:
-            where = f"{path}, line {reader.line_num}"
+        found = False
+        for line, fields in rows:
+            where = f"{path}, line {line}"
             if has_header and not fields:
                 continue
+            found = True
             # Blank fields behind the last column are delimiters that a program wrote for nothing.
             surplus = [field for field in fields[len(header) :] if field.strip() or not has_header]
             if len(fields) < len(header) or surplus:
@@ -231,31 +255,32 @@ class DataFiles:
                     raise DataError(f"{where}: the row has {len(fields)} fields, the header {len(header)}.")
                 raise DataError(f"{where}: expected {len(columns)} fields ({', '.join(columns)}), got {len(fields)}.")
             yield Row(dict(zip(header, fields, strict=False)), where)
+        if not found:
+            raise DataError(f"{path} holds no row below its header: fetch the file again.")
 
     def parquet_rows(self, *patterns: str, columns: Sequence[str]) -> Iterator[Row]:
         """Rows of all Parquet files that one of the patterns finds, in the order of their names.
 
         Raises:
-            DataError: no pattern finds a file, or one lacks one of `columns`.
+            DataError: no pattern finds a file, or one is no Parquet, holds no row, or lacks one of `columns`.
         """
-        import pyarrow.parquet  # type: ignore[import-untyped]
-
         paths = sorted({path for pattern in patterns for path in self.root.glob(pattern)})
         if not paths:
             raise MissingFilesError(f"{self.root} has no {' and no '.join(patterns)}.")
         for path in paths:
-            table = pyarrow.parquet.ParquetFile(path)
-            self.check_columns(table.schema_arrow.names, columns, str(path))
-            number = 0
-            # Rows may hold videos.
-            for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
-                for values in batch.to_pylist():
-                    yield Row(values, f"{path}, row {number}")
-                    number += 1
+            names, rows = read_parquet(path)
+            self.check_columns(names, columns, str(path))
+            number = -1
+            for number, values in enumerate(rows):
+                yield Row(values, f"{path}, row {number}")
+            if number < 0:
+                raise DataError(f"{path} holds no row: fetch the file again.")
 
     @staticmethod
     def check_columns(present: Sequence[str], needed: Sequence[str], where: str) -> None:
-        """Raise `DataError` if a column that is needed is not present."""
+        """Raise `DataError` if a column that is needed is not present, or is there twice."""
         for name in needed:
+            if list(present).count(name) > 1:
+                raise DataError(f"{where} has the column {name!r} twice: keep one of them.")
             if name not in present:
                 raise DataError(f"{where} lacks the column {name!r}: {did_you_mean(name, present)}")

@@ -144,9 +144,11 @@ class Item:
             for name in ("start", "end"):
                 value = getattr(medium, name)
                 if value is not None and not 0 <= value < math.inf:
-                    raise ValueError(f"Item {self.id!r}: {name} is {value}, which is no second of a video.")
+                    raise ValueError(f"Item {self.id!r}: {name} is {value}, which is no second of a video: correct it.")
             if medium.start is not None and medium.end is not None and medium.start >= medium.end:
-                raise ValueError(f"Item {self.id!r}: start {medium.start} is not before end {medium.end}.")
+                raise ValueError(
+                    f"Item {self.id!r}: start {medium.start} is not before end {medium.end}: correct them."
+                )
 
     @property
     def question(self) -> str:

@@ -21,7 +21,8 @@ class Prompt:
         text: the text behind the media in the user's turn.
         system: a system message; the chat template's own when None.
         chat_template: Jinja template that takes the place of the processor's; the processor's own when None.
-        answer_prefix: beginning of the answer that this prompt's `chat_template` gives to the model.
+        answer_prefix: beginning of the answer, which the model continues. A `chat_template` of this prompt ends with
+            it; behind the processor's own template, it is the text that the assistant's turn begins with.
         return_prefix: put before the generated text, because the answer prefix has taken it from the model
             (MVBench's `(`).
         stop: texts at which a generated answer is cut off.
@@ -37,14 +38,21 @@ class Prompt:
     generate_kwargs: Mapping[str, Any] = field(default_factory=lambda: {"do_sample": False, "max_new_tokens": 128})
 
     def messages(self, item: Item) -> list[dict[str, Any]]:
-        """The prompt as chat messages: the media of the item, then the text."""
+        """The prompt as chat messages: the media of the item, the text, and the beginning of the answer, if any."""
         content = [medium.to_block() for medium in item.media]
         if self.text:
             content.append({"type": "text", "text": self.text})
         turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if self.system is not None:
             turns.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system}]})
+        if self.begins_answer:
+            turns.append({"role": "assistant", "content": [{"type": "text", "text": self.answer_prefix}]})
         return turns
+
+    @property
+    def begins_answer(self) -> bool:
+        """Whether `messages` end with an assistant's turn that the model continues."""
+        return bool(self.answer_prefix) and self.chat_template is None
 
 
 # Item and one of its questions -> prompt.

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .data_files import DataError, DataFiles, Row
 
-__all__ = ["check_new", "join_by_id", "medium_in", "rows_by_id", "stated_number", "text_id"]
+__all__ = [
+    "NUMBERED",
+    "check_answers",
+    "check_new",
+    "join_by_id",
+    "medium_in",
+    "rows_by_id",
+    "stated_number",
+    "text_id",
+]
+
+# A note of tasks whose files have no ids of questions.
+NUMBERED = (
+    "The rows have no ids: items are numbered in the order of the rows, so a row that stands twice makes two items."
+)
 
 
 def text_id(row: Row, field: str) -> str:
@@ -65,6 +79,24 @@ def rows_by_id(rows: Iterable[Row], field: str) -> dict[str, Row]:
             )
         found[name] = row
     return found
+
+
+def check_answers(answers: Mapping[str, Row], questions: Container[str], where: str) -> None:
+    """Refuse answers to questions that are not asked; a question without an answer is a matter of the benchmark.
+
+    Args:
+        answers: id of a question -> the row that answers it.
+        questions: ids of all questions.
+        where: file of the questions.
+
+    Raises:
+        DataError: there is no question to an answer.
+    """
+    for name, row in answers.items():
+        if name not in questions:
+            raise DataError(
+                f"{row.where}: there is no question {name!r} in {where}: correct the id, or take the answer out."
+            )
 
 
 def join_by_id(questions: Iterable[Row], answers: Iterable[Row], field: str) -> Iterator[tuple[str, Row, Row]]:

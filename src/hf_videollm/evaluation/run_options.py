@@ -97,6 +97,7 @@ def answer_settings(task: Task, options: RunOptions, model: Mapping[str, Any], f
     """
     style = prompt_style(task, options)
     prompt = task.prompt_rule(style)(first, first.questions[0])
+    begun = f"\n{prompt.answer_prefix}" if prompt.begins_answer else ""
     likelihood = {"ranking": options.ranking} if options.mode == "likelihood" else {}
     generation = {**prompt.generate_kwargs, **options.generate_options} if options.mode == "generate" else {}
     changes = {"model_changes": dict(options.model_changes)} if options.model_changes else {}
@@ -104,7 +105,7 @@ def answer_settings(task: Task, options: RunOptions, model: Mapping[str, Any], f
         "task": task.name,
         "model": {name: model.get(name) for name in ("path", "revision", "dtype", "attention", "lora_alpha")},
         "prompt_style": style,
-        "prompt": fingerprint(f"{prompt.system}\n{prompt.text}"),
+        "prompt": fingerprint(f"{prompt.system}\n{prompt.text}{begun}"),
         "chat_template": fingerprint(prompt.chat_template) or model.get("chat_template"),
         "mode": options.mode,
         **likelihood,

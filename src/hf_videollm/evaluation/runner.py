@@ -84,8 +84,6 @@ class Runner:
         # Wrong names of rules are told before hours of work.
         scoring.facts()
         items = list(task.items(data, self.options.limit))
-        if not items:
-            raise DataError(f"{task.title}: the files in {data.root} hold no items.")
         self._check_fit(task, items[0])
         model = model_facts(self.pipe, self.source)
         settings = answer_settings(task, self.options, model, items[0])

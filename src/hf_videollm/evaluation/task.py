@@ -68,6 +68,8 @@ class Task:
         group_by: keys of `Item.groups` that get a table, in order.
         has_public_answers: False where only a server knows what is right; then there is no metric without a file of
             one's own, but a submission.
+        has_alternative_answers: True where items have several right answers: a judge compares with the first, or with
+            each (`alternative_answers.REFERENCES`).
         submission: writes the files that the benchmark's server takes.
         modalities: what the model must see or hear.
         published: paper -> {model: {metric: number}}, with the paper's own names, as printed.
@@ -88,6 +90,7 @@ class Task:
     judge_policies: Mapping[str, str] = field(default_factory=dict)
     group_by: tuple[str, ...] = ()
     has_public_answers: bool = True
+    has_alternative_answers: bool = False
     submission: Submission | None = None
     modalities: tuple[Literal["video", "image", "audio"], ...] = ("video",)
     published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
@@ -97,9 +100,10 @@ class Task:
         """The items, each id once.
 
         Raises:
-            DataError: two items have the same id, or the files are not as they should be.
+            DataError: two items have the same id, there is none, or the files are not as they should be.
         """
         seen: set[str] = set()
+        number = -1
         for number, item in enumerate(self.load(data)):
             if limit is not None and number >= limit:
                 return
@@ -107,6 +111,8 @@ class Task:
                 raise DataError(f"{self.title}: two items have the id {item.id!r}; ids must be unique.")
             seen.add(item.id)
             yield item
+        if number < 0:
+            raise DataError(f"{self.title}: the files in {data.root} hold no items: fetch them again.")
 
     def prompt_rule(self, style: str = "default") -> PromptRule:
         """How a paper asks.

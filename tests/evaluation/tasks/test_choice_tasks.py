@@ -201,7 +201,10 @@ def test_videovista_kinds_and_pictures(stand_in: Folder, load: Load) -> None:
 def test_videovista_prompt_of_linvt(stand_in: Folder, load: Load) -> None:
     item = load("videovista", stand_in("videovista"))[0]
     listed = "\n".join(f"({letter}) {option}" for letter, option in zip("ABCD", item.options, strict=True))
-    assert find_task("videovista").prompt_rule("linvt")(item, "Why?").text == f"Why?\nOptions:\n{listed}\n"
+    script = f"Why?\nOptions:\n{listed}\n"
+    rules = find_task("videovista").prompts
+    assert rules["linvt_script"](item, "Why?").text == script
+    assert rules["linvt"](item, "Why?").text == f"{script}Only give the best option."
 
 
 def test_videovista_type_that_no_list_has(copied: Folder, load: Load, edit: Edit) -> None:
@@ -278,11 +281,15 @@ def test_mlvu_in_its_own_folder(copied: Folder, load: Load, tmp_path: Path) -> N
     block = "Question: Why?\nOptions:\n" + "\n".join(
         f"({letter}) {option}" for letter, option in zip("ABCD", item.options, strict=True)
     )
-    assert rules["linvt"](item, "Why?").text == block
+    assert rules["linvt_script"](item, "Why?").text == block
+    of_linvt = rules["linvt"](item, "Why?")
+    assert of_linvt.text.endswith(f"\n\n{block}\nOnly give the best option.")
+    assert of_linvt == find_task("mvbench").prompt_rule("linvt")(item, "Why?")
     official = rules["official"](item, "Why?")
     assert official.text == f"{block}\nOnly give the best option."
     assert official.system is not None
     assert official.system.startswith("Carefully watch this video and pay attention to every detail.")
+    assert (official.answer_prefix, official.return_prefix) == ("Best Option: (", "(")
 
 
 def test_longvideobench_of_the_hub(copied: Folder, load: Load) -> None:
@@ -343,7 +350,7 @@ def first(rows: Any) -> Any:
             "egoschema_subset",
             "subset_answers.json",
             lambda answers: {**answers, "nobody": 1},
-            r"subset_answers\.json: questions\.json has no question 'nobody'",
+            r"subset_answers\.json, question 'nobody': there is no question 'nobody' in questions\.json",
         ),
         ("egoschema_subset", "subset_answers.json", lambda answers: [1], r"should hold an object with the number"),
         (

@@ -96,7 +96,7 @@ def change_questions(function: Callable[[list[dict[str, Any]]], Any]) -> Callabl
             r"row \d: the id 'clip0000_0' stands already in",
         ),
         (change_questions(lambda rows: rows[0].update(correct_index=-1)), r"correct_index is -1, but there are 4"),
-        (lambda clips: clips["clip0000"].pop("questions"), r"clip 'clip0000', questions should hold a list"),
+        (lambda clips: clips["clip0000"].pop("questions"), r"clip 'clip0000': the field 'questions' is missing"),
         (lambda clips: clips.update(clip0000=[1]), r"lqa_test\.json, clip 'clip0000': expected an object, got list"),
     ],
 )
@@ -148,7 +148,10 @@ def test_wrong_social_iq(copied: Folder, load: Load, change: Callable[[Any], Any
     [
         (lambda row: row.pop("video_id"), r"test\.json, row 0: the field 'video_id' is missing"),
         (lambda row: row.update(answer=3), r"test\.json, row 0: answer is 3, which is no str"),
-        (lambda row: row.update(alter_answers=[1]), r"test\.json, row 0: alter_answers holds 1, which is no text"),
+        (
+            lambda row: row.update(alter_answers=[1]),
+            r"row 0: alter_answers is \[1\], which is no list of texts",
+        ),
     ],
 )
 def test_wrong_wildqa(copied: Folder, load: Load, edit: Edit, change: Callable[[Any], Any], words: str) -> None:

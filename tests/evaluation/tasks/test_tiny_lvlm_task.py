@@ -51,7 +51,7 @@ def test_groups_without_the_outer_folder(stand_in: Folder, load: Load, tmp_path:
     ("change", "words"),
     [
         ({"gt_answers": []}, r"Visual_Perception/dataset\.json, row 1: gt_answers is \[\]"),
-        ({"gt_answers": [1]}, r"row 1: gt_answers is \[1\], which is neither a text nor a list of some"),
+        ({"gt_answers": [1]}, r"row 1: gt_answers is \[1\], which is no list of one text or more"),
         ({"gt_answers": 1}, r"row 1: gt_answers is 1, which is no str or list"),
         ({"image_path": None}, r"row 1: the field 'image_path' is missing"),
         ({"image_path": "../x.png"}, r"the name '\.\./x\.png' of a medium leads out"),

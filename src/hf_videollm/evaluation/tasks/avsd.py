@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ..data_files import DataError, DataFiles, Row
@@ -26,11 +26,8 @@ _FILES = ("valid_set4DSTC10-AVSD.json", "valid_set4DSTC7-AVSD.json", "avsd_val.j
 
 
 def _load_all(data: DataFiles) -> Iterator[Item]:
-    content, path = data.json(*_FILES), data.find(*_FILES)
-    if not isinstance(content, Mapping) or "dialogs" not in content:
-        raise DataError(f"{path} should hold an object with the field 'dialogs'.")
     seen: dict[str, str] = {}
-    for dialog in map(_small, data.as_rows(content["dialogs"], f"{path}, dialogs")):
+    for dialog in map(_small, data.json_list(*_FILES, field="dialogs")):
         name = dialog.get("image_id")
         check_new(seen, name, dialog.where)
         video = medium_in(data, ("Charades_v1_480", "videos"), name, (".mp4",))
@@ -48,6 +45,8 @@ def _load_all(data: DataFiles) -> Iterator[Item]:
 def _small(row: Row) -> Row:
     """The row with small letters in the names of its fields, whose case differs between the releases."""
     values: dict[str, Any] = {name.lower(): value for name, value in row.values.items()}
+    if len(values) < len(row.values):
+        raise DataError(f"{row.where}: two fields have names that differ in their case alone; keep one of them.")
     return Row(values, row.where)
 
 

@@ -5,15 +5,15 @@ Of 5,031 answers, 500 are public (the subset). A server has the others, for whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from ..choice_items import by_number, choice_item, finds, listed_options, numbered_options
 from ..choice_prompts import bare_question, letters_rule
-from ..data_files import DataError, DataFiles, Row
+from ..data_files import DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
-from ..row_joins import medium_in, rows_by_id
+from ..row_joins import check_answers, medium_in, rows_by_id
 from ..submissions import chosen, json_text, with_missing
 from ..task import Scored, Task
 
@@ -31,12 +31,17 @@ def _load(data: DataFiles) -> Iterator[Item]:
     # The files of the authors come first.
     if not finds(data, _QUESTIONS) and finds(data, _HUB):
         known = _hub_subset(data) if finds(data, _HUB_SUBSET) else {}
-        for name, row in rows_by_id(data.parquet_rows(*_HUB, columns=_COLUMNS), "video_idx").items():
+        questions = rows_by_id(data.parquet_rows(*_HUB, columns=_COLUMNS), "video_idx")
+        check_answers(known, questions, _HUB[0])
+        for name, row in questions.items():
             yield _hub_item(data, name, row, known.get(name))
         return
     path = data.find(*_QUESTIONS, *_HUB)
     known = _answers(data) if finds(data, _ANSWERS) else {}
-    for name, row in rows_by_id(data.json_rows(str(path.relative_to(data.root))), "q_uid").items():
+    questions = rows_by_id(data.json_rows(str(path.relative_to(data.root))), "q_uid")
+    check_answers(known, questions, path.name)
+    # Most questions have no public answer; the result counts them as `unknown`.
+    for name, row in questions.items():
         yield _item(data, name, row, known.get(name))
 
 
@@ -47,9 +52,7 @@ def _load_subset(data: DataFiles) -> Iterator[Item]:
         return
     path = data.find(*_QUESTIONS, *_HUB_SUBSET)
     questions, known = rows_by_id(data.json_rows(str(path.relative_to(data.root))), "q_uid"), _answers(data)
-    for name, row in known.items():
-        if name not in questions:
-            raise DataError(f"{row.where}: {path.name} has no question {name!r}.")
+    check_answers(known, questions, path.name)
     for name, row in questions.items():
         if name in known:
             yield _item(data, name, row, known[name])
@@ -57,10 +60,8 @@ def _load_subset(data: DataFiles) -> Iterator[Item]:
 
 def _answers(data: DataFiles) -> dict[str, Row]:
     """The public answers: id of a question -> a row whose field is that id."""
-    path, content = data.find(*_ANSWERS), data.json(*_ANSWERS)
-    if not isinstance(content, Mapping):
-        raise DataError(f"{path} should hold an object with the number of an option for each q_uid.")
-    return {name: Row(content, str(path)) for name in content}
+    path, content = data.find(*_ANSWERS), data.json_object(*_ANSWERS, holds="the number of an option for each q_uid")
+    return {name: Row(content, f"{path}, question {name!r}") for name in content}
 
 
 def _hub_subset(data: DataFiles) -> dict[str, Row]:

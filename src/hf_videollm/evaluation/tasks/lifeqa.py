@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
@@ -19,13 +19,10 @@ def _loader(*splits: str) -> Callable[[DataFiles], Iterator[Item]]:
         seen: dict[str, str] = {}
         for split in splits:
             names = (f"lqa_{split}.json", f"data/lqa_{split}.json")
-            clips, path = data.json(*names), data.find(*names)
-            if not isinstance(clips, Mapping):
-                raise DataError(f"{path} should hold an object with a clip in each field, not {type(clips).__name__}.")
-            for clip, value in clips.items():
-                if not isinstance(value, Mapping):
-                    raise DataError(f"{path}, clip {clip!r}: expected an object, got {type(value).__name__}.")
-                for row in data.as_rows(value.get("questions"), f"{path}, clip {clip!r}, questions"):
+            path = data.find(*names)
+            for clip, value in data.json_object(*names, holds="a clip in each field").items():
+                of_clip = data.as_row(value, f"{path}, clip {clip!r}")
+                for row in data.as_rows(of_clip.get("questions", list), f"{of_clip.where}, questions"):
                     item = _item(data, clip, row)
                     check_new(seen, item.id, row.where)
                     yield item
@@ -34,7 +31,7 @@ def _loader(*splits: str) -> Callable[[DataFiles], Iterator[Item]]:
 
 
 def _item(data: DataFiles, clip: str, row: Row) -> Item:
-    options, right = row.get("answers", list), row.get("correct_index", int)
+    options, right = row.texts("answers"), row.get("correct_index", int)
     if not 0 <= right < len(options):
         raise DataError(f"{row.where}: correct_index is {right}, but there are {len(options)} answers.")
     return row.item(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..choice_items import by_text, choice_item, listed_options
-from ..choice_prompts import bare_question, linvt_block
+from ..choice_prompts import bare_question, linvt_block, linvt_mvbench
 from ..data_files import DataFiles
 from ..items import Item, Medium
 from ..paper_prompts import greedy
 from ..prompting import Prompt, raw_question
 from ..prompts_pllava import mvbench_query
-from ..row_joins import medium_in, stated_number
+from ..row_joins import NUMBERED, medium_in, stated_number
 from ..task import Task
 
 __all__ = ["SUB_TASKS", "TASKS"]
@@ -54,7 +54,7 @@ _WATCH = (
 
 def _official(item: Item, question: str) -> Prompt:
     text = f"{mvbench_query(question, item.options)}\nOnly give the best option."
-    return Prompt(text, system=_WATCH, generate_kwargs=greedy(100))
+    return Prompt(text, system=_WATCH, answer_prefix="Best Option: (", return_prefix="(", generate_kwargs=greedy(100))
 
 
 def _lmms_eval(item: Item, question: str) -> Prompt:
@@ -78,7 +78,8 @@ TASKS = [
         prompts={
             "default": raw_question,
             "official": _official,
-            "linvt": linvt_block,
+            "linvt": linvt_mvbench,
+            "linvt_script": linvt_block,
             "lmms_eval": _lmms_eval,
             "bare": bare_question,
         },
@@ -96,10 +97,13 @@ TASKS = [
             },
         },
         notes=(
+            NUMBERED,
             "The official M-Avg is the mean of the seven tasks, the macro average of the table `task`; LinVT's script "
             "averages over all questions, which is the accuracy.",
-            "The official evaluation also begins the answer with 'Best Option: ('; a chat template cannot do that for "
-            "every model, so the style `official` does not.",
+            "The official evaluation begins the answer with 'Best Option: (', which the model continues; so does the "
+            "style `official`.",
+            "LinVT asks with its template of MVBench (style `linvt`). Its released script has the question with its "
+            "options alone (style `linvt_script`).",
             "LinVT's code reads answers as for VideoVista, but for one of the three openings.",
             "The sets of free answers (8_sub_scene, 9_summary) and the test part are not read; lmms-eval has them.",
         ),

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ..data_files import DataError, DataFiles
+from ..data_files import DataFiles
 from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
-from ..row_joins import medium_in
+from ..row_joins import NUMBERED, medium_in
 from ..task import Task
 
 __all__ = ["TASKS"]
@@ -22,9 +22,7 @@ _PAPER_SAMPLING = {"do_sample": True, "temperature": 0.2, "max_new_tokens": 2048
 def _load(data: DataFiles) -> Iterator[Item]:
     numbers: Counter[str] = Counter()
     for row in data.json_rows("msvc.json"):
-        video, captions = row.get("video_path"), row.get("captions", list)
-        if not captions or not all(isinstance(caption, str) for caption in captions):
-            raise DataError(f"{row.where}: captions should hold one text or more, not {captions!r}.")
+        video, captions = row.get("video_path"), row.texts("captions")
         stem = PurePosixPath(video).stem
         name = f"{stem}_{numbers[stem]}"
         numbers[stem] += 1
@@ -64,6 +62,7 @@ TASKS = [
             },
         },
         notes=(
+            NUMBERED,
             "The paper samples with temperature 0.2 (style `videollama2_paper`), its released code takes the likeliest "
             "token (style `videollama2`).",
             "The list has 1,500 videos; the paper speaks of 500, which may mean 500 of each of the three sources.",

@@ -11,13 +11,12 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from ..choice_items import by_text, choice_item, listed_options
-from ..choice_prompts import LINVT_GENERATION, bare_question
+from ..choice_prompts import bare_question, linvt_mvbench
 from ..data_files import DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import greedy, pllava_rules, videollama2_rule
 from ..prompting import Prompt, lettered, raw_question
-from ..prompts_pllava import mvbench_query
-from ..row_joins import medium_in
+from ..row_joins import NUMBERED, medium_in
 from ..task import Task
 from .mvbench_published import MVBENCH
 
@@ -109,19 +108,6 @@ def _cut_medium(data: DataFiles, sub_task: SubTask, row: Row) -> Medium:
     return Medium(path)
 
 
-_WATCH = (
-    "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
-    "objects, and the action and pose of persons. Based on your observations, select the best option that accurately "
-    "addresses the question.\n"
-)
-
-
-def _linvt(item: Item, question: str) -> Prompt:
-    # Two line breaks: one ends the text, one joins it to the question.
-    text = f"{_WATCH}\n{mvbench_query(question, item.options)}\nOnly give the best option."
-    return Prompt(text, generate_kwargs=LINVT_GENERATION)
-
-
 def _lmms_eval(item: Item, question: str) -> Prompt:
     lines = [f"Question:{question}", "Option:", *lettered(item.options), "Only give the best option.\n"]
     return Prompt("\n".join(lines), generate_kwargs=greedy(16))
@@ -143,7 +129,7 @@ TASKS = [
             "default": raw_question,
             **pllava_rules("mvbench"),
             "videollama2": videollama2_rule("mvbench"),
-            "linvt": _linvt,
+            "linvt": linvt_mvbench,
             "lmms_eval": _lmms_eval,
             "bare": bare_question,
         },
@@ -159,6 +145,7 @@ TASKS = [
         group_by=("task",),
         published=MVBENCH,
         notes=(
+            NUMBERED,
             "The videos of fine_grained_pose (NTU RGB+D) are not on the Hub; its items have no answer without them.",
             "The average of the papers is the mean of the twenty sub-tasks, the macro average of the table `task`; all "
             "have 200 items, so it equals the accuracy.",

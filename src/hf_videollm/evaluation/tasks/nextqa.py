@@ -9,7 +9,7 @@ from ..choice_prompts import bare_question, letters_rule
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..prompting import raw_question
-from ..row_joins import medium_in, stated_number, text_id
+from ..row_joins import check_new, medium_in, stated_number, text_id
 from ..task import Task
 
 __all__ = ["TASKS"]
@@ -31,8 +31,11 @@ def _loader(split: str) -> Callable[[DataFiles], Iterator[Item]]:
             path = data.find(*tables, *hub)
             rows = data.csv_rows(str(path.relative_to(data.root)), columns=_COLUMNS)
         names = _vidor_names(data)
+        seen: dict[str, str] = {}
         for row in rows:
-            yield _item(data, row, names)
+            item = _item(data, row, names)
+            check_new(seen, item.id, row.where)
+            yield item
 
     return load
 
@@ -41,8 +44,8 @@ def _vidor_names(data: DataFiles) -> Mapping[str, str]:
     """Number of a video -> its path in VidOR, by which the first release of the videos calls them."""
     if not finds(data, _MAPS):
         return {}
-    names = data.json(*_MAPS)
-    if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
+    names = data.json_object(*_MAPS, holds="the path of each video")
+    if not all(isinstance(name, str) for name in names.values()):
         raise DataError(f"{data.find(*_MAPS)} should hold an object with the path of each video.")
     return names
 

@@ -107,6 +107,8 @@ def _youtube_names(data: DataFiles) -> dict[str, str]:
             continue
         if len(words) != 2:
             raise DataError(f"{path}, line {number}: expected the name of a clip and its number, got {line!r}.")
+        if words[1] in names:
+            raise DataError(f"{path}, line {number}: {words[1]} stands already above; keep one of the two lines.")
         names[words[1]] = words[0]
     return names
 

@@ -6,15 +6,15 @@ public answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..choice_items import by_number, choice_item, finds, listed_options
 from ..choice_prompts import bare_question, letters_rule
-from ..data_files import DataError, DataFiles, Row
+from ..data_files import DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
-from ..row_joins import medium_in, text_id
+from ..row_joins import check_new, medium_in, text_id
 from ..submissions import chosen, json_text, with_missing
 from ..task import Scored, Task
 
@@ -26,19 +26,22 @@ _COLUMNS = ("video_name", "question", "question_id", "options", "area", "reasoni
 
 def _loader(names: Sequence[str], patterns: Sequence[str], has_answers: bool) -> Callable[[DataFiles], Iterator[Item]]:
     def load(data: DataFiles) -> Iterator[Item]:
+        seen: dict[str, str] = {}
+        for row, video, question_id in rows(data):
+            item = _item(data, row, video, question_id, has_answers)
+            check_new(seen, item.id, row.where)
+            yield item
+
+    def rows(data: DataFiles) -> Iterator[tuple[Row, str, str]]:
         if not finds(data, names) and finds(data, patterns):
             for row in data.parquet_rows(*patterns, columns=_COLUMNS):
-                yield _item(data, row, row.get("video_name"), text_id(row, "question_id"), has_answers)
+                yield row, row.get("video_name"), text_id(row, "question_id")
             return
         path = data.find(*names, *patterns)
-        videos = data.json(str(path.relative_to(data.root)))
-        if not isinstance(videos, Mapping):
-            raise DataError(f"{path} should hold an object with a video in each field, not {type(videos).__name__}.")
-        for video, value in videos.items():
-            if not isinstance(value, Mapping):
-                raise DataError(f"{path}, video {video!r}: expected an object, got {type(value).__name__}.")
-            for row in data.as_rows(value.get("mc_question"), f"{path}, video {video!r}, mc_question"):
-                yield _item(data, row, video, text_id(row, "id"), has_answers)
+        for video, value in data.json_object(str(path.relative_to(data.root)), holds="a video in each field").items():
+            of_video = data.as_row(value, f"{path}, video {video!r}")
+            for row in data.as_rows(of_video.get("mc_question", list), f"{of_video.where}, mc_question"):
+                yield row, video, text_id(row, "id")
 
     return load
 

@@ -5,7 +5,8 @@ The official score ranks the four options by their likelihood behind the bare qu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..choice_items import by_letter, choice_item, numbered_options
@@ -13,7 +14,7 @@ from ..choice_prompts import bare_question, letters_rule
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..prompting import Prompt, raw_question
-from ..row_joins import medium_in, text_id
+from ..row_joins import check_new, medium_in, text_id
 from ..task import Task
 
 __all__ = ["BREAKFAST_FPS", "TASKS"]
@@ -37,15 +38,14 @@ _SUFFIXES = ("", ".webm", ".mp4", ".avi", ".MP4")
 
 
 def _load(data: DataFiles) -> Iterator[Item]:
-    content, path = data.json(*_FILES), data.find(*_FILES)
-    if not isinstance(content, Mapping) or "questions" not in content:
-        raise DataError(f"{path} should hold an object with the field 'questions'.")
-    for row in data.as_rows(content["questions"], f"{path}, questions"):
+    seen: dict[str, str] = {}
+    for row in data.json_list(*_FILES, field="questions"):
         # Most of the list are questions about pictures.
         if (number := row.get("question_type_id", int)) not in _DIMENSIONS:
             continue
         options = numbered_options(row, "choice_{}", "abcd")
         name = text_id(row, "question_id")
+        check_new(seen, name, row.where)
         yield choice_item(
             row,
             name,
@@ -73,12 +73,16 @@ def _segment(row: Row, number: int) -> tuple[float | None, float | None]:
     segment = row.get("segment", list, None)
     if segment is None:
         return None, None
-    if len(segment) != 2 or not all(isinstance(each, int | float) and each >= 0 for each in segment):
-        raise DataError(f"{row.where}: segment is {segment!r}, which is no list of two numbers.")
+    if len(segment) != 2 or not all(_is_second(each) for each in segment):
+        raise DataError(f"{row.where}: segment is {segment!r}, which is no list of two numbers from 0: correct it.")
     start, end = (float(each) / (BREAKFAST_FPS if number == 12 else 1.0) for each in segment)
     if start >= end:
-        raise DataError(f"{row.where}: segment is {segment!r}, which ends before it begins.")
+        raise DataError(f"{row.where}: segment is {segment!r}, which ends before it begins: correct it.")
     return start, end
+
+
+def _is_second(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 def _lmms_eval_ppl(item: Item, question: str) -> Prompt:

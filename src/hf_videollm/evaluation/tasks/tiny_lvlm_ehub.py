@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..data_files import DataError, DataFiles, Row
+from ..data_files import DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import greedy
 from ..prompting import Prompt, raw_question
-from ..row_joins import medium_in
+from ..row_joins import NUMBERED, medium_in
 from ..task import Task
 
 __all__ = ["GROUPS", "TASKS"]
@@ -33,9 +33,7 @@ def _load(data: DataFiles) -> Iterator[Item]:
 
 def _item(data: DataFiles, group: str, number: int, row: Row) -> Item:
     right = row.get("gt_answers", (str, list))
-    answers = [right] if isinstance(right, str) else right
-    if not answers or not all(isinstance(answer, str) for answer in answers):
-        raise DataError(f"{row.where}: gt_answers is {right!r}, which is neither a text nor a list of some.")
+    answers = [right] if isinstance(right, str) else row.texts("gt_answers")
     return row.item(
         id=f"{group}/{number}",
         media=(Medium(medium_in(data, ("",), row.get("image_path")), "image"),),
@@ -79,6 +77,7 @@ TASKS = [
             },
         },
         notes=(
+            NUMBERED,
             "The published number is the sum of the accuracies of the five groups in percent, 500 at most: five times "
             "the mean over the rows of the table `group`.",
             "The words of the prompt and the limit of 30 tokens are those of InternVL's runner, which searches with "

@@ -53,6 +53,8 @@ def _listed(data: DataFiles) -> Iterator[tuple[str, Item]]:
         # meta.txt has the recording that a sound was cut from in a third field.
         if len(fields := line.split("\t")) not in (2, 3):
             raise DataError(f"{path}, line {number}: expected a file and its place with a tab between, got {line!r}.")
+        if not all(field.strip() for field in fields[:2]):
+            raise DataError(f"{path}, line {number}: the file or its place is blank in {line!r}: write it.")
         row = Row(dict(zip(("file", "place"), fields, strict=False)), f"{path}, line {number}")
         yield row.where, _item(data, row, fields[0], fields[1])
 

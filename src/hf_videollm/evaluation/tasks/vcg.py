@@ -13,7 +13,7 @@ from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..paper_prompts import pllava_rules, videollama2_rule
 from ..prompting import raw_question
-from ..row_joins import medium_in
+from ..row_joins import NUMBERED, medium_in
 from ..task import Task
 
 __all__ = ["TASKS"]
@@ -152,6 +152,7 @@ TASKS = [
         group_by=("part",),
         published=_PUBLISHED,
         notes=(
+            NUMBERED,
             "PLLaVA's average is over all judgements, so the generic questions count three times. The averages that it "
             "prints for 7B and 13B match neither that nor the mean of its five columns exactly.",
             "PLLaVA's released code gives its consistency judge the two questions in exchanged places; here they stand "

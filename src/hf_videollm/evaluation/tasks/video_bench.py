@@ -15,7 +15,7 @@ from ..choice_prompts import bare_question
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..prompting import Prompt, letter_of, raw_question
-from ..row_joins import medium_in
+from ..row_joins import check_answers, medium_in
 from ..submissions import chosen, json_text, with_missing
 from ..task import Scored, Task
 
@@ -35,23 +35,18 @@ def _load(data: DataFiles) -> Iterator[Item]:
     private = _private_answers(data)
     for name in SETS:
         files = [f"{folder}{name}_{kind}.json" for kind in ("QA_new", "QA") for folder in _FOLDERS]
-        rows, path = data.json(*files), data.find(*files)
-        if not isinstance(rows, Mapping):
-            raise DataError(f"{path} should hold an object with a question in each field, not {type(rows).__name__}.")
-        if not rows:
-            raise DataError(f"{path} holds no question: fetch the file again.")
+        rows, path = data.json_object(*files, holds="a question in each field"), data.find(*files)
+        own = private.get(name, {})
+        check_answers(own, rows, path.name)
         for question_id, values in rows.items():
-            where = f"{path}, question {question_id!r}"
-            if not isinstance(values, Mapping):
-                raise DataError(f"{where}: expected an object, got {type(values).__name__}.")
-            yield _item(data, name, question_id, Row(values, where), private)
+            yield _item(data, name, question_id, data.as_row(values, f"{path}, question {question_id!r}"), own)
 
 
-def _item(data: DataFiles, name: str, question_id: str, row: Row, private: Mapping[str, Row]) -> Item:
+def _item(data: DataFiles, name: str, question_id: str, row: Row, own: Mapping[str, Row]) -> Item:
     options = _options(row)
     right = by_letter(row, "answer", options) if row.get("answer", str, None) is not None else None
-    if name in private and question_id in private[name].values:
-        right = by_letter(private[name], question_id, options)
+    if question_id in own:
+        right = by_letter(own[question_id], "letter", options)
     return choice_item(
         row,
         f"{name}/{question_id}",
@@ -71,6 +66,8 @@ def _options(row: Row) -> tuple[str, ...]:
         raise DataError(
             f"{row.where}: choices has the letters {', '.join(choices)}; expected A to at most F, in order."
         )
+    if not all(isinstance(value, str | int | float) for value in choices.values()):
+        raise DataError(f"{row.where}: choices is {dict(choices)!r}, whose values are no texts: correct them.")
     return tuple(str(value) for value in choices.values())
 
 
@@ -82,17 +79,19 @@ def _path(data: DataFiles, name: str, listed: str) -> Path:
     return medium_in(data, ("", "Eval_video"), str(path))
 
 
-def _private_answers(data: DataFiles) -> dict[str, Row]:
-    """Answers of one's own: set -> question id -> letter."""
+def _private_answers(data: DataFiles) -> dict[str, dict[str, Row]]:
+    """Answers of one's own: set -> question id -> row with the letter."""
     if not (data.root / _OWN_ANSWERS).exists():
         return {}
-    content, path = data.json(_OWN_ANSWERS), data.root / _OWN_ANSWERS
-    if not isinstance(content, Mapping) or not all(isinstance(value, Mapping) for value in content.values()):
-        raise DataError(f"{path} should hold an object with the letters of the right options for each set.")
+    path = data.root / _OWN_ANSWERS
+    content = data.json_object(_OWN_ANSWERS, holds="the letters of the right options for each set")
     for name in content:
         if name not in SETS:
             raise DataError(f"{path}: there is no set {name!r}: {did_you_mean(name, SETS)}")
-    return {name: Row(value, f"{path}, {name}") for name, value in content.items()}
+    return {
+        name: {key: Row({"letter": letter}, f"{path}, {name}, question {key!r}") for key, letter in row.values.items()}
+        for name, row in ((name, data.as_row(value, f"{path}, set {name}")) for name, value in content.items())
+    }
 
 
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}

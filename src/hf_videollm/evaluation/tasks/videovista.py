@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..choice_items import by_number, choice_item, listed_options
-from ..choice_prompts import LINVT_GENERATION, bare_question
+from ..choice_prompts import BEST_OPTION, LINVT_GENERATION, bare_question
 from ..data_files import DataError, DataFiles, Row
 from ..items import Item, Medium
 from ..prompting import Prompt, lettered, raw_question
@@ -87,6 +87,11 @@ def _plain(name: str) -> str:
 
 
 def _linvt(item: Item, question: str) -> Prompt:
+    text = "\n".join([question, "Options:", *lettered(item.options), BEST_OPTION])
+    return Prompt(text, generate_kwargs=LINVT_GENERATION)
+
+
+def _linvt_script(item: Item, question: str) -> Prompt:
     # The line break behind the last option is the original's.
     return Prompt("\n".join([question, "Options:", *lettered(item.options), ""]), generate_kwargs=LINVT_GENERATION)
 
@@ -103,7 +108,7 @@ TASKS = [
         ),
         hub_ids=("Uni-MoE/VideoVista",),
         source="https://huggingface.co/datasets/Uni-MoE/VideoVista",
-        prompts={"default": raw_question, "linvt": _linvt, "bare": bare_question},
+        prompts={"default": raw_question, "linvt": _linvt, "linvt_script": _linvt_script, "bare": bare_question},
         metric="multiple_choice",
         choice_rules={"default": "robust", "official": "videovista_official", "linvt": "linvt_videovista"},
         group_by=("kind", "type", "category", "time"),
@@ -121,7 +126,8 @@ TASKS = [
         notes=(
             "Questions of the type Relation Reasoning-Image show their picture before the video. LinVT's released code "
             "shows the video alone.",
-            "LinVT's prompt is that of its released script, which ends with the options.",
+            "LinVT's prompt ends with the request for the best option (style `linvt`); in its released script, it ends "
+            "with the options (style `linvt_script`).",
             "A type that neither list of the paper has is left out of the table `kind`.",
         ),
     ),

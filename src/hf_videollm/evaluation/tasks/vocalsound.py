@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ...models.video_llm_option_names import did_you_mean
@@ -46,10 +46,7 @@ def _listed(data: DataFiles) -> Iterator[tuple[Row, Item]]:
             file = PurePosixPath(row.get("audio"))
             yield row, _item_of_file(data, row, file, _label(row, row.get("gt")))
         return
-    content = data.json(str(path.relative_to(data.root)))
-    if not isinstance(content, Mapping) or "data" not in content:
-        raise DataError(f"{path} should hold an object with the field 'data'.")
-    for row in data.as_rows(content["data"], f"{path}, data"):
+    for row in data.json_list(str(path.relative_to(data.root)), field="data"):
         file = PurePosixPath(row.get("wav"))
         # The field `labels` has numbers of AudioSet; the names of the files say the same in words.
         yield row, _item_of_file(data, row, file, _label(row, file.stem.rsplit("_", 1)[-1]))

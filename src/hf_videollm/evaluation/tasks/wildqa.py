@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from ..data_files import DataError, DataFiles, Row
+from ..data_files import DataFiles, Row
 from ..items import Item, Medium
 from ..prompting import raw_question
-from ..row_joins import medium_in, stated_number
+from ..row_joins import NUMBERED, medium_in, stated_number
 from ..task import Task
 from .open_qa_published import accuracy_and_score
 
@@ -30,8 +30,8 @@ def _loader(split: str) -> Callable[[DataFiles], Iterator[Item]]:
 
 def _item(data: DataFiles, row: Row, video: str, name: str) -> Item:
     answer = row.get("answer").strip()
-    others = [_text(row, "alter_answers", other) for other in row.get("alter_answers", list, [])]
-    kinds = [_text(row, "question_type", kind) for kind in row.get("question_type", list, [])]
+    others = [other.strip() for other in row.texts("alter_answers", [], may_be_empty=True) if other.strip()]
+    kinds = [kind.strip() for kind in row.texts("question_type", [], may_be_empty=True)]
     return row.item(
         id=name,
         media=(
@@ -45,12 +45,6 @@ def _item(data: DataFiles, row: Row, video: str, name: str) -> Item:
         references=tuple(dict.fromkeys((answer, *others))),
         groups={"domain": row.get("domain", str, "unknown"), "question_type": ", ".join(sorted(kinds)) or "unknown"},
     )
-
-
-def _text(row: Row, field: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise DataError(f"{row.where}: {field} holds {value!r}, which is no text.")
-    return value.strip()
 
 
 _PUBLISHED = {
@@ -82,11 +76,13 @@ def _task(name: str, title: str, split: str) -> Task:
         judge_texts={"default": "qa", "iva": "qa"},
         judge_policies={"default": "robust", "iva": "iva"},
         group_by=("domain", "question_type"),
+        has_alternative_answers=True,
         published=_PUBLISHED,
         notes=(
+            NUMBERED,
             "IVA does not say which split its numbers are of; `wildqa` has the test split, `wildqa_dev` the dev split.",
-            "IVA does not say whether the alternative answers counted. `answer` is the first one; the others are among "
-            "the references of each item.",
+            "IVA does not say whether the alternative answers counted. By default the judge compares with `answer` "
+            "alone; with --references best it compares with each of `alter_answers`, too, and the best one counts.",
             "IVA does not publish its prompt; the style `default` asks the bare question.",
         ),
     )
