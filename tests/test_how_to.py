@@ -61,7 +61,9 @@ class Session:
             return out
         assert (program, arguments[0]) == ("python", "-m"), line
         self.monkeypatch.setattr(sys, "argv", arguments[1:])
-        self.monkeypatch.delitem(sys.modules, arguments[1], raising=False)
+        # As in a fresh process. runpy warns where the module that it runs was imported already.
+        for name in (arguments[1], f"{arguments[1]}.__main__"):
+            self.monkeypatch.delitem(sys.modules, name, raising=False)
         with pytest.raises(SystemExit) as stop:  # typer ends so
             runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
         printed = self.capsys.readouterr()
