@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -236,6 +237,29 @@ def test_answers_are_judged_when_a_judge_is_named(cli: Cli, data: Path, tmp_path
     assert len(result["runs"]) == 1
 
 
+def test_the_best_of_several_right_answers_counts(
+    cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_others(data: DataFiles) -> Any:
+        for item in load(data):
+            # The first answer is always wrong; what the clip shows stands behind it.
+            yield replace(item, answer="none of these", references=("none of these", str(item.answer)))
+
+    task = make_task(
+        "judged", load=with_others, metric="judged_qa", judge_texts={"default": "qa"}, has_alternative_answers=True
+    )
+    monkeypatch.setattr(sys.modules["hf_videollm.evaluation.tasks.of_tests"], "TASKS", [task])
+    accuracies = {}
+    for references in ("first", "best"):
+        more = ("--judge", "rule", "--references", references, "--json")
+        code, out, err = cli(*line(data, tmp_path, "judged", *more))
+        assert code == 0, err
+        result = json.loads(out)["results"]["judged"]
+        assert result["scoring"]["references"] == references
+        accuracies[references] = result["metrics"]["accuracy"]
+    assert accuracies == {"first": 0, "best": 1}
+
+
 def test_an_endpoint_judges_and_its_replies_are_kept(
     cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +338,8 @@ def test_a_task_without_any_answer_has_failed(cli: Cli, data: Path, tmp_path: Pa
         (("--tasks", "colours", "--match-rule", "vqa"), "--match-rule does nothing for colours"),
         (("--tasks", "colours", "--fallback", "frist"), "There is no fallback 'frist': did you mean first"),
         (("--tasks", "clips", "--judge", "rule"), "--judge does nothing for clips"),
+        (("--tasks", "judged", "--references", "best"), "--references does nothing for judged: leave it out"),
+        (("--tasks", "judged", "--references", "bset"), "There is no choice of references 'bset': did you mean best?"),
         (("--tasks", "judged", "--judge", "rlue"), "--judge rlue is none: take openai, local or rule"),
         (("--tasks", "judged", "--judge-policy", "pllava"), "--judge must be given"),
         (("--tasks", "clips", "--model", "gone/model"), "gone/model"),

@@ -105,6 +105,43 @@ def test_judged_answers_by_the_policy() -> None:
     assert numbers["accuracy_errors_wrong"] == 0.5
 
 
+SCORES = {"a dog": NO, "a puppy": Judgement(True, 3), "a hound": Judgement(True, 5), "lost": FAILED}
+
+
+@pytest.mark.parametrize(
+    ("answers", "first", "best", "counted"),
+    [
+        (("a dog", "a puppy", "a hound"), (False, 1, False), (True, 5, False), 2),
+        (("a puppy", "a dog"), (True, 3, False), (True, 3, False), 0),
+        # A judgement that failed may have been a yes.
+        (("a dog", "lost"), (False, 1, False), (None, None, True), 1),
+        (("lost", "a puppy"), (None, None, True), (True, 3, False), 1),
+        (("lost", "lost too"), (None, None, True), (None, None, True), 0),
+        (("a dog",), (False, 1, False), (False, 1, False), None),
+    ],
+)
+def test_the_best_of_the_right_answers_counts_where_that_is_asked_for(
+    answers: tuple[str, ...], first: tuple[Any, ...], best: tuple[Any, ...], counted: int | None
+) -> None:
+    task = make_task(metric="judged_qa", judge_texts={"default": "qa"}, has_alternative_answers=True)
+
+    def judge(asked: Sequence[JudgeItem]) -> Sequence[Judgement]:
+        assert len({entry.id for entry in asked}) == len(asked)
+        return [SCORES.get(str(entry.values["answer"]), FAILED) for entry in asked]
+
+    items = [item(0, answer="a cow", references=("a cow",)), item(1, answer=answers[0], references=answers)]
+    for references, expected in (("first", first), ("best", best)):
+        scoring = Scoring(task, judge=judge, references=references)
+        assert scoring.facts()["references"] == references
+        found = scored(scoring, items, ["a dog"], ["a dog"])[1]
+        assert (found.correct, found.score, found.judge_failed) == expected
+        if references == "best" and counted is not None:
+            assert found.detail["counted"] == counted
+            assert [entry["answer"] for entry in found.detail["references"]] == list(answers)
+        else:
+            assert "references" not in found.detail
+
+
 def test_without_a_judge_nothing_is_scored() -> None:
     for metric in ("judged_qa", "matched_choice", "msvc"):
         scoring = Scoring(make_task(metric=metric))

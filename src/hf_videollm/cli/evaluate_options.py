@@ -161,6 +161,13 @@ class ScoringOptions:
     judge_text: Annotated[
         str, typer.Option("--judge-text", help="Whose text the judge is asked with: a paper's name, or the text's own.")
     ] = "default"
+    references: Annotated[
+        str,
+        typer.Option(
+            "--references",
+            help="Where a judge knows several right answers: compare with the first, or with each and take the best.",
+        ),
+    ] = "first"
 
 
 def load_model(model: ModelOptions, ranks: Any) -> tuple[Any, str]:

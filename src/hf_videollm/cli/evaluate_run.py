@@ -59,26 +59,39 @@ class EvaluateRun:
         Raises:
             ValueError: the message names the option.
         """
+        from ..evaluation.alternative_answers import REFERENCES
         from ..evaluation.multiple_choice import FALLBACKS
         from ..evaluation.scoring import JUDGED
         from ..models.video_llm_option_names import did_you_mean
 
         for task in chosen:
             self.answering.run_options(self.model, task.name)
-        if self.scoring.fallback not in FALLBACKS:
-            hint = did_you_mean(self.scoring.fallback, FALLBACKS)
-            raise ValueError(f"There is no fallback {self.scoring.fallback!r}: {hint}")
+        for flag, value, known in (
+            ("fallback", self.scoring.fallback, FALLBACKS),
+            ("choice of references", self.scoring.references, REFERENCES),
+        ):
+            if value not in known:
+                raise ValueError(f"There is no {flag} {value!r}: {did_you_mean(value, known)}")
         self._check_style(chosen)
         judged = [task for task in chosen if task.metric in JUDGED]
+        choices = [task for task in chosen if task.metric in CHOICES]
+        # Option -> whether it was given, and the tasks that it does something for.
         given = {
-            "--choice-rule": (self.scoring.choice_rule != "default", CHOICES),
-            "--fallback": (self.scoring.fallback != "none", CHOICES),
-            "--match-rule": (self.scoring.match_rule != "default", ("exact_match",)),
-            "--judge-text": (self.scoring.judge_text != "default", JUDGED),
-            "--judge": (self._names_a_judge(), JUDGED),
+            "--choice-rule": (self.scoring.choice_rule != "default", choices),
+            "--fallback": (self.scoring.fallback != "none", choices),
+            "--match-rule": (
+                self.scoring.match_rule != "default",
+                [task for task in chosen if task.metric == "exact_match"],
+            ),
+            "--judge-text": (self.scoring.judge_text != "default", judged),
+            "--references": (
+                self.scoring.references != "first",
+                [task for task in chosen if task.has_alternative_answers],
+            ),
+            "--judge": (self._names_a_judge(), judged),
         }
-        for flag, (is_given, metrics) in given.items():
-            if is_given and not any(task.metric in metrics for task in chosen):
+        for flag, (is_given, used_by) in given.items():
+            if is_given and not used_by:
                 raise ValueError(f"{flag} does nothing for {', '.join(task.name for task in chosen)}: leave it out.")
         if self._names_a_judge():
             self.judging.check()
@@ -200,6 +213,8 @@ class EvaluateRun:
         elif task.metric in JUDGED:
             policy = self._policy(task)
             given = {"judge_text": self.scoring.judge_text, "policy": policy.name}
+            if task.has_alternative_answers:
+                given["references"] = self.scoring.references
             if policy.name in self._judges:
                 given["judge"] = self._judge_all(policy, folder)
                 facts = describe_judge(self._judges[policy.name], policy)
@@ -249,6 +264,12 @@ class EvaluateRun:
             note(
                 f"warning: {task.name}: the videos of {other} items have another length than the annotations say; "
                 f"`stated` and `found` in {folder / 'records.jsonl'} have both."
+            )
+        if (same := result["equal_options"])["items"]:
+            note(
+                f"warning: {task.name}: {same['items']} items offer an option twice, {same['with_the_right_one']} "
+                f"of them the right one; they are scored by its letter, and {folder / 'items.jsonl'} marks them "
+                "(equal_options)."
             )
         if counts["answered"] and result["unscored_because"]:
             note(f"note: {task.name}: {result['unscored_because']}")

@@ -38,6 +38,7 @@ def task_facts(task: Any) -> dict[str, Any]:
         "source": task.source,
         "hub_ids": list(task.hub_ids),
         "has_public_answers": task.has_public_answers,
+        "has_alternative_answers": task.has_alternative_answers,
         "has_submission": task.submission is not None,
         "notes": list(task.notes),
     }

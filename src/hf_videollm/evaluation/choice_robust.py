@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from .prompting import letter_of
 
-__all__ = ["FAILURES", "Choice", "robust_choice", "without_labels"]
+__all__ = ["FAILURES", "Choice", "equal_options", "robust_choice", "without_labels"]
 
 # Why an answer could not be read.
 FAILURES = {
@@ -135,6 +135,21 @@ def without_labels(options: Sequence[str]) -> list[str]:
     if len(options) < 2 or len(found) < len(options):
         return list(options)
     return [option[match.end() :] for option, match in zip(options, found, strict=True)]
+
+
+def equal_options(options: Sequence[str]) -> list[list[int]]:
+    """Numbers of options that say the same, in groups; none where all differ.
+
+    Texts are compared as answers are: case, blanks, and punctuation around them make no difference.
+
+    Example:
+        >>> equal_options(["a man", "a dog", "A man.", "a cat"]), equal_options(["1", "-1"])
+        ([[0, 2]], [])
+    """
+    groups: dict[str, list[int]] = {}
+    for index, option in enumerate(without_labels(options)):
+        groups.setdefault(_bare(_characters(option)), []).append(index)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _characters(text: str) -> str:

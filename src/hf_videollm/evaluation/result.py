@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_file, atomic_files
+from .choice_robust import equal_options
 from .items import Item
 from .provenance import git_revision, machine, package_versions
 from .records import Record
@@ -20,6 +21,8 @@ from .totals import totals
 
 __all__ = ["Run", "add_run", "read_runs", "write_result"]
 
+# The result names so many items that offer a text twice; `items.jsonl` marks all.
+MOST_IDS = 100
 RESULT, ITEMS, RUNS, SUBMISSION = "result.json", "items.jsonl", "runs.jsonl", "submission"
 
 
@@ -105,6 +108,7 @@ def write_result(
         "metrics": totals(scoring, answered, scored, len(errors)),
         "unscored_because": _unscored(scoring, answered, no_submission),
         "no_submission": no_submission,
+        "equal_options": _equal_options(items),
         "counts": _counts(items, [records[item.id] for item in items], scored, errors),
         "scoring": {**scoring.facts(), **({} if judge is None else dict(judge))},
         "model": dict(model),
@@ -166,6 +170,19 @@ def _with_fact(records: Sequence[Record], name: str) -> int:
     return sum(any(name in medium for medium in record["media"]) for record in records)
 
 
+def _equal_options(items: Sequence[Item]) -> dict[str, Any]:
+    """Items that offer the same text twice. They are scored by the option that the benchmark calls right.
+
+    A model cannot know which of two equal options is meant: where one of them is the right one, a right answer may
+    count as wrong. (Video-MME has such items: 119-1 and 321-2.)
+    """
+    found = {item.id: groups for item in items if (groups := equal_options(item.options))}
+    right = [
+        item.id for item in items if item.id in found and any(item.answer_index in group for group in found[item.id])
+    ]
+    return {"items": len(found), "with_the_right_one": len(right), "ids": list(found)[:MOST_IDS]}
+
+
 def _frames(records: Sequence[Record]) -> dict[str, Any]:
     """How many frames the videos gave; the records hold the exact indices."""
     counts = [len(medium["frames"]) for record in records for medium in record["media"] if "frames" in medium]
@@ -190,6 +207,7 @@ def _item_line(item: Item, record: Record, scored: Scored | None) -> dict[str, A
         "answer": item.answer,
         "answer_index": item.answer_index,
         "references": list(item.all_references),
+        **({"equal_options": equal} if (equal := equal_options(item.options)) else {}),
         **{name: value for name, value in record.items() if name != "id"},
     }
     if scored is not None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
 from .aggregate_judged import MSVC_ASPECTS, VCG_ASPECTS
+from .alternative_answers import answers_to_judge, best_judgement, reference_facts
 from .exact_match import MATCH_RULES, answer_matches
 from .items import Item
 from .judges.items import JudgeItem, Judgement
@@ -42,6 +44,8 @@ class Scoring:
         fallback: what stands in for an answer that cannot be read, key of `multiple_choice.FALLBACKS`.
         match_rule: key of `task.match_rules` or of `exact_match.MATCH_RULES`.
         judge_text: key of `task.judge_texts` or name of a judge text.
+        references: one of `alternative_answers.REFERENCES`: which right answers a judge compares with, where an item
+            has several.
         judge: answers the judge items; without one, answers of judged metrics stay unscored.
         policy: name of the judge's policy, which decides how judgements are counted.
         reads_letters: for "matched_choice", read the answers by the choice rule instead of by a judge.
@@ -55,6 +59,7 @@ class Scoring:
     fallback: str = "none"
     match_rule: str = "default"
     judge_text: str = "default"
+    references: str = "first"
     judge: JudgeAll | None = None
     policy: str = "robust"
     reads_letters: bool = False
@@ -104,6 +109,8 @@ class Scoring:
             facts |= {"match_rule": self.rule_of_matches()}
         if self.asks_judge:
             facts |= {"judge_text": self.text_of_judge(), "judge_policy": self.policy}
+        if self.task.has_alternative_answers:
+            facts |= {"references": self.references}
         return facts
 
 
@@ -163,13 +170,24 @@ def _exact_match(scoring: Scoring, items: Sequence[Item], records: Sequence[Reco
 def _judged_qa(scoring: Scoring, items: Sequence[Item], records: Sequence[Record]) -> list[Scored]:
     text = get_text(scoring.text_of_judge())
     asked = [
-        JudgeItem(item.id, text, _fields(text.fields, item, record, item.question))
+        [
+            JudgeItem(name, text, _fields(text.fields, item, record, item.question, answer))
+            for name, answer in answers_to_judge(item, scoring.references)
+        ]
         for item, record in zip(items, records, strict=True)
     ]
-    return [
-        Scored(correct=judgement.pred, score=judgement.score, judge_failed=judgement.failed, detail=_reply(judgement))
-        for judgement in _judged(scoring, asked)
-    ] or [Scored() for _ in items]
+    judgements = _judged(scoring, [judge_item for group in asked for judge_item in group])
+    if not judgements:
+        return [Scored() for _ in items]
+    rest = iter(judgements)
+    return [_compared(item, list(islice(rest, len(group)))) for item, group in zip(items, asked, strict=True)]
+
+
+def _compared(item: Item, judgements: Sequence[Judgement]) -> Scored:
+    """What an item is worth whose answer was compared with one right answer, or with several."""
+    counted = judgements[best_judgement(judgements)]
+    detail = {**_reply(counted), **reference_facts(item, judgements)}
+    return Scored(correct=counted.pred, score=counted.score, judge_failed=counted.failed, detail=detail)
 
 
 def _matched_choice(scoring: Scoring, items: Sequence[Item], records: Sequence[Record]) -> list[Scored]:
@@ -271,14 +289,16 @@ def _judged(scoring: Scoring, asked: Sequence[JudgeItem]) -> Sequence[Judgement]
     return scoring.judge(asked) if scoring.judge is not None else []
 
 
-def _fields(names: Sequence[str], item: Item, record: Record, question: str) -> dict[str, Any]:
-    """The fields of a judge text.
+def _fields(
+    names: Sequence[str], item: Item, record: Record, question: str, answer: str | None = None
+) -> dict[str, Any]:
+    """The fields of a judge text. The right answer is the item's own, unless another one is given.
 
     Raises:
         ValueError: the text needs something that the item has not.
     """
     answers: Sequence[str] = record["answers"]
-    known: dict[str, Any] = {"question": question, "answer": item.answer, "pred": answers[0]}
+    known: dict[str, Any] = {"question": question, "answer": answer or item.answer, "pred": answers[0]}
     known["refs"] = list(item.all_references) or None
     if len(answers) == 2:
         known |= {"question1": item.questions[0], "question2": item.questions[1]}

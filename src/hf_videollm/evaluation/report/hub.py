@@ -150,7 +150,7 @@ def _note(run: LoadedRun, number: Headline) -> Iterator[tuple[str, Any]]:
     yield "prompt style", settings.get("prompt_style")
     if settings.get("mode") != "generate":
         yield "mode", settings.get("mode")
-    for name in ("choice_rule", "fallback", "match_rule", "judge", "judge_model", "judge_policy"):
+    for name in ("choice_rule", "fallback", "match_rule", "references", "judge", "judge_model", "judge_policy"):
         if scoring.get(name) is not None:
             yield name.replace("_", " "), scoring[name]
     yield "measured with", f"hf_videollm {(result.get('versions') or {}).get('hf_videollm', '')}".strip()
