@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
-QUANTIZED_TESTS := tests/models/test_quantized.py tests/models/test_quantized_uses.py tests/hub/test_quantized_lora.py
+QUANTIZED_TESTS := tests/models/test_quantized.py tests/models/test_quantized_uses.py tests/hub/test_quantized_lora.py tests/hub/test_quantize.py
 # The versions that were tested; `make lock` writes them anew.
 LOCK := requirements/locked.txt
 # The build backend comes from the lock too.

@@ -101,6 +101,7 @@ OTHERS = [
     "convert xgen-mm xgen-mm-official xgen-mm --vision-config siglip.json",
     "build pllava --vision clip --llm llama built",
     "build pllava --vision clip --llm llama built --overwrite --json",
+    "quantize pllava-tiny quantized --preset consumer-nf4",
     "tune-alpha pllava validation.jsonl --alphas 0,4 --max-new-tokens 2",
     "train recipe.yaml --dry-run",
     "train recipe.yaml",

@@ -136,23 +136,6 @@ def test_the_language_model_alone_is_quantized_and_reloads_equal(
     assert torch.equal(logits(model, batch), before), "saving changes nothing"
 
 
-@each_quantizer(["nf4", "fp4-double"])
-def test_layers_that_bitsandbytes_packs_are_saved_as_they_compute(
-    quantizer: str, folder_of: Callable[[DesignCase], Path], tmp_path: Path
-) -> None:
-    model = load(folder_of(WIDE), quantization_config=QUANTIZERS[quantizer]())
-    layer = model.model.language_model.layers[0].mlp.up_proj
-    if not getattr(layer, "support_avx512bf16_for_cpu", False):
-        pytest.skip("bitsandbytes does not pack 4-bit weights on this CPU")
-    before = logits(model, WIDE.make_batch([["v2"]]))
-    assert layer.weight.quant_state.packing_format_for_cpu, "the control: it is packed now"
-    # What a Trainer or PEFT does: it takes the tensors, and the model goes on.
-    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert torch.equal(logits(model, WIDE.make_batch([["v2"]])), before)
-    model.save_pretrained(tmp_path, state_dict=saved)
-    assert torch.equal(logits(load(tmp_path), WIDE.make_batch([["v2"]])), before)
-
-
 @each_quantizer(["int8", "torchao-int8"])
 @each_design
 def test_a_list_of_the_users_own_is_followed(

@@ -13,6 +13,7 @@ from .convert import convert_app
 from .data import data_app
 from .errors import INTERRUPTED, report
 from .evaluate import evaluate
+from .hub import quantize
 from .inspect import flops, info
 from .judge import judge_agreement
 from .look import look
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "info": info,
     "flops": flops,
     "build": build,
+    "quantize": quantize,
     "train": train,
     "tune-alpha": tune_alpha_command,
     "evaluate": evaluate,

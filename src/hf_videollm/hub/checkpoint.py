@@ -12,6 +12,7 @@ from ..atomic import atomic_folder
 from ..known_models import bundled_checkpoints, default_checkpoint
 from ..models.errors import CheckpointError
 from ..models.video_llm_contract import ModelContract
+from ..models.video_llm_quantization import mend_four_bit_layers
 from ..pair_check import check_pair
 
 
@@ -47,6 +48,8 @@ def save_checkpoint(
     if not isinstance(processor, ProcessorMixin):
         raise TypeError(f"{type(processor).__name__} is no processor: pass the processor that holds the tokenizer.")
     check_pair(model.config, processor)
+    # 4-bit layers that were put into the model after it was loaded may have run, and would be saved with wrong scales.
+    mend_four_bit_layers(model)
     if kwargs.pop("push_to_hub", False):
         # transformers would name the repository after the temporary folder, and fill it before anything is checked.
         raise ValueError(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from torch import nn
 from transformers.quantizers import AutoQuantizationConfig
 
@@ -133,37 +134,71 @@ def without_quantizer(model: Any) -> Iterator[None]:
 
 
 def mend_four_bit_layers(model: nn.Module) -> None:
-    """Work around two faults of bitsandbytes' 4-bit layers on CPUs with bfloat16 instructions.
+    """Work around faults of bitsandbytes' 4-bit layers on CPUs (release 0.50.2).
 
-    On such a CPU, bitsandbytes packs the weights of a layer when the layer runs for the first time. Packing fails if
-    the sizes of the layer are not multiples of certain numbers; for these layers, it is switched off. Packing also
-    changes the order of the scales, and bitsandbytes would save them in this order; so the original order is restored
-    before a layer is saved.
+    On a CPU with bfloat16 instructions (AVX512-BF16), a layer changes the order of its weights when it runs for the
+    first time ("packing"). This fails if the sizes of the layer are not multiples of certain numbers. After it, saving
+    writes wrong scales, PEFT merges a LoRA into wrong weights, and training loses the gradients. So packing is switched
+    off. Reading the prompt becomes faster without it, writing the answer slower (docs/quantized.md).
+
+    On a CPU with AVX512, rows of the weight that do not hold a whole number of blocks are multiplied by the scales of
+    other blocks. These layers get a forward of our own.
     """
     layers: Iterator[Any] = model.modules()
     for layer in layers:
         # Only 4-bit layers of some releases of bitsandbytes have this attribute.
         if getattr(layer, "support_avx512bf16_for_cpu", False):
-            block_size = getattr(getattr(layer.weight, "quant_state", None), "blocksize", None) or 64
-            if layer.out_features % 32 or layer.in_features % block_size:
-                layer.support_avx512bf16_for_cpu = False
-            else:
-                layer.register_state_dict_pre_hook(_restore_scales)
+            layer.support_avx512bf16_for_cpu = False
+            _unpack(layer)
+        state = getattr(getattr(layer, "weight", None), "quant_state", None)
+        is_linear = isinstance(layer, nn.Linear) and not isinstance(layer, _PartialBlocks)
+        if state is not None and is_linear and layer.in_features % state.blocksize:
+            layer.__class__ = type(type(layer).__name__, (_PartialBlocks, type(layer)), {})
 
 
-def _restore_scales(layer: Any, prefix: str, keep_vars: bool) -> None:
-    """Restore the original order of the scales of a packed layer before bitsandbytes saves them."""
+def _unpack(layer: Any) -> None:
+    """Undo the packing of a layer that has run already."""
     state: Any = getattr(layer.weight, "quant_state", None)
     if getattr(state, "packing_format_for_cpu", False):
         # Packed scales have the shape (blocks of a row, rows). If the scales were quantized before they were packed
         # ("nested"), bitsandbytes would quantize them again; `original_nested = False` prevents that.
         state.absmax = state.absmax.T.reshape(-1).float()
         state.original_nested = False
+        # bitsandbytes unpacks the layer before it saves it.
+        layer.state_dict()
+
+
+def dequantize_blocks(weight: Any) -> torch.Tensor:
+    """The numbers of a 4-bit weight of bitsandbytes, also if its rows do not hold a whole number of blocks."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    state = copy.copy(weight.quant_state)
+    shape = state.shape
+    # As one long row, because the kernel for CPUs with AVX512 counts the blocks of each row on its own.
+    state.shape = torch.Size([1, shape.numel()])
+    return dequantize_4bit(weight.data, state).reshape(shape)
+
+
+class _PartialBlocks:
+    """Mixin for a 4-bit layer whose rows do not hold a whole number of blocks."""
+
+    weight: Any
+    bias: torch.Tensor | None
+    compute_dtype: torch.dtype | None
+    compute_type_is_set: bool
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)  # type: ignore[misc]
+        dtype = (self.compute_dtype if self.compute_type_is_set else None) or x.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return nn.functional.linear(x.to(dtype), dequantize_blocks(self.weight).to(dtype), bias).to(x.dtype)
 
 
 __all__ = [
     "QuantizationMixin",
     "adopt_quantization",
+    "dequantize_blocks",
     "leave_out",
     "mend_four_bit_layers",
     "modules_beside",
