@@ -1,17 +1,12 @@
 """`hf-videollm info` and `hf-videollm flops`: what a checkpoint is and what it costs, without loading its weights."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..known_models import find_model
 from .options import AsJson
 from .output import print_drawing, print_json, print_report
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from ..costs.info import CheckpointInfo
 
 
 def info(
@@ -23,7 +18,9 @@ def info(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the design, parameters, tokens per video and memory of a checkpoint, without loading its weights.
+    """Show what a checkpoint is, where it comes from and what it costs, without loading its weights.
+
+    Of a model on the Hub, only small files and the headers of the weights are fetched.
 
     Examples:
 
@@ -50,7 +47,9 @@ def info(
     if as_json:
         print_json(facts.to_dict())
     else:
-        print_drawing(_table(facts))
+        from ..costs.info_table import info_table
+
+        print_drawing(info_table(facts))
 
 
 def flops(
@@ -95,37 +94,6 @@ def flops(
         lora_rank=lora_rank,
     )
     print_report(report, as_json)
-
-
-def _table(facts: "CheckpointInfo") -> "Table":
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    table.add_row("checkpoint", facts.source)
-    table.add_row("design", facts.design)
-    table.add_row("frames per video", f"{facts.num_frames}")
-    table.add_row("tokens per video", f"{facts.tokens_per_video:,}")
-    if facts.tokens_per_image is not None:
-        table.add_row("tokens per image", f"{facts.tokens_per_image:,}")
-    if facts.tokens_per_sound is not None:
-        table.add_row("tokens per 30 s of sound", f"{facts.tokens_per_sound:,}")
-    for name, count in facts.parameters.items():
-        table.add_row(f"parameters, {name}", f"{count:,}")
-    if facts.quantization is not None:
-        table.add_row("quantized", facts.quantization)
-    if facts.lora_alpha is not None:
-        table.add_row("LoRA alpha", f"{facts.lora_alpha:g}")
-    for name, size in facts.weight_bytes.items():
-        table.add_row(f"weights in {name}", _size(size))
-    sound = "" if facts.tokens_per_sound is None else " with 30 s of sound"
-    table.add_row(f"key-value cache (bfloat16, one video{sound} + 256 tokens)", _size(facts.kv_cache_bytes))
-    return table
-
-
-def _size(num_bytes: int) -> str:
-    units = ("B", "kB", "MB", "GB", "TB")
-    power = min((len(str(num_bytes)) - 1) // 3, len(units) - 1)
-    return f"{num_bytes / 1000**power:.3g} {units[power]}"
 
 
 __all__ = ["flops", "info"]

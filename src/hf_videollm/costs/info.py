@@ -1,7 +1,8 @@
-"""Describes a checkpoint without loading its weights: design, parameters, tokens per video, memory."""
+"""Describes a checkpoint without loading its weights: what it is, where it comes from, what it costs."""
 
+import copy
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from ..inference import load_design_config
 from ..models.errors import CheckpointError
 from ..models.linvt_checkpoint import refuse_adapter
+from .memory import DTYPES, HOW, MemoryPrediction, predict_memory
+from .origin import BaseModel, Licence, Variants, read_origin
+from .stored import StoredWeights, read_stored
 
 # Filter-bank frames of 25 ms, one every 10 ms.
 FRAMES_OF_30_SECONDS = 2998
@@ -37,6 +41,16 @@ class CheckpointInfo:
             tokens of text.
         quantization: how the checkpoint's weights are quantized, such as `"bitsandbytes 4-bit (nf4)"`; `None` if they
             are not. `weight_bytes` is the memory of the model before quantization.
+        model_type: `model_type` of the configuration, such as `"pllava"`.
+        revision: commit on the Hub that the files come from, if that is recorded.
+        base_models: models that this one was made from, as README and config.json name them.
+        licence: licence as README or licence file states it; `None` if none does.
+        stored: what the weight files hold, by their headers; `None` if there are none to read.
+        variants: quantized variants in other repositories.
+        memory: predicted memory for one video with the default number of frames, 30 seconds of sound if the design uses
+            sound, and `text_tokens` tokens of text; `None` if it cannot be predicted.
+        memory_by: how that prediction is made, in words.
+        notes: what could not be read or does not fit, in sentences.
     """
 
     source: str
@@ -50,6 +64,15 @@ class CheckpointInfo:
     weight_bytes: dict[str, int]
     kv_cache_bytes: int
     quantization: str | None = None
+    model_type: str = ""
+    revision: str | None = None
+    base_models: list[BaseModel] = field(default_factory=list)
+    licence: Licence | None = None
+    stored: StoredWeights | None = None
+    variants: Variants = field(default_factory=Variants)
+    memory: MemoryPrediction | None = None
+    memory_by: str = HOW
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -57,14 +80,15 @@ class CheckpointInfo:
 
 
 def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) -> CheckpointInfo:
-    """Read the configuration of a checkpoint, and count what the model needs. No weights are read.
+    """Read configuration, README and headers of a checkpoint, and count what the model needs. No weights are read.
 
     Args:
-        source: folder or Hub id.
-        text_tokens: number of tokens of prompt and answer for the estimate of the cache.
+        source: folder or Hub id. Small files of a Hub id are downloaded if they are not in the cache, weights are not.
+        text_tokens: number of tokens of prompt and answer for the estimates of cache and memory.
 
     Raises:
-        CheckpointError: the folder is not a checkpoint of one of the designs, or holds only an adapter.
+        CheckpointError: the folder is not a checkpoint of one of the designs, holds only an adapter, or one of its
+            files is damaged.
     """
     source = os.fspath(source)
     config = _load_config(source)
@@ -74,6 +98,11 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
     hears = "audio" in config.modalities
     tokens_per_sound = config.num_audio_tokens(FRAMES_OF_30_SECONDS) if hears else None
     parameters = count_parameters(model)
+    content = config.to_dict()
+    origin = read_origin(source, content)
+    stored, unread = read_stored(source, content.get("lora_adapter"))
+    quantization = describe_quantization(getattr(config, "quantization_config", None))
+    memory, unknown = _predict(config, stored, quantization, text_tokens, FRAMES_OF_30_SECONDS if hears else None)
     return CheckpointInfo(
         source=source,
         design=type(model).__name__,
@@ -87,8 +116,51 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
         kv_cache_bytes=kv_cache_bytes(
             config.get_text_config(), tokens_per_video + (tokens_per_sound or 0) + text_tokens
         ),
-        quantization=describe_quantization(getattr(config, "quantization_config", None)),
+        quantization=quantization,
+        model_type=config.model_type,
+        revision=origin.revision,
+        base_models=origin.base_models,
+        licence=origin.licence,
+        stored=stored,
+        variants=origin.variants,
+        memory=memory,
+        notes=[note for note in (unread, unknown, _unlike(model, stored, quantization)) if note is not None],
     )
+
+
+def _predict(
+    config: Any, stored: StoredWeights | None, quantization: str | None, text_tokens: int, sound_frames: int | None
+) -> tuple[MemoryPrediction | None, str | None]:
+    """The prediction in the type of the checkpoint, or the reason why there is none."""
+    if quantization is not None and stored is None:
+        return None, "The memory cannot be predicted: the sizes of the quantized weights are not known."
+    dtype = DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
+    weights = None
+    if quantization is not None and stored is not None:
+        config, weights = copy.deepcopy(config), stored.bytes
+        # Without values, the model cannot be quantized. Its activations have the same sizes.
+        del config.quantization_config
+    try:
+        options: dict[str, Any] = {"text_tokens": text_tokens, "sound_frames": sound_frames, "weights": weights}
+        return predict_memory(config, dtype=dtype, **options), None
+    except ValueError as error:
+        return None, str(error)
+
+
+def _unlike(model: Any, stored: StoredWeights | None, quantization: str | None) -> str | None:
+    """A sentence about weight files that hold other numbers of parameters than the model has."""
+    if stored is None or quantization is not None:
+        return None
+    found = sum(part.values for name, part in stored.parts.items() if name != "lora")
+    # Buffers, such as statistics of norms, are stored, too. Weights that are tied are stored once or twice.
+    own = count_parameters(model)["total"]
+    buffers = sum(value.numel() for value in model.state_dict().values()) - sum(
+        value.numel() for value in dict(model.named_parameters(remove_duplicate=False)).values()
+    )
+    tied = sum(value.numel() for value in dict(model.named_parameters(remove_duplicate=False)).values()) - own
+    if own <= found <= own + buffers + tied:
+        return None
+    return f"The weight files hold {found:,} values, but a model of this config.json has {own:,}: they may not fit."
 
 
 def describe_quantization(quantization_config: Any) -> str | None:

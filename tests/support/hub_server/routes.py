@@ -281,6 +281,20 @@ def paths_info(request: Request) -> Any:
     return [_entry(path, commit.files[path]) for path in request.json["paths"] if path in commit.files]
 
 
+@route("GET", "/api/models")
+def list_models(request: Request) -> Any:
+    """The models that match one filter: a tag, or `base_model:RELATION:NAME`, which the Hub takes from the card."""
+    store, filtered = request.store, request.query.get("filter")
+    seen = (store.repos[name] for name in sorted(store.repos))
+    shown = [_describe(repo, repo.at("main")) for repo in seen if not repo.private]
+    return [model for model in shown if filtered is None or filtered in (*model["tags"], *_relations(model))]
+
+
+def _relations(model: dict[str, Any]) -> list[str]:
+    card = model["cardData"] or {}
+    return [f"base_model:{card.get('base_model_relation')}:{card.get('base_model')}"]
+
+
 @route("GET", "/api/models/{repo}")
 @route("GET", "/api/models/{repo}/revision/{revision}")
 def info(request: Request) -> Any:

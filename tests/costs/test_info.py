@@ -1,0 +1,277 @@
+"""What `hf-videollm info` tells about a checkpoint: each fact is that of the files, and changes when they change."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hub_server import HubServer, against, hub_server
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+from hf_videollm.costs.info import describe_checkpoint
+from hf_videollm.costs.origin import licence_of_text
+from hf_videollm.costs.stored import part_of
+from hf_videollm.hub.checkpoint import bundled_checkpoints, default_checkpoint
+from hf_videollm.models.errors import CheckpointError
+
+README = """---
+license: apache-2.0
+base_model: someone/start
+base_model_relation: finetune
+---
+# A model
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the bundled PLLaVA, which a test may change."""
+    return Path(shutil.copytree(default_checkpoint(), tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    with hub_server() as server, against(server, tmp_path / "cache"):
+        yield server
+
+
+def push(name: str, folder: Path) -> str:
+    api = HfApi()
+    api.create_repo(name)
+    return str(api.upload_folder(repo_id=name, folder_path=folder).oid)
+
+
+# Parameters and sizes
+
+
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_the_headers_hold_the_parameters_of_the_model(name: str) -> None:
+    source = default_checkpoint(name)
+    facts = describe_checkpoint(source)
+    model = AutoModelForImageTextToText.from_pretrained(source)
+    assert facts.stored is not None
+    assert facts.notes == []
+    for part in ("vision_tower", "connector", "language_model", "audio_tower", "linvt"):
+        module = getattr(model.model, part, None)
+        own = 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
+        stored = facts.stored.parts.get(part)
+        assert (0 if stored is None else stored.values) == own, part
+    assert facts.stored.bytes == sum(part.bytes for part in facts.stored.parts.values())
+    assert facts.stored.bytes == sum(facts.stored.bytes_by_dtype.values())
+    weights = Path(source, "model.safetensors").stat().st_size
+    assert 0 < weights - facts.stored.bytes < 200_000  # the header
+
+
+def test_sizes_follow_the_types_on_disk(folder: Path) -> None:
+    before = describe_checkpoint(folder).stored
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    changed = {name: value.bfloat16() if "language_model" in name else value for name, value in tensors.items()}
+    save_file(changed, weights, metadata={"format": "pt"})
+    after = describe_checkpoint(folder).stored
+    assert before is not None
+    assert after is not None
+    assert set(before.bytes_by_dtype) == {"F32"}
+    language = before.parts["language_model"]
+    assert after.bytes_by_dtype["BF16"] == language.bytes // 2 == after.parts["language_model"].bytes
+    assert after.parts["language_model"].values == language.values
+    assert after.parts["vision_tower"] == before.parts["vision_tower"]
+
+
+def test_no_weights_are_read(folder: Path) -> None:
+    """A control: a file that ends too early is found by its header."""
+    weights = folder / "model.safetensors"
+    expected = describe_checkpoint(folder)
+    content = bytearray(weights.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    content[start:] = bytes(len(content) - start)
+    weights.write_bytes(content)
+    assert describe_checkpoint(folder) == expected
+    weights.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        describe_checkpoint(folder)
+
+
+def test_weights_of_another_model_are_noted(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.connector.linear_1.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    (note,) = describe_checkpoint(folder).notes
+    assert "may not fit" in note
+
+
+def test_without_weights_the_rest_is_told(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    facts = describe_checkpoint(folder)
+    assert facts.stored is None
+    assert facts.memory is not None
+    assert "no model.safetensors" in facts.notes[0]
+    torch.save({}, folder / "pytorch_model.bin")
+    assert "pickle" in describe_checkpoint(folder).notes[0]
+
+
+def test_parts_of_names() -> None:
+    assert part_of("lm_head.weight") == "lm_head"
+    assert part_of("model.linvt.scorer.weight") == "linvt"
+    assert part_of("lora.base_model.model.q_proj.lora_A.weight") == "lora"
+
+
+# Where it comes from
+
+
+def test_readme_states_base_model_and_licence(folder: Path) -> None:
+    nothing = describe_checkpoint(folder)
+    assert (nothing.base_models, nothing.licence, nothing.revision) == ([], None, None)
+    (folder / "README.md").write_text(README)
+    facts = describe_checkpoint(folder)
+    (base,) = facts.base_models
+    assert (base.name, base.role, base.stated_in) == ("someone/start", "finetune", "README.md")
+    assert facts.licence is not None
+    assert (facts.licence.id, facts.licence.stated_in) == ("apache-2.0", "README.md")
+
+
+def test_licence_file_counts_where_the_readme_is_silent(folder: Path) -> None:
+    (folder / "LICENSE").write_text("\n  Apache License\n  Version 2.0, January 2004\n")
+    licence = describe_checkpoint(folder).licence
+    assert licence is not None
+    assert (licence.id, licence.stated_in) == ("apache-2.0", "LICENSE")
+    (folder / "README.md").write_text(README.replace("apache-2.0", "mit"))
+    stated = describe_checkpoint(folder).licence
+    assert stated is not None
+    assert stated.id == "mit"
+    assert licence_of_text("Do what you like.") == "other"
+
+
+def test_a_damaged_readme_is_one_line(folder: Path) -> None:
+    (folder / "README.md").write_text("---\nlicense: [\n---\n")
+    with pytest.raises(CheckpointError, match=r"README\.md") as caught:
+        describe_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_linvt_names_its_image_llm(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(default_checkpoint("linvt-tiny"), tmp_path / "linvt"))
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    # Paths of the machine where it was made are not shown.
+    assert describe_checkpoint(folder).base_models == []
+    file.write_text(json.dumps({**config, "backbone_name": "someone/llava", "backbone_revision": "abc"}))
+    (base,) = describe_checkpoint(folder).base_models
+    assert (base.name, base.role, base.revision) == ("someone/llava", "backbone_name", "abc")
+
+
+def test_revision_of_a_download(folder: Path) -> None:
+    record = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
+    record.parent.mkdir(parents=True)
+    record.write_text("f00d\netag\n1.0\n")
+    assert describe_checkpoint(folder).revision == "f00d"
+
+
+# Models on the Hub
+
+
+def test_of_a_model_on_the_hub_no_weights_are_downloaded(hub: HubServer, folder: Path, cli: Any) -> None:
+    local = describe_checkpoint(folder)
+    (folder / "README.md").write_text(README)
+    oid = push("me/model", folder)
+    quantized = folder.parent / "quantized"
+    quantized.mkdir()
+    (quantized / "README.md").write_text("---\nbase_model: me/model\nbase_model_relation: quantized\n---\n")
+    push("me/model-nf4", quantized)
+    hub.forget()
+    facts = describe_checkpoint("me/model")
+    assert facts.stored == local.stored
+    assert facts.memory == local.memory
+    assert facts.revision == oid
+    assert [model.name for model in facts.base_models] == ["someone/start"]
+    assert (facts.variants.names, facts.variants.looked_in) == (["me/model-nf4"], "Hub")
+    cache = folder.parent / "cache"
+    assert not list(cache.rglob("model.safetensors"))
+    assert sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) < 100_000
+    code, table, _ = cli("info", "me/model")
+    assert code == 0
+    assert "me/model-nf4" in table
+    assert "someone/start" in table
+    assert "apache-2.0" in table
+
+
+def test_offline_the_cache_alone_is_asked(
+    hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
+) -> None:
+    push("me/model", folder)
+    describe_checkpoint("me/model")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    facts = describe_checkpoint("me/model")
+    assert facts.variants.looked_in == "cache"
+    assert facts.stored is None
+    assert "not in the cache" in facts.notes[0]
+    code, _, error = cli("info", "me/other")
+    assert code == 2
+    # The lines before it are progress bars of the push above.
+    assert error.splitlines()[-1].startswith(
+        "error: me/other: no such folder, not downloaded before, and HF_HUB_OFFLINE"
+    )
+
+
+# As table and JSON
+
+
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_table_and_json_tell_the_same(name: str, cli: Any) -> None:
+    code, out, _ = cli("info", name, "--json")
+    assert code == 0
+    facts = json.loads(out)
+    assert facts == describe_checkpoint(default_checkpoint(name)).to_dict()
+    code, table, _ = cli("info", name)
+    assert code == 0
+    for row in ("licence", "base model", "revision", "on disk", "memory, predicted", "how it is predicted"):
+        assert row in table
+    for part in facts["stored"]["parts"]:
+        assert f"on disk, {part}" in table
+
+
+def test_the_schema_is_documented() -> None:
+    """Each field of the JSON object has its row in the docs, and the docs name no other."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "how_to" / "info.md"
+    rows = [line.split("|")[1].strip().strip("`") for line in page.read_text().splitlines() if line.startswith("| `")]
+
+    def names(value: Any, prefix: str = "") -> Iterator[str]:
+        for name, inner in value.items():
+            yield prefix + name
+            if isinstance(inner, dict) and name in ("stored", "variants", "memory", "licence"):
+                yield from names(inner, f"{prefix}{name}.")
+
+    facts = describe_checkpoint(default_checkpoint()).to_dict()
+    facts["licence"] = {"id": "", "name": "", "link": "", "stated_in": ""}
+    assert sorted(rows) == sorted(names(facts))
+
+
+# What is no checkpoint
+
+
+def test_folders_that_are_no_checkpoint_are_one_line(tmp_path: Path, cli: Any, folder: Path) -> None:
+    from transformers import LlamaConfig
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "adapter").mkdir()
+    adapter = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "base_model_name_or_path": "start"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(adapter))
+    LlamaConfig().save_pretrained(tmp_path / "llama")
+    (folder / "config.json").write_text("{")
+    for name, words in {
+        "empty": "no config.json",
+        "adapter": "LoRA adapter of rank 4",
+        "llama": "type 'llama'",
+        "checkpoint": "no readable JSON",
+        "chekpoint": "did you mean checkpoint",
+    }.items():
+        code, _, error = cli("info", str(tmp_path / name))
+        assert code == 2, name
+        assert words in error, error
+        assert error.count("\n") == 1
