@@ -57,6 +57,14 @@ FOREIGN = {
     "hasattr(value, 'nbytes')": "tensors and arrays among other values",
     "hasattr(value, 'to')": "tensors among other values",
     "getattr(ModelCard(f'---\\n{text}\\n---\\n').data, 'eval_results', None)": "a card may have none",
+    # huggingface_hub and bitsandbytes.
+    "getattr(_response(error), 'status_code', None)": "errors of the Hub's client",
+    "getattr(found, 'response', None)": "errors of the Hub's client",
+    "getattr(_response(error), 'headers', None)": "errors of the Hub's client",
+    "getattr(response, 'headers', None)": "errors of the Hub's client",
+    "getattr(parameter.quant_state, 'packing_format_for_cpu', False)": "bitsandbytes sets it on packed weights alone",
+    "hasattr(tensor, 'dequantize_')": "quantized tensors of torchao among others",
+    "getattr(config.tower_config(), 'image_size', None)": "configurations of any vision tower",
     # Own dataclasses and generation configurations, gone through by the names of their fields.
     "getattr(self, attribute)": "a row of the table of designs",
     "getattr(own, name)": "a generation configuration",

@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from hf_videollm.evaluation.asking import Ask, Asker, Inputs
+from hf_videollm.evaluation.engines import LikelihoodEngine, Outcome
 from hf_videollm.evaluation.items import Item, Medium
-from hf_videollm.evaluation.likelihood import Continuation, Ranker, continuations, normalised
+from hf_videollm.evaluation.likelihood import Continuation, Ranker, Ranking, continuations, normalised
 from hf_videollm.evaluation.prompting import Prompt, raw_question
 from hf_videollm.known_models import bundled_checkpoints
 from hf_videollm.synthetic.check import ClipQuestion
@@ -145,7 +146,7 @@ def test_the_likeliest_option_is_what_the_model_answers(
 
 
 def test_rankings_differ_in_what_they_compare(
-    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion]
+    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = bundled_pipe("pllava-tiny")
     inputs = prepared(pipe, questions[:1])[0]
@@ -157,9 +158,12 @@ def test_rankings_differ_in_what_they_compare(
     means = Ranker(pipe.model, pipe.processor, "mean").scores(inputs)
     assert sums == pytest.approx([sum(row) for row in by_token], abs=1e-5)
     assert means == pytest.approx([sum(row) / len(row) for row in by_token], abs=1e-5)
+    # The tokenizer of the small model knows no letters; these words stand for them.
+    words = ("white", "green", "red", "cyan")
+    monkeypatch.setattr("hf_videollm.evaluation.likelihood.letter_of", words.__getitem__)
     letters = Ranker(pipe.model, pipe.processor, "letters").scores(inputs)
     assert letters == pytest.approx(
-        [one_by_one(pipe, inputs, answer)[0] for answer in continuations(pipe.processor, inputs, "ABCD")], abs=1e-5
+        [one_by_one(pipe, inputs, answer)[0] for answer in continuations(pipe.processor, inputs, words)], abs=1e-5
     )
 
 
@@ -214,3 +218,27 @@ def test_what_cannot_be_ranked_is_told(bundled_pipe: Callable[[str], Any], quest
     inputs = Asker(pipe.processor).for_thread().inputs(Ask(item, 0, raw_question(item, "What?")))
     with pytest.raises(ValueError, match="has no options to compare"):
         Ranker(pipe.model, pipe.processor).scores(inputs)
+
+
+@every_checkpoint
+def test_options_that_cannot_be_told_apart_are_not_chosen(
+    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion], name: str
+) -> None:
+    pipe = bundled_pipe(name)
+    clip = (Medium(questions[0].path),)
+
+    def outcome(options: tuple[str, ...], ranking: Ranking) -> Outcome:
+        item = Item("i", clip, ("What color is the shape?",), options)
+        inputs = Asker(pipe.processor, torch.float32).for_thread().inputs(Ask(item, 0, Prompt(item.question)))
+        (found,) = LikelihoodEngine(Ranker(pipe.model, pipe.processor, ranking)).outcomes([inputs])
+        return found
+
+    likeliest = outcome(("white", "green", "red", "cyan"), "mean").answer
+    twice = outcome((likeliest, "orange", likeliest), "mean")
+    assert (twice.answer, twice.facts["choice"], twice.facts["tied"]) == ("", None, [0, 2])
+    # Control: equal options that are not the likeliest leave the choice alone.
+    others = outcome((likeliest, "orange", "orange"), "mean")
+    assert (others.answer, others.facts["choice"]) == (likeliest, 0)
+    # The tokenizers of the small models know no letters.
+    letters = outcome(("white", "green"), "letters")
+    assert "so they cannot be compared: take the ranking mean or sum" in str(letters.error)

@@ -80,6 +80,15 @@ def test_the_likeliest_option_needs_no_parser() -> None:
     assert (found.choice, found.correct, found.rule, found.parse_failed) == (2, False, "likelihood", False)
 
 
+def test_options_that_are_equally_likely_are_no_choice() -> None:
+    task = make_task(metric="multiple_choice")
+    (found,) = scored(Scoring(task), [choice(0)], [""], choice=[None], tied=[[0, 1]])
+    assert (found.choice, found.correct, found.parse_failed, found.detail) == (None, False, True, {"failure": "tied"})
+    # Only a fallback that was named stands in, and the failure is still counted.
+    (found,) = scored(Scoring(task, fallback="first"), [choice(0, right=0)], [""], choice=[None], tied=[[0, 1]])
+    assert (found.choice, found.correct, found.rule, found.parse_failed) == (0, True, "fallback:first", True)
+
+
 def test_exact_match_by_rule_and_with_several_references() -> None:
     task = make_task(metric="exact_match", match_rules={"default": "videollama2"})
     items = [item(0, answer="yes", references=("yes", "yeah")), item(1, answer="yes"), item(2, answer=None)]

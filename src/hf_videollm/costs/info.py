@@ -134,7 +134,7 @@ def _predict(
     """The prediction in the type of the checkpoint, or the reason why there is none."""
     if quantization is not None and stored is None:
         return None, "The memory cannot be predicted: the sizes of the quantized weights are not known."
-    dtype = DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
+    dtype = DTYPES.get(str(config.dtype).removeprefix("torch."), torch.float32)
     weights = None
     if quantization is not None and stored is not None:
         config, weights = copy.deepcopy(config), stored.bytes

@@ -32,6 +32,7 @@ FAILURES = {
     "several_options": "the answer holds the texts of several options",
     "letter_out_of_range": "the answer names a letter that no option has",
     "no_match": "the answer names neither a letter nor an option",
+    "tied": "several options are the likeliest",
 }
 
 

@@ -61,7 +61,7 @@ class GenerateEngine(Engine):
 
 
 class LikelihoodEngine(Engine):
-    """The likeliest option; the first one of equals."""
+    """The likeliest option. Where several are equally likely, none is chosen, and the record names them."""
 
     def __init__(self, ranker: Ranker) -> None:
         self.ranker = ranker
@@ -80,9 +80,11 @@ class LikelihoodEngine(Engine):
             if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
                 raise
             return Outcome(error=MemoryError("The memory is not enough for this question."))
-        choice = max(range(len(scores)), key=scores.__getitem__)
-        facts = {"likelihoods": scores, "probabilities": normalised(scores), "choice": choice}
-        return Outcome(inputs.ask.item.options[choice], facts)
+        facts: dict[str, Any] = {"likelihoods": scores, "probabilities": normalised(scores)}
+        first, *others = (number for number, score in enumerate(scores) if score == max(scores))
+        if others:
+            return Outcome("", {**facts, "choice": None, "tied": [first, *others]})
+        return Outcome(inputs.ask.item.options[first], {**facts, "choice": first})
 
     def facts(self) -> dict[str, Any]:
         kept = self.ranker.kept

@@ -76,13 +76,18 @@ class Ranker:
         """One number for each option, a log-likelihood: the highest is the model's choice.
 
         Raises:
-            ValueError: the item has no options.
+            ValueError: the item has no options, or the tokenizer cannot tell their letters apart.
         """
         item = inputs.ask.item
         if not item.options:
             raise ValueError(f"Item {item.id!r} has no options to compare: it cannot be answered by likelihood.")
         texts = list(map(letter_of, range(len(item.options))))
         answers = continuations(self.processor, inputs, texts if self.ranking == "letters" else item.options)
+        if self.ranking == "letters" and len(set(answers)) < len(answers):
+            raise ValueError(
+                f"Item {item.id!r}: the tokenizer has the same tokens for several of the letters "
+                f"{', '.join(texts)}, so they cannot be compared: take the ranking mean or sum."
+            )
         by_token = self.token_scores(inputs, answers)
         return [sum(row) / len(row) if self.ranking == "mean" else sum(row) for row in by_token]
 

@@ -22,6 +22,7 @@ __all__ = [
     "FALLBACKS",
     "Choice",
     "ChoiceRule",
+    "fall_back",
     "letter_of",
     "parse_choice",
     "score_choice",
@@ -136,10 +137,14 @@ def parse_choice(
     choice = _rule(rule).choice(rule, _checked(text, options), options)
     if not choice.parsed and not text.strip():
         choice = replace(choice, failure="empty")
-    if choice.parsed or fallback == "none":
+    return choice if choice.parsed else fall_back(choice, len(options), fallback, seed, key)
+
+
+def fall_back(choice: Choice, num_options: int, fallback: str, seed: int = 0, key: str = "") -> Choice:
+    """What stands in for a choice that failed. The arguments are those of `parse_choice`."""
+    if fallback == "none":
         return choice
-    index = FALLBACKS[fallback](len(options), seed, key)
-    return Choice(index, f"fallback:{fallback}", choice.failure)
+    return Choice(FALLBACKS[fallback](num_options, seed, key), f"fallback:{fallback}", choice.failure)
 
 
 def score_choice(

@@ -21,7 +21,7 @@ from .exact_match import MATCH_RULES, answer_matches
 from .items import Item
 from .judges.items import JudgeItem, Judgement
 from .judges.texts import get_text
-from .multiple_choice import CHOICE_RULES, parse_choice, score_choice
+from .multiple_choice import CHOICE_RULES, Choice, fall_back, parse_choice, score_choice
 from .records import Record
 from .task import Metric, Scored, Task
 
@@ -143,15 +143,23 @@ def _multiple_choice(scoring: Scoring, items: Sequence[Item], records: Sequence[
 
 def _choice_of(scoring: Scoring, rule: str, item: Item, record: Record) -> Scored:
     if "choice" in record:
-        (index,) = record["choice"]
-        correct = None if item.answer_index is None else index == item.answer_index
-        return Scored(correct=correct, choice=index, rule="likelihood")
+        return _likeliest(scoring, item, record["choice"][0])
     arguments: dict[str, Any] = {"rule": rule, "fallback": scoring.fallback, "seed": scoring.seed, "key": item.id}
     text, right = record["answers"][0], item.answer_index
     if right is None:
         choice, correct = parse_choice(text, item.options, **arguments), None
     else:
         choice, correct = score_choice(text, item.options, right, **arguments)
+    detail = {"failure": choice.failure} if choice.failure else {}
+    return Scored(correct, None, choice.index, choice.rule, bool(choice.failure), detail=detail)
+
+
+def _likeliest(scoring: Scoring, item: Item, index: int | None) -> Scored:
+    """What the likeliest option is worth; None where several were equally likely."""
+    choice = Choice(index, "likelihood", "tied" if index is None else "")
+    if not choice.parsed:
+        choice = fall_back(choice, len(item.options), scoring.fallback, scoring.seed, item.id)
+    correct = None if item.answer_index is None else choice.index == item.answer_index
     detail = {"failure": choice.failure} if choice.failure else {}
     return Scored(correct, None, choice.index, choice.rule, bool(choice.failure), detail=detail)
 
