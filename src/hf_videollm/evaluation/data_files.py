@@ -111,9 +111,15 @@ class DataFiles:
 
     Attributes:
         root: the folder; paths of annotations and media are relative to it.
+        outer: the folder of the whole benchmark, if `root` holds its lists alone; media may lie in either.
     """
 
     root: Path
+    outer: DataFiles | None = None
+
+    def beside(self, path: Path) -> DataFiles:
+        """The folder that holds a list of this benchmark."""
+        return self if path.parent == self.root else DataFiles(path.parent, self)
 
     def find(self, *names: str) -> Path:
         """The first of the files or folders that exists.

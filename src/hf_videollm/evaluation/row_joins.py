@@ -125,12 +125,14 @@ def medium_in(data: DataFiles, folders: Sequence[str], name: str, suffixes: Sequ
     """Path of a medium in the first folder that has it; where none has, its path in the first one.
 
     Args:
-        folders: below the folder of the benchmark; "" is that folder itself.
+        data: the folder of the benchmark, or of its lists; then media beside the lists come before those of the whole.
+        folders: below this folder; "" is the folder itself.
         name: of the medium without its suffix.
         suffixes: with which it may end, e.g. ".mp4".
 
     Raises:
         DataError: the name leads out of the folder of the benchmark.
     """
-    paths = [data.medium(f"{folder}/{name}" if folder else name, suffixes) for folder in folders]
+    roots = [data] if data.outer is None else [data, data.outer]
+    paths = [root.medium(f"{folder}/{name}" if folder else name, suffixes) for root in roots for folder in folders]
     return next((path for path in paths if path.exists()), paths[0])

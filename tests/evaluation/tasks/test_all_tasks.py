@@ -15,7 +15,7 @@ from hf_videollm.evaluation.judges.texts import TEXTS
 from hf_videollm.evaluation.multiple_choice import CHOICE_RULES
 from hf_videollm.evaluation.prompting import Prompt
 from hf_videollm.evaluation.tasks import find_task, task_names
-from hf_videollm.synthetic.benchmarks import STAND_INS
+from hf_videollm.synthetic.benchmarks import FEWEST, STAND_INS, write_stand_in
 
 NAMES = task_names()
 TASK_FOLDER = Path(hf_videollm.__file__).parent / "evaluation" / "tasks"
@@ -27,6 +27,13 @@ COUNT = 20
 
 def test_every_task_has_a_stand_in_and_every_stand_in_a_task() -> None:
     assert set(STAND_INS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_smallest_stand_in_loads(load: Callable[..., list[Item]], tmp_path: Path, name: str) -> None:
+    written = write_stand_in(name, tmp_path, 1)
+    assert 1 <= len(load(name, tmp_path)) <= written
+    assert written == FEWEST.get(name, 1)
 
 
 @pytest.mark.parametrize("name", NAMES)

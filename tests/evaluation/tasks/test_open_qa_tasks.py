@@ -64,7 +64,7 @@ def test_lmms_eval_asks_activitynet_qa_in_its_own_words(stand_in: Folder, load: 
     assert prompt.generate_kwargs == {"do_sample": False, "max_new_tokens": 64}
 
 
-@pytest.mark.parametrize(
+packed_folders = pytest.mark.parametrize(
     ("name", "inner"),
     [
         ("msvd_qa", "MSVD_Zero_Shot_QA"),
@@ -75,11 +75,29 @@ def test_lmms_eval_asks_activitynet_qa_in_its_own_words(stand_in: Folder, load: 
         ("activitynet_qa", "ActivityNet"),
     ],
 )
+
+
+@packed_folders
 def test_the_packed_folder_is_found(stand_in: Folder, load: Load, tmp_path: Path, name: str, inner: str) -> None:
     shutil.copytree(stand_in(name), tmp_path / inner)
     packed, plain = load(name, tmp_path), load(name, stand_in(name))
     assert [item.id for item in packed] == [item.id for item in plain]
     assert all(item.media[0].path.exists() for item in packed)
+
+
+@packed_folders
+def test_videos_may_lie_beside_the_folder_of_the_lists(
+    copied: Folder, load: Load, tmp_path: Path, name: str, inner: str
+) -> None:
+    root = copied(name)
+    (root / inner).mkdir()
+    for file in [path for path in root.iterdir() if path.is_file()]:
+        file.rename(root / inner / file.name)
+    items = load(name, root)
+    assert all(item.media[0].path.exists() for item in items)
+    # Control: a video that is in neither folder.
+    items[0].media[0].path.unlink()
+    assert not load(name, root)[0].media[0].path.exists()
 
 
 def original(questions: list[dict[str, Any]], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -22,9 +22,7 @@ _PARQUET = ("test-*.parquet", "*/test-*.parquet")
 
 def _load(data: DataFiles) -> Iterator[Item]:
     if not any(path for pattern in _PARQUET for path in data.root.glob(pattern)):
-        here = DataFiles(
-            data.find("test_q.json", "dataset/test_q.json", "ActivityNet/test_q.json", "test-*.parquet").parent
-        )
+        here = data.beside(data.find("test_q.json", "dataset/test_q.json", "ActivityNet/test_q.json", "test-*.parquet"))
         for name, row, answer in question_and_answer_files(here):
             yield _item(here, name, row, answer)
         return
@@ -63,7 +61,7 @@ TASKS = [
             "test_q.json - questions: video_name, question, question_id",
             "test_a.json - answers: answer, type, question_id",
             "all_test/v_{video_name}.mp4 - the videos; .webm and .mkv, and the folder videos, are found, too",
-            "dataset/ or ActivityNet/ - may hold all of that",
+            "dataset/ or ActivityNet/ - may hold the lists, or all of that",
             "or, from the Hub: test-*.parquet with video_name, question_id, question, answer, type",
         ),
         hub_ids=("lmms-eval/ActivityNetQA", "lmms-lab/ActivityNetQA"),

@@ -22,13 +22,13 @@ _FOLDERS = ("videos", "video", "")
 def _load_all(data: DataFiles) -> Iterator[Item]:
     """Tables without a header: `vggsound.csv` (id, second, label, split), or `test.csv` (file, label)."""
     path = data.find("vggsound.csv", "data/vggsound.csv", "test.csv")
-    here = DataFiles(path.parent)
+    here = data.beside(path)
     seen: dict[str, str] = {}
     if path.name == "test.csv":
         for row in here.csv_rows("test.csv", columns=("file", "label"), has_header=False):
             clip = row.get("file").removesuffix(".mp4")
             check_new(seen, clip, row.where)
-            yield _item(data, row, clip)
+            yield _item(here, row, clip)
         return
     for row in here.csv_rows("vggsound.csv", columns=("id", "start", "label", "split"), has_header=False):
         if row.get("split") not in ("train", "test"):
@@ -36,7 +36,7 @@ def _load_all(data: DataFiles) -> Iterator[Item]:
         if row.get("split") == "test":
             clip = f"{row.get('id')}_{_second(row):06d}"
             check_new(seen, clip, row.where)
-            yield _item(data, row, clip)
+            yield _item(here, row, clip)
 
 
 def _second(row: Row) -> int:

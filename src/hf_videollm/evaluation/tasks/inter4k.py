@@ -21,7 +21,7 @@ _SUFFIXES = (".mp4", ".mkv", ".webm")
 def _load(data: DataFiles) -> Iterator[Item]:
     listed = [name for name in ("annotations.json", "Inter4K/annotations.json") if (data.root / name).exists()]
     if listed:
-        here = DataFiles(data.find(*listed).parent)
+        here = data.beside(data.find(*listed))
         rows = rows_by_id(here.json_rows("annotations.json"), "video_name")
     else:
         here = data

@@ -85,7 +85,7 @@ def _load_msvd(data: DataFiles) -> Iterator[Item]:
             yield _item(name, row, row, Medium(path))
         return
     path = data.find(*originals)
-    here = DataFiles(path.parent)
+    here = data.beside(path)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):
             yield _item(name, row, answer, Medium(medium_in(here, folders, row.get("video_name"), suffixes)))
@@ -121,7 +121,7 @@ def _load_msrvtt(data: DataFiles) -> Iterator[Item]:
             yield _item(name, row, row, Medium(path))
         return
     path = data.find(*originals)
-    here = DataFiles(path.parent)
+    here = data.beside(path)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):
             yield _item(name, row, answer, Medium(medium_in(here, folders, row.get("video_name"), suffixes)))
@@ -142,7 +142,7 @@ def _load_tgif(data: DataFiles) -> Iterator[Item]:
             yield _tgif_item(name, row, row, found, row.get("type", (str, int), "unknown"))
         return
     path = data.find(*originals)
-    here = DataFiles(path.parent)
+    here = data.beside(path)
     if path.name == "test_q.json":
         for name, row, answer in question_and_answer_files(here):
             found = medium_in(here, _TGIF_FOLDERS, row.get("video_name"), _TGIF_SUFFIXES)

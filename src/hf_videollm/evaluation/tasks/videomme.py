@@ -86,12 +86,13 @@ def _shown(item: Item) -> list[str]:
 
 
 def _shown_videollama2(item: Item) -> list[str]:
-    """The subtitles at VideoLLaMA2's times: for as many frames as the model sees, the middles of equal parts.
+    """The subtitles at VideoLLaMA2's times, each once: the middles of as many equal parts as the model sees frames.
 
     Its code rounds them in another way than those of the frames themselves; they differ by a frame at most.
     """
     clock = video_clock(item.media[0].path)
-    return _at(item, middle_times(len(frame_times(item)), clock)) if clock and frame_times(item) else []
+    times = middle_times(len(frame_times(item)), clock) if clock and frame_times(item) else []
+    return list(dict.fromkeys(_at(item, times)))
 
 
 def _official(item: Item, question: str) -> Prompt:

@@ -38,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in tasks:
             find_stand_in(name)
         for name in tasks:
-            write_stand_in(name, options.folder / name, options.count, options.seed)
-            print(f"{name}: {options.folder / name}")
+            written = write_stand_in(name, options.folder / name, options.count, options.seed)
+            more = f" ({written} items, the fewest that it can have)" if written > options.count else ""
+            print(f"{name}: {options.folder / name}{more}")
     except (ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
