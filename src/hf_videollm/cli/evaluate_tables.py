@@ -16,7 +16,7 @@ def tasks_table(tasks: Sequence[Any]) -> Any:
     name = Column("name", no_wrap=True)
     table = Table(name, "benchmark", "metric", "prompt styles", "sees and hears", "on the Hub")
     for task in tasks:
-        hub = "yes" if task.hub_ids else "no"
+        hub = "yes" if task.hub_ids else "mirror" if task.mirror_ids else "no"
         table.add_row(task.name, task.title, task.metric, ", ".join(task.prompts), ", ".join(task.modalities), hub)
     return table
 
@@ -37,6 +37,7 @@ def task_facts(task: Any) -> dict[str, Any]:
         "files": list(task.files),
         "source": task.source,
         "hub_ids": list(task.hub_ids),
+        "mirror_ids": list(task.mirror_ids),
         "has_public_answers": task.has_public_answers,
         "has_alternative_answers": task.has_alternative_answers,
         "has_submission": task.submission is not None,
@@ -61,24 +62,19 @@ def results_table(results: Iterable[Mapping[str, Any]]) -> Any:
     """The numbers of all tasks, with what spoils them beside them."""
     from rich.table import Column, Table
 
-    from ..evaluation.headline import headlines
+    from ..evaluation.headline import headlines, losses
 
     table = Table(
         Column("task", no_wrap=True),
         Column("number", no_wrap=True),
         Column("95 % interval", no_wrap=True),
         Column("items", justify="right"),
-        "of these",
+        # On a narrow terminal, a word goes on in the next line rather than end in dots.
+        Column("of these", overflow="fold"),
     )
     for result in results:
         found, counts = headlines(result), result["counts"]
         values = "\n".join(f"{line.name} {line.text}" for line in found) or "not scored"
         intervals = "\n".join(line.interval for line in found)
-        table.add_row(result["task"], values, intervals, str(counts["items"]), _losses(counts))
+        table.add_row(result["task"], values, intervals, str(counts["items"]), losses(counts))
     return table
-
-
-def _losses(counts: Mapping[str, int]) -> str:
-    """How many items spoil the numbers, and how; empty where none does."""
-    kinds = {"errors": "without answer", "parse_failures": "unreadable", "judge_failures": "unjudged"}
-    return ", ".join(f"{counts[name]} {text}" for name, text in kinds.items() if counts[name])

@@ -4,8 +4,11 @@ rich is imported only when something is drawn, so that help does not load it.
 """
 
 import json
+import os
 from contextlib import AbstractContextManager
 from typing import Any
+
+FILE_WIDTH = 160
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -25,7 +28,11 @@ def print_drawing(drawing: Any) -> None:
     """Print a table, or another object that rich can draw."""
     from rich.console import Console
 
-    Console().print(drawing)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # In a file or a pipe, nothing has to fit on a screen.
+        console.width = FILE_WIDTH
+    console.print(drawing)
 
 
 def note(text: str) -> None:

@@ -33,13 +33,13 @@ def download(task: Task, folder: Path, progress: Callable[[Archive], OnProgress]
     """
     from huggingface_hub import snapshot_download
 
-    if not task.hub_ids:
+    if not task.download_ids:
         raise ValueError(
             f"{task.title} is not on the Hub, so it cannot be downloaded. It comes from {task.source}; put into "
             f"{folder}: {'; '.join(task.files)}."
         )
     reasons = []
-    for name in task.hub_ids:
+    for name in task.download_ids:
         try:
             snapshot_download(name, repo_type="dataset", local_dir=folder)
         # The Hub's client passes on errors of several libraries.
@@ -57,8 +57,8 @@ def missing_files_message(task: Task, data: DataFiles, error: MissingFilesError)
     if there := _packed_names(data.root):
         names = f"{', '.join(there[:MOST_SHOWN])}{', ...' if len(there) > MOST_SHOWN else ''}"
         message += f" Packed files are there and may have to be unpacked: {names}."
-    if task.hub_ids:
-        message += f" --download fetches and unpacks them from the Hub ({' or '.join(task.hub_ids)})."
+    if task.download_ids:
+        message += f" --download fetches and unpacks them from the Hub ({' or '.join(task.download_ids)})."
     return message
 
 

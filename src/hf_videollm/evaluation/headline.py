@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Headline", "headlines"]
+__all__ = ["Headline", "headlines", "losses"]
 
 # Names of numbers, the most important first, as far as a result has them.
 NAMES = ("accuracy", "score", "macro", "micro")
 IN_PERCENT = ("accuracy",)
+# Counts of items that spoil the numbers, in words. Those behind the first three have an answer.
+LOSSES = {
+    "errors": "without answer",
+    "parse_failures": "unreadable",
+    "judge_failures": "unjudged",
+    "shorter_than_annotated": "with less video than asked about",
+    "unlike_annotation": "of another length than annotated",
+}
 
 
 @dataclass(frozen=True)
@@ -64,3 +72,13 @@ def headlines(result: Mapping[str, Any]) -> list[Headline]:
             interval = metrics.get("intervals", {}).get(name, {})
             found.append(Headline(name, float(value), interval.get("low"), interval.get("high")))
     return found
+
+
+def losses(counts: Mapping[str, int]) -> str:
+    """How many items spoil the numbers of a result, and how; empty where none does.
+
+    Example:
+        >>> losses({"errors": 1, "parse_failures": 0, "judge_failures": 2})
+        '1 without answer, 2 unjudged'
+    """
+    return ", ".join(f"{counts[name]} {text}" for name, text in LOSSES.items() if counts.get(name))

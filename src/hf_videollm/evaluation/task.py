@@ -58,6 +58,8 @@ class Task:
         load: reads the items from the benchmark's own files. Raises `DataError`, which names file, row and field.
         files: what `load` looks for below the data folder, one line each, for help texts and errors.
         hub_ids: ids of the dataset on the Hub, newest first; they are tried in order with `--download`.
+        mirror_ids: ids of datasets that others have made of the benchmark; `--download` tries them after `hub_ids`.
+            Results are not published under them.
         source: where the files come from, for people (address or paper).
         prompts: paper or tool -> its way of asking. Has "default".
         metric: how answers become numbers.
@@ -84,6 +86,7 @@ class Task:
     prompts: Mapping[str, PromptRule]
     metric: Metric
     hub_ids: tuple[str, ...] = ()
+    mirror_ids: tuple[str, ...] = ()
     choice_rules: Mapping[str, str] = field(default_factory=lambda: {"default": "robust"})
     match_rules: Mapping[str, str] = field(default_factory=dict)
     judge_texts: Mapping[str, str] = field(default_factory=dict)
@@ -95,6 +98,11 @@ class Task:
     modalities: tuple[Literal["video", "image", "audio"], ...] = ("video",)
     published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def download_ids(self) -> tuple[str, ...]:
+        """Ids of datasets on the Hub that hold the benchmark, in the order in which they are tried."""
+        return (*self.hub_ids, *self.mirror_ids)
 
     def items(self, data: DataFiles, limit: int | None = None) -> Iterator[Item]:
         """The items, each id once.

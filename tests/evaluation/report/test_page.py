@@ -134,7 +134,7 @@ def test_cards_say_what_became_of_each_answer(tmp_path: Path) -> None:
     cards = Elements(text).named("article")
     assert [card["data-states"] for card in cards] == ["right right", "wrong right", "unreadable right", "error right"]
     assert "MediaNotFound: clip1.mp4: &lt;gone&gt;" in text
-    assert "2 media files are not there any more" in text
+    assert "Files that are not there any more, so that their frames are not shown: 2." in text
     assert 'id="runs" type="application/json">{"choices": ["tiny", "other"]}<' in text
 
 
@@ -175,3 +175,23 @@ def test_both_runs_frames_are_shown_where_they_differ(tmp_path: Path, clips: lis
     assert len(PICTURE.findall(text)) == 3
     assert "tiny, same: 0.mp4, 2 frames: 0, 4" in text
     assert "other: 0.mp4, 1 frames: 1" in text
+
+
+def test_links_lead_to_the_parts_of_the_page(tmp_path: Path) -> None:
+    for task in ("a", "b"):
+        write_run(tmp_path / task, letters([True] * 8, choice_items(8)), task=choice_task(task, task))
+    found = Elements(as_page(make_report([tmp_path]), pictures=False)).found
+    targets = [attributes["id"] for tag, attributes in found if tag == "h2"]
+    links = [attributes["href"] for tag, attributes in found if tag == "a"]
+    assert links == [f"#{target}" for target in targets]
+    assert len(targets) == len(set(targets)) == 3
+
+
+def test_a_file_that_is_not_as_annotated_is_told_at_its_frames(clips: list[str]) -> None:
+    medium = {"type": "video", "path": clips[0], "frames": [1, 2], "start": 0.0, "end": 9.0, "ends": 2.5}
+    medium |= {"stated": {"seconds": 60.0}, "found": {"seconds": 2.5}}
+    thumbnails = Thumbnails()
+    caption = thumbnails.strip(medium).caption
+    assert caption.endswith("; asked about 0 to 9 s; the file ends at 2.5 s; annotated with 60 seconds, found 2.5")
+    # The same frames of an item without a part are another strip.
+    assert ";" not in thumbnails.strip({name: medium[name] for name in ("type", "path", "frames")}).caption

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from finished_runs import choice_items, choice_task, judge, letters, open_items, write_run
 
+from hf_videollm.evaluation.aggregate_judged import MSVC_ASPECTS
 from hf_videollm.evaluation.report.loading import load_runs
 from hf_videollm.evaluation.report.report import make_report
 from hf_videollm.evaluation.report.sheets import NOT_MEASURED, task_sheets
@@ -78,7 +79,7 @@ def test_runs_of_one_model_are_told_apart_by_their_folders(tmp_path: Path) -> No
     write_run(tmp_path / "few/choices", answers)
     write_run(tmp_path / "many/choices", answers)
     labels = [run.label for run in load_runs([tmp_path])]
-    assert labels == [f"tiny ({tmp_path / name / 'choices'})" for name in ("few", "many")]
+    assert labels == ["tiny (few)", "tiny (many)"]
     # Named twice, a run is there once, and needs no other name.
     assert [run.label for run in load_runs([tmp_path / "few", tmp_path / "few/choices"])] == ["tiny"]
 
@@ -136,7 +137,7 @@ def test_a_run_without_judge_says_why_it_has_no_number(tmp_path: Path) -> None:
     write_run(tmp_path / "msvd_qa", ["x"] * 4, open_items(), "msvd_qa")
     report = make_report([tmp_path])
     (sheet, *_) = task_sheets(report.tasks[0])
-    assert sheet.rows == (("tiny", "4", "0", "0", "0"),)
+    assert sheet.rows == (("tiny", "4", "-"),)
     assert "No judge was chosen" in sheet.footnotes[0]
     assert len(as_csv(report).splitlines()) == 2
 
@@ -151,6 +152,54 @@ def test_aspects_are_numbers_of_their_own(tmp_path: Path) -> None:
     write_run(tmp_path / "msvc", ["x", "y"], items, "msvc", judge=judge_all, policy="robust")
     names = [number["name"] for number in as_dict(make_report([tmp_path]))["tasks"][0]["runs"][0]["numbers"]]
     assert names == ["macro", "micro", "correctness", "detailedness"]
+
+
+def test_many_numbers_have_a_row_each(tmp_path: Path) -> None:
+    """A table with a column for each aspect fits on no terminal."""
+    verdicts = {f"q0/{aspect}": (None, 3.0) for aspect in MSVC_ASPECTS}
+    for name in ("a", "b"):
+        write_run(tmp_path / name / "msvc", ["x"], open_items(1), "msvc", judge=judge(verdicts), policy="robust")
+    (sheet, *_) = task_sheets(make_report([tmp_path]).tasks[0])
+    assert sheet.header == ("run", "tiny (a)", "tiny (b)")
+    assert [row[0] for row in sheet.rows] == ["macro", "micro", *MSVC_ASPECTS, "items", "of these"]
+    assert sheet.rows[2] == ("correctness", "3.00", "3.00")
+
+
+def test_how_numbers_came_about_stands_below_them(tmp_path: Path) -> None:
+    """Above all, who judged: a comparison of words is not what the papers print."""
+    verdicts = {f"q{number}": (True, 4.0) for number in range(4)}
+    for name in ("a", "b"):
+        write_run(tmp_path / name, ["x"] * 4, open_items(), "msvd_qa", judge=judge(verdicts), policy="pllava")
+    (sheet, *_) = task_sheets(make_report([tmp_path]).tasks[0])
+    assert "Asked and scored with: prompt style default, judge policy pllava, frames 2." in sheet.footnotes
+    write_run(tmp_path / "b", ["x"] * 4, open_items(), "msvd_qa", judge=judge(verdicts), policy="robust")
+    (sheet, *_) = task_sheets(make_report([tmp_path]).tasks[0])
+    # What differs stands in a table of its own.
+    assert "Asked and scored with: prompt style default, frames 2." in sheet.footnotes
+
+
+def test_what_spoils_a_number_stands_beside_it(tmp_path: Path) -> None:
+    (task,) = make_report([two_runs(tmp_path)]).tasks
+    (sheet, *_) = task_sheets(task)
+    assert [row[-1] for row in sheet.rows] == ["1 unreadable", "1 without answer, 1 unreadable"]
+
+
+def test_an_interval_without_width_is_explained(tmp_path: Path) -> None:
+    write_run(tmp_path / "all", letters([True] * 8, choice_items(8)))
+    write_run(tmp_path / "some", letters(RIGHT, choice_items(8)))
+    words = "An interval without width"
+    for name, is_there in (("all", True), ("some", False)):
+        (sheet, *_) = task_sheets(make_report([tmp_path / name]).tasks[0])
+        assert any(note.startswith(words) for note in sheet.footnotes) == is_there
+
+
+def test_models_differ_in_more_than_their_chat_templates(tmp_path: Path) -> None:
+    """Every model has its own; two runs of one model do not."""
+    answers = letters(RIGHT, choice_items(8))
+    for name, model, template in (("a", "./one", "1"), ("b", "./other", "2"), ("c", "./one", "3")):
+        write_run(tmp_path / name, answers, model=model, settings={"chat_template": template})
+    assert make_report([tmp_path / "a", tmp_path / "b"]).tasks[0].differing == {}
+    assert make_report([tmp_path / "a", tmp_path / "c"]).tasks[0].differing == {"chat_template": ["1", "3"]}
 
 
 def test_markdown_shows_names_as_they_are(tmp_path: Path) -> None:

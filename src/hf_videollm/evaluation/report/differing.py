@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["differing_settings", "settings_of"]
+__all__ = ["differing_settings", "how_text", "settings_of"]
 
 # What differs with every model, or is said elsewhere.
 LEFT_OUT = ("task", "model.path")
+# What a reader of a number has to know first, in words.
+HOW = {
+    "prompt_style": "prompt style",
+    "scoring.choice_rule": "choice rule",
+    "scoring.fallback": "fallback",
+    "scoring.match_rule": "match rule",
+    "scoring.references": "references",
+    "scoring.judge": "judge",
+    "scoring.judge_model": "judge model",
+    "scoring.judge_policy": "judge policy",
+    "frames": "frames",
+}
+# What differs between any two models, and says no more than that they are two.
+OF_MODELS = ("model.revision", "chat_template")
 
 
 def settings_of(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,11 +44,24 @@ def differing_settings(results: Sequence[Mapping[str, Any]]) -> dict[str, list[A
     """
     all_settings = [settings_of(result) for result in results]
     if len({str(result["model"]["model"]) for result in results}) > 1:
-        # Other models have other revisions.
-        all_settings = [{**settings, "model.revision": None} for settings in all_settings]
+        all_settings = [{**settings, **dict.fromkeys(OF_MODELS)} for settings in all_settings]
     names = dict.fromkeys(name for settings in all_settings for name in settings)
     values = {name: [settings.get(name) for settings in all_settings] for name in names}
     return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
+
+
+def how_text(results: Sequence[Mapping[str, Any]]) -> str:
+    """How the items were asked and scored, as far as that is the same in all results; empty if nothing is known.
+
+    A judge of words is no judge of a paper, so nobody may have to look for it.
+    """
+    found = [settings_of(result) for result in results]
+    same = [
+        f"{words} {found[0][name]}"
+        for name, words in HOW.items()
+        if found[0].get(name) not in (None, "none") and all(values.get(name) == found[0][name] for values in found)
+    ]
+    return f"Asked and scored with: {', '.join(same)}." if same else ""
 
 
 def _range(fewest: int | None, most: int | None) -> str | None:

@@ -151,6 +151,6 @@ def _note(run: LoadedRun, number: Headline) -> Iterator[tuple[str, Any]]:
     if settings.get("mode") != "generate":
         yield "mode", settings.get("mode")
     for name in ("choice_rule", "fallback", "match_rule", "references", "judge", "judge_model", "judge_policy"):
-        if scoring.get(name) is not None:
+        if scoring.get(name) not in (None, "none"):
             yield name.replace("_", " "), scoring[name]
     yield "measured with", f"hf_videollm {(result.get('versions') or {}).get('hf_videollm', '')}".strip()

@@ -105,8 +105,24 @@ def _why_empty(folder: Path) -> str:
 
 
 def _with_own_labels(runs: Iterable[LoadedRun]) -> list[LoadedRun]:
-    """Where two runs of a task are of models of the same name, the folder is added to the name."""
+    """Where two runs of a task are of models of the same name, their folders are added to the name.
+
+    The name of the folder above the task's is enough, if it tells them apart.
+    """
     listed = list(runs)
     times = Counter((run.task, run.label) for run in listed)
     doubled = {label for (_, label), count in times.items() if count > 1}
-    return [replace(run, label=f"{run.label} ({run.folder})") if run.label in doubled else run for run in listed]
+    places = Counter((run.task, run.label, _place(run)) for run in listed)
+    unclear = {label for (_, label, _), count in places.items() if count > 1}
+    return [
+        replace(run, label=f"{run.label} ({run.folder if run.label in unclear else _place(run)})")
+        if run.label in doubled
+        else run
+        for run in listed
+    ]
+
+
+def _place(run: LoadedRun) -> str:
+    """Name of the folder of a run, without the task's own below it."""
+    folder = run.folder.resolve()
+    return folder.parent.name if folder.name == run.task else folder.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterator, Sequence
 
 from .page_items import MARKS, item_cards
@@ -15,6 +16,8 @@ from .thumbnails import Thumbnails
 __all__ = ["MOST_ITEMS", "as_page"]
 
 MOST_ITEMS = 200
+_NUMBER = re.compile(r"[-+]?[\d.]+( \[.*\])?")
+_NAME = re.compile(r"`([^`]+)`")
 
 
 def as_page(report: Report, max_items: int = MOST_ITEMS, pictures: bool = True) -> str:
@@ -37,7 +40,9 @@ def as_page(report: Report, max_items: int = MOST_ITEMS, pictures: bool = True) 
         if len(found) < count:
             notes.append(f"{task.title}: the first {len(found)} of {count} items are shown.")
     if thumbnails is not None and thumbnails.num_missing:
-        notes.append(f"{thumbnails.num_missing} media files are not there any more, so their frames are not shown.")
+        notes.append(
+            f"Files that are not there any more, so that their frames are not shown: {thumbnails.num_missing}."
+        )
     return "\n".join(_lines(report, cards, notes)) + "\n"
 
 
@@ -46,12 +51,16 @@ def _lines(report: Report, cards: Sequence[str], notes: Sequence[str]) -> Iterat
     yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>Results</h1>"
-    for heading, sheets, remarks in sections(report):
-        yield f"<h2>{_text(heading)}</h2>"
+    found = sections(report)
+    names = [heading for heading, _, _ in found] + ["Items"]
+    links = (f'<a href="#part{number}">{_text(name)}</a>' for number, name in enumerate(names))
+    yield f"<nav>{' '.join(links)}</nav>"
+    for number, (heading, sheets, remarks) in enumerate(found):
+        yield f'<h2 id="part{number}">{_text(heading)}</h2>'
         for sheet in sheets:
             yield from _table(sheet)
-        yield from (f'<p class="note">{_text(remark)}</p>' for remark in remarks)
-    yield "<h2>Items</h2>"
+        yield from (f'<p class="note">{_marked(remark)}</p>' for remark in remarks)
+    yield f'<h2 id="part{len(found)}">Items</h2>'
     yield from (f'<p class="note">{_text(note)}</p>' for note in notes)
     if cards:
         yield from _filter(report)
@@ -67,9 +76,20 @@ def _table(sheet: Sheet) -> Iterator[str]:
         yield f"<caption>{_text(sheet.title)}</caption>"
     yield f"<tr>{''.join(f'<th>{_text(name)}</th>' for name in sheet.header)}</tr>"
     for row in sheet.rows:
-        yield f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>"
+        yield f"<tr>{''.join(map(_cell, row))}</tr>"
     yield "</table></div>"
-    yield from (f'<p class="note">{_text(note)}</p>' for note in sheet.footnotes)
+    yield from (f'<p class="note">{_marked(note)}</p>' for note in sheet.footnotes)
+
+
+def _cell(text: str) -> str:
+    """A cell; a number is not broken in front of its interval."""
+    kind = ' class="number"' if _NUMBER.fullmatch(text) else ""
+    return f"<td{kind}>{_text(text)}</td>"
+
+
+def _marked(text: str) -> str:
+    """A note, in which names stand between backticks."""
+    return _NAME.sub(r"<code>\1</code>", _text(text))
 
 
 def _filter(report: Report) -> Iterator[str]:

@@ -16,12 +16,23 @@ th, td { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left;
 .printed caption, .printed th { font-style: italic; }
 caption { font-weight: 600; padding: .3rem 0; text-align: left; }
 .note { font-size: .9em; opacity: .8; }
+.number { white-space: nowrap; }
+nav a { display: inline-block; margin: .1rem .8rem .1rem 0; }
 .filter { background: Canvas; border-bottom: 1px solid var(--line); padding: .5rem 0; position: sticky; top: 0; }
 .item { border: 1px solid var(--line); border-radius: 6px; margin: .7rem 0; padding: .6rem .8rem; }
 .item h3 { font-size: 1rem; margin: 0 0 .3rem; }
 .strip img { height: 72px; margin: 2px 2px 0 0; }
 .strip { margin: .3rem 0; }
 .question, .answer { white-space: pre-wrap; }
+.item h3, .strip, .question, .item td:nth-child(2) { overflow-wrap: anywhere; }
+.item td:last-child { white-space: nowrap; }
+.item table { width: 100%; }
+.filter select, .filter input { max-width: 100%; }
+h2, .item { scroll-margin-top: 3.5rem; }
+@media (max-width: 40rem) {
+  body { font-size: 14px; padding: .6rem; }
+  th, td { padding: .2rem .35rem; }
+}
 .right { color: var(--right); } .wrong { color: var(--wrong); } .none { color: var(--none); }
 """
 

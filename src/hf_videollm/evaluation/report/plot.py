@@ -12,7 +12,7 @@ from .sheets import NOT_MEASURED
 
 __all__ = ["as_svg"]
 
-WIDTH, LABELS, RIGHT, ROW, HEAD = 860, 330, 40, 24, 46
+WIDTH, LABELS, RIGHT, ROW, HEAD = 860, 330, 80, 24, 46
 NUM_TICKS = 5
 # Scores of judges.
 HIGHEST_SCORE = 5.0
@@ -85,7 +85,7 @@ def _panels(task: TaskReport) -> Iterator[Panel]:
                 low, high = (None if end is None else in_units(name, end) for end in (number.low, number.high))
                 points.append(Point(run.label, in_units(name, number.value), low, high))
         points += [
-            Point(f"{row.paper}: {row.model}", row.numbers[name], is_printed=True)
+            Point(_of_paper(row.paper, row.model), row.numbers[name], is_printed=True)
             for row in task.printed
             if name in row.numbers
         ]
@@ -118,10 +118,16 @@ def _draw_point(point: Point, x: str, y: int, ends: Sequence[str]) -> Iterator[s
     if ends:
         yield f'<line class="bar" x1="{ends[0]}" y1="{y}" x2="{ends[1]}" y2="{y}"/>'
     title = f"<title>{html.escape(point.label)}: {point.value:g}</title>"
+    yield f'<text x="{WIDTH - 10}" y="{y + 4}" text-anchor="end" class="note">{point.value:.4g}</text>'
     if point.is_printed:
         yield f'<path class="printed" transform="translate({x} {y})" d="M0 -6 6 0 0 6 -6 0Z">{title}</path>'
     else:
         yield f'<circle class="run" cx="{x}" cy="{y}" r="5">{title}</circle>'
+
+
+def _of_paper(paper: str, model: str) -> str:
+    """Label of a model in a paper, which is often named after it."""
+    return model if model.startswith(paper) else f"{paper}: {model}"
 
 
 def _short(label: str, most: int = 46) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..headline import Headline
+from ..headline import Headline, losses
+from .differing import how_text
 from .loading import LoadedRun
 from .numbers import group_tables, in_units, numbers, unit
 from .paired import Paired
 from .published import Printed
 from .report import Report, TaskReport
 
-__all__ = ["MEAN", "NOT_MEASURED", "Sheet", "pair_sheet", "sections", "task_sheets"]
+__all__ = ["MEAN", "NOT_MEASURED", "Sheet", "pair_sheets", "sections", "task_sheets"]
 
 # Stands over every table of numbers that were not measured.
 NOT_MEASURED = "Printed in the papers, not measured here"
@@ -23,6 +24,9 @@ MEAN = "mean of the rows"
 # So many numbers that few papers print stand in a table of their own.
 FEW_COLUMNS = 4
 DIGITS = {"%": 1, "": 2}
+PAIR_HEADER = ("number", "first", "second", "difference", "only first / second right", "p")
+# From so many numbers on, each has a row instead of a column.
+MANY_NUMBERS = 4
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def sections(report: Report) -> list[tuple[str, list[Sheet], tuple[str, ...]]]:
     """Heading, tables and notes of each task, and of the comparisons behind them."""
     found = [(task.title, task_sheets(task), task.notes) for task in report.tasks]
     if report.pairs:
-        found.append(("Item by item", [pair_sheet(report.pairs)], ()))
+        found.append(("Item by item", pair_sheets(report.pairs), ()))
     return found
 
 
@@ -61,28 +65,46 @@ def task_sheets(task: TaskReport) -> list[Sheet]:
 
 
 def _numbers_sheet(task: TaskReport) -> Sheet:
+    """A row for each run; a column for each run where there are many numbers."""
     found = [{number.name: number for number in numbers(run.result)} for run in task.runs]
     names = list(dict.fromkeys(name for row in found for name in row))
-    header = ("run", *map(_named, names), "items", "without answer", "unreadable", "judge failed")
     rows = []
     for run, row in zip(task.runs, found, strict=True):
         counts = run.result["counts"]
         cells = [_cell(row[name]) if name in row else ABSENT for name in names]
-        spoiled = (counts["items"], counts["errors"], counts["parse_failures"], counts["judge_failures"])
-        rows.append((run.label, *cells, *map(str, spoiled)))
-    footnotes = [f"{run.label}: {reason}" for run in task.runs if (reason := run.result.get("unscored_because"))]
-    intervals = {
-        f"{interval['confidence'] * 100:g} %"
+        rows.append((run.label, *cells, str(counts["items"]), losses(counts) or ABSENT))
+    header = ("run", *map(_named, names), "items", "of these")
+    if len(names) >= MANY_NUMBERS:
+        # Tables with a column for each aspect fit on no terminal.
+        header, *rows = zip(header, *rows, strict=True)
+    return Sheet("", header, tuple(rows), tuple(_footnotes(task)))
+
+
+def _footnotes(task: TaskReport) -> Iterator[str]:
+    """What the numbers do not say."""
+    yield from (f"{run.label}: {reason}" for run in task.runs if (reason := run.result.get("unscored_because")))
+    if how := how_text([run.result for run in task.runs]):
+        yield how
+    intervals = [
+        interval
         for run in task.runs
         for interval in run.result["metrics"].get("intervals", {}).values()
-    }
+        if interval["low"] is not None
+    ]
     if intervals:
-        footnotes.append(f"In brackets: the {' or '.join(sorted(intervals))} interval of a bootstrap over videos.")
-    return Sheet("", header, tuple(rows), tuple(footnotes))
+        shares = sorted({f"{interval['confidence'] * 100:g} %" for interval in intervals})
+        yield f"In brackets: the {' or '.join(shares)} interval of a bootstrap over videos."
+    if any(interval["low"] == interval["high"] for interval in intervals):
+        yield "An interval without width says that all items are alike, not that the number is certain."
 
 
 def _named(name: str) -> str:
     return f"{name} ({unit(name)})" if unit(name) else name
+
+
+def _words(name: str) -> str:
+    """Name of a table for people, which can go on in the next line."""
+    return name.replace("_", " ")
 
 
 def _cell(number: Headline) -> str:
@@ -151,38 +173,47 @@ def _group_sheets(task: TaskReport) -> list[Sheet]:
             rows.append((label, " / ".join(map(str, sorted(counts))), *cells))
         means = [ABSENT if table is None or table.macro is None else _cell(table.macro) for table in tables]
         rows.append((MEAN, "", *means))
-        sheets.append(Sheet(f"{_named(number)} by {name}", (name, "items", *_labels(task.runs)), tuple(rows)))
+        sheets.append(
+            Sheet(f"{_named(number)} by {_words(name)}", (_words(name), "items", *_labels(task.runs)), tuple(rows))
+        )
     return sheets
 
 
-def pair_sheet(pairs: Sequence[Paired]) -> Sheet:
-    """The comparisons of two runs."""
-    header = ("benchmark", "number", "first", "second", "difference", "only first right", "only second right")
-    rows = []
-    footnotes = [f"First: {pairs[0].first}. Second: {pairs[0].second}."]
-    for pair in pairs:
-        found, name = pair.comparison, pair.number
-        rows.append(
-            (
-                f"{pair.title} ({pair.num_items} items)",
-                _named(name) if pair.over is None else f"{_named(name)}, mean over {pair.over}",
-                _number(name, found.first),
-                _number(name, found.second),
-                _difference(name, pair),
-                ABSENT if found.only_first is None else str(found.only_first),
-                ABSENT if found.only_second is None else str(found.only_second),
-                ABSENT if found.p_value is None else f"{found.p_value:.3g}",
-            )
-        )
-        if pair.left_out:
-            footnotes.append(f"{pair.title}: {pair.left_out} items have no {name} in one of the runs and are left out.")
-        if pair.differing:
-            footnotes.append(f"{pair.title}: the runs differ in {', '.join(pair.differing)}, too.")
-    footnotes.append(
+def pair_sheets(pairs: Sequence[Paired]) -> list[Sheet]:
+    """The comparisons of two runs, a table for each benchmark."""
+    sheets = []
+    for title in dict.fromkeys(pair.title for pair in pairs):
+        own = [pair for pair in pairs if pair.title == title]
+        items = " or ".join(str(count) for count in sorted({pair.num_items for pair in own}))
+        rows = tuple(map(_pair_row, own))
+        sheets.append(Sheet(f"{title} ({items} items)", PAIR_HEADER, rows, tuple(_pair_notes(own))))
+    footnotes = (
+        *sheets[-1].footnotes,
+        f"First: {pairs[0].first}. Second: {pairs[0].second}.",
         "The interval of the difference draws videos with all their items; p is McNemar's exact test, which takes "
-        "items for independent, and does not weigh them as a mean over groups does."
+        "items for independent, and does not weigh them as a mean over groups does.",
     )
-    return Sheet("", (*header, "p"), tuple(rows), tuple(dict.fromkeys(footnotes)))
+    return [*sheets[:-1], replace(sheets[-1], footnotes=footnotes)]
+
+
+def _pair_row(pair: Paired) -> tuple[str, ...]:
+    found, name = pair.comparison, pair.number
+    return (
+        _named(name) if pair.over is None else f"{_named(name)}, mean over {_words(pair.over)}",
+        _number(name, found.first),
+        _number(name, found.second),
+        _difference(name, pair),
+        ABSENT if found.only_first is None else f"{found.only_first} / {found.only_second}",
+        ABSENT if found.p_value is None else f"{found.p_value:.3g}",
+    )
+
+
+def _pair_notes(pairs: Sequence[Paired]) -> Iterator[str]:
+    for number in dict.fromkeys(pair.number for pair in pairs):
+        if left_out := next(pair.left_out for pair in pairs if pair.number == number):
+            yield f"{left_out} items have no {number} in one of the runs and are left out."
+    if pairs[0].differing:
+        yield f"The runs differ in {', '.join(pairs[0].differing)}, too."
 
 
 def _difference(name: str, pair: Paired) -> str:

@@ -69,7 +69,8 @@ def _column(name: str) -> Any:
     from rich.table import Column
     from rich.text import Text
 
-    return Column(Text(name))
+    # A long name goes on in the next line rather than end in dots.
+    return Column(Text(name), overflow="fold")
 
 
 def as_plain(report: Report) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,12 @@ class Thumbnails:
             medium: as the records hold it: `type`, `path`, and the `frames` that the model saw.
         """
         frames = medium.get("frames")
-        key = (medium["type"], medium["path"], None if frames is None else tuple(frames))
+        key = (medium["type"], medium["path"], None if frames is None else tuple(frames), part_text(medium))
         if key not in self._kept:
             while len(self._kept) >= MOST_FRAMES:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = self._read(medium)
+            strip = self._read(medium)
+            self._kept[key] = replace(strip, caption=strip.caption + part_text(medium))
         return self._kept[key]
 
     def _read(self, medium: Mapping[str, Any]) -> Strip:
@@ -78,6 +79,24 @@ class Thumbnails:
         except (MediaError, ValueError, OSError) as error:
             self.num_damaged += 1
             return Strip(f"{name}: cannot be read ({' '.join(str(error).split())})")
+
+
+def part_text(medium: Mapping[str, Any]) -> str:
+    """The part of a video that is asked about, and where the file is not as its annotation says; often empty.
+
+    Example:
+        >>> part_text({"start": 1.0, "end": 9.0, "ends": 2.5})
+        '; asked about 1 to 9 s; the file ends at 2.5 s'
+    """
+    words = []
+    if "start" in medium or "end" in medium:
+        end = f"{medium['end']:g} s" if "end" in medium else "the end"
+        words.append(f"asked about {medium.get('start', 0):g} to {end}")
+    if "ends" in medium:
+        words.append(f"the file ends at {medium['ends']:g} s")
+    for name, value in medium.get("stated", {}).items():
+        words.append(f"annotated with {value:g} {name}, found {medium['found'][name]:g}")
+    return "".join(f"; {word}" for word in words)
 
 
 def _chosen(frames: Sequence[int]) -> list[int]:

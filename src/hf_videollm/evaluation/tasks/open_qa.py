@@ -183,7 +183,7 @@ TASKS = [
             "or, as first released: test_qa.json with id, video_id, question, answer, and youtube_mapping.txt",
             *_mirror_files("msvd"),
         ),
-        hub_ids=("morpheushoc/msvd-qa", _SHARE_GPT),
+        mirror_ids=("morpheushoc/msvd-qa", _SHARE_GPT),
         source="https://github.com/PKU-YuanGroup/Video-LLaVA (MSVD_Zero_Shot_QA); first released with "
         "https://github.com/xudejing/video-question-answering",
         prompts={**_PROMPTS, "videollama2": videollama2_rule("msvd_qa")},
@@ -206,7 +206,7 @@ TASKS = [
             "or, as first released: test_qa.json with id, video_id, question, answer",
             *_mirror_files("msrvtt"),
         ),
-        hub_ids=("morpheushoc/msrvtt-qa", _SHARE_GPT),
+        mirror_ids=("morpheushoc/msrvtt-qa", _SHARE_GPT),
         source="https://github.com/PKU-YuanGroup/Video-LLaVA (MSRVTT_Zero_Shot_QA); first released with "
         "https://github.com/xudejing/video-question-answering",
         prompts=_PROMPTS,
@@ -229,7 +229,7 @@ TASKS = [
             "or, as first released: Test_frameqa_question.csv, tab-separated, with gif_name, question, answer, type",
             *_mirror_files("tgif"),
         ),
-        hub_ids=(_SHARE_GPT,),
+        mirror_ids=(_SHARE_GPT,),
         source="https://github.com/PKU-YuanGroup/Video-LLaVA (TGIF_Zero_Shot_QA); first released with "
         "https://github.com/YunseokJANG/tgif-qa",
         prompts=_PROMPTS,
