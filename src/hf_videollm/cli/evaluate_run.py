@@ -265,6 +265,11 @@ class EvaluateRun:
                 f"warning: {task.name}: the videos of {other} items have another length than the annotations say; "
                 f"`stated` and `found` in {folder / 'records.jsonl'} have both."
             )
+        if again := counts["repeated_items"]:
+            note(
+                f"warning: {task.name}: {again} items repeat another one with its question, video and answer; each "
+                "counts by itself, as the benchmark lists them."
+            )
         if (same := result["equal_options"])["items"]:
             note(
                 f"warning: {task.name}: {same['items']} items offer an option twice, {same['with_the_right_one']} "

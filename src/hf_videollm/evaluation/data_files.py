@@ -84,12 +84,14 @@ class Row:
             fields: of `Item`.
 
         Raises:
-            DataError: the item contradicts itself, or its answer is blank.
+            DataError: the item contradicts itself, or a question or its answer is blank.
         """
         try:
             item = Item(**fields)
         except ValueError as error:
             raise DataError(f"{self.where}: {error}") from error
+        if not all(question.strip() for question in item.questions):
+            raise DataError(f"{self.where}: a question of item {item.id!r} is blank: fetch the file again.")
         if item.answer is not None and not item.answer.strip():
             raise DataError(f"{self.where}: the right answer of item {item.id!r} is blank: write one, or leave it out.")
         return item
@@ -139,8 +141,10 @@ class DataFiles:
         counts and reports the item when it cannot be read.
 
         Raises:
-            DataError: the name leads out of the folder.
+            DataError: the name is blank, or leads out of the folder.
         """
+        if not stem.rpartition("/")[2].strip():
+            raise DataError(f"{self.root}: the annotations hold a medium without a name: fetch them again.")
         if Path(stem).is_absolute() or ".." in Path(stem).parts:
             raise DataError(f"{self.root}: the name {stem!r} of a medium leads out of the folder of the benchmark.")
         paths = [self.root / f"{stem}{suffix}" for suffix in suffixes]

@@ -156,6 +156,7 @@ def _counts(
         "items": len(items),
         "answered": len(items) - len(errors),
         "errors": len(errors),
+        "repeated_items": len(items) - len({(item.media, item.questions, item.options, item.answer) for item in items}),
         "errors_by_type": dict(Counter(error["type"] for error in errors).most_common()),
         "parse_failures": sum(value.parse_failed for value in scored),
         "judge_failures": sum(value.judge_failed for value in scored),

@@ -74,7 +74,7 @@ def test_the_official_table_of_clotho_aqa(load: Load, tmp_path: Path) -> None:
     rows = [
         ["a.wav", "Is it rain? ", "no", "yes"],
         ["a.wav", "Is it rain?", "Yes", "yes"],
-        ["a.wav", "Is it rain?", "Yes ", "no"],
+        ["a.wav", "Is it rain?", "yes ", "no"],
         ["a.wav", "What is it?", "rain", "yes"],
         ["a.wav", "What is it?", "water", "yes"],
     ]

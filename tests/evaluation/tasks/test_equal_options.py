@@ -71,3 +71,11 @@ def twice(item: Item, is_right: bool) -> Item:
     source, target = (right, others[0]) if is_right else (others[0], others[1])
     options[target] = f"{options[source].upper()} "
     return replace(item, options=tuple(options))
+
+
+def test_items_that_repeat_others_are_counted(stand_in: Folder, load: Load, tmp_path: Path) -> None:
+    items = load("nextqa", stand_in("nextqa"))
+    assert result_of(tmp_path / "as it is", "nextqa", items)["counts"]["repeated_items"] == 0
+    # Another id, and nothing else.
+    again = [replace(items[0], id="again"), replace(items[1], id="once more")]
+    assert result_of(tmp_path / "twice", "nextqa", [*items, *again])["counts"]["repeated_items"] == 2

@@ -54,6 +54,23 @@ def test_a_blank_answer_names_its_row(stand_in: Folder, load: Load, monkeypatch:
     place_of(error.value, stand_in(name))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_blank_question_names_its_row(
+    stand_in: Folder, load: Load, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(Item, "__post_init__", lambda item: object.__setattr__(item, "questions", (" \t",)))
+    with pytest.raises(DataError, match=r"a question of item .* is blank") as error:
+        load(name, stand_in(name))
+    place_of(error.value, stand_in(name))
+
+
+@pytest.mark.parametrize("stem", ["", " ", "videos/", "videos/ "])
+def test_a_medium_has_a_name(tmp_path: Path, stem: str) -> None:
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(DataError, match="a medium without a name"):
+        DataFiles(tmp_path).medium(stem, ("", ".mp4"))
+
+
 def test_a_row_refuses_a_blank_answer_and_takes_none() -> None:
     row = Row({}, "/data/q.json, row 7")
     fields: dict[str, Any] = {"id": "1", "media": (Medium(Path("a.mp4")),), "questions": ("What?",)}

@@ -42,11 +42,13 @@ def _load_annotators(data: DataFiles) -> Iterator[Item]:
         answers.setdefault(key, []).append(row.get("answer").strip())
     numbers: Counter[str] = Counter()
     for (file, question), given in answers.items():
-        # `most_common` keeps the order of the table among equals.
-        answer = Counter(given).most_common(1)[0][0]
+        # "Yes" and "yes" are one answer. `most_common` keeps the order of the table among equals.
+        folded = [answer.casefold() for answer in given]
+        [(most, votes)] = Counter(folded).most_common(1)
+        answer = given[folded.index(most)]
         name = f"{PurePosixPath(file).stem}_{numbers[file]}"
         numbers[file] += 1
-        yield _item(data, rows[file, question], name, file, question, answer, f"{given.count(answer)} of {len(given)}")
+        yield _item(data, rows[file, question], name, file, question, answer, f"{votes} of {len(given)}")
 
 
 def _load_list(data: DataFiles) -> Iterator[Item]:
