@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hf_videollm.evaluation.ranks import Ranks
-from hf_videollm.evaluation.records import RecordFile, merge, read_records, record_files
+from hf_videollm.evaluation.records import RecordFile, merge, numbered, read_records, record_files
 from hf_videollm.evaluation.settings import SettingsChangedError, differences, keep_settings
 
 
@@ -62,6 +62,59 @@ def test_the_last_record_of_an_item_counts(tmp_path: Path) -> None:
     assert [record["answers"] for record in merge(tmp_path, ["1", "2"]).values()] == [["b"], ["a"]]
     # Items of a run with a larger limit are kept.
     assert list(merge(tmp_path, ["2"])) == ["2", "1"]
+
+
+ERROR: dict[str, Any] = {"error": {"type": "MediaNotFound", "message": "gone"}}
+OF_OTHERS = [Ranks(), Ranks(0, 2), Ranks(1, 4), Ranks(0, 10)]
+
+
+def put(folder: Path, ranks: Ranks, *records: dict[str, Any], written: int | None = None) -> None:
+    with RecordFile(folder, ranks) as file:
+        file.append(records)
+    if written is not None:
+        os.utime(file.path, ns=(written, written))
+
+
+@pytest.mark.parametrize("new", OF_OTHERS)
+@pytest.mark.parametrize("old", OF_OTHERS)
+@pytest.mark.parametrize("newer_file", [True, False])
+def test_an_answer_counts_before_an_error_in_any_file(tmp_path: Path, old: Ranks, new: Ranks, newer_file: bool) -> None:
+    put(tmp_path, old, {"id": "1", **ERROR}, written=10)
+    put(tmp_path, new, {"id": "1", "answers": ["a"]}, written=20 if newer_file else 5)
+    assert read_records(tmp_path)["1"] == {"id": "1", "answers": ["a"]}
+    assert merge(tmp_path, ["1"])["1"]["answers"] == ["a"]
+
+
+@pytest.mark.parametrize("new", OF_OTHERS)
+@pytest.mark.parametrize("old", OF_OTHERS)
+@pytest.mark.parametrize("kind", [{"answers": ["a"]}, ERROR])
+def test_among_equals_the_newest_attempt_counts(tmp_path: Path, old: Ranks, new: Ranks, kind: dict[str, Any]) -> None:
+    first = {"id": "1", "media": [], **kind}
+    put(tmp_path, old, first, written=10)
+    second = numbered({"id": "1", "media": ["new"], **kind}, read_records(tmp_path)["1"])
+    # The older file: clocks of machines that share a disk differ.
+    put(tmp_path, new, second, written=5)
+    third = numbered({"id": "1", "media": ["newest"], **kind}, read_records(tmp_path)["1"])
+    put(tmp_path, old, third, written=10)
+    assert (second["attempt"], third["attempt"]) == (2, 3)
+    assert read_records(tmp_path)["1"]["media"] == ["newest"]
+
+
+@pytest.mark.parametrize(("newer", "expected"), [(Ranks(), "b"), (Ranks(1, 4), "a")])
+def test_records_without_attempts_count_by_the_time_of_their_file(tmp_path: Path, newer: Ranks, expected: str) -> None:
+    older = Ranks(1, 4) if newer == Ranks() else Ranks()
+    put(tmp_path, older, {"id": "1", "answers": ["a" if older == Ranks(1, 4) else "b"]}, written=10)
+    put(tmp_path, newer, {"id": "1", "answers": [expected]}, written=20)
+    assert read_records(tmp_path)["1"]["answers"] == [expected]
+
+
+def test_a_kill_between_merging_and_removing_changes_nothing(tmp_path: Path) -> None:
+    put(tmp_path, Ranks(0, 2), {"id": "1", "answers": ["old"]})
+    stale = (tmp_path / "records.rank0of2.jsonl").read_bytes()
+    put(tmp_path, Ranks(), numbered({"id": "1", "answers": ["new"]}, read_records(tmp_path)["1"]))
+    merge(tmp_path, ["1"])
+    (tmp_path / "records.rank0of2.jsonl").write_bytes(stale)
+    assert read_records(tmp_path)["1"]["answers"] == ["new"]
 
 
 def killed_while_writing(folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from evaluated_clips import COLOURS, TASKS, bare, load, make_task, write_benchmark
 
 from hf_videollm.evaluation.answering import TooManyErrors
+from hf_videollm.evaluation.changed_items import ItemChangedError
 from hf_videollm.evaluation.data_files import DataError, DataFiles, MissingFilesError
 from hf_videollm.evaluation.items import Item, Medium
 from hf_videollm.evaluation.prompting import Prompt
@@ -127,6 +128,81 @@ def test_errors_are_asked_again_on_request(
     assert retried is not None
     assert (retried["counts"]["errors"], retried["counts"]["answered"]) == (0, 3)
     assert retried["runs"][-1]["num_items"] == 1
+
+
+def test_an_answer_after_an_error_of_several_processes_counts(
+    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion], tmp_path: Path
+) -> None:
+    data, folder = write_benchmark(tmp_path / "data", questions[:5], missing=3), tmp_path / "run"
+    pipe = bundled_pipe("pllava-tiny")
+    # Two of four processes come to their end, the others are killed.
+    for rank in (0, 1):
+        assert Runner(pipe, "x", RunOptions(batch_size=2), Ranks(rank, 4)).run(CLIPS, DataFiles(data), folder) is None
+    errors = {id for id, record in read_records(folder).items() if "error" in record}
+    assert errors == {"gone0"}, "the control: there is an error in a file of the four"
+    for number in range(3):
+        (data / f"gone{number}.mp4").write_bytes(questions[0].path.read_bytes())
+    for rank in (0, 1):
+        options = RunOptions(batch_size=2, retry_errors=True)
+        result = Runner(pipe, "x", options, Ranks(rank, 2)).run(CLIPS, DataFiles(data), folder)
+    assert result is not None
+    assert (result["counts"]["errors"], result["counts"]["answered"]) == (0, 8)
+    assert [path.name for path in folder.glob("records*")] == ["records.jsonl"]
+    assert read_records(folder)["gone0"]["attempt"] == 2
+
+
+def rewritten(data: Path, id: str, **changes: str) -> None:
+    path = data / "questions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, **changes} if row["id"] == id else row) + "\n" for row in rows))
+
+
+def test_old_answers_do_not_stand_under_new_questions(
+    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion], tmp_path: Path
+) -> None:
+    data, folder = write_benchmark(tmp_path / "data", questions[:4]), tmp_path / "run"
+    first = runner(bundled_pipe("pllava-tiny"), limit=3)
+    assert first.run(CLIPS, DataFiles(data), folder) is not None
+    again = runner(bundled_pipe("pllava-tiny"))
+    # The right answer may be corrected, and an item that nobody was asked yet may change.
+    rewritten(data, "q1", answer="other")
+    rewritten(data, "q3", question="Which colour?")
+    assert first.run(CLIPS, DataFiles(data), folder) is not None
+    for changes in ({"question": "Which colour?"}, {"video": "other.mp4"}):
+        kept = (data / "questions.jsonl").read_text()
+        rewritten(data, "q2", **changes)
+        with pytest.raises(ItemChangedError, match=r"1 items of the benchmark have changed since \(q2\)"):
+            again.run(CLIPS, DataFiles(data), folder)
+        (data / "questions.jsonl").write_text(kept)
+    # Records of earlier releases do not say what was asked.
+    path = folder / "records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**line, "item_digest": None}) + "\n" for line in lines))
+    rewritten(data, "q2", question="Which colour?")
+    assert again.run(CLIPS, DataFiles(data), folder) is not None
+
+
+def test_ids_that_have_moved_are_refused(
+    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion], tmp_path: Path
+) -> None:
+    data, folder = write_benchmark(tmp_path / "data", questions[:4]), tmp_path / "run"
+    run = runner(bundled_pipe("pllava-tiny"))
+    run.run(CLIPS, DataFiles(data), folder)
+    write_benchmark(data, [questions[0], *questions[2:5]])
+    with pytest.raises(ItemChangedError, match=r"3 items of the benchmark have changed since \(q1, q2, q3\)"):
+        run.run(CLIPS, DataFiles(data), folder)
+
+
+def test_a_changed_item_without_an_answer_is_asked_again(
+    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion], tmp_path: Path
+) -> None:
+    data, folder = write_benchmark(tmp_path / "data", questions[:2], missing=1), tmp_path / "run"
+    run = runner(bundled_pipe("pllava-tiny"))
+    run.run(CLIPS, DataFiles(data), folder)
+    rewritten(data, "gone0", video=str(questions[0].path))
+    result = run.run(CLIPS, DataFiles(data), folder)
+    assert result is not None
+    assert (result["counts"]["errors"], result["counts"]["answered"]) == (0, 3)
 
 
 @pytest.mark.parametrize(("share", "stops"), [(0.0, True), (0.4, True), (0.5, False), (None, False)])

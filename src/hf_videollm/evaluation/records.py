@@ -19,10 +19,12 @@ from ..atomic import atomic_file
 from ..atomic_claim import try_lock
 from .ranks import Ranks
 
-__all__ = ["Record", "RecordFile", "merge", "read_records", "record_files", "turn_to_merge"]
+__all__ = ["Record", "RecordFile", "merge", "numbered", "read_records", "record_files", "turn_to_merge"]
 
 # One line: `id`, and either `answers` or `error`, with what else is known of the item (`runner.py`).
 Record = dict[str, Any]
+# How often an item has been asked; records of the first time do not say it.
+ATTEMPT = "attempt"
 
 MERGED = "records.jsonl"
 OF_RANK = "records.rank{rank}of{world_size}.jsonl"
@@ -74,22 +76,40 @@ def record_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("records*.jsonl"), key=lambda path: (path.name != MERGED, path.name))
 
 
-def read_records(folder: Path) -> dict[str, Record]:
-    """The records of all processes, id -> record; of several with one id, the last one.
+def numbered(record: Mapping[str, Any], before: Mapping[str, Any] | None) -> Record:
+    """A record with the number of its attempt, if its item already had one: by it the newest is known in any file.
 
-    A half-written last line is left out.
+    Args:
+        record: a new one.
+        before: the record that the item had.
+
+    Example:
+        >>> numbered({"id": "1", "answers": ["a dog"]}, {"id": "1", "error": {}})["attempt"]
+        2
+    """
+    return dict(record) if before is None else {**record, ATTEMPT: before.get(ATTEMPT, 1) + 1}
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """The records of all processes, id -> record.
+
+    Of several with one id, an answer counts before an error, and among equals the newest: the one of the highest
+    attempt, then the one in the file that was written last, then the last line. So the names of the files, which depend
+    on the number of processes, decide nothing. A half-written last line is left out.
 
     Raises:
         ValueError: another line is damaged; the message names file and line.
     """
     records: dict[str, Record] = {}
-    for path in record_files(folder):
+    for path in sorted(record_files(folder), key=lambda path: path.stat().st_mtime_ns):
         lines = path.read_bytes().split(b"\n")
         # What stands behind the last line break is half a line, or nothing.
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 record = json.loads(line)
-                records[record["id"]] = record
+                before = records.get(record["id"])
+                if before is None or _rank(record) >= _rank(before):
+                    records[record["id"]] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{path}, line {number} is no record ({error}): remove the line, and its item is asked again."
@@ -119,6 +139,11 @@ def merge(folder: Path, ids: Sequence[str]) -> dict[str, Record]:
         if path != merged:
             path.unlink(missing_ok=True)
     return {id: records[id] for id in order}
+
+
+def _rank(record: Mapping[str, Any]) -> tuple[bool, int]:
+    """Of two records of one item, the one with the higher rank counts."""
+    return "error" not in record, int(record.get(ATTEMPT, 1))
 
 
 @contextmanager

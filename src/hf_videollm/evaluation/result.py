@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_file, atomic_files
+from .changed_items import DIGEST
 from .choice_robust import equal_options
 from .items import Item
 from .provenance import git_revision, machine, package_versions
@@ -209,7 +210,7 @@ def _item_line(item: Item, record: Record, scored: Scored | None) -> dict[str, A
         "answer_index": item.answer_index,
         "references": list(item.all_references),
         **({"equal_options": equal} if (equal := equal_options(item.options)) else {}),
-        **{name: value for name, value in record.items() if name != "id"},
+        **{name: value for name, value in record.items() if name not in ("id", DIGEST)},
     }
     if scored is not None:
         line |= {name: getattr(scored, name) for name in ("correct", "score", "choice", "rule")}

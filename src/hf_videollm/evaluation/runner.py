@@ -16,12 +16,13 @@ from typing import Any
 
 from .answering import Answering
 from .asking import Asker, rendered_prompt
+from .changed_items import check_items, with_digest
 from .data_files import DataError, DataFiles
 from .engines import make_engine
 from .items import Item
 from .provenance import command_line, machine, model_facts
 from .ranks import Ranks
-from .records import Record, RecordFile, merge, read_records, turn_to_merge
+from .records import Record, RecordFile, merge, numbered, read_records, turn_to_merge
 from .result import Run, add_run, write_result
 from .run_options import RunOptions, answer_settings, prompt_style
 from .scoring import Scoring
@@ -76,6 +77,7 @@ class Runner:
         Raises:
             DataError: the files of the benchmark are missing or not as they should be.
             SettingsChangedError: the folder holds a run with other settings.
+            ItemChangedError: it holds answers to questions that have changed since.
             TooManyErrors: see `RunOptions.max_errors`.
             ValueError: an option does not fit the task or the model.
         """
@@ -95,7 +97,9 @@ class Runner:
         """Make a record for each item of this process that has none."""
         with RecordFile(folder, self.ranks) as file:
             done = read_records(folder)
-            waiting = [item for item in self.ranks.share(items) if self._is_waiting(done.get(item.id))]
+            changed = check_items(items, done, folder)
+            share = self.ranks.share(items)
+            waiting = [item for item in share if item.id in changed or self._is_waiting(done.get(item.id))]
             if not waiting:
                 return
             self.pipe.model.eval()
@@ -108,8 +112,11 @@ class Runner:
                 on_progress=None if self.on_progress is None else lambda state: self._tell(task, state),
             )
             try:
+                by_id = {item.id: item for item in waiting}
                 for records in answering.records(waiting):
-                    file.append(records)
+                    file.append(
+                        with_digest(numbered(record, done.get(record["id"])), by_id[record["id"]]) for record in records
+                    )
             finally:
                 self._note(folder, answering)
 
