@@ -15,9 +15,10 @@ DEEPEST = 2
 
 
 def annotation_files(folder: Path) -> list[Path]:
-    """The annotation files of a stand-in; subtitles are none."""
+    """The annotation files of a stand-in. Subtitles are none: nobody may speak in a video."""
     kinds = (".json", ".jsonl", ".csv", ".parquet")
-    return sorted(path for path in folder.rglob("*") if path.suffix in kinds and path.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix in kinds and path.is_file())
+    return sorted(path for path in found if path.parent.name not in ("subtitle", "subtitles"))
 
 
 def kind_of(path: Path) -> str:
