@@ -11,7 +11,7 @@ import typer
 from bench_pllava import VIDEO_ID, VOCABULARY, make_model
 from bench_tools import record, seconds_by_turns, with_ratios
 
-from hf_videollm.evaluation.kept_prompt import KeptPrompt
+from hf_videollm.models.video_llm_kept_prompt import KeptPrompt
 
 PROMPT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids")
 Question = tuple[dict[str, torch.Tensor], list[list[int]]]

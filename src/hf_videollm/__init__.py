@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from .models.processing_videollama2 import VideoLlama2Processor
     from .models.processing_videollama2_av import VideoLlama2AVProcessor
     from .models.processing_xgen_mm import XgenMMProcessor
+    from .models.video_llm_session import VideoSession
     from .models.video_processing_ftfv import FtfvVideoProcessor
     from .models.video_processing_iva import IvaVideoProcessor
     from .models.video_processing_linvt import LinVTVideoProcessor
@@ -88,6 +89,7 @@ _MODULES = {
     "NoVideoStream": "models.errors",
     "UnsafeURL": "models.errors",
     "UnsupportedMedia": "models.errors",
+    "VideoSession": "models.video_llm_session",
     "VideoTextToTextPipeline": "models.pipeline_video_text_to_text",
     "build_checkpoint": "build",
     "default_checkpoint": "known_models",
@@ -174,6 +176,7 @@ __all__ = [
     "VideoLlama2Model",
     "VideoLlama2Processor",
     "VideoLlama2VideoProcessor",
+    "VideoSession",
     "VideoTextToTextPipeline",
     "XgenMMConfig",
     "XgenMMForConditionalGeneration",

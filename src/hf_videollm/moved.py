@@ -40,6 +40,7 @@ MOVED: dict[str, str] = {
     "data.synthetic_long": "synthetic.long",
     "data.synthetic_render": "synthetic.render",
     "data.synthetic_scene": "synthetic.scene",
+    "evaluation.kept_prompt": "models.video_llm_kept_prompt",
     "hub.atomic": "atomic",
     "hub.conversion": "convert.tensors",
     "hub.conversion_report": "convert.report",

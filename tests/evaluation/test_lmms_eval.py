@@ -21,7 +21,7 @@ from hf_videollm import load_pipeline
 from hf_videollm.evaluation.asking import Ask, Asker
 from hf_videollm.evaluation.lmms_eval_messages import media_of, turns_of_messages, user_turn
 from hf_videollm.evaluation.lmms_eval_requests import Questions, generate_options, read_request
-from hf_videollm.models.pipeline_video_text_to_text import GENERATE_OPTIONS
+from hf_videollm.models.video_llm_generation_options import GENERATE_OPTIONS
 from hf_videollm.synthetic.check import ClipQuestion, held_out_clips
 
 REPOSITORY = Path(__file__).resolve().parents[2]

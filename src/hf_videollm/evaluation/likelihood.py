@@ -1,7 +1,7 @@
 """Which option the model finds likeliest: by the probability of its letter, or by that of its words.
 
 All options of a question, and all questions on one video that follow each other, share one encoding of the video and,
-where the design allows it, one run of the language model over it (`kept_prompt.py`).
+where the design allows it, one run of the language model over it (`models/video_llm_kept_prompt.py`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from ..models.video_llm_kept_prompt import QUESTION_KEYS, KeptPrompt
 from ..models.video_llm_option_names import did_you_mean
 from .asking import Inputs
-from .kept_prompt import QUESTION_KEYS, KeptPrompt
 from .prompting import letter_of
 
 __all__ = ["RANKINGS", "Continuation", "Ranker", "Ranking", "TokenFact", "continuations", "normalised"]

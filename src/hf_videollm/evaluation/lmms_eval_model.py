@@ -227,7 +227,7 @@ class LmmsEvalModel:
         return (None if turns is None else self._question(request, name, turns)), list(outputs), told
 
     def _question(self, request: Request, name: str, turns: Any) -> Question:
-        from ..models.pipeline_video_text_to_text import GENERATE_OPTIONS
+        from ..models.video_llm_generation_options import GENERATE_OPTIONS
 
         options, stop, ignored = generate_options(request.gen_kwargs, GENERATE_OPTIONS)
         for option in sorted(ignored - self._told):

@@ -3,27 +3,22 @@
 It extends transformers' image-text-to-text pipeline: it accepts the same options and returns results of the same form.
 """
 
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset
-from transformers import BatchFeature, GenerationConfig, GenerationMixin, ImageTextToTextPipeline
+from transformers import BatchFeature, ImageTextToTextPipeline
 from transformers.utils.chat_template_utils import Chat
 
 from .media_dataset_columns import without_decoding
 from .media_video_inputs import flatten_videos, is_single_video
 from .video_llm_chat_variables import template_of, template_variables
 from .video_llm_checked_processor import CheckedProcessor, cast_row, in_rows, refuse_empty, refuse_no_media
+from .video_llm_generation_options import GENERATE_OPTIONS
 from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
 from .video_llm_option_names import did_you_mean, merged_options, nearest, refuse_unknown
+from .video_llm_pipeline_sessions import PipelineSessionsMixin
 
-# Names that are options of `generate` and of nothing else. `max_new_tokens` is also an option of this pipeline, and
-# `max_length` an option of tokenizers, so both are left out.
-GENERATE_OPTIONS = frozenset(
-    {*GenerationConfig().to_dict(), *inspect.signature(GenerationMixin.generate).parameters}
-    | {"assistant_tokenizer", "tokenizer"}
-) - {"self", "inputs", "kwargs", "streamer", "max_new_tokens", "max_length"}
 # Options of transformers' image-text-to-text pipeline.
 PIPELINE_OPTIONS = frozenset(
     {
@@ -56,7 +51,7 @@ MEDIA_WORDS = ("video", "image", "clip", "audio")
 SOUND_TYPES = frozenset({"audio", *(name for name, kind in FOREIGN_TYPES.items() if kind == "audio")})
 
 
-class VideoTextToTextPipeline(ImageTextToTextPipeline):
+class VideoTextToTextPipeline(PipelineSessionsMixin, ImageTextToTextPipeline):
     """Answers questions about videos.
 
     ```python
@@ -166,9 +161,9 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
                 `"images"`, `"image"`, `"audio"`, `"question"` or `"messages"`. `video=` is another name of this
                 argument.
             text: one question about all `videos` together, or a list of questions. For a list of questions, `videos` is
-                a single video that all questions are about, or a list with one entry (a video or a list of videos) for
-                each question. A text that contains placeholders of videos or images is used as the whole prompt. Any
-                other text becomes a user message of the chat template, after the media.
+                a single video that all questions are about, which is watched once, or a list with one entry (a video or
+                a list of videos) for each question. A text that contains placeholders of videos or images is used as
+                the whole prompt. Any other text becomes a user message of the chat template, after the media.
             images: images for the question; with a list of questions, one entry for each.
             audio: audio files or waveforms in the same form, for models with an audio tower. The audio tracks of the
                 videos need not be passed: these models read them from the videos.
@@ -201,10 +196,12 @@ class VideoTextToTextPipeline(ImageTextToTextPipeline):
             if images is not None or audio is not None:
                 raise ValueError("Images and audio need a text: pipe(images=..., text='What is this?').")
             inputs = _as_stream(videos)
-        elif isinstance(text, str):
-            inputs = {"videos": videos, "images": images, "audio": audio, "text": text}
         else:
-            inputs = _pair({"videos": videos, "images": images, "audio": audio}, list(text))
+            media = {"videos": videos, "images": images, "audio": audio}
+            texts = [text] if isinstance(text, str) else list(text)
+            if (answers := self._answer_together(media, texts, kwargs)) is not None:
+                return answers[0] if isinstance(text, str) else answers
+            inputs = {**media, "text": text} if isinstance(text, str) else _pair(media, texts)
         # This skips the __call__ of ImageTextToTextPipeline, which expects images and texts, and calls its parent's.
         return super(ImageTextToTextPipeline, self).__call__(inputs, **kwargs)
 

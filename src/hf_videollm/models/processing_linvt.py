@@ -364,6 +364,11 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
             return prompts
         return [MARKED.sub(lambda _: self.video_token, row) for row in self._mark(prompts, None, count, kinds)]
 
+    def question_inputs(self, chat: Sequence[Mapping[str, Any]], recondition: bool | None = None) -> dict[str, Any]:
+        """The question on the videos of a conversation, as a call of this processor returns it."""
+        question = question_of(chat, self.recondition if recondition is None else recondition)
+        return question_inputs(self.tokenizer, [question], 1, torch.zeros(1, 1, dtype=torch.long))
+
     def collate(self, rows: Sequence[BatchFeature], padding_side: str | None = None) -> BatchFeature:
         """Join outputs of the processor (`return_tensors="pt"`) into one batch.
 

@@ -8,7 +8,7 @@ A model and a processor fit together only if `pairing` of the configuration and 
 package compares them and refuses a processor that was made for another model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 # Vision towers that accept only frames of the size in their configuration. Other towers interpolate their position
@@ -150,6 +150,15 @@ class ProcessorContract:
     def num_image_tokens(self) -> int | None:
         """Number of placeholders of one image; `None` if it differs from image to image."""
         return None
+
+    def question_inputs(self, chat: Sequence[Mapping[str, Any]], recondition: bool | None = None) -> dict[str, Any]:
+        """Inputs of the model that hold the question on the videos of a conversation; none in most designs.
+
+        Args:
+            chat: messages whose contents are lists of blocks.
+            recondition: the option of this name of `apply_chat_template`.
+        """
+        return {}
 
     def pairing(self) -> Mapping[str, Any]:
         """Maps names to values that the model's configuration must agree on (`ConfigContract.pairing`)."""

@@ -8,7 +8,14 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
+
+# Names that are options of `generate` and of nothing else. `max_new_tokens` is also an option of the pipeline, and
+# `max_length` an option of tokenizers, so both are left out.
+GENERATE_OPTIONS = frozenset(
+    {*GenerationConfig().to_dict(), *inspect.signature(GenerationMixin.generate).parameters}
+    | {"assistant_tokenizer", "tokenizer"}
+) - {"self", "inputs", "kwargs", "streamer", "max_new_tokens", "max_length"}
 
 
 @dataclass(frozen=True)
@@ -174,4 +181,14 @@ def _check_cache_implementation(model: Any, name: Any) -> None:
         )
 
 
-__all__ = ["COMMON", "IVA", "LINVT", "OFF", "Refusal", "named_arguments", "option_value", "refuse_options"]
+__all__ = [
+    "COMMON",
+    "GENERATE_OPTIONS",
+    "IVA",
+    "LINVT",
+    "OFF",
+    "Refusal",
+    "named_arguments",
+    "option_value",
+    "refuse_options",
+]

@@ -11,13 +11,15 @@ IVA and LinVT depend on the question more than the others:
   of tokens, and the options of one question share its prompt.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["QUESTION_KEYS", "KeptPrompt"]
+import torch
+from transformers import Cache
+
+from .video_llm_kept_cache import KeptCache
+from .video_llm_stored_values import slim
 
 # Inputs of a prompt that belong to the question, not to the media.
 QUESTION_KEYS = ("question_input_ids", "question_attention_mask")
@@ -31,6 +33,7 @@ class KeptPrompt:
         model: a model of this package with a head.
         prompt_keys: keys of a row that belong to tokens, `processor.PROMPT_KEYS`.
         media_options: options for media that the model must get, e.g. `{"num_tokens_per_frame": 64}`.
+        empty_cache: an empty cache, of which each cache is a copy; a plain `DynamicCache` if `None`.
         num_encoded: how often media were encoded.
         num_tokens_run: tokens that went through the language model.
         num_tokens_kept: tokens that did not, because the cache held them.
@@ -39,6 +42,7 @@ class KeptPrompt:
     model: Any
     prompt_keys: Sequence[str]
     media_options: Mapping[str, Any] = field(default_factory=dict)
+    empty_cache: Cache | None = None
     num_encoded: int = 0
     num_tokens_run: int = 0
     num_tokens_kept: int = 0
@@ -46,9 +50,9 @@ class KeptPrompt:
     def __post_init__(self) -> None:
         self._media_key: Any = None
         self._question: Any = None
-        self._encoded: dict[str, Any] = {}
+        self.encoded: dict[str, Any] = {}
         self._row: Mapping[str, Any] = {}
-        self._forget()
+        self.kept = KeptCache(self.empty_cache, self.model.config.query_token_id)
 
     def begin(self, row: Mapping[str, Any], media_key: Any) -> list[int]:
         """Take up a question.
@@ -62,15 +66,15 @@ class KeptPrompt:
         """
         row = {name: value.to(self.model.device) for name, value in row.items()}
         if media_key is None or media_key != self._media_key:
-            self._encoded = {}
-            self._encoded = self._encode(row)
+            self.encoded = {}
+            self.encoded = self.encode(row)
             self._media_key = media_key
-            self._forget()
+            self.kept.forget()
         question = tuple(tuple(row[name].flatten().tolist()) for name in QUESTION_KEYS if name in row)
         if question != self._question:
             # LinVT: the visual tokens in the cache were made for another question.
             self._question = question
-            self._forget()
+            self.kept.forget()
         self._row = row
         ids: list[int] = row["input_ids"][0].tolist()
         return ids
@@ -83,11 +87,20 @@ class KeptPrompt:
             first: position of the first token behind which logits are wanted; the last one when None.
         """
         wanted = len(ids) - 1 if first is None else first
-        kept = min(_common(self._ids, ids), wanted)
+        kept = self.kept.num_shared(ids, wanted)
         if kept <= self._last_media():
             kept = 0
-        self._crop(kept)
-        return self._run(list(ids), len(self._ids), len(ids) - wanted)
+        self.kept.cut(kept)
+        return self._run(list(ids), kept, len(ids) - wanted)
+
+    def adopt(self, encoded: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+        """Take media that are encoded already, without the row that they came from.
+
+        Args:
+            encoded: from `encode`.
+            types: types of the tokens of a prompt, under the names of the model's inputs.
+        """
+        self.encoded, self._row = dict(encoded), dict(types)
 
     def _last_media(self) -> int:
         """Position of the last placeholder of the prompt; -1 without media."""
@@ -97,26 +110,8 @@ class KeptPrompt:
         positions = types[0].nonzero().flatten().tolist()
         return positions[-1] if positions else -1
 
-    def _forget(self) -> None:
-        self._cache: Any = None
-        self._ids: list[int] = []
-
-    def _crop(self, length: int) -> None:
-        """Cut the cache back to a number of tokens; drop it where that cannot be done."""
-        from ..models.transformers_compat import why_not_croppable
-
-        if length == 0 or self._cache is None or why_not_croppable(self._cache):
-            self._forget()
-            return
-        if surplus := len(self._ids) - length:
-            self._cache.crop(-surplus)
-            self._ids = self._ids[:length]
-
     def _run(self, ids: list[int], start: int, num_wanted: int) -> Any:
         """Run the tokens from `start` on, behind the cache, and give the logits of the last `num_wanted` of them."""
-        import torch
-        from transformers import DynamicCache
-
         device = self.model.device
         new = torch.tensor([ids[start:]], device=device)
         inputs: dict[str, Any] = {
@@ -126,28 +121,27 @@ class KeptPrompt:
             "logits_to_keep": num_wanted,
         }
         if start == 0:
-            # A plain cache keeps all positions of layers with a sliding window, too, so it can be cut back.
-            self._cache = DynamicCache()
+            self.kept.new()
             inputs |= self._media_inputs(len(ids))
-        elif self._looks_again(new):
-            inputs["video_state"] = self._encoded["mm_encoder_outputs"]
+        elif self.looks_again(new):
+            inputs["video_state"] = self.encoded["mm_encoder_outputs"]
         try:
-            outputs = self.model(**inputs, cache=self._cache)
+            outputs = self.model(**inputs, cache=self.kept.cache)
         except BaseException:
             # Some layers of the cache may be longer than others now.
-            self._forget()
+            self.kept.forget()
             raise
         self.num_tokens_run += len(ids) - start
         self.num_tokens_kept += start
-        self._ids = list(ids)
+        self.kept.ids = list(ids)
         return outputs.logits[0].float()
 
-    def _looks_again(self, new: Any) -> bool:
+    def looks_again(self, new: Any) -> bool:
         """Whether new tokens hold query tokens of IVA, whose adapter reads the frames."""
         query_id = self.model.config.query_token_id
         return query_id is not None and bool((new == query_id).any())
 
-    def _encode(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def encode(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Encoded media, in the form of arguments of a forward."""
         media = {name: value for name, value in row.items() if name not in (*self.prompt_keys, *QUESTION_KEYS)}
         if not media:
@@ -155,7 +149,7 @@ class KeptPrompt:
         self.num_encoded += 1
         if not self.model.reads_questions:
             features, others = self.model.base_model.encode_media({**media, **self.media_options})
-            return {"mm_encoder_outputs": features, **others}
+            return {"mm_encoder_outputs": slim(features), **others}
         named = {name: value for name, value in media.items() if name.endswith("_videos")}
         times = {name: media[name] for name in ("num_video_frames", "video_frame_times") if name in media}
         images = {name: value for name, value in media.items() if name not in named and name not in times}
@@ -165,7 +159,7 @@ class KeptPrompt:
 
     def _media_inputs(self, length: int) -> dict[str, Any]:
         """Arguments of the forward that reads the media: they are as long as its tokens."""
-        inputs = dict(self._encoded)
+        inputs = dict(self.encoded)
         for name in self.prompt_keys:
             if name in self._row and name not in ("input_ids", "attention_mask", "labels"):
                 inputs[name] = _fitted(self._row[name], length)
@@ -174,18 +168,10 @@ class KeptPrompt:
         return inputs
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Number of tokens that both begin with."""
-    count = 0
-    for left, right in zip(one, other, strict=False):
-        if left != right:
-            break
-        count += 1
-    return count
-
-
 def _fitted(types: Any, length: int) -> Any:
     """Types of tokens, cut or filled up with 0 (text) to a length."""
-    from torch.nn.functional import pad
+    # A negative number of columns cuts.
+    return torch.nn.functional.pad(types, (0, length - types.shape[1]))
 
-    return pad(types, (0, length - types.shape[1])) if types.shape[1] < length else types[:, :length]
+
+__all__ = ["QUESTION_KEYS", "KeptPrompt"]

@@ -1,0 +1,332 @@
+"""Many questions about the same media: they are decoded, encoded and read by the language model once.
+
+    media    -> processor -> tower, connector -> language model, whose keys and values are kept      when it opens
+    question -> cache cut back to the end of the media -> language model over the question -> answer     `ask`
+
+`video_llm_session_prompts.py` writes the prompts, `video_llm_session_answers.py` makes the inputs of `generate`.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+import torch
+from transformers import Cache, GenerationConfig
+
+from .media_video_inputs import flatten_videos
+from .video_llm_generation_options import GENERATE_OPTIONS
+from .video_llm_kept_prompt import KeptPrompt
+from .video_llm_option_names import merged_options, refuse_unknown
+from .video_llm_session_answers import SessionAnswers
+from .video_llm_session_prompts import SessionPrompt, SessionPrompts
+from .video_llm_session_stream import AnswerStream
+from .video_llm_watched_media import MediaMemory, watch
+
+# The longest answer, if neither the call nor the model says how long it may be; as in the pipeline.
+MAX_NEW_TOKENS = 256
+# Options of `generate` that a session sets itself.
+NOT_OF_ASK = frozenset({"generation_config", "cache_implementation", "cache_config", "max_cache_len", "use_cache"})
+
+
+class VideoSession:
+    """Videos, images and sounds that were watched once, to be asked about many times.
+
+    The answers are those of the pipeline for the same question: in float32, with the same tokens.
+
+    Example:
+
+    ```python
+    with VideoSession(model, processor, "clip.mp4", num_frames=16) as session:
+        print(session.ask("What happens?"))
+        print(session.ask("And then?", follow_up=True))
+        print(session.ask(["Who is there?", "Where is it?"]))
+        for piece in session.ask("Describe the video.", stream=True):
+            print(piece, end="", flush=True)
+    ```
+
+    Attributes:
+        history: the conversation: question, answer, question, answer.
+        frames: numbers of the sampled frames of each video, if the source has numbers.
+        num_media_tokens: tokens of the prompt before the question.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        videos: Any = None,
+        *,
+        images: Any = None,
+        audio: Any = None,
+        cache: Cache | None = None,
+        answer_options: Mapping[str, Any] | None = None,
+        rendering: Mapping[str, Any] | None = None,
+        memory: MediaMemory | None = None,
+        **media_options: Any,
+    ) -> None:
+        """Watch the media.
+
+        Args:
+            model: a model of this package that generates.
+            processor: its processor.
+            videos: a video or a list of videos, as in a call of the pipeline.
+            images: an image or a list of images.
+            audio: a sound or a list of sounds, for models that can hear.
+            cache: an empty cache of transformers that can be cut, such as a `StaticCache`; by default a
+                `DynamicCache`.
+            answer_options: options of `generate` for all questions; a call of `ask` may replace them.
+            rendering: options of `apply_chat_template`, such as `chat_template`.
+            memory: encoded media of earlier sessions, which are not encoded again.
+            media_options: options of the processor for media: `num_frames`, `start`, `num_tokens_per_frame`, ...
+
+        Raises:
+            ValueError: there are no media, they do not fit into the context, or the cache cannot be cut.
+            TypeError: an option is unknown, or the model cannot answer.
+            MediaError: a medium cannot be read.
+        """
+        if not hasattr(model, "get_video_features") or not model.can_generate():
+            raise TypeError(
+                f"{type(model).__name__} is not a video-language model that can generate: it cannot answer."
+            )
+        self.model = model
+        self.processor = processor
+        self.answer_options = dict(answer_options or {})
+        self.history: list[str] = []
+        self._stream: AnswerStream | None = None
+        blocks = media_blocks(videos, images, audio)
+        self._prompts = SessionPrompts(processor, blocks, rendering)
+        shared = {name: media_options[name] for name in model.base_model.media_options if name in media_options}
+        kept = KeptPrompt(model, processor.PROMPT_KEYS, shared, cache)
+        watched = watch(self._prompts, kept, blocks, media_options, memory)
+        self.frames = watched.frames
+        self._answers: SessionAnswers | None = SessionAnswers(kept, processor, watched, self._prompts.head_ids)
+        self._check_room(self._prompts.head_ids, 1)
+        self._answers.prepare()
+
+    @property
+    def num_media_tokens(self) -> int:
+        """Number of tokens before the question: those of the media, and of the text before them."""
+        return len(self._prompts.head_ids)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._answers is None
+
+    @overload
+    def ask(
+        self, question: str, *, follow_up: bool = ..., stream: bool = ..., batch_size: int = ..., **options: Any
+    ) -> Any: ...
+
+    @overload
+    def ask(
+        self,
+        question: Sequence[str],
+        *,
+        follow_up: bool = ...,
+        stream: bool = ...,
+        batch_size: int = ...,
+        **options: Any,
+    ) -> list[str]: ...
+
+    def ask(
+        self,
+        question: str | Sequence[str],
+        *,
+        follow_up: bool = False,
+        stream: bool = False,
+        batch_size: int = 16,
+        **options: Any,
+    ) -> Any:
+        """Answer a question, or a list of questions as one batch.
+
+        Args:
+            question: one question, which begins a new conversation or, with `follow_up`, continues the last one; or a
+                list of questions, which do not see each other and do not become part of the conversation.
+            follow_up: the prompt also holds the questions and answers in `history`.
+            stream: return an iterator over the pieces of the answer. Read it to its end, or call its `close`.
+            batch_size: the largest number of questions of a list that are answered at once.
+            options: of `generate`.
+
+        Returns:
+            The answer; a list of answers for a list; an `AnswerStream` with `stream`.
+
+        Raises:
+            ValueError: the session is closed or still answering, or the question is empty or longer than what is left
+                of the context.
+            TypeError: an option is unknown.
+        """
+        if not isinstance(question, str):
+            if stream:
+                raise ValueError("stream=True needs one question, not a list.")
+            rows = self.generate(question, follow_up=follow_up, batch_size=batch_size, **options)
+            return [self._text(row) for row in rows]
+        prompt, config, others = self._begin(question, follow_up, options)
+        inputs = self._inputs([prompt], config)
+        asked = [*(self.history if follow_up else []), question]
+
+        def generate(**more: Any) -> torch.Tensor:
+            return self._sequences(inputs, config, {**others, **more})[0]
+
+        def finish(sequence: torch.Tensor | None) -> None:
+            self._stream = None
+            self._keep(sequence, config)
+            if sequence is not None:
+                self.history = [*asked, self._text(sequence[len(prompt.ids) :])]
+
+        if stream:
+            self._stream = AnswerStream(generate, self.processor.tokenizer, finish)
+            return self._stream
+        try:
+            finish(generate())
+        except BaseException:
+            finish(None)
+            raise
+        return self.history[-1]
+
+    def generate(
+        self, questions: Sequence[str], *, follow_up: bool = False, batch_size: int = 16, **options: Any
+    ) -> list[torch.Tensor]:
+        """The ids of the answers to several questions, as in `ask` of a list; padding may stand at their end."""
+        if not questions:
+            raise ValueError("The list of questions is empty: pass at least one question.")
+        rows: dict[int, torch.Tensor] = {}
+        begun = [self._begin(question, follow_up, options) for question in questions]
+        prompts, config, others = [prompt for prompt, _, _ in begun], begun[0][1], begun[0][2]
+        # Sampled answers are drawn one after the other, as the pipeline draws them.
+        size = 1 if config.do_sample else batch_size
+        for members in question_batches(self.open_answers(), prompts, size):
+            inputs = self.open_answers().inputs([prompts[number] for number in members], _copies(config))
+            length = inputs["input_ids"].shape[1]
+            answers = self._sequences(inputs, config, others)[:, length:]
+            rows.update(zip(members, answers, strict=True))
+        return [rows[number] for number in range(len(prompts))]
+
+    def write(self, question: str, follow_up: bool = False) -> SessionPrompt:
+        """The prompt of a question; see `ask`."""
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError("The question is empty: say what you want to know.")
+        return self._prompts.write([*(self.history if follow_up else []), question])
+
+    def open_answers(self) -> SessionAnswers:
+        """What makes the inputs of `generate`.
+
+        Raises:
+            ValueError: the session is closed, or an answer is still being written.
+        """
+        if self._answers is None:
+            raise ValueError("This session is closed: open the video again.")
+        if self._stream is not None:
+            raise ValueError("The session is still answering: read the stream to its end, or call its close().")
+        return self._answers
+
+    def reset(self) -> None:
+        """Forget the conversation; the media stay."""
+        self.history = []
+
+    def close(self) -> None:
+        """Free the memory of the media and of the cache. A second call changes nothing."""
+        if self._stream is not None:
+            self._stream.close()
+        self._answers = None
+        self.history = []
+
+    def __enter__(self) -> "VideoSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(
+        self, question: str, follow_up: bool, options: Mapping[str, Any]
+    ) -> tuple[SessionPrompt, GenerationConfig, dict[str, Any]]:
+        """The prompt, the configuration of `generate`, and the arguments of `generate` that are not part of it."""
+        self.open_answers()
+        refuse_unknown(options, GENERATE_OPTIONS - NOT_OF_ASK | {"max_new_tokens", "max_length"}, "VideoSession.ask")
+        config, others = self._configured(merged_options(self.answer_options, options))
+        prompt = self.write(question, follow_up)
+        self._check_room(prompt.ids, config.max_new_tokens or 1)
+        return prompt, config, others
+
+    def _configured(self, options: Mapping[str, Any]) -> tuple[GenerationConfig, dict[str, Any]]:
+        """A configuration of `generate` with these options, and those that are no part of it."""
+        options = dict(options)
+        config = copy.deepcopy(options.pop("generation_config", None) or self.model.generation_config)
+        if config.max_new_tokens is None and config.max_length is None and options.get("max_length") is None:
+            config.max_new_tokens = MAX_NEW_TOKENS
+        if config.pad_token_id is None:
+            config.pad_token_id = self.processor.tokenizer.pad_token_id
+        others = config.update(**options)
+        if (config.num_return_sequences or 1) > 1:
+            raise ValueError("num_return_sequences: a session gives one answer to each question; leave it out.")
+        return config, others
+
+    def _check_room(self, ids: Sequence[int], num_new: int) -> None:
+        """Refuse a prompt that is longer than the context of the model, or than a cache of a fixed size."""
+        context = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        media = self.num_media_tokens
+        if context is not None and len(ids) >= context:
+            what = (
+                f"The question has {len(ids) - media} tokens" if len(ids) > media else "There is no room for a question"
+            )
+            raise ValueError(
+                f"{what}, and {max(0, context - media)} of the model's {context} are left behind the media: ask a "
+                "shorter question, begin a new conversation, or open the media with fewer frames."
+            )
+        size = self.open_answers().kept.kept.size
+        if size is not None and len(ids) + num_new > size:
+            raise ValueError(
+                f"The prompt has {len(ids)} tokens and its answer up to {num_new}, but the cache has room for {size}: "
+                "ask a shorter question, lower max_new_tokens, or open the session with a larger cache."
+            )
+
+    def _inputs(self, prompts: Sequence[SessionPrompt], config: GenerationConfig) -> dict[str, Any]:
+        copies = _copies(config)
+        return self.open_answers().inputs(prompts, copies, in_place=copies == 1)
+
+    def _sequences(
+        self, inputs: Mapping[str, Any], config: GenerationConfig, others: Mapping[str, Any]
+    ) -> torch.Tensor:
+        outputs = self.model.generate(**inputs, generation_config=config, **others)
+        sequences: torch.Tensor = getattr(outputs, "sequences", outputs)
+        return sequences
+
+    def _keep(self, sequence: torch.Tensor | None, config: GenerationConfig) -> None:
+        """Note what the cache holds after an answer that was written behind the kept cache itself."""
+        if self._answers is None or _copies(config) > 1:
+            return
+        if sequence is None:
+            self._answers.forget()
+        else:
+            self._answers.take(sequence)
+
+    def _text(self, ids: torch.Tensor) -> str:
+        text: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
+
+
+def _copies(config: GenerationConfig) -> int:
+    """Rows that `generate` makes of each prompt."""
+    return max(config.num_beams or 1, config.num_return_sequences or 1)
+
+
+def question_batches(answers: SessionAnswers, prompts: Sequence[SessionPrompt], size: int) -> list[list[int]]:
+    """Numbers of the prompts that are answered at once, at most `size` of them."""
+    groups: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        groups.setdefault(0 if answers.may_pad else len(prompt.ids), []).append(number)
+    return [members[first : first + size] for members in groups.values() for first in range(0, len(members), size)]
+
+
+def media_blocks(videos: Any, images: Any, audio: Any) -> list[dict[str, Any]]:
+    """The blocks of a message, in the order in which the pipeline writes media."""
+    blocks: list[dict[str, Any]] = []
+    if videos is not None:
+        blocks += [{"type": "video", "video": video} for video in flatten_videos(videos)]
+    for kind, media in (("image", images), ("audio", audio)):
+        if media is not None:
+            blocks += [{"type": kind, kind: item} for item in (media if isinstance(media, list | tuple) else [media])]
+    return blocks
+
+
+__all__ = ["MAX_NEW_TOKENS", "VideoSession", "media_blocks", "question_batches"]
