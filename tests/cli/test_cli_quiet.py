@@ -41,6 +41,8 @@ COMMANDS = {
     "ask-linvt": ("ask", "clip.mp4", QUESTION, "--model", "linvt-tiny"),
     "ask-ftfv": ("ask", "clip.mp4", QUESTION, "--model", "ftfv-tiny", "--tokens-per-frame", "8"),
     "ask-iva": ("ask", "clip.mp4", QUESTION, "--model", "iva-tiny", "--json"),
+    "ask-many": ("ask", "clip.mp4", "-q", QUESTION, "-q", "What shape is it?", "--max-new-tokens", "2"),
+    "chat": ("chat", "clip.mp4", "--max-new-tokens", "2"),
     "caption": ("caption", "clip.mp4", "--model", "pllava-tiny", "--max-new-tokens", "2"),
     "info": ("info",),
     "info-linvt": ("info", "--design", "linvt"),
@@ -64,6 +66,7 @@ def run(arguments: tuple[str, ...], folder: Path, *flags: str) -> subprocess.Com
     environment = {**os.environ, "COLUMNS": "200"}
     return subprocess.run(
         [sys.executable, *flags, "-m", "hf_videollm.cli", *arguments],
+        input=QUESTION,
         capture_output=True,
         text=True,
         cwd=folder,

@@ -1,7 +1,8 @@
-"""`hf-videollm ask` and `hf-videollm caption`: one video, one prompt, one answer."""
+"""`hf-videollm ask` and `hf-videollm caption`: one video, one or several prompts, an answer to each."""
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -18,20 +19,37 @@ Video = Annotated[str, typer.Argument(help="Video file, GIF, folder of frames, o
 @spread_options
 def ask(
     video: Video,
-    question: Annotated[str, typer.Argument(help="What you want to know.")],
     options: AnswerOptions,
+    question: Annotated[str | None, typer.Argument(help="What you want to know.")] = None,
+    questions: Annotated[
+        list[str] | None,
+        typer.Option("--question", "-q", help="A question; repeatable. The video is watched once for all of them."),
+    ] = None,
     max_new_tokens: MaxNewTokens = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Ask one question about a video.
+    """Ask one or several questions about a video.
 
     Examples:
 
       hf-videollm ask clip.mp4 "What colour is the shape?"
 
+      hf-videollm ask clip.mp4 -q "What colour is the shape?" -q "In which direction does it move?"
+
       hf-videollm ask clip.mp4 "What happens?" --model ./pllava-7b --frames 16 --dtype bfloat16 --json
     """
-    _print_answer(_answer(video, question, options, max_new_tokens), as_json)
+    asked = [*([] if question is None else [question]), *(questions or [])]
+    if not asked:
+        raise ValueError('No question is given: hf-videollm ask VIDEO "What happens?"')
+    answers = _answers(video, asked, options, max_new_tokens)
+    if len(answers) == 1:
+        _print_answer(answers[0], as_json)
+    elif as_json:
+        same = {name: value for name, value in answers[0].items() if name not in ("question", "answer")}
+        pairs = [{name: answer[name] for name in ("question", "answer")} for answer in answers]
+        print_json({"video": same.pop("video"), "answers": pairs, **same})
+    else:
+        print("\n\n".join(f"{answer['question']}\n{answer['answer']}" for answer in answers))
 
 
 @spread_options
@@ -50,7 +68,7 @@ def caption(
 
       hf-videollm caption clip.mp4 --model ./pllava-7b --start 10 --end 25 --max-new-tokens 400
     """
-    answer = _answer(video, prompt, options, max_new_tokens)
+    answer = _answers(video, [prompt], options, max_new_tokens)[0]
     if options.model is None:
         note(
             "note: the bundled model answers questions about synthetic clips and was not trained to describe videos; "
@@ -59,41 +77,62 @@ def caption(
     _print_answer(answer, as_json)
 
 
-def _answer(video: str, question: str, options: AnswerOptions, max_new_tokens: int) -> dict[str, Any]:
-    """The answer, with the model and the options that were used.
+def _answers(video: str, questions: Sequence[str], options: AnswerOptions, max_new_tokens: int) -> list[dict[str, Any]]:
+    """The answers, with the model and the options that were used.
 
     Raises:
         ValueError: an option does not fit the video, the model, or another option.
     """
-    from .. import NoVideoStream, load_pipeline
+    from .. import NoVideoStream
 
-    if not question.strip():
+    if not all(question.strip() for question in questions):
         raise ValueError("The question is empty: say what you want to know.")
-    source = find_model(options.model)
-    media = options.of_media()
-    _check_video(video, media)
-    with status("Loading the model ..."):
-        pipe = load_pipeline(source, **options.of_loading())
-    can_hear = pipe.takes_audio
-    _check_design(pipe, source, media, can_hear)
+    pipe, source, media = load_for([video], options)
     began = time.perf_counter()
     settings = {"return_full_text": False, "generate_kwargs": {"do_sample": False, "max_new_tokens": max_new_tokens}}
+    text = questions[0] if len(questions) == 1 else list(questions)
     with status("Watching and answering ..."):
         try:
-            results = pipe(video, text=question, **settings, **media)
+            results = pipe(video, text=text, **settings, **media)
         except NoVideoStream:
-            if not can_hear:
+            if not pipe.takes_audio:
                 raise
             # The file holds only sound.
-            results = pipe(audio=video, text=question, **settings, **media)
-    return {
-        "video": video,
-        "question": question,
-        "answer": results[0]["generated_text"].strip(),
-        "model": source,
-        **_sampling(media, pipe.processor.video_processor),
-        "seconds": round(time.perf_counter() - began, 3),
-    }
+            results = pipe(audio=video, text=text, **settings, **media)
+    seconds = round(time.perf_counter() - began, 3)
+    sampling = _sampling(media, pipe.processor.video_processor)
+    return [
+        {
+            "video": video,
+            "question": question,
+            "answer": result[0]["generated_text"].strip(),
+            "model": source,
+            **sampling,
+            "seconds": seconds,
+        }
+        for question, result in zip(questions, [results] if len(questions) == 1 else results, strict=True)
+    ]
+
+
+def load_for(videos: Sequence[str], options: AnswerOptions) -> tuple[Any, str, dict[str, Any]]:
+    """Check videos and their options, and load the model.
+
+    Returns:
+        The pipeline, the name of the model, and the options of a call of the pipeline.
+
+    Raises:
+        ValueError: an option does not fit the video, the model, or another option.
+    """
+    from .. import load_pipeline
+
+    source = find_model(options.model)
+    media = options.of_media()
+    for video in videos:
+        _check_video(video, media)
+    with status("Loading the model ..."):
+        pipe = load_pipeline(source, **options.of_loading())
+    _check_design(pipe, source, media, pipe.takes_audio)
+    return pipe, source, media
 
 
 def _check_design(pipe: Any, source: str, media: dict[str, Any], can_hear: bool) -> None:
@@ -140,4 +179,4 @@ def _print_answer(answer: dict[str, Any], as_json: bool) -> None:
         print(answer["answer"])
 
 
-__all__ = ["CAPTION_PROMPT", "ask", "caption"]
+__all__ = ["CAPTION_PROMPT", "ask", "caption", "load_for"]

@@ -9,6 +9,7 @@ import typer
 from .app import Command, app
 from .ask import ask, caption
 from .build import build
+from .chat import chat
 from .convert import convert_app
 from .data import data_app
 from .errors import INTERRUPTED, report
@@ -27,6 +28,7 @@ from .tune import tune_alpha_command
 COMMANDS: dict[str, Callable[..., None]] = {
     "ask": ask,
     "caption": caption,
+    "chat": chat,
     "look": look,
     "info": info,
     "flops": flops,

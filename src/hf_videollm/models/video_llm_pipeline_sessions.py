@@ -10,9 +10,9 @@ from .media_video_inputs import is_single_video
 from .video_llm_checked_processor import CheckedProcessor
 from .video_llm_generation_options import option_value
 from .video_llm_kept_prompt import KeptPrompt
-from .video_llm_session import VideoSession, media_blocks, question_batches
-from .video_llm_session_answers import SessionAnswers
-from .video_llm_session_prompts import SessionPrompts
+from .video_llm_session import VideoSession
+from .video_llm_session_answers import SessionAnswers, question_batches
+from .video_llm_session_prompts import SessionPrompts, media_blocks
 from .video_llm_watched_media import MediaMemory, watch
 
 # The largest number of questions that are answered at once, if a call does not name one.

@@ -7,20 +7,23 @@
 """
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 import torch
 from transformers import Cache, GenerationConfig
 
-from .media_video_inputs import flatten_videos
 from .video_llm_generation_options import GENERATE_OPTIONS
+from .video_llm_identity import media_identity
 from .video_llm_kept_prompt import KeptPrompt
 from .video_llm_option_names import merged_options, refuse_unknown
-from .video_llm_session_answers import SessionAnswers
-from .video_llm_session_prompts import SessionPrompt, SessionPrompts
+from .video_llm_session_answers import SessionAnswers, question_batches
+from .video_llm_session_file import SavedSession, check_sources, read_session, source_stamps, write_session
+from .video_llm_session_prompts import SessionPrompt, SessionPrompts, media_blocks
 from .video_llm_session_stream import AnswerStream
-from .video_llm_watched_media import MediaMemory, watch
+from .video_llm_watched_media import MediaMemory, WatchedMedia, watch
 
 # The longest answer, if neither the call nor the model says how long it may be; as in the pipeline.
 MAX_NEW_TOKENS = 256
@@ -88,20 +91,102 @@ class VideoSession:
             raise TypeError(
                 f"{type(model).__name__} is not a video-language model that can generate: it cannot answer."
             )
+        blocks = media_blocks(videos, images, audio)
+        prompts = SessionPrompts(processor, blocks, rendering)
+        shared = {name: media_options[name] for name in model.base_model.media_options if name in media_options}
+        kept = KeptPrompt(model, processor.PROMPT_KEYS, shared, cache)
+        stamps = source_stamps(blocks)
+        watched = watch(prompts, kept, blocks, media_options, memory)
+        self._begin_session(model, processor, prompts, kept, watched, answer_options)
+        self._sources: list[dict[str, Any]] | None = blocks
+        self._stamps: list[Any] | None = stamps
+        self._media_options = media_options
+
+    def _begin_session(
+        self,
+        model: Any,
+        processor: Any,
+        prompts: SessionPrompts,
+        kept: KeptPrompt,
+        watched: WatchedMedia,
+        answer_options: Mapping[str, Any] | None,
+    ) -> None:
+        """Take media that are encoded, and let the language model read them, unless the cache holds them already."""
         self.model = model
         self.processor = processor
         self.answer_options = dict(answer_options or {})
         self.history: list[str] = []
-        self._stream: AnswerStream | None = None
-        blocks = media_blocks(videos, images, audio)
-        self._prompts = SessionPrompts(processor, blocks, rendering)
-        shared = {name: media_options[name] for name in model.base_model.media_options if name in media_options}
-        kept = KeptPrompt(model, processor.PROMPT_KEYS, shared, cache)
-        watched = watch(self._prompts, kept, blocks, media_options, memory)
         self.frames = watched.frames
-        self._answers: SessionAnswers | None = SessionAnswers(kept, processor, watched, self._prompts.head_ids)
-        self._check_room(self._prompts.head_ids, 1)
+        self._stream: AnswerStream | None = None
+        self._prompts = prompts
+        self._watched: WatchedMedia | None = watched
+        self._answers: SessionAnswers | None = SessionAnswers(kept, processor, watched, prompts.head_ids)
+        self._check_room(prompts.head_ids, 1)
         self._answers.prepare()
+
+    @classmethod
+    def open_saved(
+        cls,
+        path: str | os.PathLike[str],
+        model: Any,
+        processor: Any,
+        videos: Any = None,
+        *,
+        images: Any = None,
+        audio: Any = None,
+        cache: Cache | None = None,
+        answer_options: Mapping[str, Any] | None = None,
+    ) -> "VideoSession":
+        """Open a session that `save` has written. Nothing is decoded, encoded or read by the language model again.
+
+        Args:
+            path: of the file.
+            model: the model that the session was saved with: the same weights in the same precision.
+            processor: its processor, with the same settings.
+            videos: if media are passed, the file is refused unless it was made from exactly these bytes.
+            images: likewise.
+            audio: likewise.
+            cache: see `VideoSession`.
+            answer_options: see `VideoSession`.
+
+        Raises:
+            CheckpointError: the file is damaged, or was saved with another model, precision, processor or other media.
+            FileNotFoundError: there is no such file.
+        """
+        saved = read_session(path, model, processor)
+        check_sources(path, saved.watched.digests, media_blocks(videos, images, audio))
+        prompts = SessionPrompts(processor, [{"type": kind} for kind in saved.watched.kinds], saved.rendering)
+        prompts.take_head(saved.watched.first_ids)
+        kept = KeptPrompt(model, processor.PROMPT_KEYS, empty_cache=cache)
+        kept.adopt(saved.watched.encoded, saved.watched.types)
+        if saved.states is not None:
+            kept.kept.fill(saved.head_ids, saved.states)
+        session = cls.__new__(cls)
+        session._begin_session(model, processor, prompts, kept, saved.watched, answer_options)
+        session._sources, session._stamps, session._media_options = None, None, saved.media_options
+        return session
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the encoded media and the keys and values of the language model into one file, for `open_saved`.
+
+        The conversation is not saved.
+
+        Args:
+            path: of the file, which is replaced if there is one.
+
+        Raises:
+            ValueError: the session is closed, or an option has no form that can be written.
+            OSError: the file cannot be written.
+        """
+        answers = self.open_answers()
+        answers.prepare()
+        assert self._watched is not None
+        if self._sources is not None and source_stamps(self._sources) == self._stamps:
+            self._watched.digests = media_identity(self._sources) or []
+        states = answers.kept.kept.states(self.num_media_tokens) if answers.shares_prefix else None
+        head = self._prompts.head_ids
+        saved = SavedSession(self._watched, head, states, dict(self._media_options), self._prompts.rendering)
+        return write_session(path, saved, self.model, self.processor)
 
     @property
     def num_media_tokens(self) -> int:
@@ -228,7 +313,7 @@ class VideoSession:
         """Free the memory of the media and of the cache. A second call changes nothing."""
         if self._stream is not None:
             self._stream.close()
-        self._answers = None
+        self._answers = self._watched = self._sources = None
         self.history = []
 
     def __enter__(self) -> "VideoSession":
@@ -310,23 +395,4 @@ def _copies(config: GenerationConfig) -> int:
     return max(config.num_beams or 1, config.num_return_sequences or 1)
 
 
-def question_batches(answers: SessionAnswers, prompts: Sequence[SessionPrompt], size: int) -> list[list[int]]:
-    """Numbers of the prompts that are answered at once, at most `size` of them."""
-    groups: dict[int, list[int]] = {}
-    for number, prompt in enumerate(prompts):
-        groups.setdefault(0 if answers.may_pad else len(prompt.ids), []).append(number)
-    return [members[first : first + size] for members in groups.values() for first in range(0, len(members), size)]
-
-
-def media_blocks(videos: Any, images: Any, audio: Any) -> list[dict[str, Any]]:
-    """The blocks of a message, in the order in which the pipeline writes media."""
-    blocks: list[dict[str, Any]] = []
-    if videos is not None:
-        blocks += [{"type": "video", "video": video} for video in flatten_videos(videos)]
-    for kind, media in (("image", images), ("audio", audio)):
-        if media is not None:
-            blocks += [{"type": kind, kind: item} for item in (media if isinstance(media, list | tuple) else [media])]
-    return blocks
-
-
-__all__ = ["MAX_NEW_TOKENS", "VideoSession", "media_blocks", "question_batches"]
+__all__ = ["MAX_NEW_TOKENS", "VideoSession"]

@@ -172,6 +172,14 @@ class SessionAnswers:
         return inputs
 
 
+def question_batches(answers: SessionAnswers, prompts: Sequence[SessionPrompt], size: int) -> list[list[int]]:
+    """Numbers of the prompts that are answered at once, at most `size` of them."""
+    groups: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        groups.setdefault(0 if answers.may_pad else len(prompt.ids), []).append(number)
+    return [members[first : first + size] for members in groups.values() for first in range(0, len(members), size)]
+
+
 def has_window(model: Any) -> bool:
     """Whether a layer of the language model attends only to the last tokens before it."""
     config = model.config.get_text_config(decoder=True)
@@ -183,4 +191,4 @@ def _key(prompt: SessionPrompt) -> Any:
     return tuple(tuple(prompt.question[name].flatten().tolist()) for name in QUESTION_KEYS if name in prompt.question)
 
 
-__all__ = ["SessionAnswers", "has_window"]
+__all__ = ["SessionAnswers", "has_window", "question_batches"]

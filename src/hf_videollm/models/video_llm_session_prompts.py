@@ -16,6 +16,7 @@ from typing import Any
 
 from transformers import BatchFeature
 
+from .media_video_inputs import flatten_videos
 from .video_llm_checked_processor import cast_row
 
 # The first prompt asks this, to find out what the processor writes before every question.
@@ -159,6 +160,17 @@ class SessionPrompts:
         return ids[ids.index(place_id) + 1 :]
 
 
+def media_blocks(videos: Any, images: Any, audio: Any) -> list[dict[str, Any]]:
+    """The blocks of a message, in the order in which the pipeline writes media."""
+    blocks: list[dict[str, Any]] = []
+    if videos is not None:
+        blocks += [{"type": "video", "video": video} for video in flatten_videos(videos)]
+    for kind, media in (("image", images), ("audio", audio)):
+        if media is not None:
+            blocks += [{"type": kind, kind: item} for item in (media if isinstance(media, list | tuple) else [media])]
+    return blocks
+
+
 def _conversation(media: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[Message]:
     """Messages of a conversation; the media stand in the first one."""
     messages: list[Message] = []
@@ -169,4 +181,4 @@ def _conversation(media: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> l
     return messages
 
 
-__all__ = ["FIRST_QUESTION", "MEDIA_KINDS", "SessionPrompt", "SessionPrompts"]
+__all__ = ["FIRST_QUESTION", "MEDIA_KINDS", "SessionPrompt", "SessionPrompts", "media_blocks"]
