@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from .models.processing_videollama2_av import VideoLlama2AVProcessor
     from .models.processing_xgen_mm import XgenMMProcessor
     from .models.video_llm_session import VideoSession
+    from .models.video_llm_watched_media import MediaMemory
     from .models.video_processing_ftfv import FtfvVideoProcessor
     from .models.video_processing_iva import IvaVideoProcessor
     from .models.video_processing_linvt import LinVTVideoProcessor
@@ -81,6 +82,7 @@ _MODULES = {
     "LinVTModuleConfig": "models.configuration_linvt",
     "MediaError": "models.errors",
     "MediaLimits": "models.media_video",
+    "MediaMemory": "models.video_llm_watched_media",
     "MediaNotFound": "models.errors",
     "MediaTooLarge": "models.errors",
     "MediaWarning": "models.errors",
@@ -152,6 +154,7 @@ __all__ = [
     "LinVTVideoProcessor",
     "MediaError",
     "MediaLimits",
+    "MediaMemory",
     "MediaNotFound",
     "MediaTooLarge",
     "MediaWarning",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .asking import Inputs
+from .encoded_rows import EncodedRows
 from .generation import AUTO_BATCH_SIZE, Generator
 from .likelihood import Ranker, normalised
 from .run_options import RunOptions
@@ -58,6 +59,10 @@ class GenerateEngine(Engine):
             Outcome(result.answer, {"generated": result.text}, result.error)
             for result in self.generator.answers(questions)
         ]
+
+    def facts(self) -> dict[str, Any]:
+        encoded = self.generator.encoded
+        return {**super().facts(), **({} if encoded is None else {"media_encoded": encoded.num_encoded})}
 
 
 class LikelihoodEngine(Engine):
@@ -116,5 +121,6 @@ def make_engine(model: Any, processor: Any, options: RunOptions) -> Engine:
         overrides=options.generate_options,
         media_options=media_options,
         seed=options.seed,
+        encoded=EncodedRows(model, processor, media_options),
     )
     return GenerateEngine(generator)

@@ -11,6 +11,7 @@ from typing import Any
 
 from .answers import generated_answer
 from .asking import Inputs
+from .encoded_rows import EncodedRows
 
 __all__ = ["AUTO_BATCH_SIZE", "Generated", "Generator", "seed_of"]
 
@@ -50,6 +51,7 @@ class Generator:
         overrides: options of `generate` that take the place of the prompts' own, e.g. `{"max_new_tokens": 8}`.
         media_options: options of the processor that the model must get, too.
         seed: of sampled answers.
+        encoded: keeps the encoded media of the last questions; without it, each question is encoded anew.
     """
 
     model: Any
@@ -59,6 +61,7 @@ class Generator:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     media_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    encoded: EncodedRows | None = None
 
     def answers(self, questions: Sequence[Inputs]) -> list[Generated]:
         """Answers in the order of the questions.
@@ -113,14 +116,19 @@ class Generator:
         self.batch_size = len(batch) // 2
         return []
 
+    def _inputs(self, batch: Sequence[Inputs]) -> Any:
+        if self.encoded is not None:
+            return self.encoded.inputs(batch)
+        return self.processor.collate([inputs.row for inputs in batch], padding_side="left").to(self.model.device)
+
     def _generate(self, batch: Sequence[Inputs]) -> list[Generated]:
         import torch
 
         options = self._options(batch[0])
         if self.model.generation_config.pad_token_id is None:
             options.setdefault("pad_token_id", self.processor.tokenizer.pad_token_id)
-        rows = [inputs.row for inputs in batch]
-        together = self.processor.collate(rows, padding_side="left").to(self.model.device)
+        with torch.inference_mode():
+            together = self._inputs(batch)
         length = together["input_ids"].shape[1]
         with torch.inference_mode(), _seeded(self.seed, batch[0], bool(options.get("do_sample"))):
             tokens = self.model.generate(**together, **self.media_options, **options)

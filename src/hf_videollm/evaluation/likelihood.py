@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from ..models.video_llm_kept_prompt import QUESTION_KEYS, KeptPrompt
+from ..models.video_llm_kept_prompt import KeptPrompt
 from ..models.video_llm_option_names import did_you_mean
 from .asking import Inputs
+from .encoded_rows import media_shapes
 from .prompting import letter_of
 
 __all__ = ["RANKINGS", "Continuation", "Ranker", "Ranking", "TokenFact", "continuations", "normalised"]
@@ -100,7 +101,7 @@ class Ranker:
         import torch
 
         with torch.inference_mode():
-            prompt = self.kept.begin(inputs.row, repr((inputs.media, _shape(inputs.row, self.kept.prompt_keys))))
+            prompt = self.kept.begin(inputs.row, repr((inputs.media, media_shapes(inputs.row, self.kept.prompt_keys))))
             behind_prompt = self.kept.logits(prompt)[-1].log_softmax(-1)
             facts = []
             for answer in answers:
@@ -161,12 +162,6 @@ def _blank(processor: Any, inputs: Inputs) -> str:
     before = text[: text.rfind(word)]
     blank = before[len(before.rstrip()) :]
     return "" if inputs.rendered.endswith(blank) else blank
-
-
-def _shape(row: Any, prompt_keys: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the media of a row."""
-    others = (*prompt_keys, *QUESTION_KEYS)
-    return sorted((name, tuple(value.shape)) for name, value in row.items() if name not in others)
 
 
 def normalised(scores: Sequence[float]) -> list[float]:
