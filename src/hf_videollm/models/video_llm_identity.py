@@ -48,7 +48,10 @@ def processor_identity(processor: Any) -> str:
     settings = [part.to_dict() for part in parts if hasattr(part, "to_dict")]
     tokenizer = processor.tokenizer
     fast = getattr(tokenizer, "backend_tokenizer", None)
-    words = fast.to_str() if fast is not None else sorted(tokenizer.get_vocab().items())
+    words = sorted(tokenizer.get_vocab().items()) if fast is None else json.loads(fast.to_str())
+    if fast is not None:
+        # These two are those of the last call.
+        words = {name: value for name, value in words.items() if name not in ("padding", "truncation")}
     return digest_of([_settled(settings), words, getattr(processor, "chat_template", None)])
 
 

@@ -131,9 +131,12 @@ class PipelineSessionsMixin:
         results: dict[int, list[Any]] = {}
         with self.device_placement(), torch.no_grad():
             for members in question_batches(answers, written, size):
-                inputs = answers.inputs([written[number] for number in members], copies)
-                inputs["text"] = [texts[number] for number in members]
-                outputs = ImageTextToTextPipeline._forward(self, inputs, answering)
+                shown = [texts[number] for number in members]
+
+                def generate(inputs: dict[str, Any], shown: list[str] = shown) -> Any:
+                    return ImageTextToTextPipeline._forward(self, {**inputs, "text": shown}, dict(answering))
+
+                outputs, _ = answers.run([written[number] for number in members], copies, generate)
                 records = self.postprocess(outputs, **postprocess)
                 each = len(records) // len(members)
                 results.update({number: records[at * each :][:each] for at, number in enumerate(members)})

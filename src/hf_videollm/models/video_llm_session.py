@@ -281,10 +281,12 @@ class VideoSession:
         # Sampled answers are drawn one after the other, as the pipeline draws them.
         size = 1 if config.do_sample else batch_size
         for members in question_batches(self.open_answers(), prompts, size):
-            inputs = self.open_answers().inputs([prompts[number] for number in members], _copies(config))
-            length = inputs["input_ids"].shape[1]
-            answers = self._sequences(inputs, config, others)[:, length:]
-            rows.update(zip(members, answers, strict=True))
+            sequences, length = self.open_answers().run(
+                [prompts[number] for number in members],
+                _copies(config),
+                lambda inputs: self._sequences(inputs, config, others),
+            )
+            rows.update(zip(members, sequences[:, length:], strict=True))
         return [rows[number] for number in range(len(prompts))]
 
     def write(self, question: str, follow_up: bool = False) -> SessionPrompt:

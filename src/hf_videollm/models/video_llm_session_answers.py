@@ -1,13 +1,15 @@
 """Inputs of `generate` for prompts about the same media, which stand behind a kept key-value cache.
 
     one prompt           the kept cache itself, cut back to what the prompt shares with the last one
-    several prompts      a copy of that cache for each; they are padded between what they share and what they do not
+    several prompts      a batch behind what they share, which exists once (`video_llm_shared_prefix.py`) or, where the
+                         language model does not allow that, in a copy for each row; padding stands between what the
+                         prompts share and what they do not
 
 LinVT's visual tokens depend on the question. Prompts with videos then run whole, from the kept selection of tokens;
 only prompts with the same question, as those of one conversation, share a cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from .transformers_compat import CACHE_NAME
 from .video_llm_kept_cache import refuse_uncuttable
 from .video_llm_kept_prompt import QUESTION_KEYS, KeptPrompt
 from .video_llm_session_prompts import SessionPrompt
+from .video_llm_shared_prefix import SharedPrefixUnsupported, attend, can_share_prefix, is_shared, shared_prefix_cache
 from .video_llm_watched_media import WatchedMedia
 
 # Inputs that are passed with every prompt of a conversation, because they say which positions its tokens have.
@@ -39,6 +42,8 @@ class SessionAnswers:
         self.types = watched.types
         self._first_ids = watched.first_ids
         self._question: Any = None
+        language_model = getattr(kept.model.base_model, "language_model", None)
+        self.copies_prefix = language_model is None or not can_share_prefix(language_model)
 
     @property
     def is_conditioned(self) -> bool:
@@ -95,6 +100,31 @@ class SessionAnswers:
             return {**inputs, CACHE_NAME: self.kept.kept.new()} if in_place else inputs
         return self._behind_cache(prompts, copies, in_place)
 
+    def run(
+        self, prompts: Sequence[SessionPrompt], copies: int, generate: Callable[[dict[str, Any]], Any]
+    ) -> tuple[Any, int]:
+        """Answer prompts as one batch; the kept cache does not change.
+
+        Args:
+            prompts: of the questions.
+            copies: see `inputs`.
+            generate: gets arguments of `generate`, and may run twice.
+
+        Returns:
+            What `generate` returned, and the length of the padded prompts.
+        """
+        inputs = self.inputs(prompts, copies)
+        cache = inputs.get(CACHE_NAME)
+        length = inputs["input_ids"].shape[1]
+        if not is_shared(cache):
+            return generate(inputs), length
+        try:
+            with attend(self.kept.model.base_model.language_model, cache):
+                return generate(inputs), length
+        except SharedPrefixUnsupported:
+            self.copies_prefix = True
+        return generate(self.inputs(prompts, copies)), length
+
     def take(self, sequence: torch.Tensor) -> None:
         """Note what the kept cache holds after `generate` used it.
 
@@ -150,8 +180,15 @@ class SessionAnswers:
             kept.cut(shared)
             inputs[CACHE_NAME] = kept.cache
         else:
-            inputs[CACHE_NAME] = kept.copied(shared, len(prompts) * copies)
+            inputs[CACHE_NAME] = self._batch_cache(shared, len(prompts) * copies)
         return inputs
+
+    def _batch_cache(self, shared: int, rows: int) -> Any:
+        """A cache for a batch, which begins with the first tokens of the kept one."""
+        kept = self.kept.kept
+        if self.copies_prefix or rows == 1:
+            return kept.copied(shared, rows)
+        return shared_prefix_cache(kept.states(shared))
 
     def _whole(self, prompts: Sequence[SessionPrompt]) -> dict[str, Any]:
         """Prompts that run from their first token on."""
