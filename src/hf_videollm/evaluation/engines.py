@@ -60,10 +60,6 @@ class GenerateEngine(Engine):
             for result in self.generator.answers(questions)
         ]
 
-    def facts(self) -> dict[str, Any]:
-        encoded = self.generator.encoded
-        return {**super().facts(), **({} if encoded is None else {"media_encoded": encoded.num_encoded})}
-
 
 class LikelihoodEngine(Engine):
     """The likeliest option. Where several are equally likely, none is chosen, and the record names them."""
