@@ -105,6 +105,21 @@ class AnsweringOptions:
         bool, typer.Option("--retry-errors", help="Ask items again that had no answer in the run that is continued.")
     ] = False
 
+    keep_encoded: Annotated[
+        float | None,
+        typer.Option(
+            "--keep-encoded",
+            min=0.001,
+            help="GiB of encoded videos that all tasks or settings of the command share; each has its own by default.",
+        ),
+    ] = None
+
+    def memory(self) -> Any:
+        """Encoded media for all runs of a command; None without `--keep-encoded`."""
+        from ..models.video_llm_watched_media import MediaMemory
+
+        return None if self.keep_encoded is None else MediaMemory(int(self.keep_encoded * (1 << 30)))
+
     def prompt_styles(self) -> "PromptStyles":
         """The prompt styles of the tasks.
 
@@ -129,6 +144,8 @@ class AnsweringOptions:
             raise ValueError("--max-new-tokens does nothing with --mode likelihood: leave it out.")
         if self.mode == "generate" and self.ranking is not None:
             raise ValueError("--ranking does nothing without --mode likelihood: leave it out.")
+        if self.mode == "likelihood" and self.keep_encoded is not None:
+            raise ValueError("--keep-encoded does nothing with --mode likelihood: leave it out.")
         model.check()
         return RunOptions(
             mode=self.mode,  # type: ignore[arg-type]

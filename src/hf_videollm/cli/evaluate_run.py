@@ -130,6 +130,7 @@ class EvaluateRun:
             return results, failed, unfinished
         pipe, source = load_model(self.model, ranks)
         runner = Runner(pipe, self.model.model or source, ranks=ranks)
+        runner.memory = self.answering.memory()
         folder = self.output or Path("evaluations") / Path(source).name
         for task in ready:
             runner.options = self.answering.run_options(self.model, task.name)

@@ -49,7 +49,7 @@ def recaption(
     pipe, source = load_model(model, ranks)
     options = options_with_style(options, pipe.model.config.model_type)
     with run_progress("Describing", ranks.rank, quiet=as_json) as show:
-        result = describe(Runner(pipe, model.model or source, options, ranks, show), found, output)
+        result = describe(Runner(pipe, model.model or source, options, ranks, show, answering.memory()), found, output)
     if result is None:
         note("This process has done its share; the last one to finish writes the captions.")
         return

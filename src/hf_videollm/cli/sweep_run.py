@@ -99,6 +99,7 @@ class SweepRun(EvaluateRun):
         settings = in_order(make_settings(self.kind, self.values, pipe, task))
         self.output = folder = self.output or Path("sweeps") / Path(source).name / f"{task.name}-{self.kind}"
         runner = Runner(pipe, self.model.model or source, self.answering.run_options(self.model, task.name), ranks)
+        runner.memory = self.answering.memory()
         failed: dict[str, str] = {}
         for setting in settings:
             if (reason := self._one_setting(runner, task, setting)) is not None:

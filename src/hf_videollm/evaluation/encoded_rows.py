@@ -6,6 +6,7 @@ to a number of bytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from ..models.video_llm_watched_media import MediaMemory
 from .asking import Inputs
 
-__all__ = ["KEPT_BYTES", "EncodedRows", "media_shapes"]
+__all__ = ["KEPT_BYTES", "EncodedRows", "encoded_rows", "media_shapes"]
 
 # Memory of encoded media: about ten videos of a model of 7 billion parameters.
 KEPT_BYTES = 256 << 20
@@ -28,6 +29,7 @@ class EncodedRows:
         processor: its processor.
         media_options: options for media that the model must get, e.g. `{"num_tokens_per_frame": 64}`.
         memory: encoded media of the last questions.
+        identity: of everything that encoding depends on beside the media, if other runs use the memory, too.
         num_encoded: how often media were encoded.
     """
 
@@ -35,6 +37,7 @@ class EncodedRows:
     processor: Any
     media_options: Mapping[str, Any] = field(default_factory=dict)
     memory: MediaMemory = field(default_factory=lambda: MediaMemory(KEPT_BYTES))
+    identity: str = ""
     num_encoded: int = 0
 
     def inputs(self, questions: Sequence[Inputs]) -> dict[str, Any]:
@@ -48,7 +51,7 @@ class EncodedRows:
         of_batch: dict[str, dict[str, Any]] = {}
         rows, encoded = [], []
         for inputs in questions:
-            key = repr((inputs.media, media_shapes(inputs.row, self.processor.PROMPT_KEYS)))
+            key = self._key(inputs)
             if key not in of_batch:
                 of_batch[key] = self._encoded(key, inputs.row)
             encoded.append(of_batch[key])
@@ -63,6 +66,11 @@ class EncodedRows:
             together.pop("num_video_frames", None)
             together["video_selections"] = selections
         return together
+
+    def _key(self, inputs: Inputs) -> str:
+        """Equal for questions on the same media in the same form."""
+        files = [(fact.get("path"), _stamp(fact.get("path"))) for fact in inputs.media] if self.identity else []
+        return repr((self.identity, inputs.media, files, media_shapes(inputs.row, self.processor.PROMPT_KEYS)))
 
     def _encoded(self, key: str, row: Mapping[str, Any]) -> dict[str, Any]:
         """The encoded media of a row."""
@@ -93,6 +101,36 @@ class EncodedRows:
     def _unencoded(self, encoded: Mapping[str, Any]) -> dict[str, Any]:
         """Media that `generate` encodes itself: the images of LinVT."""
         return {name: value for name, value in encoded.items() if hasattr(value, "to")}
+
+
+def encoded_rows(
+    model: Any, processor: Any, processor_options: Mapping[str, Any], memory: MediaMemory | None = None
+) -> EncodedRows:
+    """What encodes the media of a run.
+
+    Args:
+        model: a model of this package with a head.
+        processor: its processor.
+        processor_options: of the run.
+        memory: is used by other runs, too; one of its own when None.
+    """
+    from ..models.video_llm_identity import digest_of, model_identity, processor_identity
+
+    shared = model.base_model.media_options
+    media_options = {name: value for name, value in processor_options.items() if name in shared}
+    if memory is None:
+        return EncodedRows(model, processor, media_options)
+    parts = [model_identity(model), str(model.device), processor_identity(processor), dict(processor_options)]
+    return EncodedRows(model, processor, media_options, memory, digest_of(parts))
+
+
+def _stamp(path: Any) -> tuple[int, int] | None:
+    """Size and time of a file, which change when it is written to."""
+    try:
+        found = os.stat(path)
+    except (OSError, TypeError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _joined(outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..models.video_llm_watched_media import MediaMemory
 from .asking import Inputs
-from .encoded_rows import EncodedRows
+from .encoded_rows import encoded_rows
 from .generation import AUTO_BATCH_SIZE, Generator
 from .likelihood import Ranker, normalised
 from .run_options import RunOptions
@@ -97,13 +98,14 @@ class LikelihoodEngine(Engine):
         }
 
 
-def make_engine(model: Any, processor: Any, options: RunOptions) -> Engine:
+def make_engine(model: Any, processor: Any, options: RunOptions, memory: MediaMemory | None = None) -> Engine:
     """The engine of a run.
 
     Args:
         model: a model of this package with a head.
         processor: its processor, which no other thread may use.
         options: of the run.
+        memory: encoded media of earlier runs; with mode "generate" only.
     """
     shared = model.base_model.media_options
     media_options = {name: value for name, value in options.processor_options.items() if name in shared}
@@ -117,6 +119,6 @@ def make_engine(model: Any, processor: Any, options: RunOptions) -> Engine:
         overrides=options.generate_options,
         media_options=media_options,
         seed=options.seed,
-        encoded=EncodedRows(model, processor, media_options),
+        encoded=encoded_rows(model, processor, options.processor_options, memory),
     )
     return GenerateEngine(generator)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..models.video_llm_watched_media import MediaMemory
 from .answering import Answering
 from .asking import Asker, rendered_prompt
 from .changed_items import check_items, with_digest
@@ -42,6 +43,7 @@ class Runner:
         options: of the run.
         ranks: place of this process among several.
         on_progress: called with the task and `Answering` after each batch.
+        memory: encoded media that further runs with this object use again; each run has its own when None.
 
     Example:
         >>> runner = Runner(load_pipeline("./pllava-7b"), "./pllava-7b", RunOptions(limit=100))   # doctest: +SKIP
@@ -53,6 +55,7 @@ class Runner:
     options: RunOptions = field(default_factory=RunOptions)
     ranks: Ranks = field(default_factory=Ranks)
     on_progress: Callable[[Task, Answering], None] | None = None
+    memory: MediaMemory | None = None
 
     def run(
         self,
@@ -105,7 +108,7 @@ class Runner:
             self.pipe.model.eval()
             answering = Answering(
                 self._asker(),
-                make_engine(self.pipe.model, self.pipe.processor, self.options),
+                make_engine(self.pipe.model, self.pipe.processor, self.options, self.memory),
                 task.prompt_rule(style),
                 workers=self.options.workers,
                 max_errors=self.options.max_errors,

@@ -36,7 +36,7 @@ def model_identity(model: Any) -> dict[str, str]:
     """
     return {
         "design": str(model.config.model_type),
-        "configuration": digest_of(_settled(model.config.to_dict())),
+        "configuration": digest_of([_settled(model.config.to_dict()), _adapters_of(model)]),
         "weights": _weights_digest(model),
         "dtype": str(model.dtype).removeprefix("torch."),
     }
@@ -48,10 +48,11 @@ def processor_identity(processor: Any) -> str:
     settings = [part.to_dict() for part in parts if hasattr(part, "to_dict")]
     tokenizer = processor.tokenizer
     fast = getattr(tokenizer, "backend_tokenizer", None)
-    words = sorted(tokenizer.get_vocab().items()) if fast is None else json.loads(fast.to_str())
+    words: Any = sorted(tokenizer.get_vocab().items())
     if fast is not None:
-        # These two are those of the last call.
-        words = {name: value for name, value in words.items() if name not in ("padding", "truncation")}
+        # `padding` and `truncation` are those of the last call.
+        parsed: dict[str, Any] = json.loads(fast.to_str())
+        words = {name: value for name, value in parsed.items() if name not in ("padding", "truncation")}
     return digest_of([_settled(settings), words, getattr(processor, "chat_template", None)])
 
 
@@ -84,6 +85,15 @@ def _settled(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_settled(item) for item in value]
     return value
+
+
+def _adapters_of(model: Any) -> list[Any]:
+    """Which adapters of PEFT are in use, and how strongly: no weight says so."""
+    return [
+        [name, str(module.scaling), str(module.active_adapters), str(getattr(module, "disable_adapters", None))]
+        for name, module in model.named_modules()
+        if hasattr(module, "scaling") and hasattr(module, "active_adapters")
+    ]
 
 
 def _weights_digest(model: Any) -> str:
