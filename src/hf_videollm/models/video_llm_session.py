@@ -247,11 +247,18 @@ class VideoSession:
             rows = self.generate(question, follow_up=follow_up, batch_size=batch_size, **options)
             return [self._text(row) for row in rows]
         prompt, config, others = self._begin(question, follow_up, options)
-        inputs = self._inputs([prompt], config)
+        copies = _copies(config)
+        # Beams need rows of their own, so they leave the kept cache as it is.
+        inputs = self.open_answers().inputs([prompt], in_place=True) if copies == 1 else {}
         asked = [*(self.history if follow_up else []), question]
 
         def generate(**more: Any) -> torch.Tensor:
-            return self._sequences(inputs, config, {**others, **more})[0]
+            how = {**others, **more}
+            if copies == 1:
+                return self._sequences(inputs, config, how)[0]
+            answers = self.open_answers()
+            sequences, _ = answers.run([prompt], copies, lambda given: self._sequences(given, config, how))
+            return sequences[0]  # type: ignore[no-any-return]
 
         def finish(sequence: torch.Tensor | None) -> None:
             self._stream = None
@@ -366,10 +373,6 @@ class VideoSession:
                 f"The prompt has {len(ids)} tokens and its answer up to {num_new}, but the cache has room for {size}: "
                 "ask a shorter question, lower max_new_tokens, or open the session with a larger cache."
             )
-
-    def _inputs(self, prompts: Sequence[SessionPrompt], config: GenerationConfig) -> dict[str, Any]:
-        copies = _copies(config)
-        return self.open_answers().inputs(prompts, copies, in_place=copies == 1)
 
     def _sequences(
         self, inputs: Mapping[str, Any], config: GenerationConfig, others: Mapping[str, Any]

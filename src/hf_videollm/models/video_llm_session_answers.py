@@ -80,7 +80,9 @@ class SessionAnswers:
         refuse_uncuttable(self.kept.kept.cache)
         self.kept.kept.cut(len(self.head_ids))
 
-    def inputs(self, prompts: Sequence[SessionPrompt], copies: int = 1, in_place: bool = False) -> dict[str, Any]:
+    def inputs(
+        self, prompts: Sequence[SessionPrompt], copies: int = 1, in_place: bool = False, share: bool = False
+    ) -> dict[str, Any]:
         """Arguments of `generate`.
 
         Args:
@@ -88,6 +90,7 @@ class SessionAnswers:
             copies: rows that `generate` makes of each prompt (beams, several answers).
             in_place: use the kept cache itself; then call `take` with the result, or `forget` after an error. It
                 needs a single prompt and `copies=1`.
+            share: the rows may share what they begin with; see `run`.
         """
         question = _key(prompts[0])
         if not self.is_conditioned:
@@ -98,7 +101,7 @@ class SessionAnswers:
         if not self._continues(prompts):
             inputs = self._whole(prompts)
             return {**inputs, CACHE_NAME: self.kept.kept.new()} if in_place else inputs
-        return self._behind_cache(prompts, copies, in_place)
+        return self._behind_cache(prompts, copies, in_place, share)
 
     def run(
         self, prompts: Sequence[SessionPrompt], copies: int, generate: Callable[[dict[str, Any]], Any]
@@ -113,7 +116,7 @@ class SessionAnswers:
         Returns:
             What `generate` returned, and the length of the padded prompts.
         """
-        inputs = self.inputs(prompts, copies)
+        inputs = self.inputs(prompts, copies, share=True)
         cache = inputs.get(CACHE_NAME)
         length = inputs["input_ids"].shape[1]
         if not is_shared(cache):
@@ -150,7 +153,9 @@ class SessionAnswers:
         kept = self.kept.kept
         return min(kept.num_shared(prompt.ids, len(prompt.ids) - 1) for prompt in prompts)
 
-    def _behind_cache(self, prompts: Sequence[SessionPrompt], copies: int, in_place: bool) -> dict[str, Any]:
+    def _behind_cache(
+        self, prompts: Sequence[SessionPrompt], copies: int, in_place: bool, share: bool
+    ) -> dict[str, Any]:
         shared = self._num_shared(prompts)
         kept, device = self.kept.kept, self.kept.model.device
         length = max(len(prompt.ids) for prompt in prompts)
@@ -180,13 +185,13 @@ class SessionAnswers:
             kept.cut(shared)
             inputs[CACHE_NAME] = kept.cache
         else:
-            inputs[CACHE_NAME] = self._batch_cache(shared, len(prompts) * copies)
+            inputs[CACHE_NAME] = self._batch_cache(shared, len(prompts) * copies, share)
         return inputs
 
-    def _batch_cache(self, shared: int, rows: int) -> Any:
+    def _batch_cache(self, shared: int, rows: int, share: bool) -> Any:
         """A cache for a batch, which begins with the first tokens of the kept one."""
         kept = self.kept.kept
-        if self.copies_prefix or rows == 1:
+        if self.copies_prefix or rows == 1 or not share:
             return kept.copied(shared, rows)
         return shared_prefix_cache(kept.states(shared))
 
