@@ -249,16 +249,16 @@ class VideoSession:
         prompt, config, others = self._begin(question, follow_up, options)
         copies = _copies(config)
         # Beams need rows of their own, so they leave the kept cache as it is.
-        inputs = self.open_answers().inputs([prompt], in_place=True) if copies == 1 else {}
+        answers = self.open_answers()
+        inputs = answers.inputs([prompt], in_place=True) if copies == 1 else {}
         asked = [*(self.history if follow_up else []), question]
 
         def generate(**more: Any) -> torch.Tensor:
             how = {**others, **more}
             if copies == 1:
                 return self._sequences(inputs, config, how)[0]
-            answers = self.open_answers()
             sequences, _ = answers.run([prompt], copies, lambda given: self._sequences(given, config, how))
-            return sequences[0]  # type: ignore[no-any-return]
+            return sequences[0]
 
         def finish(sequence: torch.Tensor | None) -> None:
             self._stream = None
