@@ -259,6 +259,18 @@ def test_a_session_that_is_closed(one_design: Any, clips: list[str]) -> None:
         session.ask(QUESTIONS[0])
 
 
+def test_a_model_that_changes_under_a_session(clips: list[str]) -> None:
+    """The kept keys and values are those of the old weights."""
+    pipe = hf_videollm.load_pipeline("pllava-tiny", dtype="float32", device="cpu")
+    session = pipe.open(clips[0])
+    assert session.ask(QUESTIONS[0], **GREEDY)
+    with torch.no_grad():
+        pipe.model.lm_head.weight[0] += 1
+    with pytest.raises(ValueError, match="have changed since the session watched: open it again"):
+        session.ask(QUESTIONS[0], **GREEDY)
+    assert pipe.open(clips[0]).ask(QUESTIONS[0], **GREEDY)
+
+
 def test_one_line_for_each_mistake(one_design: Any, clips: list[str]) -> None:
     session = one_design.open(clips[0])
     room = one_design.model.config.get_text_config().max_position_embeddings - session.num_media_tokens

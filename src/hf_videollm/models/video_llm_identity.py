@@ -42,6 +42,11 @@ def model_identity(model: Any) -> dict[str, str]:
     }
 
 
+def model_stamp(model: Any) -> list[Any]:
+    """Changes when a weight is replaced or written to, or an adapter is set in another way; cheap, for one process."""
+    return [_stamp(tensor for _, tensor in _tensors_of(model)), _adapters_of(model)]
+
+
 def processor_identity(processor: Any) -> str:
     """A digest of all settings of a processor: those of its parts, its tokenizer and its chat template."""
     parts = [processor, *(getattr(processor, name, None) for name in getattr(processor, "attributes", ()))]
@@ -183,4 +188,4 @@ def _path_digest(name: str) -> str | None:
     return None
 
 
-__all__ = ["digest_of", "media_identity", "model_identity", "processor_identity"]
+__all__ = ["digest_of", "media_identity", "model_identity", "model_stamp", "processor_identity"]

@@ -16,7 +16,7 @@ import torch
 from transformers import Cache, GenerationConfig
 
 from .video_llm_generation_options import GENERATE_OPTIONS
-from .video_llm_identity import media_identity
+from .video_llm_identity import media_identity, model_stamp
 from .video_llm_kept_prompt import KeptPrompt
 from .video_llm_option_names import merged_options, refuse_unknown
 from .video_llm_session_answers import SessionAnswers, question_batches
@@ -119,6 +119,7 @@ class VideoSession:
         self.frames = watched.frames
         self._stream: AnswerStream | None = None
         self._prompts = prompts
+        self._stamp = model_stamp(model)
         self._watched: WatchedMedia | None = watched
         self._answers: SessionAnswers | None = SessionAnswers(kept, processor, watched, prompts.head_ids)
         self._check_room(prompts.head_ids, 1)
@@ -306,12 +307,16 @@ class VideoSession:
         """What makes the inputs of `generate`.
 
         Raises:
-            ValueError: the session is closed, or an answer is still being written.
+            ValueError: the session is closed, an answer is still being written, or the model has changed.
         """
         if self._answers is None:
             raise ValueError("This session is closed: open the video again.")
         if self._stream is not None:
             raise ValueError("The session is still answering: read the stream to its end, or call its close().")
+        if model_stamp(self.model) != self._stamp:
+            raise ValueError(
+                "The weights or adapters of the model have changed since the session watched: open it again."
+            )
         return self._answers
 
     def reset(self) -> None:
