@@ -99,7 +99,7 @@ class VideoSession:
         watched = watch(prompts, kept, blocks, media_options, memory)
         self._begin_session(model, processor, prompts, kept, watched, answer_options)
         self._sources: list[dict[str, Any]] | None = blocks
-        self._stamps: list[Any] | None = stamps
+        self._source_stamps: list[Any] | None = stamps
         self._media_options = media_options
 
     def _begin_session(
@@ -164,7 +164,7 @@ class VideoSession:
             kept.kept.fill(saved.head_ids, saved.states)
         session = cls.__new__(cls)
         session._begin_session(model, processor, prompts, kept, saved.watched, answer_options)
-        session._sources, session._stamps, session._media_options = None, None, saved.media_options
+        session._sources, session._source_stamps, session._media_options = None, None, saved.media_options
         return session
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -182,7 +182,7 @@ class VideoSession:
         answers = self.open_answers()
         answers.prepare()
         assert self._watched is not None
-        if self._sources is not None and source_stamps(self._sources) == self._stamps:
+        if self._sources is not None and source_stamps(self._sources) == self._source_stamps:
             self._watched.digests = media_identity(self._sources) or []
         states = answers.kept.kept.states(self.num_media_tokens) if answers.shares_prefix else None
         head = self._prompts.head_ids
