@@ -62,6 +62,7 @@ def test_a_conversation(cli: Any, clip: str, say: Any) -> None:
     with pipe.open(clip, max_new_tokens=4, do_sample=False) as session:
         expected = [session.ask(question, follow_up=True) for question in (*QUESTIONS, QUESTIONS[0])]
         again = session.ask(QUESTIONS[1])
+    cli("--version")  # takes what loading has printed
     say(*QUESTIONS, "", QUESTIONS[0], "/new", QUESTIONS[1])
     code, out, err = cli("chat", clip, *SHORT)
     assert (code, err) == (0, "")
