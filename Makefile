@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
-QUANTIZED_TESTS := tests/models/test_quantized.py tests/models/test_quantized_uses.py tests/hub/test_quantized_lora.py tests/hub/test_quantize.py
+QUANTIZED_TESTS := tests/models/test_quantized.py tests/models/test_quantized_uses.py tests/hub/test_quantized_lora.py tests/hub/test_quantize.py tests/hub/test_quantized_variants.py
 # The versions that were tested; `make lock` writes them anew.
 LOCK := requirements/locked.txt
 # The build backend comes from the lock too.
@@ -98,6 +98,7 @@ benchmarks: install ## Run the benchmarks, JSON on the screen
 	$(BIN)/python benchmarks/bench_linvt.py
 	$(BIN)/python benchmarks/bench_iva.py
 	$(BIN)/python benchmarks/bench_likelihood.py
+	$(BIN)/python benchmarks/bench_quantized.py
 
 clean: ## Remove what was made, the environment too
 	rm -rf $(VENV) .floor .conformance demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis
