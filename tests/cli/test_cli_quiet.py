@@ -118,6 +118,7 @@ OTHERS = [
     "look clip.mp4 What? --model linvt-tiny --output look.png --json",
     "recaption frames --model pllava-tiny --output captions.jsonl --max-new-tokens 2",
     "judge-agreement labels.jsonl --judge rule",
+    "card pllava-tiny --output card/README.md --repo-id me/pllava-tiny",
 ]
 # Its source is among the reference tensors, which are not in the repository.
 NEEDS_REFERENCES = {"convert beats"}

@@ -47,6 +47,7 @@ RANKS = {
     "designs": -1,
     "official": 0,
     "after_import": 0,
+    "origin": 0,
     "pair_check": 0,
     "moved": 1,
     "old_backbones": 1,
@@ -57,11 +58,11 @@ RANKS = {
     "training": 2,
     "evaluation": 2,
     "costs": 2,
-    "hub": 2,
+    "hub": 3,
     "synthetic": 3,
-    "build": 3,
-    "__init__": 4,
-    "cli": 5,
+    "build": 4,
+    "__init__": 5,
+    "cli": 6,
 }
 
 

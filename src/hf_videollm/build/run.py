@@ -16,6 +16,7 @@ from ..convert.stream import read_json, require_folder
 from ..convert.writing import write_code_and_configs
 from ..hub.checkpoint import check_loads
 from ..models.errors import CheckpointError
+from ..origin import write_origin
 from ..pair_check import check_pair
 from .designs import Design
 from .joining import planned_tensors, write_tensors
@@ -128,6 +129,8 @@ def build_checkpoint(
         files, size = write_tensors(folder, tensors, write)
         classes = (chosen.model, chosen.processor)
         write_code_and_configs(folder, config, made.generation_config, made.processor, classes)
+        parts = [(SOURCES[name][0], place) for name, place in places.items() if name != "tokenizer"]
+        write_origin(folder, f"hf-videollm build {config.model_type}", parts)
         check_loads(folder, made.model, made.processor)
     return BuildReport(
         design=config.model_type,

@@ -10,6 +10,7 @@ from .app import Command, app
 from .ask import ask, caption
 from .build import build
 from .chat import chat
+from .card import card
 from .convert import convert_app
 from .data import data_app
 from .errors import INTERRUPTED, report
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "results": results,
     "recaption": recaption,
     "judge-agreement": judge_agreement,
+    "card": card,
 }
 for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)

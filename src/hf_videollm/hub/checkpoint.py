@@ -13,6 +13,7 @@ from ..known_models import bundled_checkpoints, default_checkpoint
 from ..models.errors import CheckpointError
 from ..models.video_llm_contract import ModelContract
 from ..models.video_llm_quantization import mend_four_bit_layers
+from ..origin import carry_origin
 from ..pair_check import check_pair
 
 
@@ -68,6 +69,7 @@ def save_checkpoint(
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         model.save_pretrained(temporary, **kwargs)
         processor.save_pretrained(temporary)
+        carry_origin(model, temporary)
         check_loads(temporary, model, processor, kwargs.get("adapter_only", False), kwargs.get("variant"))
     return Path(folder)
 

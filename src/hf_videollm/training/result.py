@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_files
+from ..origin import carry_origin
 
 __all__ = ["save_result"]
 
@@ -37,6 +38,7 @@ def save_result(trainer: Any) -> None:
     output = Path(trainer.args.output_dir)
     with atomic_files(output) as temporary:
         trainer.save_model(str(temporary))
+        carry_origin(trainer.model, temporary)
         written = {path.name for path in temporary.iterdir()}
     if any(WEIGHTS.fullmatch(name) for name in written):
         for path in output.iterdir():

@@ -18,6 +18,7 @@ from ...models.configuration_ftfv import FtfvConfig
 from ...models.configuration_video_llm import has_tied_embeddings
 from ...models.modeling_ftfv import FtfvForConditionalGeneration
 from ...models.processing_ftfv import FtfvProcessor
+from ...origin import write_origin
 from .. import MAX_SHARD_SIZE
 from ..options import (
     Progress,
@@ -133,6 +134,8 @@ def convert_ftfv(
         files, size = _write_weights(folder, plan, config, seed, options)
         classes = (FtfvForConditionalGeneration, FtfvProcessor)
         write_code_and_configs(folder, config, generation_config, result.processor, classes)
+        places = [("vision tower and adapter", source), ("language model", language_folder)]
+        write_origin(folder, "hf-videollm convert ftfv", places)
     return FtfvReport(
         qwen_vl=str(qwen_vl),
         language_model=str(language_model),

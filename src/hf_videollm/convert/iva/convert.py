@@ -21,6 +21,7 @@ from ...models.modeling_iva import IvaForConditionalGeneration, IvaModel
 from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
 from ...models.video_llm_checkpoint_config import IMPOSSIBLE
 from ...models.video_processing_iva import IvaVideoProcessor
+from ...origin import write_origin
 from .. import MAX_SHARD_SIZE
 from ..configs import pixel_options
 from ..options import (
@@ -140,6 +141,8 @@ def convert_iva(
         model.generation_config = generation_config
         model.save_pretrained(folder, save_original_format=False, max_shard_size=max_shard_size)
         _build_processor(config, words).save_pretrained(folder)
+        places = [("vision tower", vision_folder), ("language model", language_folder)]
+        write_origin(folder, "hf-videollm convert iva", places)
         files = sorted(folder.glob("*.safetensors"))
         parameters = {id(weight): weight for weight in model.parameters()}.values()
         return IvaReport(

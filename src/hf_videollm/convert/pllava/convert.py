@@ -17,6 +17,7 @@ from ...models.errors import CheckpointError
 from ...models.modeling_pllava import PllavaForConditionalGeneration
 from ...models.pllava_lora import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS, PEFT_PREFIX
 from ...models.processing_pllava import PllavaProcessor
+from ...origin import write_origin
 from .. import MAX_SHARD_SIZE
 from ..configs import compare_bases
 from ..lora import merge_lora
@@ -139,6 +140,7 @@ def convert_pllava(
         write_code_and_configs(
             folder, config, generation_config, result.processor, (PllavaForConditionalGeneration, PllavaProcessor)
         )
+        write_origin(folder, "hf-videollm convert pllava", [("checkpoint", source), ("base", base)])
     if not plan.lora:
         notes.append("the source has no LoRA: it was merged before, so its alpha cannot be changed.")
     keeps_lora = bool(plan.lora) and merge is None

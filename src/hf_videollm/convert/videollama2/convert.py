@@ -20,6 +20,7 @@ from ...models.modeling_videollama2 import VideoLlama2ForCausalLM
 from ...models.modeling_videollama2_av import VideoLlama2AVForCausalLM
 from ...models.processing_videollama2 import VideoLlama2Processor
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
+from ...origin import write_origin
 from .. import MAX_SHARD_SIZE
 from ..configs import compare_bases
 from ..lora import merge_lora
@@ -145,6 +146,9 @@ def convert_videollama2(
         notes += _compare_dtypes(config, plan, options.dtype)
         files, size = _write_weights(folder, plan, options)
         write_code_and_configs(folder, config, generation_config, result.processor, (model_class, processor_class))
+        places = {"checkpoint": inputs.source, "base": inputs.base, "vision tower": inputs.vision}
+        places["audio tower"] = inputs.audio_tower
+        write_origin(folder, "hf-videollm convert videollama2", places.items())
     return VideoLlama2Report(
         source=str(source),
         destination=str(destination),

@@ -21,6 +21,7 @@ from ...atomic import atomic_folder
 from ...models.errors import CheckpointError
 from ...models.modeling_xgen_mm import XgenMMForConditionalGeneration
 from ...models.processing_xgen_mm import XgenMMProcessor
+from ...origin import write_origin
 from .. import MAX_SHARD_SIZE
 from ..options import (
     Progress,
@@ -116,6 +117,7 @@ def convert_xgen_mm(
         files, size = _write_weights(target, plan, options)
         classes = (XgenMMForConditionalGeneration, XgenMMProcessor)
         write_code_and_configs(target, config, result.generation_config, result.processor, classes)
+        write_origin(target, "hf-videollm convert xgen-mm", [("checkpoint", folder)])
     return XgenMMReport(
         source=str(source),
         destination=str(destination),

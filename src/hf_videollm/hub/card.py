@@ -1,0 +1,127 @@
+"""Renders the model card of a checkpoint folder from one template, facts in `model_cards/`, and the folder's files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..atomic import atomic_files
+from ..models.errors import CheckpointError
+from .card_context import CardOptions, card_context, pictures_of
+from .card_facts import CardSource
+from .card_files import cards_folder
+from .card_metadata import LICENCE_NAME, CardError, metadata_of, validate_card
+from .card_numbers import CardNumberError, RenderedCard, check_numbers
+from .licences import LicenceError, check_licence, licence_of
+
+__all__ = [
+    "CardError",
+    "CardNumberError",
+    "CardOptions",
+    "LicenceError",
+    "card_pictures",
+    "check_card",
+    "make_card",
+    "render_card",
+    "validate_card",
+    "write_card",
+]
+
+
+def render_card(
+    folder: str | os.PathLike[str],
+    *,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    **options: Any,
+) -> str:
+    """The model card of a checkpoint folder: metadata and text.
+
+    Args:
+        folder: folder of the checkpoint.
+        repo_id: id on the Hub, which the snippets name.
+        revision: tag or commit that the snippets pin.
+        variant: short name of a quantized variant, such as `nf4`.
+        options: the other fields of `CardOptions`.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint of a design.
+        LicenceError: the licence is looser than those of the sources.
+        CardNumberError: a fact or the template states a number that no file backs.
+
+    Example:
+        >>> from hf_videollm import default_checkpoint
+        >>> render_card(default_checkpoint(), repo_id="me/pllava-tiny").splitlines()[0]   # doctest: +SKIP
+        '---'
+    """
+    return make_card(folder, CardOptions(repo_id=repo_id, revision=revision, variant=variant, **options)).text
+
+
+def make_card(folder: str | os.PathLike[str], options: CardOptions | None = None) -> RenderedCard:
+    """The model card with the source of each of its numbers; see `render_card`."""
+    given = options or CardOptions()
+    place = Path(folder)
+    if not (place / "config.json").is_file():
+        raise CheckpointError(f"{place} is no checkpoint, because it has no config.json: give a checkpoint folder.")
+    source = CardSource(place)
+    chain = licence_of(place, base_models=given.base_models)
+    check_licence(chain, given.licence, given.licence_override, name=given.licence_name or LICENCE_NAME)
+    licence = given.licence or chain.suggested
+    context = card_context(source, given, chain, licence)
+    metadata = f"---\n{metadata_of(source, given, chain, licence)}\n---\n\n"
+    return source.book.finish(_template().render(context), head=metadata)
+
+
+def write_card(
+    folder: str | os.PathLike[str], destination: str | os.PathLike[str], options: CardOptions | None = None
+) -> list[Path]:
+    """Write a card and its pictures.
+
+    Args:
+        folder: folder of the checkpoint.
+        destination: file of the card; the pictures are written beside it.
+        options: see `CardOptions`.
+
+    Returns:
+        The files.
+    """
+    target = Path(destination)
+    card = make_card(folder, options)
+    pictures = card_pictures(folder)
+    with atomic_files(target.absolute().parent) as temporary:
+        (temporary / target.name).write_text(card.text, encoding="utf-8")
+        for name, picture in pictures.items():
+            (temporary / name).write_bytes(picture.read_bytes())
+    return [target, *(target.parent / name for name in pictures)]
+
+
+def check_card(text: str, folder: str | os.PathLike[str], options: CardOptions | None = None) -> None:
+    """Check an existing card: its metadata, and that each of its numbers is what the files of the checkpoint say.
+
+    Args:
+        text: the card.
+        folder: folder of the checkpoint.
+        options: those with which the card was rendered.
+
+    Raises:
+        CardError: the metadata is wrong.
+        CardNumberError: a number was changed or added that no file backs.
+    """
+    validate_card(text, needs_licence=False)
+    check_numbers(text, make_card(folder, options))
+
+
+def card_pictures(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The pictures of a card: their names in the repository, and their files."""
+    return pictures_of(CardSource(Path(folder)))
+
+
+def _template() -> Any:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(cards_folder())
+    # The card is Markdown, not HTML. An unknown name in the template is an error.
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.get_template("card.md.jinja")

@@ -1,0 +1,202 @@
+"""Records what a checkpoint was made from, in the file `origin.json` of its folder.
+
+Conversions, builds and quantization write the record. Model cards and the licence check read it. A record names models
+of the Hub by their id, and other folders by their last name only, so that no path of a private machine is published.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+from .models.errors import CheckpointError
+
+__all__ = [
+    "ORIGIN_FILE",
+    "Origin",
+    "SourceRecord",
+    "carry_origin",
+    "read_card_metadata",
+    "read_origin",
+    "source_record",
+    "write_origin",
+]
+
+ORIGIN_FILE = "origin.json"
+# A folder inside the cache of huggingface_hub, whose path names the repository and its commit.
+_CACHED = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)[/\\]snapshots[/\\](?P<revision>[0-9a-f]{7,40})")
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """One source of a checkpoint.
+
+    Attributes:
+        role: what was taken from it, such as `"language model"`.
+        name: id on the Hub, or the last name of its folder.
+        revision: commit on the Hub, if its folder says so.
+        licence: identifier of the licence in the source's own model card.
+        licence_name: name of a licence for which the Hub has no identifier.
+        licence_link: where the text of the licence stands.
+        base_models: what the source's model card names as its base models.
+        datasets: what the source's model card names as its data sets.
+    """
+
+    role: str
+    name: str
+    revision: str | None = None
+    licence: str | None = None
+    licence_name: str | None = None
+    licence_link: str | None = None
+    base_models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a checkpoint was made.
+
+    Attributes:
+        made_by: the command or function, such as `"hf-videollm convert pllava"`.
+        relation: relation to the sources in the Hub's words: `"finetune"`, `"quantized"`, `"merge"` or `"adapter"`.
+        sources: what it was made from.
+        notes: what a reader of the model card has to know, in sentences.
+    """
+
+    made_by: str
+    relation: str = "finetune"
+    sources: tuple[SourceRecord, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def source_record(folder: str | os.PathLike[str], role: str) -> SourceRecord:
+    """Describe a source by what its folder says: the path of the Hub's cache, and the metadata of its README.md.
+
+    Args:
+        folder: folder or file of the source.
+        role: what is taken from it.
+
+    Example:
+        >>> source_record("/data/clip-large", "vision tower").name
+        'clip-large'
+    """
+    path = Path(folder)
+    cached = _CACHED.search(str(path.absolute()))
+    name = f"{cached['owner']}/{cached['name']}" if cached else path.absolute().name
+    metadata = read_card_metadata(path if path.is_dir() else path.parent)
+    return SourceRecord(
+        role=role,
+        name=name,
+        revision=cached["revision"] if cached else None,
+        licence=_text(metadata.get("license")),
+        licence_name=_text(metadata.get("license_name")),
+        licence_link=_text(metadata.get("license_link")),
+        base_models=_texts(metadata.get("base_model")),
+        datasets=_texts(metadata.get("datasets")),
+    )
+
+
+def read_card_metadata(folder: Path) -> dict[str, Any]:
+    """The metadata of the model card in a folder; an empty dict if there is no card or its metadata is damaged."""
+    from huggingface_hub.repocard import metadata_load
+
+    card = folder / "README.md"
+    if not card.is_file():
+        return {}
+    try:
+        found = metadata_load(card)
+    except Exception:  # The YAML parser raises errors of its own. A damaged card of a source says nothing.
+        return {}
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def write_origin(
+    folder: str | os.PathLike[str],
+    made_by: str,
+    sources: Iterable[tuple[str, str | os.PathLike[str] | None]],
+    *,
+    relation: str = "finetune",
+    notes: Sequence[str] = (),
+) -> Origin:
+    """Write the record of a checkpoint that is being made. What the sources themselves were made from is kept.
+
+    Args:
+        folder: folder of the new checkpoint.
+        made_by: the command or function.
+        sources: role and folder of each source; a folder that is `None` is left out.
+        relation: see `Origin`.
+        notes: see `Origin`.
+
+    Returns:
+        The record.
+    """
+    records: list[SourceRecord] = []
+    for role, place in sources:
+        if place is None:
+            continue
+        records.append(source_record(place, role))
+        earlier = read_origin(place) if Path(place).is_dir() else None
+        records += earlier.sources if earlier is not None else ()
+    origin = Origin(made_by, relation, tuple(dict.fromkeys(records)), tuple(notes))
+    text = json.dumps(asdict(origin), indent=2, ensure_ascii=False)
+    (Path(folder) / ORIGIN_FILE).write_text(f"{text}\n", encoding="utf-8")
+    return origin
+
+
+def carry_origin(model: Any, folder: str | os.PathLike[str]) -> None:
+    """Copy the record of the folder that a model was loaded from into a folder that it is saved to.
+
+    Args:
+        model: a model of transformers. One that was not loaded from a folder has no record.
+        folder: folder to write to.
+    """
+    loaded = getattr(model, "name_or_path", None)
+    if isinstance(loaded, str) and loaded and (Path(loaded) / ORIGIN_FILE).is_file():
+        copyfile(Path(loaded) / ORIGIN_FILE, Path(folder) / ORIGIN_FILE)
+
+
+def read_origin(folder: str | os.PathLike[str]) -> Origin | None:
+    """The record in a folder; `None` if it has none.
+
+    Raises:
+        CheckpointError: the record is damaged.
+    """
+    file = Path(folder) / ORIGIN_FILE
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        sources = tuple(_record(entry) for entry in content["sources"])
+        return Origin(str(content["made_by"]), str(content["relation"]), sources, _texts(content.get("notes")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file} is damaged ({type(error).__name__}): remove it, and name the base model with --base-model."
+        ) from error
+
+
+def _record(entry: dict[str, Any]) -> SourceRecord:
+    return SourceRecord(
+        role=str(entry["role"]),
+        name=str(entry["name"]),
+        revision=_text(entry.get("revision")),
+        licence=_text(entry.get("licence")),
+        licence_name=_text(entry.get("licence_name")),
+        licence_link=_text(entry.get("licence_link")),
+        base_models=_texts(entry.get("base_models")),
+        datasets=_texts(entry.get("datasets")),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+    return tuple(text for text in values if isinstance(text, str))

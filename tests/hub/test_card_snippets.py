@@ -1,0 +1,91 @@
+"""The code of a model card runs as it is printed: with the package, and without it on the code of the repository."""
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fresh_process import WITHOUT_PACKAGE, run_fresh
+from pages import blocks
+
+from hf_videollm.designs import DESIGNS
+from hf_videollm.hub.card import CardOptions, make_card
+from hf_videollm.hub.card_files import cards_folder, load_facts
+from hf_videollm.hub.remote_code import missing_code
+from hf_videollm.known_models import bundled_checkpoints
+from hf_videollm.synthetic.clips import make_scene, write_scene_mp4
+from hf_videollm.synthetic.long import make_long_scene, write_long_mp4
+
+EXAMPLES: dict[str, dict[str, str]] = json.loads((cards_folder() / "pictures" / "examples.json").read_text())
+REVISION = "files-0123456789ab"
+RUN_WITHOUT_PACKAGE = """
+import contextlib, io, json, os
+report = {}
+for name, clip, code in json.loads(sys.argv[1]):
+    os.chdir(clip)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        names = {}
+        for block in code:
+            exec(block, names)
+    report[name] = printed.getvalue().splitlines()
+"""
+
+
+def complete_folder(name: str, parent: Path) -> Path:
+    """A bundled checkpoint with the code that a repository has."""
+    folder = shutil.copytree(bundled_checkpoints()[name], parent / name)
+    design = next(row for row in DESIGNS.values() if row.checkpoint == name)
+    for path, file in missing_code(folder, design).items():
+        shutil.copy(file, folder / path)
+    return folder
+
+
+def write_example(name: str, folder: Path) -> None:
+    """The clip of a checkpoint's example, under the name that the snippets use."""
+    example = load_facts(f"checkpoints/{name}")["example"]
+    if example["kind"] == "long":
+        write_long_mp4(make_long_scene(example["seed"]), folder / "clip.mp4")
+    else:
+        write_scene_mp4(make_scene(example["seed"], kind=example["kind"]), folder / "clip.mp4")
+
+
+def snippets(name: str, folder: Path) -> list[str]:
+    """The blocks of Python of a card, with the folder in place of the repository."""
+    card = make_card(folder, CardOptions(repo_id=f"me/{name}", revision=REVISION)).text
+    found = [block.code for block in blocks(card) if block.language == "python"]
+    assert all(f'revision="{REVISION}"' in code for code in found if "from_pretrained" in code or "pipeline(" in code)
+    return [code.replace(f'"me/{name}"', repr(str(folder))) for code in found]
+
+
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_the_first_snippet_gives_the_answer_of_the_example(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_example(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    printed = io.StringIO()
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(printed):
+        exec(snippets(name, bundled_checkpoints()[name])[0], names)
+    assert printed.getvalue().strip() == EXAMPLES[name]["answer"]
+
+
+def test_the_other_snippets_run_without_the_package(tmp_path: Path) -> None:
+    jobs = []
+    for name in bundled_checkpoints():
+        clip = tmp_path / f"clip-{name}"
+        clip.mkdir()
+        write_example(name, clip)
+        code = snippets(name, complete_folder(name, tmp_path))
+        assert len(code) >= 4
+        jobs.append((name, str(clip), code[1:]))
+    report = run_fresh(WITHOUT_PACKAGE + RUN_WITHOUT_PACKAGE, json.dumps(jobs), cache=tmp_path)
+    for name, printed in report.items():
+        answer = EXAMPLES[name]["answer"]
+        # The pipeline, the first row of the batch, and the model without a pipeline.
+        assert printed[0] == printed[1] == printed[-1] == answer, (name, printed)
+    assert set(report) == set(bundled_checkpoints())

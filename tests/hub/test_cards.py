@@ -1,0 +1,291 @@
+"""A model card says what the files say: each number is traced to its source, and one changed by hand is refused."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+import hf_videollm
+from hf_videollm import CheckpointError
+from hf_videollm.costs.info import describe_checkpoint
+from hf_videollm.costs.presets import find_preset
+from hf_videollm.evaluation.tasks import find_task
+from hf_videollm.hub.card import (
+    CardError,
+    CardNumberError,
+    CardOptions,
+    LicenceError,
+    card_pictures,
+    check_card,
+    make_card,
+    render_card,
+    validate_card,
+    write_card,
+)
+from hf_videollm.hub.card_numbers import FactBook, RenderedCard, check_numbers, shown_as
+from hf_videollm.known_models import bundled_checkpoints
+from hf_videollm.origin import write_origin
+
+REVISION = "files-0123456789ab"
+# Designs at the sizes of their papers, and the official checkpoint that they could have been converted from.
+PAPER_SIZES = {
+    "pllava": "ermu2001/pllava-13b",
+    "videollama2": "DAMO-NLP-SG/VideoLLaMA2-7B-16F",
+    "videollama2.1": "DAMO-NLP-SG/VideoLLaMA2.1-7B-16F",
+    "videollama2_av": "DAMO-NLP-SG/VideoLLaMA2.1-7B-AV",
+    "iva": "lmsys/vicuna-7b-v1.5",
+    "ftfv": "Qwen/Qwen-VL",
+}
+SECTIONS = (
+    "For whom",
+    "Use it",
+    "Frames and answers",
+    "What it costs",
+    "How it was checked",
+    "Training",
+    "Limits",
+    "Licence",
+    "Citation",
+    "Where the numbers come from",
+)
+
+
+@pytest.fixture(scope="module")
+def cards() -> dict[str, RenderedCard]:
+    """The cards of all bundled checkpoints."""
+    return {
+        name: make_card(folder, CardOptions(repo_id=f"me/{name}", revision=REVISION))
+        for name, folder in bundled_checkpoints().items()
+    }
+
+
+def paper_folder(parent: Path, preset: str, official: str) -> Path:
+    """A folder with the configuration of a paper's model and the record of a conversion; it has no weights."""
+    folder = parent / "converted"
+    find_preset(preset).config().save_pretrained(folder)
+    source = parent / f"models--{official.replace('/', '--')}" / "snapshots" / ("1" * 40)
+    source.mkdir(parents=True)
+    write_origin(folder, "hf-videollm convert", [("checkpoint", source)])
+    return folder
+
+
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_the_metadata_is_what_the_hub_wants(name: str, cards: dict[str, RenderedCard]) -> None:
+    validate_card(cards[name].text)
+    data = ModelCard(cards[name].text).data
+    assert (data.pipeline_tag, data.library_name, data.license) == ("video-text-to-text", "transformers", "apache-2.0")
+    assert data.language == ["en"]
+    assert {"hf_videollm", "video"} <= set(data.tags)
+    accuracy = json.loads((bundled_checkpoints()[name] / "accuracy.json").read_text())
+    assert len(data.eval_results) >= 3
+    assert all(f"{result.metric_value / 100:g}"[:4] in json.dumps(accuracy) for result in data.eval_results)
+
+
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_a_card_has_every_section_and_its_pictures(name: str, cards: dict[str, RenderedCard]) -> None:
+    text = cards[name].text
+    positions = [text.index(f"\n## {section}\n") for section in SECTIONS]
+    assert positions == sorted(positions)
+    pictures = card_pictures(bundled_checkpoints()[name])
+    assert set(pictures) == {"architecture.png", "example.png"} == set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", text))
+    for picture in pictures.values():
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.stat().st_size < 100_000
+    assert "{{ " not in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_every_number_is_what_its_source_says(name: str, cards: dict[str, RenderedCard]) -> None:
+    """The sources are read again."""
+    card = cards[name]
+    assert len(card.numbers) > 50
+    for fact in card.facts:
+        assert shown_as(fact.read(), fact.style) == fact.shown, fact
+    assert all(stated.shown in card.text.splitlines()[stated.line - 1] for stated in card.numbers)
+
+
+def test_numbers_are_those_of_files_read_by_hand(cards: dict[str, RenderedCard]) -> None:
+    """A control that knows nothing of facts: costs, accuracies and the paper's numbers."""
+    text, folder = cards["pllava-tiny"].text, bundled_checkpoints()["pllava-tiny"]
+    info, accuracy = describe_checkpoint(folder), json.loads((folder / "accuracy.json").read_text())
+    assert f"| tokens of such a video | {info.tokens_per_video} |" in text
+    assert f"| parameters | {info.parameters['total']:,} |" in text
+    assert f"| direction | {100 * accuracy['accuracy']['direction']:.1f} % |" in text
+    assert f"with the frames shuffled: {100 * accuracy['direction_with_shuffled_frames']:.1f} %" in text
+    printed = find_task("mvbench").published["pllava"]["PLLaVA 7B"]["accuracy"]
+    assert f"| MVBench | accuracy | {printed} | not measured | not measured |" in text
+
+
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_each_number_that_is_changed_by_hand_is_refused(name: str, cards: dict[str, RenderedCard]) -> None:
+    card = cards[name]
+    check_numbers(card.text, card)
+    lines = card.text.splitlines()
+    changed = 0
+    for stated in card.numbers:
+        if not stated.source or not re.search(r"\d", stated.shown):
+            continue
+        line = lines[stated.line - 1]
+        digit = re.search(r"\d", stated.shown)[0]  # type: ignore[index]
+        other = stated.shown.replace(digit, str((int(digit) + 1) % 10), 1)
+        wrong = line.replace(stated.shown, other, 1)
+        if stated.source.startswith("accuracy.json: command"):
+            continue
+        with pytest.raises(CardNumberError, match=rf"line {stated.line} of the card states"):
+            check_numbers("\n".join([*lines[: stated.line - 1], wrong, *lines[stated.line :]]), card)
+        changed += 1
+    assert changed > 30
+
+
+def test_a_sentence_by_hand_may_repeat_numbers_and_add_none(cards: dict[str, RenderedCard]) -> None:
+    card = cards["pllava-tiny"]
+    check_numbers(card.text + "\nI like that a video costs 128 tokens.\n", card)
+    with pytest.raises(CardNumberError, match=r"states 97\.3, and no file backs it: It scores 97\.3"):
+        check_numbers(card.text + "\nIt scores 97.3 on everything.\n", card)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a video costs 128 tokens",
+        "| accuracy | 95.0 |",
+        "about 5 GB",
+        "1,024",
+        "in 2 stages",
+        "`num_frames=16`",
+        "100%",
+    ],
+)
+def test_a_number_that_is_typed_into_the_template_is_refused(text: str) -> None:
+    with pytest.raises(CardNumberError, match="no file backs it"):
+        FactBook().finish(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "VideoLLaMA2, LLaVA-1.6, Apache-2.0, int8, nf4, 4-bit, 7B and MP4 are names",
+        "[a paper](https://arxiv.org/abs/2404.16994)",
+        "```python\nx = 16\n```",
+    ],
+)
+def test_names_addresses_and_code_are_no_numbers(text: str) -> None:
+    """A control: what has digits and states nothing may stand in a template."""
+    assert FactBook().finish(text).text.startswith(text.splitlines()[0])
+
+
+@pytest.mark.parametrize("preset", PAPER_SIZES)
+def test_every_design_has_a_card_at_the_size_of_its_paper(preset: str, tmp_path: Path) -> None:
+    official = PAPER_SIZES[preset]
+    folder = paper_folder(tmp_path, preset, official)
+    card = make_card(folder, CardOptions(repo_id="me/model", revision=REVISION))
+    data = ModelCard(card.text).data
+    assert (data.base_model, data.base_model_relation) == ([official], "finetune")
+    assert official in card.text
+    assert "not measured" in card.text
+    for stated in card.numbers:
+        assert stated.shown in card.text.splitlines()[stated.line - 1]
+
+
+def test_an_official_checkpoint_is_compared_with_its_own_row(tmp_path: Path) -> None:
+    text = make_card(paper_folder(tmp_path, "pllava", "ermu2001/pllava-13b")).text
+    assert 'its row is "PLLaVA 13B"' in text
+    assert "| MVBench | accuracy | 50.1 | not measured | not measured |" in text
+
+
+def test_a_card_without_a_known_licence_says_so_and_asks(tmp_path: Path) -> None:
+    folder = paper_folder(tmp_path, "pllava", "ermu2001/pllava-7b")
+    text = render_card(folder)
+    assert "**The licence of this checkpoint is unknown.**" in text
+    assert "`ermu2001/pllava-7b` states no licence" in text
+    assert all(option in text for option in ("--base-model", "--licence"))
+    validate_card(text, needs_licence=False)
+    with pytest.raises(CardError, match="no licence: name one with --licence"):
+        validate_card(text)
+    with pytest.raises(LicenceError, match="states no licence"):
+        render_card(folder, licence="llama2")
+    validate_card(render_card(folder, licence="llama2", licence_override=True))
+
+
+def test_a_non_commercial_base_is_said_on_the_card(tmp_path: Path) -> None:
+    text = render_card(paper_folder(tmp_path, "videollama2", "DAMO-NLP-SG/VideoLLaMA2-7B-16F"))
+    assert "does not allow commercial use, so this checkpoint does not either" in text
+    data = ModelCard(text).data
+    assert (data.license, data.license_name, data.license_link) == ("other", "licences-of-the-sources", "LICENSE")
+    validate_card(text)
+
+
+def test_an_unrecorded_folder_says_that_nothing_is_recorded(tmp_path: Path) -> None:
+    find_preset("pllava").config().save_pretrained(tmp_path)
+    assert "does not record what it was made from" in render_card(tmp_path)
+    named = render_card(tmp_path, base_models=("llava-hf/llava-v1.6-vicuna-7b-hf",))
+    assert ModelCard(named).data.license == "llama2"
+    assert "openai/clip-vit-large-patch14-336" in named
+
+
+def test_card_and_pictures_are_written_together(tmp_path: Path) -> None:
+    folder = hf_videollm.default_checkpoint()
+    written = write_card(folder, tmp_path / "card" / "README.md", CardOptions(repo_id="me/x"))
+    assert sorted(path.name for path in written) == ["README.md", "architecture.png", "example.png"]
+    assert all(path.is_file() for path in written)
+    text = written[0].read_text()
+    check_card(text, folder, CardOptions(repo_id="me/x"))
+    with pytest.raises(CardNumberError, match="states 129 where the files say 128"):
+        check_card(text.replace("costs 128 tokens", "costs 129 tokens"), folder, CardOptions(repo_id="me/x"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no config.json"),
+        ({}, "model"),
+        ({"model_type": "llava"}, "for which model_cards/designs has no facts"),
+        ("{", "no valid JSON"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_an_error(content: Any, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        render_card(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+GOOD = "license: mit\npipeline_tag: video-text-to-text\nlibrary_name: transformers\nlanguage: en"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("", "no metadata"),
+        ("language: en", "no licence"),
+        ("license: unknown", "no licence"),
+        ("license: apache2", "no licence of the Hub"),
+        ("license: other", "needs license_name"),
+        ("license: other\nlicense_name: My Terms", "small letters"),
+        ("license: mit\npipeline_tag: text-generation", "does not fit a video model"),
+        ("license: mit\nlibrary_name: hf_videollm", "gives no snippet"),
+        ("license: mit\nbase_model: a/b\nbase_model_relation: copied", "must be one of finetune"),
+        ("license: mit\nbase_model_relation: quantized", "beside a base_model"),
+        ("license: mit\nbase_model: a/b/c", "no id of the Hub"),
+        ("license: mit\ndatasets: [my data]", "no id of the Hub"),
+        ("license: mit\nlanguage: english", "no code of a language"),
+        ("license: mit\nmodel-index: 3", "cannot be read"),
+        ("license: [", "cannot be read"),
+    ],
+)
+def test_metadata_against_the_rules_of_the_hub_is_refused(metadata: str, message: str) -> None:
+    block = f"---\n{metadata}\n---\n" if metadata else ""
+    with pytest.raises(CardError, match=message) as caught:
+        validate_card(f"{block}# A model\n")
+    assert "\n" not in str(caught.value)
+    validate_card(f"---\n{GOOD}\n---\n# A model\n")
+
+
+def test_a_card_without_text_is_refused() -> None:
+    with pytest.raises(CardError, match="no text"):
+        validate_card(f"---\n{GOOD}\n---\n")

@@ -1,0 +1,99 @@
+"""docs/models.md is what checkpoints and configurations say, and a wheel carries the template and facts of cards."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from test_benchmark_table import empty_cells
+
+from hf_videollm.designs import DESIGNS
+from hf_videollm.hub.card_files import cards_folder, load_facts
+from hf_videollm.known_models import bundled_checkpoints
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+VIDEO_DESIGNS = [name for name, row in DESIGNS.items() if row.video_processor is not None]
+CITED: dict[str, Any] = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("models_page", REPOSITORY / "tools" / "models_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_up_to_date(tool: ModuleType) -> None:
+    page = tool.page()
+    assert tool.DOCUMENT.read_text(encoding="utf-8") == page, "run python tools/models_page.py"
+    assert empty_cells(page) == []
+
+
+def test_every_bundled_checkpoint_is_published_with_facts() -> None:
+    models = load_facts("published")["models"]
+    assert {entry.get("bundled") for entry in models} - {None} == set(bundled_checkpoints())
+    assert len({entry["id"] for entry in models}) == len(models)
+    for name in bundled_checkpoints():
+        assert {"summary", "training", "tables", "results", "limits", "example"} <= set(
+            load_facts(f"checkpoints/{name}")
+        )
+    assert load_facts("no such file") == {}
+
+
+@pytest.mark.parametrize("name", VIDEO_DESIGNS)
+def test_every_design_has_facts_and_a_picture(name: str) -> None:
+    facts = load_facts(f"designs/{name}")
+    assert {"summary", "for_whom", "steps", "frames", "checked", "limits", "citation", "paper_models"} <= set(facts)
+    assert (cards_folder() / "pictures" / f"{name}.png").is_file()
+    # The files of tests that a card names exist.
+    named = re.findall(r"`(tests/[\w/.]+)`", " ".join(facts["checked"]))
+    assert all((REPOSITORY / path).exists() for path in named)
+
+
+@pytest.mark.parametrize("name", VIDEO_DESIGNS)
+def test_citations_are_those_of_the_repository(name: str) -> None:
+    text = load_facts(f"designs/{name}")["citation"]
+    (paper,) = [row for row in CITED["references"] if DESIGNS[name].paper in row["url"]]
+    authors = " and ".join(f"{one['family-names']}, {one['given-names']}" for one in paper["authors"])
+    assert f"author={{{authors}}}" in text
+    assert f"year={{{paper['year']}}}" in text
+    assert f"arXiv:{DESIGNS[name].paper}" in text
+
+    def bare(title: str) -> str:
+        return re.sub(r"[{}\s]", "", title).lower()
+
+    assert bare(paper["title"]) == bare(re.search(r"title=\{(.*)\},", text)[1])  # type: ignore[index]
+
+
+def test_the_wheel_is_told_to_carry_the_folder() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"] == {"model_cards": "hf_videollm/model_cards"}
+    assert cards_folder() == REPOSITORY / "model_cards"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="no hatchling; it builds the wheel")
+def test_a_built_wheel_has_every_file_of_the_folder(tmp_path: Path) -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    (wheel,) = WheelBuilder(str(REPOSITORY)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    there = tmp_path / "site" / "hf_videollm" / "model_cards"
+    wanted = {path.relative_to(cards_folder()) for path in cards_folder().rglob("*") if path.is_file()}
+    assert {path.relative_to(there) for path in there.rglob("*") if path.is_file()} == wanted
+    # The installed package finds its own copy.
+    code = "from hf_videollm.hub.card_files import cards_folder; print(cards_folder())"
+    environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": ""}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(there)
