@@ -16,6 +16,7 @@ from hf_videollm.designs import DESIGNS
 from hf_videollm.hub.card_files import load_facts
 from hf_videollm.hub.card_numbers import shown_as
 from hf_videollm.hub.licences import known_sources, licence_of
+from hf_videollm.hub.presets import PRESETS
 from hf_videollm.known_models import bundled_checkpoints
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "models.md"
@@ -67,6 +68,14 @@ LinVT stands before an image-LLM, whose own size is not in this table:
 | image-LLM of the paper | parameters of LinVT | licence of the image-LLM | how it loads |
 |---|---|---|---|
 {linvt}
+
+## Variants
+
+`hf-videollm quantize CHECKPOINT DST --preset PRESET` writes a variant, which is published beside the original.
+
+| preset | repo id | what it is |
+|---|---|---|
+{variants}
 
 ## Cards and licences
 
@@ -160,6 +169,9 @@ def page() -> str:
         checked="\n".join(checked_lines(designs)),
         built="\n".join(map(built_row, ("iva", "ftfv"))),
         linvt="\n".join(linvt_rows()),
+        variants="\n".join(
+            row(f"`{preset.name}`", f"`{OWNER}/NAME{preset.suffix}`", preset.summary) for preset in PRESETS.values()
+        ),
     )
 
 

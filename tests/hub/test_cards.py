@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,29 @@ def test_a_number_that_is_typed_into_the_template_is_refused(text: str) -> None:
 def test_names_addresses_and_code_are_no_numbers(text: str) -> None:
     """A control: what has digits and states nothing may stand in a template."""
     assert FactBook().finish(text).text.startswith(text.splitlines()[0])
+
+
+def test_a_variant_names_its_original_and_what_was_measured(tmp_path: Path) -> None:
+    folder = shutil.copytree(hf_videollm.default_checkpoint(), tmp_path / "variant")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    report = {"source": "pllava-tiny", "weight_bytes": 1_900_000, "source_bytes": 4_600_000}
+    report["errors"] = {"layers": 28, "mean": 0.08, "largest": 0.09}
+    (folder / "quantization_report.json").write_text(json.dumps(report))
+    text = render_card(folder, repo_id="me/pllava-tiny-nf4", revision=REVISION, variant="nf4")
+    data = ModelCard(text).data
+    assert (data.base_model, data.base_model_relation) == (["me/pllava-tiny"], "quantized")
+    assert data.eval_results is None
+    assert data.license == "apache-2.0"
+    for line in (
+        "weight files of this variant | 1.9 MB",
+        "quantized layers | 28",
+        "mean relative error of a layer | 8.0 %",
+    ):
+        assert f"| {line} |" in text
+    assert "These numbers are those of the original, not of this variant." in text
+    with pytest.raises(ValueError, match="There is no preset 'nf5'"):
+        render_card(folder, variant="nf5")
 
 
 @pytest.mark.parametrize("preset", PAPER_SIZES)

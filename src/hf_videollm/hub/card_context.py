@@ -20,10 +20,11 @@ from .card_facts import (
     variant_rows,
 )
 from .card_files import cards_folder
-from .card_metadata import LICENCE_NAME, preset_of
+from .card_metadata import LICENCE_NAME
 from .card_parity import load_measured, paper_model, parity_rows
 from .licence_terms import UNKNOWN
 from .licences import LicenceChain, SourceLicence, known_sources
+from .presets import find_preset
 
 __all__ = ["CardOptions", "card_context", "pictures_of"]
 
@@ -123,7 +124,7 @@ def card_context(source: CardSource, given: CardOptions, chain: LicenceChain, li
 def _variant_summary(source: CardSource, variant: str | None) -> str:
     if variant is None:
         return ""
-    return source.book.name(preset_of(variant).summary, "hub/presets.py")
+    return source.book.name(find_preset(variant).summary, "hub/presets.py")
 
 
 def _recorded_example(source: CardSource) -> dict[str, str]:

@@ -14,11 +14,11 @@ from ..known_models import bundled_checkpoints
 from ..models.errors import CheckpointError
 from .card_files import load_facts
 from .card_numbers import FactBook
-from .licences import bundled_name
+from .licences import bundled_name, quantized_from
+from .quantize import REPORT_FILE
 
 __all__ = [
     "ACCURACY",
-    "QUANTIZED",
     "CardSource",
     "Table",
     "accuracy_tables",
@@ -29,7 +29,7 @@ __all__ = [
     "variant_rows",
 ]
 
-ACCURACY, QUANTIZED = "accuracy.json", "quantization_report.json"
+ACCURACY = "accuracy.json"
 # Options of frames that a card shows, with their names there.
 FRAME_OPTIONS = {
     "num_frames": "frames of a video",
@@ -74,7 +74,7 @@ class CardSource:
 
     def __post_init__(self) -> None:
         self.config = self.json("config.json")
-        self.bundled = bundled_name(self.folder) or self._quantized_from()
+        self.bundled = bundled_name(self.folder) or quantized_from(self.folder)
         self.design = str(self.config.get("model_type"))
         self.facts = load_facts(f"designs/{self.design}")
         if not self.facts:
@@ -83,11 +83,6 @@ class CardSource:
             )
         self.checkpoint = load_facts(f"checkpoints/{self.bundled}") if self.bundled else {}
         self.info: CheckpointInfo = describe_checkpoint(self.folder)
-
-    def _quantized_from(self) -> str | None:
-        """Name of the bundled checkpoint that this folder is a quantized variant of."""
-        source = self.json(QUANTIZED).get("source")
-        return source if source in bundled_checkpoints() else None
 
     def json(self, name: str) -> dict[str, Any]:
         """Content of a JSON file of the folder; an empty dict if it has none."""
@@ -243,7 +238,7 @@ def _columns(source: CardSource, file: Path, asked: Mapping[str, Any]) -> list[t
 
 def variant_rows(source: CardSource) -> list[tuple[str, str]]:
     """What was measured when a quantized variant was written; nothing for any other folder."""
-    file = source.folder / QUANTIZED
+    file = source.folder / REPORT_FILE
     if not file.is_file():
         return []
     named = {

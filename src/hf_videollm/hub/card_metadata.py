@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pkgutil import resolve_name
 from typing import Any
 
 from ..origin import read_origin
 from .card_facts import ACCURACY, CardSource, pointed, read_json
 from .licence_terms import HUB_LICENCES, OTHER, UNKNOWN
 from .licences import LicenceChain
+from .presets import find_preset
 
-__all__ = ["LICENCE_NAME", "PIPELINE_TAG", "RELATIONS", "CardError", "metadata_of", "preset_of", "validate_card"]
+__all__ = ["LICENCE_NAME", "PIPELINE_TAG", "RELATIONS", "CardError", "metadata_of", "validate_card"]
 
 PIPELINE_TAG, LIBRARY = "video-text-to-text", "transformers"
 RELATIONS = ("finetune", "quantized", "adapter", "merge")
@@ -78,17 +78,8 @@ def _original(given: Any) -> str | None:
     """Id of the repository that a variant stands beside: `me/model-nf4` stands beside `me/model`."""
     if given.repo_id is None or given.variant is None:
         return None
-    suffix = preset_of(given.variant).suffix
+    suffix = find_preset(given.variant).suffix
     return str(given.repo_id).removesuffix(suffix) if given.repo_id.endswith(suffix) else None
-
-
-def preset_of(variant: str) -> Any:
-    """The preset of a quantized variant.
-
-    Raises:
-        ValueError: there is no such preset.
-    """
-    return resolve_name("hf_videollm.hub.presets:find_preset")(variant)
 
 
 def _datasets(chain: LicenceChain) -> list[str]:

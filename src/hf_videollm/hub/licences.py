@@ -7,6 +7,7 @@ A checkpoint inherits the terms of its vision tower, its language model and its 
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "check_licence",
     "known_sources",
     "licence_of",
+    "quantized_from",
 ]
 
 # In `sources.yaml`: the page of the source states no licence.
@@ -139,6 +141,18 @@ def bundled_name(folder: str | os.PathLike[str]) -> str | None:
     return None
 
 
+def quantized_from(folder: str | os.PathLike[str]) -> str | None:
+    """Name of the small checkpoint of this package that a folder is a quantized variant of; `None` for any other."""
+    from .quantize import REPORT_FILE
+
+    file = Path(folder) / REPORT_FILE
+    try:
+        source = json.loads(file.read_text(encoding="utf-8")).get("source")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return source if source in bundled_checkpoints() else None
+
+
 def licence_of(folder: str | os.PathLike[str], *, base_models: Sequence[str] = ()) -> LicenceChain:
     """Collect the licences of the sources of a checkpoint.
 
@@ -160,7 +174,7 @@ def licence_of(folder: str | os.PathLike[str], *, base_models: Sequence[str] = (
     origin = read_origin(place)
     records = [SourceRecord("named by the publisher", name) for name in base_models]
     records += origin.sources if origin is not None else ()
-    if (bundled := bundled_name(place)) is not None:
+    if (bundled := bundled_name(place) or quantized_from(place)) is not None:
         records.append(SourceRecord("this package", bundled))
     if not records:
         records = _records_of_card(place)
