@@ -7,9 +7,9 @@ import pllava_sources
 import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_videollm import CheckpointError, save_checkpoint
+from hf_videollm import save_checkpoint
 from hf_videollm.convert.pllava.convert import convert_pllava
-from hf_videollm.origin import ORIGIN_FILE, Origin, SourceRecord, read_origin, source_record, write_origin
+from hf_videollm.origin import ORIGIN_FILE, Origin, OriginError, SourceRecord, read_origin, source_record, write_origin
 
 CARD = """---
 license: other
@@ -65,7 +65,7 @@ def test_the_sources_of_sources_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"made_by": "x", "relation": "finetune", "sources": [1]}'])
 def test_a_damaged_record_is_an_error_that_names_it(text: str, tmp_path: Path) -> None:
     (tmp_path / ORIGIN_FILE).write_text(text)
-    with pytest.raises(CheckpointError, match=r"origin\.json is damaged .*--base-model"):
+    with pytest.raises(OriginError, match=r"origin\.json is damaged .*--base-model"):
         read_origin(tmp_path)
 
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from .models.errors import CheckpointError
-
 __all__ = [
     "ORIGIN_FILE",
     "Origin",
+    "OriginError",
     "SourceRecord",
     "carry_origin",
     "read_card_metadata",
@@ -31,6 +30,10 @@ __all__ = [
 ORIGIN_FILE = "origin.json"
 # A folder inside the cache of huggingface_hub, whose path names the repository and its commit.
 _CACHED = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)[/\\]snapshots[/\\](?P<revision>[0-9a-f]{7,40})")
+
+
+class OriginError(ValueError):
+    """The record of a checkpoint is damaged."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def read_origin(folder: str | os.PathLike[str]) -> Origin | None:
     """The record in a folder; `None` if it has none.
 
     Raises:
-        CheckpointError: the record is damaged.
+        OriginError: the record is damaged.
     """
     file = Path(folder) / ORIGIN_FILE
     if not file.is_file():
@@ -175,7 +178,7 @@ def read_origin(folder: str | os.PathLike[str]) -> Origin | None:
         sources = tuple(_record(entry) for entry in content["sources"])
         return Origin(str(content["made_by"]), str(content["relation"]), sources, _texts(content.get("notes")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
+        raise OriginError(
             f"{file} is damaged ({type(error).__name__}): remove it, and name the base model with --base-model."
         ) from error
 

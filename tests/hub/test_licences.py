@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from hf_videollm import CheckpointError, default_checkpoint
+from hf_videollm import default_checkpoint
 from hf_videollm.hub.licence_terms import HUB_LICENCES, terms_of
 from hf_videollm.hub.licences import LicenceError, bundled_name, check_licence, known_sources, licence_of
 from hf_videollm.known_models import bundled_checkpoints
-from hf_videollm.origin import ORIGIN_FILE, write_origin
+from hf_videollm.origin import ORIGIN_FILE, OriginError, write_origin
 
 ROWS = {**known_sources()["models"], **known_sources()["datasets"]}
 
@@ -157,7 +157,7 @@ def test_a_wrong_licence_is_an_error_in_one_line(stated: str, message: str, tmp_
 
 def test_a_damaged_record_is_an_error(tmp_path: Path) -> None:
     (tmp_path / ORIGIN_FILE).write_text("{")
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(OriginError, match="damaged"):
         licence_of(tmp_path)
 
 

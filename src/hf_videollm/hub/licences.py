@@ -164,7 +164,7 @@ def licence_of(folder: str | os.PathLike[str], *, base_models: Sequence[str] = (
         base_models: ids of models that the user names as sources.
 
     Raises:
-        CheckpointError: the record in the folder is damaged.
+        OriginError: the record in the folder is damaged.
 
     Example:
         >>> licence_of("converted-pllava", base_models=["ermu2001/pllava-7b"]).suggested   # doctest: +SKIP
