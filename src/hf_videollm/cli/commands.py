@@ -9,8 +9,8 @@ import typer
 from .app import Command, app
 from .ask import ask, caption
 from .build import build
-from .chat import chat
 from .card import card
+from .chat import chat
 from .convert import convert_app
 from .data import data_app
 from .errors import INTERRUPTED, report
