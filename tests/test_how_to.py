@@ -8,7 +8,8 @@ import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pllava_sources
 import pytest
 import torch
 import videollama2_sources
+from hub_server import against, hub_server
 from pages import REPOSITORY, Block, blocks
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -71,10 +73,24 @@ class Session:
         return printed.out
 
 
+# Pages that talk to the Hub; theirs is on this machine.
+WITH_HUB = ("publish.md",)
+
+
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cli: Cli) -> Session:
+def session(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cli: Cli,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Session]:
     monkeypatch.chdir(tmp_path)
-    return Session(monkeypatch, capsys, cli)
+    with ExitStack() as stack:
+        if any(page in request.node.name for page in WITH_HUB):
+            stack.enter_context(against(stack.enter_context(hub_server()), tmp_path_factory.mktemp("hub")))
+        yield Session(monkeypatch, capsys, cli)
 
 
 def write_official_folders(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,7 @@ OTHERS = [
     "recaption frames --model pllava-tiny --output captions.jsonl --max-new-tokens 2",
     "judge-agreement labels.jsonl --judge rule",
     "card pllava-tiny --output card/README.md --repo-id me/pllava-tiny",
+    "push start me/start --licence apache-2.0 --dry-run",
 ]
 # Its source is among the reference tensors, which are not in the repository.
 NEEDS_REFERENCES = {"convert beats"}

@@ -87,13 +87,15 @@ def test_a_branch_leaves_the_main_one_as_it_is(hub: HubServer, tmp_path: Path) -
     assert published(hub, revision="v2") == CONTENT
 
 
-def test_private_hides_new_repositories_and_refuses_visible_ones(hub: HubServer, tmp_path: Path) -> None:
+def test_private_makes_new_repositories_private_and_changes_no_others(hub: HubServer, tmp_path: Path) -> None:
     Publisher(private=True).publish([prepare(tmp_path, "me/hidden")])
     assert hub.store.repos["me/hidden"].private
     Publisher().publish([prepare(tmp_path, "me/seen")])
     hub.forget()
-    with pytest.raises(PushError, match=r"me/seen exists and everybody can see it.*Nothing was published"):
+    with pytest.raises(PushError, match=r"me/seen exists and is public.*Nothing was published"):
         Publisher(private=True).publish([prepare(tmp_path, "me/seen")])
+    with pytest.raises(PushError, match=r"me/hidden exists and is private.*Nothing was published"):
+        Publisher(private=False).publish([prepare(tmp_path, "me/hidden")])
     assert not [line for line in hub.log if "commit/" in line]
 
 

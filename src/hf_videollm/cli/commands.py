@@ -15,7 +15,7 @@ from .convert import convert_app
 from .data import data_app
 from .errors import INTERRUPTED, report
 from .evaluate import evaluate
-from .hub import quantize
+from .hub import push, quantize
 from .inspect import flops, info
 from .judge import judge_agreement
 from .look import look
@@ -42,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "recaption": recaption,
     "judge-agreement": judge_agreement,
     "card": card,
+    "push": push,
 }
 for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)

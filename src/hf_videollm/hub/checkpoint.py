@@ -42,7 +42,7 @@ def save_checkpoint(
         FileExistsError: the destination is not empty and `overwrite` is not set.
         TypeError: `model` is no model of a design, or `processor` is no processor.
         ValueError: the processor does not fit the model (placeholders, their numbers, sizes of frames); or
-            `push_to_hub` is set. To push, call `huggingface_hub.upload_folder` when the folder has been written.
+            `push_to_hub` is set. To push, call `hf_videollm.hub.push.push` when the folder has been written.
         CheckpointError: the folder could not be loaded again.
     """
     model = _without_wrapper(model)
@@ -55,7 +55,7 @@ def save_checkpoint(
         # transformers would name the repository after the temporary folder, and fill it before anything is checked.
         raise ValueError(
             "save_checkpoint cannot push_to_hub: push the folder when it has been written, with "
-            "huggingface_hub.upload_folder(repo_id=..., folder_path=...)."
+            "hf_videollm.hub.push.push(folder, repo_id)."
         )
     # By default, transformers 5 renames some weights back to the names of the towers' original checkpoints. Remote code
     # needs the names that the weights have in the model.

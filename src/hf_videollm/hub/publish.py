@@ -107,10 +107,11 @@ class Publisher:
         """Make the repository and the branch unless they exist."""
         self._ask(repo_id, lambda: self.api.create_repo(repo_id, private=self.private, exist_ok=True))
         is_private = self._ask(repo_id, lambda: self.api.model_info(repo_id)).private
-        if self.private and not is_private:
+        if self.private is not None and self.private != is_private:
             raise PushError(
-                f"{repo_id} exists and everybody can see it, so --private would not hide it: choose another name, or "
-                f"make it private on its page. {self._published()}"
+                f"{repo_id} exists and is {'private' if is_private else 'public'}, which a push does not change: do "
+                f"that on its page, choose another name, or leave out private={self.private}. "
+                f"{self._published()}"
             )
         if self.branch != MAIN:
             self._ask(repo_id, lambda: self.api.create_branch(repo_id, branch=self.branch, exist_ok=True))

@@ -31,6 +31,7 @@ from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_lora import lora_config
 from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .video_llm_placeholders import PlaceholderMixin
+from .video_llm_push import ModelPushMixin
 from .video_llm_quantization import QuantizationMixin
 from .video_llm_trust import trust_of
 from .video_llm_vision_tower import VisionTowerMixin
@@ -47,7 +48,7 @@ class ForwardOptions(TypedDict, total=False):
     output_attentions: bool | None
 
 
-class VideoLlmPreTrainedModel(QuantizationMixin, CheckpointMixin, ModelContract, PreTrainedModel):
+class VideoLlmPreTrainedModel(ModelPushMixin, QuantizationMixin, CheckpointMixin, ModelContract, PreTrainedModel):
     """Capabilities that every design declares to transformers."""
 
     config: VideoLlmConfig

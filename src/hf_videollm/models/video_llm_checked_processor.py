@@ -13,6 +13,7 @@ from .video_llm_chat_variables import NEVER_READ, reads_messages, template_of, t
 from .video_llm_contract import ProcessorContract
 from .video_llm_messages import BlockRules, media_blocks, read_chats, source_of, take_video_options
 from .video_llm_option_names import plain_type_errors, refuse_unknown
+from .video_llm_push import ProcessorPushMixin
 
 # Maps each group of options to the attribute of the processor that receives these options.
 PARTS = {
@@ -44,7 +45,7 @@ class ChatCall:
     tokenize: bool
 
 
-class CheckedProcessor(ProcessorContract, ProcessorMixin):
+class CheckedProcessor(ProcessorPushMixin, ProcessorContract, ProcessorMixin):
     """A processor that raises an error instead of ignoring an input.
 
     transformers only logs an unknown option and ignores it, and it ignores unknown keys of a message without a word.

@@ -1,0 +1,123 @@
+"""The card of a repository that is going to be published: the folder's own, or a new one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..models.errors import CheckpointError
+from .folder import CARD
+
+
+@dataclass(frozen=True)
+class CardWish:
+    """What the publisher says about the card.
+
+    Attributes:
+        licence: licence of the repository; `None` takes the one that follows from the sources of the model.
+        licence_name: name of the licence, if `licence` is `other`.
+        licence_override: publish although a source has a stricter licence.
+        base_models: ids of the models that it was made from.
+        tags: further tags.
+    """
+
+    licence: str | None = None
+    licence_name: str | None = None
+    licence_override: bool = False
+    base_models: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    def of_variant(self, repo_id: str, card: Path) -> "CardWish":
+        """What holds for a quantized variant: it comes from the original, and has the same licence.
+
+        Args:
+            repo_id: name of the original's repository.
+            card: card of the original.
+        """
+        from huggingface_hub import ModelCard
+
+        data = ModelCard(card.read_text(encoding="utf-8")).data
+        # The licence was checked for the original. The sources of the variant are those of the original.
+        return replace(
+            self,
+            licence=data.get("license"),
+            licence_name=data.get("license_name"),
+            licence_override=True,
+            base_models=(repo_id,),
+        )
+
+
+def write_card(
+    folder: Path, own: Path | None, work: Path, *, repo_id: str, revision: str, variant: str | None, wish: CardWish
+) -> dict[str, Path]:
+    """Write the card, with its pictures if it is a new one.
+
+    Args:
+        folder: folder of the checkpoint.
+        own: the card in this folder, which is kept; `None` writes a new one.
+        work: folder to write into.
+        repo_id: name of the repository, for the snippets.
+        revision: tag that the snippets pin.
+        variant: short name of a quantized variant.
+        wish: what the publisher says.
+
+    Returns:
+        Path in the repository -> file.
+
+    Raises:
+        CheckpointError: the folder's own card is not valid, or has no licence.
+        CardError: no licence is known for a new card.
+        LicenceError: the licence is looser than that of a source.
+    """
+    from .card import card_pictures, render_card, validate_card
+    from .licences import check_licence, licence_of
+
+    if own is None:
+        options: dict[str, Any] = {
+            "licence": wish.licence,
+            "licence_name": wish.licence_name,
+            "licence_override": wish.licence_override,
+            "base_models": wish.base_models,
+        }
+        text = render_card(folder, repo_id=repo_id, revision=revision, variant=variant, **options)
+        pictures = card_pictures(folder)
+    else:
+        stated = {"license": wish.licence, "license_name": wish.licence_name}
+        text, pictures = _with_metadata(own.read_text(encoding="utf-8"), stated), {}
+    text = _with_metadata(text, {}, wish.tags)
+    try:
+        # The publisher may say that the licence is unknown. Without a word of theirs, it must be known.
+        validate_card(text, needs_licence=wish.licence != "unknown")
+    except ValueError as error:
+        raise CheckpointError(f"{CARD} of {repo_id} cannot be published: {error}") from error
+    if own is not None:
+        chain = licence_of(folder, base_models=wish.base_models)
+        check_licence(chain, _licence(text), wish.licence_override, name=wish.licence_name)
+    card = work / CARD
+    card.write_text(text, encoding="utf-8")
+    return {**pictures, CARD: card}
+
+
+def _licence(text: str) -> str | None:
+    from huggingface_hub import ModelCard
+
+    found = ModelCard(text).data.get("license")
+    return found if isinstance(found, str) else None
+
+
+def _with_metadata(text: str, fields: Mapping[str, str | None], tags: Sequence[str] = ()) -> str:
+    """Set fields of the metadata, and add tags; if there are none, the text stays as it is, letter by letter."""
+    from huggingface_hub import ModelCard
+
+    changed: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    if not changed and not tags:
+        return text
+    card = ModelCard(text)
+    if tags:
+        changed["tags"] = list(dict.fromkeys([*(card.data.get("tags") or []), *tags]))
+    for name, value in changed.items():
+        setattr(card.data, name, value)
+    return str(card)
+
+
+__all__ = ["CardWish", "write_card"]
