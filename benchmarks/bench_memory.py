@@ -57,7 +57,7 @@ WIDE = {
     "wide-pllava": lambda: PllavaConfig(**PARTS),
     "wide-videollama2": lambda: VideoLlama2Config(**PARTS),
     "wide-videollama2-av": lambda: VideoLlama2AVConfig(**PARTS, audio_config=EAR),
-    "wide-iva": lambda: IvaConfig(**PARTS),
+    "wide-iva": lambda: IvaConfig(**PARTS, num_insertions=4),
     "wide-ftfv": lambda: FtfvConfig(**PARTS),
     "wide-linvt": lambda: LinVTConfig(backbone_config=LlavaConfig(**PARTS, image_token_index=7999)),
 }
