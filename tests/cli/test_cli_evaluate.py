@@ -109,6 +109,11 @@ def test_a_limit_leaves_no_half_submission(cli: Cli, data: Path, tmp_path: Path)
     code, _, err = cli(*line(data, tmp_path, "sent"))
     assert "no submission" not in err
     assert (tmp_path / "sent/submission/answers.txt").exists()
+    code, _, err = cli(*line(data, tmp_path, "sent", "--limit", "3"))
+    assert code == 1
+    assert "is of 5 items, and a run with --limit 3 would replace it" in " ".join(err.split())
+    # The files of an earlier run are told where nothing else is left of it.
+    (tmp_path / "sent/result.json").unlink()
     _, _, err = cli(*line(data, tmp_path, "sent", "--limit", "3"))
     assert "submission are of an earlier run" in " ".join(err.split())
 

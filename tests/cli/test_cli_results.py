@@ -1,11 +1,16 @@
 """`hf-videollm results`: forms, files, and options that do nothing are refused before anything is written."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from finished_runs import choice_items, letters, write_run
+
+from hf_videollm.evaluation.ranks import Ranks
+from hf_videollm.evaluation.records import RecordFile
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -65,6 +70,58 @@ def test_two_runs_item_by_item(cli: Cli, runs: Path) -> None:
     code, out, _ = cli("results", "--compare", str(runs / "second"), str(runs / "first"), "--format", "markdown")
     assert code == 0
     assert "| -25.0 \\[" in out
+
+
+def test_a_csv_file_holds_the_comparison(cli: Cli, runs: Path) -> None:
+    command = ("results", "--compare", str(runs / "first"), str(runs / "second"))
+    rows = list(csv.DictReader(io.StringIO(cli(*command, "--format", "csv")[1])))
+    pairs = [row for row in rows if row["second_run"]]
+    assert [(row["run"], row["second_run"], row["number"], row["group"]) for row in pairs] == [
+        ("first", "second", "accuracy", ""),
+        ("first", "second", "accuracy", "duration"),
+    ]
+    told = json.loads(cli(*command, "--format", "json")[1])["comparisons"][0]
+    found, row = told["comparison"], pairs[0]
+    assert float(row["difference"]) == pytest.approx(100 * found["difference"]["estimate"])
+    assert float(row["difference_low"]) == pytest.approx(100 * found["difference"]["low"])
+    assert (float(row["value"]), float(row["value_of_second"])) == (50.0, 75.0)
+    assert (float(row["p"]), int(row["items"])) == (pytest.approx(found["p_value"]), 8)
+    # The control: what was measured is in lines of its own, which compare nothing.
+    assert all(not row["difference"] for row in rows if not row["second_run"])
+    assert len(rows) > len(pairs)
+
+
+def unfinished(folder: Path) -> None:
+    """A run that was killed, and records that are no run."""
+    for place, settings in ((folder / "msvd_qa", {"task": "msvd_qa", "model": {}}), (folder / "clips", {"seeds": 1})):
+        with RecordFile(place, Ranks(1, 4)) as file:
+            file.append({"id": str(number), "answers": ["x"]} for number in range(7))
+            file.append([{"id": "8", "error": {}}])
+        (place / "settings.json").write_text(json.dumps(settings))
+
+
+def test_a_run_that_is_not_finished_is_told(cli: Cli, runs: Path) -> None:
+    assert cli("results", str(runs))[2] == "", "the control: nothing is told of finished runs"
+    unfinished(runs / "first")
+    code, out, err = cli("results", str(runs), "--format", "json")
+    assert code == 0
+    assert "msvd_qa: 7 answers and 1 errors, not finished" in err.replace("\n", " ")
+    (told,) = json.loads(out)["unfinished"]
+    assert (told["task"], told["answers"], told["errors"]) == ("msvd_qa", 7, 1)
+    code, _, err = cli("results", str(runs / "first/msvd_qa"))
+    assert code
+    assert "7 answers and 1 errors, not finished" in err.replace("\n", " ")
+
+
+def test_a_partial_run_goes_to_the_hub_on_request(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", letters([True] * 4, choice_items(4)), partial="the run has 4 of 20 items")
+    command = ("results", str(run), "--hub", str(tmp_path / "index.yaml"))
+    code, _, err = cli(*command)
+    assert code
+    assert "the run has 4 of 20 items" in err.replace("\n", " ")
+    assert not (tmp_path / "index.yaml").exists()
+    assert cli(*command, "--partial")[0] == 0
+    assert "partial: the run has 4 of 20 items" in (tmp_path / "index.yaml").read_text()
 
 
 def test_files_beside_the_report(cli: Cli, runs: Path, tmp_path: Path) -> None:

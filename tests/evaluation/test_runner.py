@@ -17,6 +17,7 @@ from hf_videollm.evaluation.answering import TooManyErrors
 from hf_videollm.evaluation.changed_items import ItemChangedError
 from hf_videollm.evaluation.data_files import DataError, DataFiles, MissingFilesError
 from hf_videollm.evaluation.items import Item, Medium
+from hf_videollm.evaluation.partial_runs import SmallerRunError
 from hf_videollm.evaluation.prompting import Prompt
 from hf_videollm.evaluation.ranks import Ranks
 from hf_videollm.evaluation.records import read_records
@@ -274,7 +275,7 @@ def test_other_settings_do_not_go_on(
     pipe = bundled_pipe("pllava-tiny")
     runner(pipe).run(task, data, tmp_path / "run")
     # Batch size, threads and limit change no answer.
-    runner(pipe, batch_size=1, workers=2, limit=1).run(task, data, tmp_path / "run")
+    runner(pipe, batch_size=1, workers=2, limit=2).run(task, data, tmp_path / "run")
     with pytest.raises(SettingsChangedError, match=named):
         runner(pipe, **options).run(task, data, tmp_path / "run")
     with pytest.raises(SettingsChangedError, match=r"model\.path"):
@@ -288,7 +289,28 @@ def test_a_larger_limit_goes_on(bundled_pipe: Callable[[str], Any], benchmark: D
     assert first is not None
     assert more is not None
     assert (first["counts"]["items"], more["counts"]["items"]) == (3, 5)
+    assert (first["partial"], more["partial"]) == ("the run has 3 of 20 items", "the run has 5 of 20 items")
     assert [run["num_items"] for run in more["runs"]] == [3, 2]
+
+
+def test_a_smaller_limit_does_not_replace_a_larger_result(
+    bundled_pipe: Callable[[str], Any], questions: list[ClipQuestion], tmp_path: Path
+) -> None:
+    data, folder = DataFiles(write_benchmark(tmp_path / "data", questions[:4])), tmp_path / "run"
+    pipe = bundled_pipe("pllava-tiny")
+    whole = runner(pipe, limit=4).run(CLIPS, data, folder)
+    assert whole is not None
+    assert whole["partial"] is None
+    kept = (folder / "result.json").read_bytes()
+    with pytest.raises(SmallerRunError, match=r"result\.json is of 4 items, and a run with --limit 3 would replace"):
+        runner(pipe, limit=3).run(CLIPS, data, folder)
+    assert (folder / "result.json").read_bytes() == kept
+    # The control: as many items are scored anew, and a smaller benchmark is one.
+    assert runner(pipe, limit=4).run(CLIPS, data, folder) is not None
+    write_benchmark(tmp_path / "data", questions[:3])
+    fewer = runner(pipe).run(CLIPS, data, folder)
+    assert fewer is not None
+    assert fewer["counts"]["items"] == 3
 
 
 def program(data: DataFiles, folder: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:

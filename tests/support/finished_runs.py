@@ -77,6 +77,7 @@ def write_run(
     model: str = "./models/tiny",
     settings: Mapping[str, Any] | None = None,
     frames: Sequence[int] = (0, 4),
+    partial: str | None = None,
     **scoring: Any,
 ) -> Path:
     """The folder of a run whose model gave these answers."""
@@ -95,7 +96,7 @@ def write_run(
         **(settings or {}),
     }
     records = {item.id: record_of(item, answer, frames) for item, answer in zip(items, answers, strict=True)}
-    write_result(folder, Scoring(chosen, **scoring), items, records, told, facts, "the first prompt")
+    write_result(folder, Scoring(chosen, **scoring), items, records, told, facts, "the first prompt", partial=partial)
     return folder
 
 

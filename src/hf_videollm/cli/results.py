@@ -49,6 +49,12 @@ def results(
         Path | None,
         typer.Option("--eval-results", help="Folder of one model's repository, for its .eval_results/TASK.yaml."),
     ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial", help="Write runs with --limit for the Hub, too; their numbers are marked as partial."
+        ),
+    ] = False,
 ) -> None:
     """Put evaluations side by side.
 
@@ -70,11 +76,15 @@ def results(
         raise ValueError(f"{flag} does something on the HTML page alone: leave it out, or take --format html.")
     if plot is not None and plot.suffix != ".svg":
         raise ValueError(f"--plot draws an SVG: give it a name that ends with .svg, not {plot.name}.")
+    if partial and hub is None and eval_results is None:
+        raise ValueError("--partial does nothing without --hub or --eval-results: leave it out.")
     from ..evaluation.report.report import make_report
 
     report = make_report(folders or [], papers, compare or ())
     # All that can fail comes before the first file is written.
-    writings = list(_writings(report, plot, hub, eval_results))
+    writings = list(_writings(report, plot, hub, eval_results, partial))
+    for run in report.unfinished:
+        note(f"note: {run.text}: the same evaluate command goes on with it.")
     if form == "table" and output is None:
         from ..evaluation.report.text_forms import as_drawing
 
@@ -115,7 +125,7 @@ def _text(form: str, report: Any, max_items: int | None, pictures: bool | None) 
     return forms[form](report)
 
 
-def _writings(report: Any, plot: Path | None, hub: Path | None, eval_results: Path | None) -> Any:
+def _writings(report: Any, plot: Path | None, hub: Path | None, eval_results: Path | None, partial: bool) -> Any:
     """Path and text of the files other than the report itself."""
     if plot is not None:
         from ..evaluation.report.plot import as_svg
@@ -124,11 +134,11 @@ def _writings(report: Any, plot: Path | None, hub: Path | None, eval_results: Pa
     if hub is not None:
         from ..evaluation.report.hub import model_index
 
-        yield hub, model_index(report.runs)
+        yield hub, model_index(report.runs, partial)
     if eval_results is not None:
         from ..evaluation.report.hub import eval_result_files
 
-        files = eval_result_files(report.runs)
+        files = eval_result_files(report.runs, partial)
         if without := sorted({run.task for run in report.runs if f".eval_results/{run.task}.yaml" not in files}):
             note(f"note: no .eval_results file for {', '.join(without)}: no number, or no dataset on the Hub.")
         yield from ((eval_results / name, text) for name, text in files.items())

@@ -81,7 +81,7 @@ def write_result(
     model: Mapping[str, Any],
     first_prompt: str,
     judge: Mapping[str, Any] | None = None,
-    no_submission: str | None = None,
+    partial: str | None = None,
 ) -> dict[str, Any]:
     """Score all items and write the files of the result.
 
@@ -94,11 +94,13 @@ def write_result(
         model: of `model_facts`.
         first_prompt: the rendered prompt of the first item.
         judge: of `describe_judge`.
-        no_submission: why no files for the benchmark's server are written; None writes them if the task has any.
+        partial: of `partial_because`. Answers of a run that lacks items must not go to the benchmark's server, so
+            there are no files for it then.
 
     Returns:
         What `result.json` holds.
     """
+    no_submission = None if partial is None or scoring.task.submission is None else f"no submission: {partial}"
     answered = [item for item in items if "error" not in records[item.id]]
     scored = score_records(scoring, answered, [records[item.id] for item in answered])
     errors = [records[item.id]["error"] for item in items if "error" in records[item.id]]
@@ -109,6 +111,7 @@ def write_result(
         "metrics": totals(scoring, answered, scored, len(errors)),
         "unscored_because": _unscored(scoring, answered, no_submission),
         "no_submission": no_submission,
+        "partial": partial,
         "equal_options": _equal_options(items),
         "counts": _counts(items, [records[item.id] for item in items], scored, errors),
         "scoring": {**scoring.facts(), **({} if judge is None else dict(judge))},

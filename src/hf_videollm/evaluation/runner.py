@@ -18,13 +18,14 @@ from ..models.video_llm_watched_media import MediaMemory
 from .answering import Answering
 from .asking import Asker, rendered_prompt
 from .changed_items import check_items, with_digest
-from .data_files import DataError, DataFiles
+from .data_files import DataFiles
 from .engines import make_engine
 from .items import Item
+from .partial_runs import partial_because, refuse_smaller
 from .provenance import command_line, machine, model_facts
 from .ranks import Ranks
 from .records import Record, RecordFile, merge, numbered, read_records, turn_to_merge
-from .result import Run, add_run, write_result
+from .result import RESULT, Run, add_run, write_result
 from .run_options import RunOptions, answer_settings, prompt_style
 from .scoring import Scoring
 from .settings import keep_settings
@@ -80,6 +81,7 @@ class Runner:
         Raises:
             DataError: the files of the benchmark are missing or not as they should be.
             SettingsChangedError: the folder holds a run with other settings.
+            SmallerRunError: it holds the result of more items than `limit`.
             ItemChangedError: it holds answers to questions that have changed since.
             TooManyErrors: see `RunOptions.max_errors`.
             ValueError: an option does not fit the task or the model.
@@ -93,8 +95,10 @@ class Runner:
         model = model_facts(self.pipe, self.source)
         settings = answer_settings(task, self.options, model, items[0])
         keep_settings(folder, settings)
+        refuse_smaller(folder / RESULT, len(items), self.options.limit)
         self._answer(task, style, items, folder)
-        return self._finish(items, folder, scoring, settings, model, judge, self._no_submission(task, data, items))
+        partial = partial_because(task, data, items, self.options.limit)
+        return self._finish(items, folder, scoring, settings, model, judge, partial)
 
     def _answer(self, task: Task, style: str, items: Sequence[Item], folder: Path) -> None:
         """Make a record for each item of this process that has none."""
@@ -153,7 +157,7 @@ class Runner:
         settings: Mapping[str, Any],
         model: Mapping[str, Any],
         judge: Mapping[str, Any] | None,
-        no_submission: str | None,
+        partial: str | None,
     ) -> dict[str, Any] | None:
         """Score everything, if no other process still has items to answer and none has done it already."""
         with turn_to_merge(folder):
@@ -166,7 +170,7 @@ class Runner:
                 return None
             records = merge(folder, ids)
             first = self._first_prompt(scoring, items[0])
-            return write_result(folder, scoring, items, records, settings, model, first, judge, no_submission)
+            return write_result(folder, scoring, items, records, settings, model, first, judge, partial)
 
     def _asker(self) -> Asker:
         return Asker(self.pipe.processor, self.pipe.model.dtype, self.options.processor_options)
@@ -182,18 +186,6 @@ class Runner:
         # The text is the same for the whole video, and a part may lie outside of it.
         whole = replace(item, media=tuple(replace(medium, start=None, end=None) for medium in item.media))
         return rendered_prompt(self.pipe.processor, prompt, prompt.messages(whole))
-
-    def _no_submission(self, task: Task, data: DataFiles, items: Sequence[Item]) -> str | None:
-        """Why the answers must not go to the benchmark's server: `limit` has left out items. None if they may."""
-        limit = self.options.limit
-        if task.submission is None or limit is None or len(items) < limit:
-            return None
-        try:
-            total = sum(1 for _ in task.items(data))
-        except DataError:
-            # A row behind the limit is wrong. It does not concern this run, but nobody knows how many items there are.
-            return f"no submission: the run has only {len(items)} items, because of --limit"
-        return None if total == len(items) else f"no submission: the run has {len(items)} of {total} items"
 
     def _check_fit(self, task: Task, first: Item) -> None:
         """Refuse what would fail for every single item.

@@ -1,5 +1,6 @@
 """What goes to the Hub is read back by huggingface_hub's own classes, and is about one model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,39 @@ def test_a_card_is_about_one_model_with_numbers(tmp_path: Path) -> None:
         eval_result_files(load_runs([first]))
 
 
-def test_a_task_has_one_result(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [model_index, eval_result_files])
+def test_a_task_has_one_result(tmp_path: Path, form: Callable[..., object]) -> None:
     for name in ("a", "b"):
         write_two_tasks(tmp_path / name)
-    with pytest.raises(ValueError, match="msvc has two runs"):
-        eval_result_files(load_runs([tmp_path / "a", tmp_path / "b"]))
+    assert form(load_runs([tmp_path / "a"])), "the control: one run of each task is taken"
+    with pytest.raises(ValueError, match=r"(msvc|choices) has two runs"):
+        form(load_runs([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_a_partial_run_is_no_number_of_the_benchmark(tmp_path: Path) -> None:
+    items = choice_items(4)
+    write_run(tmp_path / "a", letters([True] * 4, items), items, partial="the run has 4 of 20 items")
+    write_two_tasks(tmp_path / "b")
+    runs = load_runs([tmp_path / "a", tmp_path / "b" / "msvc"])
+    for form in (model_index, eval_result_files):
+        with pytest.raises(ValueError, match=r"a: the run has 4 of 20 items, so its number is not the benchmark's"):
+            form(runs)
+    card = ModelCard(f"---\n{model_index(runs, partial=True)}---\n")
+    facts = {result.dataset_name: result.metric_args for result in card.data.eval_results}
+    assert facts["Choices"]["partial"] == "the run has 4 of 20 items"
+    assert "partial" not in facts["MSVC"]
+
+
+def test_notes_of_a_file_say_that_a_run_is_partial(tmp_path: Path) -> None:
+    write_run(
+        tmp_path,
+        ["x", "y"],
+        open_items(2),
+        MSVC,
+        judge=lambda asked: judge({item.id: (None, 3.0) for item in asked})(asked),
+        policy="robust",
+        partial="the run has 2 of 500 items",
+    )
+    files = eval_result_files(load_runs([tmp_path]), partial=True)
+    (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/msvc.yaml"]))
+    assert "partial: the run has 2 of 500 items" in entry.notes

@@ -20,14 +20,15 @@ TASK_TYPE = "video-text-to-text"
 DIGITS = 4
 
 
-def model_index(runs: Sequence[LoadedRun]) -> str:
+def model_index(runs: Sequence[LoadedRun], partial: bool = False) -> str:
     """The metadata block of a model card, as YAML: `model-index` with one entry for each task.
 
     Args:
-        runs: of one model.
+        runs: of one model, and one of each task.
+        partial: also take runs that lack items of their benchmark; their numbers say so.
 
     Raises:
-        ValueError: they are of several models, or have no numbers.
+        ValueError: they are of several models, have no numbers, or a task occurs twice; or a run lacks items.
 
     Example:
         >>> print(model_index(load_runs([Path("evaluations/pllava-7b")])))   # doctest: +SKIP
@@ -37,7 +38,7 @@ def model_index(runs: Sequence[LoadedRun]) -> str:
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    name, scored = _checked(runs)
+    name, scored = _checked(runs, partial)
     entries = [
         EvalResult(
             task_type=TASK_TYPE,
@@ -60,29 +61,27 @@ def model_index(runs: Sequence[LoadedRun]) -> str:
     return f"{text}\n"
 
 
-def eval_result_files(runs: Sequence[LoadedRun]) -> dict[str, str]:
+def eval_result_files(runs: Sequence[LoadedRun], partial: bool = False) -> dict[str, str]:
     """The files of a model's repository that hold its results: `.eval_results/TASK.yaml` -> text.
 
     The Hub finds a benchmark by the id of its dataset there, so tasks whose dataset is not on the Hub have no file.
 
     Args:
         runs: of one model, and one of each task.
+        partial: see `model_index`.
 
     Raises:
-        ValueError: they are of several models, have no numbers, or no task's dataset is on the Hub; or a task occurs
-            twice.
+        ValueError: as in `model_index`, or no task's dataset is on the Hub.
     """
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml, parse_eval_result_entries
 
-    _, scored = _checked(runs)
+    _, scored = _checked(runs, partial)
     files: dict[str, str] = {}
     for run in scored:
         if (dataset := _dataset(run)) is None:
             continue
         place = f".eval_results/{run.task}.yaml"
-        if place in files:
-            raise ValueError(f"{run.folder}: {run.task} has two runs, and a model has one result: name one of them.")
         number = numbers(run.result)[0]
         entry = EvalResultEntry(
             dataset_id=dataset,
@@ -99,11 +98,11 @@ def eval_result_files(runs: Sequence[LoadedRun]) -> dict[str, str]:
     return files
 
 
-def _checked(runs: Sequence[LoadedRun]) -> tuple[str, list[LoadedRun]]:
+def _checked(runs: Sequence[LoadedRun], partial: bool) -> tuple[str, list[LoadedRun]]:
     """Name of the one model, and the runs that have numbers.
 
     Raises:
-        ValueError: there are several models, or no numbers.
+        ValueError: there are several models, several runs of a task, a partial run that is not wanted, or no numbers.
     """
     models = {(run.result["model"]["model"], run.result["model"].get("revision")): None for run in runs}
     if len(models) > 1:
@@ -112,6 +111,18 @@ def _checked(runs: Sequence[LoadedRun]) -> tuple[str, list[LoadedRun]]:
     scored = [run for run in runs if numbers(run.result)]
     if not scored:
         raise ValueError("No run has a number, so there is nothing for the Hub.")
+    first: dict[str, LoadedRun] = {}
+    for run in scored:
+        if first.setdefault(run.task, run) is not run:
+            raise ValueError(
+                f"{first[run.task].folder} and {run.folder}: {run.task} has two runs, and a model has one result: name "
+                "one of them."
+            )
+        if (lacking := run.result.get("partial")) and not partial:
+            raise ValueError(
+                f"{run.folder}: {lacking}, so its number is not the benchmark's: evaluate all items, or publish it "
+                "marked as partial (--partial)."
+            )
     return Path(str(next(iter(models))[0])).name, scored
 
 
@@ -139,6 +150,8 @@ def _note(run: LoadedRun, number: Headline) -> Iterator[tuple[str, Any]]:
     result = run.result
     counts, scoring, settings = result["counts"], result["scoring"], result["settings"]
     yield "metric", number.name
+    if result.get("partial"):
+        yield "partial", result["partial"]
     yield "items", counts["items"]
     for name in ("errors", "parse_failures", "judge_failures"):
         if counts[name]:

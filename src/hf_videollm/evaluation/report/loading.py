@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..records import record_files
+from ..records import read_records, record_files
 from ..result import ITEMS, RESULT
+from ..settings import read_settings
 
-__all__ = ["LoadedRun", "load_runs"]
+__all__ = ["LoadedRun", "UnfinishedRun", "load_runs", "unfinished_runs"]
 
 # Where results stand below a folder that the user names: in it, below MODEL/, or below EVALUATIONS/MODEL/.
-PLACES = (RESULT, f"*/{RESULT}", f"*/*/{RESULT}")
+DEPTHS = ("", "*/", "*/*/")
 NEEDED = ("task", "title", "metrics", "counts", "settings", "model", "scoring")
 
 
@@ -74,12 +75,66 @@ def load_runs(folders: Sequence[Path]) -> list[LoadedRun]:
     """
     found: dict[Path, LoadedRun] = {}
     for folder in folders:
-        paths = sorted(path for place in PLACES for path in folder.glob(place))
+        paths = sorted(path for depth in DEPTHS for path in folder.glob(f"{depth}{RESULT}"))
         if not paths:
             raise ValueError(_why_empty(folder))
         for path in paths:
             found.setdefault(path.resolve(), _load(path))
     return _with_own_labels(list(found.values()))
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A run that has answers and no result yet.
+
+    Attributes:
+        folder: of the run.
+        task: its name.
+        answers: number of items with an answer.
+        errors: number of items without one.
+    """
+
+    folder: Path
+    task: str
+    answers: int
+    errors: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "folder": str(self.folder)}
+
+    @property
+    def text(self) -> str:
+        """For people, e.g. `msvd_qa: 7 answers, not finished (evaluations/tiny/msvd_qa)`."""
+        errors = f" and {self.errors} errors" if self.errors else ""
+        return f"{self.task}: {self.answers} answers{errors}, not finished ({self.folder})"
+
+
+def unfinished_runs(folders: Sequence[Path]) -> list[UnfinishedRun]:
+    """The runs in folders that `load_runs` leaves out, because they have no result yet.
+
+    Raises:
+        ValueError: a line of their records is damaged.
+    """
+    found: dict[Path, UnfinishedRun] = {}
+    for folder in folders:
+        for path in sorted(path for depth in DEPTHS for path in folder.glob(f"{depth}records*.jsonl")):
+            place = path.parent
+            if place.resolve() in found or (place / RESULT).exists() or (task := _task_of(place)) is None:
+                continue
+            records = read_records(place).values()
+            errors = sum("error" in record for record in records)
+            found[place.resolve()] = UnfinishedRun(place, task, len(records) - errors, errors)
+    return list(found.values())
+
+
+def _task_of(folder: Path) -> str | None:
+    """Name of the task of a run; None where a folder holds other records, e.g. data for training."""
+    try:
+        settings = read_settings(folder) or {}
+    except ValueError:
+        return None
+    return str(settings["task"]) if "task" in settings and "model" in settings else None
 
 
 def _load(path: Path) -> LoadedRun:
@@ -99,6 +154,9 @@ def _why_empty(folder: Path) -> str:
         return f"{folder}: there is no such folder."
     if folder.is_file():
         return f"{folder} is a file: give the folder of a run."
+    if unfinished := unfinished_runs([folder]):
+        told = "; ".join(run.text for run in unfinished)
+        return f"{folder} holds no finished run ({told}): give the same evaluate command again, and it goes on."
     if record_files(folder):
         return f"{folder} holds a run that is not finished: give the same evaluate command again, and it goes on."
     return f"{folder} holds no {RESULT}: give a folder that hf-videollm evaluate has written (its --output)."

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..headline import Headline
 from .differing import differing_settings
-from .loading import LoadedRun, load_runs
+from .loading import LoadedRun, UnfinishedRun, load_runs, unfinished_runs
 from .numbers import group_tables, in_units, numbers, unit
 from .paired import Paired, compare_loaded
 from .published import Printed, printed_numbers
@@ -60,17 +60,20 @@ class Report:
         tasks: in the order in which they were found.
         pairs: item by item comparisons, if two runs were named for it.
         runs: of all tasks.
+        unfinished: runs in the same folders that have no result yet.
     """
 
     tasks: tuple[TaskReport, ...]
     pairs: tuple[Paired, ...] = ()
     runs: tuple[LoadedRun, ...] = field(default=(), repr=False)
+    unfinished: tuple[UnfinishedRun, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "tasks": [task.to_dict() for task in self.tasks],
             "comparisons": [pair.to_dict() for pair in self.pairs],
+            "unfinished": [run.to_dict() for run in self.unfinished],
         }
 
 
@@ -107,7 +110,7 @@ def make_report(folders: Sequence[Path], papers: bool = False, compare: Sequence
         )
         for name, found in by_task.items()
     )
-    return Report(tasks, tuple(_pairs(runs, compare)), tuple(runs))
+    return Report(tasks, tuple(_pairs(runs, compare)), tuple(runs), tuple(unfinished_runs(wanted)))
 
 
 def _pairs(runs: Sequence[LoadedRun], compare: Sequence[Path]) -> list[Paired]:
@@ -140,6 +143,7 @@ def _run_facts(run: LoadedRun) -> dict[str, Any]:
             for table in group_tables(result)
         },
         "unscored_because": result.get("unscored_because"),
+        "partial": result.get("partial"),
         "counts": dict(result["counts"]),
         "scoring": dict(result["scoring"]),
         "settings": dict(result["settings"]),

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..headline import Headline
 from .numbers import group_tables, in_units, numbers, unit
+from .paired import Paired
 from .report import Report
 from .sheets import MEAN, Sheet, sections
 
@@ -38,6 +39,16 @@ COLUMNS = (
     "errors",
     "parse_failures",
     "judge_failures",
+    # Of lines that compare two runs.
+    "second_run",
+    "value_of_second",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "only_first_right",
+    "only_second_right",
+    "p",
+    "left_out",
 )
 
 
@@ -114,7 +125,7 @@ def _markdown(text: str) -> str:
 
 
 def as_csv(report: Report) -> str:
-    """One line for each number, of runs and of papers."""
+    """One line for each number of runs and of papers, and for each comparison of two runs."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
@@ -148,6 +159,32 @@ def _csv_rows(report: Report) -> Iterator[dict[str, Any]]:
             for name, value in row.numbers.items():
                 paper = {"task": task.task, "paper": row.paper, "model_in_paper": row.model}
                 yield {**paper, "number": name, "printed_in_paper": value}
+
+    yield from map(_pair_row, report.pairs)
+
+
+def _pair_row(pair: Paired) -> dict[str, Any]:
+    """A comparison; in other columns than what was measured, so that nobody takes it for a run."""
+    found, name = pair.comparison, pair.number
+    difference = found.difference
+    inside = {"difference_low": difference.low, "difference_high": difference.high}
+    others = {"only_first_right": found.only_first, "only_second_right": found.only_second, "p": found.p_value}
+    return {
+        "task": pair.task,
+        "run": pair.first,
+        "second_run": pair.second,
+        "number": name,
+        "group": pair.over or "",
+        "label": "" if pair.over is None else MEAN,
+        "unit": unit(name),
+        "value": in_units(name, found.first),
+        "value_of_second": in_units(name, found.second),
+        "difference": in_units(name, difference.estimate),
+        **{column: in_units(name, value) for column, value in inside.items() if value is not None},
+        **{column: value for column, value in others.items() if value is not None},
+        "items": pair.num_items,
+        "left_out": pair.left_out,
+    }
 
 
 def _with_ends(number: Headline) -> dict[str, Any]:
