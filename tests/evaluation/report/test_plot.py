@@ -46,3 +46,10 @@ def test_nothing_to_plot_is_told(tmp_path: Path) -> None:
     write_run(tmp_path / "run", ["x"] * 4, open_items(), "msvd_qa")
     with pytest.raises(ValueError, match="no run has a number"):
         as_svg(make_report([tmp_path]))
+
+
+def test_values_stand_beside_the_points(tmp_path: Path) -> None:
+    verdicts = {f"q{number}": (number < 3, 4.0) for number in range(4)}
+    write_run(tmp_path / "run", ["x"] * 4, open_items(), "msvd_qa", judge=judge(verdicts))
+    svg = as_svg(make_report([tmp_path], papers=True))
+    assert all(f">{value}</text>" in svg for value in ("75.0", "4.00", "76.6", "4.1"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .numbers import in_units, numbers, unit
 from .report import Report, TaskReport
-from .sheets import NOT_MEASURED
+from .sheets import DIGITS, NOT_MEASURED
 
 __all__ = ["as_svg"]
 
@@ -44,6 +44,7 @@ class Panel:
     title: str
     points: tuple[Point, ...]
     highest: float
+    digits: int
 
 
 def as_svg(report: Report) -> str:
@@ -90,7 +91,7 @@ def _panels(task: TaskReport) -> Iterator[Panel]:
             if name in row.numbers
         ]
         most = 100.0 if unit(name) else max(HIGHEST_SCORE, *(point.value for point in points))
-        yield Panel(f"{task.title}: {name}{' (%)' if unit(name) else ''}", tuple(points), most)
+        yield Panel(f"{task.title}: {name}{' (%)' if unit(name) else ''}", tuple(points), most, DIGITS[unit(name)])
 
 
 def _draw(panel: Panel, top: int) -> list[str]:
@@ -105,7 +106,11 @@ def _draw(panel: Panel, top: int) -> list[str]:
         lines.append(f'<line class="grid" x1="{x}" y1="{top + 30}" x2="{x}" y2="{bottom}"/>')
         lines.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle" class="note">{value:g}</text>')
     for row, point in enumerate(panel.points):
-        lines += _draw_point(point, across(point.value), top + HEAD + ROW * row, [across(end) for end in _ends(point)])
+        y = top + HEAD + ROW * row
+        lines += _draw_point(point, across(point.value), y, [across(end) for end in _ends(point)])
+        # A paper's number has the digits that it prints.
+        text = f"{point.value:g}" if point.is_printed else f"{point.value:.{panel.digits}f}"
+        lines.append(f'<text x="{WIDTH - 10}" y="{y + 4}" text-anchor="end" class="note">{text}</text>')
     return lines
 
 
@@ -118,7 +123,6 @@ def _draw_point(point: Point, x: str, y: int, ends: Sequence[str]) -> Iterator[s
     if ends:
         yield f'<line class="bar" x1="{ends[0]}" y1="{y}" x2="{ends[1]}" y2="{y}"/>'
     title = f"<title>{html.escape(point.label)}: {point.value:g}</title>"
-    yield f'<text x="{WIDTH - 10}" y="{y + 4}" text-anchor="end" class="note">{point.value:.4g}</text>'
     if point.is_printed:
         yield f'<path class="printed" transform="translate({x} {y})" d="M0 -6 6 0 0 6 -6 0Z">{title}</path>'
     else:
