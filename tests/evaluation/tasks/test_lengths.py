@@ -154,14 +154,15 @@ def test_a_run_counts_other_lengths(pipe: Callable[[str], Any], copied: Folder) 
     assert 2 <= line["media"][0]["found"]["seconds"] <= 3
 
 
-def test_a_first_item_without_its_part_stops_no_run(pipe: Callable[[str], Any], found: dict[str, list[Item]]) -> None:
+def test_a_first_item_without_its_part_stops_no_run(
+    pipe: Callable[[str], Any], found: dict[str, list[Item]], tmp_path: Path
+) -> None:
     """The prompt of the first item is written into the result, also where a folder does not hold its part."""
     item = next(item for item in bounded(found["mvbench"]) if item.media[0].path.is_dir())
     task = make_task(
         load=lambda data: [with_medium(item, start=900.0, end=901.0)], prompts=find_task("mvbench").prompts
     )
-    folder = item.media[0].path.parent
-    result = Runner(pipe("pllava-tiny"), "x").run(task, DataFiles(folder), folder.parent / "run_of_first")
+    result = Runner(pipe("pllava-tiny"), "x").run(task, DataFiles(item.media[0].path.parent), tmp_path)
     assert result is not None
     assert result["counts"]["errors"] == 1
     assert item.question in result["prompt"]["first_rendered"]
