@@ -40,7 +40,7 @@ def ask(
     """
     asked = [*([] if question is None else [question]), *(questions or [])]
     if not asked:
-        raise ValueError('No question is given: hf-videollm ask VIDEO "What happens?"')
+        raise ValueError('No question is given: hf-videollm ask VIDEO "What happens?" (see hf-videollm ask --help)')
     answers = _answers(video, asked, options, max_new_tokens)
     if len(answers) == 1:
         _print_answer(answers[0], as_json)
