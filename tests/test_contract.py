@@ -65,6 +65,13 @@ FOREIGN = {
     "getattr(parameter.quant_state, 'packing_format_for_cpu', False)": "bitsandbytes sets it on packed weights alone",
     "hasattr(tensor, 'dequantize_')": "quantized tensors of torchao among others",
     "getattr(config.tower_config(), 'image_size', None)": "configurations of any vision tower",
+    "hasattr(entry, 'blob_id')": "files among the folders of a repository",
+    "hasattr(os, 'getuid')": "not on every operating system",
+    "getattr(model, 'name_or_path', '')": "models of any library, which `push_to_hub` was called on",
+    "getattr(model, 'config', None)": "models of any library, which `push_to_hub` was called on",
+    "getattr(getattr(model, 'config', None), 'model_type', '')": (
+        "models of any library, which `push_to_hub` was called on"
+    ),
     # Own dataclasses and generation configurations, gone through by the names of their fields.
     "getattr(self, attribute)": "a row of the table of designs",
     "getattr(own, name)": "a generation configuration",

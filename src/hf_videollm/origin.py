@@ -159,7 +159,7 @@ def carry_origin(model: Any, folder: str | os.PathLike[str]) -> None:
         model: a model of transformers. One that was not loaded from a folder has no record.
         folder: folder to write to.
     """
-    loaded = getattr(model, "name_or_path", None)
+    loaded = model.name_or_path
     if isinstance(loaded, str) and loaded and (Path(loaded) / ORIGIN_FILE).is_file():
         copyfile(Path(loaded) / ORIGIN_FILE, Path(folder) / ORIGIN_FILE)
 

@@ -139,7 +139,7 @@ def _joined(outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for modality in dict.fromkeys(name for output in outputs for name in output):
         parts = [output[modality] for output in outputs if modality in output]
         fields = {"pooler_output": [vectors for part in parts for vectors in part.pooler_output]}
-        if getattr(parts[0], "frames", None) is not None:
+        if "frames" in parts[0]:
             fields["frames"] = [frames for part in parts for frames in part.frames]
         joined[modality] = type(parts[0])(**fields)
     return joined

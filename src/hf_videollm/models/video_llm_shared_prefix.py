@@ -90,8 +90,8 @@ def shared_prefix_cache(states: Sequence[LayerStates]) -> DynamicCache:
 
 def is_shared(cache: Any) -> bool:
     """Whether a cache comes from `shared_prefix_cache`."""
-    layers = getattr(cache, "layers", None)
-    return bool(layers) and isinstance(layers[0], SharedPrefixLayer)
+    layers: Sequence[Any] = getattr(cache, "layers", None) or ()
+    return len(layers) > 0 and isinstance(layers[0], SharedPrefixLayer)
 
 
 def attention_behind_prefix(
