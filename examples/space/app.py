@@ -137,6 +137,7 @@ def build() -> gr.Blocks:
             [video, model, question, shows_look, chat, state],
             [chat, status, frames, look, question, state],
             concurrency_limit=1,
+            show_progress_on=[chat],
         )
         stop.click(None, cancels=[running])
         gr.on([video.change, model.change], forget, [state], [chat, status, frames, look, state], cancels=[running])

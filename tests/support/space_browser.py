@@ -148,7 +148,7 @@ def visit(
     try:
         page = Page(browser, address)
         page.ask("What moves?")
-        page.until(page.status)
+        page.until(lambda: "video" in page.status())
         without_video = page.status()
         page.choose(design)
         page.upload(clip)
