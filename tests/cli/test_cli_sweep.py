@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,45 @@ def test_the_best_alpha_is_found_and_recorded(cli: Cli, data: Path, with_lora: P
     code, out, err = cli(*line, "--task", "clips", "--alphas", "500,0", "--save", "--json")
     assert (code, json.loads(out)["best"]) == (0, 0.0)
     assert json.loads((with_lora / "config.json").read_text())["lora_alpha"] == 0.0
+
+
+def table(folder: Path) -> list[str]:
+    return [row["setting"] for row in csv.DictReader((folder / "sweep.csv").open())]
+
+
+@pytest.mark.usefixtures("_known_tasks")
+def test_a_sweep_goes_on_after_the_best_alpha_was_saved(cli: Cli, data: Path, with_lora: Path, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(with_lora, tmp_path / "checkpoint")
+    line = ("tune-alpha", str(checkpoint), "--data", str(data), "--output", str(tmp_path / "out"), *ON_CPU)
+    assert cli(*line, "--task", "clips", "--alphas", "500,0", "--save")[0] == 0
+    code, out, err = cli(*line, "--task", "clips", "--alphas", "500,0", "--json")
+    assert (code, err.count("failed")) == (0, 0), err
+    runs = [
+        json.loads((tmp_path / "out" / row["setting"] / "result.json").read_text())["runs"]
+        for row in json.loads(out)["rows"]
+    ]
+    assert [len(found) for found in runs] == [1, 1], "nothing was asked again"
+    # A shorter list drops no row, and the best is that of the list.
+    code, out, err = cli(*line, "--task", "clips", "--alphas", "500", "--json")
+    assert (code, json.loads(out)["best"]) == (0, 500.0), err
+    assert table(tmp_path / "out") == ["alpha-0", "alpha-500"]
+    # Where every setting fails, the table stays.
+    (checkpoint / "new.json").write_text("{}")
+    kept = (tmp_path / "out/sweep.csv").read_bytes()
+    code, _, err = cli(*line, "--task", "clips", "--alphas", "500,0")
+    assert code == 1
+    assert "2 of 2 settings failed" in err
+    assert (tmp_path / "out/sweep.csv").read_bytes() == kept
+
+
+@pytest.mark.usefixtures("_known_tasks")
+def test_no_alpha_is_recorded_where_all_are_equal(cli: Cli, data: Path, with_lora: Path, tmp_path: Path) -> None:
+    line = ("tune-alpha", str(with_lora), "--data", str(data), "--output", str(tmp_path), *ON_CPU)
+    before = (with_lora / "config.json").read_bytes()
+    code, out, err = cli(*line, "--task", "clips", "--alphas", "0,0.000001", "--save", "--json")
+    assert (code, json.loads(out)["tied"]) == (1, True)
+    assert "All alphas have the same accuracy, so none is best" in one_line(err)
+    assert (with_lora / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

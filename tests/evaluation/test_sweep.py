@@ -19,10 +19,11 @@ from hf_videollm.evaluation.asking import rendered_prompt
 from hf_videollm.evaluation.data_files import DataFiles
 from hf_videollm.evaluation.items import Item
 from hf_videollm.evaluation.prompting import Prompt
+from hf_videollm.evaluation.provenance import folder_revision
 from hf_videollm.evaluation.run_options import RunOptions
 from hf_videollm.evaluation.runner import Runner
 from hf_videollm.evaluation.sweep import finished_result, run_setting, run_sweep
-from hf_videollm.evaluation.sweep_kinds import make_settings
+from hf_videollm.evaluation.sweep_kinds import make_settings, text_of
 from hf_videollm.evaluation.sweep_plot import write_plot
 from hf_videollm.evaluation.sweep_report import SweepReport, SweepRow
 from hf_videollm.synthetic.check import ClipQuestion
@@ -310,3 +311,41 @@ def test_the_table_says_what_is_best() -> None:
     assert lines[1] == "alpha-1,accuracy,0.1,0.05,0.125,4,0,1,0"
     assert made_report(scored=False).as_csv().splitlines()[1] == "alpha-1,,,,,4,0,1,0"
     assert report.to_dict()["best"] == 4.0
+
+
+def test_equal_numbers_are_told() -> None:
+    report = made_report()
+    assert not report.is_tied, "the control"
+    first, last = report.rows
+    tied = replace(report, rows=(last, replace(last, label="later")))
+    assert (tied.is_tied, tied.to_dict()["tied"]) == (True, True)
+    # One setting alone is no tie, and a row of an earlier sweep does not count.
+    assert not replace(report, rows=(last,)).is_tied
+    kept = replace(report, rows=(first, replace(last, is_kept=True)))
+    assert kept.best is first
+    assert [row.label for row in replace(report, rows=(first, last, last)).equally_good] == ["alpha-4", "alpha-4"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [("pooling", ["4x12x12", "4x12x12@64"]), ("frames", ["4"]), ("prompt-styles", ["default", "A:/B:"])],
+)
+def test_the_value_of_a_table_is_read_back(bundled_pipe: Callable[[str], Any], kind: str, texts: list[str]) -> None:
+    pipe = bundled_pipe("pllava-tiny")
+    for text in texts:
+        (setting,) = make_settings(kind, [text], pipe, CLIPS)
+        value = json.loads(json.dumps(setting.value))
+        (again,) = make_settings(kind, [text_of(kind, value)], pipe, CLIPS)
+        assert (again.label, again.value) == (setting.label, setting.value)
+
+
+def test_the_alpha_of_a_folder_is_not_its_revision(tmp_path: Path) -> None:
+    def revision(config: str) -> str | None:
+        (tmp_path / "config.json").write_text(config)
+        return folder_revision(str(tmp_path))
+
+    first = revision('{"lora_alpha": 32, "size": 1}')
+    assert first == revision('{"lora_alpha": 0.5, "size": 1}') == revision('{\n "size": 1, "lora_alpha": null\n}')
+    assert first != revision('{"lora_alpha": 32, "size": 2}')
+    assert revision('{"size": 1}') != revision('{"size": 2}')
+    assert revision("{damaged") is not None

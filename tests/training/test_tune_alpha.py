@@ -227,6 +227,16 @@ def test_ties_go_to_the_smallest_alpha_and_the_table_prints() -> None:
     assert "best alpha: 4" in text
 
 
+def test_equal_scores_are_told() -> None:
+    report = TuneReport([AlphaScore(0.0, 0.5, 10), AlphaScore(4.0, 0.5, 10)])
+    assert (report.is_tied, report.to_dict()["tied"]) == (True, True)
+    console = Console(record=True, width=80)
+    console.print(report.render())
+    assert "all alphas have the same score: none is best" in console.export_text()
+    assert not TuneReport([AlphaScore(0.0, 0.5, 10)]).is_tied
+    assert not TuneReport([AlphaScore(0.0, 0.5, 10), AlphaScore(4.0, 0.6, 10)]).is_tied
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

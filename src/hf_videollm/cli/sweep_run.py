@@ -89,7 +89,7 @@ class SweepRun(EvaluateRun):
         from ..evaluation.ranks import Ranks
         from ..evaluation.runner import Runner
         from ..evaluation.sweep import in_order, report_of
-        from ..evaluation.sweep_kinds import make_settings
+        from ..evaluation.sweep_kinds import make_settings, on_one_axis
 
         _, missing = self._with_data([task])
         if missing:
@@ -105,10 +105,35 @@ class SweepRun(EvaluateRun):
             if (reason := self._one_setting(runner, task, setting)) is not None:
                 failed[setting.label] = reason
         data = DataFiles(self.data / task.name)
-        report = report_of(runner, self.kind, task, data, folder, settings, failed, self.kind == LENGTHS)
+        kept = [setting for text in self._earlier(folder) for setting in self._one_of(text, pipe, task)]
+        together = on_one_axis([*settings, *kept])
+        settings, kept = together[: len(settings)], together[len(settings) :]
+        report = report_of(runner, self.kind, task, data, folder, settings, failed, self.kind == LENGTHS, kept)
         if report is not None:
             self._write(folder, report)
         return report
+
+    def _earlier(self, folder: Path) -> list[str]:
+        """The settings that the table in the folder has, as a user writes them; none where there is no table."""
+        import json
+
+        from ..evaluation.sweep_kinds import text_of
+
+        try:
+            table = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+            is_same = table["sweep"] == self.kind
+            return [text_of(self.kind, row["value"]) for row in table["rows"]] if is_same else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def _one_of(self, text: str, pipe: Any, task: Task) -> list[Setting]:
+        """An earlier setting, if this model and task still have it."""
+        from ..evaluation.sweep_kinds import make_settings
+
+        try:
+            return make_settings(self.kind, [text], pipe, task)
+        except ValueError:
+            return []
 
     def _one_setting(self, runner: Any, task: Task, setting: Setting) -> str | None:
         """Run a setting; why it failed, if it did."""
@@ -144,6 +169,10 @@ class SweepRun(EvaluateRun):
         from ..evaluation.sweep_plot import write_plot
         from ..evaluation.sweep_report import write_report, write_text
 
+        if all(row.is_kept for row in report.rows):
+            # Nothing was measured: an earlier table stays as it is.
+            note(f"note: no setting has a result, so no table is written; one in {folder} is an earlier one's.")
+            return
         write_report(folder, report)
         if self.csv is not None:
             write_text(self.csv, report.as_csv())

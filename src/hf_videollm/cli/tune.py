@@ -79,6 +79,9 @@ def tune_alpha_command(
         assert records is not None
         report = _on_records(path_or_id, records, numbers, num_frames, answering, dtype, device, save, as_json)
         print_report(report, as_json)
+        if save and report.is_tied:
+            note("All alphas have the same score, so no alpha is recorded.")
+            raise typer.Exit(ONE_FAILED)
         return
     if save:
         _check_folder(path_or_id)
@@ -105,7 +108,15 @@ def _finish(report: "SweepReport", path_or_id: str, save: bool) -> None:
         if save:
             raise ValueError("No alpha is best, because nothing was scored: choose a judge, or leave out --save.")
         return
-    note(f"best alpha by {best.numbers[0].name}: {best.value:g}")
+    name = best.numbers[0].name
+    if report.is_tied:
+        note(f"All alphas have the same {name}, so none is best: ask more items (--limit), or others.")
+        if save:
+            note("No alpha is recorded.")
+            raise typer.Exit(ONE_FAILED)
+        return
+    others = ", ".join(f"{row.value:g}" for row in report.equally_good[1:])
+    note(f"best alpha by {name}: {best.value:g}" + (f" (the lowest of equals; the others are {others})" * bool(others)))
     if save:
         from ..known_models import find_model
         from ..training.tune_alpha import save_alpha

@@ -78,7 +78,9 @@ def model_facts(pipe: Any, source: str) -> dict[str, Any]:
 def folder_revision(name: str) -> str | None:
     """A name of what a local checkpoint holds: a hash of its files' names, sizes and configuration.
 
-    Weights are not read, because that would take minutes for large models.
+    Weights are not read, because that would take minutes for large models. `lora_alpha` in config.json does not count:
+    a run names the alpha that it had, whether the folder, an option or a sweep has set it, and a sweep that records the
+    best one must be able to go on.
     """
     import hashlib
 
@@ -87,10 +89,27 @@ def folder_revision(name: str) -> str | None:
         return None
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        if path.suffix in (".json", ".jinja") and path.stat().st_size < 1 << 20:
-            digest.update(path.read_bytes())
+        size = path.stat().st_size
+        content = path.read_bytes() if path.suffix in (".json", ".jinja") and size < 1 << 20 else b""
+        if path.name == "config.json" and (changed := _without_alpha(content)) is not None:
+            content, size = changed, len(changed)
+        digest.update(f"{path.name} {size}\n".encode())
+        digest.update(content)
     return f"folder-{digest.hexdigest()[:16]}"
+
+
+def _without_alpha(content: bytes) -> bytes | None:
+    """The text of a configuration without the LoRA's alpha; None where it has none."""
+    import json
+
+    try:
+        config = json.loads(content)
+    except ValueError:
+        return None
+    if not isinstance(config, dict) or "lora_alpha" not in config:
+        return None
+    del config["lora_alpha"]
+    return json.dumps(config, sort_keys=True).encode()
 
 
 def machine() -> dict[str, Any]:

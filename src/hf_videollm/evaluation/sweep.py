@@ -16,6 +16,7 @@ from typing import Any
 from .answer_lengths import Lengths, lengths_of
 from .data_files import DataFiles
 from .prompting import PromptRule
+from .provenance import model_facts
 from .records import read_records
 from .result import RESULT
 from .run_options import RunOptions
@@ -154,6 +155,7 @@ def report_of(
     settings: Sequence[Setting],
     failed: Mapping[str, str] | None = None,
     with_lengths: bool = False,
+    kept: Sequence[Setting] = (),
 ) -> SweepReport | None:
     """The table of settings that have been run.
 
@@ -163,23 +165,39 @@ def report_of(
         task: the benchmark.
         data: its files.
         folder: of the sweep.
-        settings: in the order of the table.
+        settings: that were asked for.
         failed: label -> why a setting has no result; it gets no row.
         with_lengths: also measure how long the answers are.
+        kept: settings of an earlier table. Those that were run with the same model and items stay in the table.
 
     Returns:
         The table; None if other processes have not finished their share yet.
     """
     failed = failed or {}
     num_items = sum(1 for _ in task.items(data, runner.options.limit))
-    rows = []
-    for setting in (setting for setting in settings if setting.label not in failed):
+    asked = {setting.label for setting in settings}
+    rows: list[SweepRow] = []
+    model = None
+    for setting in in_order([*settings, *kept]):
         place = folder / setting.label
-        if (result := finished_result(place, num_items)) is None:
+        if setting.label in failed:
+            continue
+        result = finished_result(place, num_items)
+        if setting.label not in asked:
+            model = model or model_facts(runner.pipe, runner.source)
+            if result is None or not _is_of(result, model):
+                continue
+        elif result is None:
             return None
         lengths = measured_lengths(place, runner.pipe.processor.tokenizer) if with_lengths else {}
-        rows.append(SweepRow(setting.label, setting.value, result, setting.x, setting.series, lengths))
+        is_kept = setting.label not in asked
+        rows.append(SweepRow(setting.label, setting.value, result, setting.x, setting.series, lengths, is_kept))
     return SweepReport(kind, task.name, task.title, tuple(rows), failed)
+
+
+def _is_of(result: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a result is of the same model, however it was set up."""
+    return all(result["model"].get(name) == model[name] for name in ("path", "revision", "dtype"))
 
 
 def in_order(settings: Sequence[Setting]) -> list[Setting]:

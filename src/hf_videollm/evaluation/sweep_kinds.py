@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -31,8 +31,10 @@ __all__ = [
     "alpha_settings",
     "frames_settings",
     "make_settings",
+    "on_one_axis",
     "pooling_settings",
     "style_settings",
+    "text_of",
     "tokens_settings",
 ]
 
@@ -59,6 +61,19 @@ def make_settings(kind: str, values: Sequence[str], pipe: Any, task: Task) -> li
     if kind not in SWEEPS:
         raise ValueError(f"There is no sweep {kind!r}: {did_you_mean(kind, SWEEPS)}")
     return SWEEPS[kind](values, pipe, task)
+
+
+def text_of(kind: str, value: Any) -> str:
+    """A value of `Setting.value`, as a user writes it.
+
+    Example:
+        >>> text_of("pooling", {"pooling_shape": [4, 12, 12], "num_frames": 64}), text_of("alpha", 4.0)
+        ('4x12x12@64', '4.0')
+    """
+    if kind != "pooling":
+        return str(value)
+    shape = "x".join(map(str, value["pooling_shape"]))
+    return f"{shape}@{value['num_frames']}" if "num_frames" in value else shape
 
 
 def alpha_settings(values: Sequence[str], pipe: Any, task: Task) -> list[Setting]:
@@ -108,9 +123,13 @@ def pooling_settings(values: Sequence[str], pipe: Any, task: Task) -> list[Setti
                 **_pooling_axis(shape, frames),
             )
         )
-    # Sides and rates have no axis in common.
-    is_mixed = len({"num_frames" in setting.value for setting in settings}) > 1
-    return [replace(setting, x=None, series="") for setting in settings] if is_mixed else settings
+    return on_one_axis(settings)
+
+
+def on_one_axis(settings: Sequence[Setting]) -> list[Setting]:
+    """The settings without places on an axis, if they have none in common: sides and rates of pooling have not."""
+    are_rates = {isinstance(setting.value, Mapping) and "num_frames" in setting.value for setting in settings}
+    return [replace(setting, x=None, series="") if len(are_rates) > 1 else setting for setting in settings]
 
 
 def frames_settings(values: Sequence[str], pipe: Any, task: Task) -> list[Setting]:

@@ -31,6 +31,7 @@ class SweepRow:
         x: place on the x-axis; None without numbers.
         series: rows with the same one are joined by a line.
         lengths: unit -> lengths of the answers; empty where they were not asked for.
+        is_kept: whether the setting was not asked for this time, and its row is that of an earlier sweep.
     """
 
     label: str
@@ -39,6 +40,7 @@ class SweepRow:
     x: float | None = None
     series: str = ""
     lengths: Mapping[str, Lengths] = field(default_factory=dict)
+    is_kept: bool = False
 
     @property
     def numbers(self) -> list[Headline]:
@@ -71,9 +73,26 @@ class SweepReport:
 
     @property
     def best(self) -> SweepRow | None:
-        """The row with the highest first number; the first of several. None where nothing was scored."""
-        scored = [row for row in self.rows if row.numbers]
-        return max(scored, key=lambda row: row.numbers[0].value, default=None)
+        """The row with the highest first number; the first of several. None where nothing was scored.
+
+        Kept rows do not count: this is the best of the settings that were asked for.
+        """
+        return max(self._scored, key=lambda row: row.numbers[0].value, default=None)
+
+    @property
+    def equally_good(self) -> tuple[SweepRow, ...]:
+        """The rows that were asked for and have the same first number as the best one; it is the first of them."""
+        best = self.best
+        return tuple(row for row in self._scored if best and row.numbers[0].value == best.numbers[0].value)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether all of several settings have the same first number, so that none is better than another."""
+        return 1 < len(self._scored) == len(self.equally_good)
+
+    @property
+    def _scored(self) -> list[SweepRow]:
+        return [row for row in self.rows if row.numbers and not row.is_kept]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -83,6 +102,7 @@ class SweepReport:
             "sweep": self.kind,
             "task": self.task,
             "best": None if best is None else best.value,
+            "tied": self.is_tied,
             "rows": [_row_dict(row, edges) for row in self.rows],
             "failed": dict(self.failed),
         }
@@ -113,7 +133,7 @@ class SweepReport:
             texts = "\n".join(f"{number.name} {number.text}" for number in row.numbers) or "not scored"
             intervals = "\n".join(number.interval for number in row.numbers)
             words = [_middle(row.lengths["words"]) if row.lengths else ""] if has_lengths else []
-            style = "bold" if row is best and len(self.rows) > 1 else None
+            style = "bold" if row is best and len(self.rows) > 1 and not self.is_tied else None
             table.add_row(row.label, texts, intervals, *words, *map(str, row.counts.values()), style=style)
         return table
 

@@ -48,17 +48,23 @@ class TuneReport:
         """The alpha with the highest score; the smallest one if several have this score."""
         return min(self.rows, key=lambda row: (-row.score, row.alpha)).alpha
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether all of several alphas have the same score, so that none is better than another."""
+        return len(self.rows) > 1 and len({row.score for row in self.rows}) == 1
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"best": self.best, "rows": [asdict(row) for row in self.rows]}
+        return {"best": self.best, "tied": self.is_tied, "rows": [asdict(row) for row in self.rows]}
 
     def render(self) -> Group:
         """The table and the best value, for a rich console."""
         table = Table("alpha", "score", "n")
         for row in self.rows:
-            style = "bold" if row.alpha == self.best else None
+            style = "bold" if row.alpha == self.best and not self.is_tied else None
             table.add_row(f"{row.alpha:g}", f"{row.score:.4f}", f"{row.n}", style=style)
-        return Group(table, f"best alpha: {self.best:g}")
+        best = "all alphas have the same score: none is best" if self.is_tied else f"best alpha: {self.best:g}"
+        return Group(table, best)
 
 
 def normalise(text: str) -> str:
@@ -95,7 +101,7 @@ def tune_alpha(
         num_frames: frames per video; `None` uses the processor's own number.
         max_new_tokens: longest answer, in tokens.
         score: function of a prediction and a reference. Its values are averaged over the records; higher is better.
-        set_best: leave the model at the best alpha instead of the one it had.
+        set_best: leave the model at the best alpha instead of the one it had; not if all have the same score.
         progress: called with (answers given, answers to give).
 
     Returns:
@@ -121,7 +127,7 @@ def tune_alpha(
                 if progress is not None:
                     progress(done, len(records) * len(alphas))
         report = TuneReport([AlphaScore(alpha, totals[alpha] / len(records), len(records)) for alpha in alphas])
-        if set_best:
+        if set_best and not report.is_tied:
             before = report.best
     finally:
         model.set_lora_alpha(before)
@@ -233,7 +239,7 @@ def tune_alpha_on_file(
         limit: use the first `limit` records only.
         dtype: `"auto"`, `"float32"`, `"bfloat16"` or `"float16"`.
         device: a torch device; `None` takes the first GPU, or the CPU if there is no GPU.
-        save: write the best alpha into the folder's config.json.
+        save: write the best alpha into the folder's config.json; nothing is written if all have the same score.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -268,7 +274,7 @@ def tune_alpha_on_file(
             max_new_tokens=max_new_tokens,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if save:
+    if save and not report.is_tied:
         save_alpha(source, report.best)
     return report
 
