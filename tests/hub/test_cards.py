@@ -232,7 +232,11 @@ def test_a_card_without_a_known_licence_says_so_and_asks(tmp_path: Path) -> None
         validate_card(text)
     with pytest.raises(LicenceError, match="states no licence"):
         render_card(folder, licence="llama2")
-    validate_card(render_card(folder, licence="llama2", licence_override=True))
+    loosened = render_card(folder, licence="llama2", licence_override=True)
+    validate_card(loosened)
+    assert "although a source has a stricter one" in loosened
+    fitting = render_card(hf_videollm.default_checkpoint(), licence="apache-2.0", licence_override=True)
+    assert "although a source has a stricter one" not in fitting
 
 
 def test_a_non_commercial_base_is_said_on_the_card(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from .card_files import cards_folder
 from .card_metadata import LICENCE_NAME
 from .card_parity import load_measured, paper_model, parity_rows
 from .licence_terms import UNKNOWN
-from .licences import LicenceChain, SourceLicence, known_sources
+from .licences import LicenceChain, LicenceError, SourceLicence, check_licence, known_sources
 from .presets import find_preset
 
 __all__ = ["CardOptions", "card_context", "pictures_of"]
@@ -201,7 +201,7 @@ def _licence_reason(given: CardOptions, chain: LicenceChain, licence: str) -> st
     sentences = []
     if given.licence is not None:
         by = "Its publisher states this licence"
-        sentences.append(f"{by}, although a source has a stricter one." if given.licence_override else f"{by}.")
+        sentences.append(f"{by}, although a source has a stricter one." if _is_looser(given, chain) else f"{by}.")
     elif chain.is_recorded and licence != UNKNOWN:
         sentences.append("This follows from the sources that are recorded in its folder.")
     if not chain.is_recorded:
@@ -213,6 +213,14 @@ def _licence_reason(given: CardOptions, chain: LicenceChain, licence: str) -> st
     if silent := [f"`{source.name}`" for source in chain.sources if source.licence == "none"]:
         sentences.append(f"The page of {', '.join(silent)} states no licence.")
     return " ".join(sentences)
+
+
+def _is_looser(given: CardOptions, chain: LicenceChain) -> bool:
+    try:
+        check_licence(chain, given.licence, name=given.licence_name or LICENCE_NAME)
+    except LicenceError:
+        return True
+    return False
 
 
 def _read_at(source: SourceLicence) -> str:
