@@ -15,11 +15,15 @@ except ImportError:
     spaces = None
 
 CSS = """
-.gradio-container { max-width: 1100px !important; margin: auto; }
+.gradio-container { width: 100% !important; max-width: 1100px !important; margin: auto; box-sizing: border-box; }
 #title h1 { margin-bottom: 0; }
 #status { min-height: 1.6em; }
 #status.problem { color: #b91c1c; }
-@media (max-width: 640px) { .gradio-container { padding: 8px !important; } #title p { font-size: 0.9em; } }
+@media (max-width: 640px) {
+  .gradio-container { padding: 8px !important; }
+  #title p { font-size: 0.9em; }
+  #frames .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
+}
 """
 TITLE = """# Ask a video
 Upload or record one, choose a design, and go on asking: the video is read once."""
