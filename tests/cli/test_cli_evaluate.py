@@ -284,6 +284,21 @@ def test_an_endpoint_judges_and_its_replies_are_kept(
     assert "secret" not in written
 
 
+def test_an_endpoint_without_any_reply_gives_no_number(
+    cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with judge_server(reply=lambda _: Answer(status=400)) as server:
+        # Its failures count as wrong by this policy: 0 % would be a number of nobody.
+        judge = ("--judge", "openai", "--judge-model", "m", "--judge-url", server.url, "--judge-policy", "pllava")
+        code, out, err = cli(*line(data, tmp_path, "judged", *judge, "--json"))
+    assert code == 0
+    result = json.loads(out)["results"]["judged"]
+    assert result["metrics"] == {}
+    assert result["counts"]["judge_failures"] == 5
+    assert "judged: 0 of 5 judged (no reply):" in " ".join(err.split())
+
+
 def test_a_judge_that_stops_loses_no_answer(
     cli: Cli, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

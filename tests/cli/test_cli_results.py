@@ -135,6 +135,8 @@ def test_files_beside_the_report(cli: Cli, runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("RUNS", "--output", "res.pdf"), "no form has the suffix .pdf; the known ones are .md, .csv, .html"),
+        (("RUNS", "--partial"), "--partial does nothing without --hub or --eval-results"),
         ((), "Say whose results"),
         (("gone",), "gone: there is no such folder"),
         (("RUNS", "--format", "htm"), "did you mean html?"),

@@ -178,6 +178,7 @@ def test_model_and_processor_are_as_before(
         ("iva-tiny", "pooling", ["1x1x1"], "IvaForConditionalGeneration has no pooling shape: PLLaVA does"),
         ("pllava-tiny", "pooling", ["4x4"], "is TxHxW or TxHxW@FRAMES, such as 16x12x12 or 4x12x12@64, not '4x4'"),
         ("pllava-tiny", "pooling", ["4x0x4"], "not '4x0x4'"),
+        ("pllava-tiny", "pooling", ["1x1x1", "100x100x100"], "makes 1,000,000 tokens of a video, more than 32,768"),
         ("pllava-tiny", "tokens-per-frame", ["1"], "cannot choose the tokens of a frame: FTFV can"),
         ("ftfv-tiny", "tokens-per-frame", ["4", "17"], "a whole number from 1 to 16, not '17'"),
         ("pllava-tiny", "frames", ["0"], "a whole number of at least 1, not '0'"),
@@ -286,14 +287,18 @@ def test_the_plot_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_points_and_intervals_are_where_the_numbers_say(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[Any, Any, Any]] = []
+    limits: list[tuple[float, float]] = []
     panel = SimpleNamespace(
         errorbar=lambda xs, ys, yerr, **others: drawn.append((xs, ys, yerr)),
         set_xticks=lambda *arguments, **others: None,
         set=lambda **others: None,
+        get_ylim=lambda: (-3.0, 102.5),
+        set_ylim=lambda low, high: limits.append((low, high)),
         grid=lambda **others: None,
     )
     sweep_plot._draw_number(panel, made_report(), "accuracy")
     ((xs, ys, around),) = drawn
+    assert limits == [(0.0, 100.0)], "no axis of percents passes them"
     assert xs == [1.0, 4.0]
     assert ys == pytest.approx([10.0, 40.0])
     assert [y - below for y, below in zip(ys, around[0], strict=True)] == pytest.approx([5.0, 20.0])

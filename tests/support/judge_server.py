@@ -24,6 +24,7 @@ class Answer:
         body: the whole body, instead of a chat reply.
         cut: send half of the body and close the connection.
         silent: send nothing until the client has gone.
+        byte_seconds: wait so long before each byte of the body.
         usage: tokens that the reply says it took; `None` leaves them out.
     """
 
@@ -34,6 +35,7 @@ class Answer:
     body: bytes | None = None
     cut: bool = False
     silent: bool = False
+    byte_seconds: float = 0.0
     usage: int | None = 10
 
     def to_bytes(self) -> bytes:
@@ -104,6 +106,13 @@ def judge_server(
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            if answer.byte_seconds:
+                for byte in body:
+                    if state.closed.wait(answer.byte_seconds):
+                        break
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                return
             self.wfile.write(body[: len(body) // 2] if answer.cut else body)
             if answer.cut:
                 self.wfile.flush()

@@ -52,7 +52,7 @@ JudgeConcurrency = Annotated[
 ]
 JudgeRate = Annotated[float | None, typer.Option("--judge-rate", help="Most requests for each minute.")]
 JudgeTimeout = Annotated[
-    float | None, typer.Option("--judge-timeout", help="Seconds to wait for the endpoint; 120 by default.")
+    float | None, typer.Option("--judge-timeout", help="Most seconds for a whole reply; 120 by default.")
 ]
 JudgeBudget = Annotated[int | None, typer.Option("--judge-budget", min=0, help="Most requests in all.")]
 JudgeTokenBudget = Annotated[

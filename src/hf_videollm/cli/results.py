@@ -13,7 +13,7 @@ __all__ = ["results"]
 
 FORMATS = ("table", "markdown", "csv", "html", "json")
 # Suffix of the output -> form, where none is named.
-BY_SUFFIX = {".md": "markdown", ".csv": "csv", ".html": "html", ".htm": "html", ".json": "json"}
+BY_SUFFIX = {".md": "markdown", ".csv": "csv", ".html": "html", ".htm": "html", ".json": "json", ".txt": "table"}
 
 
 def results(
@@ -103,7 +103,13 @@ def _form(output_format: str | None, output: Path | None) -> str:
     from ..models.video_llm_option_names import did_you_mean
 
     if output_format is None:
-        return BY_SUFFIX.get(output.suffix.lower(), "table") if output is not None else "table"
+        suffix = "" if output is None else output.suffix.lower()
+        if suffix and suffix not in BY_SUFFIX:
+            raise ValueError(
+                f"--output {output}: no form has the suffix {suffix}; the known ones are {', '.join(BY_SUFFIX)}, or "
+                "say --format."
+            )
+        return BY_SUFFIX.get(suffix, "table")
     if output_format not in FORMATS:
         raise ValueError(f"There is no format {output_format!r}: {did_you_mean(output_format, FORMATS)}")
     return output_format

@@ -105,11 +105,13 @@ def write_result(
     scored = score_records(scoring, answered, [records[item.id] for item in answered])
     errors = [records[item.id]["error"] for item in items if "error" in records[item.id]]
     runs = read_runs(folder)
+    unjudged = _unjudged(scored)
     result = {
         "task": scoring.task.name,
         "title": scoring.task.title,
-        "metrics": totals(scoring, answered, scored, len(errors)),
-        "unscored_because": _unscored(scoring, answered, no_submission),
+        # A policy may count failures as wrong. Where nothing at all was judged, that would be a number of nobody.
+        "metrics": {} if unjudged else totals(scoring, answered, scored, len(errors)),
+        "unscored_because": unjudged or _unscored(scoring, answered, no_submission),
         "no_submission": no_submission,
         "partial": partial,
         "equal_options": _equal_options(items),
@@ -151,6 +153,19 @@ def _unscored(scoring: Scoring, answered: Sequence[Item], no_submission: str | N
         files = "the files of submission/" if no_submission is None else "only runs with all items"
         return f"The right answers are not public: the benchmark's server scores {files}."
     return None
+
+
+def _unjudged(scored: Sequence[Scored]) -> str | None:
+    """That the judge said nothing of any item; None where it judged one, or was not asked."""
+    judged = [
+        value for value in scored if not value.judge_failed or value.score is not None or value.choice is not None
+    ]
+    if judged or not scored:
+        return None
+    kept = [entry for value in scored for entry in (value.detail, *value.detail.get("aspects", {}).values())]
+    why = "no readable reply" if any(entry.get("reply") is not None for entry in kept) else "no reply"
+    last = next((entry["judge_error"] for entry in reversed(kept) if entry.get("judge_error")), None)
+    return f"0 of {len(scored)} judged ({why})" + (f": {last}" if last else "") + "."
 
 
 def _counts(

@@ -43,6 +43,8 @@ ALPHAS = ("0", "4", "8", "12", "16", "20", "24", "28", "32")
 POOLINGS = tuple(f"4x{side}x{side}" for side in (1, 2, 4, 6, 8, 12, 16, 20, 24))
 FRAMES = ("4", "8", "16", "32")
 TOKENS = ("8", "16", "32", "64", "128", "256")
+# Contexts of language models end before; prompts of more tokens would run for hours, or out of memory.
+MOST_TOKENS = 2**15
 POOLING = re.compile(r"(\d+)x(\d+)x(\d+)(?:@(\d+))?")
 
 
@@ -99,7 +101,7 @@ def pooling_settings(values: Sequence[str], pipe: Any, task: Task) -> list[Setti
     """The pooling shape of each run, as `TxHxW` or `TxHxW@FRAMES`.
 
     Raises:
-        ValueError: the design does not pool so, or a value is no shape.
+        ValueError: the design does not pool so, a value is no shape, or it makes more tokens than can be read.
     """
     config = pipe.model.config
     if config.pooling_shape is None:
@@ -110,6 +112,7 @@ def pooling_settings(values: Sequence[str], pipe: Any, task: Task) -> list[Setti
         if match is None or "0" in (match[1], match[2], match[3], match[4]):
             raise ValueError(f"A pooling shape is TxHxW or TxHxW@FRAMES, such as 16x12x12 or 4x12x12@64, not {text!r}.")
         shape = [int(match[number]) for number in (1, 2, 3)]
+        _check_tokens(text, math.prod(shape), config)
         frames = None if match[4] is None else int(match[4])
         given = {} if frames is None else {"num_frames": frames}
         settings.append(
@@ -124,6 +127,16 @@ def pooling_settings(values: Sequence[str], pipe: Any, task: Task) -> list[Setti
             )
         )
     return on_one_axis(settings)
+
+
+def _check_tokens(text: str, count: int, config: Any) -> None:
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or 0
+    most = max(context, MOST_TOKENS)
+    if count > most:
+        raise ValueError(
+            f"The pooling shape {text} makes {count:,} tokens of a video, more than {most:,}; the language model was "
+            f"made for {context:,}. Give a smaller shape."
+        )
 
 
 def on_one_axis(settings: Sequence[Setting]) -> list[Setting]:

@@ -82,13 +82,16 @@ def _draw_number(panel: Any, report: SweepReport, name: str) -> None:
         middle = [value for value, _, _ in values]
         around = [[value - low for value, low, _ in values], [high - value for value, _, high in values]]
         style = "o-" if has_axis else "o"
-        panel.errorbar(xs, middle, yerr=around, fmt=style, capsize=3, label=series or None)
+        panel.errorbar(xs, middle, yerr=around, fmt=style, capsize=3, label=series or None, clip_on=False)
     places = sorted({row.x for row in rows if row.x is not None})
     if not has_axis:
         panel.set_xticks(range(len(rows)), [row.label for row in rows], rotation=30, ha="right")
     elif len(places) <= MOST_TICKS:
         panel.set_xticks(places, [f"{place:.4g}" for place in places])
     panel.set(xlabel=_axis(report, has_axis), ylabel=f"{name} (%)" if name in IN_PERCENT else name)
+    if name in IN_PERCENT:
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, 0.0), min(high, 100.0))
     panel.grid(alpha=0.3)
     if any(row.series for row in rows):
         panel.legend(fontsize=8)

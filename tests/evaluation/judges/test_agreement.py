@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import Answer, Messages, judge_server
+from rich.console import Console
 
 from hf_videollm.evaluation.aggregate_judged import judged_accuracy
 from hf_videollm.evaluation.judges.agreement import (
@@ -103,6 +104,22 @@ def test_failures_agree_with_nobody_and_are_counted() -> None:
         0.0,
     )
     json.dumps(report.to_dict())
+
+
+def test_answers_without_a_verdict_are_named() -> None:
+    labels = [make_label(number, True) for number in range(40)]
+    failed = Judgement(None, None, failed=True, error="no reply [in] 5 seconds")
+    report = compare_with_people(labels, [Judgement(True, 4), Judgement(None, 3), *[failed] * 38], FACTS)
+    assert [failure["id"] for failure in report.to_dict()["failures"]] == [str(number) for number in range(1, 40)]
+    assert report.failures[0]["error"] == "the reply gives no verdict"
+    console = Console(record=True, width=100)
+    console.print(report.render())
+    text = console.export_text()
+    assert "2: no reply [in] 5 seconds" in text
+    assert "... and 19 more" in text
+    # The control: without failures, nothing is said of them.
+    console.print(compare_with_people(labels[:1], [Judgement(True, 4)], FACTS).render())
+    assert "Without a verdict" not in console.export_text()
 
 
 def test_a_judge_is_measured() -> None:

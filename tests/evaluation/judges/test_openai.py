@@ -306,3 +306,15 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         OpenAIJudge("m", api_key=KEY, timeout=float("nan"))
     with pytest.raises(JudgeError, match="no name of a model"):
         OpenAIJudge(" ", api_key=KEY)
+
+
+def test_the_timeout_bounds_the_whole_reply() -> None:
+    """A byte now and then, each long before the timeout."""
+    with judge_server([Answer(byte_seconds=0.05)]) as server:
+        judge, sleeps = make(server, timeout=0.5, retries=Retries(attempts=2))
+        assert judge.complete(MESSAGES) == GOOD
+    assert (server.calls, sleeps) == (2, [1.0]), "the slow reply was not waited for"
+    with judge_server([Answer(byte_seconds=0.001)]) as server:
+        judge, sleeps = make(server, timeout=30.0)
+        assert judge.complete(MESSAGES) == GOOD
+    assert (server.calls, sleeps) == (1, []), "the control: a reply in time is read to its end"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Agreement", "cohen_kappa", "compare_with_people", "measure_agreement", "pearson", "spearman"]
 
+# So many failures are shown in a terminal.
+MOST_FAILURES = 20
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -40,6 +43,7 @@ class Agreement:
         pearson: linear correlation of the scores.
         spearman: correlation of their ranks.
         judge: who judged by which policy, as `describe_judge` says it.
+        failures: `id` and `error` of each answer without a verdict.
     """
 
     items: int
@@ -53,6 +57,7 @@ class Agreement:
     pearson: float | None
     spearman: float | None
     judge: dict[str, Any]
+    failures: tuple[dict[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers as plain JSON types."""
@@ -76,7 +81,10 @@ class Agreement:
         table = Table("people say", "judge: yes", "judge: no", "judge: error")
         for verdict, row in self.confusion.items():
             table.add_row(verdict, *(str(row[column]) for column in ("yes", "no", "error")))
-        return Group(facts, table)
+        lines = [Text(f"{failure['id']}: {failure['error']}") for failure in self.failures[:MOST_FAILURES]]
+        if more := len(self.failures) - len(lines):
+            lines.append(Text(f"... and {more} more (--json has all)"))
+        return Group(facts, table, *([Text("Without a verdict:"), *lines] if lines else ()))
 
 
 def measure_agreement(
@@ -150,6 +158,11 @@ def compare_with_people(
         pearson=pearson(scores),
         spearman=spearman(scores),
         judge=judge,
+        failures=tuple(
+            {"id": row.id, "error": judgement.error or "the reply gives no verdict"}
+            for row, judgement in zip(labels, judgements, strict=True)
+            if judgement.pred is None
+        ),
     )
 
 

@@ -18,6 +18,7 @@ from ..errors import JudgeError, JudgeStopError, NoReplyError
 from ..items import JudgeItem
 from ..judge_text import ChatMessage
 from .budget import Budget
+from .deadline import within
 from .openai_replies import PassingError, read_response
 from .pace import RateLimiter, Retries
 from .protocol import Judge
@@ -44,7 +45,7 @@ class OpenAIJudge(Judge):
         base_url: address of the endpoint up to `/v1`; from `OPENAI_BASE_URL`, or OpenAI's own, by default.
         api_key: key of the endpoint; from the environment by default.
         key_variable: environment variable that holds the key.
-        timeout: seconds without a byte from the server after which a request has failed.
+        timeout: seconds after which a request without its whole reply has failed.
         retries: how often and after which waits a request without a reply is repeated.
         requests_per_minute: most requests for each minute, over all threads.
         budget: most calls and tokens.
@@ -151,17 +152,23 @@ class OpenAIJudge(Judge):
         """One request: the reply, and its tokens if the endpoint tells them."""
         import requests
 
+        session = self._session()
         try:
-            response = self._session().post(
-                f"{self.base_url}/chat/completions",
-                json=body,
-                # As a function, so that a ~/.netrc file never takes the place of the key.
-                auth=self._authorize,
-                timeout=self._timeout,
-                # A redirect would turn the request into one without a body.
-                allow_redirects=False,
+            response = within(
+                self._timeout[1],
+                lambda: session.post(
+                    f"{self.base_url}/chat/completions",
+                    json=body,
+                    # As a function, so that a ~/.netrc file never takes the place of the key.
+                    auth=self._authorize,
+                    timeout=self._timeout,
+                    # A redirect would turn the request into one without a body.
+                    allow_redirects=False,
+                ),
             )
-        except requests.exceptions.Timeout:
+        except (requests.exceptions.Timeout, TimeoutError):
+            # The late request may still use its session.
+            del self._sessions.session
             raise PassingError(f"no reply in {self._timeout[1]:g} seconds") from None
         except (requests.exceptions.RequestException, OSError) as error:
             # Messages of requests hold the address and the reason, and never a header.
