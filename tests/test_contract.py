@@ -52,6 +52,7 @@ FOREIGN = {
     "getattr(self._network.config.get_text_config(), 'max_position_embeddings', None)": (
         "configurations of any language model"
     ),
+    "getattr(config.get_text_config(), 'max_position_embeddings', None)": "configurations of any language model",
     "getattr(config, '_attn_implementation', None)": "transformers has no public name for it",
     "getattr(config, '_commit_hash', None)": "transformers has no public name for it",
     "hasattr(value, 'nbytes')": "tensors and arrays among other values",

@@ -138,6 +138,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="no mkdocs; make docs installs it")
+@pytest.mark.slow
 def test_a_dead_link_would_stop_the_site(tmp_path: Path) -> None:
     """A control of the test above, with one page changed."""
     for path in REPOSITORY.iterdir():

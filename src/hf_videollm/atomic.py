@@ -184,14 +184,23 @@ def _put_folder(claim: Claim, destination: Path, overwrite: bool) -> None:
         except OSError as error:
             if not _is_occupied(error):
                 raise
-            if not exists(destination):
+            # One look at it, because another run may rename it at any moment.
+            if (mode := _mode(destination)) is None:
                 # Another run has just renamed the old folder, and is about to move its own content there.
                 continue
-            if not destination.is_dir() or destination.is_symlink():
+            if not stat.S_ISDIR(mode):
                 raise
         _refuse_occupied(destination, overwrite)
         if _swap(claim, destination):
             return
+
+
+def _mode(path: Path) -> int | None:
+    """Mode of what is there, a link not followed; None if nothing is."""
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
 
 
 def _is_occupied(error: OSError) -> bool:

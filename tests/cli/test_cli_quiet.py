@@ -196,7 +196,14 @@ def test_modules_that_are_commands_say_nothing_on_stderr(module: str, folder: Pa
     assert "Examples:" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["ask", "ask-sound", "ask-linvt", "ask-ftfv", "ask-iva", "flops"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ask-sound",
+        "flops",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ask", "ask-linvt", "ask-ftfv", "ask-iva")),
+    ],
+)
 def test_with_debug_nothing_that_we_call_is_deprecated(name: str, folder: Path) -> None:
     """The same commands with the messages of libraries shown: none of them is about our calls."""
     result = run((*COMMANDS[name], "--debug"), folder, "-W", "error::FutureWarning")

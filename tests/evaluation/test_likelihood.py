@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_cut_back_shares_the_encoding(
     pipe = bundled_pipe("pllava-tiny")
     rows = prepared(pipe, questions[:1])
     expected = [Ranker(pipe.model, pipe.processor).scores(inputs) for inputs in rows]
-    monkeypatch.setattr("hf_videollm.models.transformers_compat.why_not_croppable", lambda cache: "RecurrentLayer")
+    monkeypatch.setattr("hf_videollm.models.video_llm_kept_cache.why_not_croppable", lambda cache: "RecurrentLayer")
     ranker = Ranker(pipe.model, pipe.processor)
     found = [ranker.scores(inputs) for inputs in rows]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-5, atol=1e-5)

@@ -70,7 +70,10 @@ def test_the_first_snippet_gives_the_answer_of_the_example(
     assert printed.getvalue().strip() == EXAMPLES[name]["answer"]
 
 
-@pytest.mark.parametrize("name", bundled_checkpoints())
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "iva-tiny" else pytest.param(name, marks=pytest.mark.slow) for name in bundled_checkpoints()],
+)
 def test_the_other_snippets_run_without_the_package(name: str, tmp_path: Path) -> None:
     write_example(name, tmp_path)
     code = snippets(name, complete_folder(name, tmp_path))

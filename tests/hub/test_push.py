@@ -241,6 +241,7 @@ def check_variants(hub: HubServer, name: str, variants: list[str], clip: str, fo
         assert (found["tokens"], found["text"]) == (local["tokens"], local["text"])
 
 
+@pytest.mark.slow
 def test_variants_are_repositories_beside_the_original(hub: HubServer, clips: list[str], tmp_path: Path) -> None:
     check_variants(hub, "iva-tiny", ["nf4", "bf16"], clips[0], tmp_path)
 

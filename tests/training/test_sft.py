@@ -230,6 +230,7 @@ class FakeTrainer:
     def __init__(self, output, files, error=None, should_save=True):
         self.args = SimpleNamespace(output_dir=str(output), should_save=should_save, save_only_model=False)
         self.files, self.error, self.seen = files, error, None
+        self.model = SimpleNamespace(name_or_path="")
 
     def is_world_process_zero(self):
         return self.args.should_save

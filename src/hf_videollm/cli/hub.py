@@ -99,7 +99,7 @@ def quantize(
 
       hf-videollm quantize ./pllava-7b ./pllava-7b-nf4 --preset consumer-nf4
 
-      hf-videollm quantize pllava-tiny ./pllava-tiny-bf16 --preset a100-bf16 --json
+      hf-videollm quantize pllava-tiny ./small-bf16 --preset a100-bf16 --json
     """
     from ..hub.quantize import quantize as write_variant
 

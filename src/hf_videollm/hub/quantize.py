@@ -108,7 +108,7 @@ def quantize(
 
     Example:
         >>> from hf_videollm.hub.quantize import quantize
-        >>> report = quantize("pllava-tiny", "./pllava-tiny-nf4", preset="consumer-nf4")  # doctest: +SKIP
+        >>> report = quantize("pllava-tiny", "./small-nf4", preset="consumer-nf4")  # doctest: +SKIP
     """
     chosen = find_preset(preset)
     source = find_model(checkpoint)

@@ -66,6 +66,10 @@ class KeptCache:
             length -= 1
         return length
 
+    def can_cut(self, length: int) -> bool:
+        """Whether the cache can be cut back to a number of tokens. The cache of a recurrent layer cannot."""
+        return length == len(self.ids) or self.cache is None or not why_not_croppable(self.cache)
+
     def cut(self, length: int) -> None:
         """Cut the cache back to a number of tokens.
 

@@ -88,7 +88,7 @@ class KeptPrompt:
         """
         wanted = len(ids) - 1 if first is None else first
         kept = self.kept.num_shared(ids, wanted)
-        if kept <= self._last_media():
+        if kept <= self._last_media() or not self.kept.can_cut(kept):
             kept = 0
         self.kept.cut(kept)
         return self._run(list(ids), kept, len(ids) - wanted)

@@ -410,7 +410,7 @@ print(json.dumps({"growth": status("VmHWM") - before, "size": report.weight_byte
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the peak memory counter of Linux")
-@pytest.mark.parametrize("options", [{}, {"merge": 4}])
+@pytest.mark.parametrize("options", [pytest.param({}, marks=pytest.mark.slow), {"merge": 4}])
 def test_memory_holds_a_tensor_and_not_a_checkpoint(tmp_path: Path, options: dict[str, Any]) -> None:
     text = {
         "hidden_size": 512,

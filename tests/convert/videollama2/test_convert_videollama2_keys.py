@@ -188,7 +188,9 @@ print(json.dumps({"growth": status("VmHWM") - before, "size": report.weight_byte
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the peak memory counter of Linux")
-@pytest.mark.parametrize("layout", ["sharded", "sharded bin", "experts"])
+@pytest.mark.parametrize(
+    "layout", ["sharded", *(pytest.param(layout, marks=pytest.mark.slow) for layout in ("sharded bin", "experts"))]
+)
 def test_memory_holds_a_tensor_and_not_a_checkpoint(tmp_path: Path, layout: str) -> None:
     raw = raw_config(mm_projector_type="mlp2x_gelu")
     large = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 17, "vocab_size": 2000}

@@ -77,7 +77,7 @@ def change_row(folder: Path, **fields: Any) -> None:
         ({"channels": 1}, "row 0: binary_frames has"),
         ({"num_frames": -20, "height": -64}, "row 0: binary_frames has"),
         ({"video_path": "a/.."}, r"leads out of the folder|row 0"),
-        ({"qa": [["why?", " "]]}, "row 0: the right answer of item .* is blank"),
+        ({"qa": [["why?", " "]]}, "row 0: answer is blank"),
     ],
 )
 def test_wrong_rows_with_videos(tmp_path: Path, load: Load, fields: dict[str, Any], words: str) -> None:
