@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,23 +102,32 @@ def check_loads(
     Raises:
         CheckpointError: the checkpoint does not load.
     """
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        type(model.config).from_pretrained(folder)
-        type(processor).from_pretrained(folder)
-        # A quantized model is not loaded: its quantizer names weights in its own way, and may need a certain device.
-        if not adapter_only and not getattr(model, "is_quantized", False):
-            type(model).from_pretrained(folder, device_map="meta", variant=variant)
+        with hidden_progress():
+            type(model.config).from_pretrained(folder)
+            type(processor).from_pretrained(folder)
+            # A quantized model is not loaded: its quantizer names weights in its own way, and may need a certain
+            # device.
+            if not adapter_only and not getattr(model, "is_quantized", False):
+                type(model).from_pretrained(folder, device_map="meta", variant=variant)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"This {type(model).__name__} would not load again as it was saved, so nothing was written: "
             f"{reason.replace(str(folder), 'the folder')}"
         ) from error
+
+
+@contextmanager
+def hidden_progress() -> Iterator[None]:
+    """Hide the progress bars of transformers, and show them again afterwards if they were shown."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
     finally:
         if shown:
             logging.enable_progress_bar()
 
 
-__all__ = ["bundled_checkpoints", "check_loads", "default_checkpoint", "save_checkpoint"]
+__all__ = ["bundled_checkpoints", "check_loads", "default_checkpoint", "hidden_progress", "save_checkpoint"]

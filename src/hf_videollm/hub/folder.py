@@ -21,6 +21,7 @@ from ..models.video_llm_option_names import nearest
 from ..models.video_llm_processor_files import processor_errors
 from ..models.video_llm_safetensors import LFS_MARK
 from ..pair_check import check_pair
+from .checkpoint import hidden_progress
 from .secret_files import is_secret_name, refuse_secrets
 
 CONFIG, CARD = "config.json", "README.md"
@@ -189,32 +190,20 @@ def _check_loads(folder: CheckpointFolder) -> None:
     from huggingface_hub.errors import StrictDataclassError
 
     design, path = folder.design, folder.path
-    shown = _hide_progress()
     try:
-        config = design.load("config").from_pretrained(path)
-        with processor_errors(path, {}):
-            processor = design.load("processor").from_pretrained(path)
-        check_pair(config, processor)
-        # A quantized model is not loaded, because its quantizer may need a package or a device that is not here.
-        if folder.quantization is None:
-            design.load("generating_model").from_pretrained(path, device_map="meta")
+        with hidden_progress():
+            config = design.load("config").from_pretrained(path)
+            with processor_errors(path, {}):
+                processor = design.load("processor").from_pretrained(path)
+            check_pair(config, processor)
+            # A quantized model is not loaded, because its quantizer may need a package or a device that is not here.
+            if folder.quantization is None:
+                design.load("generating_model").from_pretrained(path, device_map="meta")
     except CheckpointError:
         raise
     except (ValueError, OSError, TypeError, KeyError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(f"{path} does not load, so it cannot be published: {reason}") from error
-    finally:
-        shown()
-
-
-def _hide_progress() -> Any:
-    """Hide the progress bars of transformers, and return a function that shows them again if they were shown."""
-    from transformers.utils import logging
-
-    if not logging.is_progress_bar_enabled():
-        return lambda: None
-    logging.disable_progress_bar()
-    return logging.enable_progress_bar
 
 
 __all__ = ["CARD", "CONFIG", "CheckpointFolder", "check_folder"]
