@@ -1,10 +1,10 @@
 """docs/benchmarks.md is what the tasks say, without an empty cell, and no benchmark of the papers is left out."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from repository_tools import load_tool
 
 from hf_videollm.evaluation.delegated import DELEGATED, who_has
 from hf_videollm.evaluation.tasks import find_task, task_names
@@ -57,12 +57,7 @@ OF_THE_PAPERS = {
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_table", REPOSITORY / "tools" / "benchmark_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("benchmark_table")
 
 
 def empty_cells(text: str) -> list[str]:

@@ -1,12 +1,11 @@
 """`docs/measured/linvt_backbones.md` says what the tables of the code and a run of the tool say."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from repository_tools import load_tool
 from transformers.masking_utils import create_masks_for_generate
 
 from hf_videollm.models.linvt_families import ADDED_FEATURES, FRAME_CALLS, REFUSED, TYPE_RULES
@@ -17,13 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("linvt_support", REPOSITORY / "tools" / "linvt_support.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module, path = importlib.util.module_from_spec(spec), list(sys.path)
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    return module
+    return load_tool("linvt_support")
 
 
 def tables(tool: ModuleType) -> list[dict[str, list[str]]]:

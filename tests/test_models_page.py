@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from repository_tools import load_tool
 from test_benchmark_table import empty_cells
 
 from hf_videollm.designs import DESIGNS
@@ -25,12 +26,7 @@ CITED: dict[str, Any] = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(e
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("models_page", REPOSITORY / "tools" / "models_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("models_page")
 
 
 def test_the_page_is_up_to_date(tool: ModuleType) -> None:
