@@ -1,5 +1,6 @@
 """Folders and files appear complete or not at all, and a killed run leaves nothing for good."""
 
+import contextlib
 import errno
 import json
 import os
@@ -222,6 +223,64 @@ def test_runs_of_other_machines_are_never_taken_for_dead(tmp_path: Path, monkeyp
     assert atomic_claim._process_is_gone(f"{place} {pid} {int(start) + 1}")  # the number was given away again
     for other in (f"elsewhere {pid} 1", "", "unknown 1 1", f"{place} x 1", "broken"):
         assert not atomic_claim._process_is_gone(other)
+
+
+class Interleaving:
+    """Counts the calls of one run that see or change names on the disk, and lets another run work between two of them.
+
+    The other run of the same destination begins just before the call number `begin`, and ends just before `end`.
+    """
+
+    CALLS = ("mkdir", "rmdir", "rename", "replace", "stat", "lstat", "open", "listdir", "scandir", "unlink")
+
+    def __init__(self, patch: pytest.MonkeyPatch, destination: Path, begin: int, end: int) -> None:
+        self.count, self.begin, self.end, self.other = 0, begin, end, contextlib.ExitStack()
+        self.destination, self.busy = destination, False
+        for name in self.CALLS:
+            patch.setattr(os, name, self.counted(getattr(os, name)))
+
+    def counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            if not self.busy:
+                self.count += 1
+                self.busy = True
+                if self.count == self.begin:
+                    write(self.other.enter_context(atomic_folder(self.destination, overwrite=True)), OTHER)
+                if self.count == self.end:
+                    self.other.close()
+                self.busy = False
+            return call(*arguments, **options)
+
+        return wrapper
+
+
+OTHER = {"config": "of another run", "deep/weights": "of another run"}
+
+
+def save_with(patch: pytest.MonkeyPatch, destination: Path, begin: int, end: int) -> int:
+    """Save NEW over OLD while another run saves OTHER; returns how many calls that took."""
+    write(destination, OLD)
+    with patch.context() as during:
+        between = Interleaving(during, destination, begin, end)
+        save(destination, NEW)
+        between.busy = True
+        between.other.close()
+    return between.count
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_another_run_may_come_between_any_two_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, length: int
+) -> None:
+    monkeypatch.setattr(atomic, "sync", lambda path: None)
+    monkeypatch.setattr(atomic, "sync_tree", lambda path: None)
+    calls = save_with(monkeypatch, tmp_path / "alone", -1, -1)
+    assert calls > 20
+    for begin in range(1, calls + 1):
+        folder = tmp_path / str(begin)
+        save_with(monkeypatch, folder / "model", begin, begin + length)
+        assert read(folder / "model") in (NEW, OTHER), begin
+        assert names(folder) == ["model"], begin
 
 
 def test_several_live_runs_of_one_destination_end_with_one_whole_content(tmp_path: Path, way: str) -> None:

@@ -1,11 +1,6 @@
-"""docs/models.md is what checkpoints and configurations say, and a wheel carries the template and facts of cards."""
+"""docs/models.md is what checkpoints and configurations say."""
 
-import importlib.util
 import re
-import subprocess
-import sys
-import tomllib
-import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,27 +64,3 @@ def test_citations_are_those_of_the_repository(name: str) -> None:
         return re.sub(r"[{}\s]", "", title).lower()
 
     assert bare(paper["title"]) == bare(re.search(r"title=\{(.*)\},", text)[1])  # type: ignore[index]
-
-
-def test_the_wheel_is_told_to_carry_the_folder() -> None:
-    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["force-include"] == {"model_cards": "hf_videollm/model_cards"}
-    assert cards_folder() == REPOSITORY / "model_cards"
-
-
-@pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="no hatchling; it builds the wheel")
-def test_a_built_wheel_has_every_file_of_the_folder(tmp_path: Path) -> None:
-    from hatchling.builders.wheel import WheelBuilder
-
-    (wheel,) = WheelBuilder(str(REPOSITORY)).build(directory=str(tmp_path), versions=["standard"])
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    there = tmp_path / "site" / "hf_videollm" / "model_cards"
-    wanted = {path.relative_to(cards_folder()) for path in cards_folder().rglob("*") if path.is_file()}
-    assert {path.relative_to(there) for path in there.rglob("*") if path.is_file()} == wanted
-    # The installed package finds its own copy.
-    code = "from hf_videollm.hub.card_files import cards_folder; print(cards_folder())"
-    environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": ""}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == str(there)

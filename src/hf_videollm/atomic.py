@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .atomic_claim import Claim, exists, remove, remove_dead_claims, sync, sync_tree
+from .atomic_claim import Claim, exists, mode_of, remove, remove_dead_claims, sync, sync_tree
 from .atomic_exchange import exchange
 from .disk_full import DiskFullError, name_full_disk
 
@@ -134,15 +134,22 @@ def _refuse_impossible(destination: Path) -> None:
     if destination.is_file() or destination.is_symlink():
         raise FileExistsError(f"{destination} is a file or a link, not a folder: choose another destination.")
     for parent in destination.parents:
-        if parent.exists() and not parent.is_dir():
+        if (mode := mode_of(parent.resolve())) is not None and not stat.S_ISDIR(mode):
             raise FileExistsError(f"{destination} lies below {parent}, which is a file: choose another destination.")
     if is_home_or_working_folder(destination):
         raise FileExistsError(f"{destination} is the home or the working folder: choose another destination.")
 
 
 def _refuse_occupied(destination: Path, overwrite: bool) -> None:
-    if not overwrite and destination.is_dir() and any(destination.iterdir()):
+    if not overwrite and _has_content(destination):
         raise FileExistsError(f"{destination} is not empty: choose another destination, or pass overwrite=True.")
+
+
+def _has_content(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # also if another run has just renamed it
+        return False
 
 
 def _give_usual_modes(folder: Path) -> None:
@@ -185,7 +192,7 @@ def _put_folder(claim: Claim, destination: Path, overwrite: bool) -> None:
             if not _is_occupied(error):
                 raise
             # One look at it, because another run may rename it at any moment.
-            if (mode := _mode(destination)) is None:
+            if (mode := mode_of(destination)) is None:
                 # Another run has just renamed the old folder, and is about to move its own content there.
                 continue
             if not stat.S_ISDIR(mode):
@@ -193,14 +200,6 @@ def _put_folder(claim: Claim, destination: Path, overwrite: bool) -> None:
         _refuse_occupied(destination, overwrite)
         if _swap(claim, destination):
             return
-
-
-def _mode(path: Path) -> int | None:
-    """Mode of what is there, a link not followed; None if nothing is."""
-    try:
-        return os.lstat(path).st_mode
-    except FileNotFoundError:
-        return None
 
 
 def _is_occupied(error: OSError) -> bool:

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ try:
 except ImportError:  # pragma: no cover  (Windows)
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Claim", "exists", "is_same", "remove", "remove_dead_claims", "sync", "sync_tree", "try_lock"]
+__all__ = ["Claim", "exists", "is_same", "mode_of", "remove", "remove_dead_claims", "sync", "sync_tree", "try_lock"]
 
 FOLDER, LOCK, CONTENT, ASIDE = ".partial", ".lock", ".new", ".old"
 # Most file systems allow names of 255 bytes, and a dot and `.partial` are added to the name of the destination. A name
@@ -133,14 +134,24 @@ def _clear(destination: Path, token: str) -> None:
     """Remove everything that belongs to a token. The lock comes last, because other runs find the rest by it."""
     aside, content, lock = (_named(destination, token, suffix) for suffix in (ASIDE, CONTENT, LOCK))
     if exists(aside):
-        if exists(destination):
-            remove(aside)
-        else:
-            os.rename(aside, destination)
+        _bring_back(aside, destination)
     remove(content)
     if not exists(aside) and not exists(content):
         remove(lock)
     _remove_folder(lock.parent)
+
+
+def _bring_back(aside: Path, destination: Path) -> None:
+    """Give the old content its name again, or remove it if another run has put newer content there."""
+    try:
+        if not exists(destination):
+            os.rename(aside, destination)
+            return
+    except OSError:
+        # Another run may have put its content there after the look. If not, the rename failed for another reason.
+        if not exists(destination):
+            raise
+    remove(aside)
 
 
 def _named(destination: Path, token: str, suffix: str) -> Path:
@@ -158,7 +169,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir()
     except FileExistsError:
-        if folder.is_symlink() or not folder.is_dir():
+        # Nothing may be there by now, because the run that used the folder has removed it. The caller tries again.
+        found = mode_of(folder)
+        if found is not None and not stat.S_ISDIR(found):
             raise FileExistsError(f"{folder} must be a folder for temporary files, but is not: remove it.") from None
 
 
@@ -225,6 +238,17 @@ def _process_is_gone(identity: str) -> bool:
 
 
 # Files
+
+
+def mode_of(path: Path) -> int | None:
+    """Mode of what is at `path`, a link not followed. `None` if nothing is there.
+
+    This is one look. Two looks (`exists`, then `is_dir`) may see two states, because other runs rename what is there.
+    """
+    try:
+        return os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def exists(path: Path) -> bool:
