@@ -19,8 +19,10 @@ from hf_videollm.evaluation.data_files import DataError, DataFiles, MissingFiles
 from hf_videollm.evaluation.items import Item, Medium
 from hf_videollm.evaluation.partial_runs import SmallerRunError
 from hf_videollm.evaluation.prompting import Prompt
+from hf_videollm.evaluation.provenance import command_line
 from hf_videollm.evaluation.ranks import Ranks
 from hf_videollm.evaluation.records import read_records
+from hf_videollm.evaluation.result import read_runs
 from hf_videollm.evaluation.run_options import RunOptions
 from hf_videollm.evaluation.runner import Runner
 from hf_videollm.evaluation.settings import SettingsChangedError
@@ -344,6 +346,33 @@ def test_a_killed_process_goes_on(bundled_pipe: Callable[[str], Any], benchmark:
     pipe = bundled_pipe("pllava-tiny")
     assert in_this_process(pipe, benchmark, tmp_path / "cut") == in_this_process(pipe, benchmark, tmp_path / "whole")
     assert records.read_bytes() == (tmp_path / "whole/records.jsonl").read_bytes()
+    result = json.loads((tmp_path / "cut" / "result.json").read_text())
+    killed, ended = result["runs"]
+    assert (killed["ended"], killed["num_items"], killed["seconds"]) == (None, None, None)
+    assert killed["command"] == [PROGRAM.name, str(benchmark.root), str(tmp_path / "cut")]
+    assert ended["ended"] >= ended["started"] >= killed["started"]
+    assert 0 < ended["num_items"] < 20
+    assert result["waiting_share"] == round(ended["waited"] / ended["seconds"], 4)
+
+
+def test_runs_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    lines = [{"rank": rank, "seconds": 1.0, "waited": 0.5} for rank in range(2)]
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"half')
+    assert read_runs(tmp_path) == lines
+
+
+@pytest.mark.parametrize(
+    ("program", "written"),
+    [
+        ("/a/bin/hf-videollm", ["hf-videollm", "evaluate"]),
+        ("/a/hf_videollm/__main__.py", ["python", "-m", "hf_videollm", "evaluate"]),
+    ],
+)
+def test_the_command_is_as_one_would_write_it(
+    monkeypatch: pytest.MonkeyPatch, program: str, written: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "evaluate"])
+    assert command_line() == written
 
 
 def test_two_processes_give_what_one_gives(

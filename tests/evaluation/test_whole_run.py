@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hf_videollm.evaluation.result import read_runs
 from hf_videollm.evaluation.tasks import find_task, task_names
 from hf_videollm.synthetic.benchmarks import write_stand_in
 
@@ -70,8 +71,7 @@ def test_a_killed_run_of_all_tasks_goes_on(tmp_path: Path, count: int) -> None:
         assert counts["errors"] == 0, name
     # What was answered before the kill was not answered again.
     for path in before:
-        runs = [json.loads(line) for line in (path.parent / "runs.jsonl").read_text().splitlines()]
-        assert len(runs) == 1, path
+        assert len(read_runs(path.parent)) == 1, path
 
     sheet = tmp_path / "results.html"
     shown = [sys.executable, "-m", "hf_videollm.cli", "results", *map(str, sorted(output.iterdir()))]

@@ -7,13 +7,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from .settings import fingerprint
 
-__all__ = ["PACKAGES", "command_line", "git_revision", "machine", "model_facts", "package_versions"]
+__all__ = ["PACKAGES", "command_line", "git_revision", "machine", "model_facts", "now", "package_versions"]
 
 # Packages whose release may change an answer or a score.
 PACKAGES = ("hf_videollm", "transformers", "torch", "torchvision", "tokenizers", "av", "numpy", "pillow", "evaluate")
@@ -51,6 +52,11 @@ def git_revision(folder: Path | None = None) -> str | None:
         return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def now() -> str:
+    """The time, to the second, as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def model_facts(pipe: Any, source: str) -> dict[str, Any]:
@@ -121,5 +127,8 @@ def machine() -> dict[str, Any]:
 
 
 def command_line() -> list[str]:
-    """What this process was started with."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    """What this process was started with, as one would write it: torchrun and `python -m` give the path of a file."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return ["python", "-m", program.parent.name, *sys.argv[1:]]
+    return [program.name, *sys.argv[1:]]

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from ..atomic import atomic_file, atomic_files
 from .changed_items import DIGEST
 from .choice_robust import equal_options
 from .items import Item
-from .provenance import git_revision, machine, package_versions
+from .provenance import git_revision, machine, now, package_versions
 from .records import Record
 from .scoring import Scoring, score_records
 from .task import Scored
 from .totals import totals
 
-__all__ = ["Run", "add_run", "read_runs", "write_result"]
+__all__ = ["Run", "read_runs", "write_result", "write_run"]
 
 # The result names so many items that offer a text twice; `items.jsonl` marks all.
 MOST_IDS = 100
@@ -32,30 +31,35 @@ class Run:
     """What one process did for a result.
 
     Attributes:
+        token: random name of the process. It writes a line when it begins and one when it ends.
+        started: when it began (ISO 8601).
         rank: of the process.
         world_size: number of processes.
-        num_items: items that it answered or failed to answer.
-        seconds: from the first question to the last answer.
-        waited: seconds of it in which the model waited for videos.
         engine: of `Engine.facts`.
         command: command line.
         machine: of `provenance.machine`.
+        num_items: items that it answered or failed to answer. Those of a killed process are in its records alone.
+        seconds: from the first question to the last answer.
+        waited: seconds of it in which the model waited for videos.
+        ended: when it ended; None while it works, and for ever after a kill.
     """
 
+    token: str
+    started: str
     rank: int
     world_size: int
-    num_items: int
-    seconds: float
-    waited: float
     engine: Mapping[str, Any]
     command: Sequence[str]
     machine: Mapping[str, Any]
+    num_items: int | None = None
+    seconds: float | None = None
+    waited: float | None = None
+    ended: str | None = None
 
 
-def add_run(folder: Path, run: Run) -> None:
-    """Append what a process did; several processes may do so at once."""
-    values = {**vars(run), "seconds": round(run.seconds, 3), "waited": round(run.waited, 3), "ended": _now()}
-    line = json.dumps(values, ensure_ascii=False) + "\n"
+def write_run(folder: Path, run: Run) -> None:
+    """Append what is known of a process; several processes may do so at once."""
+    line = json.dumps(vars(run), ensure_ascii=False) + "\n"
     with (folder / RUNS).open("ab", buffering=0) as file:
         file.write(line.encode())
 
@@ -63,13 +67,15 @@ def add_run(folder: Path, run: Run) -> None:
 def read_runs(folder: Path) -> list[dict[str, Any]]:
     """What all processes did, the first one first. Half lines of killed processes are left out."""
     path = folder / RUNS
-    runs = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    runs: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else ()):
         try:
-            runs.append(json.loads(line))
+            run = json.loads(line)
         except ValueError:
             continue
-    return runs
+        # Earlier versions wrote one line for each process, without a token.
+        runs[run.get("token", str(number))] = run
+    return list(runs.values())
 
 
 def write_result(
@@ -128,7 +134,7 @@ def write_result(
         "machine": machine(),
         "runs": runs,
         "notes": list(scoring.task.notes),
-        "finished": _now(),
+        "finished": now(),
     }
     worth = dict(zip((item.id for item in answered), scored, strict=True))
     lines = [_item_line(item, records[item.id], worth.get(item.id)) for item in items]
@@ -213,8 +219,10 @@ def _frames(records: Sequence[Record]) -> dict[str, Any]:
 
 def _waiting(runs: Sequence[Mapping[str, Any]]) -> float | None:
     """Share of the time in which models waited for videos, over all processes."""
-    seconds = sum(run["seconds"] for run in runs)
-    return round(sum(run["waited"] for run in runs) / seconds, 4) if seconds else None
+    # Nobody knows it of a killed process.
+    ended = [run for run in runs if run["seconds"] is not None]
+    seconds = sum(run["seconds"] for run in ended)
+    return round(sum(run["waited"] for run in ended) / seconds, 4) if seconds else None
 
 
 def _item_line(item: Item, record: Record, scored: Scored | None) -> dict[str, Any]:
@@ -260,7 +268,3 @@ def _without_answer(scoring: Scoring, item: Item) -> Scored:
     if scoring.task.metric != "multiple_choice" or scoring.fallback == "none":
         return Scored()
     return score_records(scoring, [item], [{"id": item.id, "answers": [""]}])[0]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,6 +8,7 @@ Whichever process answers the last item scores all of them. No process waits for
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,10 +23,10 @@ from .data_files import DataFiles
 from .engines import make_engine
 from .items import Item
 from .partial_runs import partial_because, refuse_smaller
-from .provenance import command_line, machine, model_facts
+from .provenance import command_line, machine, model_facts, now
 from .ranks import Ranks
 from .records import Record, RecordFile, merge, numbered, read_records, turn_to_merge
-from .result import RESULT, Run, add_run, write_result
+from .result import RESULT, Run, write_result, write_run
 from .run_options import RunOptions, answer_settings, prompt_style
 from .scoring import Scoring
 from .settings import keep_settings
@@ -118,6 +119,7 @@ class Runner:
                 max_errors=self.options.max_errors,
                 on_progress=None if self.on_progress is None else lambda state: self._tell(task, state),
             )
+            run = self._begin(folder, answering)
             try:
                 by_id = {item.id: item for item in waiting}
                 for records in answering.records(waiting):
@@ -125,7 +127,7 @@ class Runner:
                         with_digest(numbered(record, done.get(record["id"])), by_id[record["id"]]) for record in records
                     )
             finally:
-                self._note(folder, answering)
+                self._end(folder, run, answering)
 
     def _tell(self, task: Task, state: Answering) -> None:
         if self.on_progress is not None:
@@ -134,20 +136,23 @@ class Runner:
     def _is_waiting(self, record: Record | None) -> bool:
         return record is None or (self.options.retry_errors and "error" in record)
 
-    def _note(self, folder: Path, answering: Answering) -> None:
-        add_run(
-            folder,
-            Run(
-                self.ranks.rank,
-                self.ranks.world_size,
-                answering.num_done,
-                answering.seconds,
-                answering.waited,
-                answering.engine.facts(),
-                command_line(),
-                machine(),
-            ),
+    def _begin(self, folder: Path, answering: Answering) -> Run:
+        """Write down that this process works on the run, so that a killed one is known, too."""
+        ranks, engine = self.ranks, answering.engine.facts()
+        run = Run(uuid.uuid4().hex[:12], now(), ranks.rank, ranks.world_size, engine, command_line(), machine())
+        write_run(folder, run)
+        return run
+
+    def _end(self, folder: Path, run: Run, answering: Answering) -> None:
+        ended = replace(
+            run,
+            engine=answering.engine.facts(),
+            num_items=answering.num_done,
+            seconds=round(answering.seconds, 3),
+            waited=round(answering.waited, 3),
+            ended=now(),
         )
+        write_run(folder, ended)
 
     def _finish(
         self,

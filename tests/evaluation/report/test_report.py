@@ -184,6 +184,20 @@ def test_what_spoils_a_number_stands_beside_it(tmp_path: Path) -> None:
     assert [row[-1] for row in sheet.rows] == ["1 unreadable", "1 without answer, 1 unreadable"]
 
 
+def test_a_run_of_fewer_items_says_so_in_every_form(tmp_path: Path) -> None:
+    items = choice_items(8)
+    lacking = "the run has 8 of 4000 items"
+    write_run(tmp_path / "a/choices", letters(RIGHT, items), items, partial=lacking)
+    write_run(tmp_path / "b/choices", letters(RIGHT, items), items, model="./models/other")
+    report = make_report([tmp_path])
+    for form in (as_plain, as_markdown):
+        assert f"tiny is partial: {lacking}." in " ".join(form(report).split())
+    rows = list(csv.DictReader(io.StringIO(as_csv(report))))
+    assert {row["partial"] for row in rows if row["run"] == "tiny" and row["errors"]} == {lacking}
+    assert {row["partial"] for row in rows if row["run"] == "other"} == {""}
+    assert "other is partial" not in as_plain(report)
+
+
 def test_an_interval_without_width_is_explained(tmp_path: Path) -> None:
     write_run(tmp_path / "all", letters([True] * 8, choice_items(8)))
     write_run(tmp_path / "some", letters(RIGHT, choice_items(8)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,18 @@ def make_report(folders: Sequence[Path], papers: bool = False, compare: Sequence
             str(found[0].result["title"]),
             tuple(found),
             tuple(printed_numbers(name)) if papers else (),
-            tuple(dict.fromkeys(note for run in found for note in run.result.get("notes", ()))),
+            tuple(dict.fromkeys(note for run in found for note in _notes(run))),
         )
         for name, found in by_task.items()
     )
     return Report(tasks, tuple(_pairs(runs, compare)), tuple(runs), tuple(unfinished_runs(wanted)))
+
+
+def _notes(run: LoadedRun) -> Iterator[str]:
+    yield from run.result.get("notes", ())
+    if partial := run.result.get("partial"):
+        # A number of a few items looks like one of the whole benchmark.
+        yield f"{run.label} is partial: {partial}."
 
 
 def _pairs(runs: Sequence[LoadedRun], compare: Sequence[Path]) -> list[Paired]:

@@ -39,6 +39,7 @@ COLUMNS = (
     "errors",
     "parse_failures",
     "judge_failures",
+    "partial",
     # Of lines that compare two runs.
     "second_run",
     "value_of_second",
@@ -138,6 +139,7 @@ def _csv_rows(report: Report) -> Iterator[dict[str, Any]]:
         for run in task.runs:
             counts = run.result["counts"]
             facts = {name: counts[name] for name in ("items", "errors", "parse_failures", "judge_failures")}
+            facts["partial"] = run.result.get("partial") or ""
             line: dict[str, Any] = {"task": task.task, "run": run.label, "folder": str(run.folder), **facts}
             found = numbers(run.result)
             for number in found:
