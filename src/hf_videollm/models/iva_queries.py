@@ -23,6 +23,7 @@ from .configuration_video_llm import patch_grid
 from .iva_frames import FrameBank, IvaMediaOutput, IvaVideoState, MediumFrames, media_of_state, place_media
 from .iva_hooks import AdapterContext
 from .media_blank import must_run
+from .transformers_compat import is_empty
 from .video_llm_placeholders import PlaceholderMixin, check_tensor
 
 
@@ -214,7 +215,7 @@ def is_decoding_step(inputs_embeds: torch.Tensor, cache: Cache | None) -> bool:
     """Whether a call reads a token of an answer, not a prompt: it has one position, and its cache is not empty."""
     if inputs_embeds.shape[1] != 1 or cache is None:
         return False
-    return torch.compiler.is_compiling() or bool(cache.get_seq_length() > 0)
+    return torch.compiler.is_compiling() or not is_empty(cache, 1)
 
 
 __all__ = ["IvaQueryMixin", "is_decoding_step"]

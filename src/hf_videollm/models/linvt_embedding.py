@@ -285,20 +285,21 @@ class LinVTEmbeddingMixin(MergingMixin):
         return self.image_llm.prompt_positions(input_ids, mask, image_mask, media)
 
     def missing_positions(
-        self, attention_mask: torch.Tensor | None, num_cached: int, inputs: dict[str, Any]
+        self, attention_mask: torch.Tensor | None, is_first: bool, num_cached: Any, inputs: dict[str, Any]
     ) -> torch.Tensor | None:
         """The positions for a forward whose caller passed none; `None` if the image-LLM counts them itself.
 
         Args:
             attention_mask: `(batch, number of all tokens so far)`.
-            num_cached: tokens in the cache.
+            is_first: no tokens are in the cache.
+            num_cached: tokens in the cache, a number or a tensor.
             inputs: `input_ids` or `inputs_embeds` of the new tokens.
 
         Raises:
             ValueError: the tokens continue a cache, and only the caller can know their positions.
         """
         embeds, is_spatial = inputs.get("inputs_embeds"), self.image_llm.has_spatial_positions
-        if num_cached == 0:
+        if is_first:
             if embeds is None or not is_spatial:
                 return None
             # The image-LLM would add a shift (rope_deltas) that it stored for the previous prompt.
@@ -312,17 +313,20 @@ class LinVTEmbeddingMixin(MergingMixin):
         tokens, first = next(value for value in inputs.values() if value is not None), self.image_llm.first_position
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
             return text_positions(attention_mask, tokens.shape[1], first)
-        start = num_cached + first
-        return torch.arange(start, start + tokens.shape[1], device=tokens.device).unsqueeze(0)
+        return (torch.arange(first, first + tokens.shape[1], device=tokens.device) + num_cached).unsqueeze(0)
 
-    def check_cache(self, num_cached: int, has_media: bool) -> None:
+    def check_cache(self, is_first: bool, has_media: bool) -> None:
         """Refuse new media after cached tokens, in families where the media of a prompt attend to each other.
+
+        Args:
+            is_first: no tokens are in the cache.
+            has_media: media come with the new tokens.
 
         Raises:
             ValueError: the message names the class of the image-LLM.
         """
         rule = self.image_llm.type_rule
-        if num_cached and has_media and rule is not None and rule.is_one_block:
+        if not is_first and has_media and rule is not None and rule.is_one_block:
             raise ValueError(
                 f"{type(self.backbone).__name__} lets all images and videos of a prompt attend to each other, so none "
                 "can be added after cached tokens: run the whole conversation without past_key_values."

@@ -85,7 +85,7 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
         videos, others = split_media(arguments)
         images, others = self.model.split_images(others)
         types, token_type_ids = (others.pop(name, None) for name in ("mm_token_type_ids", "token_type_ids"))
-        self.model.check_cache(num_cached, has_videos(videos) or images.get("pixel_values") is not None)
+        self.model.check_cache(num_cached == 0, has_videos(videos) or images.get("pixel_values") is not None)
         prompt = self.model.embed_prompt(input_ids, types, num_cached, **images, **videos)
         own_types = self.model.token_types(input_ids, types, token_type_ids, videos)
         rule = self.model.image_llm.type_rule

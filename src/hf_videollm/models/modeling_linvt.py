@@ -40,7 +40,7 @@ from .linvt_training import LinVTTrainingMixin
 from .media_blank import reach
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
-from .transformers_compat import CACHE_NAME, cache_argument, cache_of, forward_cache, name_cache
+from .transformers_compat import CACHE_NAME, cache_argument, cache_of, forward_cache, is_empty, name_cache
 from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .video_llm_quantization import modules_beside
@@ -255,25 +255,27 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         videos, others = split_media(kwargs)
         cache = forward_cache(cache, past_key_values)
         num_cached = 0 if cache is None else cache.get_seq_length()
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        is_first = is_empty(cache, 0 if tokens is None else tokens.shape[1])
         own_types = others.pop("token_type_ids", None)
         others |= self.token_types(input_ids, mm_token_type_ids, own_types, videos, num_cached)
         pixel_values = others.get("pixel_values")
-        self.check_cache(num_cached, has_videos(videos) or pixel_values is not None)
+        self.check_cache(is_first, has_videos(videos) or pixel_values is not None)
         if has_videos(videos) or self.must_embed_images(input_ids, pixel_values):
             if input_ids is None or inputs_embeds is not None:
                 raise ValueError("Videos need input_ids, and no inputs_embeds: LinVT finds their placeholders by ids.")
             media, others = self.split_images(others)
             inputs = self.embed_prompt(input_ids, mm_token_type_ids, encoded=encoded, **media, **videos)
             deepstack = inputs.pop("deepstack_embeds", None)
-            if position_ids is None and num_cached == 0:
+            if position_ids is None and is_first:
                 position_ids = self.prompt_positions(input_ids, attention_mask, mm_token_type_ids, media)
-        elif input_ids is not None and inputs_embeds is None and num_cached == 0:
+        elif input_ids is not None and inputs_embeds is None and is_first:
             # Training refuses even a single placeholder without its media. Otherwise a few placeholders may be text
             # that the user wrote, so they are refused only if as many stand side by side as a video has.
             run = 1 if self.training else self.config.num_video_tokens(1)
             self.refuse_forgotten_media(input_ids, mm_token_type_ids, pixel_values is not None, run)
         if position_ids is None:
-            position_ids = self.missing_positions(attention_mask, num_cached, inputs)
+            position_ids = self.missing_positions(attention_mask, is_first, num_cached, inputs)
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids, self.cache_argument: cache}
         outputs = self.image_llm.run(deepstack, **inputs, use_cache=use_cache, **others)
         if self.training and torch.is_grad_enabled():

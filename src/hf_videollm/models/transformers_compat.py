@@ -81,6 +81,24 @@ def cache_of(output: Any) -> Any:
     return getattr(output, CACHE_NAME, None)
 
 
+def is_empty(cache: Any, num_new_tokens: int) -> bool:
+    """Whether no tokens are in a cache; also true without a cache.
+
+    A static cache keeps its length in a tensor. Reading it would make Python wait for the GPU in every decoding step. So
+    for a single new token, a static cache that has been used is taken to hold tokens, even if it was reset after that.
+
+    Args:
+        cache: the cache of a call.
+        num_new_tokens: how many tokens each row of this call has.
+    """
+    if cache is None:
+        return True
+    length = cache.get_seq_length()
+    if isinstance(length, torch.Tensor) and num_new_tokens == 1:
+        return False
+    return bool(length == 0)
+
+
 def name_cache(output: Any) -> Any:
     """Makes the cache of a transformers output readable as `output.cache` on every release; returns the output."""
     if CACHE_NAME != "cache" and hasattr(output, CACHE_NAME):
@@ -313,6 +331,7 @@ __all__ = [
     "forward_cache",
     "given_cache",
     "hold_gradients",
+    "is_empty",
     "mark_adapter",
     "name_cache",
     "one_cache",
