@@ -1,4 +1,4 @@
-"""A GPU is never waited for in a decoding step: no design reads a value of a tensor there that the bare LLM does not."""
+"""A GPU is never waited for in a decoding step: no design reads more values there than the bare LLM."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -11,7 +11,7 @@ sampler has no parameters, so every call can choose its own K.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -279,6 +279,11 @@ class FtfvModel(VideoLlmModel):
         layer = self.config.vision_feature_layer
         is_normed = layer == -1 and self.config.vision_config.model_type not in NORM_OF_POOLED_OUTPUT
         freeze_unused_layers(self.vision_tower, layer, uses_closing_norm=is_normed)
+        self.make_tower_stoppable()
+
+    def used_hidden_states(self) -> Sequence[int]:
+        """As in the base class, but layer -1 is not a hidden state; see `choose_layers`."""
+        return [] if self.config.vision_feature_layer == -1 else super().used_hidden_states()
 
     def choose_layers(self, outputs: Any) -> torch.Tensor:
         """As in the base class, but layer -1 is `last_hidden_state`, to which some towers have applied a norm."""

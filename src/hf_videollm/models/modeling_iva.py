@@ -272,7 +272,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
             chunks = join_in_chunks(clips, self.config.vision_chunk_size or sum(num_frames))
             for clip in clips:
                 check_frames(clip, self.config.vision_config)
-            for outputs in self.run_vision_tower(chunks, output_attentions):
+            for outputs in self.run_vision_tower(chunks, output_attentions, record.keeps_hidden_states):
                 record.add(outputs)
                 features = self.choose_layers(outputs)
                 check_class_token(features.shape[1], clips[0], self.config)

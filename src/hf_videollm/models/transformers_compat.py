@@ -84,8 +84,8 @@ def cache_of(output: Any) -> Any:
 def is_empty(cache: Any, num_new_tokens: int) -> bool:
     """Whether no tokens are in a cache; also true without a cache.
 
-    A static cache keeps its length in a tensor. Reading it would make Python wait for the GPU in every decoding step. So
-    for a single new token, a static cache that has been used is taken to hold tokens, even if it was reset after that.
+    A static cache keeps its length in a tensor. Reading it would make Python wait for the GPU in every decoding step.
+    So for a single new token, a static cache that was ever used counts as not empty, even if it was reset after that.
 
     Args:
         cache: the cache of a call.

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .video_llm_tower_layers import LayerRun, StoppableLayers, make_stoppable
+
 # Names that families of transformers give to the norm after the last layer, and to the part that turns a frame into one
 # vector.
 CLOSING_NORMS = ("post_layernorm", "layernorm", "norm", "rms_norm")
@@ -52,8 +54,14 @@ class VisionTowerMixin:
     vision_tower: Any
 
     def skip_unused_vision_layers(self) -> None:
-        """Freeze the parts of the tower after the chosen feature layer; see `freeze_unused_layers`."""
+        """Freeze the parts of the tower after the chosen feature layer, and let it stop there when it runs."""
         freeze_unused_layers(self.vision_tower, self.config.vision_feature_layer)
+        self.make_tower_stoppable()
+
+    def make_tower_stoppable(self) -> None:
+        """Let the tower end its run after the last layer that is used; see `video_llm_tower_layers`."""
+        for tower in towers_of(self.vision_tower):
+            make_stoppable(vision_layers(tower))
 
     def encode_frames(
         self, frames: torch.Tensor, output_hidden_states: bool | None = None, output_attentions: bool | None = None
@@ -77,7 +85,7 @@ class VisionTowerMixin:
         check_frames(frames, self.config.vision_config)
         chunks = frames.split(self.config.vision_chunk_size or max(len(frames), 1))
         record, features = self.new_record(output_hidden_states), []
-        for outputs in self.run_vision_tower(chunks, output_attentions):
+        for outputs in self.run_vision_tower(chunks, output_attentions, record.keeps_hidden_states):
             record.add(outputs)
             features.append(self._select_features(outputs))
         output = BaseModelOutputWithPooling(last_hidden_state=torch.cat(features))
@@ -89,22 +97,55 @@ class VisionTowerMixin:
         return TowerRecord(self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
 
     def run_vision_tower(
-        self, chunks: Iterable[torch.Tensor], output_attentions: bool | None = None
+        self,
+        chunks: Iterable[torch.Tensor],
+        output_attentions: bool | None = None,
+        keeps_hidden_states: bool = False,
     ) -> Iterator[BaseModelOutputWithPooling]:
-        """Outputs of the tower, with the hidden states of all its layers, one for each of `chunks`.
+        """Outputs of the tower, one for each of `chunks`.
+
+        The tower stops at the last layer that is used, unless the outputs of all layers are wanted.
 
         Args:
             chunks: `(frames of the chunk, 3, height, width)` each, normalised.
             output_attentions: see `encode_frames`.
+            keeps_hidden_states: `hidden_states` has all hidden states of the tower. Otherwise it has those that
+                `choose_layers` reads, and may have `None` instead of the others.
         """
         if output_attentions is None:
             output_attentions = self.config.output_attentions
-        options = {"output_attentions": True} if output_attentions else {}
         device = self.vision_tower.device
         for chunk in chunks:
             # If the tower's weights are on disk, its device is "meta"; accelerate loads them to the frames' device.
             frames = chunk.to(chunk.device if device.type == "meta" else device, self.vision_tower.dtype)
-            yield self.vision_tower(pixel_values=frames, output_hidden_states=True, return_dict=True, **options)
+            if output_attentions or keeps_hidden_states:
+                options = {"output_attentions": True} if output_attentions else {}
+                yield self.vision_tower(pixel_values=frames, output_hidden_states=True, return_dict=True, **options)
+            else:
+                yield self._run_used_layers(frames)
+
+    def _run_used_layers(self, frames: torch.Tensor) -> BaseModelOutputWithPooling:
+        """Outputs of the tower for one chunk, with the hidden states that `choose_layers` reads."""
+        used = self.used_hidden_states()
+        layers = vision_layers(towers_of(self.vision_tower)[0])
+        num_states = len(layers) + 1
+        wanted = [index % num_states for index in used]
+        # The last hidden state of some towers has gone through a norm after the layers, so the tower itself returns it.
+        can_stop = isinstance(layers, StoppableLayers) and len(layers) not in wanted
+        if not used or not can_stop or torch.compiler.is_compiling():
+            outputs: BaseModelOutputWithPooling = self.vision_tower(
+                pixel_values=frames, output_hidden_states=bool(used), return_dict=True
+            )
+            return outputs
+        with LayerRun(wanted) as run:
+            # What the tower returns is dropped: the parts after its layers got another input than in a run of all.
+            self.vision_tower(pixel_values=frames, output_hidden_states=False, return_dict=True)
+        return BaseModelOutputWithPooling(hidden_states=run.hidden_states(num_states))
+
+    def used_hidden_states(self) -> Sequence[int]:
+        """Indices of the hidden states that `choose_layers` reads, as in `vision_feature_layer`."""
+        layers = self.config.vision_feature_layer
+        return [layers] if isinstance(layers, int) else list(layers)
 
     def _select_features(self, outputs: Any) -> torch.Tensor:
         chosen = self.choose_layers(outputs)
@@ -151,6 +192,12 @@ def vision_layers(vision_tower: Any) -> nn.ModuleList:
     raise ValueError(f"No list of {num_layers} layers found in the vision tower {type(vision_tower).__name__}.")
 
 
+def towers_of(vision_tower: Any) -> list[Any]:
+    """The vision tower; if it is in PEFT's `modules_to_save`, the copies of it that PEFT trains instead."""
+    copies = getattr(vision_tower, "modules_to_save", None)
+    return [vision_tower] if copies is None else list(copies.values())
+
+
 def freeze_unused_layers(
     vision_tower: Any, selected: int | Sequence[int] | None, uses_closing_norm: bool = False
 ) -> None:
@@ -167,9 +214,7 @@ def freeze_unused_layers(
     Raises:
         ValueError: the tower has no such layer.
     """
-    # If the tower is in PEFT's `modules_to_save`, PEFT has wrapped it and trains copies of it.
-    copies = getattr(vision_tower, "modules_to_save", None)
-    for tower in [vision_tower] if copies is None else list(copies.values()):
+    for tower in towers_of(vision_tower):
         if selected is not None:
             indices = [selected] if isinstance(selected, int) else list(selected)
             for layer in _layers_after(tower, indices):
@@ -211,5 +256,6 @@ __all__ = [
     "check_frames",
     "concatenate_layers",
     "freeze_unused_layers",
+    "towers_of",
     "vision_layers",
 ]
