@@ -146,12 +146,23 @@ def test_gradients_with_checkpointing(is_reentrant: bool) -> None:
     torch.testing.assert_close(gradient(), expected)
 
 
-def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole tower is one graph. The compiler leaves out what nobody uses."""
-    model, frames = make(), make_frames()
-    encode = torch.compile(lambda frames: model.encode_frames(frames).last_hidden_state, backend="eager")
+@pytest.mark.parametrize("layer", [-2, (0, -3)], ids=str)
+def test_compiled(layer: Any) -> None:
+    """The tower is one graph, which also stops at the last layer that is used."""
+    model, frames, graphs = make(layer=layer), make_frames(), []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    def encode(frames: torch.Tensor) -> torch.Tensor:
+        return model.encode_frames(frames).last_hidden_state
+
     with torch.no_grad():
-        torch.testing.assert_close(encode(frames), model.encode_frames(frames).last_hidden_state)
+        torch.testing.assert_close(torch.compile(encode, backend=backend, fullgraph=True)(frames), encode(frames))
+    (graph,) = graphs
+    attentions = [node for node in graph.graph.nodes if "scaled_dot_product" in str(node.target)]
+    assert len(attentions) == LAYERS[layer]
 
 
 def test_a_tower_that_skips_layers_is_refused() -> None:

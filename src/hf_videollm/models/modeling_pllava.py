@@ -7,6 +7,7 @@
 Pooling has no parameters; the LLM is adapted by LoRA, whose alpha can be lowered after training (section 3.4).
 """
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -42,8 +43,18 @@ class PllavaConnector(nn.Module):
         Returns:
             One `(t * h * w, text_width)` tensor per clip, time-major then row then column.
         """
-        projected = self.linear_2(self.act(self.linear_1(frame_features)))
-        return [self.pool(clip) for clip in projected.split(num_frames)]
+        activated = self.act(self.linear_1(frame_features))
+        if any(self.is_pooled_to_more(count, frame_features.shape[1]) for count in num_frames):
+            return [self.pool(clip) for clip in self.linear_2(activated).split(num_frames)]
+        # Means and a linear layer can change places: both orders give the same vectors, up to rounding. So the layer
+        # runs on the means, which are fewer than the patches (2,304 instead of 9,216 for 16 frames of 24 x 24 patches).
+        pooled = [self.pool(clip) for clip in activated.split(num_frames)]
+        tokens: torch.Tensor = self.linear_2(torch.cat(pooled))
+        return list(tokens.split([len(clip) for clip in pooled]))
+
+    def is_pooled_to_more(self, num_frames: int, num_patches: int) -> bool:
+        """Whether a clip is so short, or its frames so small, that pooling makes more tokens than it has patches."""
+        return math.prod(pllava_pooled_shape(num_frames, self.pooling_shape)) > num_frames * num_patches
 
     def pool(self, clip: torch.Tensor) -> torch.Tensor:
         """Pool one clip `(T, patches, D)` to `(t * h * w, D)`. T and the grid need not be multiples of t, h and w."""

@@ -16,6 +16,17 @@ from torch import nn
 _active: ContextVar["LayerRun | None"] = ContextVar("hf_videollm_layer_run", default=None)
 
 
+class _Traced:
+    """Holds the active run while `torch.compile` traces the model: it cannot trace context variables."""
+
+    run: "LayerRun | None" = None
+
+
+def active_run() -> "LayerRun | None":
+    """The run whose context the caller is in."""
+    return _Traced.run if torch.compiler.is_compiling() else _active.get()
+
+
 class LayerRun:
     """A context in which a tower stops after the last hidden state that is wanted.
 
@@ -32,11 +43,17 @@ class LayerRun:
         self.states: dict[int, torch.Tensor] = {}
 
     def __enter__(self) -> "LayerRun":
-        self._token: Token[LayerRun | None] = _active.set(self)
+        if torch.compiler.is_compiling():
+            _Traced.run = self
+        else:
+            self._token: Token[LayerRun | None] = _active.set(self)
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        _active.reset(self._token)
+    def __exit__(self, *error: object) -> None:
+        if torch.compiler.is_compiling():
+            _Traced.run = None
+        else:
+            _active.reset(self._token)
 
     def keep(self, index: int, state: torch.Tensor) -> None:
         """Keep a hidden state if it is wanted."""
@@ -61,9 +78,7 @@ class StoppableLayers(nn.ModuleList):
     """A list of layers that ends early while a `LayerRun` is active."""
 
     def __iter__(self) -> Iterator[nn.Module]:
-        # `torch.compile` cannot trace context variables. It leaves out unused layers by itself.
-        run = None if torch.compiler.is_compiling() else _active.get()
-        layers = super().__iter__()
+        run, layers = active_run(), super().__iter__()
         return layers if run is None else _watched(layers, run)
 
 

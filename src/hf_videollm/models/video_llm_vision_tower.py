@@ -127,12 +127,11 @@ class VisionTowerMixin:
     def _run_used_layers(self, frames: torch.Tensor) -> BaseModelOutputWithPooling:
         """Outputs of the tower for one chunk, with the hidden states that `choose_layers` reads."""
         used = self.used_hidden_states()
-        layers = vision_layers(towers_of(self.vision_tower)[0])
-        num_states = len(layers) + 1
+        num_layers = next((len(part) for part in self.vision_tower.modules() if isinstance(part, StoppableLayers)), 0)
+        num_states = num_layers + 1
         wanted = [index % num_states for index in used]
         # The last hidden state of some towers has gone through a norm after the layers, so the tower itself returns it.
-        can_stop = isinstance(layers, StoppableLayers) and len(layers) not in wanted
-        if not used or not can_stop or torch.compiler.is_compiling():
+        if not used or not num_layers or num_layers in wanted:
             outputs: BaseModelOutputWithPooling = self.vision_tower(
                 pixel_values=frames, output_hidden_states=bool(used), return_dict=True
             )
