@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .models.video_processing_linvt import LinVTVideoProcessor
     from .models.video_processing_pllava import PllavaVideoProcessor
     from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
+    from .training.plain_sft import make_trainer, sft_config
 
 keep_old_names()
 register_with_transformers()
@@ -98,7 +99,9 @@ _MODULES = {
     "load_audio": "models.media_video",
     "load_pipeline": "inference",
     "load_video": "models.media_video",
+    "make_trainer": "training.plain_sft",
     "save_checkpoint": "hub.checkpoint",
+    "sft_config": "training.plain_sft",
 }
 
 
@@ -191,6 +194,8 @@ __all__ = [
     "load_audio",
     "load_pipeline",
     "load_video",
+    "make_trainer",
     "register_design",
     "save_checkpoint",
+    "sft_config",
 ]

@@ -9,6 +9,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .transformers_compat import CACHE_NAME, cache_of
+from .video_llm_label_check import refuse_placeholder_labels
 from .video_llm_outputs import ENCODER_FIELDS, VideoLlmCausalLMOutputWithPast
 
 # These three tables map the type of a language model to the configuration field by which its logits are multiplied
@@ -87,6 +88,7 @@ class LanguageHeadMixin:
     config: Any
     model: Any
     lm_head: nn.Module
+    register_forward_pre_hook: Callable[..., Any]
     loss_function: Callable[..., torch.Tensor]
     # Class of what `forward` returns.
     output_class: ClassVar[type[VideoLlmCausalLMOutputWithPast]] = VideoLlmCausalLMOutputWithPast
@@ -103,6 +105,7 @@ class LanguageHeadMixin:
         embedding = self.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
+        self.register_forward_pre_hook(refuse_placeholder_labels, with_kwargs=True)
 
     def get_input_embeddings(self) -> nn.Module:
         embeddings: nn.Module = self.model.get_input_embeddings()

@@ -15,12 +15,11 @@ from ..models.video_llm_chat_template import has_tags
 from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_messages import BlockRules, media_blocks, read_chats, source_of
 from .caches.frames import FrameCache
+from .rows import read_row
 
 __all__ = ["IGNORE_INDEX", "VideoDataCollator"]
 
 IGNORE_INDEX = -100
-# Columns from which other trainers read media. Here, media belong into the messages.
-MEDIA_COLUMNS = ("images", "image", "videos", "video", "audio", "audios")
 # Frames from a cache are already sampled, resized and cropped.
 CACHED_FRAMES_KWARGS = {"do_sample_frames": False, "do_resize": False, "do_center_crop": False}
 
@@ -29,9 +28,10 @@ CACHED_FRAMES_KWARGS = {"do_sample_frames": False, "do_resize": False, "do_cente
 class VideoDataCollator:
     """Data collator for TRL's `SFTTrainer` and every other trainer that takes `input_ids` and `labels`.
 
-    A row is a mapping with `messages` in chat format (a row of `VideoQARecord.to_dict()`). The chat template of the
-    processor must write the assistant's words, end token included, inside `{% generation %}` tags: only these positions
-    get labels. Nothing is ever truncated, because cutting a prompt would cut media tokens.
+    A row is a mapping in one of the forms of `rows.read_row`, e.g. with `messages` in chat format. Answers inside a
+    `prompt` are not learned. The chat template of the processor must write the assistant's words, end token included,
+    inside `{% generation %}` tags: only these positions get labels. Nothing is ever truncated, because cutting a prompt
+    would cut media tokens.
 
     Attributes:
         processor: processor of the model.
@@ -78,13 +78,49 @@ class VideoDataCollator:
                 "The chat template does not mark the assistant's words with {% generation %} ... {% endgeneration %}, "
                 "so it is unknown what to train on. Add the tags to the template of the processor."
             )
-        chats = [self._chat(row) for row in rows]
+        read = [self._chat(row) for row in rows]
+        chats = [chat for chat, _ in read]
+        varied = {name: self._rng.choice(values) for name, values in (self.vary or {}).items()}
+        batch, shared = self._encode(chats, varied, return_assistant_tokens_mask=True)
+        answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
+        for position, (chat, num_given) in enumerate(read):
+            if num_given:
+                answers[position] = without_first_answers(answers[position], chat, num_given)
+        batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
+        self._check(rows, batch)
+        return {**batch, **shared}
+
+    def prompts(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+        """Make a batch of the same rows without their last answers, for `model.generate`, and return these answers.
+
+        Returns:
+            The processor's outputs, padded on the left; and the text of the last answer of each row.
+
+        Raises:
+            ValueError: a row does not end with an answer.
+        """
+        chats, answers = [], []
+        for row in rows:
+            chat, _ = self._chat(row)
+            if chat[-1]["role"] != "assistant":
+                raise ValueError(f"{_name(row)} does not end with an answer, so nothing can be compared with it.")
+            answers.append(_text(chat[-1]))
+            chats.append(chat[:-1])
+        batch, shared = self._encode(chats, {"padding_side": "left"}, add_generation_prompt=True)
+        return {**batch, **shared}, answers
+
+    def _encode(
+        self, chats: Sequence[list[dict[str, Any]]], last: Mapping[str, Any], **template_options: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The processor's outputs for chats, and the options that the model needs, too.
+
+        Args:
+            chats: the chats.
+            last: options of the processor that count more than `processor_kwargs`.
+            template_options: options of `apply_chat_template`.
+        """
         conversations = [self._from_caches(chat) for chat in chats]
-        options = {
-            "padding": True,
-            **(self.processor_kwargs or {}),
-            **{name: self._rng.choice(values) for name, values in (self.vary or {}).items()},
-        }
+        options = {"padding": True, **(self.processor_kwargs or {}), **last}
         options = {**self._media_kwargs(chats, options), **options}
         if self.frames is not None:
             # These options are passed for videos only, because images do not come from the cache.
@@ -101,15 +137,11 @@ class VideoDataCollator:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            return_assistant_tokens_mask=True,
             processor_kwargs=dict(options),
+            **template_options,
         )
         # The model must get the same values of options that change the number of placeholders.
-        shared = {name: options[name] for name in self._model_options() if name in options}
-        answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
-        batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
-        self._check(rows, batch)
-        return {**batch, **shared}
+        return batch, {name: options[name] for name in self._model_options() if name in options}
 
     def describe(self, row: Mapping[str, Any]) -> str:
         """Show what the model is trained on for one row: the prompt, and in [brackets] what it must predict.
@@ -126,20 +158,17 @@ class VideoDataCollator:
         shapes = {name: tuple(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)}
         return f"{' '.join(parts)}\n{shapes}"
 
-    def _chat(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Converted copies of the messages of a row; copies, because `apply_chat_template` changes its argument."""
-        name = f"The row with id {row.get('id')!r}"
-        if beside := sorted(key for key in MEDIA_COLUMNS if row.get(key) is not None):
-            raise ValueError(
-                f"{name} has media in {', '.join(beside)}: put them into its messages, which alone are used."
-            )
-        if row.get("messages") is None:
-            raise ValueError(f"{name} has no messages: give them in the form of a chat.")
+    def _chat(self, row: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
+        """The converted messages of a row, and how many answers at the beginning belong to the prompt.
+
+        They are copies, because `apply_chat_template` changes its argument.
+        """
+        found = read_row(row, _name(row))
         try:
-            chats, _ = read_chats([row["messages"]], self._rules())
+            chats, _ = read_chats([found.messages], self._rules())
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        return chats[0]
+            raise ValueError(f"{_name(row)}: {error}") from error
+        return chats[0], found.num_given_answers
 
     def _rules(self) -> BlockRules:
         """What the processor accepts in messages. A processor of transformers accepts no options of single videos."""
@@ -202,6 +231,37 @@ class VideoDataCollator:
                     f"{name} has {length} tokens, more than max_length {self.max_length}. Rows are never cut, because "
                     "that would cut media tokens: use fewer frames, or drop the row."
                 )
+
+
+def without_first_answers(answers: torch.Tensor, chat: Sequence[Mapping[str, Any]], number: int) -> torch.Tensor:
+    """A mask of answers in which the first ones are no longer marked.
+
+    Args:
+        answers: bool, `(length,)`; one run of marked positions for each answer.
+        chat: the messages.
+        number: of answers to take out.
+
+    Raises:
+        ValueError: the template joins answers, so that they cannot be told apart.
+    """
+    starts = answers & ~answers.roll(1)
+    starts[0] = answers[0]
+    num_answers = sum(message["role"] == "assistant" for message in chat)
+    if int(starts.sum()) != num_answers:
+        raise ValueError(
+            f"The chat template writes {num_answers} answers as {int(starts.sum())} parts, so those of the prompt "
+            "cannot be told apart: give one message of the assistant in the completion, and none in the prompt."
+        )
+    return answers & (starts.cumsum(0) > number)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"The row with id {row.get('id')!r}"
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(block.get("text", "") for block in content)
 
 
 def _videos(chats: Sequence[Sequence[Mapping[str, Any]]]) -> list[Any]:

@@ -25,6 +25,7 @@ from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
 from .loading import load_for_training, unmatched_modules
+from .plain_sft import FIXED_ARGUMENTS
 from .recipe import Recipe, RecipeError, load_recipe
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
@@ -47,13 +48,6 @@ __all__ = [
     "without_picture",
 ]
 
-# Values that batches with media need. With them, TRL does not tokenise or cut samples, and does not drop columns.
-FIXED_ARGUMENTS: dict[str, Any] = {
-    "dataset_kwargs": {"skip_prepare_dataset": True},
-    "remove_unused_columns": False,
-    "max_length": None,
-    "packing": False,
-}
 # Arguments for which recipes use the defaults of transformers, because TRL has other ones.
 DEFAULT_ARGUMENTS: dict[str, Any] = {
     "bf16": False,

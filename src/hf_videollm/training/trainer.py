@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
+from transformers import EvalPrediction
 from trl import SFTTrainer
 
 from ..models.media_dataset_columns import without_decoding
+from .generated_answers import answer_rows, exact_match
 
 __all__ = ["PartwiseSFTTrainer", "learning_rate_of", "plain_name"]
 
@@ -20,9 +23,18 @@ class PartwiseSFTTrainer(SFTTrainer):
     Parameters that no pattern matches have the learning rate of the arguments. The schedule scales all rates alike.
     """
 
-    def __init__(self, *args: Any, learning_rates: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        learning_rates: Mapping[str, float] | None = None,
+        generate: Mapping[str, Any] | None = None,
+        compute_answer_metrics: Callable[[EvalPrediction], Mapping[str, float]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Args:
         learning_rates: maps regular expressions to learning rates. For each parameter, the first match counts.
+        generate: options of `model.generate`: in an evaluation, the model also answers the rows. None: it does not.
+        compute_answer_metrics: gets the answers (`predictions`) and those of the rows (`label_ids`).
         kwargs: as in TRL. `Video` and `Audio` columns of datasets are not decoded, because the processor reads files.
 
         Raises:
@@ -31,6 +43,7 @@ class PartwiseSFTTrainer(SFTTrainer):
         datasets = ("train_dataset", "eval_dataset")
         kwargs.update({name: without_decoding(kwargs[name]) for name in datasets if name in kwargs})
         super().__init__(*args, **kwargs)
+        self.generate_options, self.compute_answer_metrics = generate, compute_answer_metrics
         self.learning_rates = dict(learning_rates or {})
         trainable = [plain_name(name) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         for pattern in self.learning_rates:
@@ -55,6 +68,39 @@ class PartwiseSFTTrainer(SFTTrainer):
             # Empty groups are removed, because they could not be told from other groups when training resumes.
             optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """As in transformers; with `generate`, the metrics of generated answers come to the others."""
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if self.generate_options is not None:
+            metrics = self._answer_metrics(dataloader.dataset)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        return output
+
+    def _answer_metrics(self, rows: Any) -> dict[str, float]:
+        own = answer_rows(
+            self.accelerator.unwrap_model(self.model),
+            self.data_collator,
+            rows,
+            self.args.per_device_eval_batch_size,
+            self.generate_options or {},
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        answers, references = (gather_object(texts) for texts in own)
+        if not answers:
+            return {}
+        metrics = {"exact_match": exact_match(answers, references)}
+        if self.compute_answer_metrics is not None:
+            metrics.update(self.compute_answer_metrics(EvalPrediction(predictions=answers, label_ids=references)))
+        return metrics
 
 
 def plain_name(name: str) -> str:

@@ -1,0 +1,179 @@
+"""TRL's `SFTTrainer` for video with one call: the settings that media need, and a trainer that learns answers only.
+
+trainer = hf_videollm.make_trainer("my-checkpoint", dataset, args=hf_videollm.sft_config(output_dir="run"))
+trainer.train()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.transformers_compat import rename_checkpointing
+from ..models.video_llm_checkpoint import freeze_unused_parameters
+from .collator import VideoDataCollator
+from .loading import load_for_training
+
+if TYPE_CHECKING:
+    from trl import SFTConfig, SFTTrainer
+
+__all__ = ["FIXED_ARGUMENTS", "make_trainer", "sft_config"]
+
+# Values that batches with media need. With them, TRL does not tokenise or cut samples, and does not drop columns.
+FIXED_ARGUMENTS: dict[str, Any] = {
+    "dataset_kwargs": {"skip_prepare_dataset": True},
+    "remove_unused_columns": False,
+    "max_length": None,
+    "packing": False,
+}
+# Settings with which a trainer would do something else than this one does, and why they are refused.
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "packing": ((True,), "rows are not packed, because a packed row would mix up the videos of several: leave it out."),
+    "eval_packing": (
+        (True,),
+        "rows are not packed, because a packed row would mix up the videos of several: leave it out.",
+    ),
+    "padding_free": ((True,), "rows with media are padded: leave it out."),
+    "remove_unused_columns": ((True,), "the columns hold the media: leave it out."),
+    "assistant_only_loss": ((False,), "only answers are learned: leave it out."),
+    "completion_only_loss": ((False,), "only answers are learned: leave it out."),
+}
+
+
+def sft_config(**kwargs: Any) -> SFTConfig:
+    """Arguments for training with media: `trl.SFTConfig` with the values that media need.
+
+    On a machine without a GPU, `bf16` and `gradient_checkpointing` are off unless they are asked for, because they only
+    cost time there; `report_to` is "none". All other defaults are TRL's.
+
+    Args:
+        kwargs: arguments of `trl.SFTConfig`.
+
+    Raises:
+        ValueError: an argument asks for what cannot be done with media, such as packing; the message says which.
+        TypeError: `SFTConfig` has no such argument; the message names a similar one.
+
+    Example:
+        >>> sft_config(output_dir="run", max_steps=10, use_cpu=True).remove_unused_columns
+        False
+    """
+    from dataclasses import fields
+
+    import torch
+    from trl import SFTConfig
+
+    from ..models.video_llm_option_names import did_you_mean
+
+    # Either name of checkpointing will do, whatever release of transformers is installed.
+    kwargs = rename_checkpointing(kwargs)
+    known = {entry.name for entry in fields(SFTConfig) if entry.init}
+    if unknown := sorted(set(kwargs) - known):
+        raise TypeError(f"trl.SFTConfig has no argument {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
+    for name, (values, reason) in REFUSED.items():
+        if name in kwargs and kwargs[name] in values and kwargs[name] is not None:
+            raise ValueError(f"{name}={kwargs[name]}: {reason}")
+    if kwargs.get("max_length") is not None:
+        raise ValueError(
+            f"max_length={kwargs['max_length']}: rows are never cut, because that would cut the tokens of a video. To "
+            "refuse longer rows, pass max_length to make_trainer."
+        )
+    options = {**(kwargs.pop("dataset_kwargs", None) or {}), "skip_prepare_dataset": True}
+    without_gpu = kwargs.get("use_cpu", False) or not torch.accelerator.is_available()
+    quiet = rename_checkpointing({"bf16": False, "gradient_checkpointing": False}) if without_gpu else {}
+    return SFTConfig(**{"report_to": "none", **quiet, **kwargs, **FIXED_ARGUMENTS, "dataset_kwargs": options})
+
+
+def make_trainer(
+    model: Any,
+    train_dataset: Any,
+    *,
+    processor: Any = None,
+    args: SFTConfig | None = None,
+    eval_dataset: Any = None,
+    generate: Mapping[str, Any] | bool = False,
+    compute_metrics: Callable[[Any], Mapping[str, float]] | None = None,
+    learning_rates: Mapping[str, float] | None = None,
+    processor_kwargs: Mapping[str, Any] | None = None,
+    max_length: int | None = None,
+    **kwargs: Any,
+) -> SFTTrainer:
+    """Make a trainer that learns the answers of a dataset of any form (`rows.read_row`).
+
+    Args:
+        model: the model; or a folder or Hub id, from which model and processor are loaded.
+        train_dataset: a `Dataset` or `IterableDataset`. Its `Video`, `Image` and `Audio` columns may be in any state.
+        processor: processor of `model`; by default that of the checkpoint from which `model` was loaded.
+        args: from `sft_config`; other arguments must have the same values for media.
+        eval_dataset: rows, or a dict of names to rows, for the loss on them.
+        generate: also let the model answer the rows of `eval_dataset`, and measure how many answers are equal to the
+            last ones of the rows (`eval_exact_match`). A mapping holds options of `model.generate`.
+        compute_metrics: gets an `EvalPrediction` with the generated answers as `predictions` and those of the rows as
+            `label_ids`, both lists of texts, and returns more metrics. It needs `generate`.
+        learning_rates: maps patterns of parameter names to learning rates; see `PartwiseSFTTrainer`.
+        processor_kwargs: options for the processor, e.g. `{"num_frames": 4}`.
+        max_length: refuse rows with more tokens than this.
+        kwargs: further arguments of `trl.SFTTrainer`, such as `callbacks` and `peft_config`.
+
+    Raises:
+        TypeError: the processor is missing and cannot be found, or an argument is unknown.
+        ValueError: `args` would lose media; or `compute_metrics` has no generated answers.
+
+    Example:
+        >>> trainer = make_trainer("my-checkpoint", dataset, args=sft_config(output_dir="run"))   # doctest: +SKIP
+        >>> trainer.train()                                                                       # doctest: +SKIP
+    """
+    from transformers import set_seed
+
+    from .trainer import PartwiseSFTTrainer
+
+    if "data_collator" in kwargs or "processing_class" in kwargs:
+        name = "data_collator" if "data_collator" in kwargs else "processing_class"
+        instead = "processor_kwargs and max_length" if name == "data_collator" else "processor"
+        raise TypeError(f"make_trainer makes the {name} itself: pass {instead}, or use trl.SFTTrainer.")
+    if compute_metrics is not None and not generate:
+        raise ValueError("compute_metrics gets generated answers: pass generate=True, too.")
+    if generate and eval_dataset is None:
+        raise ValueError("generate=True needs rows to answer: pass eval_dataset.")
+    args = args or sft_config()
+    _check_arguments(args)
+    # TRL 1.10 adds a LoRA, and draws its weights, before the trainer sets the seed.
+    set_seed(args.seed)
+    model, processor = _model_and_processor(model, processor, args.seed)
+    trainer = PartwiseSFTTrainer(
+        learning_rates=learning_rates,
+        generate=dict(generate) if isinstance(generate, Mapping) else ({} if generate else None),
+        compute_answer_metrics=compute_metrics,
+        model=model,
+        args=args,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        data_collator=VideoDataCollator(processor, max_length=max_length, processor_kwargs=processor_kwargs),
+        processing_class=processor,
+        **kwargs,
+    )
+    # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
+    freeze_unused_parameters(trainer.model)
+    return trainer
+
+
+def _model_and_processor(model: Any, processor: Any, seed: int) -> tuple[Any, Any]:
+    if isinstance(model, str | Path):
+        loaded, its_own = load_for_training(str(model), seed=seed)
+        return loaded, processor if processor is not None else its_own
+    if processor is not None:
+        return model, processor
+    if not (source := str(model.config.name_or_path or "")):
+        raise TypeError("A model that was not loaded from a checkpoint has no processor: pass processor.")
+    from transformers import AutoProcessor
+
+    return model, AutoProcessor.from_pretrained(source, trust_remote_code=False)
+
+
+def _check_arguments(args: SFTConfig) -> None:
+    """Refuse arguments with which TRL would drop or cut media, whoever made them."""
+    if args.remove_unused_columns or args.max_length is not None or args.packing or args.padding_free:
+        raise ValueError("These arguments would drop or cut media: make them by hf_videollm.sft_config(...).")
+    options: Any = args.dataset_kwargs or {}
+    if not options.get("skip_prepare_dataset"):
+        raise ValueError("TRL would tokenise the rows without their media: make args by hf_videollm.sft_config(...).")

@@ -1,0 +1,223 @@
+"""Rows of datasets in the forms that people have, made into chats: `messages`, prompts with completions, LLaVA's turns.
+
+Media are named in the messages, or stand in columns of their own (`videos`, `images`, `audios`). Then they belong, one
+after the other, to the blocks of their type that name no source, or to tokens such as `<video>` in the texts. If there
+are neither, they come first in the first question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..models.video_llm_messages import SOURCE_KEYS, without_none
+
+__all__ = ["MEDIA_COLUMNS", "TrainingRow", "read_row"]
+
+# Type of a medium -> columns that hold it: several media of a row, or one.
+MEDIA_COLUMNS = {"video": ("videos", "video"), "image": ("images", "image"), "audio": ("audios", "audio")}
+# Names of speakers in LLaVA's form -> roles.
+SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+TOKEN = re.compile(r"<(video|image|audio)>")
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """A chat to learn from.
+
+    Attributes:
+        messages: in the chat format of transformers; blocks of media name their sources.
+        num_given_answers: so many answers at the beginning belong to the prompt, and are not learned.
+    """
+
+    messages: list[dict[str, Any]]
+    num_given_answers: int = 0
+
+
+def read_row(row: Mapping[str, Any], name: str) -> TrainingRow:
+    """Make a chat of a row.
+
+    Args:
+        row: it has `messages`; or `prompt` and `completion`, both lists of messages; or `conversations`, a list of
+            `{"from": "human" | "gpt" | "system", "value": text}`. Beside them it may have columns of media.
+        name: of the row, for errors.
+
+    Raises:
+        ValueError: the row has none of these forms or several, or its media do not fit its messages.
+
+    Example:
+        >>> row = {"prompt": [{"role": "user", "content": "<video>What?"}], "videos": ["a.mp4"],
+        ...        "completion": [{"role": "assistant", "content": "A dog."}]}
+        >>> read_row(row, "row 0").messages[0]["content"]
+        [{'type': 'video', 'video': 'a.mp4'}, {'type': 'text', 'text': 'What?'}]
+    """
+    given = {key for key, value in row.items() if value is not None}
+    forms = [form for form in ("messages", "prompt", "conversations") if form in given]
+    if len(forms) != 1 or (("prompt" in given) != ("completion" in given)):
+        found = ", ".join(sorted(given)) or "nothing"
+        raise ValueError(
+            f"{name} has {found}: give messages, or prompt and completion, or conversations in LLaVA's form, and only "
+            "one of them."
+        )
+    if forms == ["prompt"]:
+        prompt, completion = (_messages(row[key], f"{name}, {key}") for key in ("prompt", "completion"))
+        if not any(message.get("role") == "assistant" for message in completion):
+            raise ValueError(f"{name}: completion has no message of the assistant, so there is nothing to learn.")
+        num_given = sum(message.get("role") == "assistant" for message in prompt)
+        return TrainingRow(_with_media([*prompt, *completion], row, name), num_given)
+    if forms == ["conversations"]:
+        return TrainingRow(_with_media(_llava(row["conversations"], f"{name}, conversations"), row, name))
+    return TrainingRow(_with_media(_messages(row["messages"], f"{name}, messages"), row, name))
+
+
+def _messages(value: Any, where: str) -> list[dict[str, Any]]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise ValueError(f"{where} must be a list of messages with role and content, not {_shown(value)}.")
+    return [
+        without_none(message, f"{where} holds a {type(message).__name__}: give messages with role and content.")
+        for message in value
+    ]
+
+
+def _llava(turns: Any, where: str) -> list[dict[str, Any]]:
+    messages = []
+    for number, turn in enumerate(_messages(turns, where)):
+        speaker, text = turn.get("from"), turn.get("value")
+        if speaker not in SPEAKERS or not isinstance(text, str) or not text.strip():
+            raise ValueError(
+                f"{where}[{number}] must have from (one of {', '.join(SPEAKERS)}) and value, a text, "
+                f"not {_shown(turn)}."
+            )
+        messages.append({"role": SPEAKERS[speaker], "content": text})
+    return messages
+
+
+def _with_media(messages: list[dict[str, Any]], row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The messages with the media of the columns in them."""
+    media = {kind: _column(row, kind, name) for kind in MEDIA_COLUMNS}
+    if not any(media.values()):
+        return messages
+    bare = {kind: _num_bare(messages, kind) for kind in media}
+    counts = {kind: len(entries) for kind, entries in media.items()}
+    if any(bare.values()):
+        # A sound block without a source means the sound of the video before it, unless there are sounds.
+        if any(counts[kind] != bare[kind] for kind in media if counts[kind] or kind != "audio"):
+            raise ValueError(f"{name}: {_unlike(bare, counts, 'blocks without a source')}")
+        return [_filled(message, media) for message in messages]
+    # Some data sets write <image> for their videos.
+    alias = {"image": "video"} if media["video"] and not media["image"] else {}
+    tokens = _num_tokens(messages, alias)
+    if any(tokens.values()):
+        if tokens != counts:
+            raise ValueError(f"{name}: {_unlike(tokens, counts, 'tokens in its texts')}")
+        return [_split(message, media, alias) for message in messages]
+    if sourced := [kind for kind in media if media[kind] and _num_blocks(messages, kind)]:
+        raise ValueError(
+            f"{name} has media of type {sourced[0]} twice, in its messages and in a column: leave one of them out."
+        )
+    first = next((number for number, message in enumerate(messages) if message.get("role") == "user"), None)
+    if first is None:
+        raise ValueError(f"{name} has media, but no message of a user in which they could stand.")
+    shown = [_block(kind, entry) for kind, entries in media.items() for entry in entries]
+    message = messages[first]
+    return [*messages[:first], {**message, "content": [*shown, *_blocks(message)]}, *messages[first + 1 :]]
+
+
+def _column(row: Mapping[str, Any], kind: str, name: str) -> list[Any]:
+    """The media of a type, in their order."""
+    several, one = MEDIA_COLUMNS[kind]
+    if row.get(several) is not None and row.get(one) is not None:
+        raise ValueError(f"{name} has both {several} and {one}: leave one of them out.")
+    if row.get(one) is not None:
+        return [row[one]]
+    value = row.get(several)
+    if value is None:
+        return []
+    if not isinstance(value, list | tuple):
+        raise ValueError(
+            f"{name}: {several} must be a list of media, not {_shown(value)}. One medium belongs in {one}."
+        )
+    if None in [entry if entry is None else 0 for entry in value]:
+        raise ValueError(f"{name}: {several} holds an empty entry: name the {kind}, or leave it out.")
+    return list(value)
+
+
+def _blocks(message: Mapping[str, Any]) -> list[Any]:
+    content = message.get("content")
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return list(content) if isinstance(content, list | tuple) else []
+
+
+def _is_bare(block: Any, kind: str) -> bool:
+    if not isinstance(block, Mapping) or block.get("type") != kind:
+        return False
+    return all(block.get(key) is None for key in SOURCE_KEYS[kind])
+
+
+def _num_bare(messages: Sequence[Mapping[str, Any]], kind: str) -> int:
+    return sum(_is_bare(block, kind) for message in messages for block in _blocks(message))
+
+
+def _num_blocks(messages: Sequence[Mapping[str, Any]], kind: str) -> int:
+    blocks = (block for message in messages for block in _blocks(message))
+    return sum(isinstance(block, Mapping) and block.get("type") == kind for block in blocks)
+
+
+def _num_tokens(messages: Sequence[Mapping[str, Any]], alias: Mapping[str, str]) -> dict[str, int]:
+    counts = dict.fromkeys(MEDIA_COLUMNS, 0)
+    for message in messages:
+        if message.get("role") == "user":
+            for block in _blocks(message):
+                for kind in TOKEN.findall(block.get("text") or ""):
+                    counts[alias.get(kind, kind)] += 1
+    return counts
+
+
+def _filled(message: Mapping[str, Any], media: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """A message whose blocks without a source have taken the next media; `media` gets shorter."""
+
+    def fill(block: Any) -> Any:
+        kind = next((kind for kind in media if media[kind] and _is_bare(block, kind)), None)
+        # Options of the block, such as the start of a video, stay with it.
+        return block if kind is None else {**without_none(block, ""), **_block(kind, media[kind].pop(0))}
+
+    return {**message, "content": [fill(block) for block in _blocks(message)]}
+
+
+def _split(message: Mapping[str, Any], media: Mapping[str, list[Any]], alias: Mapping[str, str]) -> dict[str, Any]:
+    """A message of the user whose tokens have become blocks with the next media; `media` gets shorter."""
+    if message.get("role") != "user":
+        return dict(message)
+    content: list[Any] = []
+    for block in _blocks(message):
+        if block.get("type") != "text":
+            content.append(block)
+            continue
+        # `split` with one group gives a text, a type, a text, a type, ..., a text.
+        for number, part in enumerate(TOKEN.split(block["text"])):
+            if number % 2:
+                kind = alias.get(part, part)
+                content.append(_block(kind, media[kind].pop(0)))
+            elif part.strip():
+                content.append({"type": "text", "text": part.strip()})
+    return {**message, "content": content}
+
+
+def _block(kind: str, source: Any) -> dict[str, Any]:
+    return {"type": kind, kind: source}
+
+
+def _unlike(found: Mapping[str, int], counts: Mapping[str, int], what: str) -> str:
+    kind = next(kind for kind in MEDIA_COLUMNS if found[kind] != counts[kind])
+    return (
+        f"there are {found[kind]} {what} of type {kind}, but {counts[kind]} media of this type in the columns "
+        f"{' or '.join(MEDIA_COLUMNS[kind])}: their numbers must be the same."
+    )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
