@@ -48,9 +48,9 @@ def read_row(row: Mapping[str, Any], name: str) -> TrainingRow:
         ValueError: the row has none of these forms or several, or its media do not fit its messages.
 
     Example:
-        >>> row = {"prompt": [{"role": "user", "content": "<video>What?"}], "videos": ["a.mp4"],
-        ...        "completion": [{"role": "assistant", "content": "A dog."}]}
-        >>> read_row(row, "row 0").messages[0]["content"]
+        >>> turns = [{"role": "user", "content": "<video>What?"}, {"role": "assistant", "content": "A dog."}]
+        >>> chat = read_row({"messages": turns, "videos": ["a.mp4"]}, "row 0").messages
+        >>> chat[0].get("content")
         [{'type': 'video', 'video': 'a.mp4'}, {'type': 'text', 'text': 'What?'}]
     """
     given = {key for key, value in row.items() if value is not None}
