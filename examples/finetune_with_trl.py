@@ -1,4 +1,4 @@
-"""Fine-tune a video-language model on your own videos, with TRL's unchanged SFTTrainer.
+"""Fine-tune a video-language model on your own videos, with TRL's SFTTrainer.
 
     python examples/finetune_with_trl.py                       # made-up clips; the bundled model with a new connector
     python examples/finetune_with_trl.py my.jsonl --model ./pllava-7b --output run --steps 500
@@ -16,12 +16,11 @@ from datasets import Dataset
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 from transformers.utils import logging
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 import hf_videollm
 from hf_videollm.data.records import read_jsonl
 from hf_videollm.synthetic.clips import generate_dataset
-from hf_videollm.training.collator import VideoDataCollator
 
 
 def main() -> None:
@@ -59,7 +58,7 @@ def main() -> None:
 def make_trainer(model: Any, processor: Any, records: str | Path, rate: float, steps: int, folder: str) -> SFTTrainer:
     """Make a trainer for the answers in the records."""
     rows = [{"id": record.id, "messages": record.messages} for record in read_jsonl(records)]
-    config = SFTConfig(
+    config = hf_videollm.sft_config(
         output_dir=folder,
         max_steps=steps,
         per_device_train_batch_size=4,
@@ -67,25 +66,11 @@ def make_trainer(model: Any, processor: Any, records: str | Path, rate: float, s
         learning_rate=rate,
         logging_steps=1,
         save_strategy="no",
-        report_to="none",
-        # The collator reads the videos, so the trainer must not change the rows. A truncated row would lose frames.
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        # These options are for a CPU; omit them on a GPU.
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=None,
+        use_cpu=True,  # leave this out on a GPU
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
-    return SFTTrainer(
-        model,
-        config,
-        train_dataset=Dataset.from_list(rows),
-        data_collator=VideoDataCollator(processor),
-        processing_class=processor,
-    )
+    return hf_videollm.make_trainer(model, Dataset.from_list(rows), processor=processor, args=config)
 
 
 if __name__ == "__main__":
