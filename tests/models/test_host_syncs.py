@@ -108,3 +108,34 @@ def test_a_step_runs_where_there_are_no_values_to_read(case: DesignCase) -> None
             assert logits.shape == (1, 1, text_config.vocab_size)
         with pytest.raises(RuntimeError, match="meta"):
             logits[0, 0, 0].item()
+
+
+def parts_of(model: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The vision tower and the language model."""
+    base = model.model
+    base = getattr(base, "backbone", base)
+    return base.vision_tower, base.language_model
+
+
+# IVA looks which frames stand before which query token. LinVT checks the lengths of its videos. The lengths of sounds
+# are read from a copy on the CPU, which was made before.
+AFTER_THE_TOWER = {"iva-llama-clip": 2, "linvt-llava": 1, "av-qwen2-clip": 2}
+
+
+@every_design
+def test_a_prompt_is_checked_before_the_tower_runs(case: DesignCase) -> None:
+    """Between the tower and the language model next to nothing is read, so a GPU has no gap between them."""
+    model, batch = case.make_model(), case.make_batch(SPECS)
+    tower, language_model = parts_of(model)
+    seen: list[int] = []
+    with torch.no_grad(), HostSyncs() as syncs:
+        handles = [
+            tower.register_forward_hook(lambda *args: seen.append(syncs.total)),
+            language_model.register_forward_pre_hook(lambda *args: seen.append(syncs.total)),
+        ]
+        model(**batch)
+        for handle in handles:
+            handle.remove()
+    last_tower, language = seen[-2:]
+    assert last_tower > 0, "placeholders are counted"
+    assert language - last_tower <= AFTER_THE_TOWER.get(case.name, 0)

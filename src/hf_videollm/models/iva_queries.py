@@ -10,7 +10,7 @@ to the frames in its row that come before it or that are in the video state.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from .iva_frames import FrameBank, IvaMediaOutput, IvaVideoState, MediumFrames, 
 from .iva_hooks import AdapterContext
 from .media_blank import must_run
 from .transformers_compat import is_empty
-from .video_llm_placeholders import PlaceholderMixin, check_tensor
+from .video_llm_placeholders import PlaceholderMixin, Placeholders, check_tensor
 
 
 class IvaQueryMixin(PlaceholderMixin):
@@ -49,6 +49,19 @@ class IvaQueryMixin(PlaceholderMixin):
         if self.config.num_insertions and token_id >= self.get_input_embeddings().num_embeddings:
             masks = {**masks, "query": input_ids == token_id}
         return super()._embeddable_ids(input_ids, masks)
+
+    def find_placeholders(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, present: Collection[str]
+    ) -> Placeholders:
+        """As in the base class; also checks the query tokens of prompts with media.
+
+        Raises:
+            ValueError: media and query tokens do not fit each other.
+        """
+        found = super().find_placeholders(input_ids, inputs_embeds, present)
+        if found.masks and self.config.num_insertions:
+            self._check_queries(self.find_queries(input_ids, inputs_embeds), found.masks)
+        return found
 
     def make_video_state(
         self,
@@ -112,7 +125,9 @@ class IvaQueryMixin(PlaceholderMixin):
             )
             return None
         media, rows, columns = self._gather_media(features, masks, video_state, queries)
-        self._check_queries(queries, masks)
+        if not features:
+            # With media, `find_placeholders` has checked the query tokens.
+            self._check_queries(queries, masks)
         if not media or (not features and not torch.compiler.is_compiling() and not queries.any()):
             check_tensor(
                 ~queries.any(),
@@ -184,16 +199,15 @@ class IvaQueryMixin(PlaceholderMixin):
 
     def _match(self, queries: torch.Tensor, frames: FrameBank) -> AdapterContext:
         """The columns of the query tokens, and the frames that each of them may attend to."""
-        counts = queries.sum(-1)
-        if torch.compiler.is_compiling() and self.config.query_placement == "last":
+        if self.config.query_placement == "last" and torch.compiler.is_compiling():
             # This number does not depend on the prompts, so `torch.compile` does not break the graph here.
             width = self.config.num_query_tokens
             check_tensor(
-                (counts <= width).all(),
+                (queries.sum(-1) <= width).all(),
                 "query_placement is 'last', so a prompt may hold only one block of query tokens.",
             )
         else:
-            width = int(counts.max())
+            width = int(queries.sum(-1).max())
         # The columns of the query tokens, in ascending order. In rows with fewer query tokens than others, columns of
         # other tokens fill up the row; `valid` is false for them.
         columns = queries.long().argsort(dim=-1, descending=True, stable=True)[:, :width]

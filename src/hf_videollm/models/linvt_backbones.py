@@ -8,7 +8,7 @@ features that they return, in how they count positions, and in the token types t
 
 import inspect
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -196,7 +196,7 @@ class Backbone:
         chunks = [self.encode_images(chunk) for chunk in split_frames(media, num_frames, chunk_size)]
         frames = [frame for chunk in chunks for frame in chunk.tokens]
         levels = [frame for chunk in chunks for frame in chunk.deepstack or []]
-        ends = torch.tensor([0, *num_frames]).cumsum(0).tolist()
+        ends = [0, *accumulate(num_frames)]
         per_video = [slice(start, end) for start, end in pairwise(ends)]
         self._check_frames(frames, per_video, ends[-1])
         tokens = [torch.stack(frames[part]) for part in per_video]

@@ -11,7 +11,7 @@ from transformers.utils import torch_compilable_check
 
 from .linvt_backbones import Backbone, text_positions
 from .linvt_generation import has_videos, split_media
-from .video_llm_placeholders import MergingMixin
+from .video_llm_placeholders import MergingMixin, Placeholders
 
 
 @dataclass
@@ -86,16 +86,17 @@ class LinVTEmbeddingMixin(MergingMixin):
         new_ids = input_ids[:, num_cached:]
         types = None if mm_token_type_ids is None else mm_token_type_ids[:, num_cached:]
         image_mask, video_mask = self.placeholder_masks(new_ids, types)
-        per_row = self._videos_per_row(video_mask)
+        placeholders = Placeholders.of({"image": image_mask, "video": video_mask})
+        per_row = self._videos_per_row(placeholders.counts["video"] or video_mask.sum(-1).tolist())
         self._refuse_missing_media(new_ids, types, images, videos, per_row)
         features = self._encode_media(images, videos, per_row)
-        masks = {"image": image_mask, "video": video_mask}
-        masks = {modality: masks[modality] for modality in features}
+        masks = {modality: placeholders.masks[modality] for modality in features}
         embeds = self.get_input_embeddings()(self._embeddable_ids(new_ids, masks))
         if features:
             embeds = self.image_llm.embed_indicators(new_ids, embeds)
         for modality, output in features.items():
-            embeds = self.merge_features(embeds, masks[modality], output.pooler_output, modality)
+            counts = placeholders.counts[modality]
+            embeds = self.merge_features(embeds, masks[modality], output.pooler_output, modality, counts)
         if encoded is not None:
             encoded.update(features)
         prompt = {"inputs_embeds": embeds}
@@ -149,10 +150,12 @@ class LinVTEmbeddingMixin(MergingMixin):
             return inputs_embeds + super().replace_embeddings(torch.zeros_like(inputs_embeds), mask, features)
         return super().replace_embeddings(inputs_embeds, mask, features)
 
-    def check_row_ends(self, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str) -> None:
+    def check_row_ends(
+        self, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str, counts: list[int] | None = None
+    ) -> None:
         """As in the base class, but for videos only: some families return several images as one tensor."""
         if modality == "video":
-            super().check_row_ends(mask, media, modality)
+            super().check_row_ends(mask, media, modality, counts)
 
     def _refuse_missing_media(
         self,
@@ -203,9 +206,9 @@ class LinVTEmbeddingMixin(MergingMixin):
                 videos = {**videos, name: videos[name].repeat_interleave(repeats, 0)}
         return videos
 
-    def _videos_per_row(self, mask: torch.Tensor) -> list[int]:
+    def _videos_per_row(self, counts: list[int]) -> list[int]:
         """How many videos each row holds, computed from its number of placeholders."""
-        per_video, counts = self.config.linvt_config.num_output_tokens, mask.sum(1).tolist()
+        per_video = self.config.linvt_config.num_output_tokens
         if any(count % per_video for count in counts):
             raise ValueError(
                 f"The prompts hold {counts} video placeholders, but a video has {per_video}: make the prompts again "

@@ -30,7 +30,7 @@ from .video_llm_generation import MediaGenerationMixin
 from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_lora import lora_config
 from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
-from .video_llm_placeholders import PlaceholderMixin
+from .video_llm_placeholders import PlaceholderMixin, Placeholders
 from .video_llm_push import ModelPushMixin
 from .video_llm_quantization import QuantizationMixin
 from .video_llm_trust import trust_of
@@ -186,6 +186,13 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             )
         return [video[:count] for video, count in zip(pixel_values_videos, counts, strict=True)]
 
+    def modalities_of(self, inputs: Mapping[str, Any]) -> list[str]:
+        """The modalities that the inputs of a call hold media of, encoded or not, in the order of `encode_media`."""
+        sources = {"image": "pixel_values", "video": "pixel_values_videos", "audio": "input_features"}
+        raw = [modality for modality, name in sources.items() if inputs.get(name) is not None]
+        found = dict.fromkeys([*(inputs.get("mm_encoder_outputs") or {}), *raw])
+        return [modality for modality in found if modality in self.config.modalities]
+
     def encode_media(
         self, inputs: Mapping[str, Any], **asked: bool | None
     ) -> tuple[dict[str, BaseModelOutputWithPooling], dict[str, Any]]:
@@ -209,6 +216,11 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         pixel_values, pixel_values_videos, num_video_frames, input_features, input_features_mask = (
             others.pop(name, None) for name in MEDIA_INPUTS
         )
+        if not torch.compiler.is_compiling():
+            # Lengths are read by Python. Their copies exist before the towers are started, so a GPU is not waited for.
+            num_video_frames, input_features_mask = (
+                None if lengths is None else lengths.cpu() for lengths in (num_video_frames, input_features_mask)
+            )
         if pixel_values is not None:
             features["image"] = self.get_image_features(pixel_values, return_dict=True, **options)
         if pixel_values_videos is not None:
@@ -292,8 +304,10 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             **{name: kwargs.pop(name, None) for name in self.media_options},  # type: ignore[misc]
         }
         asked: dict[str, Any] = {name: kwargs.get(name) for name in ("output_hidden_states", "output_attentions")}
+        # These checks of the prompts make Python wait for the device, so they run before the towers are started.
+        placeholders = self.find_placeholders(input_ids, inputs_embeds, self.modalities_of(media))
         features, _ = self.encode_media(media, **asked)
-        merged, masks = self.embed_prompt(input_ids, inputs_embeds, features)
+        merged, masks = self.embed_prompt(input_ids, inputs_embeds, features, placeholders)
         if self.training and torch.is_grad_enabled():
             merged = reach(merged, self.encode_blank_media(features, merged.device))
 
@@ -322,6 +336,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
         features: dict[str, BaseModelOutputWithPooling],
+        placeholders: Placeholders | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Embed prompts, and replace the embeddings of placeholders by the vectors of the media.
 
@@ -329,22 +344,21 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             input_ids: the prompts, `(batch, length)`.
             inputs_embeds: the prompts as embeddings, instead of `input_ids`.
             features: maps modalities to outputs of `get_<modality>_features`.
+            placeholders: from `find_placeholders`, if the caller has found them already.
 
         Returns:
             The embeddings, `(batch, length, text_width)`; and a dict of modalities to masks of their placeholders,
             bool, `(batch, length)`.
         """
-        masks = {
-            modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, features) for modality in features
-        }
-        if self.training and input_ids is not None:
-            self.refuse_forgotten_media(input_ids, masks)
+        if placeholders is None:
+            placeholders = self.find_placeholders(input_ids, inputs_embeds, features)
+        masks, counts = placeholders.masks, placeholders.counts
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.get_input_embeddings()(self._embeddable_ids(input_ids, masks))
         merged: torch.Tensor = inputs_embeds
         for modality, output in features.items():
-            merged = self.merge_features(merged, masks[modality], output.pooler_output, modality)
+            merged = self.merge_features(merged, masks[modality], output.pooler_output, modality, counts[modality])
         return merged, masks
 
     def run_language_model(

@@ -1,6 +1,7 @@
 """Placeholders of media in prompts: how they are found, and how the vectors of the media replace them."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -22,6 +23,34 @@ def check_tensor(condition: torch.Tensor, message: str | Callable[[], str]) -> N
         torch_compilable_check(condition, message)
 
 
+@dataclass(frozen=True)
+class Placeholders:
+    """Where the placeholders of a batch are. It is made before the media are encoded: to count placeholders, Python
+    waits for the device, and between the vision tower and the language model that would cost time.
+
+    Attributes:
+        masks: maps each modality in the batch to the mask of its placeholders, bool, `(batch, length)`.
+        counts: maps each modality to the number of placeholders in each row; `None` where it is not known
+            (`torch.compile`, the meta device).
+    """
+
+    masks: dict[str, torch.Tensor]
+    counts: dict[str, list[int] | None]
+
+    @classmethod
+    def of(cls, masks: dict[str, torch.Tensor]) -> "Placeholders":
+        """Count the placeholders of these masks."""
+        return cls(masks, {modality: count_per_row(mask) for modality, mask in masks.items()})
+
+
+def count_per_row(mask: torch.Tensor) -> list[int] | None:
+    """How many entries of each row are true; `None` where the values of tensors cannot be read."""
+    if torch.compiler.is_compiling() or mask.is_meta:
+        return None
+    counts: list[int] = mask.sum(-1).tolist()
+    return counts
+
+
 class MergingMixin:
     """Puts the vectors of media into the embeddings of prompts. `config` has a `<modality>_token_id` per modality."""
 
@@ -31,16 +60,29 @@ class MergingMixin:
     placeholder_hint: ClassVar[str] = "Make the prompt with the processor of this checkpoint."
 
     def merge_features(
-        self, inputs_embeds: torch.Tensor, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str
+        self,
+        inputs_embeds: torch.Tensor,
+        mask: torch.Tensor,
+        media: Sequence[torch.Tensor],
+        modality: str,
+        counts: list[int] | None = None,
     ) -> torch.Tensor:
         """Put the vectors of the media, one `(num_tokens, width)` tensor each, at the placeholders, in row order.
+
+        Args:
+            inputs_embeds: `(batch, length, width)`.
+            mask: placeholders, bool, `(batch, length)`.
+            media: the vectors of each medium.
+            modality: `"image"`, `"video"` or `"audio"`.
+            counts: placeholders of each row, if the caller has counted them already.
 
         Raises:
             ValueError: the numbers of placeholders and vectors differ, in the whole batch or in one row.
         """
         features = torch.cat(list(media))
-        self.check_num_vectors(mask, features, modality)
-        self.check_row_ends(mask, media, modality)
+        counts = count_per_row(mask) if counts is None else counts
+        self.check_num_vectors(mask, features, modality, counts)
+        self.check_row_ends(mask, media, modality, counts)
         return self.replace_embeddings(inputs_embeds, mask, features)
 
     def replace_embeddings(
@@ -55,13 +97,15 @@ class MergingMixin:
         """
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds))
 
-    def check_num_vectors(self, mask: torch.Tensor, features: torch.Tensor, modality: str) -> None:
-        """Check that there is one vector for each placeholder; arguments as in `replace_embeddings`.
+    def check_num_vectors(
+        self, mask: torch.Tensor, features: torch.Tensor, modality: str, counts: list[int] | None = None
+    ) -> None:
+        """Check that there is one vector for each placeholder; arguments as in `merge_features`.
 
         Raises:
             ValueError: there are more or fewer placeholders than vectors.
         """
-        num_placeholders = mask.sum()
+        num_placeholders = mask.sum() if counts is None else sum(counts)
         torch_compilable_check(
             num_placeholders == features.shape[0],
             lambda: (
@@ -71,16 +115,23 @@ class MergingMixin:
             ),
         )
 
-    def check_row_ends(self, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str) -> None:
+    def check_row_ends(
+        self, mask: torch.Tensor, media: Sequence[torch.Tensor], modality: str, counts: list[int] | None = None
+    ) -> None:
         """Check that no medium is split between two rows: the last placeholder of a row must complete a medium.
 
         Raises:
             ValueError: a medium would be split between two rows.
         """
-        row_ends = mask.sum(-1).cumsum(0)
-        media_ends = torch.tensor([0, *accumulate(len(vectors) for vectors in media)], device=row_ends.device)
+        ends = [0, *accumulate(len(vectors) for vectors in media)]
+        fits: Any
+        if counts is None:
+            row_ends = mask.sum(-1).cumsum(0)
+            fits = torch.isin(row_ends, torch.tensor(ends, device=row_ends.device)).all()
+        else:
+            fits = set(accumulate(counts)) <= set(ends)
         torch_compilable_check(
-            torch.isin(row_ends, media_ends).all(),
+            fits,
             lambda: (
                 f"The rows hold {mask.sum(-1).tolist()} {modality} placeholders, but the {modality}s give "
                 f"{[len(vectors) for vectors in media]} vectors, which do not fill them row by row. "
@@ -100,6 +151,28 @@ class MergingMixin:
 
 class PlaceholderMixin(MergingMixin):
     """Finds placeholders by their ids, or by their embeddings."""
+
+    training: bool
+
+    def find_placeholders(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, present: Collection[str]
+    ) -> Placeholders:
+        """The placeholders of the modalities that the batch has media of.
+
+        Args:
+            input_ids: the prompts, `(batch, length)`.
+            inputs_embeds: the prompts as embeddings, instead of `input_ids`.
+            present: the modalities.
+
+        Raises:
+            ValueError: in training, the prompts hold placeholders of other modalities.
+        """
+        masks = {
+            modality: self.get_placeholder_mask(input_ids, inputs_embeds, modality, present) for modality in present
+        }
+        if self.training and input_ids is not None:
+            self.refuse_forgotten_media(input_ids, masks)
+        return Placeholders.of(masks)
 
     def get_placeholder_mask(
         self,
@@ -154,4 +227,4 @@ class PlaceholderMixin(MergingMixin):
         )
 
 
-__all__ = ["MergingMixin", "PlaceholderMixin", "check_tensor"]
+__all__ = ["MergingMixin", "PlaceholderMixin", "Placeholders", "check_tensor", "count_per_row"]
