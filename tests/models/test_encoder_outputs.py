@@ -11,6 +11,7 @@ from linvt_design_case import LINVT_CASES
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hf_videollm.models import transformers_compat as compat
+from hf_videollm.models.video_llm_vision_tower import vision_layers
 
 DESIGNS = {
     case.name: case
@@ -107,13 +108,13 @@ def test_the_layers_of_the_tower_are_kept_only_if_they_were_asked_for(design: An
     first: list[weakref.ref] = []
     alive: list[bool] = []
 
-    def watch(tower: Any, args: Any, output: Any) -> None:
+    def watch(layer: Any, args: Any, output: Any) -> None:
         if first:
             alive.append(first[0]() is not None)
         else:
-            first.append(weakref.ref(output.hidden_states[0]))
+            first.append(weakref.ref(output[0] if isinstance(output, tuple) else output))
 
-    hook = model.base_model.vision_tower.register_forward_hook(watch)
+    hook = vision_layers(model.base_model.vision_tower)[0].register_forward_hook(watch)
     video = case.make_batch([["v3"]])["pixel_values_videos"]
     found = {}
     for asked in (True, None):

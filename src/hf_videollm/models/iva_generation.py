@@ -9,6 +9,7 @@ from transformers import Cache, GenerationConfig
 from .transformers_compat import why_not_croppable
 from .video_llm_generation import MediaGenerationMixin
 from .video_llm_generation_options import IVA, Refusal, option_value
+from .video_llm_shared_prefill import ROW_COPIES
 
 
 class IvaGenerationMixin(MediaGenerationMixin):
@@ -57,6 +58,9 @@ class IvaGenerationMixin(MediaGenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As in transformers. Only the first step gets `video_state`, because this step reads the prompt."""
+        if video_state is not None:
+            # It already holds the frames for the copies of each row.
+            kwargs.pop(ROW_COPIES, None)
         inputs = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds, prompt_embeds, is_first_iteration=is_first_iteration, **kwargs
         )

@@ -15,6 +15,7 @@ from .linvt_families import TYPE_RULES
 from .transformers_compat import MASK_TYPES, given_cache
 from .video_llm_generation import VideoLlmGenerationMixin
 from .video_llm_generation_options import LINVT, named_arguments, refuse_options
+from .video_llm_shared_prefill import ROW_COPIES
 
 # Names of the inputs of videos, which `embed_prompt` turns into embeddings. Names that end in `_videos` belong to
 # them, too.
@@ -121,11 +122,12 @@ class LinVTGenerationMixin(VideoLlmGenerationMixin):
             **{**kwargs, MASK_TYPES: types},
         )
         inputs.pop(MASK_TYPES, None)
+        copies = inputs.get(ROW_COPIES, 1)
         if types is not None and rule is not None:
             # The types of all tokens are passed, not only those of new tokens: the masks look up the type of each key.
-            inputs[rule.argument] = types
+            inputs[rule.argument] = types[::copies]
         if is_first_iteration and deepstack_embeds is not None:
-            inputs["deepstack_embeds"] = deepstack_embeds[:, -inputs["inputs_embeds"].shape[1] :]
+            inputs["deepstack_embeds"] = deepstack_embeds[::copies, -inputs["inputs_embeds"].shape[1] :]
         return inputs
 
     def create_masks_for_generate(self, config: LinVTConfig, **kwargs: Any) -> Any:

@@ -44,6 +44,7 @@ from .transformers_compat import CACHE_NAME, cache_argument, cache_of, forward_c
 from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .video_llm_quantization import modules_beside
+from .video_llm_shared_prefill import ROW_COPIES, repeat_rows
 from .video_llm_trust import trust_of
 
 
@@ -347,6 +348,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
         The other arguments are those of the base model.
         """
         options: Any = kwargs
+        row_copies = options.pop(ROW_COPIES, 1)
         items = {name: options[name] for name in ("num_items_in_batch", "shift_labels") if name in options}
         image_llm = self.model.image_llm
         if labels is not None and image_llm.splits_prompt_from_answer and has_videos(split_media(kwargs)[0]):
@@ -364,7 +366,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
         )
         # The family of the image-LLM decides whether logits are scaled or bounded after the head. LLaVA does neither,
         # even if its language model alone would.
-        return self.head_outputs(outputs, labels, logits_to_keep, image_llm.family, **items)
+        return repeat_rows(self.head_outputs(outputs, labels, logits_to_keep, image_llm.family, **items), row_copies)
 
 
 def _check_frames(pixel_values: Any, counts: list[int], times: torch.Tensor | None) -> None:

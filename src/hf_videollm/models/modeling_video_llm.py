@@ -33,6 +33,7 @@ from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutp
 from .video_llm_placeholders import PlaceholderMixin, Placeholders
 from .video_llm_push import ModelPushMixin
 from .video_llm_quantization import QuantizationMixin
+from .video_llm_shared_prefill import ROW_COPIES, repeat_rows
 from .video_llm_trust import trust_of
 from .video_llm_vision_tower import VisionTowerMixin
 
@@ -455,6 +456,8 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
 
         The other arguments are those of the base model.
         """
+        options: Any = kwargs
+        row_copies = options.pop(ROW_COPIES, 1)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -471,7 +474,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        return self.head_outputs(outputs, labels, logits_to_keep, **kwargs)
+        return repeat_rows(self.head_outputs(outputs, labels, logits_to_keep, **kwargs), row_copies)
 
 
 __all__ = [

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .transformers_compat import CacheNamesGenerationMixin, given_cache
+from .transformers_compat import given_cache
 from .video_llm_candidates import forbid_placeholders
 from .video_llm_generation_options import COMMON, Refusal, named_arguments, option_value, refuse_options
+from .video_llm_shared_prefill import ROW_COPIES, SharedPrefillMixin
 
 
-class VideoLlmGenerationMixin(CacheNamesGenerationMixin):
+class VideoLlmGenerationMixin(SharedPrefillMixin):
     """`generate` that refuses options that a design does not support; docs/generation.md lists every option."""
 
     refused_options: ClassVar[dict[str, Refusal]] = COMMON
@@ -94,6 +95,8 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
             prompt_embeds: `(batch, prompt_length, text_width)`, embeddings of the prompt and its media, made by
                 `_embed_for_chunks`. Each call uses the part that belongs to its chunk.
         """
+        if prompt_embeds is not None:
+            kwargs.pop(ROW_COPIES, None)
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
         if prompt_embeds is not None:
             start = int(given_cache(kwargs).get_seq_length())
@@ -132,6 +135,7 @@ class MediaGenerationMixin(VideoLlmGenerationMixin):
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )
+        model_kwargs["media_once"] = media
         model_kwargs["mm_encoder_outputs"] = {
             modality: repeat_media_per_row(
                 output, placeholders[modality].tolist(), expand_size, self.model.placeholder_hint
