@@ -38,6 +38,7 @@ class SharedPrefillMixin(CacheNamesGenerationMixin):
         self,
         input_ids: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,
+        *,
         is_first_iteration: bool | None = False,
         row_copies: int = 1,
         media_once: Any = None,
