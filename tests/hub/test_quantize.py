@@ -1,6 +1,8 @@
 """`hf-videollm quantize`: variants are what they should be, or are not written."""
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +48,11 @@ def test_a_variant_has_a_quantized_language_model_and_bfloat16_elsewhere(
     with monkeypatch.context() as patch:
         patch.setattr(PllavaForConditionalGeneration, "forward", runs)
         report = quantize("pllava-tiny", tmp_path / "variant", preset=name, progress=steps.append)
-    assert steps[-3:] == ["Writing", "Loading the variant again", "Comparing with the original"]
+    begun = [step for step in steps if "," not in step]
+    assert begun[2:4] + begun[-1:] == ["Writing", "Loading the variant again", "Comparing with the original"]
+    for step in begun:
+        done = [tuple(map(int, re.findall(r"\d+", told))) for told in steps if told.startswith(f"{step}, ")]
+        assert [place for place, _ in done] == list(range(1, done[-1][1] + 1)), "each step is counted to its end"
     model, preset = load(tmp_path / "variant"), PRESETS[name]
     for layer, part in model.named_modules():
         if isinstance(part, nn.Linear):
@@ -156,16 +162,20 @@ def test_presets_have_short_names() -> None:
 
 def test_a_preset_that_this_machine_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name, preset in PRESETS.items():
         if preset.package is None:
             check_platform(preset)
         else:
             with pytest.raises(PresetError, match=f"{name} needs {preset.package}, which is not installed: pip"):
                 check_platform(preset)
-    monkeypatch.setattr(presets, "find_spec", lambda name: object())
+    # A GPU cannot be installed, so it is named before the package that can.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(PresetError, match="a100-int4 needs a CUDA GPU"):
         check_platform(PRESETS["a100-int4"])
+    monkeypatch.setattr(presets, "find_spec", lambda name: object())
+    with pytest.raises(PresetError, match="The device cuda:1 is a CUDA GPU, and torch sees none here"):
+        check_platform(PRESETS["a100-bf16"], "cuda:1")
     monkeypatch.setattr(presets, "_quantize_one_layer", lambda *_: 1 / 0)
     with pytest.raises(PresetError, match=r"consumer-nf4 does not work on this machine: .*\(division by zero\)"):
         check_platform(PRESETS["consumer-nf4"])
@@ -176,14 +186,18 @@ def test_bad_input_is_one_line_and_nothing_is_written(cli: Cli, tmp_path: Path) 
     full.mkdir()
     (full / "notes.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
+    shutil.copytree(default_checkpoint("iva-tiny"), tmp_path / "cut")
+    os.truncate(tmp_path / "cut" / "model.safetensors", 1_000_000)
     before = sorted(tmp_path.rglob("*"))
-    for checkpoint, dst, preset, reason in (
+    for checkpoint, dst, options, reason in (
         ("pllava-tiny", "new", "consumer-nf", "There is no preset 'consumer-nf': did you mean"),
         ("pllava-tiny", "full", "a100-bf16", "is not empty: choose another destination, or pass --overwrite"),
+        ("pllava-tiny", "new", "a100-bf16 --device gpu", "There is no device 'gpu': give cpu, cuda or"),
         (str(tmp_path / "empty"), "new", "a100-bf16", "holds no config.json"),
         (str(tmp_path / "gone"), "new", "a100-bf16", "no such folder"),
+        (str(tmp_path / "cut"), "new", "consumer-nf4", "is truncated or damaged"),
     ):
-        code, out, err = cli("quantize", checkpoint, str(tmp_path / dst), "--preset", preset)
+        code, out, err = cli("quantize", checkpoint, str(tmp_path / dst), "--preset", *options.split())
         assert (code, out) == (2, "")
         assert reason in err
         assert err.count("\n") == 1

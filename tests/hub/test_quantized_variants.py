@@ -5,13 +5,14 @@ through the pipeline: the same logits and the same answer. A LoRA learns on it a
 preset for each design; `-m slow` tries all pairs.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fresh_process import WITHOUT_PACKAGE, run_fresh
+from fresh_process import WITHOUT_PACKAGE, running_fresh
 from peft import LoraConfig, get_peft_model
 from quantizers import needs_torchao
 from tiny_videollama2_checkpoint import write_videollama2
@@ -48,26 +49,46 @@ PAIRS = [
 ]
 TARGETS = r".*language_model\.layers\.\d+\.self_attn\.[qv]_proj"
 QUESTION = "What colour is the shape?"
+# Loads each folder that it reads the name of, asks about a video, and writes what it found.
 FRESH = """
 import json, sys, torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-folder, video, question = sys.argv[1:4]
-model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True, device_map="auto").eval()
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-chat = [{"role": "user", "content": [{"type": "video", "path": video}, {"type": "text", "text": question}]}]
-inputs = processor.apply_chat_template(
-    chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-).to(model.device, model.dtype)
-with torch.no_grad():
-    logits = model(**inputs).logits[0, -1].float()
-answer = model.generate(**inputs, do_sample=False, max_new_tokens=6)[0, inputs["input_ids"].shape[1]:]
-report = {
-    "module": type(model).__module__,
-    "logits": logits.tolist(),
-    "answer": processor.decode(answer, skip_special_tokens=True),
-}
+for line in sys.stdin:
+    folder, video, question = json.loads(line)
+    model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True, device_map="auto").eval()
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    chat = [{"role": "user", "content": [{"type": "video", "path": video}, {"type": "text", "text": question}]}]
+    inputs = processor.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    ).to(model.device, model.dtype)
+    with torch.no_grad():
+        logits = model(**inputs).logits[0, -1].float()
+    answer = model.generate(**inputs, do_sample=False, max_new_tokens=6)[0, inputs["input_ids"].shape[1]:]
+    report = {
+        "module": type(model).__module__,
+        "logits": logits.tolist(),
+        "answer": processor.decode(answer, skip_special_tokens=True),
+    }
+    print(json.dumps(report), flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def ask_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, str], dict[str, Any]]]:
+    """Asks a checkpoint in a process without the package. All tests share the process, as starting it takes longest."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    with running_fresh(WITHOUT_PACKAGE + FRESH, cache=folder) as process:
+
+        def ask(checkpoint: Path, video: str) -> dict[str, Any]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(json.dumps([str(checkpoint), video, QUESTION]), file=process.stdin, flush=True)
+            line = process.stdout.readline()
+            assert line, (folder / "stderr").read_text()[-3000:]
+            return dict(json.loads(line))
+
+        yield ask
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +119,14 @@ def prompt(processor: Any, model: Any, video: str) -> Any:
 
 @pytest.mark.parametrize(("design", "name"), PAIRS)
 def test_a_variant_answers_the_same_everywhere(
-    design: str, name: str, variant: Callable[[str, str], Path], clips: list[str], tmp_path: Path
+    design: str,
+    name: str,
+    variant: Callable[[str, str], Path],
+    clips: list[str],
+    ask_elsewhere: Callable[[Path, str], dict[str, Any]],
 ) -> None:
     folder = variant(design, name)
-    report = run_fresh(WITHOUT_PACKAGE + FRESH, str(folder), clips[0], QUESTION, cache=tmp_path)
+    report = ask_elsewhere(folder, clips[0])
     assert report["module"].startswith("transformers_modules.")
     pipe = load_pipeline(folder)
     with torch.no_grad():
@@ -121,9 +146,7 @@ def test_a_lora_learns_on_a_variant_and_is_merged(
     inputs = prompt(processor, model, clips[0])
     before = last_logits(model, inputs)
     # Layers whose widths are multiples of 64, see docs/quantized.md.
-    tuned = get_peft_model(
-        model, LoraConfig(r=4, target_modules=r".*language_model\.layers\.\d+\.self_attn\.[qv]_proj")
-    )
+    tuned = get_peft_model(model, LoraConfig(r=4, target_modules=TARGETS))
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1.0)
     wanted = torch.tensor([int(before.argmin())])

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +37,25 @@ def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+@contextmanager
+def running_fresh(code: str, *, cache: Path) -> Iterator[subprocess.Popen[str]]:
+    """A new interpreter that runs code as in `run_fresh`, and goes on for several questions: one line in, one out.
+
+    Its messages are in the file `stderr` of the cache. It ends when nothing more can come in.
+    """
+    environment = {**os.environ, "HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    with (
+        (cache / "stderr").open("w", encoding="utf-8") as messages,
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=messages,
+            text=True,
+            env=environment,
+            cwd=cache,
+        ) as process,
+    ):
+        yield process

@@ -190,19 +190,20 @@ def check_platform(preset: QuantizationPreset, device: str = "cpu") -> None:
         device: where the weights are going to be quantized.
 
     Raises:
-        PresetError: a package is missing, there is no GPU, or the package does not work here.
+        PresetError: a package or the device is missing, or the package does not work here.
     """
-    if preset.package is None:
-        return
-    if find_spec(preset.package) is None:
-        raise PresetError(
-            f"The preset {preset.name} needs {preset.package}, which is not installed: pip install {preset.package}."
-        )
     if preset.needs_gpu and not torch.cuda.is_available():
         others = ", ".join(other.name for other in PRESETS.values() if not other.needs_gpu)
         raise PresetError(
             f"The preset {preset.name} needs a CUDA GPU, and torch sees none here: use a machine with one, or one of "
             f"{others}."
+        )
+    _check_device(device)
+    if preset.package is None:
+        return
+    if find_spec(preset.package) is None:
+        raise PresetError(
+            f"The preset {preset.name} needs {preset.package}, which is not installed: pip install {preset.package}."
         )
     try:
         _quantize_one_layer(preset, device)
@@ -213,6 +214,15 @@ def check_platform(preset: QuantizationPreset, device: str = "cpu") -> None:
             f"The preset {preset.name} does not work on this machine: {preset.package} could not quantize a small "
             f"layer on {device} ({reason.rstrip('.')})."
         ) from error
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise PresetError(f"There is no device {device!r}: give cpu, cuda or, for the second GPU, cuda:1.") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise PresetError(f"The device {device} is a CUDA GPU, and torch sees none here: leave it out, or give cpu.")
 
 
 def _quantize_one_layer(preset: QuantizationPreset, device: str) -> None:

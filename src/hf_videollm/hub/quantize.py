@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..models.video_llm_processor_files import processor_errors
 from .checkpoint import save_checkpoint
 from .presets import QuantizationPreset, check_platform, find_preset
 from .quantized_weights import WeightErrors, compare_with_original, compare_written, fingerprints
+from .steps import Tell, told_step
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,7 +83,7 @@ def quantize(
     device: str | None = None,
     overwrite: bool = False,
     max_shard_size: int = MAX_SHARD_SIZE,
-    progress: Callable[[str], None] | None = None,
+    progress: Tell | None = None,
 ) -> QuantizeReport:
     """Write a variant of a checkpoint: the language model quantized, all other parts in bfloat16.
 
@@ -98,7 +98,8 @@ def quantize(
         device: where the weights are quantized; the CPU by default, if the preset can be used there.
         overwrite: replace a destination that is not empty.
         max_shard_size: maximum size of one weight file in bytes.
-        progress: called with the name of each step when it begins.
+        progress: called with the name of each step when it begins, and then with the name and how far it is, such as
+            `"Comparing with the original, 45 of 97 weights"`.
 
     Raises:
         PresetError: the preset is unknown, or does not work on this machine.
@@ -118,12 +119,14 @@ def quantize(
     tell = progress or (lambda step: None)
     with atomic_folder(dst, overwrite=overwrite) as temporary:
         expected = _write(chosen, source, temporary, place, max_shard_size, tell)
-        tell("Loading the variant again")
-        again = _load(temporary, place)
-        compare_written(expected, again)
-        tell("Comparing with the original")
-        original = _load(source, place, dtype=chosen.dtype)
-        errors = compare_with_original(again, original, chosen.largest_error)
+        with told_step(tell, "Loading the variant again"):
+            again = _load(temporary, place)
+        with told_step(tell, "Comparing with what was quantized") as count:
+            compare_written(expected, again, count)
+        with told_step(tell, "Loading the original"):
+            original = _load(source, place, dtype=chosen.dtype)
+        with told_step(tell, "Comparing with the original") as count:
+            errors = compare_with_original(again, original, chosen.largest_error, count)
         report = QuantizeReport(
             preset=chosen.name,
             source=os.path.basename(os.path.abspath(source)) if os.path.isdir(source) else source,
@@ -146,18 +149,19 @@ def _refuse_source(source: str, dst: str | os.PathLike[str]) -> None:
 
 
 def _write(
-    preset: QuantizationPreset, source: str, folder: Path, device: str, max_shard_size: int, tell: Callable[[str], None]
+    preset: QuantizationPreset, source: str, folder: Path, device: str, max_shard_size: int, tell: Tell
 ) -> dict[str, bytes]:
     """Quantize and save, and return the fingerprints of what was saved. The model must not run before it is saved."""
     with processor_errors(source, {"trust_remote_code": False}):
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    tell("Quantizing" if preset.package else "Loading")
-    model = _load(source, device, dtype=preset.dtype, quantization_config=preset.quantization_config())
+    with told_step(tell, "Reading and quantizing" if preset.package else "Reading"):
+        model = _load(source, device, dtype=preset.dtype, quantization_config=preset.quantization_config())
     for name, value in preset.generation.items():
         setattr(model.generation_config, name, value)
-    expected = fingerprints(model)
-    tell("Writing")
-    save_checkpoint(model, processor, folder, max_shard_size=max_shard_size)
+    with told_step(tell, "Noting what was quantized") as count:
+        expected = fingerprints(model, count)
+    with told_step(tell, "Writing", unit="files"):
+        save_checkpoint(model, processor, folder, max_shard_size=max_shard_size)
     if preset.config:
         _set_fields(folder / "config.json", preset.config)
     return expected

@@ -1,7 +1,7 @@
 """Compares the weights of quantized models, as plain numbers."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,20 +35,29 @@ def is_quantized(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) and (type(tensor) is not nn.Parameter or hasattr(tensor, "dequantize_"))
 
 
-def plain_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
+Count = Callable[[int, int], None]
+
+
+def plain_weights(model: nn.Module, count: Count | None = None) -> Iterator[tuple[str, torch.Tensor, bool]]:
     """The name of each parameter and buffer, its numbers, and whether it is quantized.
 
     The numbers of quantized weights are dequantized one at a time, so the memory for all of them is never needed.
     Weights that share their memory come once, as in `named_parameters`.
 
+    Args:
+        model: the model.
+        count: called after each of them with how many are done, and how many there are.
+
     Raises:
         CheckpointError: bitsandbytes keeps a weight in an order that only its own layers can read. It does so on some
             CPUs when the layer runs.
     """
-    for name, parameter in model.named_parameters():
-        yield name, _plain(name, parameter), is_quantized(parameter)
-    for name, buffer in model.named_buffers():
-        yield name, buffer, False
+    parameters, buffers = list(model.named_parameters()), list(model.named_buffers())
+    for done, (name, value) in enumerate((*parameters, *buffers), start=1):
+        quantized = done <= len(parameters) and is_quantized(value)
+        yield name, _plain(name, value) if done <= len(parameters) else value, quantized
+        if count is not None:
+            count(done, len(parameters) + len(buffers))
 
 
 def _plain(name: str, parameter: Any) -> torch.Tensor:
@@ -66,9 +75,9 @@ def _plain(name: str, parameter: Any) -> torch.Tensor:
     return parameter.detach().dequantize()
 
 
-def fingerprints(model: nn.Module) -> dict[str, bytes]:
-    """A hash of each weight, dequantized: 16 bytes for its shape, type and numbers."""
-    return {name: _fingerprint(tensor) for name, tensor, _ in plain_weights(model)}
+def fingerprints(model: nn.Module, count: Count | None = None) -> dict[str, bytes]:
+    """A hash of each weight, dequantized: 16 bytes for its shape, type and numbers. `count` as in `plain_weights`."""
+    return {name: _fingerprint(tensor) for name, tensor, _ in plain_weights(model, count)}
 
 
 def _fingerprint(tensor: torch.Tensor) -> bytes:
@@ -77,17 +86,18 @@ def _fingerprint(tensor: torch.Tensor) -> bytes:
     return hashlib.blake2b(facts + numbers.tobytes(), digest_size=16).digest()
 
 
-def compare_written(expected: dict[str, bytes], again: nn.Module) -> None:
+def compare_written(expected: dict[str, bytes], again: nn.Module, count: Count | None = None) -> None:
     """Compare a variant that was loaded from its folder with the model that was saved there.
 
     Args:
         expected: the fingerprints of the model that was saved.
         again: the model that was loaded.
+        count: as in `plain_weights`.
 
     Raises:
         CheckpointError: a weight differs.
     """
-    found = fingerprints(again)
+    found = fingerprints(again, count)
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         raise CheckpointError(
@@ -96,13 +106,16 @@ def compare_written(expected: dict[str, bytes], again: nn.Module) -> None:
         )
 
 
-def compare_with_original(again: nn.Module, original: nn.Module, largest: float) -> WeightErrors:
+def compare_with_original(
+    again: nn.Module, original: nn.Module, largest: float, count: Count | None = None
+) -> WeightErrors:
     """Compare a variant with the model that it was made from, loaded in the type of the variant.
 
     Args:
         again: the variant.
         original: the original model.
         largest: largest relative error that a quantized layer may have.
+        count: as in `plain_weights`.
 
     Raises:
         CheckpointError: an error is larger, or a weight that is not quantized differs.
@@ -110,7 +123,7 @@ def compare_with_original(again: nn.Module, original: nn.Module, largest: float)
     weights = {**dict(original.named_parameters()), **dict(original.named_buffers())}
     turned = {f"{name}.weight" for name, module in original.named_modules() if isinstance(module, Conv1D)}
     errors: dict[str, float] = {}
-    for name, tensor, quantized in plain_weights(again):
+    for name, tensor, quantized in plain_weights(again, count):
         if name not in weights:
             raise CheckpointError(f"The variant has a weight that the original has not: {name}.")
         wanted = weights[name].detach()
