@@ -30,6 +30,14 @@ def train(
             help="Field of the model's configuration, for example num_insertions=8; repeatable.",
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD.KEY=VALUE",
+            help="Change a value of the recipe, for example arguments.learning_rate=1e-4; repeatable.",
+        ),
+    ] = None,
     output: Annotated[str | None, typer.Option(help="Folder for checkpoints and for the result.")] = None,
     steps: Annotated[int | None, typer.Option("--max-steps", help="Stop after this many steps.")] = None,
     resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint in the output folder.")] = True,
@@ -43,12 +51,14 @@ def train(
       hf-videollm train pllava/videos --model init/ --records clips/records.jsonl --dry-run
 
       hf-videollm train recipe.yaml --model init/ --records clips/records.jsonl --output runs/first --max-steps 500
+
+      hf-videollm train pllava/instruct --model llava/ --records train.jsonl --output runs/pllava --set lora.r=64
     """
     # No parameter of this command has the name of a recipe's field. Errors name the fields of recipes, and `errors.py`
     # would replace a field with the same name as a parameter by the option.
     from ..training.sft import load_recipe, run_sft, show_sample
 
-    chosen = load_recipe(recipe)
+    chosen = load_recipe(recipe, settings or [])
     given = {"output_dir": output, "max_steps": steps}
     # The trainer's progress bar is useful on a terminal only; its log lines are always printed.
     arguments = {"disable_tqdm": not sys.stderr.isatty(), **chosen.arguments}

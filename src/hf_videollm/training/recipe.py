@@ -16,30 +16,36 @@ A recipe:
     trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
     lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig; the names
                                      # mean modules of the language model. What `trainable` names is trained as well
+    trainable_layers: {vision_tower: 3}       # optional: the last three layers of this part are trained, too
     learning_rates: {connector: 2.0e-5}       # optional: parameters that match this pattern get this learning rate
+    processor_options: {num_frames: 16}       # optional: options of the processor
     arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
+    sources: {arguments.learning_rate: paper 4.1}     # optional: where the numbers come from; for readers
+
+YAML takes `1e-3` for a text. Numbers in this form are read as numbers where a number belongs.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..models.video_llm_option_names import did_you_mean
+from .recipe_errors import RecipeError
 from .recipe_names import find_recipe, recipe_files
+from .recipe_settings import as_number, with_settings
 
 # Types that are checked. A string in place of a list, for example, would be read letter by letter.
 FIELD_TYPES: dict[str, type] = {
     "kinds": list,
     "trainable": list,
-    **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments"), dict),
+    **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments", "sources"), dict),
+    **dict.fromkeys(("trainable_layers", "processor_options"), dict),
     **dict.fromkeys(("merge_turns", "split_rounds", "still_frames", "sound_only"), bool),
 }
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the message names the file and the field."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,19 @@ class Recipe:
     vary: dict[str, list[Any]] | None = None
     trainable: list[str] | None = None
     lora: dict[str, Any] | None = None
+    trainable_layers: dict[str, int] | None = None
     learning_rates: dict[str, float] | None = None
+    processor_options: dict[str, Any] | None = None
+    sources: dict[str, str] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+def load_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> Recipe:
     """Read a recipe: a file, or the name of one that comes with the package, e.g. `iva/align`.
+
+    Args:
+        path: the file or name.
+        settings: changes, each `FIELD=VALUE` or `FIELD.KEY=VALUE`, such as `arguments.learning_rate=1e-4`.
 
     Raises:
         RecipeError: there is no such file or name, it is no valid YAML, or a field is unknown or has a wrong type.
@@ -77,6 +90,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
         raise RecipeError(f"Cannot read the recipe {source}: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{source}: a recipe is a mapping of fields, got {type(content).__name__}.")
+    content = with_settings(content, settings, [entry.name for entry in fields(Recipe)])
     known = [entry.name for entry in fields(Recipe)]
     unknown = sorted(set(content) - set(known))
     if unknown:
@@ -89,7 +103,20 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     for name, values in (content.get("vary") or {}).items():
         if not isinstance(values, list):
             raise RecipeError(f"{source}: vary.{name} must be a list of values, not {values!r}.")
+    _check_numbers(content, source)
     return Recipe(**content)
+
+
+def _check_numbers(content: dict[str, Any], source: Path) -> None:
+    """Turn texts that are numbers into numbers, where numbers belong, and refuse other values there."""
+    for name, value in (content.get("learning_rates") or {}).items():
+        rate = as_number(value)
+        if not isinstance(rate, int | float) or isinstance(rate, bool) or rate < 0:
+            raise RecipeError(f"{source}: learning_rates.{name} must be a number, not {value!r}.")
+        content["learning_rates"][name] = float(rate)
+    for name, value in (content.get("trainable_layers") or {}).items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RecipeError(f"{source}: trainable_layers.{name} must be a number of layers, not {value!r}.")
 
 
 __all__ = ["Recipe", "RecipeError", "load_recipe"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,10 +28,11 @@ from .collator import VideoDataCollator
 from .loading import load_for_training, unmatched_modules
 from .plain_sft import FIXED_ARGUMENTS
 from .recipe import Recipe, RecipeError, load_recipe
+from .recipe_settings import number_arguments
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
 from .samples import make_samples, media_files, merge_turns, read_records, split_rounds, without_picture
-from .trainable import freeze_all_but, whole_modules
+from .trainable import freeze_all_but, last_layers, whole_modules
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -81,17 +83,19 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         raise TypeError(f"A {given} was passed without a {missing}: pass both, or none to load those of the recipe.")
     records = read_records(recipe)
     samples = make_samples(recipe, records)
+    options = _arguments(recipe)
     if model is None:
         model, processor = _load(recipe)
-    _check_vary(recipe, processor)
-    if recipe.trainable is not None and recipe.lora is None:
-        freeze_all_but(model, recipe.trainable)
+    _check_options(recipe, processor)
+    trained = _trainable(recipe, model)
+    if trained is not None and recipe.lora is None:
+        freeze_all_but(model, trained)
     # The caches hold the media of all records: stages that train on different kinds of questions share them.
     frames = _open_frames(recipe, records, processor)
     sounds = _open_sounds(recipe, records, processor)
     # Metadata is left out: its fields may differ from record to record, and Arrow needs one schema for all.
     rows = Dataset.from_list([{"id": sample.id, "messages": sample.messages} for sample in samples])
-    arguments = SFTConfig(**_arguments(recipe))
+    arguments = SFTConfig(**options)
     # The seed is set here, because TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
     trainer = PartwiseSFTTrainer(
@@ -99,7 +103,9 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=VideoDataCollator(processor, frames=frames, sounds=sounds, vary=recipe.vary),
+        data_collator=VideoDataCollator(
+            processor, frames=frames, sounds=sounds, vary=recipe.vary, processor_kwargs=recipe.processor_options
+        ),
         processing_class=processor,
         peft_config=_lora_config(recipe, model),
     )
@@ -108,19 +114,30 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     return trainer
 
 
-def _check_vary(recipe: Recipe, processor: Any) -> None:
-    if recipe.vary and isinstance(processor, CheckedProcessor):
+def _check_options(recipe: Recipe, processor: Any) -> None:
+    if not isinstance(processor, CheckedProcessor):
+        return
+    for name, options in (("vary", recipe.vary), ("processor_options", recipe.processor_options)):
         try:
-            processor.check_options(recipe.vary)
+            processor.check_options(options or {})
         except TypeError as error:
-            raise RecipeError(f"vary: {error}") from error
+            raise RecipeError(f"{name}: {error}") from error
+
+
+def _trainable(recipe: Recipe, model: Any) -> list[str] | None:
+    """Patterns of all parameters that are trained beside a LoRA; None for all parameters of the model."""
+    if recipe.trainable_layers is None:
+        return recipe.trainable
+    layers = [last_layers(model, part, number) for part, number in recipe.trainable_layers.items()]
+    return [*(recipe.trainable or ()), *chain.from_iterable(layers)]
 
 
 def show_sample(recipe: Recipe) -> str:
     """The text of the first sample as the model gets it; the words that the model learns are in [brackets]."""
     samples = make_samples(recipe, read_records(recipe))
     _, processor = _load(recipe)
-    return VideoDataCollator(processor).describe(samples[0].to_dict())
+    _check_options(recipe, processor)
+    return VideoDataCollator(processor, processor_kwargs=recipe.processor_options).describe(samples[0].to_dict())
 
 
 def run_sft(
@@ -183,6 +200,7 @@ def _arguments(recipe: Recipe) -> dict[str, Any]:
     if clashes:
         raise RecipeError(f"arguments: {sorted(clashes)} cannot be changed; video batches need {FIXED_ARGUMENTS}.")
     given = rename_checkpointing(recipe.arguments)
+    given = number_arguments(given, {entry.name: entry.type for entry in fields(SFTConfig)})
     return {**rename_checkpointing(DEFAULT_ARGUMENTS), **given, **FIXED_ARGUMENTS}
 
 
@@ -203,10 +221,10 @@ def _lora_config(recipe: Recipe, model: Any) -> Any:
         config = lora_config(model, **options)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"lora: {error}") from error
-    if recipe.trainable is not None:
+    if (trained := _trainable(recipe, model)) is not None:
         # PEFT freezes everything but the adapter and `modules_to_save`. It saves both, and loads both when training
         # resumes.
-        whole = whole_modules(model, recipe.trainable, config)
+        whole = whole_modules(model, trained, config)
         config.modules_to_save = sorted({*(config.modules_to_save or ()), *whole})
     return config
 

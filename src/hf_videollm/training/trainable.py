@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .recipe import RecipeError
+from .recipe_errors import RecipeError
 
 # PEFT calls the modules that it trains as a whole, but these containers cannot be called.
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -34,9 +34,12 @@ def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
         RecipeError: a pattern matches nothing, or only parameters that are frozen.
     """
     names = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    own = {id(parameter): name for name, parameter in model.named_parameters()}
+    # A weight that two parts share has two names: a head that is the embedding, too, is found by both.
+    shared = {name: own[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)}
     chosen: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = [name for name in names if re.search(pattern, name)]
+        matches = [first for name, first in shared.items() if re.search(pattern, name)]
         if not matches:
             raise RecipeError(
                 f"trainable: the pattern {pattern!r} matches no parameter. Their names are like {next(iter(names))!r}."
@@ -45,6 +48,35 @@ def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
             raise RecipeError(f"trainable: the pattern {pattern!r} matches only frozen parameters: {matches[0]}.")
         chosen.update(matches)
     return chosen
+
+
+def last_layers(model: nn.Module, part: str, number: int) -> list[str]:
+    """Patterns of the parameters in the last layers of a part of the model.
+
+    Args:
+        model: the model.
+        part: the last word of the part's name, e.g. `vision_tower`.
+        number: of layers, counted from the end.
+
+    Raises:
+        RecipeError: there is no such part, or it has no list of so many layers.
+    """
+    modules = dict(model.named_modules())
+    name = next((name for name in modules if name.rpartition(".")[2] == part), None)
+    if name is None:
+        raise RecipeError(f"trainable_layers: {type(model).__name__} has no part {part!r}.")
+    # The layers of a tower are its longest list of modules.
+    lists = {
+        inner: module
+        for inner, module in modules.items()
+        if inner.startswith(f"{name}.") and isinstance(module, nn.ModuleList)
+    }
+    longest = max(lists, key=lambda inner: len(lists[inner]), default=None)
+    if longest is None or len(lists[longest]) < number:
+        found = 0 if longest is None else len(lists[longest])
+        raise RecipeError(f"trainable_layers: {part} has {found} layers, so there are no {number} last ones.")
+    layers = range(len(lists[longest]))[-number:]
+    return [rf"(^|\.){re.escape(longest)}\.{layer}\." for layer in layers]
 
 
 def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[str]:
@@ -85,4 +117,4 @@ def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[
     return modules
 
 
-__all__ = ["RecipeError", "freeze_all_but", "matched_parameters", "whole_modules"]
+__all__ = ["RecipeError", "freeze_all_but", "last_layers", "matched_parameters", "whole_modules"]
