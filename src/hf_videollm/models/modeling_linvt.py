@@ -350,6 +350,7 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
         options: Any = kwargs
         row_copies = options.pop(ROW_COPIES, 1)
         items = {name: options[name] for name in ("num_items_in_batch", "shift_labels") if name in options}
+        items["answer_logits_only"] = options.pop("answer_logits_only", False)
         image_llm = self.model.image_llm
         if labels is not None and image_llm.splits_prompt_from_answer and has_videos(split_media(kwargs)[0]):
             # The types say where the answer begins. Tokens of the answer attend only to earlier tokens.

@@ -42,8 +42,13 @@ MEDIA_INPUTS = ("pixel_values", "pixel_values_videos", "num_video_frames", "inpu
 
 
 class ForwardOptions(TypedDict, total=False):
-    """Further options of a forward, as in all models of transformers. They are passed on to the language model."""
+    """Further options of a forward. They are passed on to the language model, as in all models of transformers.
 
+    `answer_logits_only` is for training: logits are computed only at the positions that count for the loss, which saves
+    the memory of the logits of all visual tokens. The logits are then `(1, positions, vocab_size)`.
+    """
+
+    answer_logits_only: bool
     num_items_in_batch: torch.Tensor | None
     output_hidden_states: bool | None
     output_attentions: bool | None
@@ -458,6 +463,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
         """
         options: Any = kwargs
         row_copies = options.pop(ROW_COPIES, 1)
+        answer_logits_only = options.pop("answer_logits_only", False)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -474,6 +480,7 @@ class VideoLlmForConditionalGeneration(LanguageHeadMixin, VideoLlmPreTrainedMode
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
+        options["answer_logits_only"] = answer_logits_only
         return repeat_rows(self.head_outputs(outputs, labels, logits_to_keep, **kwargs), row_copies)
 
 

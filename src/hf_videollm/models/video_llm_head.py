@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import torch_compilable_check
 
 from .transformers_compat import CACHE_NAME, cache_of
 from .video_llm_label_check import refuse_placeholder_labels
@@ -126,6 +127,7 @@ class LanguageHeadMixin:
         labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         model_type: str | None = None,
+        answer_logits_only: bool = False,
         **loss_options: Any,
     ) -> VideoLlmCausalLMOutputWithPast:
         """Next-token logits, and the loss when there are labels.
@@ -135,11 +137,29 @@ class LanguageHeadMixin:
             labels: `(batch, length)`, -100 at positions that do not count for the loss.
             logits_to_keep: compute logits of the last n positions only (0: all), or of the given positions.
             model_type: see `scale_logits`.
+            answer_logits_only: compute logits only of the positions that count for the loss: `(1, positions,
+                vocab_size)`, those of the first row first.
             loss_options: further arguments of `loss_function`.
+
+        Raises:
+            ValueError: `answer_logits_only` without labels or with `logits_to_keep`; or labels count at positions whose
+                logits are not kept.
         """
-        text_config = self.config.text_config
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = scale_logits(self.lm_head(outputs.last_hidden_state[:, kept]), text_config, model_type)
+        text_config, states = self.config.text_config, outputs.last_hidden_state
+        if answer_logits_only and (labels is None or not _keeps_all(logits_to_keep)):
+            raise ValueError("answer_logits_only needs labels, and no logits_to_keep.")
+        if labels is not None and (answer_logits_only or not _keeps_all(logits_to_keep)):
+            targets = loss_options.pop("shift_labels", None)
+            targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:] if targets is None else targets
+            if answer_logits_only:
+                counts = targets != -100
+                states, targets = states[counts.to(states.device)].unsqueeze(0), targets[counts].unsqueeze(0)
+            else:
+                targets = _kept_targets(targets, logits_to_keep)
+            loss_options["shift_labels"] = targets
+        if not _keeps_all(logits_to_keep):
+            states = states[:, _positions(logits_to_keep)]
+        logits = scale_logits(self.lm_head(states), text_config, model_type)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=text_config.vocab_size, **loss_options)
@@ -153,6 +173,28 @@ class LanguageHeadMixin:
             # others are properties that warn of their deprecation. `get` avoids both.
             **{name: outputs.get(name) for name in ENCODER_FIELDS},
         )
+
+
+def _keeps_all(logits_to_keep: int | torch.Tensor) -> bool:
+    return isinstance(logits_to_keep, int) and logits_to_keep == 0
+
+
+def _positions(logits_to_keep: int | torch.Tensor) -> slice | torch.Tensor:
+    return slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+
+
+def _kept_targets(targets: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
+    """The next tokens, `(batch, length)`, -100 where they do not count, of the positions whose logits are kept.
+
+    Raises:
+        ValueError: other positions count for the loss, too.
+    """
+    kept = targets[:, _positions(logits_to_keep)].contiguous()
+    torch_compilable_check(
+        (kept != -100).sum() == (targets != -100).sum(),
+        "labels count at positions whose logits are not kept: leave logits_to_keep out, or use answer_logits_only.",
+    )
+    return kept
 
 
 def scale_logits(logits: torch.Tensor, text_config: Any, model_type: str | None = None) -> torch.Tensor:
