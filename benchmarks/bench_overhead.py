@@ -62,14 +62,17 @@ class Sizes:
 
 
 def text_config(width: int, layers: int) -> Any:
-    """A LLaMA of this width: 4096 is that of a model of 7 billion parameters."""
+    """A LLaMA of this width: 4096 is that of a model of 7 billion parameters.
+
+    Its vocabulary is small, so that the head, which is the same in both, does not hide what a design costs.
+    """
     return AutoConfig.for_model(
         "llama",
         hidden_size=width,
         intermediate_size=width * 43 // 16,
         num_hidden_layers=layers,
         num_attention_heads=max(1, width // 128),
-        vocab_size=32_000 if width > 512 else 512,
+        vocab_size=2048 if width > 512 else 512,
         pad_token_id=0,
         eos_token_id=None,
     )
@@ -91,9 +94,10 @@ def make_model(design: str, text: Any, sizes: Sizes, dtype: torch.dtype) -> Any:
     adapter = {"query_token_id": QUERY, "num_insertions": min(8, text.num_hidden_layers), "adapter_hidden_size": 256}
     own: dict[str, dict[str, Any]] = {
         "pllava": {"pooling_shape": [sizes.frames, sizes.grid, sizes.grid]},
-        "videollama2": {"connector_type": "stc_connector_v35", "num_frames": sizes.frames},
+        "videollama2": {"connector_type": "stc_connector_v35", "connector_depth": 1, "num_frames": sizes.frames},
         "videollama2_av": {
             "connector_type": "stc_connector_v35",
+            "connector_depth": 1,
             "num_frames": sizes.frames,
             "audio_config": {**audio, "layerdrop": 0.0},
             "audio_token_id": AUDIO,
