@@ -106,10 +106,11 @@ def _ask_hub(name: str) -> None:
         ) from None
     # The Hub's client passes on errors of several libraries.
     except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        from .models.errors import one_line
+
         raise OSError(
-            f"{name}: no such folder, not downloaded before, and the Hub does not answer ({reason.rstrip('.')}); check "
-            "the name and the connection."
+            f"{name}: no such folder, not downloaded before, and the Hub does not answer ({one_line(error, 120)}); "
+            "check the name and the connection."
         ) from None
 
 

@@ -61,7 +61,9 @@ def _number(count: Callable[..., int | None], *arguments: int) -> int | str | No
     try:
         return count(*arguments)
     except ValueError as error:
-        return " ".join(str(error).split())
+        from .models.errors import one_line
+
+        return one_line(error)
 
 
 def _sizes(config: Any, processor: Any, watches: bool) -> Facts:

@@ -11,7 +11,7 @@ from ..convert.parts import check_text, put_in, size_queries, start_parts
 from ..convert.stream import TensorPlan
 from ..convert.writing import write_weights
 from ..models.configuration_video_llm import patch_grid
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 from .designs import Design
 
 
@@ -63,7 +63,7 @@ def check_tower(vision: Any, folder: Path, count_features: Callable[[torch.Tenso
         frames = torch.zeros(1, getattr(vision, "num_channels", 3), height, width)
         count = count_features(frames)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise CheckpointError(f"The tower in {folder} cannot process a frame ({reason}).") from error
     if count != rows * columns:
         raise CheckpointError(

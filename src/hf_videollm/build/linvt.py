@@ -28,7 +28,7 @@ from ..convert.parts import (
 )
 from ..models.configuration_linvt import LinVTModuleConfig
 from ..models.configuration_video_llm import PublishedConfig, has_class_token, has_tied_embeddings, patch_grid
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 from ..models.linvt_backbones import Backbone
 from ..models.linvt_families import EXAMPLES
 from ..models.modeling_linvt import LinVTForCausalLM
@@ -117,7 +117,7 @@ def read_image_llm(folder: Path, dtype: torch.dtype | None, workspace: Path) -> 
     try:
         return model, AutoProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise CheckpointError(
             f"{folder} has no processor that can be read ({reason}): add the files of the processor."
         ) from error
@@ -157,7 +157,7 @@ def make_llava(
         with torch.device("meta"):
             model = LlavaForConditionalGeneration(config)
     except (AttributeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise CheckpointError(
             f"{folder} cannot be part of a LLaVA ({reason}): use a LLaMA-like language model."
         ) from error

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 
 from .. import designs
 from ..models.configuration_linvt import LinVTConfig, LinVTModuleConfig
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 from ..models.video_llm_checkpoint_config import IMPOSSIBLE, check_config_values
 from .designs import Design, load_design
 
@@ -75,7 +75,7 @@ def refuse_impossible(design: Design) -> Iterator[None]:
     except CheckpointError:
         raise
     except IMPOSSIBLE as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        reason = one_line(error.__cause__ or error, 300)
         if isinstance(error, KeyError):
             reason = f"there is no {reason}"
         name = design.config.model_type

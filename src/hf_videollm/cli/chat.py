@@ -40,6 +40,8 @@ def chat(
 
       hf-videollm chat clip.mp4 --model ./pllava-7b --frames 16 --session clip.session
     """
+    from ..models.errors import one_line
+
     pipe, _, media = load_for(videos, options)
     answering = {"do_sample": False, "max_new_tokens": max_new_tokens}
     with status("Watching ..."):
@@ -56,7 +58,7 @@ def chat(
                 _run(session, line)
             except (ValueError, OSError) as error:
                 # A question that cannot be answered does not end the conversation.
-                print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+                print(f"error: {one_line(error)}", file=sys.stderr)
 
 
 def _opened(pipe: Any, videos: list[str], media: dict[str, Any], file: Path | None) -> Any:

@@ -27,6 +27,7 @@ def report(error: Exception, command: Any, arguments: list[str], label: str = "e
         path = getattr(getattr(error, "ctx", None), "command_path", None) or "hf-videollm"
         print(f"{label}: {error.format_message()} (see {path} --help)", file=sys.stderr)
         return BAD_INPUT
+    # As `one_line` of models/errors.py, which imports transformers and would make each error wait for it.
     message = " ".join(str(error).split()) or type(error).__name__
     # A message about a config.json or about --set names fields of a configuration, not options of the command.
     if command is not None and "config.json" not in message and "--set" not in message:

@@ -248,7 +248,9 @@ class EvaluateRun:
         """Why a task failed, in one line."""
         if self.debug:
             traceback.print_exception(error)
-        text = " ".join(str(error).split()) or type(error).__name__
+        from ..models.errors import one_line
+
+        text = one_line(error)
         return text if isinstance(error, ValueError | OSError | RuntimeError) else f"{type(error).__name__}: {text}"
 
     def _warn(self, task: Task, result: dict[str, Any], folder: Path) -> None:

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from ..models.configuration_video_llm import PublishedConfig
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 from ..models.video_llm_checkpoint_config import IMPOSSIBLE
 from .configs import check_raw_config, token_ids
 from .pickle_reader import as_safetensors
@@ -54,7 +54,7 @@ def read_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, *IMPOSSIBLE) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise CheckpointError(f"{file} describes no model that transformers knows ({reason}).") from error
 
 
@@ -176,7 +176,7 @@ def load_part(
     except CheckpointError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise CheckpointError(f"The weights in {folder} cannot be read ({reason}).") from error
     mismatched = {entry[0]: entry[1:] for entry in found["mismatched_keys"]}
     refuse(
@@ -232,7 +232,7 @@ def check_text(model: Any, language: Any, placeholders: set[int]) -> None:
     try:
         found = model(input_ids=ids).logits
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise CheckpointError(
             f"{name} does not accept embeddings ({reason}): use a LLaMA-like language model."
         ) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 from ..models.video_llm_checkpoint_config import IMPOSSIBLE
 from .configs import check_raw_config
 from .stream import StoredTensor
@@ -34,7 +34,7 @@ def model_shapes(config: Any, model_class: Any, file: Path) -> dict[str, tuple[i
         with torch.device("meta"):
             model = model_class(config)
     except IMPOSSIBLE as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(f"{file} describes no model that can be built ({reason}).") from error
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 
 # A tokenizer can be loaded from a folder that has one of these files.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -54,7 +54,7 @@ def load_tokenizer(folder: Path, config: Any = None) -> Any:
             str(folder), config=config, padding_side="left", local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # the Rust tokenizers raise plain Exception
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise CheckpointError(
             f"The tokenizer in {folder} cannot be read ({reason}): download its files again."
         ) from error

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText
 
 from ..inference import load_design_config
 from ..models.configuration_video_llm import VideoLlmConfig
+from ..models.errors import one_line
 from ..models.iva_frames import FrameBank
 from ..models.transformers_compat import cache_of
 from .counter import Flops, measure
@@ -238,7 +239,7 @@ class _Meter:
             raise ValueError(
                 f"A {self.config.model_type} of {self.config.vision_config.model_type} and "
                 f"{self.config.text_config.model_type} cannot be counted without weights: "
-                f"{' '.join(str(error).split())[:120]}"
+                f"{one_line(error, 120)}"
             ) from error
 
     def _read(self, length: int, cache: Any = None) -> Any:

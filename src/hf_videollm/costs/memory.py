@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText
 
+from ..models.errors import one_line
 from .live_bytes import META, FusedAttention, LiveBytes, unique_bytes
 
 HOW = (
@@ -83,7 +84,7 @@ def predict_memory(
             output = model(**inputs, logits_to_keep=1, use_cache=True)
     # Parts of a model that need values fail in many ways on the meta device.
     except (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        reason = " ".join(str(error).split())[:120].rstrip(".")
+        reason = one_line(error, 120)
         raise ValueError(f"The memory of this {config.model_type} cannot be predicted ({reason}).") from error
     del output
     known = unique_bytes(own) if weights is None else weights

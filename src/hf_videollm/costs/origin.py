@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import CacheNotFound
 from huggingface_hub.repocard import metadata_load
 
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 from ..models.video_llm_checkpoint_files import find_file, read_checkpoint_json
 
 # The beginnings of texts of licences, without spaces at line breaks -> their ids on the Hub.
@@ -120,7 +120,7 @@ def _read_card(source: str) -> dict[str, Any]:
     try:
         return dict(metadata_load(file) or {})
     except (ValueError, yaml.YAMLError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise CheckpointError(f"{source}: the metadata at the top of README.md cannot be read ({reason}).") from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, try_to_load_from_cache
 
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 from ..models.video_llm_checkpoint_files import INDEX_NAME, SINGLE_NAME, check_file, only_pickles, read_weight_map
 from ..models.video_llm_safetensors import by_unique_name, check_weight_map, read_headers
 
@@ -112,7 +112,7 @@ def _read_from_hub(name: str) -> tuple[StoredWeights | None, str | None]:
         found = HfApi().get_safetensors_metadata(name)
     # The Hub's client passes on errors of several libraries.
     except Exception as error:
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:120].rstrip(".")
+        reason = one_line(error, 120)
         return None, f"The weights of {name} are not in the cache, and the Hub did not give their headers ({reason})."
     tensors = [
         _Tensor(tensor, entry.dtype, tuple(entry.shape))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..models.errors import one_line
 from .asking import Ask, Asker, Inputs
 from .engines import Engine, Outcome
 from .items import Item
@@ -174,7 +175,7 @@ class _OpenItem:
         ordered = [self.outcomes[number] for number in sorted(self.outcomes)]
         media = self.media or [{"type": medium.type, "path": str(medium.path)} for medium in self.item.media]
         if (error := next((outcome.error for outcome in ordered if outcome.error is not None), None)) is not None:
-            message = " ".join(str(error).split())
+            message = one_line(error)
             return {"id": self.item.id, "error": {"type": type(error).__name__, "message": message}, "media": media}
         record: Record = {"id": self.item.id, "answers": [outcome.answer for outcome in ordered]}
         for name in ordered[0].facts:

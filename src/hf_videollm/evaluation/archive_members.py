@@ -95,8 +95,11 @@ def named_errors(archive: Archive) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             # The disk, not the archive.
             raise
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise ArchiveError(f"{archive.name} is damaged or incomplete ({words[:200]}); fetch it again.") from error
+        from ..models.errors import one_line
+
+        raise ArchiveError(
+            f"{archive.name} is damaged or incomplete ({one_line(error, 200)}); fetch it again."
+        ) from error
 
 
 def _zip_members(packed: zipfile.ZipFile) -> Iterator[Member]:

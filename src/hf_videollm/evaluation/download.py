@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ..models.errors import one_line
 from .archives import Archive, ArchiveError, unreadable_archives
 from .data_files import DataFiles, MissingFilesError
 from .task import Task
@@ -72,4 +73,4 @@ def _packed_names(folder: Path) -> list[str]:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
+    return one_line(error, 160)

@@ -127,7 +127,9 @@ def read_parquet(path: Path) -> tuple[Sequence[str], Iterator[dict[str, Any]]]:
     faults = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
 
     def fault(error: Exception) -> DataError:
-        return DataError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}; fetch the file again.")
+        from ..models.errors import one_line
+
+        return DataError(f"{path} cannot be read as Parquet: {one_line(error)}; fetch the file again.")
 
     def rows() -> Iterator[dict[str, Any]]:
         try:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..models.errors import one_line
 from ..origin import read_origin
 from .card_facts import ACCURACY, CardSource, pointed, read_json
 from .licence_terms import HUB_LICENCES, OTHER, UNKNOWN
@@ -130,7 +131,7 @@ def validate_card(text: str, *, needs_licence: bool = True) -> None:
         card = ModelCard(text)
         data: dict[str, Any] = card.data.to_dict()
     except Exception as error:  # The YAML parser raises errors of its own.
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise CardError(f"the metadata of the card cannot be read: {reason}") from error
     if not data:
         raise CardError("the card has no metadata: it must begin with a block of YAML between two lines of ---.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..designs import DESIGNS, Design
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 from ..models.video_llm_checkpoint_files import (
     INDEX_NAME,
     PICKLE_SUFFIXES,
@@ -202,7 +202,7 @@ def _check_loads(folder: CheckpointFolder) -> None:
     except CheckpointError:
         raise
     except (ValueError, OSError, TypeError, KeyError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error, 300)
         raise CheckpointError(f"{path} does not load, so it cannot be published: {reason}") from error
 
 

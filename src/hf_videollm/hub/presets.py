@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..models.errors import one_line
 from ..models.video_llm_option_names import did_you_mean
 
 # Sides of the small layer that is quantized to find out whether a preset works here. Both are multiples of 64 and 128,
@@ -209,7 +210,7 @@ def check_platform(preset: QuantizationPreset, device: str = "cpu") -> None:
         _quantize_one_layer(preset, device)
     # The packages raise errors of many classes, also AttributeError and AssertionError.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200)
         raise PresetError(
             f"The preset {preset.name} does not work on this machine: {preset.package} could not quantize a small "
             f"layer on {device} ({reason.rstrip('.')})."

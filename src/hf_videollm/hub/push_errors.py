@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from ..models.errors import one_line
+from ..retry_after import asked_wait
+
 T = TypeVar("T")
 # Seconds between tries, unless the Hub says how long to wait.
 WAITS = (1.0, 2.0, 4.0, 8.0)
@@ -111,9 +114,7 @@ def _is_lost_connection(error: BaseException) -> bool:
 
 def _asked_wait(error: BaseException) -> float | None:
     """The seconds that the Hub asks to wait."""
-    headers = getattr(_response(error), "headers", None) or {}
-    text = str(headers.get("Retry-After", "")).strip()
-    return float(text) if text.isdigit() else None
+    return asked_wait(getattr(_response(error), "headers", None) or {})
 
 
 def _said(error: BaseException) -> str:
@@ -127,12 +128,12 @@ def _said(error: BaseException) -> str:
         except Exception:
             return ""
         text = content.get("error", "") if isinstance(content, dict) else ""
-    return f" ({' '.join(str(text).split())[:200].rstrip('.')})" if text else ""
+    return f" ({one_line(text, 200)})" if text else ""
 
 
 def _reason(error: BaseException) -> str:
     innermost = [*_causes(error)][-1]
-    return " ".join(str(innermost).split())[:160].rstrip(".") or type(innermost).__name__
+    return one_line(innermost, 160)
 
 
 __all__ = ["PushError", "explain", "patiently"]

@@ -6,6 +6,7 @@ from shutil import copyfile
 from typing import Any
 
 from ..designs import DESIGNS
+from ..models.errors import one_line
 from ..models.video_llm_option_names import names_options
 from .checkpoint import save_checkpoint
 from .publish import MAIN
@@ -174,7 +175,7 @@ def _processor_of(source: str, repo_id: str) -> Any:
             raise ValueError("it was not loaded from a checkpoint")
         return AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
+        reason = one_line(error, 200)
         raise ValueError(
             f"The processor of this model is not known ({reason}), and the repository would lack it: "
             f"model.push_to_hub({repo_id!r}, processor=processor)."

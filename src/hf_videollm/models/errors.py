@@ -76,6 +76,25 @@ class MediaWarning(UserWarning):
     """Warns that a result is incomplete; the message says what is missing."""
 
 
+def one_line(error: object, limit: int | None = None) -> str:
+    """The message of an error in one line; the name of its class if it has no message.
+
+    Args:
+        error: the error, or a text.
+        limit: most letters. The text is then cut, and has no full stop at its end, because it stands inside a sentence.
+
+    Example:
+        >>> one_line(ValueError("two\\n  lines."))
+        'two lines.'
+        >>> one_line(KeyError(), limit=120)
+        'KeyError'
+    """
+    text = " ".join(str(error).split())
+    if limit is not None:
+        text = text[:limit].rstrip(" .")
+    return text or type(error).__name__
+
+
 def warn_caller(message: str) -> None:
     """Warns with a `MediaWarning` that names the line of the user's own code which led to the warning.
 

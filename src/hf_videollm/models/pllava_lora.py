@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import cached_file
 
-from .errors import CheckpointError
+from .errors import CheckpointError, one_line
 from .transformers_compat import mark_adapter
 from .video_llm_checkpoint_files import HUB_OPTIONS, check_file, check_headers, check_values
 from .video_llm_lora_files import expected_layers, fit_lora_options, read_lora_options
@@ -115,7 +115,7 @@ class AdjustableLoraMixin(_Base):
             self._detach(trainable)
             if isinstance(error, CheckpointError) or not isinstance(error, Exception):
                 raise
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise CheckpointError(f"{config_file} describes no LoRA that can be attached ({reason}).") from error
         # `save_pretrained` writes this value: the `target_modules` of the file, or the names of the adapted layers if
         # `_said_layers` cannot tell which layers the file means.

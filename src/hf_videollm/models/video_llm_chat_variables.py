@@ -3,6 +3,8 @@
 from functools import cache
 from typing import Any
 
+from .errors import one_line
+
 # Variables that transformers sets for every template, and that a caller therefore cannot set.
 GIVEN = frozenset({"messages", "raise_exception", "strftime_now"})
 
@@ -60,7 +62,7 @@ def template_error(template: str) -> str | None:
     try:
         _parse(template, Environment, ext)
     except (TemplateError, RecursionError) as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return one_line(error, 200)
     return None
 
 

@@ -9,6 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 
+from .errors import one_line
+
 # An error message lists all known names only if there are at most this many.
 MOST_NAMES_SHOWN = 16
 # Pairs of options that exclude each other.
@@ -85,7 +87,7 @@ def plain_type_errors() -> Iterator[None]:
     except StrictDataclassError as error:
         cause = error.__cause__ if isinstance(error.__cause__, TypeError | ValueError) else TypeError(str(error))
         # For a union of types, the part before "Errors:" lists the allowed types; the rest repeats each failed check.
-        raise type(cause)(" ".join(str(cause).split()).split(" Errors:")[0]) from error
+        raise type(cause)(one_line(cause).split(" Errors:")[0]) from error
 
 
 __all__ = ["did_you_mean", "merged_options", "names_options", "nearest", "plain_type_errors", "refuse_unknown"]

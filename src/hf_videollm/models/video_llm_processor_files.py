@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError
+from .errors import CheckpointError, one_line
 from .video_llm_chat_variables import template_error
 from .video_llm_checkpoint_files import HUB_OPTIONS, find_file, read_checkpoint_json
 
@@ -52,7 +52,7 @@ def processor_errors(source: str | os.PathLike[str], options: Mapping[str, Any])
         is_absent = isinstance(error, OSError) and PROCESSOR not in found
         if is_absent or not found or set(options) - set(PLACE_OPTIONS):
             raise
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error).rstrip(".")
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         raise CheckpointError(
             f"{source}: no processor can be built from {', '.join(found)} ({kind}{reason[:300]}): save the processor "
@@ -97,7 +97,7 @@ def _check_tokenizer(file: Path) -> None:
     try:
         Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain `Exception`
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise CheckpointError(f"{file} describes no tokenizer ({reason}): download the file again.") from error
 
 

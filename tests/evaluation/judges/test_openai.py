@@ -3,7 +3,6 @@
 import copy
 import pickle
 import threading
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from judge_server import Answer, JudgeServer, judge_server
 
 from hf_videollm.evaluation.judges.backends.budget import Budget
 from hf_videollm.evaluation.judges.backends.openai import OpenAIJudge
-from hf_videollm.evaluation.judges.backends.pace import RateLimiter, Retries, retry_after_seconds
+from hf_videollm.evaluation.judges.backends.pace import RateLimiter, Retries
 from hf_videollm.evaluation.judges.errors import BudgetError, JudgeError, JudgeStopError, NoReplyError
 
 KEY = "sk-secret-0123456789"
@@ -287,14 +286,6 @@ def test_waits_double_up_to_the_longest_and_vary() -> None:
     assert [retries.wait(failures, None, lambda: 0.0) for failures in (1, 2, 3, 4, 5000)] == [1, 2, 4, 5, 5]
     assert retries.wait(1, None, lambda: 1.0) == 1.5
     assert retries.wait(1, 4.0, lambda: 0.0) == 4.0
-
-
-def test_retry_after_is_seconds_or_a_date() -> None:
-    now = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
-    assert retry_after_seconds("Thu, 01 Jan 2026 12:00:30 GMT", now) == 30.0
-    assert retry_after_seconds("Thu, 01 Jan 2026 11:00:00 GMT", now) == 0.0
-    assert retry_after_seconds("-3", now) == 0.0
-    assert [retry_after_seconds(header, now) for header in ("soon", "", None, "inf", "nan")] == [None] * 5
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

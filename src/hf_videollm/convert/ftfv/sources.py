@@ -10,7 +10,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ...models.configuration_ftfv import FtfvConfig
 from ...models.configuration_qwen_vl_vision import QwenVLVisionConfig
-from ...models.errors import CheckpointError
+from ...models.errors import CheckpointError, one_line
 from ...models.video_llm_head import unknown_logit_field
 from ..parts import read_language_config
 from ..pickle_reader import PICKLE_INDEX, read_weight_file, scan_any_weights
@@ -164,7 +164,7 @@ def build_config(folder: Path, language: Any, **options: Any) -> FtfvConfig:
         )
         config.validate()
     except (StrictDataclassError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise CheckpointError(f"No FTFV can be built from {file} and these options: {reason}") from error
     return config
 

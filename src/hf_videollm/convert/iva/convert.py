@@ -16,7 +16,7 @@ import torch
 from ...atomic import atomic_folder
 from ...models.configuration_iva import IvaConfig
 from ...models.configuration_video_llm import has_tied_embeddings
-from ...models.errors import CheckpointError
+from ...models.errors import CheckpointError, one_line
 from ...models.modeling_iva import IvaForConditionalGeneration, IvaModel
 from ...models.processing_iva import QUERY_TOKEN, IvaProcessor, processor_options
 from ...models.video_llm_checkpoint_config import IMPOSSIBLE
@@ -177,9 +177,7 @@ def _build_config(vision: Any, language: Any, options: dict[str, Any]) -> IvaCon
         config = IvaConfig(vision_config=vision, text_config=language, tie_word_embeddings=tied, **options)
         config.validate()
     except IMPOSSIBLE as error:
-        raise CheckpointError(
-            f"No IVA can be built from these sources and options: {' '.join(str(error).split())}"
-        ) from error
+        raise CheckpointError(f"No IVA can be built from these sources and options: {one_line(error)}") from error
     return config
 
 

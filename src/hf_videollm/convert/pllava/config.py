@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, PreTrainedConfig
 
 from ...models.configuration_pllava import PllavaConfig
-from ...models.errors import CheckpointError
+from ...models.errors import CheckpointError, one_line
 from ..configs import config_dtype, token_ids, tower_config
 from ..stream import read_json
 
@@ -114,7 +114,7 @@ def build_config(raw: dict[str, Any], file: Path) -> tuple[PllavaConfig, list[st
         )
         config.validate()
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{file} cannot be converted: {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"{file} cannot be converted: {one_line(error)}") from error
     _check_grid(config, raw["frame_shape"], file)
     return config, _notes(raw, file)
 

@@ -14,7 +14,7 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from ...atomic import atomic_folder
 from ...models.configuration_beats import BeatsConfig
-from ...models.errors import CheckpointError
+from ...models.errors import CheckpointError, one_line
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
 from ...models.modeling_beats import BeatsModel
 from ..options import Progress, Source, check_write_options
@@ -113,7 +113,7 @@ def beats_config(contents: Contents, settings: Mapping[str, Any]) -> BeatsConfig
         config = BeatsConfig(**fields)
         config.validate()
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{contents.origin} cannot be converted: {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"{contents.origin} cannot be converted: {one_line(error)}") from error
     return config
 
 

@@ -14,7 +14,7 @@ from ...known_models import KNOWN_TOWERS
 from ...models.configuration_beats import BeatsConfig
 from ...models.configuration_videollama2 import VideoLlama2Config, connector_preset
 from ...models.configuration_videollama2_av import VideoLlama2AVConfig
-from ...models.errors import CheckpointError
+from ...models.errors import CheckpointError, one_line
 from ..configs import config_dtype, tower_config
 from ..stream import read_json
 
@@ -103,7 +103,7 @@ def build_vision_config(raw: dict[str, Any], description: Path | None, vision: P
     try:
         return tower_config(section, model_type)
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{description} cannot be used: {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"{description} cannot be used: {one_line(error)}") from error
 
 
 def build_config(
@@ -143,7 +143,7 @@ def build_config(
         # This raises an error for impossible settings now, instead of for the first video.
         config.num_video_tokens(config.num_frames)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{file} cannot be converted: {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"{file} cannot be converted: {one_line(error)}") from error
     width = raw.get("mm_hidden_size", vision_config.hidden_size)
     if width != vision_config.hidden_size:
         raise CheckpointError(

@@ -14,7 +14,7 @@ from ...models.chat_template_videollama2 import (
 )
 from ...models.configuration_videollama2 import VideoLlama2Config
 from ...models.configuration_videollama2_av import VideoLlama2AVConfig
-from ...models.errors import CheckpointError
+from ...models.errors import CheckpointError, one_line
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
 from ...models.processing_videollama2 import VideoLlama2Processor, processor_options
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
@@ -76,7 +76,7 @@ def build_processor(config: VideoLlama2Config, language: str, tokenizer_folder: 
         tokenizer = prepare_tokenizer(loaded, [f"<{modality}>" for modality in modalities])
     except (AttributeError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"The tokenizer in {tokenizer_folder} cannot be used ({' '.join(str(error).split())[:200]}): pass the "
+            f"The tokenizer in {tokenizer_folder} cannot be used ({one_line(error, 200)}): pass the "
             "tokenizer of this model (--tokenizer)."
         ) from error
     chat_template, notes = _chat_template(tokenizer, language, modalities)

@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedConfig, SiglipImageProcesso
 
 from ...known_models import KNOWN_TOWERS
 from ...models.configuration_xgen_mm import XgenMMConfig
-from ...models.errors import CheckpointError
+from ...models.errors import CheckpointError, one_line
 from ...models.processing_xgen_mm import XgenMMProcessor
 from ...models.transformers_compat import drop_pooling_head
 from ..configs import token_ids, tower_config
@@ -119,7 +119,7 @@ def read_source(folder: Path, vision_config: Path | None, has_head_bias: bool) -
         )
         config.validate()
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise CheckpointError(f"No XGen-MM can be built from {file}: {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"No XGen-MM can be built from {file}: {one_line(error)}") from error
     return Source(config, rows, text)
 
 
@@ -152,7 +152,7 @@ def _tower(encoder: dict[str, Any], description: Path | None) -> PreTrainedConfi
     try:
         config = tower_config(section, TOWER_TYPE)
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{description} cannot be used: {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"{description} cannot be used: {one_line(error)}") from error
     drop_pooling_head(config)
     return config
 

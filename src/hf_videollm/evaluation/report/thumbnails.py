@@ -60,7 +60,7 @@ class Thumbnails:
         return self._kept[key]
 
     def _read(self, medium: Mapping[str, Any]) -> Strip:
-        from ...models.errors import MediaError
+        from ...models.errors import MediaError, one_line
 
         path = Path(str(medium["path"]))
         name, kind, frames = path.name, medium["type"], medium.get("frames")
@@ -78,7 +78,7 @@ class Thumbnails:
             return Strip(_caption(name, chosen, frames or ()), tuple(map(_jpeg, _frames(path, chosen))))
         except (MediaError, ValueError, OSError) as error:
             self.num_damaged += 1
-            return Strip(f"{name}: cannot be read ({' '.join(str(error).split())})")
+            return Strip(f"{name}: cannot be read ({one_line(error)})")
 
 
 def part_text(medium: Mapping[str, Any]) -> str:

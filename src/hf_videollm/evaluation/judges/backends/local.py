@@ -48,7 +48,9 @@ class LocalJudge(Judge):
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
         except ValueError as error:
-            reason = " ".join(str(error).split()).split(". ")[0]
+            from ....models.errors import one_line
+
+            reason = one_line(error).split(". ")[0]
             raise JudgeError(f"{self.model} is no causal language model of transformers ({reason}).") from error
         if not self._tokenizer.chat_template:
             raise JudgeError(f"{self.model} has no chat template: take a model that was trained to chat.")

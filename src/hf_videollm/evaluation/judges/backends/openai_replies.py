@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from ....retry_after import retry_after_seconds
 from ..errors import JudgeStopError, NoReplyError
-from .pace import retry_after_seconds
 
 if TYPE_CHECKING:
     import requests

@@ -7,10 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
-__all__ = ["RateLimiter", "Retries", "retry_after_seconds"]
+__all__ = ["RateLimiter", "Retries"]
 
 
 @dataclass(frozen=True)
@@ -40,31 +38,6 @@ class Retries:
         """
         seconds = min(self.first_wait * 2.0 ** min(failures - 1, 60), self.longest_wait)
         return max(seconds, asked_for or 0.0) * (1 + self.jitter * random_part())
-
-
-def retry_after_seconds(header: str | None, now: datetime | None = None) -> float | None:
-    """The seconds that a Retry-After header asks for; `None` if there is no header that says so.
-
-    Args:
-        header: a number of seconds, or a date.
-        now: the time to count from; the present one by default.
-
-    Example:
-        >>> retry_after_seconds("1.5")
-        1.5
-    """
-    if not header:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(header)
-        except ValueError:
-            return None
-        date = date if date.tzinfo else date.replace(tzinfo=UTC)
-        seconds = (date - (now or datetime.now(UTC))).total_seconds()
-    return max(seconds, 0.0) if seconds < float("inf") else None
 
 
 @dataclass
