@@ -21,8 +21,10 @@ __all__ = [
     "OriginError",
     "SourceRecord",
     "carry_origin",
+    "load_card_metadata",
     "read_card_metadata",
     "read_origin",
+    "read_origin_file",
     "source_record",
     "write_origin",
 ]
@@ -107,15 +109,32 @@ def source_record(folder: str | os.PathLike[str], role: str) -> SourceRecord:
 
 def read_card_metadata(folder: Path) -> dict[str, Any]:
     """The metadata of the model card in a folder; an empty dict if there is no card or its metadata is damaged."""
+    card = folder / "README.md"
+    try:
+        return load_card_metadata(card) if card.is_file() else {}
+    except ValueError:  # A damaged card of a source says nothing.
+        return {}
+
+
+def load_card_metadata(card: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of a model card; an empty dict if it has none.
+
+    Args:
+        card: file of the card.
+
+    Raises:
+        CheckpointError: the metadata is damaged.
+    """
     from huggingface_hub.repocard import metadata_load
 
-    card = folder / "README.md"
-    if not card.is_file():
-        return {}
+    from .models.errors import CheckpointError, one_line
+
     try:
         found = metadata_load(card)
-    except Exception:  # The YAML parser raises errors of its own. A damaged card of a source says nothing.
-        return {}
+    except Exception as error:  # The YAML parser raises errors of its own.
+        raise CheckpointError(
+            f"The metadata at the top of {os.fspath(card)} cannot be read ({one_line(error, 120)})."
+        ) from error
     return dict(found) if isinstance(found, dict) else {}
 
 
@@ -171,8 +190,16 @@ def read_origin(folder: str | os.PathLike[str]) -> Origin | None:
         OriginError: the record is damaged.
     """
     file = Path(folder) / ORIGIN_FILE
-    if not file.is_file():
-        return None
+    return read_origin_file(file) if file.is_file() else None
+
+
+def read_origin_file(file: str | os.PathLike[str]) -> Origin:
+    """The record in a file.
+
+    Raises:
+        OriginError: the record is damaged.
+    """
+    file = Path(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         sources = tuple(_record(entry) for entry in content["sources"])

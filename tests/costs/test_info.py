@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 import torch
 from hub_server import HubServer, against, hub_server
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.costs.origin import licence_of_text
 from hf_videollm.costs.stored import part_of
+from hf_videollm.hub.card import render_card
 from hf_videollm.hub.checkpoint import bundled_checkpoints, default_checkpoint
+from hf_videollm.hub.licences import licence_of
 from hf_videollm.models.errors import CheckpointError
+from hf_videollm.origin import OriginError, write_origin
 
 README = """---
 license: apache-2.0
@@ -153,6 +156,38 @@ def test_a_damaged_readme_is_one_line(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"README\.md") as caught:
         describe_checkpoint(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_the_record_of_a_conversion_is_told_as_on_the_card(folder: Path, hub: HubServer) -> None:
+    """From a folder and from the Hub; a README that names the same model again adds no second row."""
+    places = []
+    for name in ("org/chat-model", "org/tower"):
+        places.append(folder.parent / f"models--{name.replace('/', '--')}" / "snapshots" / ("ab" * 20))
+        places[-1].mkdir(parents=True)
+    write_origin(folder, "hf-videollm convert", [("checkpoint", places[0]), ("vision tower", places[1])])
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")  # no longer the model of this package
+    told = describe_checkpoint(folder).base_models
+    assert [(model.name, model.role, model.revision, model.stated_in) for model in told] == [
+        ("org/chat-model", "checkpoint", "ab" * 20, "origin.json"),
+        ("org/tower", "vision tower", "ab" * 20, "origin.json"),
+    ]
+    assert ModelCard(render_card(folder)).data.base_model == [model.name for model in told]
+    (folder / "README.md").write_text(README.replace("someone/start", "org/tower"))
+    assert describe_checkpoint(folder).base_models == told
+    push("me/model", folder)
+    assert describe_checkpoint("me/model").base_models == told
+    (folder / "origin.json").write_text("{")
+    with pytest.raises(OriginError, match=r"origin\.json is damaged"):
+        describe_checkpoint(folder)
+
+
+def test_the_small_checkpoints_are_under_the_licence_of_the_package(folder: Path) -> None:
+    for name in bundled_checkpoints():
+        licence = describe_checkpoint(default_checkpoint(name)).licence
+        assert licence is not None
+        assert licence.id == licence_of(default_checkpoint(name)).suggested
+    assert describe_checkpoint(folder).licence is None, "a copy may have been changed"
 
 
 def test_a_linvt_names_its_image_llm(tmp_path: Path) -> None:

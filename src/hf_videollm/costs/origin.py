@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import HfApi, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import CacheNotFound
-from huggingface_hub.repocard import metadata_load
 
-from ..models.errors import CheckpointError, one_line
+from ..known_models import bundled_checkpoints
+from ..models.errors import CheckpointError
 from ..models.video_llm_checkpoint_files import find_file, read_checkpoint_json
+from ..origin import ORIGIN_FILE, load_card_metadata, read_origin_file
 
 # The beginnings of texts of licences, without spaces at line breaks -> their ids on the Hub.
 LICENCE_TEXTS = {
@@ -27,6 +27,8 @@ LICENCE_TEXTS = {
     "attribution-noncommercial 4.0": "cc-by-nc-4.0",
     "attribution 4.0": "cc-by-4.0",
 }
+# The small checkpoints come with the package, and are under its licence.
+OWN_LICENCE = "apache-2.0"
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt")
 # Part of a licence file in which its name must stand.
 HEAD_CHARS = 400
@@ -40,8 +42,9 @@ class BaseModel:
 
     Attributes:
         name: Hub id or folder.
-        role: what it is to the checkpoint: `base_model_relation` of the README (finetune, quantized, adapter, merge),
-            or the field of config.json that names it (backbone_name, text_config, ...).
+        role: what it is to the checkpoint: what was taken from it (checkpoint, vision tower, ...) by origin.json,
+            `base_model_relation` of the README (finetune, quantized, adapter, merge), or the field of config.json that
+            names it (backbone_name, text_config, ...).
         revision: its revision, if it was recorded.
         stated_in: the file that says so.
     """
@@ -84,7 +87,7 @@ class Variants:
 
 
 @dataclass(frozen=True)
-class Origin:
+class StatedOrigin:
     """What the files of a checkpoint say about where it comes from."""
 
     revision: str | None
@@ -93,21 +96,24 @@ class Origin:
     variants: Variants
 
 
-def read_origin(source: str, config: Mapping[str, Any]) -> Origin:
+def read_origin(source: str, config: Mapping[str, Any]) -> StatedOrigin:
     """Read README, licence and records of a checkpoint, and look for its variants.
 
     Args:
-        source: folder or Hub id. The README of a Hub id is downloaded if the Hub answers.
+        source: folder or Hub id. The small files of a Hub id are downloaded if the Hub answers.
         config: content of its config.json.
 
     Raises:
         CheckpointError: the README's metadata, or another file, cannot be read.
+        OriginError: the record of the conversion or build is damaged.
     """
     card = _read_card(source)
-    base_models = [*_of_card(card), *_of_config(config), *_of_adapter(source, config)]
-    return Origin(
+    stated = [*_of_record(source), *_of_card(card), *_of_config(config), *_of_adapter(source, config)]
+    # The record comes first, because it has revisions and says what was taken from each model.
+    base_models = {item.name: item for item in reversed(stated)}
+    return StatedOrigin(
         revision=_revision(source),
-        base_models=list({(item.name, item.role): item for item in base_models}.values()),
+        base_models=[item for item in stated if base_models[item.name] is item],
         licence=_licence(source, card),
         variants=Variants() if os.path.isdir(source) else find_variants(source),
     )
@@ -115,13 +121,15 @@ def read_origin(source: str, config: Mapping[str, Any]) -> Origin:
 
 def _read_card(source: str) -> dict[str, Any]:
     """The metadata of the README; empty if there are none."""
-    if (file := find_file(source, "README.md", {})) is None:
-        return {}
-    try:
-        return dict(metadata_load(file) or {})
-    except (ValueError, yaml.YAMLError, OSError) as error:
-        reason = one_line(error, 120)
-        raise CheckpointError(f"{source}: the metadata at the top of README.md cannot be read ({reason}).") from error
+    file = find_file(source, "README.md", {})
+    return {} if file is None else load_card_metadata(file)
+
+
+def _of_record(source: str) -> Iterator[BaseModel]:
+    """The sources in the record of the conversion, build or quantization that made the checkpoint."""
+    if (file := find_file(source, ORIGIN_FILE, {})) is not None:
+        for record in read_origin_file(file).sources:
+            yield BaseModel(record.name, record.role, record.revision, ORIGIN_FILE)
 
 
 def _of_card(card: Mapping[str, Any]) -> Iterator[BaseModel]:
@@ -167,6 +175,8 @@ def _licence(source: str, card: Mapping[str, Any]) -> Licence | None:
     for name in LICENCE_FILES:
         if (file := find_file(source, name, {})) is not None:
             return Licence(licence_of_text(file.read_text(encoding="utf-8", errors="replace")), None, None, name)
+    if os.path.isdir(source) and Path(source).resolve() in bundled_checkpoints().values():
+        return Licence(OWN_LICENCE, None, None, "the licence of this package")
     return None
 
 
@@ -229,4 +239,4 @@ def _names(card: Mapping[str, Any]) -> list[str]:
     return [item.name for item in _of_card(card)]
 
 
-__all__ = ["BaseModel", "Licence", "Origin", "Variants", "find_variants", "licence_of_text", "read_origin"]
+__all__ = ["BaseModel", "Licence", "StatedOrigin", "Variants", "find_variants", "licence_of_text", "read_origin"]
