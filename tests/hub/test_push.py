@@ -1,4 +1,7 @@
-"""Whole pushes: every bundled checkpoint travels through the real client, the Hub and a process without the package."""
+"""Whole pushes: every design travels through the real client, the Hub and a process without the package.
+
+The designs are those of the bundled checkpoints, and VideoLLaMA2, which is the bundled VideoLLaMA2-AV without its ears.
+"""
 
 import json
 import os
@@ -13,15 +16,18 @@ import pytest
 from fresh_process import WITHOUT_PACKAGE
 from hub_server import Fault, HubServer, against, environment_of, hub_server
 from huggingface_hub import ModelCard
+from tiny_videollama2_checkpoint import write_videollama2
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from hf_videollm import CheckpointError, default_checkpoint
+from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.hub.push import PushReport, push
 from hf_videollm.hub.push_errors import PushError
 from hf_videollm.known_models import bundled_checkpoints
 from hf_videollm.models.video_llm_checked_processor import cast_row
 
-NAMES = list(bundled_checkpoints())
+SILENT = "videollama2-tiny"
+NAMES = [*bundled_checkpoints(), SILENT]
 QUESTION = "What colour is the shape?"
 GREEDY = {"do_sample": False, "max_new_tokens": 4}
 LOAD = """
@@ -60,9 +66,22 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 
 
 @pytest.fixture(scope="module")
-def reports(hub: HubServer) -> dict[str, PushReport]:
-    """All bundled checkpoints, pushed."""
-    return {name: push(default_checkpoint(name), f"me/{name}") for name in NAMES}
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Name -> folder of a small checkpoint of each design."""
+    folder = tmp_path_factory.mktemp("sources") / SILENT
+    write_videollama2(folder)
+    return {**{name: default_checkpoint(name) for name in bundled_checkpoints()}, SILENT: str(folder)}
+
+
+def licence_of_test(name: str) -> str | None:
+    """The licence to state: its folder does not say where the weights come from."""
+    return "apache-2.0" if name == SILENT else None
+
+
+@pytest.fixture(scope="module")
+def reports(hub: HubServer, sources: dict[str, str]) -> dict[str, PushReport]:
+    """All of them, pushed."""
+    return {name: push(place, f"me/{name}", licence=licence_of_test(name)) for name, place in sources.items()}
 
 
 def published(hub: HubServer, name: str) -> dict[str, bytes]:
@@ -104,7 +123,7 @@ def answer(folder: str, clip: str) -> dict[str, Any]:
 
 
 def test_every_design_gives_the_same_tokens_without_the_package(
-    hub: HubServer, reports: dict[str, PushReport], clips: list[str], tmp_path: Path
+    hub: HubServer, reports: dict[str, PushReport], sources: dict[str, str], clips: list[str], tmp_path: Path
 ) -> None:
     """One new process for all designs. Each is loaded at the revision that its card names."""
     cases = {f"me/{name}": report.repos[0].tag for name, report in reports.items()}
@@ -112,7 +131,7 @@ def test_every_design_gives_the_same_tokens_without_the_package(
     for name in NAMES:
         found = remote[f"me/{name}"]
         assert found.pop("module").startswith("transformers_modules."), name
-        assert found == answer(default_checkpoint(name), clips[0]), name
+        assert found == answer(sources[name], clips[0]), name
     # Code and weights came from the pinned commits.
     commits = {path.name for path in (tmp_path / "home" / "hub").glob("models--*/snapshots/*")}
     assert commits == {report.repos[0].commit for report in reports.values()}
@@ -215,9 +234,10 @@ def test_a_full_disk_publishes_nothing(hub: HubServer, monkeypatch: pytest.Monke
 # Quantized variants.
 
 
-def check_variants(hub: HubServer, name: str, variants: list[str], clip: str, folder: Path) -> None:
-    """Push a bundled checkpoint with variants, twice, and ask all of them in a process without the package."""
-    report = push(name, f"me/{name}-all", variants=variants)
+def check_variants(hub: HubServer, source: str, name: str, variants: list[str], clip: str, folder: Path) -> None:
+    """Push a checkpoint with variants, twice, and ask all of them in a process without the package."""
+    options: dict[str, Any] = {"variants": variants, "licence": licence_of_test(name)}
+    report = push(source, f"me/{name}-all", **options)
     names = [f"me/{name}-all", *(f"me/{name}-all-{variant}" for variant in variants)]
     assert [repo.repo_id for repo in report.repos] == names
     assert [repo.variant for repo in report.repos] == [None, *variants]
@@ -229,8 +249,14 @@ def check_variants(hub: HubServer, name: str, variants: list[str], clip: str, fo
         assert card.data["base_model_relation"] == "quantized"
         assert card.data.license == ModelCard(hub.files(names[0])["README.md"].decode()).data.license
     hub.forget()
-    assert push(name, names[0], variants=variants) == report
+    assert push(source, names[0], **options) == report
     assert hub.uploaded() == 0
+    # `info` finds the variants of the original, and the original of each variant.
+    found_variants = describe_checkpoint(names[0]).variants
+    assert (found_variants.names, found_variants.looked_in) == (sorted(names[1:]), "Hub")
+    of_one = describe_checkpoint(names[1])
+    assert names[0] in [model.name for model in of_one.base_models]
+    assert of_one.variants.names == []
     cases = {repo.repo_id: repo.tag for repo in report.repos[1:]}
     remote = load_elsewhere(hub, cases, clip, folder)
     for repo_id in cases:
@@ -242,14 +268,18 @@ def check_variants(hub: HubServer, name: str, variants: list[str], clip: str, fo
 
 
 @pytest.mark.slow
-def test_variants_are_repositories_beside_the_original(hub: HubServer, clips: list[str], tmp_path: Path) -> None:
-    check_variants(hub, "iva-tiny", ["nf4", "bf16"], clips[0], tmp_path)
+def test_variants_are_repositories_beside_the_original(
+    hub: HubServer, sources: dict[str, str], clips: list[str], tmp_path: Path
+) -> None:
+    check_variants(hub, sources["iva-tiny"], "iva-tiny", ["nf4", "bf16"], clips[0], tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "iva-tiny"])
-def test_variants_of_every_design(name: str, hub: HubServer, clips: list[str], tmp_path: Path) -> None:
-    check_variants(hub, name, ["nf4", "int8", "bf16"], clips[0], tmp_path)
+def test_variants_of_every_design(
+    name: str, hub: HubServer, sources: dict[str, str], clips: list[str], tmp_path: Path
+) -> None:
+    check_variants(hub, sources[name], name, ["nf4", "int8", "bf16"], clips[0], tmp_path)
 
 
 def test_an_unknown_variant_publishes_nothing(hub: HubServer) -> None:
@@ -319,5 +349,6 @@ def test_a_failing_hub_is_one_line(cli: Callable[..., tuple[int, str, str]], hub
     hub.faults.clear()
     assert (code, out) == (2, "")
     assert err.startswith("error: me/failing: the Hub failed with status 500")
-    assert err.endswith("Nothing was published.\n")
+    assert "Nothing was published." in err
+    assert err.count("\n") == 1
     assert issubclass(PushError, ValueError)

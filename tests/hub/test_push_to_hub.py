@@ -14,10 +14,12 @@ from hf_videollm import (
     IvaForConditionalGeneration,
     IvaModel,
     IvaProcessor,
+    LinVTForCausalLM,
     PllavaForConditionalGeneration,
     default_checkpoint,
 )
 from hf_videollm.hub.push import push
+from hf_videollm.models.pipeline_video_text_to_text import VideoTextToTextPipeline
 
 SOURCE = default_checkpoint("iva-tiny")
 
@@ -49,6 +51,29 @@ def test_model_and_processor_give_the_repository_of_push(hub: HubServer) -> None
     folder = snapshot_download("me/mine")
     again = IvaForConditionalGeneration.from_pretrained(folder)
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_saving_with_push_to_hub_is_saving_and_pushing(hub: HubServer, tmp_path: Path) -> None:
+    """transformers would upload what one object saves: a repository without processor, card or licence."""
+    model, processor = load()
+    model.save_pretrained(tmp_path / "saved", push_to_hub=True, private=True, licence="apache-2.0")
+    processor.save_pretrained(str(tmp_path / "saved"), push_to_hub=True)
+    VideoTextToTextPipeline(model, processor=processor).push_to_hub("me/whole", licence="apache-2.0")
+    whole = hub.files("me/whole")
+    assert {"README.md", "config.json", "processor_config.json", "model.safetensors", "modeling_iva.py"} <= set(whole)
+    assert hub.store.repos["me/saved"].private
+    assert len(hub.commits("me/saved")) == 1
+    assert set(hub.files("me/saved")) == set(whole)
+    assert {"config.json", "model.safetensors", "processor_config.json"} <= {
+        path.name for path in (tmp_path / "saved").iterdir()
+    }
+    processor.chat_template = f"{processor.chat_template} "
+    with pytest.raises(ValueError, match="another processor than this one"):
+        processor.save_pretrained(tmp_path / "saved", push_to_hub=True)
+    linvt = LinVTForCausalLM.from_pretrained(default_checkpoint("linvt-tiny"))
+    with pytest.raises(ValueError, match="An adapter alone is no complete repository"):
+        linvt.save_pretrained(tmp_path / "adapter", push_to_hub=True, adapter_only=True)
+    assert hub.store.repos.keys() == {"me/saved", "me/whole"}
 
 
 def test_a_processor_is_not_pushed_alone(hub: HubServer) -> None:

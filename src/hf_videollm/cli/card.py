@@ -26,6 +26,9 @@ def card(
         str | None, typer.Option(help="Its licence, as the Hub names it; by default it follows from the base models.")
     ] = None,
     licence_name: Annotated[str | None, typer.Option(help="Name of the licence, for --licence other.")] = None,
+    licence_link: Annotated[
+        str | None, typer.Option(help="Address of its text, for --licence other; by default the file LICENSE.")
+    ] = None,
     licence_override: Annotated[
         bool, typer.Option("--licence-override", help="Accept a licence that is looser than those of the base models.")
     ] = False,
@@ -62,6 +65,7 @@ def card(
         base_models=tuple(base_model or ()),
         licence=licence,
         licence_name=licence_name,
+        licence_link=licence_link,
         licence_override=licence_override,
         results=tuple(results or ()),
     )

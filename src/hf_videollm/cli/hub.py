@@ -36,6 +36,9 @@ def push(
     licence_name: Annotated[
         str | None, typer.Option("--licence-name", help="Name of the licence, for --licence other.")
     ] = None,
+    licence_link: Annotated[
+        str | None, typer.Option("--licence-link", help="Address of its text, if the folder has no file LICENSE.")
+    ] = None,
     base_models: Annotated[
         list[str] | None,
         typer.Option("--base-model", help="Model that it was made from, if the folder does not say so; repeatable."),
@@ -69,6 +72,7 @@ def push(
         overwrite=overwrite,
         licence=licence,
         licence_name=licence_name,
+        licence_link=licence_link,
         licence_override=licence_override,
         base_models=base_models or (),
         message=message,

@@ -11,8 +11,10 @@ from ..models.errors import CheckpointError
 from .card_context import CardOptions, card_context, pictures_of
 from .card_facts import CardSource
 from .card_files import cards_folder
-from .card_metadata import LICENCE_NAME, CardError, metadata_of, validate_card
+from .card_metadata import CardError, metadata_of, validate_card
 from .card_numbers import CardNumberError, RenderedCard, check_numbers
+from .card_parity import load_measured
+from .licence_file import LICENCE_FILE, LICENCE_NAME, licence_link, licence_text, needs_licence_text
 from .licences import LicenceError, check_licence, licence_of
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "CardNumberError",
     "CardOptions",
     "LicenceError",
+    "card_licence",
     "card_pictures",
     "check_card",
     "make_card",
@@ -69,19 +72,20 @@ def make_card(folder: str | os.PathLike[str], options: CardOptions | None = None
     chain = licence_of(place, base_models=given.base_models)
     check_licence(chain, given.licence, given.licence_override, name=given.licence_name or LICENCE_NAME)
     licence = given.licence or chain.suggested
-    context = card_context(source, given, chain, licence)
-    metadata = f"---\n{metadata_of(source, given, chain, licence)}\n---\n\n"
+    measured = load_measured(source, given.results)
+    context = card_context(source, given, chain, licence, measured)
+    metadata = f"---\n{metadata_of(source, given, chain, licence, measured)}\n---\n\n"
     return source.book.finish(_template().render(context), head=metadata)
 
 
 def write_card(
     folder: str | os.PathLike[str], destination: str | os.PathLike[str], options: CardOptions | None = None
 ) -> list[Path]:
-    """Write a card and its pictures.
+    """Write a card, its pictures, and the file LICENSE if the card links to one that the folder lacks.
 
     Args:
         folder: folder of the checkpoint.
-        destination: file of the card; the pictures are written beside it.
+        destination: file of the card; the others are written beside it.
         options: see `CardOptions`.
 
     Returns:
@@ -90,11 +94,23 @@ def write_card(
     target = Path(destination)
     card = make_card(folder, options)
     pictures = card_pictures(folder)
+    files = {name: picture.read_bytes() for name, picture in pictures.items()}
+    if (licence := card_licence(folder, options)) is not None:
+        files[LICENCE_FILE] = licence.encode()
     with atomic_files(target.absolute().parent) as temporary:
         (temporary / target.name).write_text(card.text, encoding="utf-8")
-        for name, picture in pictures.items():
-            (temporary / name).write_bytes(picture.read_bytes())
-    return [target, *(target.parent / name for name in pictures)]
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+    return [target, *(target.parent / name for name in files)]
+
+
+def card_licence(folder: str | os.PathLike[str], options: CardOptions | None = None) -> str | None:
+    """The text of the file LICENSE that a card links to and that the folder lacks; `None` if none is needed."""
+    given, place = options or CardOptions(), Path(folder)
+    chain = licence_of(place, base_models=given.base_models)
+    link = licence_link(place, given, chain, given.licence or chain.suggested)
+    there = [file.name for file in place.iterdir()]
+    return licence_text(chain) if needs_licence_text(link, there) else None
 
 
 def check_card(text: str, folder: str | os.PathLike[str], options: CardOptions | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,8 @@ from .card_facts import (
     variant_rows,
 )
 from .card_files import cards_folder
-from .card_metadata import LICENCE_NAME
-from .card_parity import load_measured, paper_model, parity_rows
+from .card_parity import paper_model, parity_rows
+from .licence_file import LICENCE_NAME, licence_link
 from .licence_terms import UNKNOWN
 from .licences import LicenceChain, LicenceError, SourceLicence, check_licence, known_sources
 from .presets import find_preset
@@ -40,6 +41,7 @@ class CardOptions:
         base_models: ids of the models that it was made from.
         licence: its licence, as an identifier of the Hub; by default it follows from the sources.
         licence_name: name of the licence, if `licence` is `other`.
+        licence_link: address of its text, if it is not in the folder.
         licence_override: accept a licence that is looser than those of the sources.
         results: folders of `hf-videollm evaluate` with results of this checkpoint.
     """
@@ -50,6 +52,7 @@ class CardOptions:
     base_models: tuple[str, ...] = ()
     licence: str | None = None
     licence_name: str | None = None
+    licence_link: str | None = None
     licence_override: bool = False
     results: tuple[str | Path, ...] = ()
 
@@ -63,10 +66,11 @@ def pictures_of(source: CardSource) -> dict[str, Path]:
     return {name: file for name, file in places.items() if file.is_file()}
 
 
-def card_context(source: CardSource, given: CardOptions, chain: LicenceChain, licence: str) -> dict[str, Any]:
+def card_context(
+    source: CardSource, given: CardOptions, chain: LicenceChain, licence: str, measured: Mapping[str, Any]
+) -> dict[str, Any]:
     """Everything that the template prints."""
     names = [given.repo_id or source.folder.name, *(one.name for one in chain.sources if not one.is_data)]
-    measured = load_measured([str(folder) for folder in given.results])
     model = paper_model(source, names)
     pictures = pictures_of(source)
     costs = cost_rows(source)
@@ -108,7 +112,9 @@ def card_context(source: CardSource, given: CardOptions, chain: LicenceChain, li
         "limits": [*source.checkpoint.get("limits", ()), *source.facts["limits"]],
         "made_by": _made_by(source),
         "licence": licence,
-        "licence_name": given.licence_name or LICENCE_NAME,
+        "licence_name": source.book.name(given.licence_name or LICENCE_NAME, "the licence"),
+        "licence_link": licence_link(source.folder, given, chain, licence),
+        "has_own_licence": given.licence is not None and given.licence_name not in (None, LICENCE_NAME),
         "licence_reason": _licence_reason(given, chain, licence),
         "non_commercial": chain.is_non_commercial,
         "chain": [

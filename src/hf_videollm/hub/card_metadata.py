@@ -12,6 +12,8 @@ from typing import Any
 from ..models.errors import one_line
 from ..origin import read_origin
 from .card_facts import ACCURACY, CardSource, pointed, read_json
+from .card_parity import measured_results
+from .licence_file import LICENCE_NAME, licence_link
 from .licence_terms import HUB_LICENCES, OTHER, UNKNOWN
 from .licences import LicenceChain
 from .presets import find_preset
@@ -20,8 +22,6 @@ __all__ = ["LICENCE_NAME", "PIPELINE_TAG", "RELATIONS", "CardError", "metadata_o
 
 PIPELINE_TAG, LIBRARY = "video-text-to-text", "transformers"
 RELATIONS = ("finetune", "quantized", "adapter", "merge")
-# For sources whose licences no single one covers. LICENSE has the list.
-LICENCE_NAME = "licences-of-the-sources"
 # A repository id of the Hub, or a name without an owner.
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]+)*|multilingual|code")
@@ -32,7 +32,9 @@ class CardError(ValueError):
     """A model card that cannot be published as it is."""
 
 
-def metadata_of(source: CardSource, given: Any, chain: LicenceChain, licence: str) -> str:
+def metadata_of(
+    source: CardSource, given: Any, chain: LicenceChain, licence: str, measured: Mapping[str, Any] | None = None
+) -> str:
     """The metadata of a checkpoint's card as YAML, without the lines of dashes.
 
     Args:
@@ -40,6 +42,7 @@ def metadata_of(source: CardSource, given: Any, chain: LicenceChain, licence: st
         given: `CardOptions`.
         chain: the licences of its sources.
         licence: the licence that the card states.
+        measured: results of `hf-videollm evaluate`, see `load_measured`.
     """
     from huggingface_hub import ModelCardData
 
@@ -50,14 +53,14 @@ def metadata_of(source: CardSource, given: Any, chain: LicenceChain, licence: st
         "pipeline_tag": PIPELINE_TAG,
         "license": licence,
         "license_name": (given.licence_name or LICENCE_NAME) if licence == OTHER else None,
-        "license_link": "LICENSE" if licence == OTHER else None,
+        "license_link": licence_link(source.folder, given, chain, licence),
         "language": ["en"],
         "base_model": bases,
         "base_model_relation": relation if bases else None,
         "datasets": _datasets(chain),
         "tags": ["hf_videollm", source.design.replace("_", "-"), *source.facts["tags"], "custom_code"],
     }
-    results = _results(source) if not given.variant else []
+    results = [*(_results(source) if not given.variant else []), *measured_results(measured or {})]
     if results:
         fields |= {"eval_results": results, "model_name": name}
     text: str = ModelCardData(**{key: value for key, value in fields.items() if value}).to_yaml()

@@ -10,20 +10,21 @@ from typing import Any
 from .card_facts import CardSource
 from .card_numbers import NOT_MEASURED
 
-__all__ = ["load_measured", "parity_rows"]
+__all__ = ["load_measured", "measured_results", "paper_model", "parity_rows"]
 
 # Name of the design's paper in `Task.published`.
 PAPERS = {"videollama2_av": "videollama2"}
 
 
-def load_measured(folders: Sequence[str | Path]) -> dict[str, Any]:
-    """The results of `hf-videollm evaluate`: task -> run.
+def load_measured(source: CardSource, folders: Sequence[str | Path]) -> dict[str, Any]:
+    """The results of `hf-videollm evaluate` for a checkpoint: task -> run.
 
     Args:
+        source: the checkpoint.
         folders: folders of runs; none gives an empty dict.
 
     Raises:
-        ValueError: a folder has no results, or they are of several models.
+        ValueError: a folder has no results, or they are of several models, or of another one than the checkpoint.
     """
     if not folders:
         return {}
@@ -34,7 +35,50 @@ def load_measured(folders: Sequence[str | Path]) -> dict[str, Any]:
     if len(models) > 1:
         names = ", ".join(sorted(str(name) for name, _ in models))
         raise ValueError(f"A model card is about one model, and these results are of several: {names}.")
+    for run in runs:
+        _check_model(source, run)
+    twice = sorted({run.task for run in runs if sum(other.task == run.task for other in runs) > 1})
+    if twice:
+        raise ValueError(f"There are several results of {twice[0]}: name the folder of one run for each task.")
     return {run.task: run for run in runs}
+
+
+def _check_model(source: CardSource, run: Any) -> None:
+    """Refuse the results of a model that cannot be this checkpoint. Its folder may have another name by now."""
+    facts, info = run.result["model"], source.info
+    pairs: list[tuple[str, Any, Any]] = [("design", facts.get("design"), source.design)]
+    if info.quantization is None and info.lora_alpha is None and facts.get("lora_alpha") is None:
+        pairs.append(("number of parameters", facts.get("num_parameters"), info.parameters["total"]))
+    for what, found, expected in pairs:
+        if found is not None and found != expected:
+            raise ValueError(
+                f"{run.folder} has results of another model: its {what} is {found}, and that of {source.folder} is "
+                f"{expected}."
+            )
+
+
+def measured_results(measured: Mapping[str, Any]) -> list[Any]:
+    """Results of `hf-videollm evaluate` in the form of the Hub (`model-index`).
+
+    Args:
+        measured: see `load_measured`.
+    """
+    from huggingface_hub import EvalResult
+
+    from ..evaluation.report.numbers import numbers, unit
+
+    return [
+        EvalResult(
+            task_type="video-text-to-text",
+            dataset_type=name,
+            dataset_name=str(run.result["title"]),
+            metric_type=number.name.replace(" ", "_"),
+            metric_value=_rounded(number.name, number.value),
+            metric_name=f"{number.name.capitalize()}{' (%)' if unit(number.name) else ''}",
+        )
+        for name, run in measured.items()
+        for number in numbers(run.result)
+    ]
 
 
 def paper_model(source: CardSource, names: Sequence[str]) -> str:
@@ -66,18 +110,45 @@ def parity_rows(source: CardSource, model: str, measured: Mapping[str, Any]) -> 
     for name in task_names():
         task = find_task(name)
         printed = task.published.get(paper, {}).get(model, {})
-        for metric in _main(printed) or (["accuracy"] if name in measured else []):
+        for metric in _main(printed) or _first_metric(measured.get(name)):
             title = source.book.name(task.title, f"evaluation/tasks: {name}")
             cell = NOT_MEASURED
             if metric in printed:
                 cell = source.book.add(partial(_printed, task, paper, model, metric), _where(name, model), "plain")
             rows.append([title, metric.replace("_", " "), cell, NOT_MEASURED, _own(source, measured.get(name), metric)])
+    known = set(task_names())
+    rows += [_further(source, run) for name, run in measured.items() if name not in known]
     return rows
+
+
+def _further(source: CardSource, run: Any) -> list[str]:
+    """The row of a benchmark that is not one of the papers', such as one of the user's own."""
+    from ..evaluation.report.numbers import numbers
+
+    metric = next((number.name for number in numbers(run.result)), "accuracy")
+    title = source.book.name(str(run.result["title"]), f"{run.folder.name}/result.json: title")
+    return [title, metric.replace("_", " "), NOT_MEASURED, NOT_MEASURED, _own(source, run, metric)]
+
+
+def _first_metric(run: Any) -> list[str]:
+    """The main metric of a result; none without a result."""
+    if run is None:
+        return []
+    from ..evaluation.report.numbers import numbers
+
+    return [number.name for number in numbers(run.result)][:1]
 
 
 def _main(printed: Mapping[str, float]) -> list[str]:
     """The metrics of a task that a card shows: the average, not every sub-task."""
     return [metric for metric in printed if "accuracy" in printed and metric == "accuracy"] or list(printed)
+
+
+def _rounded(metric: str, value: float) -> float:
+    """A number as papers print it: percent with one digit behind the point, points with two."""
+    from ..evaluation.report.numbers import in_units, unit
+
+    return round(in_units(metric, value), 1 if unit(metric) else 2)
 
 
 def _printed(task: Any, paper: str, model: str, metric: str) -> float:
@@ -91,13 +162,13 @@ def _where(task: str, model: str) -> str:
 def _own(source: CardSource, run: Any, metric: str) -> str:
     if run is None:
         return NOT_MEASURED
-    from ..evaluation.report.numbers import in_units, numbers
+    from ..evaluation.report.numbers import numbers
 
     found = {number.name: number.value for number in numbers(run.result)}
     if metric not in found:
         return NOT_MEASURED
 
     def read() -> float:
-        return round(in_units(metric, found[metric]), 1)
+        return _rounded(metric, found[metric])
 
     return source.book.add(read, f"{run.folder.name}/result.json: {metric}", "plain")

@@ -1,11 +1,11 @@
 """Puts prepared repositories on the Hub: first all large files, then one commit for each repository.
 
 Nobody sees a file of a repository before its commit, and a commit has all files. If the run ends in between, what was
-uploaded stays in the Hub's storage, and the next run sends only the rest.
+uploaded stays in the Hub's storage, and the next run sends only the rest. A repository that this run made and that is
+still empty is removed again, unless it holds uploads that the next run can use.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..version import __version__
-from .push_errors import PushError, explain, patiently
+from .push_errors import PushError, explain, patiently, will_pass
 from .push_report import RepoReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from huggingface_hub import CommitOperationAdd
 
 T = TypeVar("T")
@@ -35,10 +33,12 @@ class Prepared:
     Attributes:
         report: its name, files and tag.
         files: path in the repository -> file on this machine.
+        digests: path in the repository -> SHA-256 of the file, as far as it was computed already.
     """
 
     report: RepoReport
     files: dict[str, Path]
+    digests: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,6 +66,9 @@ class Publisher:
 
         self.api: HfApi = HfApi(token=self.token, library_name="hf_videollm", library_version=__version__)
         self._adds: dict[str, list[CommitOperationAdd]] = {}
+        # Repositories that this run made and that have no commit yet -> the commit with which the Hub begins them.
+        self._empty: dict[str, str] = {}
+        self._has_uploads: set[str] = set()
 
     def user(self) -> str:
         """Name of the user whom the token belongs to.
@@ -95,18 +98,27 @@ class Publisher:
             PushError: it failed; the message says what is published.
         """
         self.user()
-        for repo in repos:
-            self._make(repo.report.repo_id)
-        for repo in repos:
-            self._upload(repo)
-        for repo in repos:
-            self.done.append(self._commit(repo))
+        try:
+            for repo in repos:
+                self._make(repo.report.repo_id)
+            for repo in repos:
+                self._upload(repo)
+            for repo in repos:
+                self.done.append(self._commit(repo))
+        except BaseException as error:
+            kept = self._remove_empty(passes=not isinstance(error, Exception) or will_pass(error.__cause__))
+            if isinstance(error, PushError) and kept:
+                raise PushError(f"{error} {_kept_text(kept)}") from error.__cause__
+            raise
         return self.done, None if title is None else self._gather(title, [repo.report for repo in repos])
 
     def _make(self, repo_id: str) -> None:
         """Make the repository and the branch unless they exist."""
-        self._ask(repo_id, lambda: self.api.create_repo(repo_id, private=self.private, exist_ok=True))
-        is_private = self._ask(repo_id, lambda: self.api.model_info(repo_id)).private
+        is_new = self._ask(repo_id, partial(self._create, repo_id))
+        info = self._ask(repo_id, lambda: self.api.model_info(repo_id))
+        if is_new:
+            self._empty[repo_id] = str(info.sha)
+        is_private = info.private
         if self.private is not None and self.private != is_private:
             raise PushError(
                 f"{repo_id} exists and is {'private' if is_private else 'public'}, which a push does not change: do "
@@ -116,12 +128,48 @@ class Publisher:
         if self.branch != MAIN:
             self._ask(repo_id, lambda: self.api.create_branch(repo_id, branch=self.branch, exist_ok=True))
 
+    def _create(self, repo_id: str) -> bool:
+        """Make a repository; False if it exists."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            self.api.create_repo(repo_id, private=self.private)
+        except HfHubHTTPError as error:
+            if error.response.status_code not in (401, 402, 403, 409):
+                raise
+            # It exists, or the client finds out whether it does although this token may make none.
+            self.api.create_repo(repo_id, private=self.private, exist_ok=True)
+            return False
+        return True
+
+    def _remove_empty(self, passes: bool) -> list[str]:
+        """Remove the repositories that this run made and nobody has committed to; return the names of those that stay.
+
+        Args:
+            passes: the failure passes by itself, so that the next run can use what was uploaded.
+        """
+        kept = []
+        for repo_id, first in self._empty.items():
+            try:
+                if passes and repo_id in self._has_uploads:
+                    kept.append(repo_id)
+                elif {ref.target_commit for ref in self.api.list_repo_refs(repo_id).branches} <= {first}:
+                    self.api.delete_repo(repo_id)
+            # The error that led here says more than this one.
+            except Exception:
+                kept.append(repo_id)
+        return kept
+
     def _upload(self, repo: Prepared) -> None:
         """Send the large files to the Hub's storage."""
         from huggingface_hub import CommitOperationAdd
 
         repo_id = repo.report.repo_id
         self._adds[repo_id] = adds = [CommitOperationAdd(path, str(file)) for path, file in repo.files.items()]
+        for add in adds:
+            if (digest := repo.digests.get(add.path_in_repo)) is not None:
+                add.upload_info.sha256 = digest
+        self._has_uploads.add(repo_id)
         self._ask(repo_id, lambda: self.api.preupload_lfs_files(repo_id, adds, revision=self.branch, free_memory=False))
 
     def _commit(self, repo: Prepared) -> RepoReport:
@@ -151,6 +199,7 @@ class Publisher:
             )
 
         made = self._ask(repo_id, commit)
+        self._empty.pop(repo_id, None)
         tag = repo.report.tag
         self._ask(repo_id, lambda: self.api.create_tag(repo_id, tag=tag, revision=made.oid, exist_ok=True))
         url = f"{self.api.endpoint}/{repo_id}/tree/{made.oid}"
@@ -189,6 +238,11 @@ class Publisher:
         return f"Published, and complete, is {names}; the same command goes on with the rest."
 
 
+def _kept_text(names: Sequence[str]) -> str:
+    stays = "stays" if len(names) == 1 else "stay"
+    return f"{', '.join(names)} {stays} empty on the Hub, so that the same command can go on there."
+
+
 def _fresh(used: "CommitOperationAdd") -> "CommitOperationAdd":
     """The same operation for another try: the client remembers in used ones what the repository had at that time."""
     fresh = type(used)(used.path_in_repo, used.path_or_fileobj)
@@ -201,19 +255,4 @@ def _is_stale(path: str, files: Mapping[str, Path]) -> bool:
     return is_weight and path not in files
 
 
-@contextmanager
-def shown_progress(show: bool) -> "Iterator[None]":
-    """Show the client's own progress bars while the block runs, although the command line hides those of libraries."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    if not show or not are_progress_bars_disabled():
-        yield
-        return
-    enable_progress_bars()
-    try:
-        yield
-    finally:
-        disable_progress_bars()
-
-
-__all__ = ["MAIN", "Prepared", "Publisher", "shown_progress"]
+__all__ = ["MAIN", "Prepared", "Publisher"]

@@ -1,12 +1,14 @@
 """The card of a repository that is going to be published: the folder's own, or a new one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..models.errors import CheckpointError
 from .folder import CARD
+from .licence_file import LICENCE_FILE
+from .licence_terms import OTHER
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class CardWish:
     Attributes:
         licence: licence of the repository; `None` takes the one that follows from the sources of the model.
         licence_name: name of the licence, if `licence` is `other`.
+        licence_link: address of its text, if it is not in the folder.
         licence_override: publish although a source has a stricter licence.
         base_models: ids of the models that it was made from.
         tags: further tags.
@@ -23,6 +26,7 @@ class CardWish:
 
     licence: str | None = None
     licence_name: str | None = None
+    licence_link: str | None = None
     licence_override: bool = False
     base_models: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -42,13 +46,43 @@ class CardWish:
             self,
             licence=data.get("license"),
             licence_name=data.get("license_name"),
+            licence_link=data.get("license_link"),
             licence_override=True,
             base_models=(repo_id,),
         )
 
 
+def write_licence(folder: Path, own: Path | None, work: Path, wish: CardWish) -> dict[str, Path]:
+    """Write the file LICENSE that a new card links to, if the folder lacks it.
+
+    Args:
+        folder: folder of the checkpoint.
+        own: the card in this folder; if it has one, nothing is written.
+        work: folder to write into.
+        wish: what the publisher says.
+
+    Returns:
+        Path in the repository -> file; empty if no such file is needed.
+    """
+    from .card import CardOptions, card_licence
+
+    text = None if own is not None else card_licence(folder, CardOptions(**_options(wish)))
+    if text is None:
+        return {}
+    (work / LICENCE_FILE).write_text(text, encoding="utf-8")
+    return {LICENCE_FILE: work / LICENCE_FILE}
+
+
 def write_card(
-    folder: Path, own: Path | None, work: Path, *, repo_id: str, revision: str, variant: str | None, wish: CardWish
+    folder: Path,
+    own: Path | None,
+    work: Path,
+    *,
+    names: Collection[str],
+    repo_id: str,
+    revision: str,
+    variant: str | None,
+    wish: CardWish,
 ) -> dict[str, Path]:
     """Write the card, with its pictures if it is a new one.
 
@@ -56,6 +90,7 @@ def write_card(
         folder: folder of the checkpoint.
         own: the card in this folder, which is kept; `None` writes a new one.
         work: folder to write into.
+        names: the other files of the repository.
         repo_id: name of the repository, for the snippets.
         revision: tag that the snippets pin.
         variant: short name of a quantized variant.
@@ -73,21 +108,20 @@ def write_card(
     from .licences import check_licence, licence_of
 
     if own is None:
-        options: dict[str, Any] = {
-            "licence": wish.licence,
-            "licence_name": wish.licence_name,
-            "licence_override": wish.licence_override,
-            "base_models": wish.base_models,
-        }
-        text = render_card(folder, repo_id=repo_id, revision=revision, variant=variant, **options)
+        text = render_card(folder, repo_id=repo_id, revision=revision, variant=variant, **_options(wish))
         pictures = card_pictures(folder)
     else:
-        stated = {"license": wish.licence, "license_name": wish.licence_name}
+        stated = {"license": wish.licence, "license_name": wish.licence_name, "license_link": wish.licence_link}
         text, pictures = _with_metadata(own.read_text(encoding="utf-8"), stated), {}
+        if _licence(text) != OTHER and (wish.licence_name or wish.licence_link):
+            raise CheckpointError(
+                f"--licence-name and --licence-link are for --licence other alone, and {CARD} states {_licence(text)}."
+            )
     text = _with_metadata(text, {}, wish.tags)
     try:
         # The publisher may say that the licence is unknown. Without a word of theirs, it must be known.
         validate_card(text, needs_licence=wish.licence != "unknown")
+        _check_link(text, names)
     except ValueError as error:
         raise CheckpointError(f"{CARD} of {repo_id} cannot be published: {error}") from error
     if own is not None:
@@ -96,6 +130,30 @@ def write_card(
     card = work / CARD
     card.write_text(text, encoding="utf-8")
     return {**pictures, CARD: card}
+
+
+def _options(wish: CardWish) -> dict[str, Any]:
+    """The options of the card that the publisher has chosen."""
+    return {
+        "licence": wish.licence,
+        "licence_name": wish.licence_name,
+        "licence_link": wish.licence_link,
+        "licence_override": wish.licence_override,
+        "base_models": wish.base_models,
+    }
+
+
+def _check_link(text: str, names: Collection[str]) -> None:
+    """Refuse a card that links to a text of its licence which the repository does not have."""
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(text).data
+    link = data.get("license_link") or LICENCE_FILE
+    if data.get("license") == OTHER and link not in names and not link.startswith(("https://", "http://")):
+        raise ValueError(
+            f"it links to the text of its licence in {link}, which the folder does not have: add the file, or name an "
+            "address with --licence-link"
+        )
 
 
 def _licence(text: str) -> str | None:
@@ -120,4 +178,4 @@ def _with_metadata(text: str, fields: Mapping[str, str | None], tags: Sequence[s
     return str(card)
 
 
-__all__ = ["CardWish", "write_card"]
+__all__ = ["CardWish", "write_card", "write_licence"]

@@ -1,13 +1,13 @@
 """Publishes a checkpoint, and its quantized variants, as complete repositories on the Hugging Face Hub."""
 
-import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from fnmatch import fnmatch
+from hashlib import sha256
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 from ..atomic import atomic_folder
@@ -16,9 +16,11 @@ from ..disk_full import name_full_disk
 from ..known_models import find_model
 from ..models.video_llm_option_names import names_options
 from .folder import CARD, CheckpointFolder, check_folder
-from .publish import MAIN, Prepared, Publisher, shown_progress
-from .published_card import CardWish, write_card
+from .licence_file import LICENCE_PATTERNS
+from .publish import MAIN, Prepared, Publisher
+from .published_card import CardWish, write_card, write_licence
 from .push_errors import PushError
+from .push_progress import copy_files, hash_files, shown_progress, step_bar
 from .push_report import PushReport, RepoReport, sizes_of
 from .remote_code import missing_code
 
@@ -38,6 +40,7 @@ def push(
     overwrite: bool = False,
     licence: str | None = None,
     licence_name: str | None = None,
+    licence_link: str | None = None,
     licence_override: bool = False,
     base_models: Sequence[str] = (),
     token: str | None = None,
@@ -65,13 +68,15 @@ def push(
         overwrite: replace `output` if it is not empty.
         licence: licence of the repository, as the Hub names it; by default it follows from those of its sources.
         licence_name: name of the licence, if `licence` is `other`.
+        licence_link: address of its text; not needed if the folder has a file LICENSE.
         licence_override: publish with `licence` although a source of the model has a stricter one.
         base_models: ids of the models that it was made from, if the folder does not say so.
         token: token of the Hub; `None` takes the one that the user logged in with.
         message: title of the commits.
         description: text of the commits.
         tags: further tags for the card.
-        progress: show the progress of uploads, also where progress bars of libraries are hidden.
+        progress: show on a terminal how far hashing, quantization, copies and uploads are, also where progress bars of
+            libraries are hidden.
 
     Returns:
         What was published, or what would be.
@@ -103,16 +108,17 @@ def push(
     names = _repo_ids(repo_id, [preset.suffix for preset in presets])
     source = Path(find_model(checkpoint))
     checked = check_folder(source, [found for found in (token, get_token()) if found])
-    wish = CardWish(licence, licence_name, licence_override, tuple(base_models), tuple(tags))
+    wish = CardWish(licence, licence_name, licence_link, licence_override, tuple(base_models), tuple(tags))
     with working_folder() as work:
-        prepared = [_prepare(checked, names[0], None, work / "original", wish)]
+        prepared = [_prepare(checked, names[0], None, work / "original", wish, progress)]
+        texts = _texts(prepared[0].files)
         wish = wish.of_variant(names[0], prepared[0].files[CARD])
         for preset, name in zip(presets, names[1:], strict=True):
-            folder = _quantize(source, work / preset.variant, preset)
-            prepared.append(_prepare(folder, name, preset.variant, work / f"card-{preset.variant}", wish))
+            folder = _quantize(source, work / preset.variant, preset, texts, progress)
+            prepared.append(_prepare(folder, name, preset.variant, work / f"card-{preset.variant}", wish, progress))
         if dry_run:
             destination = Path(output or f"{names[0].split('/')[1]}.dry-run")
-            reports = _write_folders(prepared, destination, overwrite)
+            reports = _write_folders(prepared, destination, overwrite, progress)
             return PushReport(tuple(reports), dry_run=True, branch=revision, private=private)
         title = names[0].split("/")[1] if presets else None
         with shown_progress(progress):
@@ -156,24 +162,38 @@ def _repo_ids(repo_id: str, suffixes: Sequence[str]) -> list[str]:
     return names
 
 
-def _quantize(source: Path, destination: Path, preset: Any) -> CheckpointFolder:
+def _texts(files: Mapping[str, Path]) -> dict[str, Path]:
+    """The licences and notices of a repository, which hold for its variants, too."""
+    return {path: file for path, file in files.items() if any(fnmatch(path, one) for one in LICENCE_PATTERNS)}
+
+
+def _quantize(
+    source: Path, destination: Path, preset: Any, texts: Mapping[str, Path], progress: bool
+) -> CheckpointFolder:
     from .quantize import quantize
 
-    quantize(source, destination, preset=preset.name)
-    return check_folder(destination)
+    with step_bar(preset.name, progress) as tell:
+        quantize(source, destination, preset=preset.name, progress=tell)
+    folder = check_folder(destination)
+    return replace(folder, files=dict(sorted({**texts, **folder.files}.items())))
 
 
-def _prepare(folder: CheckpointFolder, repo_id: str, variant: str | None, work: Path, wish: CardWish) -> Prepared:
+def _prepare(
+    folder: CheckpointFolder, repo_id: str, variant: str | None, work: Path, wish: CardWish, progress: bool
+) -> Prepared:
     """Collect the files of a repository, and write those that the folder lacks into `work`."""
     work.mkdir(exist_ok=True)
     files = {**folder.files, **missing_code(folder.path, folder.design)}
     if GENERATION not in files:
         files[GENERATION] = _write_generation(folder, work)
     own = files.pop(CARD, None)
-    tag = content_tag(files)
-    files |= write_card(folder.path, own, work, repo_id=repo_id, revision=tag, variant=variant, wish=wish)
+    if variant is None:
+        files |= write_licence(folder.path, own, work, wish)
+    digests = hash_files(files, f"Hashing {repo_id}", progress)
+    tag = content_tag(digests)
+    files |= write_card(folder.path, own, work, names=files, repo_id=repo_id, revision=tag, variant=variant, wish=wish)
     report = RepoReport(repo_id, variant, sizes_of(files), tag, folder.left_out)
-    return Prepared(report, dict(sorted(files.items())))
+    return Prepared(report, dict(sorted(files.items())), digests)
 
 
 def _write_generation(folder: CheckpointFolder, work: Path) -> Path:
@@ -184,26 +204,26 @@ def _write_generation(folder: CheckpointFolder, work: Path) -> Path:
     return work / GENERATION
 
 
-def content_tag(files: dict[str, Path]) -> str:
+def content_tag(digests: Mapping[str, bytes]) -> str:
     """A name for exactly these files: `files-` and the beginning of a SHA-256 of their paths and contents.
 
     A commit cannot state its own hash. The tag is known before the commit, so the card can state it.
+
+    Args:
+        digests: path in the repository -> SHA-256 of the file.
     """
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        with files[path].open("rb") as content:
-            digest.update(f"{path}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    digest = sha256()
+    for path in sorted(digests):
+        digest.update(f"{path}\0{digests[path].hex()}\n".encode())
     return f"files-{digest.hexdigest()[:12]}"
 
 
-def _write_folders(repos: Sequence[Prepared], destination: Path, overwrite: bool) -> list[RepoReport]:
+def _write_folders(repos: Sequence[Prepared], destination: Path, overwrite: bool, progress: bool) -> list[RepoReport]:
     """Write the folders as they would be published, below `destination`."""
     with atomic_folder(destination, overwrite=overwrite) as temporary:
         for repo in repos:
-            for path, file in repo.files.items():
-                place = temporary / repo.report.repo_id.split("/")[1] / path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                copyfile(file, place)
+            name = repo.report.repo_id.split("/")[1]
+            copy_files(repo.files, temporary / name, f"Copying {name}", progress)
     return [replace(repo.report, folder=str(destination / repo.report.repo_id.split("/")[1])) for repo in repos]
 
 

@@ -30,13 +30,18 @@ def patiently(call: Callable[[], T]) -> T:
             return call()
         # The client's HTTP library changes with its release, so its errors are recognised by their names.
         except Exception as error:
-            if not (_is_lost_connection(error) or _status(error) in PASSING):
+            if not will_pass(error):
                 raise
             asked = _asked_wait(error)
             if asked is not None and asked > LONGEST_WAIT:
                 raise
             time.sleep(wait if asked is None else asked)
     return call()
+
+
+def will_pass(error: BaseException | None) -> bool:
+    """Whether a failure may be over when the user tries again later: a busy or failing Hub, or a lost connection."""
+    return error is not None and (_is_lost_connection(error) or _status(error) in PASSING)
 
 
 def explain(error: BaseException, repo_id: str, endpoint: str) -> str | None:
@@ -136,4 +141,4 @@ def _reason(error: BaseException) -> str:
     return one_line(innermost, 160)
 
 
-__all__ = ["PushError", "explain", "patiently"]
+__all__ = ["PushError", "explain", "patiently", "will_pass"]

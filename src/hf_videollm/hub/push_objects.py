@@ -9,6 +9,7 @@ from ..designs import DESIGNS
 from ..models.errors import one_line
 from ..models.video_llm_option_names import names_options
 from .checkpoint import save_checkpoint
+from .licence_file import LICENCE_PATTERNS
 from .publish import MAIN
 from .push import push, working_folder
 from .push_errors import PushError, explain, patiently
@@ -16,7 +17,7 @@ from .push_errors import PushError, explain, patiently
 # transformers' own default for `push_to_hub`.
 MAX_SHARD_SIZE = "50GB"
 # Texts of a checkpoint that still hold when its model is saved again: where it comes from, and under which terms.
-KEPT_TEXTS = ("origin.json", "LICENSE*", "LICENCE*", "NOTICE*")
+KEPT_TEXTS = ("origin.json", *LICENCE_PATTERNS)
 
 
 @names_options
@@ -36,6 +37,7 @@ def push_model(
     variants: tuple[str, ...] | list[str] = (),
     licence: str | None = None,
     licence_name: str | None = None,
+    licence_link: str | None = None,
     licence_override: bool = False,
     base_models: tuple[str, ...] | list[str] = (),
 ) -> str:
@@ -56,6 +58,7 @@ def push_model(
         variants: as in `push`.
         licence: as in `push`.
         licence_name: as in `push`.
+        licence_link: as in `push`.
         licence_override: as in `push`.
         base_models: as in `push`.
 
@@ -85,6 +88,7 @@ def push_model(
             revision=revision or MAIN,
             licence=licence,
             licence_name=licence_name,
+            licence_link=licence_link,
             licence_override=licence_override,
             base_models=base_models,
             token=_token(token),

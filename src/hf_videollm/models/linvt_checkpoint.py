@@ -207,9 +207,14 @@ class LinVTCheckpointMixin(Base):
                 If PEFT trains a copy of LinVT (`modules_to_save`), the weights of that trained copy are written.
 
         Raises:
-            ValueError: the name of the image-LLM is not known; or PEFT has added weights to LinVT, such as LoRA's.
+            ValueError: the name of the image-LLM is not known; an adapter is to be pushed to the Hub; or PEFT has added
+                weights to LinVT, such as LoRA's.
         """
         if adapter_only:
+            if kwargs.get("push_to_hub") or any(args[2:3]):
+                raise ValueError(
+                    "An adapter alone is no complete repository: leave out adapter_only, and the whole model is pushed."
+                )
             if self.config.backbone_name is None:
                 raise ValueError("An adapter must name its image-LLM: set config.backbone_name to its path or Hub id.")
             self.config.backbone_name = _absolute(self.config.backbone_name)

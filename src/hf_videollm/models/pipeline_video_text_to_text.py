@@ -207,8 +207,14 @@ class VideoTextToTextPipeline(PipelineSessionsMixin, ImageTextToTextPipeline):
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Saves the model, the processor, and their code. (transformers' pipeline would not save the processor.)"""
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("processor", self.processor)
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Publishes the model with this processor, see the method of the model."""
+        return str(self.model.push_to_hub(repo_id, **{"processor": self.processor, **kwargs}))
 
     def preprocess(
         self, inputs: Any = None, continue_final_message: bool | None = None, **processing_kwargs: Any

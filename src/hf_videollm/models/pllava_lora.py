@@ -24,6 +24,7 @@ from .errors import CheckpointError, one_line
 from .transformers_compat import mark_adapter
 from .video_llm_checkpoint_files import HUB_OPTIONS, check_file, check_headers, check_values
 from .video_llm_lora_files import expected_layers, fit_lora_options, read_lora_options
+from .video_llm_push import SAVE_ARGUMENTS, save_and_push
 
 ADAPTER_NAME = "default"
 ADAPTER_FOLDER = "lora"
@@ -33,10 +34,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 LORA_TARGETS = r"(.*\.)?language_model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 PEFT_PREFIX = "base_model.model."
-SAVE_ARGUMENTS = ("is_main_process", "state_dict", "push_to_hub", "max_shard_size")
 # Options of PEFT that make the adapter more than W0 x + (alpha / r) B A x, so that alpha alone is not its strength.
 UNSAVABLE = ("use_dora", "lora_bias", "target_parameters", "trainable_token_indices", "use_qalora")
-PUSH_ARGUMENTS = ("commit_message", "private", "token", "create_pr", "revision")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Base
@@ -246,12 +245,7 @@ class AdjustableLoraMixin(_Base):
             super().save_pretrained(save_directory, **kwargs)
             return
         if kwargs.pop("push_to_hub", False):
-            # With `push_to_hub=True`, transformers uploads only the files that it wrote itself, and not the adapter.
-            # The method `push_to_hub` uploads the whole folder.
-            repo_id = kwargs.pop("repo_id", Path(save_directory).name)
-            push = {name: kwargs.pop(name) for name in PUSH_ARGUMENTS if name in kwargs}
-            self.save_pretrained(save_directory, **kwargs)
-            self.push_to_hub(repo_id, **push)
+            save_and_push(self, save_directory, kwargs)
             return
         if any(layer.merged for layer in self.lora_layers().values()):
             raise ValueError("PEFT has merged the LoRA into the weights: call unmerge_adapter(), or merge_lora().")

@@ -103,6 +103,15 @@ def create_repo(request: Request) -> Any:
     return {"url": url, "name": name, "id": name}
 
 
+@route("DELETE", "/api/repos/delete")
+def delete_repo(request: Request) -> Any:
+    user, asked = request.needs_user(), request.json
+    name = f"{asked.get('organization') or user.name}/{asked['name']}"
+    request.store.writable(name, user)
+    del request.store.repos[name]
+    return {}
+
+
 @route("POST", "/api/validate-yaml")
 def validate_yaml(request: Request) -> Any:
     head = re.match(r"---\n(.*?)\n---", request.json["content"], re.DOTALL)
@@ -285,14 +294,16 @@ def paths_info(request: Request) -> Any:
 def list_models(request: Request) -> Any:
     """The models that match one filter: a tag, or `base_model:RELATION:NAME`, which the Hub takes from the card."""
     store, filtered = request.store, request.query.get("filter")
-    seen = (store.repos[name] for name in sorted(store.repos))
-    shown = [_describe(repo, repo.at("main")) for repo in seen if not repo.private]
+    seen = (store.repos[name] for name in sorted(store.repos) if store.shows(name, request.user))
+    shown = [_describe(repo, repo.at("main")) for repo in seen]
     return [model for model in shown if filtered is None or filtered in (*model["tags"], *_relations(model))]
 
 
 def _relations(model: dict[str, Any]) -> list[str]:
     card = model["cardData"] or {}
-    return [f"base_model:{card.get('base_model_relation')}:{card.get('base_model')}"]
+    bases = card.get("base_model") or []
+    names = bases if isinstance(bases, list) else [bases]
+    return [f"base_model:{card.get('base_model_relation')}:{name}" for name in names]
 
 
 @route("GET", "/api/models/{repo}")

@@ -133,6 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.handle_any()
 
+    def do_DELETE(self) -> None:
+        self.handle_any()
+
     def do_PUT(self) -> None:
         self.handle_any()
 

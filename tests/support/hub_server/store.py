@@ -138,14 +138,16 @@ class Store:
 
     def visible(self, name: str, user: User | None) -> Repo:
         """The repository, for a user who may see it. The Hub tells others that there is no such repository."""
-        repo = self.repos.get(name)
-        namespace = name.split("/")[0]
-        hidden = repo is None or (
-            repo.private and (user is None or namespace not in (user.name, *user.orgs, *user.scopes))
-        )
-        if hidden or repo is None:
+        if not self.shows(name, user):
             raise HubError(401 if user is None else 404, "Repository not found", "RepoNotFound")
-        return repo
+        return self.repos[name]
+
+    def shows(self, name: str, user: User | None) -> bool:
+        """Whether a user may see a repository."""
+        if name not in self.repos:
+            return False
+        namespaces = () if user is None else (user.name, *user.orgs, *user.scopes)
+        return not self.repos[name].private or name.split("/")[0] in namespaces
 
     def writable(self, name: str, user: User | None) -> Repo:
         repo = self.visible(name, user)
