@@ -17,6 +17,7 @@ except ImportError:
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1100px !important; margin: auto; box-sizing: border-box; }
 #title h1 { margin-bottom: 0; }
+#video video { max-height: 270px; }
 #status { min-height: 1.6em; }
 #status.problem { color: #b91c1c; }
 @media (max-width: 640px) {
@@ -114,11 +115,10 @@ def build() -> gr.Blocks:
         state = gr.State(None, delete_callback=lambda watched: watched and watched.close())
         with gr.Row():
             with gr.Column(min_width=300):
-                video = gr.Video(label="Video", sources=["upload", "webcam"], height=280, elem_id="video")
+                video = gr.Video(label="Video", sources=["upload", "webcam"], height=330, elem_id="video")
                 gr.Markdown(limits)
                 model = gr.Dropdown(names, value=names[0], label="Design", elem_id="design")
                 shows_look = gr.Checkbox(True, label="Show where LinVT, IVA or FTFV looked", elem_id="shows-look")
-                clips = gr.Column(visible=not os.environ.get("SPACE_MODELS"))
             with gr.Column(min_width=300):
                 chat = gr.Chatbot(label="Conversation", height=330, elem_id="chat")
                 question = gr.Textbox(
@@ -128,9 +128,9 @@ def build() -> gr.Blocks:
                     send = gr.Button("Ask", variant="primary", elem_id="ask")
                     stop = gr.Button("Stop", elem_id="stop")
                 status = gr.Markdown("", elem_id="status")
-        if not os.environ.get("SPACE_MODELS"):
-            with clips:
-                gr.Examples(examples(), [video, question], label="Clips that the small models know")
+                # On a phone, what stands in this column comes after the video, so the conversation is not far from it.
+                if not os.environ.get("SPACE_MODELS"):
+                    gr.Examples(examples(), [video, question], label="Clips that the small models know")
         # The labels of these two would lie on the pictures.
         gr.Markdown("### Frames that the model saw")
         frames = gr.Gallery(show_label=False, columns=8, height=150, elem_id="frames")

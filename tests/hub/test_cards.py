@@ -27,6 +27,7 @@ from hf_videollm.hub.card import (
     write_card,
 )
 from hf_videollm.hub.card_numbers import FactBook, RenderedCard, check_numbers, shown_as
+from hf_videollm.hub.licences import licence_of
 from hf_videollm.known_models import bundled_checkpoints
 from hf_videollm.origin import write_origin
 
@@ -317,3 +318,84 @@ def test_metadata_against_the_rules_of_the_hub_is_refused(metadata: str, message
 def test_a_card_without_text_is_refused() -> None:
     with pytest.raises(CardError, match="no text"):
         validate_card(f"---\n{GOOD}\n---\n")
+
+
+# Results of `hf-videollm evaluate`
+
+
+def evaluated(folder: Path, name: str, tasks: str) -> list[str]:
+    """The folders that `evaluate` writes for a bundled checkpoint on small stand-ins of benchmarks."""
+    from hf_videollm.cli.commands import main
+    from hf_videollm.synthetic.benchmarks import write_stand_in
+
+    for task in tasks.split(","):
+        write_stand_in(task, folder / "data" / task, 2)
+    options = ["--data", str(folder / "data"), "--output", str(folder / "runs"), "--device", "cpu"]
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--model", name, "--tasks", tasks, *options])
+    return [str(folder / "runs" / task) for task in tasks.split(",")]
+
+
+def test_results_of_evaluate_are_on_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of real runs, in the table and in the form of the Hub; those of another model are refused."""
+    folders = evaluated(tmp_path, "iva-tiny", "mvbench,nextqa")
+    source = hf_videollm.default_checkpoint("iva-tiny")
+    bare, card = make_card(source), make_card(source, CardOptions(results=tuple(folders)))
+    validate_card(card.text)
+    results = ModelCard(card.text).data.eval_results
+    added = {result.dataset_name: result for result in results if result.metric_args}
+    assert len(added) == len(folders) == len(results) - len(ModelCard(bare.text).data.eval_results)
+    for folder in folders:
+        written = json.loads((Path(folder) / "result.json").read_text())
+        result = added[written["title"]]
+        shown = round(100 * written["metrics"]["accuracy"], 1)
+        assert (result.metric_type, round(result.metric_value, 1)) == ("accuracy", shown)
+        assert result.metric_args["items"] == written["counts"]["items"]
+        (row,) = [line for line in card.text.splitlines() if line.startswith(f"| {written['title']} |")]
+        assert row.endswith(f"| {shown} ({written['counts']['items']} questions) |")
+        assert f"| {written['title']} |" not in bare.text or "not measured |" in bare.text
+    check_card(card.text, source, CardOptions(results=tuple(folders)))
+    with pytest.raises(CardNumberError):
+        check_card(card.text.replace(f"| {shown} (", "| 99.9 ("), source, CardOptions(results=tuple(folders)))
+    with pytest.raises(ValueError, match="has results of another model: its design is iva, and that of"):
+        make_card(hf_videollm.default_checkpoint(), CardOptions(results=tuple(folders)))
+    with pytest.raises(ValueError, match="no result"):
+        make_card(source, CardOptions(results=(tmp_path,)))
+
+
+# The text of a licence
+
+
+def test_the_licences_of_the_sources_are_listed_where_the_card_links_to_them(tmp_path: Path) -> None:
+    folder = paper_folder(tmp_path, "videollama2", "DAMO-NLP-SG/VideoLLaMA2-7B-16F")
+    written = {path.name: path for path in write_card(folder, folder / "README.md")}
+    assert ModelCard(written["README.md"].read_text()).data.license_link == "LICENSE"
+    text = written["LICENSE"].read_text()
+    for source in licence_of(folder).sources:
+        assert f"\n{source.name}\n" in text
+        entry = text.split(f"\n{source.name}\n")[1].split("\n\n")[0]
+        assert (source.licence is None) == ("licence: not known" in entry)
+        assert source.licence_link is None or source.licence_link in text
+    assert "commercial use is not allowed" in text
+    # A folder keeps its own file.
+    (folder / "LICENSE").write_text("mine")
+    assert "LICENSE" not in {path.name for path in write_card(folder, folder / "README.md")}
+    assert (folder / "LICENSE").read_text() == "mine"
+
+
+def test_a_licence_of_ones_own_has_a_text(tmp_path: Path) -> None:
+    folder = paper_folder(tmp_path, "pllava", "someone/model")
+    named = {"licence": "other", "licence_name": "my-terms-2.0"}
+    with pytest.raises(LicenceError, match=r"text of the licence my-terms-2\.0 is not known.*LICENSE.*--licence-link"):
+        render_card(folder, **named)
+    linked = render_card(folder, **named, licence_link="https://example.org/terms")
+    assert ModelCard(linked).data.license_link == "https://example.org/terms"
+    assert "are under [my-terms-2.0](https://example.org/terms)" in linked
+    (folder / "LICENSE.md").write_text("my terms")
+    assert ModelCard(render_card(folder, **named)).data.license_link == "LICENSE.md"
+    for option in ({"licence_link": "https://example.org/terms"}, {"licence_name": "my-terms"}):
+        with pytest.raises(LicenceError, match="is for --licence other alone"):
+            render_card(folder, licence="mit", **option)
+    qwen = paper_folder(tmp_path / "known", "ftfv", "Qwen/Qwen-VL")
+    text = render_card(qwen, licence="other", licence_name="tongyi-qianwen")
+    assert "QwenLM/Qwen-VL/blob/master/LICENSE" in ModelCard(text).data.license_link

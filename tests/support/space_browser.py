@@ -5,6 +5,7 @@ It runs in an environment that has gradio and selenium, which are no dependencie
     python space_browser.py APP CLIP SCREENSHOTS DESIGN QUESTION ANOTHER_QUESTION
 """
 
+import base64
 import json
 import os
 import shutil
@@ -130,14 +131,13 @@ class Page:
         )
 
     def picture(self, path: Path) -> None:
-        """A screenshot of the whole page."""
-        height = self.browser.execute_script("return document.documentElement.scrollHeight")
-        size = self.browser.get_window_size()
-        self.browser.set_window_size(size["width"], max(height + 20, 600))
+        """A screenshot of the whole page, also of what does not fit on the screen."""
         self.browser.execute_script("window.scrollTo(0, 0)")
         time.sleep(1)
-        self.browser.save_screenshot(str(path))
-        self.browser.set_window_size(size["width"], size["height"])
+        size = self.browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+        area = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        shot = self.browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": area})
+        path.write_bytes(base64.b64decode(shot["data"]))
 
 
 def visit(

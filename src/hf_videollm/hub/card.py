@@ -14,7 +14,7 @@ from .card_files import cards_folder
 from .card_metadata import CardError, metadata_of, validate_card
 from .card_numbers import CardNumberError, RenderedCard, check_numbers
 from .card_parity import load_measured
-from .licence_file import LICENCE_FILE, LICENCE_NAME, licence_link, licence_text, needs_licence_text
+from .licence_file import LICENCE_FILE, LICENCE_NAME, has_licence_file, known_text, licence_link, licence_text
 from .licences import LicenceError, check_licence, licence_of
 
 __all__ = [
@@ -104,13 +104,24 @@ def write_card(
     return [target, *(target.parent / name for name in files)]
 
 
-def card_licence(folder: str | os.PathLike[str], options: CardOptions | None = None) -> str | None:
-    """The text of the file LICENSE that a card links to and that the folder lacks; `None` if none is needed."""
+def card_licence(
+    folder: str | os.PathLike[str], options: CardOptions | None = None, *, with_known: bool = False
+) -> str | None:
+    """The text of the file LICENSE that a card needs and that the folder lacks; `None` if there is none to write.
+
+    Args:
+        folder: folder of the checkpoint.
+        options: those of the card.
+        with_known: also for a licence that the card does not link to, if this package has its text.
+    """
     given, place = options or CardOptions(), Path(folder)
+    if has_licence_file(place):
+        return None
     chain = licence_of(place, base_models=given.base_models)
-    link = licence_link(place, given, chain, given.licence or chain.suggested)
-    there = [file.name for file in place.iterdir()]
-    return licence_text(chain) if needs_licence_text(link, there) else None
+    licence = given.licence or chain.suggested
+    if licence_link(place, given, chain, licence) == LICENCE_FILE:
+        return licence_text(chain)
+    return known_text(licence) if with_known else None
 
 
 def check_card(text: str, folder: str | os.PathLike[str], options: CardOptions | None = None) -> None:

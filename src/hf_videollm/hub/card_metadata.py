@@ -12,7 +12,6 @@ from typing import Any
 from ..models.errors import one_line
 from ..origin import read_origin
 from .card_facts import ACCURACY, CardSource, pointed, read_json
-from .card_parity import measured_results
 from .licence_file import LICENCE_NAME, licence_link
 from .licence_terms import HUB_LICENCES, OTHER, UNKNOWN
 from .licences import LicenceChain
@@ -60,7 +59,11 @@ def metadata_of(
         "datasets": _datasets(chain),
         "tags": ["hf_videollm", source.design.replace("_", "-"), *source.facts["tags"], "custom_code"],
     }
-    results = [*(_results(source) if not given.variant else []), *measured_results(measured or {})]
+    results = _results(source) if not given.variant else []
+    if measured:
+        from ..evaluation.report.hub import eval_results
+
+        results += eval_results(list(measured.values()), partial=True)
     if results:
         fields |= {"eval_results": results, "model_name": name}
     text: str = ModelCardData(**{key: value for key, value in fields.items() if value}).to_yaml()

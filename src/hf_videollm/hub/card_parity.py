@@ -10,7 +10,7 @@ from typing import Any
 from .card_facts import CardSource
 from .card_numbers import NOT_MEASURED
 
-__all__ = ["load_measured", "measured_results", "paper_model", "parity_rows"]
+__all__ = ["load_measured", "paper_model", "parity_rows"]
 
 # Name of the design's paper in `Task.published`.
 PAPERS = {"videollama2_av": "videollama2"}
@@ -28,18 +28,14 @@ def load_measured(source: CardSource, folders: Sequence[str | Path]) -> dict[str
     """
     if not folders:
         return {}
+    from ..evaluation.report.hub import eval_results
     from ..evaluation.report.loading import load_runs
 
     runs = load_runs([Path(folder) for folder in folders])
-    models = {(run.result["model"]["model"], run.result["model"].get("revision")) for run in runs}
-    if len(models) > 1:
-        names = ", ".join(sorted(str(name) for name, _ in models))
-        raise ValueError(f"A model card is about one model, and these results are of several: {names}.")
     for run in runs:
         _check_model(source, run)
-    twice = sorted({run.task for run in runs if sum(other.task == run.task for other in runs) > 1})
-    if twice:
-        raise ValueError(f"There are several results of {twice[0]}: name the folder of one run for each task.")
+    # Refuses several models, and several runs of a task.
+    eval_results(runs, partial=True)
     return {run.task: run for run in runs}
 
 
@@ -55,30 +51,6 @@ def _check_model(source: CardSource, run: Any) -> None:
                 f"{run.folder} has results of another model: its {what} is {found}, and that of {source.folder} is "
                 f"{expected}."
             )
-
-
-def measured_results(measured: Mapping[str, Any]) -> list[Any]:
-    """Results of `hf-videollm evaluate` in the form of the Hub (`model-index`).
-
-    Args:
-        measured: see `load_measured`.
-    """
-    from huggingface_hub import EvalResult
-
-    from ..evaluation.report.numbers import numbers, unit
-
-    return [
-        EvalResult(
-            task_type="video-text-to-text",
-            dataset_type=name,
-            dataset_name=str(run.result["title"]),
-            metric_type=number.name.replace(" ", "_"),
-            metric_value=_rounded(number.name, number.value),
-            metric_name=f"{number.name.capitalize()}{' (%)' if unit(number.name) else ''}",
-        )
-        for name, run in measured.items()
-        for number in numbers(run.result)
-    ]
 
 
 def paper_model(source: CardSource, names: Sequence[str]) -> str:
@@ -171,4 +143,9 @@ def _own(source: CardSource, run: Any, metric: str) -> str:
     def read() -> float:
         return _rounded(metric, found[metric])
 
-    return source.book.add(read, f"{run.folder.name}/result.json: {metric}", "plain")
+    def asked() -> int:
+        return int(run.result["counts"]["items"])
+
+    file = f"{run.folder.name}/result.json"
+    value, count = source.book.add(read, f"{file}: {metric}", "plain"), source.book.add(asked, f"{file}: counts/items")
+    return f"{value} ({count} questions{', a part of the benchmark' if run.result.get('partial') else ''})"

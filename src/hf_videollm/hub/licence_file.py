@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from .card_files import cards_folder
 from .licence_terms import OTHER
 from .licences import LicenceChain, LicenceError, SourceLicence
 
-__all__ = ["LICENCE_FILE", "LICENCE_NAME", "LICENCE_PATTERNS", "licence_link", "licence_text", "needs_licence_text"]
+__all__ = [
+    "LICENCE_FILE",
+    "LICENCE_NAME",
+    "LICENCE_PATTERNS",
+    "has_licence_file",
+    "known_text",
+    "licence_link",
+    "licence_text",
+]
 
 LICENCE_FILE = "LICENSE"
 # Files with licences and notices, which travel with the weights.
@@ -60,14 +68,15 @@ def licence_link(folder: Path, given: Any, chain: LicenceChain, licence: str) ->
     )
 
 
-def needs_licence_text(link: str | None, names: Collection[str]) -> bool:
-    """Whether a card links to the file LICENSE, and the repository has none.
+def has_licence_file(folder: Path) -> bool:
+    """Whether a folder has the text of a licence."""
+    return _licence_file(folder) is not None
 
-    Args:
-        link: `license_link` of the card.
-        names: the files of the repository.
-    """
-    return link == LICENCE_FILE and LICENCE_FILE not in names
+
+def known_text(licence: str) -> str | None:
+    """The text of a licence that this package carries; `None` for all others, which have addresses on the Hub."""
+    file = cards_folder() / f"{licence}.txt"
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def licence_text(chain: LicenceChain) -> str:

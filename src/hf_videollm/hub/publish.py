@@ -76,7 +76,7 @@ class Publisher:
         Raises:
             PushError: there is no token, it is not valid, or it allows to read only.
         """
-        found = self._ask("the Hub", self.api.whoami)
+        found = self._ask(None, self.api.whoami)
         if found.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise PushError(
                 f"The token of {found['name']} allows to read only: make one that may write "
@@ -220,15 +220,16 @@ class Publisher:
             self._ask(report.repo_id, add)
         return str(collection.url)
 
-    def _ask(self, repo_id: str, call: Callable[[], T]) -> T:
+    def _ask(self, repo_id: str | None, call: Callable[[], T]) -> T:
         try:
             return patiently(call)
         # The client passes on errors of several libraries.
         except Exception as error:
-            meaning = explain(error, repo_id, self.api.endpoint)
+            meaning = explain(error, repo_id or "this Hub", self.api.endpoint)
             if meaning is None:
                 raise
-            raise PushError(f"{repo_id}: {meaning}. {self._published()}") from error
+            said = f"{meaning[0].upper()}{meaning[1:]}" if repo_id is None else f"{repo_id}: {meaning}"
+            raise PushError(f"{said}. {self._published()}") from error
 
     def _published(self) -> str:
         """What is published so far, for an error message."""

@@ -53,7 +53,7 @@ class CardWish:
 
 
 def write_licence(folder: Path, own: Path | None, work: Path, wish: CardWish) -> dict[str, Path]:
-    """Write the file LICENSE that a new card links to, if the folder lacks it.
+    """Write the file LICENSE, if the folder has a new card, no such file, and the text is known.
 
     Args:
         folder: folder of the checkpoint.
@@ -66,7 +66,7 @@ def write_licence(folder: Path, own: Path | None, work: Path, wish: CardWish) ->
     """
     from .card import CardOptions, card_licence
 
-    text = None if own is not None else card_licence(folder, CardOptions(**_options(wish)))
+    text = None if own is not None else card_licence(folder, CardOptions(**_options(wish)), with_known=True)
     if text is None:
         return {}
     (work / LICENCE_FILE).write_text(text, encoding="utf-8")

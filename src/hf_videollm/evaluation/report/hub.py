@@ -14,7 +14,7 @@ from ..tasks import TASK_FILES, find_task
 from .loading import LoadedRun
 from .numbers import in_units, numbers, unit
 
-__all__ = ["eval_result_files", "model_index"]
+__all__ = ["eval_result_files", "eval_results", "model_index"]
 
 TASK_TYPE = "video-text-to-text"
 DIGITS = 4
@@ -36,10 +36,32 @@ def model_index(runs: Sequence[LoadedRun], partial: bool = False) -> str:
         - name: pllava-7b
           results: ...
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
-    name, scored = _checked(runs, partial)
-    entries = [
+    name, _ = _checked(runs, partial)
+    entries = eval_results(runs, partial)
+    text: str = ModelCardData(model_name=name, eval_results=entries).to_yaml()
+    read = getattr(ModelCard(f"---\n{text}\n---\n").data, "eval_results", None) or []
+    if len(read) != len(entries):
+        raise ValueError(
+            f"huggingface_hub reads {len(read)} of {len(entries)} results of the card: nothing is written."
+        )
+    return f"{text}\n"
+
+
+def eval_results(runs: Sequence[LoadedRun], partial: bool = False) -> list[Any]:
+    """The entries of `model-index`, as objects of huggingface_hub.
+
+    Args:
+        runs: of one model, and one of each task.
+        partial: see `model_index`.
+
+    Raises:
+        ValueError: as in `model_index`.
+    """
+    from huggingface_hub import EvalResult
+
+    return [
         EvalResult(
             task_type=TASK_TYPE,
             dataset_type=_dataset(run) or run.task,
@@ -49,16 +71,9 @@ def model_index(runs: Sequence[LoadedRun], partial: bool = False) -> str:
             metric_name=_metric_name(number),
             metric_args=_facts(run, number),
         )
-        for run in scored
+        for run in _checked(runs, partial)[1]
         for number in numbers(run.result)
     ]
-    text: str = ModelCardData(model_name=name, eval_results=entries).to_yaml()
-    read = getattr(ModelCard(f"---\n{text}\n---\n").data, "eval_results", None) or []
-    if len(read) != len(entries):
-        raise ValueError(
-            f"huggingface_hub reads {len(read)} of {len(entries)} results of the card: nothing is written."
-        )
-    return f"{text}\n"
 
 
 def eval_result_files(runs: Sequence[LoadedRun], partial: bool = False) -> dict[str, str]:
