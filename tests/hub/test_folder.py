@@ -52,6 +52,11 @@ def truncate(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
 
 
+def write(file: Path, text: str, encoding: str = "utf-8") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding=encoding)
+
+
 # What is done to a good folder -> what the error says.
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "is no checkpoint, because it has no config.json"),
@@ -95,6 +100,18 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "private key": (
         lambda folder: (folder / "notes.md").write_text(f"{BLOCK}BEGIN RSA PRIVATE KEY{BLOCK}\nabc"),
         "notes.md holds what looks like a private key in line 1",
+    ),
+    "token of the cache": (
+        lambda folder: write(folder / ".cache" / "huggingface" / "token", "x"),
+        r"^\.cache/huggingface/token is a file for secrets",
+    ),
+    "address with a token": (
+        lambda folder: write(folder / ".git" / "config", f"url = https://me:hf_{'aB3' * 12}@huggingface.co/me/x"),
+        r"^\.git/config holds what looks like a token of the Hugging Face Hub",
+    ),
+    "token in UTF-16": (
+        lambda folder: write(folder / "notes.txt", f"hf_{'aB3' * 12}", "utf-16"),
+        r"^notes\.txt holds what looks like a token of the Hugging Face Hub",
     ),
     "own token": (lambda folder: edit_json(folder / "config.json", hub="my-password"), "looks like your own token"),
 }

@@ -32,6 +32,7 @@ LEFTOVER_FOLDERS = ("__pycache__",)
 # Endings of files that were not written to their end.
 UNFINISHED = (".tmp", ".temp", ".part", ".partial", ".incomplete", ".lock", ".crdownload", ".download", ".swp")
 PICKLES = (*PICKLE_SUFFIXES, ".pickle", ".joblib", ".dill")
+GIT_STORE = ".git/objects/"
 # More files than any checkpoint has. A larger number shows that this is another folder, such as a home folder.
 MOST_FILES = 5000
 
@@ -86,7 +87,8 @@ def check_folder(folder: str | os.PathLike[str], tokens: Iterable[str] = ()) -> 
     config = _read_config(path)
     design = _design(path, config)
     files, left_out = _list_files(path)
-    refuse_secrets(files, tokens)
+    # Also what is left out: the user should know that a secret lies in a folder of which copies are made.
+    refuse_secrets({**_hidden_files(path, left_out), **files}, tokens)
     _refuse_foreign(path, files)
     _check_weights(path, config)
     for name in PROCESSOR_FILES:
@@ -149,6 +151,19 @@ def _walk(folder: Path, root: Path, left_out: list[str]) -> Iterator[tuple[str, 
             left_out.append(name)
         else:
             yield name, entry
+
+
+def _hidden_files(path: Path, left_out: Iterable[str]) -> dict[str, Path]:
+    """The files that are left out, with those in folders that are; git's own store of contents is not read."""
+    found: dict[str, Path] = {}
+    for name in left_out:
+        place = path / name
+        inner = place.rglob("*") if place.is_dir() and not place.is_symlink() else [place]
+        for file in inner:
+            relative = file.relative_to(path)
+            if file.is_file() and not file.is_symlink() and GIT_STORE not in relative.as_posix():
+                found[relative.as_posix()] = file
+    return found
 
 
 def _refuse_foreign(path: Path, files: Mapping[str, Path]) -> None:

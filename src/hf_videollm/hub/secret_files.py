@@ -95,7 +95,7 @@ def find_secret(file: Path, tokens: Iterable[str] = ()) -> tuple[str, int] | Non
     """
     if file.suffix == WEIGHTS or file.stat().st_size > LARGEST_TEXT:
         return None
-    content = file.read_bytes()
+    content = _as_text(file.read_bytes())
     patterns = dict(SECRET_TEXTS)
     if own := [re.escape(token.encode()) for token in tokens if token]:
         patterns["your own token"] = re.compile(b"|".join(own))
@@ -104,6 +104,13 @@ def find_secret(file: Path, tokens: Iterable[str] = ()) -> tuple[str, int] | Non
         return None
     position, kind = min(found)
     return kind, content.count(b"\n", 0, position) + 1
+
+
+def _as_text(content: bytes) -> bytes:
+    """Texts in UTF-16, as some editors write them, in UTF-8; everything else as it is."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace").encode()
+    return content
 
 
 __all__ = ["SECRET_NAMES", "SECRET_TEXTS", "find_secret", "is_secret_name", "refuse_secrets"]
