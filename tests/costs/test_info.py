@@ -219,13 +219,22 @@ def test_of_a_model_on_the_hub_no_weights_are_downloaded(hub: HubServer, folder:
     quantized.mkdir()
     (quantized / "README.md").write_text("---\nbase_model: me/model\nbase_model_relation: quantized\n---\n")
     push("me/model-nf4", quantized)
+    # One that only its owner sees, with the list that `push` writes; and, as a control, other kinds of relatives.
+    for name, relation, base in (
+        ("hidden", "quantized", "me/model"),
+        ("tuned", "finetune", "me/model"),
+        ("other", "quantized", "me/another"),
+    ):
+        (quantized / "README.md").write_text(f"---\nbase_model: [{base}]\nbase_model_relation: {relation}\n---\n")
+        HfApi().create_repo(f"me/{name}", private=name == "hidden")
+        HfApi().upload_folder(repo_id=f"me/{name}", folder_path=quantized)
     hub.forget()
     facts = describe_checkpoint("me/model")
     assert facts.stored == local.stored
     assert facts.memory == local.memory
     assert facts.revision == oid
     assert [model.name for model in facts.base_models] == ["someone/start"]
-    assert (facts.variants.names, facts.variants.looked_in) == (["me/model-nf4"], "Hub")
+    assert (facts.variants.names, facts.variants.looked_in) == (["me/hidden", "me/model-nf4"], "Hub")
     cache = folder.parent / "cache"
     assert not list(cache.rglob("model.safetensors"))
     assert sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) < 100_000

@@ -21,7 +21,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from hf_videollm import CheckpointError, default_checkpoint
 from hf_videollm.costs.info import describe_checkpoint
-from hf_videollm.hub.push import PushReport, push
+from hf_videollm.hub.push import PushReport, _check_branch, push
 from hf_videollm.hub.push_errors import PushError
 from hf_videollm.known_models import bundled_checkpoints
 from hf_videollm.models.video_llm_checked_processor import cast_row
@@ -208,6 +208,21 @@ def test_impossible_names(name: str, told: str, hub: HubServer) -> None:
         push("iva-tiny", name)
     assert "\n" not in str(caught.value)
     assert not [line for line in hub.log if line.startswith(("PUT", "POST"))]
+
+
+@pytest.mark.parametrize(
+    "branch", ["", "bad name", "a..b", "-x", "/x", "x/", "a//b", "x.lock", "ü", "x~1", "a/.b", "x" * 300]
+)
+def test_impossible_branches(branch: str, hub: HubServer) -> None:
+    hub.forget()
+    with pytest.raises(ValueError, match=r"--revision '.*' cannot be the name of a branch"):
+        push("iva-tiny", "me/branches", revision=branch)
+    assert hub.log == []
+
+
+@pytest.mark.parametrize("branch", ["v1.0", "user/try-2", "refs_1", "main"])
+def test_usual_branches_are_possible(branch: str) -> None:
+    _check_branch(branch)
 
 
 def test_options_that_do_not_fit(hub: HubServer) -> None:

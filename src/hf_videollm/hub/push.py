@@ -1,6 +1,7 @@
 """Publishes a checkpoint, and its quantized variants, as complete repositories on the Hugging Face Hub."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from .push_report import PushReport, RepoReport, sizes_of
 from .remote_code import missing_code
 
 GENERATION = "generation_config.json"
+# Names of branches that git allows, and that need no quotes in a shell. The Hub has those of git.
+BRANCH = re.compile(r"(?!.*(?:\.\.|//|\.lock$|/\.))[A-Za-z0-9][\w./-]*(?<![./])", re.ASCII)
+LONGEST_BRANCH = 200
 
 
 @names_options
@@ -86,7 +90,7 @@ def push(
         CardError: the card is not valid, or no licence is known.
         LicenceError: the licence is looser than that of a source of the model.
         PresetError: there is no such variant, or it cannot be made on this machine.
-        ValueError: the name of the repository is not possible.
+        ValueError: the name of the repository or of the branch is not possible.
         PushError: the Hub refused, failed or did not answer; the message says what is published.
         DiskFullError: there is no room for variants, or for the folders of `dry_run`.
 
@@ -101,6 +105,7 @@ def push(
     if not dry_run and (output is not None or overwrite):
         option = f"output={output}" if output is not None else f"overwrite={overwrite}"
         raise ValueError(f"{option} is for dry_run alone: a push writes no folder.")
+    _check_branch(revision)
     publisher = Publisher(token, private, revision, message or Publisher.message, description)
     if "/" not in repo_id and not dry_run:
         repo_id = f"{publisher.user()}/{repo_id}"
@@ -124,6 +129,14 @@ def push(
         with shown_progress(progress):
             done, collection = publisher.publish(prepared, title)
     return PushReport(tuple(done), collection, branch=revision, private=private)
+
+
+def _check_branch(name: str) -> None:
+    if len(name) > LONGEST_BRANCH or BRANCH.fullmatch(name) is None:
+        raise ValueError(
+            f"--revision {name!r} cannot be the name of a branch: write letters, digits, '-', '_', '.' and '/', "
+            "beginning with a letter or a digit, such as v1.0."
+        )
 
 
 def _find_presets(variants: Sequence[str]) -> list[Any]:
