@@ -386,6 +386,8 @@ def test_the_licences_of_the_sources_are_listed_where_the_card_links_to_them(tmp
 def test_a_licence_of_ones_own_has_a_text(tmp_path: Path) -> None:
     folder = paper_folder(tmp_path, "pllava", "someone/model")
     named = {"licence": "other", "licence_name": "my-terms-2.0"}
+    with pytest.raises(LicenceError, match="needs the name of the licence"):
+        render_card(folder, licence="other")
     with pytest.raises(LicenceError, match=r"text of the licence my-terms-2\.0 is not known.*LICENSE.*--licence-link"):
         render_card(folder, **named)
     linked = render_card(folder, **named, licence_link="https://example.org/terms")

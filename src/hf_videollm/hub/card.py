@@ -15,6 +15,7 @@ from .card_metadata import CardError, metadata_of, validate_card
 from .card_numbers import CardNumberError, RenderedCard, check_numbers
 from .card_parity import load_measured
 from .licence_file import LICENCE_FILE, LICENCE_NAME, has_licence_file, known_text, licence_link, licence_text
+from .licence_terms import OTHER
 from .licences import LicenceError, check_licence, licence_of
 
 __all__ = [
@@ -70,7 +71,9 @@ def make_card(folder: str | os.PathLike[str], options: CardOptions | None = None
         raise CheckpointError(f"{place} is no checkpoint, because it has no config.json: give a checkpoint folder.")
     source = CardSource(place)
     chain = licence_of(place, base_models=given.base_models)
-    check_licence(chain, given.licence, given.licence_override, name=given.licence_name or LICENCE_NAME)
+    # Only where nothing else fits all sources does `other` have a name by itself.
+    name = given.licence_name or (LICENCE_NAME if chain.suggested == OTHER else None)
+    check_licence(chain, given.licence, given.licence_override, name=name)
     licence = given.licence or chain.suggested
     measured = load_measured(source, given.results)
     context = card_context(source, given, chain, licence, measured)

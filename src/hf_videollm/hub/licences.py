@@ -213,7 +213,8 @@ def check_licence(chain: LicenceChain, stated: str | None, override: bool = Fals
         if missing := sorted(source.terms - terms):
             raise LicenceError(
                 f"{stated} is looser than {source.shown}, the licence of {source.name} ({', '.join(missing)}): state "
-                "that licence, or pass --licence-override if you have the right to."
+                "a licence with these terms, leave it out so that it follows from the sources, or pass "
+                "--licence-override if you have the right to."
             )
 
 
