@@ -190,6 +190,13 @@ def test_a_card_of_the_folder_is_kept(hub: HubServer, tmp_path: Path) -> None:
     (folder / "README.md").write_text("# No metadata\n")
     with pytest.raises(CheckpointError, match=r"README\.md of me/more cannot be published"):
         push(folder, "me/more")
+    for licence in (None, "mit"):
+        (folder / "README.md").write_text("---\nlicense: [\n---\n# Damaged\n")
+        with pytest.raises(CheckpointError, match=r"README\.md of me/more .* metadata cannot be read"):
+            push(folder, "me/more", licence=licence)
+    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: mine\n---\n# Mine\n")
+    with pytest.raises(CheckpointError, match="links to the text of its licence in LICENSE"):
+        push(folder, "me/more", licence_override=True)
     assert "me/more" not in hub.store.repos
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from .card_files import cards_folder
@@ -24,12 +25,12 @@ LICENCE_FILE = "LICENSE"
 LICENCE_PATTERNS = ("LICENSE*", "LICENCE*", "NOTICE*")
 # For sources whose licences no single one covers.
 LICENCE_NAME = "licences-of-the-sources"
-HEAD = """Licence of the weights in this repository: {name}
-
-The weights were made from the sources below. No single licence has the terms of all of them, so all these terms hold
-together{commercial}. Read the texts of the licences at the addresses given. hf_videollm wrote this list from what these
-pages say; it is no legal advice.
-"""
+HEAD = (
+    "The weights were made from the sources below. No single licence has the terms of all of them, so all these terms hold "
+    "together{commercial}. Read the texts of the licences at the addresses given. hf_videollm wrote this list from what "
+    "these pages say; it is no legal advice."
+)
+WIDTH = 100
 FOOT = """
 The code in this repository (the *.py files) is part of hf_videollm and is under the Apache License 2.0,
 https://www.apache.org/licenses/LICENSE-2.0. The terms above are about the weights.
@@ -86,8 +87,9 @@ def licence_text(chain: LicenceChain) -> str:
         chain: the licences of the sources.
     """
     commercial = ", and commercial use is not allowed, because at least one source does not allow it"
-    head = HEAD.format(name=LICENCE_NAME, commercial=commercial if chain.is_non_commercial else "")
-    return head + "".join(f"\n{_entry(source)}" for source in chain.sources) + FOOT
+    head = fill(HEAD.format(commercial=commercial if chain.is_non_commercial else ""), WIDTH)
+    title = f"Licence of the weights in this repository: {LICENCE_NAME}"
+    return f"{title}\n\n{head}\n" + "".join(f"\n{_entry(source)}" for source in chain.sources) + FOOT
 
 
 def _licence_file(folder: Path) -> str | None:

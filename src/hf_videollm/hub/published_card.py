@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, one_line
 from .folder import CARD
 from .licence_file import LICENCE_FILE
 from .licence_terms import OTHER
@@ -112,7 +112,9 @@ def write_card(
         pictures = card_pictures(folder)
     else:
         stated = {"license": wish.licence, "license_name": wish.licence_name, "license_link": wish.licence_link}
-        text, pictures = _with_metadata(own.read_text(encoding="utf-8"), stated), {}
+        content = own.read_text(encoding="utf-8", errors="replace")
+        _check_readable(content, repo_id)
+        text, pictures = _with_metadata(content, stated), {}
         if _licence(text) != OTHER and (wish.licence_name or wish.licence_link):
             raise CheckpointError(
                 f"--licence-name and --licence-link are for --licence other alone, and {CARD} states {_licence(text)}."
@@ -130,6 +132,17 @@ def write_card(
     card = work / CARD
     card.write_text(text, encoding="utf-8")
     return {**pictures, CARD: card}
+
+
+def _check_readable(text: str, repo_id: str) -> None:
+    from huggingface_hub import ModelCard
+
+    try:
+        ModelCard(text)
+    except Exception as error:  # The YAML parser raises errors of its own.
+        raise CheckpointError(
+            f"{CARD} of {repo_id} cannot be published: its metadata cannot be read ({one_line(error, 200)})."
+        ) from error
 
 
 def _options(wish: CardWish) -> dict[str, Any]:
