@@ -23,6 +23,7 @@ CSS = """
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }
   #title p { font-size: 0.9em; }
+  #frames, #frames > *, #frames .grid-wrap { height: auto !important; max-height: none !important; }
   #frames .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
 }
 """
@@ -75,7 +76,8 @@ def ask(
             watched = watching.watch(str(video), source)
         frames = watching.pictures(watched)
         chat += [{"role": "user", "content": question}, {"role": "assistant", "content": ""}]
-        yield chat, "Answering ...", frames, keep, "", watched
+        # The picture is that of the question before.
+        yield chat, "Answering ...", frames, gr.update(visible=False), "", watched
         for text in watching.answer(watched, question):
             chat[-1]["content"] = text
             yield chat, "Answering ...", keep, keep, keep, watched

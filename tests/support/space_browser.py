@@ -115,12 +115,23 @@ class Page:
         return self.texts("#chat .message.bot")
 
     def wait_for_answers(self, count: int) -> list[str]:
+        """The answers, when the page has done all that it does for a question."""
+
         def written() -> list[str] | None:
             found = self.answers()
-            done = len(found) >= count and found[-1] and not self.status()
+            done = len(found) >= count and found[-1] and self.is_quiet()
             return found if done else None
 
         return list(self.until(written))
+
+    def is_quiet(self, seconds: float = 3) -> bool:
+        """Whether the status stays empty; for a moment it is also empty between two steps."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.status():
+                return False
+            time.sleep(0.3)
+        return True
 
     def too_wide(self) -> int:
         """Pixels by which the page is wider than the screen."""

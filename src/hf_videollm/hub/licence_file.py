@@ -27,8 +27,8 @@ LICENCE_PATTERNS = ("LICENSE*", "LICENCE*", "NOTICE*")
 LICENCE_NAME = "licences-of-the-sources"
 HEAD = (
     "The weights were made from the sources below. No single licence has the terms of all of them, so all these terms "
-    "hold together{commercial}. Read the texts of the licences at the addresses given. hf_videollm wrote this list from "
-    "what these pages say; it is no legal advice."
+    "hold together{commercial}. Read the texts of the licences at the addresses given. hf_videollm wrote this list "
+    "from what these pages say; it is no legal advice."
 )
 WIDTH = 100
 FOOT = """
