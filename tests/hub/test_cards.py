@@ -338,8 +338,8 @@ def evaluated(folder: Path, name: str, tasks: str) -> list[str]:
 
 def test_results_of_evaluate_are_on_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those of real runs, in the table and in the form of the Hub; those of another model are refused."""
-    folders = evaluated(tmp_path, "iva-tiny", "mvbench,nextqa")
-    source = hf_videollm.default_checkpoint("iva-tiny")
+    folders = evaluated(tmp_path, "videollama2-av-tiny", "mvbench,music_avqa")
+    source = hf_videollm.default_checkpoint("videollama2-av-tiny")
     bare, card = make_card(source), make_card(source, CardOptions(results=tuple(folders)))
     validate_card(card.text)
     results = ModelCard(card.text).data.eval_results
@@ -357,10 +357,10 @@ def test_results_of_evaluate_are_on_the_card(tmp_path: Path, capsys: pytest.Capt
     check_card(card.text, source, CardOptions(results=tuple(folders)))
     with pytest.raises(CardNumberError):
         check_card(card.text.replace(f"| {shown} (", "| 99.9 ("), source, CardOptions(results=tuple(folders)))
-    with pytest.raises(ValueError, match="has results of another model: its design is iva, and that of"):
+    with pytest.raises(ValueError, match="has results of another model: its design is videollama2_av, and that of"):
         make_card(hf_videollm.default_checkpoint(), CardOptions(results=tuple(folders)))
-    with pytest.raises(ValueError, match="no result"):
-        make_card(source, CardOptions(results=(tmp_path,)))
+    with pytest.raises(ValueError, match="data"):
+        make_card(source, CardOptions(results=(tmp_path / "data",)))
 
 
 # The text of a licence
