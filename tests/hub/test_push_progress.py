@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from hf_videollm.hub import push_progress
-from hf_videollm.hub.push_progress import copy_files, hash_files, step_bar
+from hf_videollm.hub.push_progress import copy_files, hash_files, step_line
 
 
 class Terminal(io.StringIO):
@@ -44,7 +44,7 @@ def work(files: dict[str, Path], folder: Path, show: bool) -> None:
     assert {path: (folder / path).read_bytes() for path in files} == {
         path: file.read_bytes() for path, file in files.items()
     }
-    with step_bar("nf4", show) as tell:
+    with step_line("nf4", show) as tell:
         tell("Writing")
 
 

@@ -21,7 +21,7 @@ from .licence_file import LICENCE_PATTERNS
 from .publish import MAIN, Prepared, Publisher
 from .published_card import CardWish, write_card, write_licence
 from .push_errors import PushError
-from .push_progress import copy_files, hash_files, shown_progress, step_bar
+from .push_progress import copy_files, hash_files, shown_progress, step_line
 from .push_report import PushReport, RepoReport, sizes_of
 from .remote_code import missing_code
 
@@ -185,7 +185,7 @@ def _quantize(
 ) -> CheckpointFolder:
     from .quantize import quantize
 
-    with step_bar(preset.name, progress) as tell:
+    with step_line(preset.name, progress) as tell:
         quantize(source, destination, preset=preset.name, progress=tell)
     folder = check_folder(destination)
     return replace(folder, files=dict(sorted({**texts, **folder.files}.items())))

@@ -9,8 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 
 CHUNK = 2**24
-# quantize() tells the beginning of each of them.
-QUANTIZE_STEPS = 4
 
 
 @contextmanager
@@ -45,17 +43,12 @@ def byte_bar(title: str, total: int, show: bool) -> Iterator[Callable[[int], obj
 
 
 @contextmanager
-def step_bar(title: str, show: bool) -> Iterator[Callable[[str], None]]:
-    """A bar that counts steps; the block gets a function that says which one begins."""
+def step_line(title: str, show: bool) -> Iterator[Callable[[str], None]]:
+    """A line that says what is being done and for how long; the block gets a function that changes it."""
     from huggingface_hub.utils import tqdm
 
-    with shown_progress(show), tqdm(total=QUANTIZE_STEPS, unit="step", desc=title, disable=None) as bar:
-
-        def tell(step: str) -> None:
-            bar.set_description(f"{title}: {step}")
-            bar.update()
-
-        yield tell
+    with shown_progress(show), tqdm(desc=title, bar_format="{desc} [{elapsed}]", disable=None) as bar:
+        yield lambda step: bar.set_description(f"{title}: {step}")
 
 
 def hash_files(files: dict[str, Path], title: str, show: bool) -> dict[str, bytes]:
@@ -93,4 +86,4 @@ def _size(files: dict[str, Path]) -> int:
     return sum(file.stat().st_size for file in files.values())
 
 
-__all__ = ["byte_bar", "copy_files", "hash_files", "shown_progress", "step_bar"]
+__all__ = ["byte_bar", "copy_files", "hash_files", "shown_progress", "step_line"]
