@@ -5,6 +5,7 @@ The designs are those of the bundled checkpoints, and VideoLLaMA2, which is the 
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from hf_videollm import CheckpointError, default_checkpoint
 from hf_videollm.costs.info import describe_checkpoint
+from hf_videollm.hub.card import CardOptions, write_card
 from hf_videollm.hub.push import PushReport, _check_branch, push
 from hf_videollm.hub.push_errors import PushError
 from hf_videollm.known_models import bundled_checkpoints
@@ -190,6 +192,8 @@ def test_a_card_of_the_folder_is_kept(hub: HubServer, tmp_path: Path) -> None:
     (folder / "README.md").write_text("# No metadata\n")
     with pytest.raises(CheckpointError, match=r"README\.md of me/more cannot be published"):
         push(folder, "me/more")
+    with pytest.raises(CheckpointError, match="--results are for a new card"):
+        push(folder, "me/more", results=[tmp_path])
     for licence in (None, "mit"):
         (folder / "README.md").write_text("---\nlicense: [\n---\n# Damaged\n")
         with pytest.raises(CheckpointError, match=r"README\.md of me/more .* metadata cannot be read"):
@@ -198,6 +202,28 @@ def test_a_card_of_the_folder_is_kept(hub: HubServer, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="links to the text of its licence in LICENSE"):
         push(folder, "me/more", licence_override=True)
     assert "me/more" not in hub.store.repos
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_card_that_was_written_before_names_the_revision_of_the_push(
+    named: bool, hub: HubServer, tmp_path: Path
+) -> None:
+    """`hf-videollm card` does not know the revision, and without --repo-id not the repository. A second push moves it."""
+    folder = shutil.copytree(default_checkpoint("iva-tiny"), tmp_path / "iva-copy")
+    write_card(folder, folder / "README.md", CardOptions(repo_id="me/early" if named else None))
+    before = (folder / "README.md").read_text()
+    assert 'revision="main"' in before
+    tags = []
+    for number in range(2):
+        (repo,) = push(folder, "me/early").repos
+        tags.append(repo.tag)
+        text = hub.files("me/early")["README.md"].decode()
+        assert set(re.findall(r'"([^"]*)", revision="([^"]*)"', text)) == {("me/early", repo.tag)}
+        # Nothing else was changed.
+        assert text.replace(repo.tag, "main").replace("me/early", "iva-copy") == before.replace("me/early", "iva-copy")
+        (folder / "README.md").write_text(text)
+        (folder / "notes.txt").write_text(str(number))
+    assert tags[0] != tags[1]
 
 
 @pytest.mark.parametrize(

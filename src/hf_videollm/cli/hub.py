@@ -43,6 +43,10 @@ def push(
         list[str] | None,
         typer.Option("--base-model", help="Model that it was made from, if the folder does not say so; repeatable."),
     ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option("--results", help="Folder of evaluate with results for the card; repeatable."),
+    ] = None,
     message: Annotated[str | None, typer.Option(help="Title of the commits.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,6 +79,7 @@ def push(
         licence_link=licence_link,
         licence_override=licence_override,
         base_models=base_models or (),
+        results=results or (),
         message=message,
         progress=sys.stderr.isatty(),
     )

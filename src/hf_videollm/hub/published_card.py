@@ -1,5 +1,6 @@
 """The card of a repository that is going to be published: the folder's own, or a new one."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ class CardWish:
         licence_override: publish although a source has a stricter licence.
         base_models: ids of the models that it was made from.
         tags: further tags.
+        results: folders of `hf-videollm evaluate` with results of the checkpoint.
     """
 
     licence: str | None = None
@@ -30,6 +32,7 @@ class CardWish:
     licence_override: bool = False
     base_models: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    results: tuple[str | Path, ...] = ()
 
     def of_variant(self, repo_id: str, card: Path) -> "CardWish":
         """What holds for a quantized variant: it comes from the original, and has the same licence.
@@ -49,6 +52,8 @@ class CardWish:
             licence_link=data.get("license_link"),
             licence_override=True,
             base_models=(repo_id,),
+            # They were measured on the original.
+            results=(),
         )
 
 
@@ -114,7 +119,12 @@ def write_card(
         stated = {"license": wish.licence, "license_name": wish.licence_name, "license_link": wish.licence_link}
         content = own.read_text(encoding="utf-8", errors="replace")
         _check_readable(content, repo_id)
-        text, pictures = _with_metadata(content, stated), {}
+        if wish.results:
+            raise CheckpointError(
+                f"--results are for a new card, and the folder has {CARD}: write it with hf-videollm card --results, or "
+                "remove it."
+            )
+        text, pictures = _with_metadata(_pinned(content, folder.name, repo_id, revision), stated), {}
         if _licence(text) != OTHER and (wish.licence_name or wish.licence_link):
             raise CheckpointError(
                 f"--licence-name and --licence-link are for --licence other alone, and {CARD} states {_licence(text)}."
@@ -153,7 +163,19 @@ def _options(wish: CardWish) -> dict[str, Any]:
         "licence_link": wish.licence_link,
         "licence_override": wish.licence_override,
         "base_models": wish.base_models,
+        "results": wish.results,
     }
+
+
+def _pinned(text: str, folder: str, repo_id: str, revision: str) -> str:
+    """A card whose snippets name this repository and revision, where they name it, or the folder, and a revision.
+
+    So it is with cards that `hf-videollm card` wrote before the revision was known, or that an earlier push wrote.
+    """
+    names = "|".join(re.escape(name) for name in dict.fromkeys((repo_id, folder)))
+    return re.sub(
+        rf'"(?:{names})", revision="(?:main|files-[0-9a-f]{{12}})"', f'"{repo_id}", revision="{revision}"', text
+    )
 
 
 def _check_link(text: str, names: Collection[str]) -> None:

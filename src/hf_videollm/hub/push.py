@@ -51,6 +51,7 @@ def push(
     message: str | None = None,
     description: str | None = None,
     tags: Sequence[str] = (),
+    results: Sequence[str | os.PathLike[str]] = (),
     progress: bool = False,
 ) -> PushReport:
     """Publish a checkpoint with all that it needs to be loaded by others: code, pipeline, processor, card, licence.
@@ -79,6 +80,7 @@ def push(
         message: title of the commits.
         description: text of the commits.
         tags: further tags for the card.
+        results: folders of `hf-videollm evaluate` with results of this checkpoint, for the card.
         progress: show on a terminal how far hashing, quantization, copies and uploads are, also where progress bars of
             libraries are hidden.
 
@@ -113,7 +115,15 @@ def push(
     names = _repo_ids(repo_id, [preset.suffix for preset in presets])
     source = Path(find_model(checkpoint))
     checked = check_folder(source, [found for found in (token, get_token()) if found])
-    wish = CardWish(licence, licence_name, licence_link, licence_override, tuple(base_models), tuple(tags))
+    wish = CardWish(
+        licence,
+        licence_name,
+        licence_link,
+        licence_override,
+        tuple(base_models),
+        tuple(tags),
+        tuple(map(Path, results)),
+    )
     with working_folder() as work:
         prepared = [_prepare(checked, names[0], None, work / "original", wish, progress)]
         texts = _texts(prepared[0].files)
