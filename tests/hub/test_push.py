@@ -208,7 +208,7 @@ def test_a_card_of_the_folder_is_kept(hub: HubServer, tmp_path: Path) -> None:
 def test_a_card_that_was_written_before_names_the_revision_of_the_push(
     named: bool, hub: HubServer, tmp_path: Path
 ) -> None:
-    """`hf-videollm card` does not know the revision, and without --repo-id not the repository. A second push moves it."""
+    """`hf-videollm card` does not know the revision, and without --repo-id not the repository either."""
     folder = shutil.copytree(default_checkpoint("iva-tiny"), tmp_path / "iva-copy")
     write_card(folder, folder / "README.md", CardOptions(repo_id="me/early" if named else None))
     before = (folder / "README.md").read_text()

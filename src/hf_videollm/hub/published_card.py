@@ -121,8 +121,8 @@ def write_card(
         _check_readable(content, repo_id)
         if wish.results:
             raise CheckpointError(
-                f"--results are for a new card, and the folder has {CARD}: write it with hf-videollm card --results, or "
-                "remove it."
+                f"--results are for a new card, and the folder has {CARD}: write it with hf-videollm card --results, "
+                "or remove it."
             )
         text, pictures = _with_metadata(_pinned(content, folder.name, repo_id, revision), stated), {}
         if _licence(text) != OTHER and (wish.licence_name or wish.licence_link):

@@ -116,13 +116,13 @@ def push(
     source = Path(find_model(checkpoint))
     checked = check_folder(source, [found for found in (token, get_token()) if found])
     wish = CardWish(
-        licence,
-        licence_name,
-        licence_link,
-        licence_override,
-        tuple(base_models),
-        tuple(tags),
-        tuple(map(Path, results)),
+        licence=licence,
+        licence_name=licence_name,
+        licence_link=licence_link,
+        licence_override=licence_override,
+        base_models=tuple(base_models),
+        tags=tuple(tags),
+        results=tuple(Path(folder) for folder in results),
     )
     with working_folder() as work:
         prepared = [_prepare(checked, names[0], None, work / "original", wish, progress)]
