@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, TypedDict
 
 from ..atomic import atomic_file
 from ..models.video_llm_option_names import did_you_mean
+from .parsed_files import DataError
 
 __all__ = [
     "ContentBlock",
@@ -41,7 +42,7 @@ MEDIA_TYPES = ("video", "image", "audio")
 RECORD_KEYS = ("id", "messages", "metadata")
 
 
-class RecordError(ValueError):
+class RecordError(DataError):
     """A record does not follow the format. The message names the file and line (or row), and says what to change."""
 
 

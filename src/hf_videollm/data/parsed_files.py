@@ -1,6 +1,7 @@
 """Annotation files as plain values: text, JSON, JSON lines, tables and Parquet. What is wrong is told in one line.
 
-All errors name the file, and the line where the format has lines, and end with what to do.
+All errors name the file, and the line where the format has lines, and end with what to do. JSON lines, tables and
+Parquet are read row by row, because the files of training data may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -8,11 +9,21 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from io import StringIO
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-__all__ = ["FETCH", "DataError", "read_json", "read_json_lines", "read_parquet", "read_table", "read_utf8"]
+__all__ = [
+    "FETCH",
+    "DataError",
+    "read_json",
+    "read_json_lines",
+    "read_parquet",
+    "read_table",
+    "read_utf8",
+    "unique_keys",
+]
 
 _ROWS_AT_ONCE = 64
 FETCH = "correct it, or fetch the file again"
@@ -21,7 +32,7 @@ _END = "\x1eend of the file\x1e"
 
 
 class DataError(ValueError):
-    """The files of a benchmark are not as they should be; the message names file, row and field."""
+    """Files of data are not as they should be; the message names file, row and field."""
 
 
 def read_utf8(path: Path) -> str:
@@ -58,15 +69,31 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: as `read_json`.
     """
-    for number, line in enumerate(StringIO(read_utf8(path), newline=None), start=1):
-        if line.strip():
-            yield number, _parsed(line, path, number)
+    found = False
+    with _text_of(path, newline=None) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                found = True
+                yield number, _parsed(line, path, number)
+    if not found:
+        raise DataError(f"{path} is empty: fetch the file again.")
+
+
+@contextmanager
+def _text_of(path: Path, newline: str | None) -> Iterator[TextIO]:
+    """The file as text that is decoded while it is read; `read_utf8` makes the error if it is no UTF-8."""
+    try:
+        with path.open(encoding="utf-8-sig", newline=newline) as lines:
+            yield lines
+    except UnicodeDecodeError:
+        read_utf8(path)
+        raise
 
 
 def _parsed(text: str, path: Path, line: int | None = None) -> Any:
     """A value of JSON. `line` is the number of the only line that the text consists of."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except DataError as error:
         raise DataError(f"{_place(path, line)}: {error}") from None
     except json.JSONDecodeError as error:
@@ -83,8 +110,12 @@ def _place(path: Path, line: int | None) -> str:
     return str(path) if line is None else f"{path}, line {line}"
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, whose keys are ids in some benchmarks; of equal keys, Python would keep the last."""
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose keys are ids in some benchmarks; of equal keys, Python would keep the last.
+
+    Raises:
+        DataError: two keys are equal.
+    """
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -99,20 +130,33 @@ def read_table(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str
     Raises:
         DataError: the file is empty, or `csv` cannot read it.
     """
-    text = read_utf8(path)
-    ended = text if text.endswith(("\n", "\r")) else f"{text}\n"
-    reader = csv.reader(StringIO(f"{ended}{_END}\n", newline=""), delimiter=delimiter)
-    line = 1
-    try:
-        for fields in reader:
-            if fields == [_END]:
-                return
-            if fields and _END in fields[-1]:
-                raise DataError(f"{path}, line {line}: a quotation mark is opened and never closed; {FETCH}.")
-            yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}, line {line} cannot be read as a table: {error}; {FETCH}.") from error
+    line, found = 1, False
+    blanks: list[tuple[int, list[str]]] = []
+    with _text_of(path, newline="") as text:
+        reader = csv.reader(chain(_ended(text), [f"{_END}\n"]), delimiter=delimiter)
+        try:
+            for fields in reader:
+                if fields == [_END]:
+                    break
+                if fields and _END in fields[-1]:
+                    raise DataError(f"{path}, line {line}: a quotation mark is opened and never closed; {FETCH}.")
+                found = found or any(field.strip() for field in fields)
+                # Blank rows wait for another one: a file of nothing else is an empty file.
+                blanks.append((line, fields))
+                if found:
+                    yield from blanks
+                    blanks.clear()
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{path}, line {line} cannot be read as a table: {error}; {FETCH}.") from error
+    if not found:
+        raise DataError(f"{path} is empty: fetch the file again.")
+
+
+def _ended(lines: TextIO) -> Iterator[str]:
+    """The lines of a file; the last of them ends like the others."""
+    for line in lines:
+        yield line if line.endswith(("\n", "\r")) else f"{line}\n"
 
 
 def read_parquet(path: Path) -> tuple[Sequence[str], Iterator[dict[str, Any]]]:
