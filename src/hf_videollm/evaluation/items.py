@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..data.blocks import chosen_frames
+
 __all__ = ["Item", "Medium"]
 
 
@@ -84,13 +86,10 @@ class Medium:
         """
         if self.fps is None:
             raise ValueError(f"{self.path}: start and end choose frames of a folder by its `fps`, which is missing.")
-        first = 1 if self.start is None else max(1, round(self.start * self.fps))
-        last = num_frames if self.end is None else min(round(self.end * self.fps), num_frames)
-        if first > num_frames:
-            raise ValueError(
-                f"{self.path}: start={self.start:g} s lies behind the last of {num_frames} frames at {self.fps:g} fps."
-            )
-        return first - 1, max(first, last) - 1
+        try:
+            return chosen_frames(num_frames, self.start, self.end, self.fps)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}.") from None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from ..data.blocks import chat_of, is_canonical, silent_videos
 from ..models.video_llm_chat_template import has_tags
 from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_messages import BlockRules, media_blocks, read_chats, source_of
@@ -22,6 +23,20 @@ __all__ = ["IGNORE_INDEX", "VideoDataCollator"]
 IGNORE_INDEX = -100
 # Frames from a cache are already sampled, resized and cropped.
 CACHED_FRAMES_KWARGS = {"do_sample_frames": False, "do_resize": False, "do_center_crop": False}
+
+
+class _Chat(NamedTuple):
+    """A row as a chat.
+
+    Attributes:
+        messages: the converted messages.
+        num_given: so many answers at the beginning belong to the prompt.
+        silent: for each video whether its sound is not to be heard.
+    """
+
+    messages: list[dict[str, Any]]
+    num_given: int
+    silent: list[bool]
 
 
 @dataclass
@@ -79,13 +94,12 @@ class VideoDataCollator:
                 "so it is unknown what to train on. Add the tags to the template of the processor."
             )
         read = [self._chat(row) for row in rows]
-        chats = [chat for chat, _ in read]
         varied = {name: self._rng.choice(values) for name, values in (self.vary or {}).items()}
-        batch, shared = self._encode(chats, varied, return_assistant_tokens_mask=True)
+        batch, shared = self._encode(read, varied, return_assistant_tokens_mask=True)
         answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
-        for position, (chat, num_given) in enumerate(read):
-            if num_given:
-                answers[position] = without_first_answers(answers[position], chat, num_given)
+        for position, chat in enumerate(read):
+            if chat.num_given:
+                answers[position] = without_first_answers(answers[position], chat.messages, chat.num_given)
         batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
         self._check(rows, batch)
         return {**batch, **shared}
@@ -101,27 +115,29 @@ class VideoDataCollator:
         """
         chats, answers = [], []
         for row in rows:
-            chat, _ = self._chat(row)
-            if chat[-1]["role"] != "assistant":
+            chat = self._chat(row)
+            if chat.messages[-1]["role"] != "assistant":
                 raise ValueError(f"{_name(row)} does not end with an answer, so nothing can be compared with it.")
-            answers.append(_text(chat[-1]))
-            chats.append(chat[:-1])
+            answers.append(_text(chat.messages[-1]))
+            chats.append(chat._replace(messages=chat.messages[:-1]))
         batch, shared = self._encode(chats, {"padding_side": "left"}, add_generation_prompt=True)
         return {**batch, **shared}, answers
 
     def _encode(
-        self, chats: Sequence[list[dict[str, Any]]], last: Mapping[str, Any], **template_options: Any
+        self, read: Sequence[_Chat], last: Mapping[str, Any], **template_options: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The processor's outputs for chats, and the options that the model needs, too.
 
         Args:
-            chats: the chats.
+            read: the chats.
             last: options of the processor that count more than `processor_kwargs`.
             template_options: options of `apply_chat_template`.
         """
+        chats = [chat.messages for chat in read]
         conversations = [self._from_caches(chat) for chat in chats]
         options = {"padding": True, **(self.processor_kwargs or {}), **last}
-        options = {**self._media_kwargs(chats, options), **options}
+        silent = [is_silent for chat in read for is_silent in chat.silent]
+        options = {**self._media_kwargs(chats, silent, options), **options}
         if self.frames is not None:
             # These options are passed for videos only, because images do not come from the cache.
             done = {name: value for name, value in CACHED_FRAMES_KWARGS.items() if self._does(name)}
@@ -158,17 +174,15 @@ class VideoDataCollator:
         shapes = {name: tuple(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)}
         return f"{' '.join(parts)}\n{shapes}"
 
-    def _chat(self, row: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
-        """The converted messages of a row, and how many answers at the beginning belong to the prompt.
-
-        They are copies, because `apply_chat_template` changes its argument.
-        """
+    def _chat(self, row: Mapping[str, Any]) -> _Chat:
+        """A row as a chat. The messages are copies, because `apply_chat_template` changes its argument."""
         found = read_row(row, _name(row))
         try:
-            chats, _ = read_chats([found.messages], self._rules())
+            messages = chat_of(found.messages) if is_canonical(found.messages) else found.messages
+            chats, _ = read_chats([messages], self._rules())
         except ValueError as error:
             raise ValueError(f"{_name(row)}: {error}") from error
-        return chats[0], found.num_given_answers
+        return _Chat(chats[0], found.num_given_answers, silent_videos(found.messages))
 
     def _rules(self) -> BlockRules:
         """What the processor accepts in messages. A processor of transformers accepts no options of single videos."""
@@ -197,6 +211,10 @@ class VideoDataCollator:
                 f"{source}: {', '.join(given)} in a message cannot be used with a cache, which holds whole clips: "
                 "train without frame_cache, or cut the files."
             )
+        if isinstance(source, list):
+            raise ValueError(
+                f"{source[0]}: a part of a folder of frames cannot be used with a cache: train without it."
+            )
         cached = cache[source]
         return block if cached is None else {"type": block["type"], block["type"]: cached}
 
@@ -210,14 +228,19 @@ class VideoDataCollator:
             return self.processor.takes_audio and self.processor.use_audio_in_video
         return bool(said)
 
-    def _media_kwargs(self, chats: Sequence[Sequence[Mapping[str, Any]]], given: Mapping[str, Any]) -> dict[str, Any]:
-        options: dict[str, Any] = {}
-        if self.sounds is not None and _videos(chats) and self._hears_videos(given):
-            # One entry per video, in the order in which the videos occur in the batch. A file without sound is passed
-            # by its path, so that the processor decides what to do about the missing sound.
-            sounds = ((path, self.sounds[path]) for path in _videos(chats))
-            options["video_audio"] = [path if sound is None else sound for path, sound in sounds]
-        return options
+    def _media_kwargs(
+        self, chats: Sequence[Sequence[Mapping[str, Any]]], silent: Sequence[bool], given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if not (self.sounds is not None or any(silent)) or not _videos(chats) or not self._hears_videos(given):
+            return {}
+        # One entry per video, in the order in which the videos occur in the batch. A file without sound is passed by
+        # its path, so that the processor decides what to do about the missing sound; so it does for `None`.
+        videos = zip(_videos(chats), silent, strict=True)
+        return {"video_audio": [None if is_silent else self._sound_of(video) for video, is_silent in videos]}
+
+    def _sound_of(self, video: Any) -> Any:
+        sound = None if self.sounds is None else self.sounds[video]
+        return video if sound is None else sound
 
     def _check(self, rows: Sequence[Mapping[str, Any]], batch: Mapping[str, torch.Tensor]) -> None:
         lengths = batch["attention_mask"].sum(-1).tolist()

@@ -9,6 +9,9 @@ from typing import Any
 from ..data.records import ContentBlock, Message, VideoQARecord, read_jsonl
 from .recipe import Recipe, RecipeError
 
+# What a block of a sound may have of that of a video.
+_OF_SOUNDS = ("path", "url", "start", "end")
+
 
 def read_records(recipe: Recipe) -> list[VideoQARecord]:
     """All records of the file that the recipe names.
@@ -53,7 +56,9 @@ def merge_turns(records: Iterable[VideoQARecord], seed: int = 0) -> list[VideoQA
     groups: dict[tuple[Any, ...], list[VideoQARecord]] = defaultdict(list)
     for record in records:
         single = [message["role"] for message in record.messages] == ["user", "assistant"]
-        media = tuple((kind, path) for kind in ("video", "image", "audio") for path in record.media(kind))
+        blocks = (block for message in record.messages for block in message["content"] if block["type"] != "text")
+        # Parts of one file are different media.
+        media = tuple(sorted(str(sorted(block.items())) for block in blocks))
         groups[media if single and media else ("", record.id)].append(record)
     rng = random.Random(seed)
     return [_join(group, rng) for group in groups.values()]
@@ -95,10 +100,10 @@ def without_picture(record: VideoQARecord) -> VideoQARecord:
 
 
 def _as_sound(block: ContentBlock) -> ContentBlock:
-    sound = block.copy()
-    if block["type"] == "video":
-        sound["type"] = "audio"
-    return sound
+    if block["type"] != "video":
+        return block.copy()
+    sound: dict[str, Any] = {name: value for name, value in block.items() if name in _OF_SOUNDS}
+    return {**sound, "type": "audio"}  # type: ignore[typeddict-item]
 
 
 __all__ = ["make_samples", "media_files", "merge_turns", "read_records", "split_rounds", "without_picture"]

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from rich.progress import track
 
+from .broken import BrokenFiles, OnBroken
+
 __all__ = ["CLIPS_AHEAD", "DECODERS", "FrameCache", "StillFrames", "cache_signature"]
 
 DECODERS = 4
@@ -56,7 +58,12 @@ class FrameCache(Mapping[str, torch.Tensor]):
 
     @classmethod
     def build(
-        cls, paths: Iterable[str], video_processor: Any, folder: str | os.PathLike[str], progress: bool = True
+        cls,
+        paths: Iterable[str],
+        video_processor: Any,
+        folder: str | os.PathLike[str],
+        progress: bool = True,
+        on_broken: OnBroken | None = None,
     ) -> FrameCache:
         """Decode every video once, or open the result of an earlier call.
 
@@ -67,9 +74,12 @@ class FrameCache(Mapping[str, torch.Tensor]):
             video_processor: decodes, samples, resizes and crops; must give all clips the same shape.
             folder: folder of the cache. Its files appear there only when they are complete.
             progress: show a progress bar.
+            on_broken: called with path and reason for each file that cannot be decoded; the cache then lacks it.
+                Without it, such a file is an error.
 
         Raises:
             ValueError: there are no videos, or the clips have different shapes.
+            MediaError: a file cannot be decoded, and there is no `on_broken`.
         """
         unique = list(dict.fromkeys(paths))
         if not unique:
@@ -80,9 +90,11 @@ class FrameCache(Mapping[str, torch.Tensor]):
         options = {name: value for name, value in video_processor.to_dict().items() if name not in UNRELATED_OPTIONS}
         target = folder / f"frames-{cache_signature(unique, options)}.npy"
         seconds = target.with_name(f"{target.stem}-seconds.npy")
+        broken = BrokenFiles(target.with_name(f"{target.stem}-broken.json"), on_broken)
         if not (target.exists() and seconds.exists()):
-            _decode_all(unique, video_processor, target, seconds, progress)
-        rows = {path: row for row, path in enumerate(unique)}
+            _decode_all(unique, video_processor, target, seconds, progress, broken)
+        broken.report()
+        rows = {path: row for row, path in enumerate(unique) if path not in broken.reasons}
         return cls(np.load(target, mmap_mode="r"), rows, np.load(seconds))
 
 
@@ -116,16 +128,20 @@ def cache_signature(paths: list[str], options: Mapping[str, Any]) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
-def _decode_all(paths: list[str], video_processor: Any, target: Path, seconds: Path, progress: bool) -> None:
+def _decode_all(
+    paths: list[str], video_processor: Any, target: Path, seconds: Path, progress: bool, broken: BrokenFiles
+) -> None:
     temporary, unfinished = (path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (target, seconds))
     frames = None
-    times = []
+    times: list[np.ndarray | None] = []
     try:
-        clips = _decode_ahead(paths, video_processor)
-        for row, (clip, clip_times) in enumerate(
-            track(clips, "Decoding clips", total=len(paths), disable=not progress)
-        ):
+        clips = _decode_ahead(paths, video_processor, broken)
+        for row, decoded in enumerate(track(clips, "Decoding clips", total=len(paths), disable=not progress)):
             path = paths[row]
+            if decoded is None:
+                times.append(None)
+                continue
+            clip, clip_times = decoded
             if frames is None:
                 shape = (len(paths), *clip.shape)
                 frames = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
@@ -136,10 +152,13 @@ def _decode_all(paths: list[str], video_processor: Any, target: Path, seconds: P
                 )
             frames[row] = clip
             times.append(clip_times)
-        if frames is not None:
-            frames.flush()
+        if frames is None:
+            raise ValueError(f"None of the {len(paths)} videos can be decoded: {next(iter(broken.reasons.values()))}")
+        frames.flush()
+        unknown = np.full(frames.shape[1], np.nan)
         with open(unfinished, "wb") as file:
-            np.save(file, np.array(times))
+            np.save(file, np.array([unknown if known is None else known for known in times]))
+        broken.save()
         os.replace(unfinished, seconds)
         os.replace(temporary, target)
     finally:
@@ -147,11 +166,17 @@ def _decode_all(paths: list[str], video_processor: Any, target: Path, seconds: P
         unfinished.unlink(missing_ok=True)
 
 
-def _decode_ahead(paths: list[str], video_processor: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _decode_ahead(
+    paths: list[str], video_processor: Any, broken: BrokenFiles
+) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
     """Yield the clips in order. Several are decoded at once, because a decoder mostly waits for its own threads."""
+
+    def decode(path: str) -> tuple[np.ndarray, np.ndarray] | None:
+        return broken.decode(lambda name: _decode(name, video_processor), path)
+
     with ThreadPoolExecutor(max_workers=DECODERS) as pool:
         for start in range(0, len(paths), CLIPS_AHEAD):
-            yield from pool.map(lambda path: _decode(path, video_processor), paths[start : start + CLIPS_AHEAD])
+            yield from pool.map(decode, paths[start : start + CLIPS_AHEAD])
 
 
 def _decode(path: str, video_processor: Any) -> tuple[np.ndarray, np.ndarray]:

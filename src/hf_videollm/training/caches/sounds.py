@@ -13,6 +13,7 @@ from rich.progress import track
 
 from ...models.errors import NoAudioStream
 from ...models.media_audio import load_audio
+from .broken import BrokenFiles, OnBroken
 from .frames import CLIPS_AHEAD, DECODERS, cache_signature
 
 __all__ = ["AudioCache"]
@@ -51,7 +52,12 @@ class AudioCache(Mapping[str, Waveform | None]):
 
     @classmethod
     def build(
-        cls, paths: Iterable[str], sampling_rate: int, folder: str | os.PathLike[str], progress: bool = True
+        cls,
+        paths: Iterable[str],
+        sampling_rate: int,
+        folder: str | os.PathLike[str],
+        progress: bool = True,
+        on_broken: OnBroken | None = None,
     ) -> AudioCache:
         """Decode the sound of every file once, or open the result of an earlier call.
 
@@ -62,10 +68,12 @@ class AudioCache(Mapping[str, Waveform | None]):
             sampling_rate: sampling rate of the waveforms in Hz.
             folder: folder of the cache. Its files appear there only when they are complete.
             progress: show a progress bar.
+            on_broken: called with path and reason for each file that cannot be decoded; the cache then lacks it.
+                Without it, such a file is an error.
 
         Raises:
             ValueError: there are no files.
-            MediaError: a file cannot be decoded.
+            MediaError: a file cannot be decoded, and there is no `on_broken`.
         """
         unique = list(dict.fromkeys(paths))
         if not unique:
@@ -75,24 +83,30 @@ class AudioCache(Mapping[str, Waveform | None]):
         name = f"sound-{cache_signature(unique, {'sampling_rate': sampling_rate})}"
         # The table of ends appears before the samples. So if the samples are there, the table is there, too.
         samples, ends = folder / f"{name}.f32", folder / f"{name}.ends.npy"
+        broken = BrokenFiles(folder / f"{name}-broken.json", on_broken)
         if not samples.exists():
-            _decode_all(unique, sampling_rate, samples, ends, progress)
+            _decode_all(unique, sampling_rate, samples, ends, progress, broken)
+        broken.report()
         # An empty file cannot be mapped. It is empty if no file has audio.
         mapped = np.memmap(samples, dtype=np.float32, mode="r") if samples.stat().st_size else np.zeros(0, np.float32)
-        return cls(mapped, np.load(ends), {path: row for row, path in enumerate(unique)})
+        rows = {path: row for row, path in enumerate(unique) if path not in broken.reasons}
+        return cls(mapped, np.load(ends), rows)
 
 
-def _decode_all(paths: list[str], sampling_rate: int, samples: Path, ends: Path, progress: bool) -> None:
+def _decode_all(
+    paths: list[str], sampling_rate: int, samples: Path, ends: Path, progress: bool, broken: BrokenFiles
+) -> None:
     temporary = samples.with_name(f".{samples.name}.{os.getpid()}.tmp")
     temporary_ends = ends.with_name(f".{os.getpid()}.tmp.{ends.name}")
     try:
         lengths = []
         with temporary.open("wb") as handle:
-            sounds = _decode_ahead(paths, sampling_rate)
+            sounds = _decode_ahead(paths, sampling_rate, broken)
             for sound in track(sounds, "Decoding sound", total=len(paths), disable=not progress):
                 handle.write(sound.tobytes())
                 lengths.append(len(sound))
         np.save(temporary_ends, np.cumsum(lengths, dtype=np.int64))
+        broken.save()
         os.replace(temporary_ends, ends)
         os.replace(temporary, samples)
     finally:
@@ -100,11 +114,16 @@ def _decode_all(paths: list[str], sampling_rate: int, samples: Path, ends: Path,
         temporary_ends.unlink(missing_ok=True)
 
 
-def _decode_ahead(paths: list[str], sampling_rate: int) -> Iterator[Waveform]:
-    """Yield the sounds in order; a few files are decoded side by side."""
+def _decode_ahead(paths: list[str], sampling_rate: int, broken: BrokenFiles) -> Iterator[Waveform]:
+    """Yield the sounds in order; a few files are decoded at once. A file without sound and a broken one are empty."""
+
+    def decode(path: str) -> Waveform:
+        sound = broken.decode(lambda name: _decode(name, sampling_rate), path)
+        return np.zeros(0, np.float32) if sound is None else sound
+
     with ThreadPoolExecutor(max_workers=DECODERS) as pool:
         for start in range(0, len(paths), CLIPS_AHEAD):
-            yield from pool.map(lambda path: _decode(path, sampling_rate), paths[start : start + CLIPS_AHEAD])
+            yield from pool.map(decode, paths[start : start + CLIPS_AHEAD])
 
 
 def _decode(path: str, sampling_rate: int) -> Waveform:
