@@ -12,13 +12,13 @@ from .build import build
 from .card import card
 from .chat import chat
 from .convert import convert_app
-from .data import data_app
 from .errors import INTERRUPTED, report
 from .evaluate import evaluate
 from .hub import push, quantize
 from .inspect import flops, info
 from .judge import judge_agreement
 from .look import look
+from .mixes import data_app
 from .recaption import recaption
 from .results import results
 from .signals import signals_as_ctrl_c

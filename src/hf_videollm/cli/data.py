@@ -39,16 +39,16 @@ Size = Annotated[int, typer.Option(help="Side of the square frames in pixels (ev
 
 @data_app.callback(invoke_without_command=True)
 def data(context: typer.Context) -> None:
-    """Write synthetic videos with questions and their answers, for training and tests.
+    """Write synthetic videos with questions and their answers, or look at data and publish them.
 
     Examples:
 
       hf-videollm data clips clips/ --num-videos 200
 
-      hf-videollm data long --help
+      hf-videollm data check mix.yaml
     """
     if context.invoked_subcommand is None:
-        raise ValueError("No kind of data is given: use hf-videollm data clips FOLDER, or long (--help).")
+        raise ValueError("No command is given: use hf-videollm data clips FOLDER, long, check or push (--help).")
 
 
 @data_app.command(cls=Command)

@@ -22,6 +22,9 @@ def train(
     records_file: Annotated[
         str | None, typer.Option("--records", help="JSON Lines file of records; replaces the one in the recipe.")
     ] = None,
+    mix_file: Annotated[
+        str | None, typer.Option("--mix", help="Mix of several data sets (YAML) to train on instead of records.")
+    ] = None,
     model_option: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,7 +68,11 @@ def train(
     arguments |= {name: value for name, value in given.items() if value is not None}
     options = {**(chosen.model_options or {}), **_model_options(model_option or [])}
     source = start_from or chosen.model
-    chosen = replace(chosen, model=source and find_model(source), records=records_file or chosen.records)
+    chosen = replace(chosen, model=source and find_model(source))
+    if records_file is not None:
+        chosen = replace(chosen, records=records_file, mix=None)
+    if mix_file is not None:
+        chosen = replace(chosen, mix=mix_file, records=records_file)
     chosen = replace(chosen, model_options=options, arguments=arguments)
     _note_other_design(recipe, chosen.model)
     if dry_run:

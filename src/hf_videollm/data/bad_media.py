@@ -124,6 +124,15 @@ class BadMediaLog:
             os.close(handle)
         check_share(self.all(), self.total, self.max_bad, str(self.path))
 
+    def note(self, bad: BadFile) -> None:
+        """Count a bad row that was found before the training, which needs no file because every process finds it.
+
+        Raises:
+            TooManyBadMediaError: these are too many now.
+        """
+        self.known.append(bad)
+        check_share(self.all(), self.total, self.max_bad, str(self.path))
+
     def ids(self) -> set[str]:
         """The ids of all bad rows."""
         return {each.id for each in self.all()}

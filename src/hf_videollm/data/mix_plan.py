@@ -57,6 +57,7 @@ class PreparedMix:
         table: all rows of all sources, as a `datasets.Dataset`, one source after the other.
         chosen: numbers of the rows of an epoch, in the order of the sources; repeated rows stand several times.
         modalities: modality of each row of `table`.
+        types: type of each row of `table`.
         sources: what was chosen of each source.
         missing: the rows that were left out because a file is missing.
     """
@@ -65,6 +66,7 @@ class PreparedMix:
     table: Any
     chosen: Sequence[int]
     modalities: Sequence[str]
+    types: Sequence[str]
     sources: Sequence[SourceCounts]
     missing: Sequence[BadFile] = field(default=())
 
@@ -72,9 +74,14 @@ class PreparedMix:
         """The numbers of the rows of one epoch, in the order in which they are trained on."""
         return ordered(self.chosen, self.modalities, self.mix, epoch)
 
-    def rows(self, epoch: int = 0) -> Any:
-        """The rows of one epoch in order, as a `datasets.Dataset` of canonical records."""
-        return self.table.remove_columns(list(CHOSEN_BY)).select(self.order(epoch))
+    def rows(self, epoch: int | None = 0) -> Any:
+        """The rows of one epoch in order, as a `datasets.Dataset` of canonical records.
+
+        Args:
+            epoch: number of the epoch; None for the order of the sources.
+        """
+        order = self.chosen if epoch is None else self.order(epoch)
+        return self.table.remove_columns(list(CHOSEN_BY)).select(order)
 
     @property
     def group(self) -> int:
@@ -150,7 +157,7 @@ def prepare_mix(mix: Mix, cache_dir: str | None = None) -> PreparedMix:
     if not repeated:
         raise MixError(f"{mix.path}: no row is left to train on.")
     _check_batches(mix, repeated, modalities)
-    return PreparedMix(mix, table, repeated, modalities, counts, list(bad.values()))
+    return PreparedMix(mix, table, repeated, modalities, types, counts, list(bad.values()))
 
 
 def _column(table: Any, name: str) -> list[str]:

@@ -75,6 +75,7 @@ def _generated(spec: dict[str, Any], state: str) -> Iterator[dict[str, Any]]:
 
 def _row(record: Record, spec: MixSource) -> dict[str, Any]:
     media: list[Any] = list(media_of(record))
+    meta = meta_of(record)
     named = [block for block in media if block["path"] is not None]
     video = named[0]["path"] if named else record["id"]
     if spec.task is not None:
@@ -86,7 +87,7 @@ def _row(record: Record, spec: MixSource) -> dict[str, Any]:
     return {
         **record,
         "chosen_by_video": video,
-        "chosen_by_type": spec.type or meta_of(record).get("type") or record["task"],
+        "chosen_by_type": spec.type or meta.get("type") or meta.get("kind") or record["task"],
         "chosen_by_modality": modality_of(record),
         "files": [block["path"] for block in named if "://" not in block["path"]],
     }

@@ -69,8 +69,8 @@ def record_features() -> Any:
     `meta` is an object in JSON.
 
     Example:
-        >>> sorted(record_features())[:3]
-        ['answer', 'answer_index', 'id']
+        >>> "messages" in record_features()
+        True
     """
     from datasets import Features, List, Value
 

@@ -24,6 +24,7 @@ from .push_errors import PushError
 from .push_progress import copy_files, hash_files, shown_progress, step_line
 from .push_report import PushReport, RepoReport, sizes_of
 from .remote_code import missing_code
+from .repo_names import check_repo_id
 
 GENERATION = "generation_config.json"
 # Names of branches that git allows, and that need no quotes in a shell. The Hub has those of git.
@@ -167,21 +168,9 @@ def _repo_ids(repo_id: str, suffixes: Sequence[str]) -> list[str]:
     Raises:
         ValueError: a name is not possible on the Hub.
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     names = [repo_id, *(f"{repo_id}{suffix}" for suffix in suffixes)]
     for name in names:
-        try:
-            validate_repo_id(name)
-        except HFValidationError as error:
-            reason = str(error).split(":")[0].strip().rstrip(".")
-            raise ValueError(
-                f"{name!r} cannot be the name of a repository ({reason}): write OWNER/NAME with letters, digits, '-', "
-                "'_' and '.', at most 96 characters, such as me/pllava-7b."
-            ) from None
-        if "/" not in name:
-            raise ValueError(f"{name!r} names no owner: write OWNER/NAME, such as me/{name}.")
+        check_repo_id(name)
     return names
 
 

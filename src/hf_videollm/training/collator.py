@@ -21,6 +21,8 @@ from .rows import read_row
 __all__ = ["IGNORE_INDEX", "VideoDataCollator"]
 
 IGNORE_INDEX = -100
+# So many equal tokens behind each other are shown as one and their number.
+_REPEATED = 4
 # Frames from a cache are already sampled, resized and cropped.
 CACHED_FRAMES_KWARGS = {"do_sample_frames": False, "do_resize": False, "do_center_crop": False}
 
@@ -173,6 +175,24 @@ class VideoDataCollator:
             parts.append(f"[{text}]" if is_learned else text)
         shapes = {name: tuple(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)}
         return f"{' '.join(parts)}\n{shapes}"
+
+    def learned_texts(self, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
+        """The text of one row as the model gets it, in parts, each with whether it must predict this part."""
+        batch = self([row])
+        tokenizer = self.processor.tokenizer
+        numbers, learned = batch["input_ids"][0].tolist(), (batch["labels"][0] != IGNORE_INDEX).tolist()
+        parts = []
+        for is_learned, run in groupby(zip(numbers, learned, strict=True), key=lambda pair: pair[1]):
+            text, plain = "", []
+            for number, same in groupby(number for number, _ in run):
+                if (count := len(list(same))) < _REPEATED:
+                    plain += [number] * count
+                    continue
+                # Placeholders of media, of which nobody wants to read hundreds.
+                text += tokenizer.decode(plain) + f"{tokenizer.decode([number])}*{count}"
+                plain = []
+            parts.append((text + tokenizer.decode(plain), is_learned))
+        return parts
 
     def _chat(self, row: Mapping[str, Any]) -> _Chat:
         """A row as a chat. The messages are copies, because `apply_chat_template` changes its argument."""

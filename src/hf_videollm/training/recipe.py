@@ -4,7 +4,8 @@ A recipe:
 
     model: path or Hub id            # may also be given on the command line
     model_options: {num_insertions: 8}        # optional: fields of its configuration; may add parts to the model
-    records: clips/records.jsonl     # canonical records; questions of one clip can be merged into one conversation
+    records: clips/records.jsonl     # records; questions of one clip can be merged into one conversation
+    mix: mix.yaml                    # instead of records: several data sets in other formats (data/mix.py)
     frame_cache: runs/frames         # optional: folder for the frames of clips (and for their audio, if the design
                                      # takes audio), so that every clip is decoded only once
     merge_turns: true                # optional: ask all questions about a clip in one conversation
@@ -40,6 +41,7 @@ from .recipe_settings import as_number, with_settings
 
 # Types that are checked. A string in place of a list, for example, would be read letter by letter.
 FIELD_TYPES: dict[str, type] = {
+    "mix": str,
     "kinds": list,
     "trainable": list,
     **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments", "sources"), dict),
@@ -55,6 +57,7 @@ class Recipe:
     model: str | None = None
     model_options: dict[str, Any] | None = None
     records: str | None = None
+    mix: str | None = None
     frame_cache: str | None = None
     merge_turns: bool = False
     split_rounds: bool = False

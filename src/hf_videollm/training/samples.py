@@ -21,7 +21,7 @@ def read_records(recipe: Recipe) -> list[VideoQARecord]:
         RecordError: a record is invalid.
     """
     if recipe.records is None:
-        raise RecipeError("The recipe names no records to train on.")
+        raise RecipeError("The recipe names no records to train on, and no mix.")
     return read_jsonl(recipe.records)
 
 
@@ -34,7 +34,9 @@ def make_samples(recipe: Recipe, records: list[VideoQARecord]) -> list[VideoQARe
     if recipe.kinds is not None:
         records = [record for record in records if record.metadata.get("kind") in recipe.kinds]
         if not records:
-            raise RecipeError(f"No record of {recipe.records} has one of the kinds {recipe.kinds} in its metadata.")
+            raise RecipeError(
+                f"No record of {recipe.records or recipe.mix} has one of the kinds {recipe.kinds} in its metadata."
+            )
     if recipe.sound_only:
         records = [without_picture(record) for record in records]
     records = merge_turns(records) if recipe.merge_turns else records

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,10 +23,12 @@ from ..models.video_llm_checkpoint import freeze_unused_parameters
 from ..models.video_llm_lora import lora_config
 from ..models.video_llm_option_names import did_you_mean
 from ..moved import run_as_command
+from .caches.broken import OnBroken
 from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
 from .loading import load_for_training, unmatched_modules
+from .mixed import BAD_MEDIA, TrainingMix, check_whole_clips, open_mix, whole_records
 from .plain_sft import FIXED_ARGUMENTS
 from .recipe import Recipe, RecipeError, load_recipe
 from .recipe_settings import number_arguments
@@ -68,50 +71,69 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
 
     Raises:
         RecipeError: a needed field is missing, or `lora` names modules that the model does not have.
-        RecordError: the records are invalid.
+        DataError: the records or the mix are invalid.
         TypeError: only one of `model` and `processor` is passed.
         ValueError: a pattern of `learning_rates` matches nothing that is trained.
     """
+    return _make_trainer(recipe, model, processor)[0]
+
+
+def _make_trainer(recipe: Recipe, model: Any, processor: Any) -> tuple[SFTTrainer, TrainingMix | None]:
+    """The trainer, and the mix that it trains on, if there is one."""
     from datasets import Dataset
     from transformers import set_seed
     from trl import SFTConfig
 
+    from .skipping import BadMediaReport, SkippingCollator
     from .trainer import PartwiseSFTTrainer
 
     if (model is None) != (processor is None):
         given, missing = ("processor", "model") if model is None else ("model", "processor")
         raise TypeError(f"A {given} was passed without a {missing}: pass both, or none to load those of the recipe.")
-    records = read_records(recipe)
+    mix = open_mix(recipe)
+    records = read_records(recipe) if mix is None else mix.records()
     samples = make_samples(recipe, records)
-    options = _arguments(recipe)
+    check_whole_clips(recipe, samples)
+    options = _arguments(recipe, mix)
     if model is None:
         model, processor = _load(recipe)
     _check_options(recipe, processor)
+    if mix is not None:
+        mix.check_hearing(_hears(processor), type(processor).__name__)
     trained = _trainable(recipe, model)
     if trained is not None and recipe.lora is None:
         freeze_all_but(model, trained)
     # The caches hold the media of all records: stages that train on different kinds of questions share them.
-    frames = _open_frames(recipe, records, processor)
-    sounds = _open_sounds(recipe, records, processor)
+    broken: dict[str, str] = {}
+    on_broken = None if mix is None else broken.__setitem__
+    frames = _open_frames(recipe, records, processor, on_broken)
+    sounds = _open_sounds(recipe, records, processor, on_broken)
+    arguments = SFTConfig(**options)
+    log = None if mix is None else mix.log(samples, str(arguments.output_dir))
+    if log is not None:
+        samples = whole_records(samples, broken, log)
     # Metadata is left out: its fields may differ from record to record, and Arrow needs one schema for all.
     rows = Dataset.from_list([{"id": sample.id, "messages": sample.messages} for sample in samples])
-    arguments = SFTConfig(**options)
     # The seed is set here, because TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
+    collator: Any = VideoDataCollator(
+        processor, frames=frames, sounds=sounds, vary=recipe.vary, processor_kwargs=recipe.processor_options
+    )
+    if mix is not None and log is not None:
+        collator = SkippingCollator(collator, rows, log, mix.prepared.group)
     trainer = PartwiseSFTTrainer(
         learning_rates=recipe.learning_rates,
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=VideoDataCollator(
-            processor, frames=frames, sounds=sounds, vary=recipe.vary, processor_kwargs=recipe.processor_options
-        ),
+        data_collator=collator,
+        callbacks=None if log is None else [BadMediaReport(log)],
         processing_class=processor,
         peft_config=_lora_config(recipe, model),
     )
     # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)
-    return trainer
+    return trainer, mix
 
 
 def _check_options(recipe: Recipe, processor: Any) -> None:
@@ -134,7 +156,10 @@ def _trainable(recipe: Recipe, model: Any) -> list[str] | None:
 
 def show_sample(recipe: Recipe) -> str:
     """The text of the first sample as the model gets it; the words that the model learns are in [brackets]."""
-    samples = make_samples(recipe, read_records(recipe))
+    mix = open_mix(recipe)
+    samples = make_samples(recipe, read_records(recipe) if mix is None else mix.records())
+    check_whole_clips(recipe, samples)
+    _arguments(recipe, mix)
     _, processor = _load(recipe)
     _check_options(recipe, processor)
     return VideoDataCollator(processor, processor_kwargs=recipe.processor_options).describe(samples[0].to_dict())
@@ -157,36 +182,51 @@ def run_sft(
         FileExistsError: another run is training into `output_dir`.
         DiskFullError: a checkpoint or the result could not be written; earlier checkpoints are kept.
     """
-    trainer = make_trainer(recipe, model, processor)
+    trainer, mix = _make_trainer(recipe, model, processor)
     output = str(trainer.args.output_dir)
     with name_full_disk(output), only_run(output, trainer.is_world_process_zero()) as may_remove:
         checkpoint = last_whole_checkpoint(output, needed_files(trainer), may_remove) if resume else None
+        if mix is not None and trainer.is_world_process_zero():
+            mix.write_description(output)
+            if checkpoint is None:
+                # The list of another run says nothing about this one.
+                (Path(output) / BAD_MEDIA).unlink(missing_ok=True)
         trainer.train(resume_from_checkpoint=checkpoint)
         if save:
             save_result(trainer)
     return trainer
 
 
-def _open_frames(recipe: Recipe, records: list[VideoQARecord], processor: Any) -> Mapping[str, torch.Tensor] | None:
+def _open_frames(
+    recipe: Recipe, records: list[VideoQARecord], processor: Any, on_broken: OnBroken | None
+) -> Mapping[str, torch.Tensor] | None:
     if recipe.frame_cache is None or recipe.sound_only:
         if recipe.still_frames:
             raise RecipeError("still_frames needs frames from a cache: name a folder in frame_cache.")
         return None
-    cache = FrameCache.build(media_files(records, "video"), processor.video_processor, recipe.frame_cache)
+    files = media_files(records, "video")
+    cache = FrameCache.build(files, processor.video_processor, recipe.frame_cache, on_broken=on_broken)
     return StillFrames(cache) if recipe.still_frames else cache
 
 
-def _open_sounds(recipe: Recipe, records: list[VideoQARecord], processor: Any) -> AudioCache | None:
-    hears = isinstance(processor, CheckedProcessor) and processor.takes_audio
+def _open_sounds(
+    recipe: Recipe, records: list[VideoQARecord], processor: Any, on_broken: OnBroken | None
+) -> AudioCache | None:
+    hears = _hears(processor)
     if recipe.sound_only and not hears:
         raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
     if recipe.frame_cache is None or not hears:
         return None
     files = media_files(records, "video", "audio")
-    return AudioCache.build(files, processor.feature_extractor.sampling_rate, recipe.frame_cache)
+    rate = processor.feature_extractor.sampling_rate
+    return AudioCache.build(files, rate, recipe.frame_cache, on_broken=on_broken)
 
 
-def _arguments(recipe: Recipe) -> dict[str, Any]:
+def _hears(processor: Any) -> bool:
+    return isinstance(processor, CheckedProcessor) and processor.takes_audio
+
+
+def _arguments(recipe: Recipe, mix: TrainingMix | None = None) -> dict[str, Any]:
     from trl import SFTConfig
 
     clashes = {
@@ -201,6 +241,7 @@ def _arguments(recipe: Recipe) -> dict[str, Any]:
         raise RecipeError(f"arguments: {sorted(clashes)} cannot be changed; video batches need {FIXED_ARGUMENTS}.")
     given = rename_checkpointing(recipe.arguments)
     given = number_arguments(given, {entry.name: entry.type for entry in fields(SFTConfig)})
+    given = given if mix is None else mix.arguments(given, known)
     return {**rename_checkpointing(DEFAULT_ARGUMENTS), **given, **FIXED_ARGUMENTS}
 
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import yaml
 
-from .store import DATE, Blob, Commit, HubError, Repo, Store, User, upload_mode
+from .store import DATE, Blob, Commit, HubError, Repo, Store, User, namespace_of, upload_mode
 
 # In the tests, files that are larger than this are uploaded in parts.
 PART_BYTES = 2**21
@@ -29,6 +29,7 @@ class Request:
         headers: headers, with names in small letters.
         body: the body.
         captured: parts of the path that the route's pattern names.
+        prefix: of the names of repositories that are no models: `datasets/`.
     """
 
     store: Store
@@ -38,13 +39,15 @@ class Request:
     headers: dict[str, str]
     body: bytes
     captured: dict[str, str] = field(default_factory=dict)
+    prefix: str = ""
 
     @property
     def json(self) -> Any:
         return json.loads(self.body)
 
     def __getitem__(self, name: str) -> str:
-        return unquote(self.captured[name])
+        value = unquote(self.captured[name])
+        return self.prefix + value if name == "repo" else value
 
     def needs_user(self) -> User:
         if self.user is None:
@@ -94,13 +97,15 @@ def create_repo(request: Request) -> Any:
     name = f"{asked.get('organization') or user.name}/{asked['name']}"
     if not user.may_write(name.split("/")[0]):
         raise HubError(403, f"You don't have the rights to create a model under the namespace {name.split('/')[0]}")
+    kind = asked.get("type") or "model"
+    name = f"datasets/{name}" if kind == "dataset" else name
     url = f"{request.base}/{name}"
     if name in request.store.repos:
-        raise HubError(409, "You already created this model repo", url=url)
+        raise HubError(409, f"You already created this {kind} repo", url=url)
     # huggingface_hub before 2 says `private`, later ones `visibility`.
     private = asked.get("visibility") == "private" or bool(asked.get("private"))
     request.store.create(name, private)
-    return {"url": url, "name": name, "id": name}
+    return {"url": url, "name": name, "id": name.removeprefix("datasets/")}
 
 
 @route("DELETE", "/api/repos/delete")
@@ -294,7 +299,8 @@ def paths_info(request: Request) -> Any:
 def list_models(request: Request) -> Any:
     """The models that match one filter: a tag, or `base_model:RELATION:NAME`, which the Hub takes from the card."""
     store, filtered = request.store, request.query.get("filter")
-    seen = (store.repos[name] for name in sorted(store.repos) if store.shows(name, request.user))
+    models = [name for name in sorted(store.repos) if not name.startswith("datasets/")]
+    seen = (store.repos[name] for name in models if store.shows(name, request.user))
     shown = [_describe(repo, repo.at("main")) for repo in seen]
     return [model for model in shown if filtered is None or filtered in (*model["tags"], *_relations(model))]
 
@@ -320,9 +326,9 @@ def _describe(repo: Repo, commit: Commit) -> dict[str, Any]:
     metadata = yaml.safe_load(head[1]) if head else {}
     return {
         "_id": hashlib.sha1(repo.name.encode()).hexdigest()[:24],
-        "id": repo.name,
-        "modelId": repo.name,
-        "author": repo.name.split("/")[0],
+        "id": repo.name.removeprefix("datasets/"),
+        "modelId": repo.name.removeprefix("datasets/"),
+        "author": namespace_of(repo.name),
         "sha": commit.oid,
         "private": repo.private,
         "gated": False,
@@ -427,7 +433,11 @@ def _collection(request: Request) -> dict[str, Any]:
 
 
 def answer(method: str, path: str, request: Request) -> Response:
-    """Find the route of a request, and let it answer."""
+    """Find the route of a request, and let it answer. Datasets have the routes of models, under names of their own."""
+    path, number = re.subn(r"^/api/datasets/", "/api/models/", path)
+    if not number:
+        path, number = re.subn(r"^/datasets/", "/", path)
+    request.prefix = "datasets/" if number else ""
     for known, pattern, function in ROUTES:
         if known == method and (match := pattern.fullmatch(path)) is not None:
             request.captured = match.groupdict()

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 # A new repository on the Hub has a .gitattributes with these patterns (and more); matching files are stored as LFS.
-LFS_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.onnx", "*.npz", "*.zip", "*.tar", "*.mp4")
+LFS_PATTERNS = ("*.safetensors", "*.parquet", "*.bin", "*.pt", "*.pth", "*.onnx", "*.npz", "*.zip", "*.tar", "*.mp4")
 LARGEST_REGULAR = 10 * 2**20
 GITATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS).encode()
 DATE = "2026-01-01T00:00:00.000Z"
@@ -121,7 +121,7 @@ class Store:
 
     Attributes:
         users: token -> user.
-        repos: id -> repository.
+        repos: id -> repository; that of a dataset begins with `datasets/`.
         large: SHA-256 -> content of the large files that were uploaded.
         collections: slug -> collection, as the Hub describes it.
     """
@@ -147,15 +147,20 @@ class Store:
         if name not in self.repos:
             return False
         namespaces = () if user is None else (user.name, *user.orgs, *user.scopes)
-        return not self.repos[name].private or name.split("/")[0] in namespaces
+        return not self.repos[name].private or namespace_of(name) in namespaces
 
     def writable(self, name: str, user: User | None) -> Repo:
         repo = self.visible(name, user)
         if user is None:
             raise HubError(401, "Invalid username or password.")
-        if not user.may_write(name.split("/")[0]):
+        if not user.may_write(namespace_of(name)):
             raise HubError(403, f"You don't have the rights to write to {name}")
         return repo
+
+
+def namespace_of(name: str) -> str:
+    """The user or organization of a repository. Names of datasets begin with `datasets/`."""
+    return name.removeprefix("datasets/").split("/")[0]
 
 
 def upload_mode(path: str, size: int, sample: bytes) -> str:
@@ -165,4 +170,4 @@ def upload_mode(path: str, size: int, sample: bytes) -> str:
     return "lfs" if is_lfs else "regular"
 
 
-__all__ = ["DATE", "Blob", "Commit", "HubError", "Repo", "Store", "User", "upload_mode"]
+__all__ = ["DATE", "Blob", "Commit", "HubError", "Repo", "Store", "User", "namespace_of", "upload_mode"]

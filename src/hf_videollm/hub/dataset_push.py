@@ -1,0 +1,230 @@
+"""Publishes the rows of a mix as a dataset on the Hub: Parquet files that hold the media, and a card."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..atomic import atomic_folder
+from ..data.embedded import COLUMNS, embedded_features, with_media
+from ..data.mix import load_mix
+from ..data.mix_plan import PreparedMix, prepare_mix
+from ..data.parsed_files import DataError
+from ..disk_full import name_full_disk
+from ..models.video_llm_option_names import names_options
+from ..version import __version__
+from .dataset_card import dataset_card
+from .push_errors import PushError, explain, patiently
+from .repo_names import check_repo_id
+
+__all__ = ["DatasetReport", "push_dataset"]
+
+_SIZES = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+# Rows of videos are large, and a reader holds a group of rows in memory.
+_ROWS_IN_GROUP = 20
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What was published, or what would be.
+
+    Attributes:
+        repo_id: name of the dataset.
+        rows: split -> rows.
+        files: path in the repository -> bytes.
+        dry_run: whether it was only written to `folder`.
+        folder: folder on this machine, of a dry run.
+        url: address of the commit; None for a dry run.
+    """
+
+    repo_id: str
+    rows: dict[str, int]
+    files: dict[str, int]
+    dry_run: bool
+    folder: str | None = None
+    url: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return asdict(self)
+
+    def render(self) -> Any:
+        """The report for a terminal."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("file", "bytes")
+        for path, size in self.files.items():
+            table.add_row(path, f"{size:,}")
+        rows = ", ".join(f"{number:,} rows of {split}" for split, number in self.rows.items())
+        where = f"written to {self.folder}, not published" if self.dry_run else f"published: {self.url}"
+        return Group(table, Text(f"{self.repo_id}: {rows}; {where}"))
+
+
+@names_options
+def push_dataset(
+    mix: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    licence: str | None = None,
+    private: bool | None = None,
+    dry_run: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    max_shard_size: str = "500MB",
+    token: str | None = None,
+    message: str = "Upload dataset with hf_videollm",
+    cache_dir: str | None = None,
+) -> DatasetReport:
+    """Publish the rows that a mix chooses, each once, with their media inside.
+
+    Everything is written and checked on this machine first; then one commit publishes it. A video with several rows is
+    stored in each of them.
+
+    Args:
+        mix: the mix file.
+        repo_id: `OWNER/NAME`.
+        licence: licence of the dataset, as the Hub names it. Its sources have licences of their own, which this package
+            does not know, so it must be given.
+        private: make a new repository private; the Hub decides by default.
+        dry_run: publish nothing, but write the folder as it would be published into `output`.
+        output: folder for `dry_run`; `NAME.dry-run` in the working folder by default.
+        overwrite: replace `output` if it is not empty.
+        max_shard_size: largest size of the media in one Parquet file, such as 500MB.
+        token: token of the Hub; `None` takes the one that the user logged in with.
+        message: title of the commit.
+        cache_dir: as in `prepare_mix`.
+
+    Raises:
+        DataError: the mix or a row is wrong, a medium is a folder of frames, or no licence is given.
+        ValueError: the name of the repository or the size is not possible.
+        PushError: the Hub refused, failed or did not answer.
+        FileExistsError: `output` is not empty.
+    """
+    if not dry_run and (output is not None or overwrite):
+        option = f"output={output}" if output is not None else f"overwrite={overwrite}"
+        raise ValueError(f"{option} is for dry_run alone: a push writes no folder.")
+    check_repo_id(repo_id)
+    if not licence:
+        raise DataError("licence is missing: the sources of the data have licences, so say which one the dataset gets.")
+    size = _bytes_of(max_shard_size)
+    prepared = prepare_mix(load_mix(mix), cache_dir)
+    if dry_run:
+        folder = Path(output or f"{repo_id.split('/')[1]}.dry-run")
+        with atomic_folder(folder, overwrite=overwrite) as temporary:
+            rows, files = _write(prepared, temporary, repo_id, licence, size)
+        return DatasetReport(repo_id, rows, files, dry_run=True, folder=str(folder))
+    with tempfile.TemporaryDirectory(prefix="hf_videollm_push_") as work, name_full_disk(work):
+        rows, files = _write(prepared, Path(work), repo_id, licence, size)
+        url = _publish(Path(work), repo_id, private, token, message)
+    return DatasetReport(repo_id, rows, files, dry_run=False, url=url)
+
+
+def _bytes_of(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*(KB|MB|GB)", text.strip().upper())
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"max_shard_size {text!r} is no size: give one such as 500MB.")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _write(
+    prepared: PreparedMix, folder: Path, repo_id: str, licence: str, size: int
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Write Parquet files and card; rows of each split, and bytes of each file."""
+    table = prepared.rows(None).select(_once(prepared))
+    splits = list(dict.fromkeys(table["split"][:]))
+    rows: dict[str, int] = {}
+    for split in splits:
+        if re.fullmatch(r"\w+(\.\w+)*", split) is None:
+            raise DataError(f"{prepared.mix.path}: the split {split!r} cannot be a name on the Hub: use letters alone.")
+        of_split = table.filter(lambda value, split=split: value == split, input_columns="split", keep_in_memory=True)
+        rows[split] = len(of_split)
+        _write_split(of_split, folder / "data", split, size, _names(prepared))
+    card = dataset_card(prepared, repo_id, licence, rows, embedded_features())
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    return rows, files
+
+
+def _once(prepared: PreparedMix) -> list[int]:
+    """Positions of the rows, each row once."""
+    seen: dict[int, int] = {}
+    for position, row in enumerate(prepared.chosen):
+        seen.setdefault(row, position)
+    return list(seen.values())
+
+
+def _names(prepared: PreparedMix) -> dict[str, str]:
+    """Whole path -> path below the root of its source; nothing else of this machine's folders is published."""
+    names: dict[str, str] = {}
+    for paths in prepared.table["files"][:]:
+        for path in paths:
+            for spec in prepared.mix.sources:
+                if Path(path).is_relative_to(spec.root):
+                    names.setdefault(path, Path(path).relative_to(spec.root).as_posix())
+    return names
+
+
+def _write_split(rows: Any, folder: Path, split: str, size: int, names: dict[str, str]) -> None:
+    from datasets import Dataset
+
+    folder.mkdir(exist_ok=True)
+    parts = []
+    for number, part in enumerate(_shards(rows, size, names)):
+        path = folder / f"{split}-{number:05d}.part"
+        Dataset.from_list(part, features=embedded_features()).to_parquet(path, batch_size=_ROWS_IN_GROUP)
+        parts.append(path)
+    # The names say how many files there are, which is known only now.
+    for number, path in enumerate(parts):
+        path.rename(folder / f"{split}-{number:05d}-of-{len(parts):05d}.parquet")
+
+
+def _shards(rows: Any, size: int, names: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
+    """Rows with their media, in parts of about this size."""
+    part: list[dict[str, Any]] = []
+    filled = 0
+    for row in rows:
+        whole = with_media(row, names)
+        weight = sum(len(medium["bytes"]) for column in COLUMNS.values() for medium in whole[column])
+        if part and filled + weight > size:
+            yield part
+            part, filled = [], 0
+        part.append(whole)
+        filled += weight
+    if part:
+        yield part
+
+
+def _publish(folder: Path, repo_id: str, private: bool | None, token: str | None, message: str) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, library_name="hf_videollm", library_version=__version__)
+
+    def ask(call: Callable[[], Any]) -> Any:
+        try:
+            return patiently(call)
+        # The client passes on errors of several libraries.
+        except Exception as error:
+            meaning = explain(error, repo_id, api.endpoint)
+            if meaning is None:
+                raise
+            raise PushError(f"{repo_id}: {meaning}. Nothing was published.") from error
+
+    ask(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
+    made = ask(
+        lambda: api.upload_folder(
+            repo_id=repo_id,
+            repo_type="dataset",
+            folder_path=folder,
+            commit_message=message,
+            # Files of an earlier push that has other splits or another number of files.
+            delete_patterns="data/*.parquet",
+        )
+    )
+    return f"{api.endpoint}/datasets/{repo_id}/tree/{made.oid}"

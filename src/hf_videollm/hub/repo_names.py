@@ -1,0 +1,24 @@
+"""Names of repositories on the Hub."""
+
+__all__ = ["check_repo_id"]
+
+
+def check_repo_id(name: str) -> None:
+    """Refuse a name that is not possible on the Hub, or that names no owner.
+
+    Raises:
+        ValueError: the message says how a name is written.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        reason = str(error).split(":")[0].strip().rstrip(".")
+        raise ValueError(
+            f"{name!r} cannot be the name of a repository ({reason}): write OWNER/NAME with letters, digits, '-', "
+            "'_' and '.', at most 96 characters, such as me/pllava-7b."
+        ) from None
+    if "/" not in name:
+        raise ValueError(f"{name!r} names no owner: write OWNER/NAME, such as me/{name}.")

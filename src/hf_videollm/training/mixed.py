@@ -1,0 +1,146 @@
+"""Trains on a mix: its rows as the records that recipes make samples of, and what it asks of the trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..atomic import atomic_file
+from ..data.bad_media import BadFile, BadMediaLog
+from ..data.mix import load_mix
+from ..data.mix_plan import PreparedMix, prepare_mix
+from ..data.record import meta_of
+from ..data.records import VideoQARecord, drop_none
+from .recipe import Recipe, RecipeError
+
+__all__ = ["BAD_MEDIA", "TrainingMix", "open_mix"]
+
+# Files in the output folder of a training.
+BAD_MEDIA, DESCRIPTION = "bad_media.jsonl", "data.json"
+SEQUENTIAL = "sequential"
+
+
+@dataclass(frozen=True)
+class TrainingMix:
+    """A mix that is trained on.
+
+    Attributes:
+        prepared: the mix.
+        is_ordered: whether its rows are trained on in its order. Otherwise the trainer draws an order in each epoch.
+    """
+
+    prepared: PreparedMix
+    is_ordered: bool
+
+    def records(self) -> list[VideoQARecord]:
+        """The rows of an epoch; the `kind` in their metadata is the type by which a mix chooses, if they name none."""
+        return [_record(row) for row in self.prepared.rows(0 if self.is_ordered else None)]
+
+    def arguments(self, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+        """The arguments of the trainer, with those that the order of the mix needs.
+
+        Args:
+            given: those of the recipe.
+            known: names of all arguments of the trainer.
+
+        Raises:
+            RecipeError: an argument contradicts the mix.
+        """
+        if not self.is_ordered:
+            return {"data_seed": self.prepared.mix.seed, **given}
+        strategy = "train_sampling_strategy"
+        if given.get(strategy, SEQUENTIAL) != SEQUENTIAL or strategy not in known:
+            raise RecipeError(f"arguments: {strategy} must be {SEQUENTIAL}, because the mix has an order of its own.")
+        size, group = given.get("per_device_train_batch_size", 8), self.prepared.group
+        if size % group:
+            raise RecipeError(
+                f"arguments: per_device_train_batch_size is {size}, but the batches of {self.prepared.mix.path} have a "
+                f"ratio of {group} rows: give a multiple of {group}."
+            )
+        return {**given, strategy: SEQUENTIAL}
+
+    def check_hearing(self, hears: bool, name: str) -> None:
+        """Refuse `use_audio: true` for a model that cannot hear.
+
+        Raises:
+            RecipeError: a source asks for it.
+        """
+        heard = next((spec.source for spec in self.prepared.mix.sources if spec.use_audio), None)
+        if heard is not None and not hears:
+            raise RecipeError(
+                f"{self.prepared.mix.path}: {heard} has use_audio: true, but {name} cannot hear: leave it out, or use "
+                "a design with an audio tower."
+            )
+
+    def log(self, samples: Sequence[VideoQARecord], output: str | os.PathLike[str]) -> BadMediaLog:
+        """What is known about bad media, and the file into which the training writes what it finds."""
+        missing = self.prepared.missing
+        total = len({sample.id for sample in samples}) + len(missing)
+        return BadMediaLog(Path(output) / BAD_MEDIA, total, self.prepared.mix.max_bad, missing)
+
+    def write_description(self, output: str | os.PathLike[str]) -> None:
+        """Write what is trained on into the output folder."""
+        with atomic_file(Path(output) / DESCRIPTION) as temporary:
+            temporary.write_text(json.dumps(self.prepared.describe(), indent=1) + "\n", encoding="utf-8")
+
+
+def open_mix(recipe: Recipe) -> TrainingMix | None:
+    """The mix of a recipe; `None` if it has none.
+
+    Raises:
+        DataError: the mix, a source or a row is wrong.
+        RecipeError: a field of the recipe does not go with a mix, or not with this one.
+    """
+    if recipe.mix is None:
+        return None
+    if recipe.records is not None:
+        raise RecipeError("The recipe names records and a mix: leave one of them out.")
+    mix = load_mix(recipe.mix)
+    changing = {"merge_turns": recipe.merge_turns, "split_rounds": recipe.split_rounds, "kinds": recipe.kinds}
+    if mix.batches is not None and (clash := next((name for name, value in changing.items() if value), None)):
+        raise RecipeError(f"{clash} changes the number of samples, so {mix.path} cannot have batches: leave one out.")
+    return TrainingMix(prepare_mix(mix), is_ordered=mix.batches is not None or not mix.shuffle)
+
+
+def check_whole_clips(recipe: Recipe, records: Sequence[VideoQARecord]) -> None:
+    """Refuse parts of videos if the recipe has a cache, which holds whole clips.
+
+    Raises:
+        RecipeError: a record shows a part.
+    """
+    if recipe.frame_cache is None:
+        return
+    for record in records:
+        for message in record.messages:
+            for block in message["content"]:
+                if "start" in block or "end" in block:
+                    raise RecipeError(
+                        f"frame_cache holds whole clips, but {record.id} shows a part of {block.get('path')}: train "
+                        "without frame_cache, or cut the file."
+                    )
+
+
+def whole_records(records: Sequence[VideoQARecord], broken: Mapping[str, str], log: BadMediaLog) -> list[VideoQARecord]:
+    """The records without those that name a broken file, which are noted.
+
+    Raises:
+        TooManyBadMediaError: these are too many.
+    """
+    whole = []
+    for record in records:
+        paths = [path for kind in ("video", "image", "audio") for path in record.media(kind)]
+        if (path := next((path for path in paths if path in broken), None)) is None:
+            whole.append(record)
+        else:
+            log.note(BadFile(record.id, path, broken[path]))
+    return whole
+
+
+def _record(row: Mapping[str, Any]) -> VideoQARecord:
+    meta = meta_of(row)
+    kind = meta.get("kind") or meta.get("type") or row["task"]
+    return VideoQARecord(row["id"], drop_none(row["messages"]), {**meta, "kind": kind})

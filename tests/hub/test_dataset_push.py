@@ -1,0 +1,160 @@
+"""A mix as a dataset: Parquet files with the media inside, a card, one commit; and back to records with files."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from datasets import load_dataset
+from hub_server import Fault, HubServer, against, hub_server
+from PIL import Image
+
+from hf_videollm.data.embedded import COLUMNS, unpack_media
+from hf_videollm.data.mix import load_mix
+from hf_videollm.data.mix_plan import prepare_mix
+from hf_videollm.data.parsed_files import DataError
+from hf_videollm.hub.dataset_push import push_dataset
+from hf_videollm.hub.push_errors import PushError
+from hf_videollm.models.media_video import load_video
+from hf_videollm.synthetic.clips import generate_dataset
+
+LICENCE = "cc-by-4.0"
+
+
+@pytest.fixture(scope="module")
+def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips with parts of videos, and a row with two pictures."""
+    folder = tmp_path_factory.mktemp("mix")
+    generate_dataset(folder / "clips", 4, kind="motion", progress=False)
+    Image.new("RGB", (8, 8), "red").save(folder / "a.png")
+    shown = [{"type": "image", "path": "a.png"}, {"type": "image", "path": "a.png"}, {"type": "text", "text": "Same?"}]
+    clip = next((folder / "clips").rglob("*.mp4")).relative_to(folder)
+    part = [{"type": "video", "path": str(clip), "start": 0.5, "end": 1.5}, {"type": "audio"}]
+    rows = [
+        {"id": name, "split": split, "messages": [{"role": "user", "content": content}, answer]}
+        for name, split, content in (("p", "train", shown), ("v", "test", part))
+        for answer in [{"role": "assistant", "content": "yes"}]
+    ]
+    (folder / "other.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    sources = [{"annotation": "clips/records.jsonl", "source": "clips", "repeat": 2}, {"annotation": "other.jsonl"}]
+    (folder / "mix.yaml").write_text(yaml.safe_dump({"sources": sources}))
+    return folder / "mix.yaml"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    with hub_server() as server, against(server, tmp_path / "hub-cache"):
+        yield server
+
+
+def plain(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without paths."""
+    for message in record["messages"]:
+        for block in message["content"]:
+            block["path"] = None if block["path"] is None else Path(block["path"]).read_bytes()
+    return record
+
+
+def rows_of(mix: Path, cache: Path) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in prepare_mix(load_mix(mix), str(cache)).rows(None)}
+
+
+def test_a_dry_run_writes_a_dataset_that_gives_the_same_records(mix: Path, tmp_path: Path) -> None:
+    report = push_dataset(
+        mix, "me/clips", licence=LICENCE, dry_run=True, output=tmp_path / "out", max_shard_size="30KB"
+    )
+    expected = {name: plain(row) for name, row in rows_of(mix, tmp_path / "cache").items()}
+    assert report.rows == {"train": len(expected) - 1, "test": 1}
+    assert len([name for name in report.files if name.startswith("data/train-")]) > 1
+    assert all("-of-" in name for name in report.files if name.startswith("data/"))
+    # A file stands in each of its rows, but a repeated row once.
+    for split in ("train", "test"):
+        dataset = load_dataset(str(tmp_path / "out"), split=split, cache_dir=str(tmp_path / "cache"))
+        assert type(dataset.features["videos"].feature).__name__ == "Video"
+        assert type(dataset.features["audios"].feature).__name__ == "Audio"
+        for record in unpack_media(dataset, tmp_path / "media"):
+            assert plain(record) == expected.pop(record["id"])
+    assert not expected
+
+
+def test_nothing_of_the_folders_of_this_machine_is_published(mix: Path, tmp_path: Path) -> None:
+    push_dataset(mix, "me/clips", licence=LICENCE, dry_run=True, output=tmp_path / "out")
+    for file in (tmp_path / "out").rglob("*"):
+        if file.is_file():
+            assert str(mix.parent).encode() not in file.read_bytes(), file
+
+
+def test_a_push_is_one_commit_and_is_loaded_from_the_hub(hub: HubServer, mix: Path, tmp_path: Path) -> None:
+    report = push_dataset(mix, "me/clips", licence=LICENCE, private=True)
+    assert hub.commits("datasets/me/clips") == ["Upload dataset with hf_videollm"]
+    assert hub.store.repos["datasets/me/clips"].private
+    assert report.url is not None
+    assert report.url.startswith(f"{hub.url}/datasets/me/clips/tree/")
+    card = hub.files("datasets/me/clips")["README.md"].decode()
+    metadata = yaml.safe_load(card.split("---")[1])
+    assert (metadata["license"], metadata["configs"][0]["data_files"][0]["split"]) == (LICENCE, "train")
+    assert "| clips | this package's own |" in card
+    dataset = load_dataset("me/clips", split="test", cache_dir=str(tmp_path / "cache"))
+    (record,) = unpack_media(dataset, tmp_path / "media")
+    block = record["messages"][0]["content"][0]
+    assert record["messages"][0]["content"][1]["path"] is None
+    own = rows_of(mix, tmp_path / "cache")["v"]["messages"][0]["content"][0]
+    frames = [load_video(path["path"], num_frames=2, start=0.5, end=1.5)[0] for path in (block, own)]
+    assert torch.equal(*map(torch.from_numpy, frames))
+
+
+def test_files_of_an_earlier_push_go(hub: HubServer, mix: Path) -> None:
+    push_dataset(mix, "me/clips", licence=LICENCE, max_shard_size="30KB")
+    push_dataset(mix, "me/clips", licence=LICENCE)
+    names = [name for name in hub.files("datasets/me/clips") if name.endswith(".parquet")]
+    assert sorted(names) == ["data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"]
+
+
+def test_a_refusal_of_the_hub_is_one_line(hub: HubServer, mix: Path) -> None:
+    hub.faults.append(Fault("POST .*/commit/", status=403, times=9, message="no"))
+    with pytest.raises(PushError, match=r"me/clips: your token may not write .* Nothing was published\.") as error:
+        push_dataset(mix, "me/clips", licence=LICENCE)
+    assert "\n" not in str(error.value)
+    assert hub.commits("datasets/me/clips") == []
+
+
+def test_what_cannot_be_published_is_refused_before_anything_is_written(mix: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "1.png")
+    block = {"type": "video", "path": "frames", "kind": "frames", "fps": 3.0, "first": 1}
+    turns = [{"role": "user", "content": [block]}, {"role": "assistant", "content": "a"}]
+    (tmp_path / "r.jsonl").write_text(json.dumps({"id": "1", "messages": turns}))
+    (tmp_path / "mix.yaml").write_text("sources: [{annotation: r.jsonl}]")
+    out = tmp_path / "out"
+    for given, options, message in (
+        (tmp_path / "mix.yaml", {"licence": LICENCE}, "folder of pictures, which a Video column cannot hold"),
+        (mix, {}, "licence is missing"),
+        (mix, {"licence": LICENCE, "max_shard_size": "1"}, "max_shard_size '1' is no size"),
+        (tmp_path / "gone.yaml", {"licence": LICENCE}, "the mix cannot be read"),
+    ):
+        with pytest.raises((DataError, ValueError), match=message):
+            push_dataset(given, "me/clips", dry_run=True, output=out, **options)
+        assert not out.exists()
+    with pytest.raises(ValueError, match="names no owner"):
+        push_dataset(mix, "clips", licence=LICENCE)
+    with pytest.raises(ValueError, match="is for dry_run alone"):
+        push_dataset(mix, "me/clips", licence=LICENCE, output=out)
+
+
+def test_rows_whose_media_do_not_fit_their_blocks(tmp_path: Path) -> None:
+    block = {"type": "video", "text": None}
+    turns = [{"role": "user", "content": [block]}, {"role": "assistant", "content": [{"type": "text", "text": "a"}]}]
+    medium = {"bytes": b"x", "path": "../../a.mp4"}
+    row = {"id": "1", "messages": turns, **{column: [] for column in COLUMNS.values()}}
+    with pytest.raises(DataError, match=r"row 0 \('1'\): a video block has no entry in videos"):
+        list(unpack_media([row], tmp_path))
+    with pytest.raises(DataError, match="videos has more entries"):
+        list(unpack_media([{**row, "videos": [medium, medium]}], tmp_path))
+    with pytest.raises(DataError, match="has no bytes"):
+        list(unpack_media([{**row, "videos": [{"bytes": None, "path": "a.mp4"}]}], tmp_path))
+    (record,) = unpack_media([{**row, "videos": [medium]}], tmp_path)
+    assert Path(record["messages"][0]["content"][0]["path"]).parent == tmp_path
