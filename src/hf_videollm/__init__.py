@@ -18,6 +18,7 @@ from .version import __version__
 # These imports show type checkers and readers what `__getattr__` below imports.
 if TYPE_CHECKING:
     from .build import build_checkpoint
+    from .data.loading import load_data
     from .hub.checkpoint import save_checkpoint
     from .inference import load_pipeline
     from .known_models import default_checkpoint
@@ -97,6 +98,7 @@ _MODULES = {
     "build_checkpoint": "build",
     "default_checkpoint": "known_models",
     "load_audio": "models.media_video",
+    "load_data": "data.loading",
     "load_pipeline": "inference",
     "load_video": "models.media_video",
     "make_trainer": "training.plain_sft",
@@ -192,6 +194,7 @@ __all__ = [
     "build_checkpoint",
     "default_checkpoint",
     "load_audio",
+    "load_data",
     "load_pipeline",
     "load_video",
     "make_trainer",

@@ -97,6 +97,8 @@ def test_a_command_that_ends_well_says_nothing_on_stderr(name: str, folder: Path
 OTHERS = [
     "data clips clips --num-videos 2",
     "data long long --num-videos 1 --shortest 8 --longest 8",
+    "data check mix.yaml --sample 1",
+    "data push mix.yaml me/clips --licence cc0-1.0 --dry-run",
     "convert pllava pllava-official pllava",
     "convert videollama2 videollama2-official videollama2 --vision-config vision.json",
     "convert ftfv qwen-vl llama ftfv --tokens-per-frame 8",
@@ -163,6 +165,7 @@ def sources(folder: Path) -> Path:
     label = {"id": "1", "question": "Who?", "answer": "a dog", "prediction": "a dog", "label": "yes"}
     (folder / "labels.jsonl").write_text(json.dumps(label))
     arguments = "{output_dir: run, max_steps: 1, per_device_train_batch_size: 1, use_cpu: true}"
+    (folder / "mix.yaml").write_text("sources: [{annotation: clips/records.jsonl, source: clips}]")
     (folder / "recipe.yaml").write_text(f"model: start\nrecords: clips/records.jsonl\narguments: {arguments}")
     return folder
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import datasets
 from huggingface_hub import close_session, constants
 
 from .server import HubServer
@@ -51,6 +52,13 @@ def against(hub: HubServer, cache: Path, token: str | None = None) -> Iterator[l
             "HF_TOKEN_PATH": str(cache / "token"),
         }.items():
             stack.enter_context(patch.object(constants, name, value))
+        # `datasets` has copied some of them.
+        for name, value in {
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": False,
+            "HUB_DATASETS_URL": hub.url + "/datasets/{repo_id}/resolve/{revision}/{path}",
+        }.items():
+            stack.enter_context(patch.object(datasets.config, name, value))
         own = {"HF_TOKEN": hub.token if token is None else token, "NO_PROXY": "127.0.0.1,localhost"}
         stack.enter_context(patch.dict(os.environ, own))
         stack.enter_context(patch.object(time, "sleep", waits.append))
