@@ -198,6 +198,8 @@ def test_questions_whose_answers_are_in_a_second_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"question_id": "v_2", "answer": "yes"}]')
     with pytest.raises(DataError, match="answers has none for question v_1"):
         list(read_data(tmp_path / "q.json", "Q", answers="a.json"))
+    with pytest.raises(DataError, match=r"answers: there is no file .*b\.json"):
+        list(read_data(tmp_path / "q.json", "Q", answers="b.json"))
 
 
 def test_captions() -> None:

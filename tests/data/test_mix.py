@@ -326,6 +326,13 @@ def test_what_is_wrong_is_named_before_a_row_is_read(name: str, make: MakeMix, f
     assert "\n" not in str(error.value)
 
 
+def test_keys_of_an_anchor_may_be_overwritten(folder: Path) -> None:
+    path = folder / "anchor.yaml"
+    first = "annotation: video/vqa/set/train.json, root: m, fraction: 0.5"
+    path.write_text(f"sources:\n- &a {{{first}}}\n- {{<<: *a, fraction: 0.25, source: b}}\n")
+    assert [source.fraction for source in load_mix(path).sources] == [0.5, 0.25]
+
+
 def test_a_list_alone_is_the_list_of_sources(folder: Path) -> None:
     path = folder / "list.yaml"
     path.write_text(yaml.safe_dump([VQA]))

@@ -18,8 +18,11 @@ from hf_videollm.data.mix_plan import prepare_mix
 from hf_videollm.data.parsed_files import DataError
 from hf_videollm.hub.dataset_push import push_dataset
 from hf_videollm.hub.push_errors import PushError
+from hf_videollm.models.media_dataset_columns import without_decoding
 from hf_videollm.models.media_video import load_video
 from hf_videollm.synthetic.clips import generate_dataset
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
+from hf_videollm.training.collator import VideoDataCollator
 
 LICENCE = "cc-by-4.0"
 
@@ -78,6 +81,17 @@ def test_a_dry_run_writes_a_dataset_that_gives_the_same_records(mix: Path, tmp_p
         for record in unpack_media(dataset, tmp_path / "media"):
             assert plain(record) == expected.pop(record["id"])
     assert not expected
+
+
+def test_its_rows_are_trained_on_as_they_are(mix: Path, tmp_path: Path) -> None:
+    push_dataset(mix, "me/clips", licence=LICENCE, dry_run=True, output=tmp_path / "out")
+    collator = VideoDataCollator(build_tiny_pllava(num_frames=2, image_size=32, patch_size=8)[1])
+    dataset = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    row = without_decoding(dataset).select([0])[0]
+    expected = collator([rows_of(mix, tmp_path / "cache")[row["id"]]])
+    found = collator([row])
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_nothing_of_the_folders_of_this_machine_is_published(mix: Path, tmp_path: Path) -> None:
@@ -139,6 +153,14 @@ def test_what_cannot_be_published_is_refused_before_anything_is_written(mix: Pat
         with pytest.raises((DataError, ValueError), match=message):
             push_dataset(given, "me/clips", dry_run=True, output=out, **options)
         assert not out.exists()
+    outside = {"type": "image", "path": str(folder / "1.png")}
+    turns[0]["content"] = [outside]
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "r.jsonl").write_text(json.dumps({"id": "1", "messages": turns}))
+    (tmp_path / "mix.yaml").write_text("sources: [{annotation: sub/r.jsonl}]")
+    with pytest.raises(DataError, match="lies outside of the folder of media"):
+        push_dataset(tmp_path / "mix.yaml", "me/clips", licence=LICENCE, dry_run=True, output=out)
+    assert not out.exists()
     with pytest.raises(ValueError, match="names no owner"):
         push_dataset(mix, "clips", licence=LICENCE)
     with pytest.raises(ValueError, match="is for dry_run alone"):

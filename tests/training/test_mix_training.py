@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from hf_videollm.data.bad_media import TooManyBadMediaError
+from hf_videollm.data.loading import load_data
 from hf_videollm.data.mix import MixError
 from hf_videollm.data.record import check_record
 from hf_videollm.models.errors import MediaWarning
@@ -20,6 +21,8 @@ from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.mixed import BAD_MEDIA
+from hf_videollm.training.plain_sft import make_trainer as make_plain_trainer
+from hf_videollm.training.plain_sft import sft_config
 from hf_videollm.training.sft import Recipe, RecipeError, make_trainer, run_sft, show_sample
 
 SMALL = {"num_frames": 4, "image_size": 32, "patch_size": 8, "pooling_shape": (2, 2, 2)}
@@ -159,6 +162,16 @@ def test_questions_about_one_clip_are_joined_and_split(make: Make) -> None:
     split = make_trainer(make(fields={"split_rounds": True}), *build_tiny_pllava(**SMALL)).train_dataset
     assert len(joined) == 24
     assert len(split) > 24
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_file_is_trained_on_with_one_call(streaming: bool, clips: Path, tmp_path: Path) -> None:
+    dataset = load_data(clips / "chatgpt.json", streaming=streaming, cache_dir=str(tmp_path / "cache"))
+    args = sft_config(output_dir=str(tmp_path / "run"), max_steps=1, use_cpu=True, disable_tqdm=True)
+    model, processor = build_tiny_pllava(**SMALL)
+    trainer = make_plain_trainer(model, dataset, processor=processor, args=args)
+    trainer.train()
+    assert trainer.state.global_step == 1
 
 
 # Batches of canonical records.

@@ -10,6 +10,7 @@ import typer
 
 from ..known_models import find_model
 from ..training.recipe_names import design_of_recipe, recipe_files
+from .mixes import hidden_bars_of_datasets
 from .options import AsJson
 from .output import print_json
 
@@ -76,11 +77,15 @@ def train(
     chosen = replace(chosen, model_options=options, arguments=arguments)
     _note_other_design(recipe, chosen.model)
     if dry_run:
-        sample = show_sample(chosen)
+        with hidden_bars_of_datasets():
+            sample = show_sample(chosen)
         print_json({"sample": sample}) if as_json else print(sample)
         return
     # The trainer prints its log lines on stdout, which must hold only the JSON.
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with (
+        contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
+        hidden_bars_of_datasets(),
+    ):
         trainer = run_sft(chosen, resume=resume, save=True)
     if as_json:
         print_json(_result(trainer))

@@ -45,7 +45,7 @@ def with_media(record: Mapping[str, Any], name_of: Mapping[str, str]) -> dict[st
         name_of: path -> name that the medium gets in the dataset.
 
     Raises:
-        DataError: a medium is an address or a folder of frames.
+        DataError: a medium is an address, a folder of frames, or has no name in the dataset.
     """
     media: dict[str, list[dict[str, Any]]] = {kind: [] for kind in MEDIA}
     messages = []
@@ -66,7 +66,10 @@ def _file(block: Mapping[str, Any], owner: str, name_of: Mapping[str, str]) -> d
         raise DataError(f"{owner}: {path} is an address: download it, and name the file.")
     if block["kind"] in ("frames", "images"):
         raise DataError(f"{owner}: {path} is a folder of pictures, which a Video column cannot hold: make it a video.")
-    return {"bytes": Path(path).read_bytes(), "path": name_of.get(path, os.path.basename(path))}
+    if path not in name_of:
+        # A file of annotations that somebody else made must not publish other files of this machine.
+        raise DataError(f"{owner}: {path} lies outside of the folder of media: name that folder as root.")
+    return {"bytes": Path(path).read_bytes(), "path": name_of[path]}
 
 
 def unpack_media(rows: Iterable[Mapping[str, Any]], folder: str | os.PathLike[str]) -> Iterator[Record]:

@@ -82,7 +82,7 @@ def load_data(
     }
     if streaming:
         return IterableDataset.from_generator(_whole_records, features=record_features(), gen_kwargs=arguments)
-    state = state_of(source.path, source.root)
+    state = state_of(source.path, source.root, source.options)
     try:
         return Dataset.from_generator(
             _whole_records,
@@ -267,14 +267,16 @@ def _whole_records(
         yield record
 
 
-def state_of(path: Path, root: Path) -> str:
-    """Changes with a file, with the folder of media (readers look for endings there), and with this package.
+def state_of(path: Path, root: Path, options: Mapping[str, Any]) -> str:
+    """Changes with a file, those that options name, the folder of media (readers find endings there), and this package.
 
     `datasets` takes an earlier result if all arguments are the same, so this is one of them. It is a text, because a
     list would be divided among processes.
     """
-    facts = path.stat()
-    return f"{facts.st_size} {facts.st_mtime_ns} {root.stat().st_mtime_ns} {__version__}"
+    named = [path.parent / value for value in options.values() if isinstance(value, str)]
+    facts = [file.stat() for file in (path, *named) if file.is_file()]
+    files = " ".join(f"{fact.st_size} {fact.st_mtime_ns}" for fact in facts)
+    return f"{files} {root.stat().st_mtime_ns} {__version__}"
 
 
 def whole_path(block: Mapping[str, Any], root: Path) -> dict[str, Any]:

@@ -134,14 +134,15 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    mapping: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
+    seen = set()
+    for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
-        if key in mapping:
+        if key in seen:
             raise MixError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice; keep one of them.")
-        mapping[key] = loader.construct_object(value_node, deep=True)
-    return mapping
+        seen.add(key)
+    # Keys that are merged from an anchor (<<) may be overwritten.
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

@@ -161,7 +161,8 @@ def prepare_mix(mix: Mix, cache_dir: str | None = None) -> PreparedMix:
 
 
 def _column(table: Any, name: str) -> list[str]:
-    values: list[str] = table.with_format("arrow")[:][name].to_pylist() if len(table) else []
+    # Only this column is read into memory, not the conversations.
+    values: list[str] = table.select_columns([name]).with_format("arrow")[:][name].to_pylist()
     return values
 
 

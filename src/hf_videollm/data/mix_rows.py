@@ -57,7 +57,7 @@ def source_rows(spec: MixSource, cache_dir: str | None = None) -> Any:
     which = {name: value for name, value in vars(spec).items() if name not in _HOW_MUCH}
     arguments = {
         "spec": {**which, "annotation": str(spec.annotation), "root": str(spec.root)},
-        "state": state_of(spec.annotation, spec.root),
+        "state": state_of(spec.annotation, spec.root, spec.options),
     }
     try:
         return Dataset.from_generator(_generated, features=features, cache_dir=cache_dir, gen_kwargs=arguments)

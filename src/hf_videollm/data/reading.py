@@ -134,6 +134,17 @@ class Source:
         for number, value in enumerate(values):
             yield self.row(value, f"{self.path}, {name}, row {number}")
 
+    def beside(self, option: str, name: str) -> Path:
+        """A second file that an option names, relative to this one.
+
+        Raises:
+            DataError: there is no such file.
+        """
+        path = self.path.parent / name
+        if not path.is_file():
+            raise DataError(f"{self.path}: {option}: there is no file {path}: correct it.")
+        return path
+
     @staticmethod
     def row(value: Any, where: str) -> Row:
         """An object as a row.

@@ -166,8 +166,9 @@ def _names(prepared: PreparedMix) -> dict[str, str]:
     for paths in prepared.table["files"][:]:
         for path in paths:
             for spec in prepared.mix.sources:
-                if Path(path).is_relative_to(spec.root):
-                    names.setdefault(path, Path(path).relative_to(spec.root).as_posix())
+                # `resolve` follows links and "..", which may lead out of the folder.
+                if Path(path).resolve().is_relative_to(spec.root.resolve()):
+                    names.setdefault(path, Path(path).resolve().relative_to(spec.root.resolve()).as_posix())
     return names
 
 

@@ -84,7 +84,7 @@ def _blacklist(source: Source) -> set[str]:
     """The ids that the option `blacklist` leaves out: those of one part of WavCaps, or all of its file."""
     if (name := source.options["blacklist"]) is None:
         return set()
-    path = source.path.parent / name
+    path = source.beside("blacklist", name)
     parts = source.row(read_json(path), str(path))
     chosen = parts.values if source.options["blacklist_part"] is None else [source.options["blacklist_part"]]
     return {str(value).removesuffix(".wav") for part in chosen for value in parts.get(part, list)} | {

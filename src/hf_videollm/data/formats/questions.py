@@ -142,7 +142,7 @@ def _answers(source: Source) -> dict[str, Mapping[str, Any]]:
     """Id of a question -> fields of its answer, from a second file beside the first one."""
     if (name := source.options["answers"]) is None:
         return {}
-    other = Source(source.path.parent / name, source.name, source.split, source.root)
+    other = Source(source.beside("answers", name), source.name, source.split, source.root)
     return {name_of(row, "question_id"): row.values for row in other.rows()}
 
 

@@ -66,7 +66,7 @@ def _times(source: Source, facts: Row) -> dict[str, str]:
         raise DataError(f"{facts.where}: duration is {duration:g}: give the length of the video in seconds.")
     if source.options["time_format"] == "seconds":
         return {mark: f"{time:g}" for mark, time in found.items()}
-    return {mark: f"{min(round(100 * time / duration), _LAST_PERCENT):02d}" for mark, time in found.items()}
+    return {mark: f"{min(round(time / duration * 100), _LAST_PERCENT):02d}" for mark, time in found.items()}
 
 
 def _write(records: Iterable[Record], path: Path) -> None:
