@@ -146,7 +146,7 @@ def test_what_cannot_be_published_is_refused_before_anything_is_written(mix: Pat
     out = tmp_path / "out"
     for given, options, message in (
         (tmp_path / "mix.yaml", {"licence": LICENCE}, "folder of pictures, which a Video column cannot hold"),
-        (mix, {}, "licence is missing"),
+        (mix, {}, "licence must be given"),
         (mix, {"licence": LICENCE, "max_shard_size": "1"}, "max_shard_size '1' is no size"),
         (tmp_path / "gone.yaml", {"licence": LICENCE}, "the mix cannot be read"),
     ):
