@@ -69,10 +69,13 @@ PUBLIC_NAMES = [
     "build_checkpoint",
     "default_checkpoint",
     "load_audio",
+    "load_data",
     "load_pipeline",
     "load_video",
+    "make_trainer",
     "register_design",
     "save_checkpoint",
+    "sft_config",
 ]
 
 # model_type -> Auto class -> our class

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,7 +27,7 @@ from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
 from .loading import load_for_training, unmatched_modules
-from .mixed import BAD_MEDIA, TrainingMix, check_whole_clips, open_mix, whole_records
+from .mixed import TrainingMix, check_whole_clips, open_mix, whole_records
 from .plain_sft import FIXED_ARGUMENTS
 from .recipe import Recipe, RecipeError, load_recipe
 from .recipe_settings import number_arguments
@@ -75,16 +74,11 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         TypeError: only one of `model` and `processor` is passed.
         ValueError: a pattern of `learning_rates` matches nothing that is trained.
     """
-    return _make_trainer(recipe, model, processor)[0]
-
-
-def _make_trainer(recipe: Recipe, model: Any, processor: Any) -> tuple[SFTTrainer, TrainingMix | None]:
-    """The trainer, and the mix that it trains on, if there is one."""
     from datasets import Dataset
     from transformers import set_seed
     from trl import SFTConfig
 
-    from .skipping import BadMediaReport, SkippingCollator
+    from .skipping import MixReporter, SkippingCollator
     from .trainer import PartwiseSFTTrainer
 
     if (model is None) != (processor is None):
@@ -119,21 +113,23 @@ def _make_trainer(recipe: Recipe, model: Any, processor: Any) -> tuple[SFTTraine
     collator: Any = VideoDataCollator(
         processor, frames=frames, sounds=sounds, vary=recipe.vary, processor_kwargs=recipe.processor_options
     )
+    callbacks: list[Any] = []
     if mix is not None and log is not None:
         collator = SkippingCollator(collator, rows, log, mix.prepared.group)
+        callbacks = [MixReporter(mix, log)]
     trainer = PartwiseSFTTrainer(
         learning_rates=recipe.learning_rates,
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=collator,
-        callbacks=None if log is None else [BadMediaReport(log)],
+        callbacks=callbacks,
         processing_class=processor,
         peft_config=_lora_config(recipe, model),
     )
     # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)
-    return trainer, mix
+    return trainer
 
 
 def _check_options(recipe: Recipe, processor: Any) -> None:
@@ -182,15 +178,10 @@ def run_sft(
         FileExistsError: another run is training into `output_dir`.
         DiskFullError: a checkpoint or the result could not be written; earlier checkpoints are kept.
     """
-    trainer, mix = _make_trainer(recipe, model, processor)
+    trainer = make_trainer(recipe, model, processor)
     output = str(trainer.args.output_dir)
     with name_full_disk(output), only_run(output, trainer.is_world_process_zero()) as may_remove:
         checkpoint = last_whole_checkpoint(output, needed_files(trainer), may_remove) if resume else None
-        if mix is not None and trainer.is_world_process_zero():
-            mix.write_description(output)
-            if checkpoint is None:
-                # The list of another run says nothing about this one.
-                (Path(output) / BAD_MEDIA).unlink(missing_ok=True)
         trainer.train(resume_from_checkpoint=checkpoint)
         if save:
             save_result(trainer)

@@ -14,8 +14,9 @@ from ..data.bad_media import BadFile, BadMediaLog, summary
 from ..data.record import media_of
 from ..models.errors import MediaError, MediaNotFound, warn_caller
 from .caches.broken import FAULTS_OF_SETUP
+from .mixed import TrainingMix
 
-__all__ = ["BadMediaReport", "SkippingCollator"]
+__all__ = ["MixReporter", "SkippingCollator"]
 
 logger = logging.getLogger(__name__)
 # So many rows behind each other may be broken before the search for a whole one ends.
@@ -92,15 +93,23 @@ class SkippingCollator:
         self.log.add(BadFile(row["id"], path, "missing" if isinstance(error, MediaNotFound) else str(error)))
 
 
-class BadMediaReport(TrainerCallback):
-    """Adds the number of rows that were left out to the log, and says it at the end of the training.
+class MixReporter(TrainerCallback):
+    """Writes down what is trained on, and how many rows were left out: in the log, and at the end of the training.
 
     Args:
+        mix: that is trained on.
         log: what all processes find.
     """
 
-    def __init__(self, log: BadMediaLog) -> None:
-        self.log = log
+    def __init__(self, mix: TrainingMix, log: BadMediaLog) -> None:
+        self.mix, self.log = mix, log
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the description of the mix into the output folder. A run that does not resume one counts from zero."""
+        if state.is_world_process_zero:
+            self.mix.write_description(args.output_dir)
+            if state.global_step == 0:
+                self.log.path.unlink(missing_ok=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Add `rows_left_out` to an entry of the log, once there are any."""
