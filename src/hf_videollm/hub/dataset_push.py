@@ -112,9 +112,7 @@ def push_dataset(
         raise ValueError(f"{option} is for dry_run alone: a push writes no folder.")
     check_repo_id(repo_id)
     if not licence:
-        raise DataError(
-            "licence must be given: the sources have licences, so say which one the dataset gets."
-        )
+        raise DataError("licence must be given: the sources have licences, so say which one the dataset gets.")
     size = _bytes_of(max_shard_size)
     prepared = prepare_mix(load_mix(mix), cache_dir)
     if dry_run:
