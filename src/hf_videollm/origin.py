@@ -130,7 +130,7 @@ def load_card_metadata(card: str | os.PathLike[str]) -> dict[str, Any]:
     from .models.errors import CheckpointError, one_line
 
     try:
-        found = metadata_load(card)
+        found = metadata_load(os.fspath(card))
     except Exception as error:  # The YAML parser raises errors of its own.
         raise CheckpointError(
             f"The metadata at the top of {os.fspath(card)} cannot be read ({one_line(error, 120)})."

@@ -133,7 +133,11 @@ WRONG = {
     "too many": ({"messages": [USER, SAID], "videos": ["a.mp4", "b.mp4"]}, "numbers must be the same"),
     "too few tokens": (
         {"messages": [TAGGED, SAID], "videos": ["a", "b"]},
-        "1 tokens in its texts of type video, but 2",
+        "none for 1 of type video",
+    ),
+    "too many tokens": (
+        {"messages": [{"role": "user", "content": "<video><video>"}, SAID], "videos": ["a"]},
+        "more <video> than the row has media",
     ),
     "other type": ({"messages": [USER, SAID], "images": ["a.png"]}, "1 blocks without a source of type video, but 0"),
     "twice": ({**named("a.mp4"), "videos": ["a.mp4"]}, "media of type video twice"),

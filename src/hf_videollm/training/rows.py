@@ -7,11 +7,11 @@ are neither, they come first in the first question.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.conversation import Turns
 from ..models.video_llm_messages import SOURCE_KEYS, without_none
 
 __all__ = ["MEDIA_COLUMNS", "TrainingRow", "read_row"]
@@ -20,7 +20,6 @@ __all__ = ["MEDIA_COLUMNS", "TrainingRow", "read_row"]
 MEDIA_COLUMNS = {"video": ("videos", "video"), "image": ("images", "image"), "audio": ("audios", "audio")}
 # Names of speakers in LLaVA's form -> roles.
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-TOKEN = re.compile(r"<(video|image|audio)>")
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,16 @@ def _with_media(messages: list[dict[str, Any]], row: Mapping[str, Any], name: st
         return [_filled(message, media) for message in messages]
     # Some data sets write <image> for their videos.
     alias = {"image": "video"} if media["video"] and not media["image"] else {}
-    tokens = _num_tokens(messages, alias)
-    if any(tokens.values()):
-        if tokens != counts:
-            raise ValueError(f"{name}: {_unlike(tokens, counts, 'tokens in its texts')}")
-        return [_split(message, media, alias) for message in messages]
+    blocks = {kind: [_block(kind, entry) for entry in entries] for kind, entries in media.items()}
+    turns = Turns(blocks, alias)
+    split = [_split(message, turns, name) for message in messages]
+    if turns.has_tokens:
+        if left := turns.rest():
+            raise ValueError(
+                f"{name}: its texts have tokens for some of its media, but none for {len(left)} of type "
+                f"{left[0]['type']}: their numbers must be the same."
+            )
+        return split
     if sourced := [kind for kind in media if media[kind] and _num_blocks(messages, kind)]:
         raise ValueError(
             f"{name} has media of type {sourced[0]} twice, in its messages and in a column: leave one of them out."
@@ -120,9 +124,8 @@ def _with_media(messages: list[dict[str, Any]], row: Mapping[str, Any], name: st
     first = next((number for number, message in enumerate(messages) if message.get("role") == "user"), None)
     if first is None:
         raise ValueError(f"{name} has media, but no message of a user in which they could stand.")
-    shown = [_block(kind, entry) for kind, entries in media.items() for entry in entries]
     message = messages[first]
-    return [*messages[:first], {**message, "content": [*shown, *_blocks(message)]}, *messages[first + 1 :]]
+    return [*messages[:first], {**message, "content": [*turns.rest(), *_blocks(message)]}, *messages[first + 1 :]]
 
 
 def _column(row: Mapping[str, Any], kind: str, name: str) -> list[Any]:
@@ -166,16 +169,6 @@ def _num_blocks(messages: Sequence[Mapping[str, Any]], kind: str) -> int:
     return sum(isinstance(block, Mapping) and block.get("type") == kind for block in blocks)
 
 
-def _num_tokens(messages: Sequence[Mapping[str, Any]], alias: Mapping[str, str]) -> dict[str, int]:
-    counts = dict.fromkeys(MEDIA_COLUMNS, 0)
-    for message in messages:
-        if message.get("role") == "user":
-            for block in _blocks(message):
-                for kind in TOKEN.findall(block.get("text") or ""):
-                    counts[alias.get(kind, kind)] += 1
-    return counts
-
-
 def _filled(message: Mapping[str, Any], media: Mapping[str, list[Any]]) -> dict[str, Any]:
     """A message whose blocks without a source have taken the next media; `media` gets shorter."""
 
@@ -187,22 +180,14 @@ def _filled(message: Mapping[str, Any], media: Mapping[str, list[Any]]) -> dict[
     return {**message, "content": [fill(block) for block in _blocks(message)]}
 
 
-def _split(message: Mapping[str, Any], media: Mapping[str, list[Any]], alias: Mapping[str, str]) -> dict[str, Any]:
-    """A message of the user whose tokens have become blocks with the next media; `media` gets shorter."""
+def _split(message: Mapping[str, Any], turns: Turns, name: str) -> dict[str, Any]:
+    """A message of the user whose tokens have become blocks with the next media."""
     if message.get("role") != "user":
         return dict(message)
     content: list[Any] = []
     for block in _blocks(message):
-        if block.get("type") != "text":
-            content.append(block)
-            continue
-        # `split` with one group gives a text, a type, a text, a type, ..., a text.
-        for number, part in enumerate(TOKEN.split(block["text"])):
-            if number % 2:
-                kind = alias.get(part, part)
-                content.append(_block(kind, media[kind].pop(0)))
-            elif part.strip():
-                content.append({"type": "text", "text": part.strip()})
+        is_text = isinstance(block, Mapping) and isinstance(block.get("text"), str)
+        content += turns.content(block["text"], name) if is_text else [block]
     return {**message, "content": content}
 
 
