@@ -69,7 +69,7 @@ WRONG = [
     ("tune-alpha nowhere {records}", "nowhere"),
     ("data check {gone}", "gone.mp4: the mix cannot be read"),
     ("data check {text}", "a mix is a mapping"),
-    ("data check {records}", "there is no key"),
+    ("data check {records}", "is data, not a mix: write sources"),
     ("data push {gone} me/clips --licence mit", "gone.mp4: the mix cannot be read"),
     ("data push {gone} me/clips", "--licence"),
     ("data push {gone} clips --licence mit", "OWNER/NAME"),

@@ -119,7 +119,7 @@ def test_so_many_rows_of_each_type(make: MakeMix) -> None:
     assert sum(counts.types["all"] for counts in renamed.sources) == 7
     for content, message in (
         ({"vqa": 61, "reasoning": 0}, "asks for 61 rows of type 'vqa'; there are 60"),
-        ({"vqa": 5}, "no number for type 'reasoning'"),
+        ({"vqa": 5}, "no number for 60 rows of type 'reasoning'"),
         ({"vqa": 5, "reasonings": 5}, "did you mean reasoning"),
     ):
         with pytest.raises(MixError, match=message):

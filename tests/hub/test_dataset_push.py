@@ -132,7 +132,21 @@ def test_a_refusal_of_the_hub_is_one_line(hub: HubServer, mix: Path) -> None:
     with pytest.raises(PushError, match=r"me/clips: your token may not write .* Nothing was published\.") as error:
         push_dataset(mix, "me/clips", licence=LICENCE)
     assert "\n" not in str(error.value)
-    assert hub.commits("datasets/me/clips") == []
+    # No empty dataset is left behind; one that was there stays.
+    assert "datasets/me/clips" not in hub.store.repos
+    hub.faults.clear()
+    push_dataset(mix, "me/clips", licence=LICENCE)
+    hub.faults.append(Fault("POST .*/commit/", status=403, times=9, message="no"))
+    with pytest.raises(PushError, match="Nothing was published"):
+        push_dataset(mix, "me/clips", licence=LICENCE, max_shard_size="30KB")
+    assert len(hub.commits("datasets/me/clips")) == 1
+
+
+def test_a_private_push_never_goes_to_a_public_dataset(hub: HubServer, mix: Path) -> None:
+    push_dataset(mix, "me/clips", licence=LICENCE, private=False)
+    with pytest.raises(PushError, match="exists and is public"):
+        push_dataset(mix, "me/clips", licence=LICENCE, private=True)
+    assert len(hub.commits("datasets/me/clips")) == 1
 
 
 def test_what_cannot_be_published_is_refused_before_anything_is_written(mix: Path, tmp_path: Path) -> None:

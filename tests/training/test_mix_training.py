@@ -19,6 +19,7 @@ from hf_videollm.data.record import check_record
 from hf_videollm.models.errors import MediaWarning
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
+from hf_videollm.synthetic.tiny.videollama2_av import build_tiny_videollama2_av as build_tiny_av
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.mixed import BAD_MEDIA
 from hf_videollm.training.plain_sft import make_trainer as make_plain_trainer
@@ -211,6 +212,29 @@ def test_parts_of_videos_and_of_folders_of_frames(clips: Path, tmp_path: Path) -
     turns = [{"role": "user", "content": by_hand}, {"role": "assistant", "content": "red"}]
     assert torch.equal(shown, collator([{"messages": turns}])["pixel_values_videos"])
     assert not torch.equal(shown, frames_of(collator, path=str(folder), kind="frames", fps=3, first=1))
+
+
+def test_the_sound_of_a_silent_video_is_not_heard(tmp_path: Path) -> None:
+    generate_dataset(tmp_path / "clips", 1, progress=False)
+    clip = str(next((tmp_path / "clips").rglob("*.mp4")))
+    processor = build_tiny_av()[1]
+    heard, silent = (record(path=clip, use_audio=flag) for flag in (True, False))
+    collator = VideoDataCollator(processor)
+
+    def sounds(*rows: dict[str, Any]) -> list[torch.Tensor]:
+        batch = collator(rows)
+        pairs = zip(batch["input_features"], batch["input_features_mask"], strict=True)
+        return [features[mask.bool()] for features, mask in pairs]
+
+    (sound,), (silence,) = sounds(heard), sounds(silent)
+    # It is as a video without a sound track: silence, or no sound at all. In a batch, each video has its own sound.
+    assert len(silence.unique()) == 1
+    assert len(sound.unique()) > 1
+    both = sounds(heard, silent)
+    assert torch.equal(both[0], sound)
+    assert torch.equal(both[1], silence)
+    without = VideoDataCollator(processor, processor_kwargs={"missing_audio": "skip"})
+    assert len(without([heard, silent])["input_features"]) == 1
 
 
 def words() -> list[dict[str, str]]:

@@ -38,6 +38,7 @@ from typing import Any
 
 import yaml
 
+from ..models.errors import one_line
 from ..models.video_llm_option_names import did_you_mean
 from .formats import find_format
 from .loading import default_name, open_source
@@ -87,6 +88,8 @@ class Mix:
 
 # Keys of the file that are no fields of `Mix`, and of a source that are none of `MixSource`.
 _KEYS = ("seed", "roots", "fraction", "per_type", "batches", "shuffle", "max_bad", "sources")
+# Endings of the files that a mix names.
+_DATA = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 _SOURCE_KEYS = tuple(entry.name for entry in fields(MixSource))
 
 
@@ -103,6 +106,8 @@ def load_mix(path: str | os.PathLike[str]) -> Mix:
         'V'
     """
     place = Path(path)
+    if place.suffix.lower() in _DATA:
+        raise MixError(f"{place} is data, not a mix: write sources: [{{annotation: {place.name}}}] into a YAML file.")
     content = _read_yaml(place)
     # A list alone is the list of the sources.
     content = {"sources": content} if isinstance(content, list) else content
@@ -129,6 +134,9 @@ def load_mix(path: str | os.PathLike[str]) -> Mix:
     )
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _StrictLoader(yaml.SafeLoader):
     """Refuses a key that stands twice, of which YAML would take the last."""
 
@@ -136,6 +144,8 @@ class _StrictLoader(yaml.SafeLoader):
 def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == _MERGE:
+            continue
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise MixError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice; keep one of them.")
@@ -155,7 +165,7 @@ def _read_yaml(path: Path) -> Any:
     except MixError as error:
         raise MixError(f"{path}, {error}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise MixError(f"{path}: the mix cannot be read: {reason}.") from error
 
 

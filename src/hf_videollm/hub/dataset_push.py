@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
@@ -206,6 +207,7 @@ def _publish(folder: Path, repo_id: str, private: bool | None, token: str | None
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="hf_videollm", library_version=__version__)
+    of_dataset: dict[str, Any] = {"repo_id": repo_id, "repo_type": "dataset"}
 
     def ask(call: Callable[[], Any]) -> Any:
         try:
@@ -217,15 +219,25 @@ def _publish(folder: Path, repo_id: str, private: bool | None, token: str | None
                 raise
             raise PushError(f"{repo_id}: {meaning}. Nothing was published.") from error
 
-    ask(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
-    made = ask(
-        lambda: api.upload_folder(
-            repo_id=repo_id,
-            repo_type="dataset",
-            folder_path=folder,
-            commit_message=message,
-            # Files of an earlier push that has other splits or another number of files.
-            delete_patterns="data/*.parquet",
+    is_new = not ask(lambda: api.repo_exists(**of_dataset))
+    ask(lambda: api.create_repo(**of_dataset, private=private, exist_ok=True))
+    is_private = ask(lambda: api.dataset_info(repo_id)).private
+    if private is not None and private != is_private:
+        raise PushError(
+            f"{repo_id} exists and is {'private' if is_private else 'public'}, which a push does not change: do that "
+            f"on its page, choose another name, or leave out private={private}. Nothing was published."
         )
-    )
+    try:
+        # Files of an earlier push that has other splits or another number of files are deleted in the same commit.
+        made = ask(
+            lambda: api.upload_folder(
+                **of_dataset, folder_path=folder, commit_message=message, delete_patterns="data/*.parquet"
+            )
+        )
+    except BaseException:
+        if is_new:
+            # The error that led here says more than one of this request.
+            with contextlib.suppress(Exception):
+                api.delete_repo(**of_dataset)
+        raise
     return f"{api.endpoint}/datasets/{repo_id}/tree/{made.oid}"

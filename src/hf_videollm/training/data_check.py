@@ -16,6 +16,7 @@ from ..data.mix import load_mix
 from ..data.mix_plan import PreparedMix, SourceCounts, prepare_mix, ranked
 from ..data.mix_rows import read_source
 from ..data.records import drop_none
+from ..models.errors import one_line
 
 __all__ = ["MixReport", "Spread", "check_mix"]
 
@@ -143,7 +144,7 @@ def check_mix(
                 learned.append(int((batch["labels"] >= 0).sum()))
             example = example or (_plain(row) if collator is None else collator.learned_texts(row))
         except ValueError as error:
-            broken.append(BadFile(row["id"], "", " ".join(str(error).split())))
+            broken.append(BadFile(row["id"], "", one_line(error)))
     first = prepared.rows(0)[0] if not sampled else None
     return MixReport(
         mix=str(mix.path),

@@ -112,6 +112,7 @@ def create_repo(request: Request) -> Any:
 def delete_repo(request: Request) -> Any:
     user, asked = request.needs_user(), request.json
     name = f"{asked.get('organization') or user.name}/{asked['name']}"
+    name = f"datasets/{name}" if asked.get("type") == "dataset" else name
     request.store.writable(name, user)
     del request.store.repos[name]
     return {}
