@@ -44,8 +44,10 @@ install-dev: $(VENV)/.installed-dev
 demo: install ## Write a video, ask the bundled model three questions about it
 	@$(BIN)/python examples/demo.py
 
+# The second process that imports a file reads what the first one has compiled; images of containers turn that off.
+test: export PYTHONDONTWRITEBYTECODE =
 test: install-test ## Run the whole test suite on the locked versions
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow and not gpu and not hub"
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow and not gpu and not hub" --cpu-durations 20
 
 test-slow: install-test ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not hub"

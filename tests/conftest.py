@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: no network, fixed seeds, one thread, and reference tensors when they are at hand."""
 
+import gc
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -7,13 +8,29 @@ from pathlib import Path
 # Before transformers is imported anywhere: tests must not reach for the Hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Also in the processes that tests start: two threads each would only wait for each other when all cores are busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Helper modules that hold assertions: without this, a failure shows no values.
+pytest_plugins = ["cpu_seconds"]
 pytest.register_assert_rewrite("bundled", "invariants", "reference_files", "refusals")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Several workers take the tests in long pieces, so that the fixtures of a module are mostly made once."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays to the end: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,7 +80,7 @@ def pytest_runtest_setup() -> Generator[None, object, object]:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Sums in a fixed order, and no fight for the cores when several test processes run."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)

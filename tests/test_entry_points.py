@@ -2,10 +2,10 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import ready_python
 
 import hf_videollm
 
@@ -28,9 +28,7 @@ def entry_points(package: Path) -> list[str]:
 
 def run(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     arguments = [] if name in WITHOUT_HELP else ["--help"]
-    return subprocess.run(
-        [sys.executable, "-m", name, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, check=False
-    )
+    return ready_python.run("-m", name, *arguments, cwd=folder)
 
 
 def test_the_entry_points_are_found() -> None:

@@ -3,13 +3,13 @@
 import os
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import ready_python
 
 import hf_videollm
 from hf_videollm.synthetic.clips import make_scene, questions_for, write_scene_mp4
@@ -25,15 +25,7 @@ RIGHT = [item.answer for item in ASKED]
 
 def run(name: str, *arguments: str, folder: Path) -> str:
     """What an example prints in an empty folder, without a network; nothing may stand on stderr."""
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        timeout=300,
-        check=False,
-    )
+    result = ready_python.run(EXAMPLES / name, *arguments, cwd=folder, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert result.returncode == 0, result.stderr[-3000:]
     assert OF_BITSANDBYTES.sub("", result.stderr) == ""
     return result.stdout

@@ -16,6 +16,7 @@ from typing import Any
 import ftfv_sources
 import pllava_sources
 import pytest
+import ready_python
 import torch
 import videollama2_sources
 from hub_server import against, hub_server
@@ -151,9 +152,7 @@ def test_a_page_runs_as_one_script(name: str, tmp_path: Path) -> None:
     found = blocks((HOW_TO / name).read_text(encoding="utf-8"))
     script = tmp_path / "page.py"
     script.write_text("".join(block.code for block in found if block.language == "python"))
-    result = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-    )
+    result = ready_python.run(script, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-4000:]
     assert result.stdout == "".join(block.code for block in found if block.language == "text")
 

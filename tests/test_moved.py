@@ -2,11 +2,10 @@
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import ready_python
 import torch
 from transformers import AutoModelForImageTextToText
 
@@ -52,7 +51,7 @@ def test_an_old_name_is_imported_from_the_module_that_had_it(module_name: str) -
     names = ", ".join(MOVED_NAMES[module_name])
     program = f"from hf_videollm.{module_name} import {names}\nimport hf_videollm.{module_name} as module\n"
     program += "try:\n    module.nothing\nexcept AttributeError as error:\n    print(error)"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    result = ready_python.run("-c", program)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"module 'hf_videollm.{module_name}' has no attribute 'nothing'\n"
 
@@ -122,8 +121,7 @@ def test_old_modules_have_the_names_of_parts_that_moved(old: str) -> None:
 
 @pytest.mark.parametrize("old", ["data.synthetic", "data.synthetic_long"])
 def test_commands_of_old_names_run(old: str) -> None:
-    command = [sys.executable, "-m", f"hf_videollm.{old}", "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = ready_python.run("-m", f"hf_videollm.{old}", "--help")
     assert result.returncode == 0, result.stderr
     assert "usage" in result.stdout.lower()
 

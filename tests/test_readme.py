@@ -2,10 +2,10 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import ready_python
 from pages import blocks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -18,9 +18,7 @@ NOTICE = re.compile(r"[Ww]arning|[Dd]eprecat|^\[\w+\] ", re.MULTILINE)
 
 def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Runs Python in a process of its own and an empty folder, which must end well and without a warning."""
-    result = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300, check=False
-    )
+    result = ready_python.run(*arguments, cwd=cwd)
     assert result.returncode == 0, result.stderr[-2000:]
     assert not NOTICE.search(result.stderr), result.stderr
     return result

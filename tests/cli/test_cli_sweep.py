@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import ready_python
 from disturbing_lora import disturbed_pipe
 from evaluated_clips import TASKS, clip_questions, make_task, write_benchmark
 from judge_server import judge_server
@@ -88,17 +86,12 @@ def test_a_killed_sweep_goes_on(cli: Cli, tmp_path: Path) -> None:
         places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / output)]
         return ["sweep", "frames", "--task", "msvd_qa", *places, *options]
 
-    cut = subprocess.Popen(
-        [sys.executable, "-m", "hf_videollm.cli", *line("cut")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    cut = ready_python.start("-m", "hf_videollm.cli", *line("cut"))
     records, until = tmp_path / "cut/frames-8/records.jsonl", time.monotonic() + 300
     while not (records.exists() and records.stat().st_size) and cut.poll() is None and time.monotonic() < until:
         time.sleep(0.002)
-    cut.send_signal(signal.SIGKILL)
-    assert cut.wait() == -9, cut.communicate()
+    cut.kill()
+    assert cut.wait() == -9
     assert not (tmp_path / "cut/sweep.json").exists(), "the control: it was killed before its end"
     reports = [json.loads(cli(*line(output))[1]) for output in ("cut", "whole")]
     assert reports[0] == reports[1]

@@ -2,15 +2,13 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ready_python
 from evaluated_clips import COLOURS, TASKS, bare, load, make_task, write_benchmark
 
 from hf_videollm.evaluation.answering import TooManyErrors
@@ -315,15 +313,12 @@ def test_a_smaller_limit_does_not_replace_a_larger_result(
     assert fewer["counts"]["items"] == 3
 
 
-def program(data: DataFiles, folder: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, str(PROGRAM), str(data.root), str(folder)]
-    return subprocess.Popen(
-        command,
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def program(data: DataFiles, folder: Path, rank: int | None = None) -> ready_python.Job:
+    """The program as it runs; it prints into `rank<RANK>.txt` beside its folder."""
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    with (folder.parent / f"rank{rank}.txt").open("wb") as out:
+        environment = {**os.environ, **({} if rank is None else ranks)}
+        return ready_python.start(PROGRAM, data.root, folder, env=environment, stdout=out, stderr=out)
 
 
 def in_this_process(pipe: Any, data: DataFiles, folder: Path) -> str:
@@ -339,7 +334,7 @@ def test_a_killed_process_goes_on(bundled_pipe: Callable[[str], Any], benchmark:
     until = time.monotonic() + 300
     while not (records.exists() and records.stat().st_size) and time.monotonic() < until:
         time.sleep(0.005)
-    cut.send_signal(signal.SIGKILL)
+    cut.kill()
     assert cut.wait() == -9
     assert 0 < len(read_records(tmp_path / "cut")) < 20, "the control: it was killed before its end"
     # The settings that the killed process has written are those of this one, too.
@@ -378,13 +373,11 @@ def test_the_command_is_as_one_would_write_it(
 def test_two_processes_give_what_one_gives(
     bundled_pipe: Callable[[str], Any], benchmark: DataFiles, tmp_path: Path
 ) -> None:
-    two = [
-        program(benchmark, tmp_path / "two", {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"})
-        for rank in range(2)
-    ]
+    two = [program(benchmark, tmp_path / "two", rank) for rank in range(2)]
     expected = in_this_process(bundled_pipe("pllava-tiny"), benchmark, tmp_path / "one")
-    outputs = [process.communicate(timeout=600) for process in two]
-    assert sorted(out.strip() for out, _ in outputs) == sorted([expected, "unfinished"]), outputs
+    assert [process.wait(timeout=600) for process in two] == [0, 0]
+    outputs = [(tmp_path / f"rank{rank}.txt").read_text() for rank in range(2)]
+    assert sorted(out.strip() for out in outputs) == sorted([expected, "unfinished"])
     assert (tmp_path / "two/records.jsonl").read_bytes() == (tmp_path / "one/records.jsonl").read_bytes()
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two")]
     assert results[0]["metrics"] == results[1]["metrics"]

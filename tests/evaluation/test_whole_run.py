@@ -1,15 +1,12 @@
 """All benchmarks with one small model through the command line: killed in the middle, continued, put side by side."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ready_python
 
 from hf_videollm.evaluation.result import read_runs
 from hf_videollm.evaluation.tasks import find_task, task_names
@@ -28,18 +25,17 @@ def write_data(data: Path, names: list[str], count: int) -> None:
 
 
 def command(data: Path, output: Path, *arguments: str) -> list[str]:
-    start = [sys.executable, "-m", "hf_videollm.cli", "evaluate", "--model", MODEL, "--device", "cpu"]
+    start = ["-m", "hf_videollm.cli", "evaluate", "--model", MODEL, "--device", "cpu"]
     return [*start, "--data", str(data), "--output", str(output), "--judge", "rule", *arguments]
 
 
 def kill_after(num_tasks: int, arguments: list[str], output: Path) -> None:
     """Run until this many tasks have begun to write records, then SIGKILL."""
-    run = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = ready_python.start(*arguments)
     try:
         while len(list(output.glob("*/records*.jsonl"))) < num_tasks:
             assert run.poll() is None, "the run ended before it was killed"
             time.sleep(0.05)
-        os.kill(run.pid, signal.SIGKILL)
     finally:
         run.kill()
         run.wait()
@@ -61,7 +57,7 @@ def test_a_killed_run_of_all_tasks_goes_on(tmp_path: Path, count: int) -> None:
     assert len(finished) < len(task_names())
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/result.json")}
 
-    done = subprocess.run([*everything, "--json"], capture_output=True, text=True, timeout=900)
+    done = ready_python.run(*everything, "--json", timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     results = results_of(output)
     assert set(results) == set(task_names()) == set(json.loads(done.stdout)["results"])
@@ -74,8 +70,8 @@ def test_a_killed_run_of_all_tasks_goes_on(tmp_path: Path, count: int) -> None:
         assert len(read_runs(path.parent)) == 1, path
 
     sheet = tmp_path / "results.html"
-    shown = [sys.executable, "-m", "hf_videollm.cli", "results", *map(str, sorted(output.iterdir()))]
-    subprocess.run([*shown, "--format", "html", "--output", str(sheet)], check=True, capture_output=True, timeout=300)
+    shown = ["-m", "hf_videollm.cli", "results", *map(str, sorted(output.iterdir()))]
+    assert ready_python.run(*shown, "--format", "html", "--output", sheet).returncode == 0
     page = sheet.read_text()
     assert all(find_task(name).title in page for name in task_names())
 
@@ -91,7 +87,7 @@ def test_what_the_model_knows_is_right_in_every_form(tmp_path: Path) -> None:
     write_data(data, [*open_tasks, *choices], 4)
     for names, style in ((open_tasks, ()), (choices, ("--prompt-style", "bare"))):
         asked = command(data, output, "--tasks", ",".join(names), *style)
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=600)
+        done = ready_python.run(*asked, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
     for name, result in results_of(output).items():
         accuracy = result["metrics"].get("accuracy")

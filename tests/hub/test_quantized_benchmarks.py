@@ -1,13 +1,12 @@
 """The benchmarks of quantized variants run, at their smallest; the one for a GPU on a CPU."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import quantized_page
+import ready_python
 
 pytest.importorskip("bitsandbytes", reason="the presets are those of bitsandbytes")
 
@@ -15,13 +14,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def run(script: str, *arguments: str) -> dict[str, Any]:
-    result = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    result = ready_python.run(BENCHMARKS / script, *arguments, timeout=600)
     assert result.returncode == 0, result.stderr
     return dict(json.loads(result.stdout))
 

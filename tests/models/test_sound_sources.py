@@ -12,6 +12,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import ready_python
 import torch
 from media_corpus import write_video
 from sound_files import WAV_FORMATS, caf, channel_tones, encode, wav
@@ -136,7 +137,7 @@ def test_any_order_of_channels(tmp_path) -> None:
         sounds[f"{codec}.{container}"] = channel_tones(8)
         data = encode(container, codec, sample_format, channel_tones(8), layout=layout)
         (tmp_path / f"{codec}.{container}").write_bytes(data)
-    child = subprocess.run([sys.executable, "-c", READ_FOLDER, tmp_path], capture_output=True, text=True)
+    child = ready_python.run("-c", READ_FOLDER, tmp_path)
     assert child.returncode == 0, child.stderr[-500:]
     for name, sound in sounds.items():
         for wave, expected in zip(np.load(tmp_path / f"{name}.npy"), (sound.mean(axis=0), sound[0]), strict=True):

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ready_python
+
 # To be put before code that must not find the package.
 WITHOUT_PACKAGE = """
 import sys
@@ -26,15 +28,7 @@ LOCAL = False
 def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
     """Run code in a new interpreter with its own cache of remote modules; it leaves its findings in `report`."""
     environment = {**os.environ, "HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", code + "\nprint(json.dumps(report))", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cache,
-        timeout=300,
-        check=False,
-    )
+    result = ready_python.run("-c", code + "\nprint(json.dumps(report))", *arguments, env=environment, cwd=cache)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout.strip().splitlines()[-1])
 

@@ -2,12 +2,11 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import av
 import numpy as np
 import pytest
+import ready_python
 
 from hf_videollm.data.records import read_jsonl
 from hf_videollm.synthetic import clips as synthetic
@@ -457,10 +456,8 @@ def test_held_out_questions_about_sound():
 )
 def test_command_line(tmp_path, cli):
     assert "--num-videos" in cli("data", "clips", "--help")[1]
-    # Once as users call it; a new process takes seconds to import torch.
-    command = [sys.executable, "-m", "hf_videollm.synthetic.clips", str(tmp_path / "d"), "--num-videos", "2"]
-    options = ["--split", "test", "--offset", "5", "--sound"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    options = ["--num-videos", "2", "--split", "test", "--offset", "5", "--sound"]
+    done = ready_python.run("-m", "hf_videollm.synthetic.clips", tmp_path / "d", *options)
     assert done.returncode == 0, done.stderr
     records = read_jsonl(tmp_path / "d" / "records.jsonl")
     assert {record.metadata["seed"] for record in records} == {2_000_005, 2_000_006}

@@ -1,13 +1,12 @@
 """Recipes, and the ordinary way of training: TRL's SFTTrainer on real MP4 files."""
 
 import errno
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ready_python
 import torch
 
 from hf_videollm.costs.info import describe_checkpoint
@@ -315,10 +314,9 @@ def test_command_line(records, tmp_path):
     model, processor = build_tiny_pllava(**SMALL)
     model.save_pretrained(tmp_path / "init")
     processor.save_pretrained(tmp_path / "init")
-    base = [sys.executable, "-m", "hf_videollm.training.sft", "pllava_synthetic"]
 
     def run(*arguments):
-        return subprocess.run([*base, *arguments], capture_output=True, text=True, timeout=300)
+        return ready_python.run("-m", "hf_videollm.training.sft", "pllava_synthetic", *arguments)
 
     options = ["--model", str(tmp_path / "init"), "--records", records, "--output", str(tmp_path / "out")]
     shown = run(*options, "--dry-run")
