@@ -63,21 +63,11 @@ def paths(group: Any, above: str = "") -> Iterator[str]:
 PATHS = set(paths(get_command(app)))
 
 
-def run(arguments: tuple[str, ...], folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """A command in an interpreter with these flags; without any, in one that has loaded the large libraries."""
+def run(arguments: tuple[str, ...], folder: Path, *start: str) -> subprocess.CompletedProcess[str]:
+    """A command in an interpreter that has loaded the large libraries already."""
     environment = {**os.environ, "COLUMNS": "200"}
-    if not flags:
-        return ready_python.run("-m", "hf_videollm.cli", *arguments, input=QUESTION, cwd=folder, env=environment)
-    return subprocess.run(
-        [sys.executable, *flags, "-m", "hf_videollm.cli", *arguments],
-        input=QUESTION,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        timeout=300,
-        check=False,
-    )
+    start = start or ("-m", "hf_videollm.cli")
+    return ready_python.run(*start, *arguments, input=QUESTION, cwd=folder, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +81,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_that_ends_well_says_nothing_on_stderr(name: str, folder: Path) -> None:
-    # What libraries say while they are loaded is seen with `ask`, and with the commands of the next test.
-    result = run(COMMANDS[name], folder, *(("-u",) if name == "ask" else ()))
+    """What libraries say while they are loaded is seen by the next test, in an interpreter of its own."""
+    result = run(COMMANDS[name], folder)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
     assert result.stderr == ""
@@ -100,6 +90,7 @@ def test_a_command_that_ends_well_says_nothing_on_stderr(name: str, folder: Path
 
 # The others, one after the other in one process: what is said while a library is loaded, is said once.
 OTHERS = [
+    "ask clip.mp4 What? --max-new-tokens 2",
     "data clips clips --num-videos 2",
     "data long long --num-videos 1 --shortest 8 --longest 8",
     "data check mix.yaml --sample 1",
@@ -203,6 +194,14 @@ def test_modules_that_are_commands_say_nothing_on_stderr(module: str, folder: Pa
     assert "Examples:" in result.stdout
 
 
+FUTURE_WARNINGS_ARE_ERRORS = """
+import warnings
+warnings.simplefilter("error", FutureWarning)
+from hf_videollm.cli import main
+main()
+"""
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -213,7 +212,7 @@ def test_modules_that_are_commands_say_nothing_on_stderr(module: str, folder: Pa
 )
 def test_with_debug_nothing_that_we_call_is_deprecated(name: str, folder: Path) -> None:
     """The same commands with the messages of libraries shown: none of them is about our calls."""
-    result = run((*COMMANDS[name], "--debug"), folder, "-W", "error::FutureWarning")
+    result = run((*COMMANDS[name], "--debug"), folder, "-c", FUTURE_WARNINGS_ARE_ERRORS)
     assert result.returncode == 0, result.stderr
     for word in ("FutureWarning", "deprecated. Use", "will be removed"):
         assert word not in result.stderr

@@ -89,14 +89,13 @@ def run(arguments: list[str], path: list[str]) -> None:
 
 def end_after(work: Callable[[], None]) -> None:
     """Work, then end as an interpreter does, except that it frees no object: that would copy the server's memory."""
-    status: object = 0
+    status = 0
     try:
         work()
     except SystemExit as stop:
-        status = stop.code or 0
-        if not isinstance(status, int):
-            print(status, file=sys.stderr)
-            status = 1
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        status = 1 if isinstance(stop.code, str) else int(stop.code or 0)
     except BaseException:
         traceback.print_exc()
         status = 1
@@ -142,4 +141,5 @@ gc.freeze()  # copies need not look at what they only share
 found = serve(server)
 if found is not None:
     become(*found)
-    end_after(lambda: run(found[0]["arguments"], installed))
+    arguments = found[0]["arguments"]
+    end_after(lambda: run(arguments, installed))
