@@ -1,11 +1,10 @@
 """Saves, conversions and trainings that are killed at random moments; `test_atomic` kills at every step."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import ready_python
 
 from hf_videollm.training import resume
 from hf_videollm.training.resume import checkpoint_problem, last_whole_checkpoint, only_run
@@ -14,8 +13,7 @@ PROGRAM = Path(__file__).with_name("support") / "kill_saves.py"
 
 
 def kill(folder: Path, what: str, moments: int) -> dict[str, int]:
-    command = [sys.executable, PROGRAM, folder, what, str(moments), "11"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3000)
+    done = ready_python.run(PROGRAM, folder, what, str(moments), "11", timeout=3000)
     assert done.returncode == 0, done.stderr[-2000:]
     seen: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return seen

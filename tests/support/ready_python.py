@@ -111,7 +111,10 @@ def start(
     stdout: IO[bytes] | None = None,
     stderr: IO[bytes] | None = None,
 ) -> Job:
-    """Start `python ARGUMENTS`: `-c CODE ...`, `-m MODULE ...` or `FILE ...`. What has no file goes nowhere."""
+    """Start `python ARGUMENTS`: `-c CODE ...`, `-m MODULE ...`, `FILE ...` or `-P FILE ...`.
+
+    A stream without a file goes nowhere.
+    """
     environment = dict(os.environ if env is None else env)
     server = _server(environment)
     job = {"arguments": list(map(str, arguments)), "folder": str(Path(cwd).resolve()), "environment": environment}

@@ -71,6 +71,8 @@ def become(job: dict[str, Any], standard: list[int]) -> None:
 
 def run(arguments: list[str], path: list[str]) -> None:
     """Do what `python ARGUMENTS` does, with the folders of installed packages given."""
+    is_safe = arguments[0] == "-P"  # the folder of the program is no place of modules
+    arguments = arguments[is_safe:]
     path = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder] + path
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     if arguments[0] == "-c":
@@ -82,7 +84,7 @@ def run(arguments: list[str], path: list[str]) -> None:
         sys.argv[:] = ["-m", *arguments[2:]]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
-        sys.path[:] = [os.path.dirname(os.path.abspath(arguments[0])), *path]
+        sys.path[:] = path if is_safe else [os.path.dirname(os.path.abspath(arguments[0])), *path]
         sys.argv[:] = arguments
         runpy.run_path(arguments[0], run_name="__main__")
 

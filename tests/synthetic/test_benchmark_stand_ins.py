@@ -1,15 +1,13 @@
 """Stand-ins of the benchmarks: their clips show their scenes, and they are the same every time."""
 
-import os
 import platform
-import subprocess
-import sys
 import wave
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import ready_python
 from PIL import Image
 
 from hf_videollm.synthetic.benchmarks import STAND_INS, find_stand_in, write_stand_in
@@ -85,8 +83,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 # Writes all stand-ins. Its last file is a control: it has the content of memory that nobody wrote.
 WRITE_ALL = """
-import sys
+import ctypes, sys
 from pathlib import Path
+# M_PERTURB of the C library: new memory is filled with a byte.
+ctypes.CDLL(None).mallopt(-6, int(sys.argv[2]))
 import numpy as np
 from hf_videollm.synthetic.benchmarks.__main__ import main
 code = main([sys.argv[1], "--count", "4"])
@@ -100,9 +100,7 @@ def written_twice(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """All stand-ins by two processes. In each, the C library fills new memory with another byte."""
     folders = [tmp_path_factory.mktemp("stand_ins") / "written" for _ in range(2)]
     for folder, byte in zip(folders, ("1", "85"), strict=True):
-        command = [sys.executable, "-c", WRITE_ALL, str(folder)]
-        environment = {**os.environ, "MALLOC_PERTURB_": byte}
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        done = ready_python.run("-c", WRITE_ALL, folder, byte)
         assert done.returncode == 0, done.stderr
     return folders
 

@@ -2,13 +2,11 @@
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ready_python
 import torch
 from pllava_sources import (
     IMAGE_ID,
@@ -423,12 +421,7 @@ def test_memory_holds_a_tensor_and_not_a_checkpoint(tmp_path: Path, options: dic
     small = write_source(tmp_path / "small", released_tensors(), raw_config())
     big = write_source(tmp_path / "big", released_tensors(raw), raw, shards=2)
     places = [str(small), str(tmp_path / "small_out"), str(big), str(tmp_path / "big_out"), json.dumps(options)]
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURE, *places],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    run = ready_python.run("-c", MEASURE, *places)
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout.splitlines()[-1])
     assert result["size"] > 300_000_000

@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ready_python
 import torch
 from refusals import Change, put, refusal, siblings, without
 from safetensors.torch import save_file
@@ -465,7 +464,8 @@ def test_a_signal_while_a_pickle_is_read_leaves_nothing(
         f"pickle_reader.CHILD = Path({str(hanging)!r}); from hf_videollm.cli.commands import main; main(sys.argv[1:])"
     )
     arguments = ["convert", "videollama2", str(source), str(tmp_path / "out"), "--vision-config", str(tower)]
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
+    with (tmp_path / "words").open("wb") as stderr:
+        process = ready_python.start("-c", code, *arguments, stderr=stderr)
     deadline = time.monotonic() + 120
     while not any(path.is_dir() for path in tmp_path.rglob("pickles.*/pickle.*")):
         assert process.poll() is None
@@ -474,10 +474,9 @@ def test_a_signal_while_a_pickle_is_read_leaves_nothing(
     # Long enough for the child to have begun; it is gone with its parent.
     time.sleep(0.5)
     process.send_signal(number)
-    _, words = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "nothing half-written is left behind" in words
-    assert siblings(tmp_path) == ["hanging.py", "pipe", "source"]
+    assert process.wait(timeout=60) == 130
+    assert "nothing half-written is left behind" in (tmp_path / "words").read_text()
+    assert siblings(tmp_path) == ["hanging.py", "pipe", "source", "words"]
     # Nobody reads from the pipe any more, or opening it would succeed.
     with pytest.raises(OSError, match="No such device or address"):
         os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK)

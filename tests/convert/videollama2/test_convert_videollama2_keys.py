@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ready_python
 import torch
 from transformers import MixtralConfig
 from videollama2_sources import (
@@ -203,12 +201,7 @@ def test_memory_holds_a_tensor_and_not_a_checkpoint(tmp_path: Path, layout: str)
     big = write_source(tmp_path / "big", big_raw, tensors, "sharded" if layout == "experts" else layout)
     tower = write_vision_config(tmp_path / "tower.json")
     places = [small, tmp_path / "small_out", big, tmp_path / "big_out", tower, json.dumps({})]
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURE, *map(str, places)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    run = ready_python.run("-c", MEASURE, *places)
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout.splitlines()[-1])
     assert result["size"] > 250_000_000
