@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: no network, fixed seeds, one thread, and reference tensors when they are at hand."""
 
+import functools
 import gc
 import os
 from collections.abc import Callable, Generator
@@ -13,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+import typer.main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Helper modules that hold assertions: without this, a failure shows no values.
@@ -83,10 +85,19 @@ def _one_thread() -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _command_line_built_once() -> None:
+    """A program has one command line; typer would build it anew for each command that a test gives."""
+    typer.main.get_command = functools.cache(typer.main.get_command)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Every test starts from the same random state, whichever tests ran before it."""
-    torch.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.manual_seed(0)
+    else:  # `torch.manual_seed` would note for CUDA from where it was called, which takes longer than many a test
+        torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

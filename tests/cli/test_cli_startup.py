@@ -15,8 +15,11 @@ from hf_videollm.cli.commands import app
 HEAVY = ("torch", "torchvision", "transformers", "peft", "trl", "datasets", "av", "numpy", "huggingface_hub")
 # Runs command lines one after the other, until one has loaded something, and tells what came of each.
 RUN = """
-import contextlib, io, json, sys
+import contextlib, functools, io, json, sys
+import typer.main
 from hf_videollm.cli import main
+# The command line is built once, not for each of the lines.
+typer.main.get_command = functools.cache(typer.main.get_command)
 report = []
 for arguments in json.loads(sys.argv[1]):
     out, err = io.StringIO(), io.StringIO()
