@@ -93,7 +93,11 @@ class InvariantTests:
     def test_compiled_as_one_graph(self, first_case: DesignCase) -> None:
         invariants.check_compile(first_case, "aot_eager", fullgraph=True)
 
-    def test_compiled_as_one_graph_from_encoded_media(self, case: DesignCase) -> None:
+    def test_compiled_as_one_graph_from_encoded_media(self, first_case: DesignCase) -> None:
+        invariants.check_compile(first_case, "eager", fullgraph=True, encoded=True)
+
+    @pytest.mark.slow
+    def test_every_language_model_compiled_from_encoded_media(self, case: DesignCase) -> None:
         invariants.check_compile(case, "eager", fullgraph=True, encoded=True)
 
     def test_compiled_with_frame_counts(self, first_case: DesignCase) -> None:
