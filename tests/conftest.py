@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import logging
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -12,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Also in the processes that tests start: two threads each would only wait for each other when all cores are busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 import torch
 import typer.main
@@ -19,6 +21,9 @@ import typer.main
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Helper modules that hold assertions: without this, a failure shows no values.
 pytest_plugins = ["cpu_seconds"]
+# Drawn anew in each run, a rare failure would be one of whoever runs next.
+hypothesis.settings.register_profile("suite", derandomize=True, max_examples=50, deadline=None)
+hypothesis.settings.load_profile("suite")
 pytest.register_assert_rewrite("bundled", "invariants", "reference_files", "refusals")
 
 
@@ -30,9 +35,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported and collected stays to the end: the garbage collector need not look at it again and again."""
+    """What is imported and collected stays to the end: nothing need look at it again and again.
+
+    The garbage collector would. So would pytest, which hangs handlers on every logger that does not propagate, six times
+    a test: torch has sixty of them, and that took longer than all the rest of a short test.
+    """
     gc.collect()
     gc.freeze()
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger.name.startswith("torch."):
+            logger.propagate = True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
