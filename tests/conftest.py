@@ -19,11 +19,11 @@ import torch
 import typer.main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Helper modules that hold assertions: without this, a failure shows no values.
 pytest_plugins = ["cpu_seconds"]
 # Drawn anew in each run, a rare failure would be one of whoever runs next.
 hypothesis.settings.register_profile("suite", derandomize=True, max_examples=50, deadline=None)
 hypothesis.settings.load_profile("suite")
+# Helper modules that hold assertions: without this, a failure shows no values.
 pytest.register_assert_rewrite("bundled", "invariants", "reference_files", "refusals")
 
 
@@ -37,8 +37,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_collection_finish() -> None:
     """What is imported and collected stays to the end: nothing need look at it again and again.
 
-    The garbage collector would. So would pytest, which hangs handlers on every logger that does not propagate, six times
-    a test: torch has sixty of them, and that took longer than all the rest of a short test.
+    The garbage collector would. So would pytest, which gives handlers to every logger that does not propagate, six
+    times a test: torch has sixty of them, and that took longer than all the rest of a short test.
     """
     gc.collect()
     gc.freeze()
