@@ -319,7 +319,7 @@ def program(data: DataFiles, folder: Path, rank: int | None = None) -> ready_pyt
     ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     with (folder.parent / f"rank{rank}.txt").open("wb") as out:
         environment = {**os.environ, **({} if rank is None else ranks)}
-        return ready_python.start(PROGRAM, data.root, folder, env=environment, stdout=out, stderr=out)
+        return ready_python.start(PROGRAM, data.root, folder, env=environment, stdout=out)
 
 
 def in_this_process(pipe: Any, data: DataFiles, folder: Path) -> str:
