@@ -2,13 +2,12 @@
 
 import os
 import pickle
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ready_python
 import torch
 
 from hf_videollm.convert.pickle_child import RefusedError
@@ -151,7 +150,7 @@ def test_the_child_is_bounded(tmp_path: Path) -> None:
         f"import runpy, torch; child = runpy.run_path({str(pickle_reader.CHILD)!r}); child['limit_resources'](1000); "
         "torch.zeros(3 * 2**30, dtype=torch.uint8)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = ready_python.run("-c", code)
     assert run.returncode == 1
     assert "memory" in run.stderr
 
