@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import torch
 import typer
 from bench_tools import record, synchronize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from hf_videollm import (
@@ -254,6 +256,31 @@ def compare(times: dict[str, list[float]], ours: str, reference: str) -> dict[st
     }
 
 
+class OperatorCount(TorchDispatchMode):
+    """Counts the operators that run while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.total += 1
+        return func(*args, **(kwargs or {}))
+
+
+def counted(ways: Ways, ours: str, reference: str) -> dict[str, float]:
+    """Multiply-adds and operators of two ways. Unlike times, they are the same on a busy machine."""
+    found: dict[str, float] = {}
+    for name in (ours, reference):
+        with FlopCounterMode(display=False) as flops:
+            ways[name]()
+        with OperatorCount() as operators:
+            ways[name]()
+        found |= {f"{name}_operators": operators.total, f"{name}_gflop": round(flops.get_total_flops() / 1e9, 6)}
+    found[f"gflop_times_{reference}"] = round(found[f"{ours}_gflop"] / found[f"{reference}_gflop"], 5)
+    return found
+
+
 def bench_design(design: str, text: Any, weights: Path | None, sizes: Sizes, options: dict[str, Any]) -> dict[str, Any]:
     """Prefill and decoded token of one design, against its parts."""
     dtype = options["dtype"]
@@ -276,7 +303,8 @@ def bench_design(design: str, text: Any, weights: Path | None, sizes: Sizes, opt
         "tower_alone": hand.encode,
         "language_model_alone": hand.read,
     }
-    prefill = compare(cpu_seconds(ways, options["repeats"]), "ours", "by_hand")
+    prefill = counted(ways, "ours", "by_hand")
+    prefill |= compare(cpu_seconds(ways, options["repeats"]), "ours", "by_hand")
     token, length = torch.tensor([[FIRST_WORD]]), inputs["input_ids"].shape[1]
     step = {"input_ids": token, "position_ids": torch.tensor([[length]]), **settings}
     caches = {"ours": ours.cache, "bare": theirs.cache}
@@ -290,7 +318,9 @@ def bench_design(design: str, text: Any, weights: Path | None, sizes: Sizes, opt
         "ours": lambda: model(**step, cache=caches["ours"]),
         "bare": lambda: bare(**step, cache=caches["bare"]),
     }
-    decoding = compare(cpu_seconds(steps, options["steps"], after=cut), "ours", "bare")
+    decoding = counted(steps, "ours", "bare")
+    cut()
+    decoding |= compare(cpu_seconds(steps, options["steps"], after=cut), "ours", "bare")
     return {
         "prompt_tokens": length,
         # IVA's parts are run without what the adapter changes.
