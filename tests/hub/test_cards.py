@@ -338,7 +338,7 @@ def evaluated(folder: Path, name: str, tasks: str) -> list[str]:
 
 def test_results_of_evaluate_are_on_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those of real runs, in the table and in the form of the Hub; those of another model are refused."""
-    folders = evaluated(tmp_path, "videollama2-av-tiny", "mvbench,music_avqa")
+    folders = evaluated(tmp_path, "videollama2-av-tiny", "nextqa,music_avqa")
     source = hf_videollm.default_checkpoint("videollama2-av-tiny")
     bare, card = make_card(source), make_card(source, CardOptions(results=tuple(folders)))
     validate_card(card.text)
