@@ -84,7 +84,7 @@ def test_workers_do_not_change_what_is_learned(make: Make) -> None:
 def test_the_order_of_a_mix_that_is_not_shuffled_is_that_of_training(make: Make) -> None:
     trainer = make_trainer(make(shuffle=False), *build_tiny_pllava(**SMALL))
     assert trainer.args.train_sampling_strategy == "sequential"
-    (rows,) = [trainer.train_dataset["id"][:]]
+    rows = trainer.train_dataset["id"][:]
     assert rows == [f"chatgpt/train/{number}" for number in range(len(rows))]
 
 
@@ -159,6 +159,9 @@ def test_a_mix_without_its_file(make: Make) -> None:
 
 
 def test_questions_about_one_clip_are_joined_and_split(make: Make) -> None:
+    plain = make_trainer(make(), *build_tiny_pllava(**SMALL)).train_dataset
+    # Rows that are trained on as they are stay in the file that `datasets` keeps.
+    assert plain.cache_files
     joined = make_trainer(make(fields={"merge_turns": True}), *build_tiny_pllava(**SMALL)).train_dataset
     split = make_trainer(make(fields={"split_rounds": True}), *build_tiny_pllava(**SMALL)).train_dataset
     assert len(joined) == 24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ..data.record import meta_of
 from ..data.records import VideoQARecord, drop_none
 from .recipe import Recipe, RecipeError
 
-__all__ = ["BAD_MEDIA", "TrainingMix", "open_mix"]
+__all__ = ["BAD_MEDIA", "TrainingMix", "check_whole_clips", "needs_records", "open_mix", "whole_records"]
 
 # Files in the output folder of a training.
 BAD_MEDIA, DESCRIPTION = "bad_media.jsonl", "data.json"
@@ -36,8 +36,12 @@ class TrainingMix:
     prepared: PreparedMix
     is_ordered: bool
 
+    def rows(self) -> Any:
+        """The rows of an epoch as a dataset that stays on the disk."""
+        return self.prepared.rows(0 if self.is_ordered else None).select_columns(["id", "messages"])
+
     def records(self) -> list[VideoQARecord]:
-        """The rows of an epoch; the `kind` in their metadata is the type by which a mix chooses, if they name none."""
+        """The rows of an epoch in memory. If their metadata have no `kind`, it is the type by which the mix chooses."""
         return [_record(row) for row in self.prepared.rows(0 if self.is_ordered else None)]
 
     def arguments(self, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
@@ -76,10 +80,15 @@ class TrainingMix:
                 "a design with an audio tower."
             )
 
-    def log(self, samples: Sequence[VideoQARecord], output: str | os.PathLike[str]) -> BadMediaLog:
-        """What is known about bad media, and the file into which the training writes what it finds."""
+    def log(self, ids: Collection[str], output: str | os.PathLike[str]) -> BadMediaLog:
+        """What is known about bad media, and the file into which the training writes what it finds.
+
+        Args:
+            ids: of all samples.
+            output: folder of the training.
+        """
         missing = self.prepared.missing
-        total = len({sample.id for sample in samples}) + len(missing)
+        total = len(set(ids)) + len(missing)
         return BadMediaLog(Path(output) / BAD_MEDIA, total, self.prepared.mix.max_bad, missing)
 
     def write_description(self, output: str | os.PathLike[str]) -> None:
@@ -104,6 +113,12 @@ def open_mix(recipe: Recipe) -> TrainingMix | None:
     if mix.batches is not None and (clash := next((name for name, value in changing.items() if value), None)):
         raise RecipeError(f"{clash} changes the number of samples, so {mix.path} cannot have batches: leave one out.")
     return TrainingMix(prepare_mix(mix), is_ordered=mix.batches is not None or not mix.shuffle)
+
+
+def needs_records(recipe: Recipe) -> bool:
+    """Whether a recipe changes rows or looks for their files before the training, for which they must be in memory."""
+    changes = recipe.kinds or recipe.merge_turns or recipe.split_rounds or recipe.sound_only
+    return bool(changes) or recipe.frame_cache is not None or recipe.mix is None
 
 
 def check_whole_clips(recipe: Recipe, records: Sequence[VideoQARecord]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..data.bad_media import BadMediaLog
 from ..data.records import VideoQARecord
 from ..disk_full import name_full_disk
 from ..models.transformers_compat import rename_checkpointing
@@ -27,7 +28,7 @@ from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
 from .loading import load_for_training, unmatched_modules
-from .mixed import TrainingMix, check_whole_clips, open_mix, whole_records
+from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
 from .plain_sft import FIXED_ARGUMENTS
 from .recipe import Recipe, RecipeError, load_recipe
 from .recipe_settings import number_arguments
@@ -74,7 +75,6 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         TypeError: only one of `model` and `processor` is passed.
         ValueError: a pattern of `learning_rates` matches nothing that is trained.
     """
-    from datasets import Dataset
     from transformers import set_seed
     from trl import SFTConfig
 
@@ -85,7 +85,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         given, missing = ("processor", "model") if model is None else ("model", "processor")
         raise TypeError(f"A {given} was passed without a {missing}: pass both, or none to load those of the recipe.")
     mix = open_mix(recipe)
-    records = read_records(recipe) if mix is None else mix.records()
+    records = _records(recipe, mix)
     samples = make_samples(recipe, records)
     check_whole_clips(recipe, samples)
     options = _arguments(recipe, mix)
@@ -103,11 +103,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     frames = _open_frames(recipe, records, processor, on_broken)
     sounds = _open_sounds(recipe, records, processor, on_broken)
     arguments = SFTConfig(**options)
-    log = None if mix is None else mix.log(samples, str(arguments.output_dir))
-    if log is not None:
-        samples = whole_records(samples, broken, log)
-    # Metadata is left out: its fields may differ from record to record, and Arrow needs one schema for all.
-    rows = Dataset.from_list([{"id": sample.id, "messages": sample.messages} for sample in samples])
+    rows, log = _rows(recipe, mix, samples, broken, str(arguments.output_dir))
     # The seed is set here, because TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
     collator: Any = VideoDataCollator(
@@ -132,6 +128,23 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     return trainer
 
 
+def _rows(
+    recipe: Recipe, mix: TrainingMix | None, samples: list[VideoQARecord], broken: Mapping[str, str], output: str
+) -> tuple[Any, BadMediaLog | None]:
+    """The dataset of a training and, for a mix, the log of its bad media."""
+    from datasets import Dataset
+
+    rows = None if mix is None or needs_records(recipe) else mix.rows()
+    log = None
+    if mix is not None:
+        log = mix.log([sample.id for sample in samples] if rows is None else rows["id"][:], output)
+        samples = whole_records(samples, broken, log)
+    if rows is None:
+        # Metadata is left out: its fields may differ from record to record, and Arrow needs one schema for all.
+        rows = Dataset.from_list([{"id": sample.id, "messages": sample.messages} for sample in samples])
+    return rows, log
+
+
 def _check_options(recipe: Recipe, processor: Any) -> None:
     if not isinstance(processor, CheckedProcessor):
         return
@@ -153,12 +166,20 @@ def _trainable(recipe: Recipe, model: Any) -> list[str] | None:
 def show_sample(recipe: Recipe) -> str:
     """The text of the first sample as the model gets it; the words that the model learns are in [brackets]."""
     mix = open_mix(recipe)
-    samples = make_samples(recipe, read_records(recipe) if mix is None else mix.records())
+    samples = make_samples(recipe, _records(recipe, mix))
     check_whole_clips(recipe, samples)
     _arguments(recipe, mix)
+    first = mix.rows()[0] if mix is not None and not samples else samples[0].to_dict()
     _, processor = _load(recipe)
     _check_options(recipe, processor)
-    return VideoDataCollator(processor, processor_kwargs=recipe.processor_options).describe(samples[0].to_dict())
+    return VideoDataCollator(processor, processor_kwargs=recipe.processor_options).describe(first)
+
+
+def _records(recipe: Recipe, mix: TrainingMix | None) -> list[VideoQARecord]:
+    """The records of a recipe; none if it trains on the rows of a mix as they are, which then stay on the disk."""
+    if mix is None:
+        return read_records(recipe)
+    return mix.records() if needs_records(recipe) else []
 
 
 def run_sft(
