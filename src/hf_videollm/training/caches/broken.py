@@ -48,7 +48,9 @@ class BrokenFiles:
             return None
 
     def save(self) -> None:
-        """Write the list, before the cache appears."""
+        """Write the list, before the cache appears. Without broken files there is none."""
+        if not self.reasons:
+            return
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         temporary.write_text(json.dumps(self.reasons), encoding="utf-8")
         os.replace(temporary, self.path)
