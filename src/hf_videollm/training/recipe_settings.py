@@ -91,13 +91,14 @@ def number_arguments(arguments: Mapping[str, Any], kinds: Mapping[str, Any]) -> 
     """
     changed = dict(arguments)
     for name, value in arguments.items():
-        allowed = set(str(getattr(kinds.get(name), "__name__", kinds.get(name))).replace(" ", "").split("|"))
+        kind = kinds.get(name)
+        allowed = set((kind.__name__ if isinstance(kind, type) else str(kind)).replace(" ", "").split("|"))
         if value is None or not allowed & {"int", "float", "bool"} or not allowed <= {"int", "float", "bool", "None"}:
             continue
         number = as_number(value)
         if not _fits(number, allowed):
-            kind = "a number" if allowed & {"int", "float"} else "true or false"
-            raise RecipeError(f"arguments: {name} must be {kind}, not {value!r}.")
+            wanted = "a number" if allowed & {"int", "float"} else "true or false"
+            raise RecipeError(f"arguments: {name} must be {wanted}, not {value!r}.")
         changed[name] = number
     return changed
 
