@@ -3,7 +3,6 @@
 python benchmarks/bench_beats.py --help
 """
 
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,30 +12,16 @@ import numpy as np
 import torch
 import transformers
 import typer
-from bench_tools import record, with_ratios
+from bench_tools import record, seconds_by_turns, with_ratios
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
 from hf_videollm.models.configuration_beats import BeatsConfig
 from hf_videollm.models.feature_extraction_beats import BeatsFeatureExtractor, kaldi_fbank
 from hf_videollm.models.modeling_beats import BeatsModel
 
+QUICK = ("--layers", "1", "--repeats", "1")
 RATE = 16000
 PEER = "transformers_spectrogram"
-
-
-def seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The smallest wall time of each call, after one warm-up call.
-
-    They take turns, so that another job slows all of them, and the least is what it disturbs least.
-    """
-    times = dict.fromkeys(calls, float("inf"))
-    for number in range(repeats + 1):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if number > 0:
-                times[name] = min(times[name], time.perf_counter() - began)
-    return times
 
 
 def transformers_fbank(wave: np.ndarray, filters: np.ndarray) -> np.ndarray:
@@ -77,7 +62,7 @@ def bench_features(repeats: int) -> dict[str, float]:
     at_44100 = 0.1 * np.random.default_rng(0).standard_normal(30 * 44100)
     calls["whole_extractor"] = lambda: extractor(sound)
     calls["whole_extractor_from_44100"] = lambda: extractor(at_44100, sampling_rate=44100)
-    return seconds(calls, repeats)
+    return seconds_by_turns(calls, repeats)
 
 
 def bench_encoder(layers: int, repeats: int) -> dict[str, float]:
@@ -95,7 +80,7 @@ def bench_encoder(layers: int, repeats: int) -> dict[str, float]:
         "eager": lambda: eager.encoder(tokens, None, False, False),
         "transformers_wavlm": lambda: peer.encoder(tokens),
     }
-    return seconds(calls, repeats)
+    return seconds_by_turns(calls, repeats)
 
 
 def bench_silence(layers: int, repeats: int) -> dict[str, float]:
@@ -107,7 +92,7 @@ def bench_silence(layers: int, repeats: int) -> dict[str, float]:
         batch = BeatsFeatureExtractor(pad_with_silence=pad_with_silence)(sound, return_tensors="pt")
         return model(batch["input_features"], attention_mask=batch["input_features_mask"]).last_hidden_state
 
-    return seconds({"with_silence": lambda: hear(True), "own_length": lambda: hear(False)}, repeats)
+    return seconds_by_turns({"with_silence": lambda: hear(True), "own_length": lambda: hear(False)}, repeats)
 
 
 def main(

@@ -17,6 +17,7 @@ from hf_videollm.known_models import find_model
 from hf_videollm.models import video_llm_checked_processor
 from hf_videollm.training.collator import VideoDataCollator
 
+QUICK = ("--words", "200", "--repeats", "1")
 ROWS = 4
 # Frames as arrays, so that no decoding is measured.
 FRAMES = torch.zeros(16, 3, 336, 336, dtype=torch.uint8)

@@ -19,6 +19,7 @@ from hf_videollm.costs.counter import measure as count
 from hf_videollm.models.iva_adapter import IvaAdapter, IvaAdapterLayer
 from hf_videollm.models.iva_frames import FrameBank, MediumFrames
 
+QUICK = ("--lengths", "60,120", "--width", "64", "--repeats", "1")
 VIDEO_ID, QUERY_ID, VOCABULARY = 5, 6, 256
 PATCHES, VISION_WIDTH, IMAGE_SIZE = 64, 128, 32
 WAYS = {

@@ -13,6 +13,7 @@ from bench_tools import record, seconds_by_turns, with_ratios
 
 from hf_videollm.models.video_llm_kept_prompt import KeptPrompt
 
+QUICK = ("--width", "64", "--questions", "2", "--repeats", "1")
 PROMPT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids")
 Question = tuple[dict[str, torch.Tensor], list[list[int]]]
 

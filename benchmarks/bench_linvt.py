@@ -19,6 +19,8 @@ from hf_videollm.models.linvt_layers import LinVTAttention
 from hf_videollm.models.linvt_module import LinVTModule
 from hf_videollm.models.transformers_compat import disable_checkpointing, enable_checkpointing
 
+QUICK = ("--width", "64", "--frames", "8", "--positions", "16", "--selected", "64", "--repeats", "1")
+
 
 class TorchScorer(nn.Module):
     """The scoring trunk built from torch's attention, with the weights of ours."""

@@ -3,32 +3,20 @@
 python benchmarks/bench_pllava.py --help
 """
 
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import transformers
 import typer
-from bench_tools import record, with_ratios
+from bench_tools import record, seconds_by_turns, with_ratios
 
 from hf_videollm import PllavaConfig, PllavaForConditionalGeneration, PllavaVideoProcessor
 
+QUICK = ("--width", "64", "--rows", "2", "--repeats", "1")
 VIDEO_ID, VOCABULARY = 5, 512
-
-
-def seconds(function: Callable[[], Any], repeats: int) -> float:
-    """The median wall time of a call, after one warm-up call."""
-    function()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return median(times)
 
 
 def make_model(width: int) -> PllavaForConditionalGeneration:
@@ -80,11 +68,12 @@ def bench_frames(repeats: int) -> dict[str, float]:
     size = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
     ours = PllavaVideoProcessor(do_sample_frames=False, **size)
     peer = transformers.LlavaNextVideoVideoProcessor(do_center_crop=True, do_sample_frames=False, **size)
-    return {
-        "plain": seconds(lambda: ours([frames], return_tensors="pt"), repeats),
-        "pllava": seconds(lambda: ours([frames], resize_mode="pllava", return_tensors="pt"), repeats),
-        "transformers_llava_next_video": seconds(lambda: peer([frames], return_tensors="pt"), repeats),
+    calls = {
+        "plain": lambda: ours([frames], return_tensors="pt"),
+        "pllava": lambda: ours([frames], resize_mode="pllava", return_tensors="pt"),
+        "transformers_llava_next_video": lambda: peer([frames], return_tensors="pt"),
     }
+    return seconds_by_turns(calls, repeats)
 
 
 def bench_answers(model: PllavaForConditionalGeneration, rows: int, repeats: int) -> dict[str, float]:
@@ -92,10 +81,11 @@ def bench_answers(model: PllavaForConditionalGeneration, rows: int, repeats: int
     batch = batch_of(model, rows)
     single = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(rows)]
     options = {"max_new_tokens": 16, "do_sample": False}
-    return {
-        "one_by_one": seconds(lambda: [model.generate(**row, **options) for row in single], repeats),
-        "as_a_batch": seconds(lambda: model.generate(**batch, **options), repeats),
+    calls = {
+        "one_by_one": lambda: [model.generate(**row, **options) for row in single],
+        "as_a_batch": lambda: model.generate(**batch, **options),
     }
+    return seconds_by_turns(calls, repeats)
 
 
 def bench_beams(model: PllavaForConditionalGeneration, beams: int, repeats: int) -> dict[str, float]:
@@ -103,21 +93,23 @@ def bench_beams(model: PllavaForConditionalGeneration, beams: int, repeats: int)
     beam."""
     batch = batch_of(model, 2)
     repeated = {name: value.repeat_interleave(beams, 0) for name, value in batch.items()}
-    return {
-        "beams": seconds(lambda: model.generate(**batch, num_beams=beams, max_new_tokens=8), repeats),
-        "encode_once": seconds(lambda: model.model.encode_media(batch), repeats),
-        "encode_every_beam": seconds(lambda: model.model.encode_media(repeated), repeats),
+    calls = {
+        "beams": lambda: model.generate(**batch, num_beams=beams, max_new_tokens=8),
+        "encode_once": lambda: model.model.encode_media(batch),
+        "encode_every_beam": lambda: model.model.encode_media(repeated),
     }
+    return seconds_by_turns(calls, repeats)
 
 
 def bench_chunks(model: PllavaForConditionalGeneration, repeats: int) -> dict[str, float]:
     """128 frames through the tower, with different numbers of frames at a time, in seconds."""
     frames = torch.randn(128, 3, 112, 112)
-    result = {}
-    for chunk_size in (8, 32, 128):
+
+    def encode(chunk_size: int) -> Any:
         model.config.vision_chunk_size = chunk_size
-        result[f"chunks_of_{chunk_size}"] = seconds(lambda: model.model.encode_frames(frames), repeats)
-    return result
+        return model.model.encode_frames(frames)
+
+    return seconds_by_turns({f"chunks_of_{size}": partial(encode, size) for size in (8, 32, 128)}, repeats)
 
 
 def main(

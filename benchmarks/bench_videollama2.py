@@ -23,6 +23,8 @@ try:
 except ImportError:
     timm = None
 
+QUICK = ("--width", "64", "--grid", "6", "--repeats", "1")
+
 
 def make_config(width: int, grid: int) -> VideoLlama2Config:
     """A configuration with stc_connector_v35, the connector of VideoLLaMA2.1, and a small tower."""

@@ -246,7 +246,7 @@ def read_tensor(tensor: StoredTensor) -> torch.Tensor:
     try:
         with tensor.file.open("rb") as handle:
             handle.seek(tensor.offset)
-            done = _read_into(handle, data.numpy().data)
+            done = read_into(handle, data.numpy().data)
     except OSError as error:
         raise CheckpointError(f"{tensor.file} cannot be read ({error}).") from error
     if done != tensor.nbytes:
@@ -256,7 +256,8 @@ def read_tensor(tensor: StoredTensor) -> torch.Tensor:
     return values
 
 
-def _read_into(handle: BinaryIO, view: memoryview) -> int:
+def read_into(handle: BinaryIO, view: memoryview) -> int:
+    """Fill `view` from a file, which may give less at a time; return how many bytes there were."""
     done = 0
     while done < len(view):
         count = handle.readinto(view[done:])  # type: ignore[attr-defined]
@@ -370,6 +371,7 @@ __all__ = [
     "has_safetensors",
     "read_header",
     "read_index",
+    "read_into",
     "read_json",
     "read_tensor",
     "refuse_pointer",

@@ -40,7 +40,7 @@ INFINITIES: dict[torch.dtype, tuple[int, torch.dtype, Any]] = {
     torch.float8_e5m2: (0x7C, torch.int8, np.uint8),
 }
 # Number of values that `is_finite` checks at a time.
-CHUNK = 2**16
+CHUNK = 2**18
 # Tensors of integers that towers of transformers store together with their weights: counters and positions.
 INTEGER_BUFFERS = ("num_batches_tracked", "position_ids", "relative_position_index")
 

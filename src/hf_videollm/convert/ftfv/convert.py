@@ -8,6 +8,7 @@ not at all.
 import math
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ...models.modeling_ftfv import FtfvForConditionalGeneration
 from ...models.processing_ftfv import FtfvProcessor
 from ...origin import write_origin
 from .. import MAX_SHARD_SIZE
+from ..blocks import cast_blocks, read_blocks
 from ..options import (
     Progress,
     Source,
@@ -179,15 +181,15 @@ def _write_weights(
     types[TEMPORAL] = types["model.connector.kv_proj.weight"]
     plans = [TensorPlan(name, shape, types[name]) for name, shape in plan.shapes.items()]
 
-    def load(name: str) -> torch.Tensor:
+    def load(name: str) -> torch.Tensor | Iterator[torch.Tensor]:
         if name == TEMPORAL:
             code = torch.randn(plan.shapes[name], generator=torch.Generator().manual_seed(seed))
             return (TEMPORAL_STD * code).to(types[name])
         source = plan.sources[name]
-        values = read_tensor(source.tensor)
-        if source.part is not None:
-            values = take_part(values, source.part, config.vision_config.num_attention_heads)
-        return values.to(types[name])
+        if source.part is None:
+            return cast_blocks(read_blocks(source.tensor), types[name], source.tensor)
+        values = take_part(read_tensor(source.tensor), source.part, config.vision_config.num_attention_heads)
+        return cast_blocks([values], types[name], source.tensor)
 
     return write_weights(folder, plans, load, options)
 

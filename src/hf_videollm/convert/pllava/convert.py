@@ -5,6 +5,7 @@ Everything is checked before the first byte is written, and the folder appears c
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from ...models.pllava_lora import ADAPTER_FOLDER, ADAPTER_WEIGHTS, LORA_TARGETS,
 from ...models.processing_pllava import PllavaProcessor
 from ...origin import write_origin
 from .. import MAX_SHARD_SIZE
+from ..blocks import cast_blocks, merged_blocks, read_blocks
 from ..configs import compare_bases
-from ..lora import merge_lora
 from ..options import (
     Progress,
     Source,
@@ -30,7 +31,7 @@ from ..options import (
     optional_path,
 )
 from ..report import Rows, WrittenReport
-from ..stream import TensorPlan, read_json, read_tensor, scan_weights, write_file, write_sharded
+from ..stream import TensorPlan, read_json, scan_weights, write_file, write_sharded
 from ..tensors import usual_dtype
 from ..tokenizers import find_tokenizer_folder
 from ..writing import ByteCounter, write_code_and_configs
@@ -231,16 +232,15 @@ def _write_weights(
     check_space(folder, total)
     count = ByteCounter(total, options.progress)
 
-    def load(name: str) -> torch.Tensor:
-        tensor = plan.weights[name]
-        pair = plan.lora.get(name.removesuffix(".weight")) if merge is not None else None
-        weight = read_tensor(tensor)
+    def load(name: str) -> Iterator[torch.Tensor]:
+        tensor, pair = plan.weights[name], plan.lora.get(name.removesuffix(".weight"))
+        blocks = read_blocks(tensor)
         if merge is not None and pair is not None:
-            weight = merge_lora(weight, read_tensor(pair[0]), read_tensor(pair[1]), merge / pair[0].shape[0])
-        return weight.to(dtype or tensor.dtype)
+            blocks = merged_blocks(tensor, pair, merge / pair[0].shape[0])
+        return cast_blocks(blocks, dtype or tensor.dtype, tensor)
 
-    def load_factor(name: str) -> torch.Tensor:
-        return read_tensor(adapter[name]).to(dtype or adapter[name].dtype)
+    def load_factor(name: str) -> Iterator[torch.Tensor]:
+        return cast_blocks(read_blocks(adapter[name]), dtype or adapter[name].dtype, adapter[name])
 
     files = write_sharded(folder, plans, load, options.max_shard_size, count)
     if plan.rank is not None and adapter_plans:

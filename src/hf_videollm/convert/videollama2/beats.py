@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from ...models.configuration_beats import BeatsConfig
 from ...models.errors import CheckpointError, one_line
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
 from ...models.modeling_beats import BeatsModel
+from ..blocks import cast_blocks, read_blocks
 from ..options import Progress, Source, check_write_options
 from ..pickle_reader import read_weight_file
 from ..report import Rows, WrittenReport
-from ..stream import StoredTensor, TensorPlan, read_tensor
+from ..stream import StoredTensor, TensorPlan
 from ..tensors import misfits, model_shapes, refuse, usual_dtype
 from ..writing import write_weights
 from .keys import EAR, SHARED_TABLE, Contents, check_copies, sort_beats
@@ -166,8 +167,8 @@ def convert_beats(
         ours: dict[str, StoredTensor] = {name.removeprefix(EAR): weights[name] for name in expected}
         plans = [TensorPlan(name, tensor.shape, options.dtype or tensor.dtype) for name, tensor in ours.items()]
 
-        def load(name: str) -> torch.Tensor:
-            return read_tensor(ours[name]).to(options.dtype or ours[name].dtype)
+        def load(name: str) -> Iterator[torch.Tensor]:
+            return cast_blocks(read_blocks(ours[name]), options.dtype or ours[name].dtype, ours[name])
 
         files, total = write_weights(folder, plans, load, options)
         with torch.device("meta"):

@@ -22,8 +22,8 @@ from ...models.processing_videollama2 import VideoLlama2Processor
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
 from ...origin import write_origin
 from .. import MAX_SHARD_SIZE
+from ..blocks import cast_blocks, merged_blocks, read_blocks
 from ..configs import compare_bases
-from ..lora import merge_lora
 from ..options import (
     Progress,
     Source,
@@ -32,7 +32,7 @@ from ..options import (
     optional_path,
 )
 from ..report import Rows, WrittenReport
-from ..stream import StoredTensor, TensorPlan, read_json, read_tensor
+from ..stream import StoredTensor, TensorPlan, read_json
 from ..tensors import model_shapes, usual_dtype
 from ..tokenizers import find_tokenizer_folder
 from ..writing import write_code_and_configs, write_weights
@@ -207,18 +207,17 @@ def _write_weights(folder: Path, plan: ConversionPlan, options: WriteOptions) ->
 
     def load(name: str) -> Iterator[torch.Tensor]:
         for piece in plan.pieces[name]:
-            yield _merged(piece, plan).to(types[name])
+            yield from cast_blocks(_merged(piece, plan), types[name], piece)
 
     return write_weights(folder, plans, load, options)
 
 
-def _merged(stored: StoredTensor, plan: ConversionPlan) -> torch.Tensor:
-    """Load a tensor, and add its LoRA if it has one."""
-    weight = read_tensor(stored)
+def _merged(stored: StoredTensor, plan: ConversionPlan) -> Iterator[torch.Tensor]:
+    """Read a tensor block by block, and add its LoRA if it has one. The result has the type of the stored tensor."""
     factors = plan.lora.get(stored)
     if factors is None:
-        return weight
-    return merge_lora(weight, read_tensor(factors.a), read_tensor(factors.b), factors.scale).to(weight.dtype)
+        return read_blocks(stored)
+    return cast_blocks(merged_blocks(stored, (factors.a, factors.b), factors.scale), stored.dtype, stored)
 
 
 __all__ = ["VideoLlama2Report", "convert_videollama2"]

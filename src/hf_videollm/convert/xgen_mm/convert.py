@@ -23,6 +23,7 @@ from ...models.modeling_xgen_mm import XgenMMForConditionalGeneration
 from ...models.processing_xgen_mm import XgenMMProcessor
 from ...origin import write_origin
 from .. import MAX_SHARD_SIZE
+from ..blocks import cast_blocks, read_blocks
 from ..options import (
     Progress,
     Source,
@@ -32,7 +33,7 @@ from ..options import (
 )
 from ..pickle_reader import scan_any_weights
 from ..report import Rows, WrittenReport
-from ..stream import TensorPlan, read_tensor
+from ..stream import TensorPlan
 from ..tensors import model_shapes, usual_dtype
 from ..tokenizers import find_tokenizer_folder
 from ..writing import write_code_and_configs, write_weights
@@ -139,7 +140,7 @@ def _write_weights(folder: Path, plan: ConversionPlan, options: WriteOptions) ->
 
     def load(name: str) -> Iterator[torch.Tensor]:
         for tensor, rows in plan.pieces[name]:
-            yield read_tensor(tensor)[:rows].to(types[name])
+            yield from cast_blocks(read_blocks(tensor, rows), types[name], tensor)
 
     return write_weights(folder, plans, load, options)
 
