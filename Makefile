@@ -90,17 +90,9 @@ types: install-dev ## Check the types of the whole package
 docs: $(VENV)/.installed-docs ## Write the documentation as a site into site/ (python3 -m http.server -d site shows it)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-benchmarks: install ## Run the benchmarks, JSON on the screen
-	$(BIN)/python benchmarks/bench_startup.py
-	$(BIN)/python benchmarks/bench_collator.py
-	$(BIN)/python benchmarks/bench_video_io.py
-	$(BIN)/python benchmarks/bench_pllava.py
-	$(BIN)/python benchmarks/bench_videollama2.py
-	$(BIN)/python benchmarks/bench_beats.py
-	$(BIN)/python benchmarks/bench_linvt.py
-	$(BIN)/python benchmarks/bench_iva.py
-	$(BIN)/python benchmarks/bench_likelihood.py
-	$(BIN)/python benchmarks/bench_quantized.py
+benchmarks: install ## Run the benchmarks into runs/benchmarks (goes on after a stop), and compare with the last results
+	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/compare.py runs/benchmarks
 
 clean: ## Remove what was made, the environment too
 	rm -rf $(VENV) .floor .conformance demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

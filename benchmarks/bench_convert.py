@@ -202,9 +202,10 @@ def measure(folder: Path, raw: dict[str, Any], shards: int, rounds: int) -> dict
 
 
 def with_shares(name: str, times: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """The median seconds, the rounds, and the ratios to `cp`: by CPU time and by the clock."""
+    """The median seconds, the rounds, and the ratios to `cp` of the same source: by CPU time and by the clock."""
     found = {unit: median(rounds) for unit, rounds in times[name].items()}
-    reference = {unit: median(rounds) for unit, rounds in times["cp"].items()}
+    is_full = name == "cp_float32" or (name in CASES and CASES[name][0] == torch.float32)
+    reference = {unit: median(rounds) for unit, rounds in times["cp_float32" if is_full else "cp"].items()}
     return {
         "cpu_seconds": round(found["cpu"], 3),
         "seconds": round(found["wall"], 3),

@@ -31,6 +31,7 @@ from hf_videollm.costs.memory import MemoryPrediction, make_inputs, predict_memo
 from hf_videollm.hub.checkpoint import bundled_checkpoints
 from hf_videollm.inference import load_design_config
 
+QUICK = ("--only", "pllava-tiny")
 TOWER = {
     "model_type": "clip_vision_model",
     "hidden_size": 512,

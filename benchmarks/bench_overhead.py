@@ -28,6 +28,7 @@ from hf_videollm import (
 )
 
 IMAGE, VIDEO, AUDIO, QUERY, FIRST_WORD = 4, 5, 6, 7, 10
+QUICK = ("--width", "64", "--repeats", "1", "--steps", "2", "--designs", "pllava")
 SOUND_FRAMES = 208
 CLASSES: dict[str, Any] = {
     "pllava": PllavaForConditionalGeneration,

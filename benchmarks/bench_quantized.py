@@ -32,6 +32,7 @@ from transformers import AutoProcessor
 from hf_videollm.hub.presets import PRESETS, PresetError, check_platform
 from hf_videollm.known_models import bundled_checkpoints, find_model
 
+QUICK = ("--checkpoints", "iva-tiny", "--presets", "consumer-nf4", "--per-kind", "1")
 ORIGINAL = "original"
 
 

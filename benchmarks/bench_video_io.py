@@ -20,6 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
+QUICK = ("--clips", "tiny", "--repeats", "1")
 CLIPS = {  # name: width, height, frames per second, seconds, frames asked for
     "720p30": (1280, 720, 30, 60, 16),
     "360p25": (640, 360, 25, 600, 64),

@@ -106,9 +106,9 @@ def _numbers(node: Any, seconds: bool, path: tuple[str, ...] = ()) -> Iterator[t
         if isinstance(value, Mapping):
             reference = next((key.removeprefix("times_") for key in value if key.startswith("times_")), None)
             band = _band(value, node.get(reference)) if reference is not None else None
-            for key, (number, _) in _numbers(value, seconds, (*path, name)):
-                is_ratio = key == ".".join((*path, name, f"times_{reference}"))
-                yield key, (number, band if is_ratio else None)
+            ratio = ".".join((*path, name, f"times_{reference}"))
+            for key, (number, inner) in _numbers(value, seconds, (*path, name)):
+                yield key, (number, band if key == ratio else inner)
         elif isinstance(value, int | float) and not isinstance(value, bool) and _is_judged(name, seconds):
             yield ".".join((*path, name)), (float(value), None)
 

@@ -32,6 +32,19 @@ from transformers import AutoModelForCausalLM, AutoProcessor, LlamaConfig
 from hf_videollm.hub.presets import PRESETS, PresetError, check_platform
 from hf_videollm.known_models import bundled_checkpoints, find_model
 
+NEEDS = "gpu"
+QUICK = (
+    "--device",
+    "cpu",
+    "--size",
+    "small",
+    "--checkpoints",
+    "iva-tiny",
+    "--presets",
+    "consumer-nf4",
+    "--per-kind",
+    "1",
+)
 # A 7B LLaMA, and a prompt with the 2,304 tokens of a video of PLLaVA.
 SIZES: dict[str, dict[str, int]] = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
