@@ -200,6 +200,8 @@ def cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(map(cell, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {cell(one)}" for key, one in value.items()) or "none"
     return "none" if value is None else str(value).replace("|", "\\|")
 
 
@@ -252,12 +254,15 @@ def section(name: str) -> str:
         "method": "; ".join(f"{key}: {cell(value)}" for key, value in method.items()) or "not recorded",
         "versions": ", ".join(f"{key} {value}" for key, value in content["versions"].items() if value),
     }
+    named = {*facts, "form", "benchmark", "hardware", "processor", "seconds", "results"}
+    own = [f"{key}: {cell(value)}" for key, value in content.items() if key not in named]
+    facts["further facts"] = "; ".join(own) or "none"
     lines = [f"| {key} | {cell(value)} |\n" for key, value in facts.items()]
     if name in ELSEWHERE:
         numbers = f"The numbers are on the page {ELSEWHERE[name]}.\n"
     else:
         numbers = "\n".join(tables(content["results"]))
-    return f"## {name.replace('_', ' ')}\n\n| | |\n|---|---|\n{''.join(lines)}\n{numbers}"
+    return f"## {name.replace('_', ' ')}\n\n| the run | |\n|---|---|\n{''.join(lines)}\n{numbers}"
 
 
 def page() -> str:
