@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from hf_videollm.models import video_llm_shared_prefill as shared
 from hf_videollm.models.video_llm_kept_prompt import KeptPrompt
 
+QUICK = ("--length", "4", "--repeats", "1", "--no-compiles")
 Seconds = dict[str, dict[str, float]]
 GREEDY = {"do_sample": False, "eos_token_id": None}
 QUESTIONS = {

@@ -99,7 +99,7 @@ def record(
     content = complete(
         {
             "threads": torch.get_num_threads(),
-            "method": method or dict(_method),
+            "method": method or dict(_method) or {"see": f"the docstrings of {script}.py"},
             **(facts or {}),
             "versions": {"torch": torch.__version__, **(versions or {})},
             "results": results,
