@@ -47,7 +47,7 @@ COMMANDS = {
     "caption": ("caption", "clip.mp4", "--model", "pllava-tiny", "--max-new-tokens", "2"),
     "info": ("info",),
     "info-linvt": ("info", "--design", "linvt"),
-    "flops": ("flops", "--design", "ftfv"),
+    "flops": ("flops", "pllava-tiny"),
 }
 
 
