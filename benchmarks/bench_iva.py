@@ -24,7 +24,7 @@ VIDEO_ID, QUERY_ID, VOCABULARY = 5, 6, 256
 PATCHES, VISION_WIDTH, IMAGE_SIZE = 64, 128, 32
 WAYS = {
     "streamed": {"vision_chunk_size": 64, "frames_per_chunk": 64},
-    "all_frames_at_once": {"vision_chunk_size": None, "frames_per_chunk": None},
+    "all_frames_at_once": {"vision_chunk_size": 10**6, "frames_per_chunk": None},
 }
 
 

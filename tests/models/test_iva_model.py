@@ -534,7 +534,7 @@ def test_pixels_and_features_of_a_long_video_are_held_once() -> None:
 
 
 def test_nothing_of_the_tower_stays_alive_beside_the_features() -> None:
-    """Whatever of the tower's output is alive when it starts on a chunk, it is not more from chunk to chunk."""
+    """Nothing of the tower's output is alive when it starts on the next chunk; with all layers kept, it is."""
     case = iva_case("llama", vision_chunk_size=8)
     model = case.make_model()
     size = 8 * 17 * 16 * 4
@@ -549,8 +549,10 @@ def test_nothing_of_the_tower_stays_alive_beside_the_features() -> None:
     model.model.vision_tower.register_forward_pre_hook(count)
     with torch.no_grad():
         model.get_video_features(torch.randn(1, 40, 3, 16, 16))
-    assert len(alive) == 5
-    assert 0 < alive[1] == alive[2] == alive[4]
+        assert len(alive) == 5
+        assert 0 == alive[1] == alive[2] == alive[4]
+        model.get_video_features(torch.randn(1, 40, 3, 16, 16), output_hidden_states=True)
+    assert 0 < alive[6] < alive[9]
 
 
 def test_an_hour_at_one_frame_per_second() -> None:

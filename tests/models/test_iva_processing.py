@@ -127,7 +127,7 @@ def test_frames_without_a_rate_are_taken_as_they_are() -> None:
     ids=["plain", "crop", "squeezed", "longest_edge", "bytes", "as_they_are"],
 )
 def test_frames_resized_one_by_one_are_those_resized_together(options: dict[str, Any], clips: list[str]) -> None:
-    """The short cut for long videos changes no bit of what the shared processor gives, which holds all at once."""
+    """IVA's processor changes no bit of what the shared processor gives."""
     sources: list[Any] = [clips[0], [Image.fromarray(frame) for frame in make_video(5, 64, 64)], make_video(3, 64, 64)]
     rate = {"num_frames": 5, "return_tensors": "pt"}
     found = IvaVideoProcessor(**options)(sources, **rate)
@@ -142,7 +142,7 @@ def test_padding_and_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = IvaVideoProcessor(**SIZES)
     videos = [make_video(7), make_video(2, 30, 30)]
     whole = processor(videos, return_tensors="pt")
-    monkeypatch.setattr("hf_videollm.models.video_processing_iva.FRAMES_AT_A_TIME", 3)
+    monkeypatch.setattr("hf_videollm.models.video_processing_video_llm.FRAMES_AT_A_TIME", 3)
     found = processor(videos, return_tensors="pt")
     assert torch.equal(found["pixel_values_videos"], whole["pixel_values_videos"])
     assert found["pixel_values_videos"].shape == (2, 7, 3, SIDE, SIDE)
@@ -168,8 +168,10 @@ def test_a_long_video_never_lies_in_memory_at_full_size(tmp_path: Path) -> None:
             tracemalloc.stop()
 
     at_full_size = 60 * 640 * 360 * 3
-    assert peak(VideoLlmVideoProcessor(**SIZES, num_frames=60)) > at_full_size, "control: all frames at once"
-    assert peak(IvaVideoProcessor(**SIZES)) < at_full_size / 10
+    whole = VideoLlmVideoProcessor(**SIZES, num_frames=60, do_resize=False)
+    assert peak(whole) > at_full_size, "control: all frames at once"
+    for processor in (IvaVideoProcessor(**SIZES), VideoLlmVideoProcessor(**SIZES, num_frames=60)):
+        assert peak(processor) < at_full_size / 10
 
 
 def test_budget_of_bytes_is_for_what_is_kept(clips: list[str]) -> None:

@@ -16,6 +16,17 @@ def info(
     design: Annotated[
         str | None, typer.Option(help="Instead of a checkpoint. linvt: the parameters of LinVT for real image-LLMs.")
     ] = None,
+    num_frames: Annotated[
+        int | None,
+        typer.Option(
+            "--frames", min=1, help="Frames of the video, for the memory; as in the configuration by default."
+        ),
+    ] = None,
+    text_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the text, for the memory.")] = 256,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16, for the memory; that of the checkpoint by default."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a checkpoint is, where it comes from and what it costs, without loading its weights.
@@ -26,6 +37,8 @@ def info(
 
       hf-videollm info ./pllava-7b
 
+      hf-videollm info ./pllava-7b --frames 64 --dtype bfloat16
+
       hf-videollm info --design linvt
 
       hf-videollm info --json
@@ -35,6 +48,8 @@ def info(
 
         if path_or_id is not None:
             raise ValueError("Give a checkpoint or --design, not both.")
+        if num_frames is not None or dtype is not None:
+            raise ValueError("--frames and --dtype are for the memory of a checkpoint: leave out --design.")
         if design != "linvt":
             raise ValueError(
                 f"--design {design!r} has no table: only the size of linvt depends on the model that it is added to."
@@ -43,7 +58,7 @@ def info(
         return
     from ..costs.info import describe_checkpoint
 
-    facts = describe_checkpoint(find_model(path_or_id))
+    facts = describe_checkpoint(find_model(path_or_id), text_tokens, num_frames, dtype)
     if as_json:
         print_json(facts.to_dict())
     else:

@@ -7,6 +7,7 @@ layers alone, which papers usually publish, and all products including those of 
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ..models.iva_frames import FrameBank
 from ..models.transformers_compat import cache_of
 from .counter import Flops, measure
 from .info import FRAMES_OF_30_SECONDS, kv_cache_bytes
+from .memory import predict_memory
 from .presets import find_preset
 from .report import FlopsReport, TokensRow
 
@@ -68,7 +70,7 @@ def describe_flops(
     sweep: Sequence[int] = ()
     if tokens_per_frame is None and (queries := config.num_queries) is not None:
         sweep = sorted(published or {queries, queries // 2 or 1, queries // 4 or 1, queries // 8 or 1, 1})
-    return count_flops(
+    report = count_flops(
         config,
         source=source,
         num_frames=num_frames,
@@ -78,6 +80,15 @@ def describe_flops(
         sweep=sweep,
         published=published,
     )
+    if tokens_per_frame is not None:
+        config = copy.deepcopy(config)
+        config.num_tokens_per_frame = tokens_per_frame
+    sound = FRAMES_OF_30_SECONDS if "audio" in config.modalities else None
+    try:
+        memory = predict_memory(config, num_frames=num_frames, text_tokens=text_tokens, sound_frames=sound)
+        return replace(report, memory=memory)
+    except ValueError as error:
+        return replace(report, notes=[*report.notes, str(error)])
 
 
 def count_flops(

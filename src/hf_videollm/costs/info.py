@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from ..inference import load_design_config
 from ..models.errors import CheckpointError
 from ..models.linvt_checkpoint import refuse_adapter
+from ..models.video_llm_option_names import did_you_mean
+from .cpu_bytes import process_bytes
 from .memory import DTYPES, HOW, MemoryPrediction, predict_memory
 from .origin import BaseModel, Licence, Variants, read_origin
 from .stored import StoredWeights, read_stored
@@ -47,8 +49,10 @@ class CheckpointInfo:
         licence: licence as README or licence file states it; `None` if none does.
         stored: what the weight files hold, by their headers; `None` if there are none to read.
         variants: quantized variants in other repositories.
-        memory: predicted memory for one video with the default number of frames, 30 seconds of sound if the design uses
-            sound, and `text_tokens` tokens of text; `None` if it cannot be predicted.
+        memory: predicted memory for one video, 30 seconds of sound if the design uses sound, and tokens of text; `None`
+            if it cannot be predicted.
+        libraries_bytes: memory of this process, which has loaded Python and its libraries but no weights: about what
+            comes besides `memory` on a CPU. `None` where the system does not tell.
         memory_by: how that prediction is made, in words.
         notes: what could not be read or does not fit, in sentences.
     """
@@ -71,6 +75,7 @@ class CheckpointInfo:
     stored: StoredWeights | None = None
     variants: Variants = field(default_factory=Variants)
     memory: MemoryPrediction | None = None
+    libraries_bytes: int | None = None
     memory_by: str = HOW
     notes: list[str] = field(default_factory=list)
 
@@ -79,22 +84,33 @@ class CheckpointInfo:
         return asdict(self)
 
 
-def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) -> CheckpointInfo:
+def describe_checkpoint(
+    source: str | os.PathLike[str],
+    text_tokens: int = 256,
+    num_frames: int | None = None,
+    dtype: str | None = None,
+) -> CheckpointInfo:
     """Read configuration, README and headers of a checkpoint, and count what the model needs. No weights are read.
 
     Args:
         source: folder or Hub id. Small files of a Hub id are downloaded if they are not in the cache, weights are not.
         text_tokens: number of tokens of prompt and answer for the estimates of cache and memory.
+        num_frames: frames of the video for these estimates; the number in the configuration by default.
+        dtype: type of weights and activations for the estimate of memory, one of `memory.DTYPES`; that of the
+            checkpoint by default.
 
     Raises:
+        ValueError: a number is below 1, or `dtype` is unknown.
         CheckpointError: the folder is not a checkpoint of one of the designs, holds only an adapter, or one of its
             files is damaged.
     """
     source = os.fspath(source)
+    _check_case(text_tokens, num_frames, dtype)
     config = _load_config(source)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     tokens_per_video = config.num_video_tokens(config.num_frames)
+    tokens_of_case = config.num_video_tokens(num_frames or config.num_frames)
     hears = "audio" in config.modalities
     tokens_per_sound = config.num_audio_tokens(FRAMES_OF_30_SECONDS) if hears else None
     parameters = count_parameters(model)
@@ -102,7 +118,12 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
     origin = read_origin(source, content)
     stored, unread = read_stored(source, content.get("lora_adapter"))
     quantization = describe_quantization(getattr(config, "quantization_config", None))
-    memory, unknown = _predict(config, stored, quantization, text_tokens, FRAMES_OF_30_SECONDS if hears else None)
+    case = {
+        "text_tokens": text_tokens,
+        "num_frames": num_frames,
+        "sound_frames": FRAMES_OF_30_SECONDS if hears else None,
+    }
+    memory, unknown = _predict(config, stored, quantization, case, dtype)
     return CheckpointInfo(
         source=source,
         design=type(model).__name__,
@@ -113,9 +134,7 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
         parameters=parameters,
         lora_alpha=config.lora_alpha,
         weight_bytes={name: int(size * parameters["total"]) for name, size in BYTES_PER_PARAMETER.items()},
-        kv_cache_bytes=kv_cache_bytes(
-            config.get_text_config(), tokens_per_video + (tokens_per_sound or 0) + text_tokens
-        ),
+        kv_cache_bytes=kv_cache_bytes(config.get_text_config(), tokens_of_case + (tokens_per_sound or 0) + text_tokens),
         quantization=quantization,
         model_type=config.model_type,
         revision=origin.revision,
@@ -124,25 +143,34 @@ def describe_checkpoint(source: str | os.PathLike[str], text_tokens: int = 256) 
         stored=stored,
         variants=origin.variants,
         memory=memory,
+        libraries_bytes=process_bytes(),
         notes=[note for note in (unread, unknown, _unlike(model, stored, quantization)) if note is not None],
     )
 
 
+def _check_case(text_tokens: int, num_frames: int | None, dtype: str | None) -> None:
+    for name, value in (("text_tokens", text_tokens), ("num_frames", num_frames)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}.")
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is unknown: {did_you_mean(dtype, DTYPES)}")
+
+
 def _predict(
-    config: Any, stored: StoredWeights | None, quantization: str | None, text_tokens: int, sound_frames: int | None
+    config: Any, stored: StoredWeights | None, quantization: str | None, case: dict[str, Any], asked: str | None
 ) -> tuple[MemoryPrediction | None, str | None]:
-    """The prediction in the type of the checkpoint, or the reason why there is none."""
+    """The prediction in the type that was asked for or that of the checkpoint, or the reason why there is none."""
     if quantization is not None and stored is None:
         return None, "The memory cannot be predicted: the sizes of the quantized weights are not known."
-    dtype = DTYPES.get(str(config.dtype).removeprefix("torch."), torch.float32)
+    own = DTYPES.get(str(config.dtype).removeprefix("torch."), torch.float32)
+    dtype = own if asked is None else DTYPES[asked]
     weights = None
     if quantization is not None and stored is not None:
         config, weights = copy.deepcopy(config), stored.bytes
         # Without values, the model cannot be quantized. Its activations have the same sizes.
         del config.quantization_config
     try:
-        options: dict[str, Any] = {"text_tokens": text_tokens, "sound_frames": sound_frames, "weights": weights}
-        return predict_memory(config, dtype=dtype, **options), None
+        return predict_memory(config, dtype=dtype, weights=weights, is_mapped=dtype == own, **case), None
     except ValueError as error:
         return None, str(error)
 

@@ -75,12 +75,18 @@ def _memory(facts: CheckpointInfo) -> Iterator[Row]:
     for name, size in facts.weight_bytes.items():
         yield f"weights in {name}", readable(size)
     sound = "" if facts.tokens_per_sound is None else " with 30 s of sound"
-    case = f"one video{sound} + 256 tokens"
+    frames = facts.num_frames if facts.memory is None else facts.memory.num_frames
+    tokens = 256 if facts.memory is None else facts.memory.text_tokens
+    case = f"one video of {frames} frames{sound} + {tokens} tokens"
     yield "key-value cache", f"{readable(facts.kv_cache_bytes)} (bfloat16, {case})"
     if (memory := facts.memory) is not None:
         parts = ((memory.weights, "weights"), (memory.inputs, "frames"), (memory.activations, "activations and cache"))
         shown = ", ".join(f"{name} {readable(size)}" for size, name in parts)
         yield "memory, predicted", f"{readable(memory.total)} ({memory.dtype}, {case}: {shown})"
+        first, later = readable(memory.cpu_first_answer), readable(memory.cpu_later_answers)
+        yield "on a CPU, predicted", f"{first} up to the first answer, {later} for further answers"
+        if facts.libraries_bytes is not None:
+            yield "besides: Python and libraries", f"{readable(facts.libraries_bytes)} (measured in this process)"
         yield "how it is predicted", facts.memory_by
     for text in facts.notes:
         yield "note", text

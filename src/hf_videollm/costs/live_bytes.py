@@ -5,7 +5,7 @@ pass can be known before a machine has the room for it.
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -76,14 +76,23 @@ class FusedAttention(TorchFunctionMode):
 
     On the meta device torch would choose the way of the textbook, whose matrix of all queries and keys is larger than
     everything else.
+
+    Args:
+        on_call: is called with query, key, value and mask of each attention.
     """
+
+    def __init__(self, on_call: Callable[..., None] | None = None) -> None:
+        super().__init__()
+        self.on_call = on_call
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is not functional.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+        given = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | kwargs
         query, value = given["query"], given["value"]
+        if self.on_call is not None:
+            self.on_call(query, given["key"], value, given.get("attn_mask"))
         *others, heads, length, _ = query.shape
         # The kernels write the heads of a position side by side, so that what follows needs no copy.
         return query.new_empty(*others, length, heads, value.shape[-1]).transpose(-2, -3)

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from ..models.errors import one_line
-from .live_bytes import META, FusedAttention, LiveBytes, unique_bytes
+from .cpu_bytes import CpuBytes, attention_bytes
+from .live_bytes import META, FusedAttention, unique_bytes
 
 HOW = (
     "The model's code runs once on torch's meta device (sizes without values), and the tensors that are alive at one "
@@ -34,6 +35,9 @@ class MemoryPrediction:
         activations: the most that is alive while the prompt is processed, besides weights and inputs; the key-value
             cache is a part of it.
         total: the sum of the three.
+        cpu_first_answer: the most that a process takes on a CPU, beyond Python with its libraries, until it has loaded
+            the model and answered once. Pages of weights take memory when they are read for the first time.
+        cpu_later_answers: the same for further answers, when the weights that the model uses are in memory.
     """
 
     dtype: str
@@ -43,6 +47,8 @@ class MemoryPrediction:
     inputs: int
     activations: int
     total: int
+    cpu_first_answer: int = 0
+    cpu_later_answers: int = 0
 
 
 def predict_memory(
@@ -53,6 +59,7 @@ def predict_memory(
     text_tokens: int = 256,
     sound_frames: int | None = None,
     weights: int | None = None,
+    is_mapped: bool = True,
 ) -> MemoryPrediction:
     """Predict the memory for one video and one question, without weights.
 
@@ -63,6 +70,8 @@ def predict_memory(
         text_tokens: tokens of the prompt besides the media.
         sound_frames: filter-bank frames of the sound, for designs that hear; no sound by default.
         weights: bytes of the weights if they are known otherwise, as those of a quantized model.
+        is_mapped: the files hold the weights in this type, so that on a CPU they are mapped into memory. Otherwise they
+            are converted, which takes memory for all of them.
 
     Raises:
         ValueError: this model cannot run without values; the message says why.
@@ -78,9 +87,10 @@ def predict_memory(
         model.config.max_frames_on_device = num_frames
     inputs = make_inputs(config, dtype, num_frames, text_tokens, sound_frames)
     own = [*model.parameters(), *model.buffers()]
-    counter = LiveBytes(META, [*own, *inputs.values()])
+    counter = CpuBytes(own, inputs.values())
+    attention = FusedAttention(lambda *tensors: counter.take(attention_bytes(*tensors)))
     try:
-        with torch.no_grad(), FusedAttention(), counter:
+        with torch.no_grad(), attention, counter:
             output = model(**inputs, logits_to_keep=1, use_cache=True)
     # Parts of a model that need values fail in many ways on the meta device.
     except (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
@@ -89,9 +99,22 @@ def predict_memory(
     del output
     known = unique_bytes(own) if weights is None else weights
     media = unique_bytes(value for value in inputs.values() if value.device.type == META)
-    total = known + media + counter.peak
-    name = str(dtype).removeprefix("torch.")
-    return MemoryPrediction(name, num_frames, text_tokens, known, media, counter.peak, total)
+    if is_mapped and weights is None:
+        # While a checkpoint is loaded, all of its weights are in memory for a moment.
+        first, later = (max(known, media + peak) for peak in (counter.first_peak, counter.later_peak))
+    else:
+        first = later = known + media + counter.most_beside_weights
+    return MemoryPrediction(
+        dtype=str(dtype).removeprefix("torch."),
+        num_frames=num_frames,
+        text_tokens=text_tokens,
+        weights=known,
+        inputs=media,
+        activations=counter.peak,
+        total=known + media + counter.peak,
+        cpu_first_answer=first,
+        cpu_later_answers=later,
+    )
 
 
 def make_inputs(

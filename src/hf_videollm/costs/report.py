@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .counter import Flops
+from .memory import MemoryPrediction
 
 TERA, GIGA = 10**12, 10**9
 
@@ -48,6 +49,7 @@ class FlopsReport:
         decoded_token: operations of the first token after the prompt.
         kv_cache_bytes: bfloat16 key-value cache of media and prompt.
         kv_cache_bytes_per_token: growth of the cache with every token.
+        memory: predicted memory in bfloat16, without LoRA; `None` if it was not predicted.
         by_tokens_per_frame: the same forward pass with other numbers of kept tokens.
         notes: what the counts mean, in sentences.
     """
@@ -64,6 +66,7 @@ class FlopsReport:
     decoded_token: Flops
     kv_cache_bytes: int
     kv_cache_bytes_per_token: int
+    memory: MemoryPrediction | None = None
     by_tokens_per_frame: list[TokensRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -91,6 +94,12 @@ class FlopsReport:
             "key-value cache (bfloat16)",
             f"{self.kv_cache_bytes:,} bytes, {self.kv_cache_bytes_per_token:,} for each additional token",
         )
+        if (memory := self.memory) is not None:
+            further.add_row(
+                f"memory, predicted ({memory.dtype})",
+                f"{memory.total:,} bytes: weights {memory.weights:,}, frames {memory.inputs:,}, activations and cache "
+                f"{memory.activations:,}; on a CPU {memory.cpu_first_answer:,} up to the first answer",
+            )
         tables: list[Table | Text] = [head, parts, further]
         if self.by_tokens_per_frame:
             tables.append(self._render_sweep())

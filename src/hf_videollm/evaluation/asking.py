@@ -115,8 +115,9 @@ class Asker:
         """
         from transformers import BatchFeature
 
-        from ..models.video_llm_checked_processor import cast_row
+        from ..models.video_llm_checked_processor import cast_row, pixel_options
 
+        has_videos = any(medium.type == "video" for medium in ask.item.media)
         messages = ask.prompt.messages(ask.item)
         rendered = rendered_prompt(self.processor, ask.prompt, messages)
         row = self.processor.apply_chat_template(
@@ -124,7 +125,7 @@ class Asker:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs=self._options_for(ask.item),
+            processor_kwargs={**pixel_options(self.processor, self.dtype, has_videos), **self._options_for(ask.item)},
             **_template_options(ask.prompt),
         )
         metadata = row.pop("video_metadata", None) or []

@@ -95,9 +95,6 @@ class FtfvConfig(VideoLlmConfig):
     sample_images: bool = False
     vision_feature_layer: int | list[int] = -1
     vision_feature_select_strategy: Literal["default", "full"] | None = None  # type: ignore[assignment]
-    # The default is small, because a chunk needs much memory: a frame of 448 x 448 pixels has 1024 patches, and the
-    # hidden states of all layers are kept while a chunk is encoded.
-    vision_chunk_size: int | None = 8
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

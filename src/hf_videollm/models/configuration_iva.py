@@ -55,8 +55,8 @@ class IvaConfig(VideoLlmConfig):
         `"last"`: one block of query tokens, before the last answer of a conversation. `"every"`: a block before each
         answer.
     frames_per_chunk (`int`, *optional*):
-        Number of frames whose patch features the selector adds up at a time; `None` uses `vision_chunk_size`. It
-        changes memory and speed, but not the result.
+        Number of frames whose patch features the selector adds up at a time; `None` takes as many as ran through the
+        vision tower at a time. It changes memory and speed, but not the result.
     max_frames_on_device (`int`):
         If a call has at most this many frames, their patch features stay on the device of the vision tower. Otherwise
         they are kept in CPU memory, and copied to the device one chunk at a time.

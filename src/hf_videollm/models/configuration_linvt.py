@@ -161,7 +161,8 @@ class LinVTConfig(PublishedConfig):
     num_frames (`int`):
         Number of frames that the processor samples from a video.
     vision_chunk_size (`int`, *optional*):
-        Number of frames that run through the vision tower at a time; `None` runs all at once.
+        Number of frames that run through the vision tower at a time. `None` takes as many as fit into a budget of
+        memory (`video_llm_chunks.CHUNK_BYTES`). It changes memory and speed, but not the result.
     mix_deepstack (`bool`):
         For image-LLMs whose tower also computes features for deeper layers of the language model (Qwen3-VL). If true,
         videos have vectors for these layers, too: weighted means of these features, with the weights by which LinVT
@@ -209,7 +210,7 @@ class LinVTConfig(PublishedConfig):
     image_token_id: int | None = None
     video_token_id: int | None = None
     num_frames: int = 16
-    vision_chunk_size: int | None = 64
+    vision_chunk_size: int | None = None
     mix_deepstack: bool = True
     backbone_name: str | None = None
     backbone_revision: str | None = None

@@ -119,7 +119,8 @@ class VideoLlmConfig(PublishedConfig):
     vision_feature_select_strategy (`str`):
         `"default"` drops the class token, `"full"` keeps every token.
     vision_chunk_size (`int`, *optional*):
-        Frames that run through the vision tower at a time; `None` runs all at once.
+        Frames that run through the vision tower at a time. `None` takes as many as fit into a budget of memory
+        (`video_llm_chunks.CHUNK_BYTES`). It changes memory and speed, but not the result.
     tie_word_embeddings (`bool`, *optional*):
         Whether head and embedding are the same weight; by default the value in `text_config`.
 
@@ -143,7 +144,7 @@ class VideoLlmConfig(PublishedConfig):
     num_frames: int = 16
     vision_feature_layer: int | list[int] = -2
     vision_feature_select_strategy: Literal["default", "full"] = "default"
-    vision_chunk_size: int | None = 64
+    vision_chunk_size: int | None = None
     tie_word_embeddings: bool | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
 """Features of the frames that IVA's adapter attends to, and the row of the batch that each frame belongs to."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .configuration_iva import IvaConfig
+from .video_llm_chunks import join_in_chunks
 
 
 # Frames are kept in objects of these classes, not in lists, dicts or tuples: accelerate would copy tensors inside those
@@ -131,22 +132,6 @@ def split_into_media(chunks: Iterable[torch.Tensor], num_frames: Sequence[int]) 
             chunk = chunk[remaining[0] :]
             remaining[0] -= len(media[-1][-1])
     return media
-
-
-def join_in_chunks(clips: Sequence[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
-    """The frames of all clips, `size` at a time. Only chunks with frames of several clips are copies."""
-    parts: list[torch.Tensor] = []
-    missing = size
-    for clip in clips:
-        while len(clip):
-            parts.append(clip[:missing])
-            clip = clip[missing:]
-            missing -= len(parts[-1])
-            if not missing:
-                yield torch.cat(parts) if len(parts) > 1 else parts[0]
-                parts, missing = [], size
-    if parts:
-        yield torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def check_class_token(num_tokens: int, frames: torch.Tensor, config: IvaConfig) -> None:

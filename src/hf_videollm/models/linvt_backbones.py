@@ -8,7 +8,6 @@ features that they return, in how they count positions, and in the token types t
 
 import inspect
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +25,7 @@ from .linvt_families import (
 )
 from .linvt_frames import split_frames
 from .media_blank import blank_frames
+from .video_llm_chunks import RowJoiner
 from .video_llm_vision_tower import freeze_unused_layers
 
 
@@ -193,32 +193,28 @@ class Backbone:
             ValueError: the number of results is not the number of frames, or the frames of a video differ in their
                 number of tokens.
         """
-        chunks = [self.encode_images(chunk) for chunk in split_frames(media, num_frames, chunk_size)]
-        frames = [frame for chunk in chunks for frame in chunk.tokens]
-        levels = [frame for chunk in chunks for frame in chunk.deepstack or []]
-        ends = [0, *accumulate(num_frames)]
-        per_video = [slice(start, end) for start, end in pairwise(ends)]
-        self._check_frames(frames, per_video, ends[-1])
-        tokens = [torch.stack(frames[part]) for part in per_video]
-        return VisualFeatures(tokens, [torch.stack(levels[part]) for part in per_video] if levels else None)
+        joiner = _VideoJoiner(num_frames)
+        for chunk in split_frames(media, num_frames, chunk_size):
+            joiner.add(self.encode_images(chunk))
+        self._check_frames(joiner.num_results, joiner.lengths, sum(num_frames))
+        return joiner.result()
 
-    def _check_frames(self, frames: list[torch.Tensor], per_video: list[slice], num_frames: int) -> None:
+    def _check_frames(self, num_results: int, lengths_of_videos: list[set[int]], num_frames: int) -> None:
         """Check that there is one result per frame, and that the frames of each video have equally many tokens."""
         method = f"{type(self.model).__name__}.get_image_features"
         # For a family that is not in the table, LinVT knows no option of its image processor that switches tiles off.
         known = self.family in FRAME_CALLS
         untried = "" if known else f" LinVT has no row for {self.family!r} in linvt_families.FRAME_CALLS."
-        if len(frames) != num_frames:
+        if num_results != num_frames:
             raise ValueError(
-                f"{method} gave {len(frames)} results for {num_frames} frames: switch tiles off in its image processor "
+                f"{method} gave {num_results} results for {num_frames} frames: switch tiles off in its image processor "
                 f"and keep the frames apart, as linvt_frames.frame_inputs does.{untried}"
             )
-        for number, part in enumerate(per_video):
-            lengths = sorted({len(frame) for frame in frames[part]})
+        for number, lengths in enumerate(lengths_of_videos):
             if len(lengths) > 1:
                 raise ValueError(
-                    f"{method} gave {lengths} tokens for frames of video {number}: all frames of a video must be of "
-                    f"one size, and give one view each.{untried}"
+                    f"{method} gave {sorted(lengths)} tokens for frames of video {number}: all frames of a video must "
+                    f"be of one size, and give one view each.{untried}"
                 )
 
     def embed_indicators(self, input_ids: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
@@ -310,6 +306,38 @@ class Backbone:
         all_positions = torch.ones(deepstack_embeds.shape[:2], dtype=torch.bool, device=deepstack_embeds.device)
         levels = [level.flatten(0, 1) for level in deepstack_embeds.unbind(2)]
         return self.model.language_model(**inputs, visual_pos_masks=all_positions, deepstack_visual_embeds=levels)
+
+
+class _VideoJoiner:
+    """Joins the features of frames, which come in chunks, to those of videos; each is in memory once.
+
+    Args:
+        num_frames: frames of each video.
+    """
+
+    def __init__(self, num_frames: Sequence[int]) -> None:
+        self.num_results = 0
+        self.lengths: list[set[int]] = [set() for _ in num_frames]
+        self._owners = [number for number, count in enumerate(num_frames) for _ in range(count)]
+        self._tokens, self._levels = ([RowJoiner(count) for count in num_frames] for _ in range(2))
+
+    def add(self, features: VisualFeatures) -> None:
+        """Add the features of the next frames. Those of a video must all have the same number of tokens (`lengths`)."""
+        for index, frame in enumerate(features.tokens):
+            if self.num_results < len(self._owners):
+                number = self._owners[self.num_results]
+                self.lengths[number].add(len(frame))
+                if len(self.lengths[number]) == 1:
+                    self._tokens[number].add(frame.unsqueeze(0))
+                    if features.deepstack is not None:
+                        self._levels[number].add(features.deepstack[index].unsqueeze(0))
+            self.num_results += 1
+
+    def result(self) -> VisualFeatures:
+        """One entry per video."""
+        tokens = [joiner.result() for joiner in self._tokens]
+        has_levels = any(joiner.num_added for joiner in self._levels)
+        return VisualFeatures(tokens, [joiner.result() for joiner in self._levels] if has_levels else None)
 
 
 def watches_videos(config: Any) -> bool:

@@ -74,7 +74,7 @@ class LinVTCheckpointMixin(Base):
         image_token_id: int | None = None,
         video_token_id: int | None = None,
         num_frames: int = 16,
-        vision_chunk_size: int | None = 64,
+        vision_chunk_size: int | None = None,
         mix_deepstack: bool = True,
         **kwargs: Any,
     ) -> Self:

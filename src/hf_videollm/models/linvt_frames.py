@@ -1,15 +1,24 @@
 """Runs frames of videos through the image processor of an image-LLM, and splits them into chunks for its tower."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from .linvt_families import FRAME_CALLS, FrameCall
+from .video_llm_chunks import RowJoiner
+
+# Frames that an image processor gets at a time.
+FRAMES_AT_A_TIME = 32
 
 
 def frame_inputs(
-    image_processor: Any, model_type: str, videos: Sequence[Sequence[Any]], **options: Any
+    image_processor: Any,
+    model_type: str,
+    videos: Sequence[Sequence[Any]],
+    pixel_dtype: torch.dtype | None = None,
+    **options: Any,
 ) -> dict[str, torch.Tensor]:
     """Run an image-LLM's image processor over the frames of videos.
 
@@ -17,6 +26,7 @@ def frame_inputs(
         image_processor: the image processor of the image-LLM.
         model_type: `model_type` of the image-LLM.
         videos: for each video its frames, in a form that the image processor takes for images.
+        pixel_dtype: type of the pixel values; as the image processor makes them if `None`.
         options: options of the image processor. The options in `FrameCall` replace them.
 
     Returns:
@@ -28,10 +38,33 @@ def frame_inputs(
         images: list[Any] = [list(video) for video in videos]
     else:
         images = [[frame] if call.layout == "frames" else frame for video in videos for frame in video]
-    outputs = image_processor(images, return_tensors="pt", **{**options, **call.options})
+    process = partial(image_processor, return_tensors="pt", **{**options, **call.options})
+    outputs = process(images) if call.layout == "videos" else _in_parts(process, images, pixel_dtype)
     outputs = _whole_views(outputs) if "image_token_pooling" in outputs else outputs
     named = {f"{name}_videos": value for name, value in outputs.items()}
+    named["pixel_values_videos"] = named["pixel_values_videos"].to(pixel_dtype)
     return {**named, "num_video_frames": torch.tensor([len(video) for video in videos])}
+
+
+def _in_parts(process: Callable[[list[Any]], Any], images: list[Any], pixel_dtype: torch.dtype | None) -> Any:
+    """Run an image processor over a few frames at a time, so that the float32 values of all frames are in memory once.
+
+    All frames are processed at once if there is more in the outputs than pixels, since an output may depend on all
+    images of a call; and if frames come out in different sizes.
+    """
+    first = process(images[:FRAMES_AT_A_TIME])
+    if len(images) <= FRAMES_AT_A_TIME:
+        return first
+    pixels = first["pixel_values"]
+    if set(first) != {"pixel_values"} or not isinstance(pixels, torch.Tensor) or len(pixels) != FRAMES_AT_A_TIME:
+        return process(images)
+    joiner, size = RowJoiner(len(images)), pixels.shape[1:]
+    for start in range(0, len(images), FRAMES_AT_A_TIME):
+        part = pixels if start == 0 else process(images[start : start + FRAMES_AT_A_TIME])["pixel_values"]
+        if part.shape[1:] != size:
+            return process(images)
+        joiner.add(part.to(pixel_dtype))
+    return {"pixel_values": joiner.result()}
 
 
 def _whole_views(outputs: Any) -> dict[str, torch.Tensor]:

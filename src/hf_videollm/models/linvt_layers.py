@@ -130,26 +130,52 @@ class LinVTScorer(nn.Module):
     def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
         Args:
-            states: `(batch, T, N, hidden_size)`, tokens plus time code. Padded frames must also hold finite numbers.
+            states: `(batch, T, N, hidden_size)`, tokens plus time code; without gradients they are changed. Padded
+                frames must also hold finite numbers.
             frame_mask: `(batch, T)` bool, false for padded frames.
 
         Returns:
             `(batch, T, N)` float32, minus infinity in padded frames.
         """
-        batch_size, num_frames, num_positions = states.shape[:3]
         states = states.to(self.norm.weight.dtype)
         is_checkpointed = self.training and any(layer.gradient_checkpointing for layer in self.layers)
         if is_checkpointed and torch.is_grad_enabled() and not states.requires_grad:
             # Reentrant checkpointing computes no gradients for a layer whose inputs require none.
             states = states.detach().requires_grad_()
+        if torch.is_grad_enabled():
+            scores = self._score_with_gradients(states, frame_mask)
+        else:
+            scores = self._score_in_place(states, frame_mask)
+        return scores if frame_mask is None else scores.masked_fill(~frame_mask.unsqueeze(-1), float("-inf"))
+
+    def _score_with_gradients(self, states: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+        batch_size, num_frames, num_positions = states.shape[:3]
         position_mask = None if frame_mask is None else frame_mask.repeat_interleave(num_positions, dim=0)
         for layer in self.layers:
             frames = self._in_chunks(layer, states.flatten(0, 1), "spatial", None)
             positions = frames.unflatten(0, (batch_size, num_frames)).transpose(1, 2).flatten(0, 1)
             positions = self._in_chunks(layer, positions, "temporal", position_mask)
             states = positions.unflatten(0, (batch_size, num_positions)).transpose(1, 2)
-        scores = self.score(self.norm(states))
-        return scores if frame_mask is None else scores.masked_fill(~frame_mask.unsqueeze(-1), float("-inf"))
+        return self.score(self.norm(states))
+
+    def _score_in_place(self, states: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+        """The same, but a layer writes its output into its input, so that a long video is in memory once.
+
+        Args:
+            states: as in `forward`; they are changed.
+            frame_mask: as in `forward`.
+        """
+        for layer in self.layers:
+            for video, mask in zip(states, [None] * len(states) if frame_mask is None else frame_mask, strict=True):
+                for chunk in video.split(self._sequences_at_a_time(video.shape[1], len(video))):
+                    chunk.copy_(layer(chunk, "spatial", None))
+                positions = video.transpose(0, 1)
+                size = self._sequences_at_a_time(len(video), len(positions))
+                for chunk in positions.split(size):
+                    rows = None if mask is None else mask.expand(len(chunk), -1)
+                    chunk.copy_(layer(chunk, "temporal", rows))
+        size = self._sequences_at_a_time(states.shape[2], states.shape[1])
+        return torch.cat([self.score(self.norm(part)) for part in states.split(size, dim=1)], dim=1)
 
     def _in_chunks(
         self,
@@ -159,13 +185,16 @@ class LinVTScorer(nn.Module):
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """Run the layer over a few sequences at a time, to save memory. Sequences do not attend to each other."""
-        limit = self.config.scorer_chunk_tokens
-        size = len(sequences) if limit is None else max(1, limit // sequences.shape[1])
+        size = self._sequences_at_a_time(sequences.shape[1], len(sequences))
         if size >= len(sequences):
             return layer(sequences, axis, mask)
         chunks = sequences.split(size)
         masks = [None] * len(chunks) if mask is None else mask.split(size)
         return torch.cat([layer(chunk, axis, part) for chunk, part in zip(chunks, masks, strict=True)])
+
+    def _sequences_at_a_time(self, length: int, most: int) -> int:
+        limit = self.config.scorer_chunk_tokens
+        return most if limit is None else max(1, min(most, limit // length))
 
 
 def choose_tokens(scores: torch.Tensor, num_kept: int) -> tuple[torch.Tensor, torch.Tensor]:

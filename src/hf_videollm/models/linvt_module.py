@@ -137,7 +137,8 @@ class LinVTModule(nn.Module):
         if mask is not None:
             tokens = tokens.masked_fill(~mask[:, :, None, None], 0)
         codes = self._frame_codes(tokens, mask, frame_times)
-        states = tokens if codes is None else tokens + codes.unsqueeze(2).to(tokens.dtype)
+        # Always a new tensor, because the scorer changes its input if there are no gradients.
+        states = tokens.clone() if codes is None else tokens + codes.unsqueeze(2).to(tokens.dtype)
         scores = self.svr(states, mask).to(tokens.device)
         flat_scores = scores.flatten(1)
         indices, valid = choose_tokens(

@@ -27,6 +27,7 @@ from transformers.utils.generic import maybe_autocast
 from .configuration_ftfv import FtfvConfig
 from .modeling_qwen_vl_vision import QwenVLVisionModel, resize_positions
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
+from .video_llm_chunks import frames_in_budget, join_parts
 from .video_llm_vision_tower import NORM_OF_POOLED_OUTPUT, freeze_unused_layers
 
 # How many attention weights are in memory at a time: 256 MiB in float32, which is 8 frames of the paper's size.
@@ -212,17 +213,32 @@ class FtfvConnector(nn.Module):
             ValueError: K is out of range, or the patches of a frame do not make a square.
         """
         num_kept = self.config.kept_tokens(num_tokens_per_frame)
-        if is_video:
-            codes = torch.cat([self.temporal_code(count) for count in num_frames])
+        kept = num_kept if is_video or self.config.sample_images else None
+        codes = torch.cat([self.temporal_code(count) for count in num_frames]) if is_video else None
+        values_per_frame = 6 * frame_features.shape[1] * self.config.adapter_width
+        limit = frames_in_budget(values_per_frame * frame_features.element_size(), 8)
+        chunks = frame_features.split(limit)
+        codes_of_chunks = [None] * len(chunks) if codes is None else codes.split(limit)
+        tokens = (self.tokens_of_frames(*parts, kept) for parts in zip(chunks, codes_of_chunks, strict=True))
+        return [clip.flatten(0, 1) for clip in join_parts(tokens, len(frame_features)).split(num_frames)]
+
+    def tokens_of_frames(
+        self, frame_features: torch.Tensor, codes: torch.Tensor | None, num_kept: int | None
+    ) -> torch.Tensor:
+        """Visual tokens of some frames, `(frames, tokens, text_width)`.
+
+        Args:
+            frame_features: `(frames, patches, vision_width)`.
+            codes: the temporal code of each frame, `(frames, 1, vision_width)`; `None` for images.
+            num_kept: K; `None` keeps the tokens of all queries.
+        """
+        if codes is not None:
             frame_features = frame_features + codes.to(frame_features.dtype)
         pos_embed = self.pos_embed.detach()
         query = self.ln_q(self.query) + pos_embed
         patches = self.ln_kv(self.kv_proj(frame_features))
         key = patches + resize_positions(pos_embed, patches.shape[1])
-        is_sampled = is_video or self.config.sample_images
-        tokens = self.attn(query, key, patches, num_kept if is_sampled else None)
-        projected = self.ln_post(tokens) @ self.proj
-        return [clip.flatten(0, 1) for clip in projected.split(num_frames)]
+        return self.ln_post(self.attn(query, key, patches, num_kept)) @ self.proj
 
     def freeze_unused_parameters(self) -> None:
         """Freeze the positional table, which is never trained; see `VideoLlmModel.freeze_unused_parameters`."""

@@ -32,12 +32,13 @@ from transformers.utils import can_return_tuple
 
 from .configuration_iva import IvaConfig
 from .iva_adapter import IvaAdapter, IvaProjection
-from .iva_frames import IvaMediaOutput, MediumFrames, check_class_token, join_in_chunks, split_into_media
+from .iva_frames import IvaMediaOutput, MediumFrames, check_class_token, split_into_media
 from .iva_generation import IvaGenerationMixin
 from .iva_hooks import CONTEXT, AdapterContext, call_adapter, decoder_layers, drop_context
 from .iva_queries import IvaQueryMixin, is_decoding_step
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 from .transformers_compat import hold_gradients
+from .video_llm_chunks import join_in_chunks
 from .video_llm_vision_tower import check_frames
 
 
@@ -250,7 +251,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> IvaMediaOutput:
-        """Encode the frames of clips, `config.vision_chunk_size` at a time.
+        """Encode the frames of clips, a few at a time (`chunk_size`).
 
         Args:
             clips: `(frames, 3, height, width)` each, normalised.
@@ -269,14 +270,17 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
         is_frozen = not any(tensor.requires_grad for tensor in (*self.vision_tower.parameters(), *clips))
 
         def features_of_chunks() -> Iterable[torch.Tensor]:
-            chunks = join_in_chunks(clips, self.config.vision_chunk_size or sum(num_frames))
+            chunks = join_in_chunks(clips, self.chunk_size(clips))
             for clip in clips:
                 check_frames(clip, self.config.vision_config)
             for outputs in self.run_vision_tower(chunks, output_attentions, record.keeps_hidden_states):
                 record.add(outputs)
                 features = self.choose_layers(outputs)
+                # Otherwise the states of this chunk would be in memory while the tower encodes the next one.
+                del outputs
                 check_class_token(features.shape[1], clips[0], self.config)
                 yield features.detach() if is_frozen else features
+                del features
 
         output = self.encode_features(features_of_chunks(), num_frames, with_temporal)
         record.write_to(output)
@@ -305,6 +309,7 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
             if with_temporal:
                 pooled_chunks.append(self.connector.pooling(patches))
             patch_chunks.append(patches if keeps_on_device else patches.to("cpu"))
+            del tokens, patches
         global_features = torch.cat(global_chunks)
         pooled = torch.cat(pooled_chunks) if with_temporal else global_features
         output = IvaMediaOutput(pooler_output=self.connector(global_features, pooled, num_frames, with_temporal))

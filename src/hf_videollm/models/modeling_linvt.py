@@ -41,6 +41,7 @@ from .media_blank import reach
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
 from .transformers_compat import CACHE_NAME, cache_argument, cache_of, forward_cache, is_empty, name_cache
+from .video_llm_chunks import tower_chunk_size
 from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .video_llm_quantization import modules_beside
@@ -145,7 +146,10 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         _check_frames(frames.get("pixel_values_videos"), counts, video_frame_times)
         named = {name: value for name, value in frames.items() if name.endswith("_videos") and value is not None}
         media = {name.removesuffix("_videos"): value for name, value in named.items()}
-        tokens, levels = self.image_llm.encode_frames(media, counts, self.config.vision_chunk_size)
+        size = self.config.vision_chunk_size or tower_chunk_size(
+            self.config.tower_config(), media["pixel_values"].to("meta", self.backbone.dtype), sum(counts)
+        )
+        tokens, levels = self.image_llm.encode_frames(media, counts, size)
         selections: dict[int, LinVTSelection] = {}
         # Videos whose frames have equally many tokens run as one batch.
         for members in _groups_of([video.shape[1] for video in tokens]):
@@ -160,7 +164,8 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
 
     def _select_batch(self, videos: list[torch.Tensor], times: torch.Tensor | None) -> LinVTSelection:
         """The best tokens of videos `(frames, N, hidden_size)` with the same N, padded to the longest video."""
-        tokens = pad_sequence(videos, batch_first=True)
+        # A single video, which may be long, is not copied.
+        tokens = videos[0].unsqueeze(0) if len(videos) == 1 else pad_sequence(videos, batch_first=True)
         max_frames, device = tokens.shape[1], tokens.device
         lengths = torch.tensor([len(video) for video in videos], device=device)
         mask = None if len(videos) == 1 else torch.arange(max_frames, device=device) < lengths.unsqueeze(1)

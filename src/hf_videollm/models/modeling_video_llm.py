@@ -6,7 +6,7 @@ A design adds a connector. This module is called with the tower's features of al
 """
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
@@ -117,7 +117,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
 
     def get_frame_features(
         self,
-        frames: torch.Tensor,
+        frames: torch.Tensor | Sequence[torch.Tensor],
         num_frames: list[int],
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -127,7 +127,8 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         """Encode the frames of several clips and run the connector over them.
 
         Args:
-            frames: `(sum(num_frames), 3, height, width)`, the frames of all clips, clip after clip.
+            frames: `(sum(num_frames), 3, height, width)`, the frames of all clips, clip after clip; or the frames of
+                each clip.
             num_frames: frame count of each clip.
             output_hidden_states: as in `encode_frames`.
             output_attentions: as in `encode_frames`.
@@ -169,9 +170,7 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
             ValueError: the frame counts do not fit the pixel tensor.
         """
         clips = self.split_videos(pixel_values_videos, num_video_frames)
-        # If all frames are valid, this makes no copy.
-        frames = pixel_values_videos.flatten(0, 1) if num_video_frames is None else torch.cat(clips)
-        return self.get_frame_features(frames, [len(clip) for clip in clips], **kwargs)
+        return self.get_frame_features(clips, [len(clip) for clip in clips], **kwargs)
 
     def split_videos(
         self, pixel_values_videos: torch.Tensor, num_video_frames: torch.Tensor | None = None

@@ -9,6 +9,7 @@ The original code and the paper's Table 1 have further connectors, which omit so
 of convolution. `VideoLlama2Connector` makes all of them; the configuration chooses one.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers.utils import can_return_tuple
 from .configuration_video_llm import check_patch_grid, patch_grid
 from .configuration_videollama2 import VideoLlama2Config
 from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
+from .video_llm_chunks import frames_in_budget, join_parts
 from .videollama2_regstage import RegStage
 
 
@@ -56,11 +58,12 @@ class VideoLlama2Connector(nn.Module):
         time, height, width = config.connector_kernel_size
         kernel_size = (time, height, width)
         self.connector_grid = config.connector_grid
+        self.time_kernel, self.time_padding = time, padding if config.connector_downsample == "conv" else 0
         self.patch_grid = patch_grid(config.vision_config)
 
         num_layers = 1 if isinstance(config.vision_feature_layer, int) else len(config.vision_feature_layer)
         in_width = config.vision_config.hidden_size * num_layers
-        out_width = config.text_config.hidden_size
+        self.out_width = out_width = config.text_config.hidden_size
         self.s1 = RegStage(depth, in_width, out_width)
         in_width = out_width if depth else in_width
         if config.connector_downsample == "conv":
@@ -95,12 +98,56 @@ class VideoLlama2Connector(nn.Module):
         frames = frame_features.unflatten(1, check_patch_grid(self.patch_grid, frame_features.shape[1])).permute(
             0, 3, 1, 2
         )
+        values_per_frame = 8 * frame_features.shape[1] * max(frame_features.shape[2], self.out_width)
+        limit = frames_in_budget(values_per_frame * frame_features.element_size(), 16)
+        if sum(num_frames) > limit and repeats == 1:
+            clips = zip(frames.split(lengths), times, strict=True)
+            return [self.tokens_in_parts(clip, time, limit) for clip, time in clips]
         frames = self.s1(frames)
         if repeats > 1:
             frames = frames.repeat_interleave(repeats, 0)
         frames = self.s2(torch.cat(self.sample(list(frames.split(lengths)))))
         tokens = self.readout(frames.flatten(2).transpose(1, 2))
         return [clip.flatten(0, 1) for clip in tokens.split(times)]
+
+    def tokens_in_parts(self, clip: torch.Tensor, num_new: int, limit: int) -> torch.Tensor:
+        """The same as in `forward` for one clip of any length, about `limit` frames at a time.
+
+        Args:
+            clip: features of the frames, `(T, vision_width, rows, columns)`.
+            num_new: number of new frames, which down-sampling makes of them.
+            limit: frames at a time.
+        """
+        is_mean = isinstance(self.sampler, FrameMean)
+        parts = self.mean_of_frames(clip, limit) if is_mean else self.parts(clip, num_new, limit)
+        tokens = (self.readout(self.s2(part).flatten(2).transpose(1, 2)) for part in parts)
+        return join_parts(tokens, num_new).flatten(0, 1)
+
+    def mean_of_frames(self, clip: torch.Tensor, limit: int) -> Iterator[torch.Tensor]:
+        """The one new frame of a connector that averages all frames, `(1, C, rows, columns)`."""
+        total = sum(self.s1(frames).float().sum(0, keepdim=True) for frames in clip.split(limit))
+        assert isinstance(total, torch.Tensor)
+        yield (total / len(clip)).to(clip.dtype)
+
+    def parts(self, clip: torch.Tensor, num_new: int, limit: int) -> Iterator[torch.Tensor]:
+        """The new frames of a clip, `(some new frames, C, rows, columns)` at a time.
+
+        New frame i is made of the frames from `i * kernel - padding` on, as many as the kernel is long. The convolution
+        pads each part as if it were a whole clip, so a part begins some frames earlier than it has to, and the new
+        frames that its padding reached are dropped.
+        """
+        kernel, padding = self.time_kernel, self.time_padding
+        step, skipped = max(1, limit // kernel), -(-padding // kernel)
+        done, held = 0, clip[:0]
+        for first in range(0, num_new, step):
+            last = min(first + step, num_new)
+            end = len(clip) if last == num_new else last * kernel - padding
+            states = self.s1(clip[done:end])
+            states = torch.cat([held, states]) if len(held) else states
+            skip = skipped if first else 0
+            yield self.sample([states])[0][skip : skip + last - first]
+            done, held = end, states[len(states) - (end - (last - skipped) * kernel) :] if last < num_new else clip[:0]
+            del states
 
     def sample(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
         """Down-sample each clip `(T, C, H, W)` to `(t, C, h, w)`. Clips of equal length run as one batch."""

@@ -13,7 +13,14 @@ from transformers.utils.chat_template_utils import Chat
 from .media_dataset_columns import without_decoding
 from .media_video_inputs import flatten_videos, is_single_video
 from .video_llm_chat_variables import template_of, template_variables
-from .video_llm_checked_processor import CheckedProcessor, cast_row, in_rows, refuse_empty, refuse_no_media
+from .video_llm_checked_processor import (
+    CheckedProcessor,
+    cast_row,
+    in_rows,
+    pixel_options,
+    refuse_empty,
+    refuse_no_media,
+)
 from .video_llm_generation_options import GENERATE_OPTIONS
 from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
 from .video_llm_option_names import did_you_mean, merged_options, nearest, refuse_unknown
@@ -223,7 +230,8 @@ class VideoTextToTextPipeline(PipelineSessionsMixin, ImageTextToTextPipeline):
         sample = _as_sample(inputs)
         if _holds_sound(sample) and getattr(self.processor, "audio_token", None) is None:
             raise ValueError(f"{type(self.model).__name__} cannot hear: leave the audio out.")
-        processor_kwargs = dict(processing_kwargs.pop("processor_kwargs", None) or {})
+        given = dict(processing_kwargs.pop("processor_kwargs", None) or {})
+        processor_kwargs = {**pixel_options(self.processor, self.dtype, True), **given}
         if (prompt := self._raw_prompt(sample)) is not None:
             if prompt != sample["text"] and "questions" in getattr(self.processor, "PROMPT_OPTIONS", ()):
                 # Here the text is only the question. In a whole prompt, nobody knows which part is the question.

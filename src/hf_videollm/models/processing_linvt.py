@@ -40,6 +40,7 @@ from .video_llm_checked_processor import PARTS, ChatCall, CheckedProcessor, in_r
 from .video_llm_option_names import plain_type_errors
 from .video_llm_trust import NoQuestionMixin
 from .video_processing_linvt import LinVTVideoProcessor, VideoOptions
+from .video_processing_video_llm import as_pixel_dtype
 
 LinVTProcessorKwargs = VideoLlmProcessorKwargs
 
@@ -318,7 +319,8 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         frame_options = options.of_frames()
         clips = self.video_processor.read_frames(sources, **options.of_reading())
         pictures = [list(clip.frames) for clip in clips]
-        frames = frame_inputs(self.image_processor, self.image_llm_type, pictures, **frame_options)
+        pixel_dtype = as_pixel_dtype(options.reading.get("pixel_dtype"))
+        frames = frame_inputs(self.image_processor, self.image_llm_type, pictures, pixel_dtype, **frame_options)
         if self.use_frame_times:
             times_or_numbers = [list(clip.times or range(len(clip.frames))) for clip in clips]
             times = [torch.tensor(row, dtype=torch.float32) for row in times_or_numbers]

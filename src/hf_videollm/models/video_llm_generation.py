@@ -1,5 +1,6 @@
 """`generate` of all designs: it refuses options that would not work, and repeats media together with their prompts."""
 
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -28,7 +29,27 @@ class VideoLlmGenerationMixin(SharedPrefillMixin):
         """
         arguments = named_arguments(args, kwargs)
         refuse_options(self, self.refused_options, arguments)
+        self._refuse_long_prompts(arguments)
         return super().generate(**arguments)
+
+    def _refuse_long_prompts(self, arguments: Mapping[str, Any]) -> None:
+        """Refuse prompts with more media than the language model can read, before the media are encoded.
+
+        Raises:
+            ValueError: the message names the numbers of tokens.
+        """
+        input_ids = arguments.get("input_ids", arguments.get("inputs"))
+        context = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if context is None or not isinstance(input_ids, torch.Tensor) or input_ids.shape[-1] <= context:
+            return
+        if all(arguments.get(name) is None for name in ("pixel_values", "pixel_values_videos", "input_features")):
+            return
+        ids = torch.tensor([number for number in self.config.placeholder_ids().values() if number is not None])
+        num_media = int(torch.isin(input_ids, ids.to(input_ids.device)).sum(-1).max())
+        raise ValueError(
+            f"The prompt has {input_ids.shape[-1]:,} tokens, {num_media:,} of them for media, and the language model "
+            f"reads at most {context:,}: pass a lower num_frames or fps, or a part of the video (start, end)."
+        )
 
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, but candidates of assisted decoding hold no placeholders."""

@@ -1,5 +1,6 @@
 """The base of video processors whose original code resizes frames with PIL: VideoLLaMA2 and FTFV."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,10 @@ class PilResizeVideoProcessor(VideoLlmVideoProcessor):
             else self.resize(video, size=size, resample=resample)
             for video in videos
         ]
+
+    def resize_frame(self, frame: torch.Tensor, size: Any, resample: Any, options: Mapping[str, Any]) -> torch.Tensor:
+        """As in the base class."""
+        return self.resize_videos([frame], size, resample, self._option("resize_backend", options))[0]
 
     def _preprocess(
         self, videos: list[torch.Tensor], *args: Any, resize_backend: str | None = None, **kwargs: Any

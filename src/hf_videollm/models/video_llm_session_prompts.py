@@ -17,7 +17,7 @@ from typing import Any
 from transformers import BatchFeature
 
 from .media_video_inputs import flatten_videos
-from .video_llm_checked_processor import cast_row
+from .video_llm_checked_processor import cast_row, pixel_options
 
 # The first prompt asks this, to find out what the processor writes before every question.
 FIRST_QUESTION = "What happens?"
@@ -87,6 +87,7 @@ class SessionPrompts:
         options = dict(options or {})
         if "video" in self.kinds:
             options["return_metadata"] = True
+            options = {**pixel_options(self.processor, dtype, True), **options}
         if self.recondition is not None:
             options["recondition"] = self.recondition
         row = self.processor.apply_chat_template(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .video_llm_chunks import join_in_chunks, join_parts, tower_chunk_size
 from .video_llm_tower_layers import LayerRun, StoppableLayers, make_stoppable
 
 # Names that families of transformers give to the norm after the last layer, and to the part that turns a frame into one
@@ -64,12 +65,15 @@ class VisionTowerMixin:
             make_stoppable(vision_layers(tower))
 
     def encode_frames(
-        self, frames: torch.Tensor, output_hidden_states: bool | None = None, output_attentions: bool | None = None
+        self,
+        frames: torch.Tensor | Sequence[torch.Tensor],
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BaseModelOutputWithPooling:
-        """Features of the chosen tower layer(s), computed `config.vision_chunk_size` frames at a time.
+        """Features of the chosen tower layer(s), computed a few frames at a time (`chunk_size`).
 
         Args:
-            frames: `(num_frames, 3, height, width)`, normalised.
+            frames: `(num_frames, 3, height, width)`, normalised; or the frames of each of several clips.
             output_hidden_states: also return the output of every layer of the tower, which takes the memory of all
                 layers for all frames. `None` uses the value in the configuration.
             output_attentions: also return the attention weights of the tower. Only eager attention returns them.
@@ -82,15 +86,36 @@ class VisionTowerMixin:
         Raises:
             ValueError: the tower does not accept frames of this shape, see `check_frames`.
         """
-        check_frames(frames, self.config.vision_config)
-        chunks = frames.split(self.config.vision_chunk_size or max(len(frames), 1))
-        record, features = self.new_record(output_hidden_states), []
-        for outputs in self.run_vision_tower(chunks, output_attentions, record.keeps_hidden_states):
-            record.add(outputs)
-            features.append(self._select_features(outputs))
-        output = BaseModelOutputWithPooling(last_hidden_state=torch.cat(features))
+        clips = [frames] if isinstance(frames, torch.Tensor) else list(frames)
+        for clip in clips:
+            check_frames(clip, self.config.vision_config)
+        record, total = self.new_record(output_hidden_states), sum(map(len, clips))
+
+        def features_of_chunks() -> Iterator[torch.Tensor]:
+            chunks = join_in_chunks(clips, self.chunk_size(clips)) if total else clips[:1]
+            for outputs in self.run_vision_tower(chunks, output_attentions, record.keeps_hidden_states):
+                record.add(outputs)
+                features = self._select_features(outputs)
+                # Otherwise the states of this chunk would be in memory while the tower encodes the next one.
+                del outputs
+                yield features
+                del features
+
+        output = BaseModelOutputWithPooling(last_hidden_state=join_parts(features_of_chunks(), total))
         record.write_to(output)
         return output
+
+    def chunk_size(self, clips: Sequence[torch.Tensor]) -> int:
+        """Frames that run through the tower at a time: `config.vision_chunk_size`, or as many as fit into a budget.
+
+        Args:
+            clips: the frames of each clip, `(frames, 3, height, width)`.
+        """
+        if (size := self.config.vision_chunk_size) is not None:
+            return int(size)
+        num_frames = sum(map(len, clips))
+        pixels = torch.empty(num_frames, *clips[0].shape[1:], dtype=self.vision_tower.dtype, device="meta")
+        return tower_chunk_size(self.config.vision_config, pixels, num_frames)
 
     def new_record(self, output_hidden_states: bool | None = None) -> TowerRecord:
         """An empty record; `output_hidden_states` as in `encode_frames`."""

@@ -3,22 +3,13 @@
 from typing import Any
 
 import numpy as np
-import torch
-from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_processing_utils import get_size_dict
-from transformers.image_utils import SizeDict
 from transformers.video_utils import VideoMetadata
 
-from .media_video import FrameFn
 from .video_processing_video_llm import (
     VideoLlmVideoProcessor,
     VideoLlmVideoProcessorKwargs,
-    check_one_size,
     check_sampling,
 )
-
-# Number of frames that are cropped and normalised at a time. It limits the memory for intermediate results.
-FRAMES_AT_A_TIME = 16
 
 
 class IvaVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
@@ -35,8 +26,7 @@ class IvaVideoProcessor(VideoLlmVideoProcessor):
     `num_frames`, as an attribute of the processor or an option of a call, overrides `fps`. If the frame rate is unknown
     (lists or folders of frames), all frames are used.
 
-    One hour of video has 3,600 frames: 1.2 GB as uint8 and 4.9 GB as float32 pixel values. To need no more memory than
-    these two, each frame is resized as soon as it is decoded, and a few frames at a time are cropped and normalised.
+    One hour of video has 3,600 frames: 1.2 GB as uint8 and 4.9 GB as float32 pixel values.
     """
 
     valid_kwargs = IvaVideoProcessorKwargs
@@ -87,50 +77,11 @@ class IvaVideoProcessor(VideoLlmVideoProcessor):
         """As in the base class, but the result is at most `max_frames`."""
         return super().bound_frames(wanted if max_frames is None else min(wanted, max_frames))
 
-    def frame_fn(self, **kwargs: Any) -> FrameFn | None:
-        """A function that resizes each frame as soon as it is decoded; later steps then find the right size.
-
-        `None` if frames are not resized, or if `size` has a limit for the longer side.
-        """
-        size = kwargs.get("size") or self.size
-        if not isinstance(size, SizeDict):
-            size = SizeDict(**get_size_dict(size, default_to_square=self.default_to_square))
-        # With a limit for the longer side, the frames would be resized a second time later, and rounding their size
-        # twice can give another size than rounding it once.
-        if not self._option("do_resize", kwargs) or not ((size.height and size.width) or size.shortest_edge):
-            return None
-        if size.longest_edge:
-            return None
-        resample = self._option("resample", kwargs)
-
-        def resize(picture: np.ndarray) -> np.ndarray:
-            frame = torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)
-            return self.resize(frame, size=size, resample=resample).permute(1, 2, 0).numpy()
-
-        return resize
-
     def _sampler(self, metadata: VideoMetadata | None, **kwargs: Any) -> Any:
         sampler = super()._sampler(metadata, **kwargs)
         if sampler is not None:
             sampler.keywords["max_frames"] = self._option("max_frames", kwargs)
         return sampler
-
-    def _preprocess(self, videos: list[torch.Tensor], *args: Any, return_tensors: Any = None, **kwargs: Any) -> Any:
-        counts = torch.tensor([len(video) for video in videos])
-        sizes: set[tuple[int, ...]] = set()
-        pixel_values = torch.empty(0)
-        for row, video in enumerate(videos):
-            for start in range(0, len(video), FRAMES_AT_A_TIME):
-                frames = [video[start : start + FRAMES_AT_A_TIME]]
-                part = super()._preprocess(frames, *args, **kwargs)["pixel_values_videos"][0]
-                if not sizes:
-                    pixel_values = part.new_zeros(len(videos), int(counts.max()), *part.shape[1:])
-                sizes.add(tuple(part.shape[1:]))
-                check_one_size(sizes)
-                pixel_values[row, start : start + len(part)] = part
-        return BatchFeature(
-            {"pixel_values_videos": pixel_values, "num_video_frames": counts}, tensor_type=return_tensors
-        )
 
 
 __all__ = ["IvaVideoProcessor", "IvaVideoProcessorKwargs"]

@@ -52,6 +52,8 @@ class LinVTVideoProcessorKwargs(VideoLlmVideoProcessorKwargs, total=False):  # t
 
 # Options that `LinVTVideoProcessor` takes. The image processor takes all other options of videos, for their frames.
 VIDEO_OPTIONS = set(LinVTVideoProcessorKwargs.__annotations__) - set(ImagesKwargs.__annotations__)
+# Options that `LinVTProcessor` uses itself.
+OF_THE_PROCESSOR = ("return_metadata", "pixel_dtype")
 # Options of a call that apply to images only. They are not passed on when the image processor gets frames of videos.
 NO_FRAME_OPTIONS = {"return_tensors", "device", "data_format", "input_data_format", "sanitize_control_tokens"}
 
@@ -86,7 +88,7 @@ class VideoOptions:
 
     def of_reading(self) -> dict[str, Any]:
         """The options to pass to `LinVTVideoProcessor.read_frames`."""
-        options = {name: value for name, value in self.reading.items() if name != "return_metadata"}
+        options = {name: value for name, value in self.reading.items() if name not in OF_THE_PROCESSOR}
         return {**options, "input_data_format": self.frames.get("input_data_format")}
 
     def of_frames(self) -> dict[str, Any]:

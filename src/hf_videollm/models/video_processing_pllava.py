@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .media_video import FrameFn
 from .video_processing_video_llm import FrameClock, VideoLlmVideoProcessor, VideoLlmVideoProcessorKwargs
 
 # The original code resizes a video twice. After the first resize, its long side has at most this many pixels, whatever
@@ -45,6 +46,10 @@ class PllavaVideoProcessor(VideoLlmVideoProcessor):
         segment = (last - first) / num_frames
         start = int(first + segment / 2)
         return start + np.round(segment * np.arange(num_frames)).astype(np.int64)
+
+    def frame_fn(self, **kwargs: Any) -> FrameFn | None:
+        """As in the base class; `None` if the videos of a prompt are resized together."""
+        return super().frame_fn(**kwargs) if self._option("resize_mode", kwargs) == "plain" else None
 
     def resize_videos(
         self,

@@ -8,19 +8,19 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from huggingface_hub.dataclasses import validate_typed_dict
-from torch.nn.utils.rnn import pad_sequence
 from transformers import BaseVideoProcessor
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ChannelDimension, PILImageResampling
+from transformers.image_processing_utils import get_size_dict
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import VideosKwargs
 from transformers.video_utils import VideoMetadata
 
 from .errors import check_interval, check_num_frames
 from .media_addresses import host_names
-from .media_clip import TIME_SLACK
 from .media_source import source_name
 from .media_video import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
 from .media_video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
+from .video_llm_frame_clock import FrameClock
 from .video_llm_option_names import plain_type_errors, refuse_unknown
 
 # Options of transformers that can only have these values here. Other values are refused, because they would be ignored.
@@ -29,6 +29,9 @@ NEVER_OTHERWISE: dict[str, tuple[Any, ...]] = {
     "do_pad": (True,),
 }
 
+# Number of frames that are cropped and normalised at a time. It limits the memory for intermediate results.
+FRAMES_AT_A_TIME = 16
+PIXEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Maps an option that says how a step is done to the option that says whether it is done.
 NEEDS_STEP = {
     "size": "do_resize",
@@ -51,6 +54,9 @@ class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[c
     on_decode_error (`str`): `"raise"`, or `"truncate"` to use the frames before the damaged part of the file.
     max_frames (`int`): refuse to return more frames than this.
     timeout (`float`): seconds that reading one file may take, including its download.
+    pixel_dtype (`str` or `torch.dtype`): type of the pixel values, `"float32"`, `"float16"` or `"bfloat16"`; float32 by
+        default. With the type of the model, the frames of a long video need half of the memory. The values are those
+        of float32, rounded.
     video_options (`list[dict]`): one dict per video with options for this video only (those in `CLIP_OPTIONS`). They
         override the options of the call. `None` or an empty dict means that a video has none.
     """
@@ -62,7 +68,22 @@ class VideoLlmVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[c
     on_decode_error: str | None
     max_frames: int | None
     timeout: float | int | None
+    # A name or a `torch.dtype`. transformers cannot check an option against `torch.dtype`.
+    pixel_dtype: Any
     video_options: list[Any] | tuple[Any, ...] | None
+
+
+def as_pixel_dtype(value: Any) -> torch.dtype | None:
+    """The type that the option `pixel_dtype` names; `None` for the default.
+
+    Raises:
+        ValueError: it is no type of floating-point numbers.
+    """
+    dtype = getattr(torch, value, None) if isinstance(value, str) else value
+    if value is not None and dtype not in PIXEL_DTYPES:
+        known = ", ".join(str(known).removeprefix("torch.") for known in PIXEL_DTYPES)
+        raise ValueError(f"pixel_dtype must be one of {known}, not {value!r}.")
+    return dtype
 
 
 def check_sampling(
@@ -133,45 +154,6 @@ def _merged(call: Mapping[str, Any], own: Mapping[str, Any], most_frames: int) -
         # The message with this option may come from an untrusted user, so it can only lower the limit of the call.
         merged["max_frames"] = min(own["max_frames"], most_frames)
     return merged
-
-
-class FrameClock:
-    """Converts seconds of a video file to frame numbers.
-
-    It uses the times of the frames if the metadata holds them, and otherwise the frame rate.
-    """
-
-    def __init__(self, metadata: VideoMetadata) -> None:
-        self.rate = float(metadata.fps)
-        self.total = int(metadata.total_num_frames)
-        self.duration = metadata.duration
-        times = getattr(metadata, "frame_times", None)
-        steps = np.arange(self.total) / self.rate
-        self.times = steps if times is None else np.asarray(times)
-        # The time of frame 0. It is greater than 0 if the sound of the file begins before the pictures.
-        self.begin = float(self.times[0])
-        # Files round timestamps to ticks of a clock. So the rate still counts as constant if no frame is more than a
-        # quarter of a frame's duration away from the time that it has at a constant rate.
-        self.is_constant = bool(np.allclose(self.times - self.begin, steps, rtol=0, atol=0.25 / self.rate))
-
-    def frame_shown_at(self, seconds: float) -> int:
-        """Number of the frame on screen at a time; the first or the last frame if the time is outside the video."""
-        return max(0, int(np.searchsorted(self.times, seconds + TIME_SLACK, side="right")) - 1)
-
-    def frame_at(self, seconds: float) -> int:
-        """Number of the frame whose start is closest to a time; if two are equally close, the even number.
-
-        If the frame rate varies, this is the number of the frame on screen.
-        """
-        if not self.is_constant:
-            return self.frame_shown_at(seconds)
-        return max(0, round((seconds - self.begin) * self.rate))
-
-    def seconds(self, frame: int) -> float:
-        """Time of a frame in seconds. For `frame` equal to the number of frames, it is the end of the video."""
-        if frame < self.total:
-            return float(self.times[frame])
-        return self.begin + (self.duration or self.total / self.rate)
 
 
 class VideoLlmVideoProcessor(BaseVideoProcessor):
@@ -390,12 +372,39 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
     def frame_fn(self, **kwargs: Any) -> FrameFn | None:
         """A function that is applied to each frame, uint8 (H, W, 3), as soon as it is decoded; `None` for no function.
 
-        Designs for long videos use it to make frames smaller before all of them are in memory.
+        It resizes the frame, so that only small frames are in memory. The later steps then find the right size. Without
+        a resize there is no function, and if `size` has a limit for the longer side: frames would be resized a second
+        time later, and rounding their size twice can give another size than rounding it once.
 
         Args:
             kwargs: options of the call.
         """
-        return None
+        size = kwargs.get("size") or self.size
+        if not isinstance(size, SizeDict):
+            size = SizeDict(**get_size_dict(size, default_to_square=self.default_to_square))
+        if not self._option("do_resize", kwargs) or not ((size.height and size.width) or size.shortest_edge):
+            return None
+        if size.longest_edge:
+            return None
+        resample = self._option("resample", kwargs)
+
+        def resize(picture: np.ndarray) -> np.ndarray:
+            frame = torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1).unsqueeze(0)
+            resized: np.ndarray = self.resize_frame(frame, size, resample, kwargs)[0].permute(1, 2, 0).numpy()
+            return resized
+
+        return resize
+
+    def resize_frame(self, frame: torch.Tensor, size: Any, resample: Any, options: Mapping[str, Any]) -> torch.Tensor:
+        """Resize one decoded frame, `(1, 3, height, width)` uint8, exactly as `resize_videos` would with all frames.
+
+        Args:
+            frame: the frame.
+            size: a `SizeDict`.
+            resample: the filter.
+            options: options of the call.
+        """
+        return self.resize(frame, size=size, resample=resample)
 
     def _option(self, name: str, kwargs: Mapping[str, Any]) -> Any:
         value = kwargs.get(name)
@@ -437,19 +446,27 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
         image_mean: float | list[float] | None,
         image_std: float | list[float] | None,
         return_tensors: Any = None,
+        pixel_dtype: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
+        pixel_dtype = as_pixel_dtype(pixel_dtype)
         if do_resize:
             videos = self.resize_videos(videos, size=size, resample=resample, **kwargs)
-        if do_center_crop:
-            videos = [self.center_crop(video, crop_size) for video in videos]
-        videos = [
-            self.rescale_and_normalize(video, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
-            for video in videos
-        ]
-        check_one_size({tuple(video.shape[1:]) for video in videos})
         counts = torch.tensor([len(video) for video in videos])
-        pixel_values = pad_sequence(videos, batch_first=True)
+        sizes: set[tuple[int, ...]] = set()
+        pixel_values = torch.empty(0)
+        # A few frames at a time, so that no second copy of all pixel values is in memory.
+        for row, video in enumerate(videos):
+            for start in range(0, len(video), FRAMES_AT_A_TIME):
+                part = video[start : start + FRAMES_AT_A_TIME]
+                part = self.center_crop(part, crop_size) if do_center_crop else part
+                part = self.rescale_and_normalize(part, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+                if not sizes:
+                    dtype = part.dtype if pixel_dtype is None else pixel_dtype
+                    pixel_values = part.new_zeros(len(videos), int(counts.max()), *part.shape[1:], dtype=dtype)
+                sizes.add(tuple(part.shape[1:]))
+                check_one_size(sizes)
+                pixel_values[row, start : start + len(part)] = part
         return BatchFeature(
             {"pixel_values_videos": pixel_values, "num_video_frames": counts}, tensor_type=return_tensors
         )
@@ -459,6 +476,7 @@ __all__ = [
     "FrameClock",
     "VideoLlmVideoProcessor",
     "VideoLlmVideoProcessorKwargs",
+    "as_pixel_dtype",
     "check_frame_budget",
     "check_one_size",
 ]

@@ -1,5 +1,6 @@
 """Frames for VideoLLaMA2: the original code's rules for sampling frames and for making pixel values."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.video_utils import VideoMetadata
 
 from .errors import MediaLimits
+from .media_video import FrameFn
 from .video_llm_pil_resize import PilResizeKwargs, PilResizeVideoProcessor
 from .video_processing_video_llm import FrameClock, check_frame_budget, check_sampling
 
@@ -93,6 +95,18 @@ class VideoLlama2VideoProcessor(PilResizeVideoProcessor):
         parts = np.arange(num_frames)
         middles = (segment * parts + segment * (parts + 1)) / 2
         return first + np.round(middles + 1e-6).astype(np.int64)
+
+    def frame_fn(self, **kwargs: Any) -> FrameFn | None:
+        """As in the base class; `None` if a border would be added again to frames that are resized to no square."""
+        size = kwargs.get("size") or self.size
+        is_padded = self._option("padding_mode", kwargs) == "pad"
+        return None if is_padded and size.get("height") != size.get("width") else super().frame_fn(**kwargs)
+
+    def resize_frame(self, frame: torch.Tensor, size: Any, resample: Any, options: Mapping[str, Any]) -> torch.Tensor:
+        """As in the base class; the border comes before the resize."""
+        if self._option("padding_mode", options) == "pad":
+            frame = pad_to_square(frame, self._option("image_mean", options))
+        return super().resize_frame(frame, size, resample, options)
 
     def _preprocess(
         self,
