@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from hf_videollm.costs.info import describe_checkpoint
+from hf_videollm.costs.memory import DTYPES
 from hf_videollm.costs.origin import licence_of_text
 from hf_videollm.costs.stored import part_of
 from hf_videollm.hub.card import render_card
@@ -117,6 +119,28 @@ def test_without_weights_the_rest_is_told(folder: Path) -> None:
     assert "no model.safetensors" in facts.notes[0]
     torch.save({}, folder / "pytorch_model.bin")
     assert "pickle" in describe_checkpoint(folder).notes[0]
+
+
+def test_the_case_of_the_memory_is_chosen(folder: Path, cli: Any) -> None:
+    usual = describe_checkpoint(folder)
+    other = describe_checkpoint(folder, text_tokens=32, num_frames=32, dtype="float32")
+    assert usual.memory is not None
+    assert other.memory is not None
+    assert (other.memory.num_frames, other.memory.text_tokens, other.memory.dtype) == (32, 32, "float32")
+    assert other.memory.inputs == 4 * 32 * usual.memory.inputs // (
+        usual.memory.num_frames * DTYPES[usual.memory.dtype].itemsize
+    )
+    code, out, _ = cli("info", str(folder), "--frames", "32", "--text-tokens", "32", "--dtype", "float32", "--json")
+    assert code == 0
+    assert json.loads(out)["memory"] == asdict(other.memory)
+    code, _, err = cli("info", str(folder), "--dtype", "float33")
+    assert code != 0
+    assert "did you mean float32" in err
+    code, _, err = cli("info", "--design", "linvt", "--frames", "3")
+    assert code != 0
+    assert "leave out --design" in err
+    with pytest.raises(ValueError, match="num_frames must be at least 1"):
+        describe_checkpoint(folder, num_frames=0)
 
 
 def test_parts_of_names() -> None:
@@ -271,10 +295,20 @@ def test_table_and_json_tell_the_same(name: str, cli: Any) -> None:
     code, out, _ = cli("info", name, "--json")
     assert code == 0
     facts = json.loads(out)
-    assert facts == describe_checkpoint(default_checkpoint(name)).to_dict()
+    # The memory of the process is measured, so it is another number each time.
+    again = describe_checkpoint(default_checkpoint(name)).to_dict()
+    assert facts | {"libraries_bytes": 0} == again | {"libraries_bytes": 0}
     code, table, _ = cli("info", name)
     assert code == 0
-    for row in ("licence", "base model", "revision", "on disk", "memory, predicted", "how it is predicted"):
+    for row in (
+        "licence",
+        "base model",
+        "revision",
+        "on disk",
+        "memory, predicted",
+        "on a CPU, predicted",
+        "how it is predicted",
+    ):
         assert row in table
     for part in facts["stored"]["parts"]:
         assert f"on disk, {part}" in table

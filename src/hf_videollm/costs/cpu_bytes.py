@@ -18,6 +18,9 @@ from .live_bytes import META, LiveBytes
 aten = torch.ops.aten
 # Linux maps the pages around one that is read, if they are in its cache of files.
 READ_AROUND = 64 * 2**10
+# The C library of Linux takes tensors of up to this size from its heap. Free memory inside of the heap stays with the
+# process. Larger tensors are returned to the system at once.
+LARGEST_IN_HEAP = 32 * 2**20
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -29,9 +32,9 @@ class CpuBytes(LiveBytes):
         others: further tensors that are not counted, such as the inputs.
 
     Attributes:
-        first_peak: the most during a first run in a new process: weights that were read so far, new tensors, and
-            copies in kernels.
-        most_beside_weights: the most of new tensors and copies in kernels.
+        first_peak: the most during a first run in a new process: weights that were read so far, new tensors, free
+            memory that the heap keeps, and copies in kernels.
+        most_beside_weights: the most of all these without the weights.
         later_peak: the same, if all weights that this run reads were read before.
     """
 
@@ -41,6 +44,7 @@ class CpuBytes(LiveBytes):
         self._unread = {item.untyped_storage()._cdata: item.untyped_storage().nbytes() for item in weights}
         self._read_rows: dict[int, int] = {}
         self.read, self.first_peak, self.most_beside_weights = 0, 0, 0
+        self._in_heap, self._largest_heap = 0, 0
 
     @property
     def later_peak(self) -> int:
@@ -52,10 +56,18 @@ class CpuBytes(LiveBytes):
         self.take(kernel_bytes(func, args, result))
         return result
 
+    def change(self, size: int) -> None:
+        """As in the base class."""
+        super().change(size)
+        if abs(size) <= LARGEST_IN_HEAP:
+            self._in_heap += size
+            self._largest_heap = max(self._largest_heap, self._in_heap)
+
     def take(self, num_bytes: int) -> None:
         """Note that an operation needs this many bytes for a moment, besides the tensors that are alive."""
-        self.most_beside_weights = max(self.most_beside_weights, self.now + num_bytes)
-        self.first_peak = max(self.first_peak, self.read + self.now + num_bytes)
+        kept = self._largest_heap - self._in_heap
+        self.most_beside_weights = max(self.most_beside_weights, self.now + kept + num_bytes)
+        self.first_peak = max(self.first_peak, self.read + self.now + kept + num_bytes)
 
     def _read_weights(self, func: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         views = {item.untyped_storage()._cdata for item in tree_leaves(result) if isinstance(item, torch.Tensor)}
@@ -63,7 +75,8 @@ class CpuBytes(LiveBytes):
             if not isinstance(item, torch.Tensor) or (key := item.untyped_storage()._cdata) in views:
                 continue
             if func._overloadpacket is aten.embedding and item is args[0]:
-                self._read_embedding(key, item, args[1].numel())
+                ids = args[1]
+                self._read_embedding(key, item, ids.numel() if ids.is_meta else ids.unique().numel())
             elif key in self._unread:
                 self.read += self._unread.pop(key) - self._read_rows.pop(key, 0)
 

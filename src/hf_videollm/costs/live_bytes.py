@@ -64,9 +64,13 @@ class LiveBytes(TorchDispatchMode):
 
         def forget(_: object) -> None:
             del self._alive[key]
-            self.now -= size
+            self.change(-size)
 
         self._alive[key] = weakref.ref(storage, forget)
+        self.change(size)
+
+    def change(self, size: int) -> None:
+        """Note that a tensor of this size is new, or (a negative size) was freed."""
         self.now += size
         self.peak = max(self.peak, self.now)
 

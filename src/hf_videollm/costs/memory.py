@@ -5,6 +5,7 @@ that are alive at one moment are added up (`live_bytes.py`).
 """
 
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -138,7 +139,7 @@ def make_inputs(
     frames = torch.empty(num_frames, 3, height, width, device=META, dtype=dtype)
     if config.model_type == "linvt":
         media["pixel_values_videos"] = frames
-        media["question_input_ids"] = torch.full((1, text_tokens), _text_id(config))
+        media["question_input_ids"] = torch.tensor([_text_ids(config, text_tokens)])
         media["question_attention_mask"] = torch.ones(1, text_tokens, dtype=torch.long)
         media["video_frame_times"] = torch.arange(num_frames, dtype=torch.float32).unsqueeze(0)
     else:
@@ -148,7 +149,7 @@ def make_inputs(
         bins = config.audio_config.num_mel_bins
         media["input_features"] = torch.empty(1, sound_frames, bins, device=META, dtype=dtype)
         media["input_features_mask"] = torch.ones(1, sound_frames, dtype=torch.long)
-    ids += [_text_id(config)] * text_tokens + [config.query_token_id] * config.num_prompt_tokens()
+    ids += _text_ids(config, text_tokens) + [config.query_token_id] * config.num_prompt_tokens()
     # A LinVT may use one id for images and videos; here, it stands for a video.
     placeholders = config.placeholder_ids()
     kinds = {placeholders.get(name): number for number, name in enumerate(("image", "video", "audio"), start=1)}
@@ -157,10 +158,12 @@ def make_inputs(
     return {**{name: torch.tensor([values]) for name, values in prompt.items()}, **media}
 
 
-def _text_id(config: Any) -> int:
-    """An id that is no placeholder."""
+def _text_ids(config: Any, count: int) -> list[int]:
+    """Ids that are no placeholders; different ones, as long as the vocabulary has them."""
     special = {*config.placeholder_ids().values(), config.query_token_id}
-    return next(number for number in range(len(special) + 1) if number not in special)
+    vocabulary = range(config.get_text_config().vocab_size)
+    words = list(islice((number for number in vocabulary if number not in special), count))
+    return list(islice(cycle(words), count))
 
 
 def _frame_size(config: Any) -> tuple[int, int]:
