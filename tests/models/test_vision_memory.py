@@ -154,14 +154,14 @@ def test_time_weights_are_those_of_adaptive_pooling(frames: int, means: int) -> 
 def test_chunks_are_even_and_fit_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [even_chunk_size(*sizes) for sizes in ((16, 14), (28, 14), (3, 14), (0, 14), (29, 14))] == [8, 14, 3, 1, 10]
     config = PllavaConfig(**PARTS).vision_config
-    pixels = torch.empty(1000, 3, 32, 32, device="meta")
-    frame = tower_bytes_per_frame(config, pixels, 1000)
+    shape = (1000, 3, 32, 32)
+    frame = tower_bytes_per_frame(config, shape, torch.float32, 1000)
     monkeypatch.setattr(video_llm_chunks, "CHUNK_BYTES", 10 * frame)
-    assert tower_chunk_size(config, pixels, 1000) == 10
+    assert tower_chunk_size(config, shape, torch.float32, 1000) == 10
     # Half the width of numbers, twice the frames; a frame that is larger than the budget still runs.
-    assert tower_chunk_size(config, pixels.bfloat16(), 1000) == 20
+    assert tower_chunk_size(config, shape, torch.bfloat16, 1000) == 20
     monkeypatch.setattr(video_llm_chunks, "CHUNK_BYTES", 1)
-    assert tower_chunk_size(config, pixels, 1000) == 1
+    assert tower_chunk_size(config, shape, torch.float32, 1000) == 1
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -171,7 +171,7 @@ def test_the_estimate_of_a_frame_is_not_below_what_the_tower_holds(attention: st
     frames = torch.zeros(8, 3, 32, 32)
     with torch.no_grad(), LiveBytes("cpu", [*model.parameters(), *model.buffers(), frames]) as counter:
         model.vision_tower(frames)
-    estimate = 8 * tower_bytes_per_frame(model.vision_tower.config, frames, 8)
+    estimate = 8 * tower_bytes_per_frame(model.vision_tower.config, frames.shape, torch.float32, 8)
     assert counter.peak <= estimate <= 3 * counter.peak
 
 

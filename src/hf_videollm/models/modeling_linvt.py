@@ -147,7 +147,7 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         named = {name: value for name, value in frames.items() if name.endswith("_videos") and value is not None}
         media = {name.removesuffix("_videos"): value for name, value in named.items()}
         size = self.config.vision_chunk_size or tower_chunk_size(
-            self.config.tower_config(), media["pixel_values"].to("meta", self.backbone.dtype), sum(counts)
+            self.config.tower_config(), media["pixel_values"].shape, self.backbone.dtype, sum(counts)
         )
         tokens, levels = self.image_llm.encode_frames(media, counts, size)
         selections: dict[int, LinVTSelection] = {}

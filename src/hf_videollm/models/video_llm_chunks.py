@@ -5,12 +5,12 @@ not the features. `None` as `vision_chunk_size` of a configuration means that th
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import torch
 
-# Memory for the activations of the frames that run at a time. For CLIP-L at 336 pixels these are 14 frames in bfloat16.
+# Memory for the activations of the frames that run at a time. For CLIP-L at 336 pixels these are 13 frames in bfloat16.
 CHUNK_BYTES = 256 * 2**20
 # More frames at a time do not make a tower faster. Small towers would otherwise take thousands.
 MOST_FRAMES = 32
@@ -20,15 +20,16 @@ MLP_WIDTHS = ("intermediate_size", "mlp_hidden_dim")
 HEADS = ("num_attention_heads", "num_heads")
 
 
-def tower_chunk_size(config: Any, pixels: torch.Tensor, num_frames: int) -> int:
+def tower_chunk_size(config: Any, shape: Sequence[int], dtype: torch.dtype, num_frames: int) -> int:
     """How many frames run through a vision tower at a time, if the configuration leaves it open.
 
     Args:
         config: configuration of the tower, of any family; `None` if it is not known.
-        pixels: all frames, of which shape and type are read, such as `(num_frames, 3, height, width)`.
+        shape: of the pixels of all frames, such as `(num_frames, 3, height, width)`.
+        dtype: of the tower.
         num_frames: frames of all videos.
     """
-    return even_chunk_size(num_frames, frames_in_budget(tower_bytes_per_frame(config, pixels, num_frames)))
+    return even_chunk_size(num_frames, frames_in_budget(tower_bytes_per_frame(config, shape, dtype, num_frames)))
 
 
 def frames_in_budget(bytes_per_frame: int, least: int = 1) -> int:
@@ -46,7 +47,7 @@ def even_chunk_size(num_frames: int, limit: int) -> int:
     return max(1, ceil(num_frames / max(1, ceil(num_frames / limit))))
 
 
-def tower_bytes_per_frame(config: Any, pixels: torch.Tensor, num_frames: int) -> int:
+def tower_bytes_per_frame(config: Any, shape: Sequence[int], dtype: torch.dtype, num_frames: int) -> int:
     """About the largest memory of one frame in a layer of a vision transformer.
 
     In the MLP, three tensors of its width are alive (the input of the activation function, and two inside of it)
@@ -55,24 +56,24 @@ def tower_bytes_per_frame(config: Any, pixels: torch.Tensor, num_frames: int) ->
 
     Args:
         config: configuration of the tower, of any family; `None` if it is not known.
-        pixels: see `tower_chunk_size`.
-        num_frames: frames of all videos.
+        shape, dtype, num_frames: see `tower_chunk_size`.
     """
-    of_pixels = 2 * pixels.nbytes // max(num_frames, 1)
+    num_frames, shape = max(num_frames, 1), tuple(shape)
+    of_pixels = 2 * prod(shape) // num_frames * dtype.itemsize
     width, patch = max(_sizes(config, WIDTHS), default=0), getattr(config, "patch_size", None)
     if not width or patch is None:
         return of_pixels + CHUNK_BYTES // MOST_FRAMES
-    if pixels.ndim < 4:
+    if len(shape) < 4:
         # The image processor has cut the frames into patches, one in a row.
-        tokens = len(pixels) // max(num_frames, 1)
+        tokens = shape[0] // num_frames
     else:
         rows, columns = (patch, patch) if isinstance(patch, int) else patch
-        views = pixels.shape[:-3].numel() // max(num_frames, 1)
-        tokens = max(views, 1) * ((pixels.shape[-2] // rows) * (pixels.shape[-1] // columns) + 1)
+        views = prod(shape[:-3]) // num_frames
+        tokens = max(views, 1) * ((shape[-2] // rows) * (shape[-1] // columns) + 1)
     values = tokens * (4 * width + 3 * max(_sizes(config, MLP_WIDTHS), default=4 * width))
     if getattr(config, "_attn_implementation", None) == "eager":
         values += 3 * max(_sizes(config, HEADS), default=1) * tokens**2
-    return int(of_pixels + values * pixels.element_size())
+    return int(of_pixels + values * dtype.itemsize)
 
 
 def _sizes(config: Any, names: Sequence[str]) -> list[int]:

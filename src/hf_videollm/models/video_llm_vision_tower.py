@@ -114,8 +114,8 @@ class VisionTowerMixin:
         if (size := self.config.vision_chunk_size) is not None:
             return int(size)
         num_frames = sum(map(len, clips))
-        pixels = torch.empty(num_frames, *clips[0].shape[1:], dtype=self.vision_tower.dtype, device="meta")
-        return tower_chunk_size(self.config.vision_config, pixels, num_frames)
+        shape = (num_frames, *clips[0].shape[1:])
+        return tower_chunk_size(self.config.vision_config, shape, self.vision_tower.dtype, num_frames)
 
     def new_record(self, output_hidden_states: bool | None = None) -> TowerRecord:
         """An empty record; `output_hidden_states` as in `encode_frames`."""
