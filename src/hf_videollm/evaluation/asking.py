@@ -115,7 +115,8 @@ class Asker:
         """
         from transformers import BatchFeature
 
-        from ..models.video_llm_checked_processor import cast_row, pixel_options
+        from ..models.video_llm_checked_processor import cast_row
+        from ..models.video_llm_option_names import pixel_options
 
         has_videos = any(medium.type == "video" for medium in ask.item.media)
         messages = ask.prompt.messages(ask.item)

@@ -13,17 +13,10 @@ from transformers.utils.chat_template_utils import Chat
 from .media_dataset_columns import without_decoding
 from .media_video_inputs import flatten_videos, is_single_video
 from .video_llm_chat_variables import template_of, template_variables
-from .video_llm_checked_processor import (
-    CheckedProcessor,
-    cast_row,
-    in_rows,
-    pixel_options,
-    refuse_empty,
-    refuse_no_media,
-)
+from .video_llm_checked_processor import CheckedProcessor, cast_row, in_rows, refuse_empty, refuse_no_media
 from .video_llm_generation_options import GENERATE_OPTIONS
 from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
-from .video_llm_option_names import did_you_mean, merged_options, nearest, refuse_unknown
+from .video_llm_option_names import did_you_mean, merged_options, nearest, pixel_options, refuse_unknown
 from .video_llm_pipeline_sessions import PipelineSessionsMixin
 
 # Options of transformers' image-text-to-text pipeline.

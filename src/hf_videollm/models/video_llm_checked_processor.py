@@ -289,20 +289,6 @@ def cast_row(row: BatchFeature, dtype: Any, exact_keys: Collection[str]) -> Batc
     return row
 
 
-def pixel_options(processor: Any, dtype: Any, has_videos: bool) -> dict[str, Any]:
-    """The option that makes the pixel values of videos in the type of the model at once, as `cast_row` would.
-
-    `cast_row` alone holds the float32 values of all frames beside the others.
-
-    Args:
-        processor: the processor that will be called.
-        dtype: of the model; `None` if it is not known.
-        has_videos: whether the call has videos.
-    """
-    known = has_videos and processor.reads_videos and "pixel_dtype" in processor.known_options()
-    return {} if dtype is None or not known else {"pixel_dtype": dtype}
-
-
 def refuse_empty(**media: Any) -> None:
     """Refuse an empty list of media, for example the result of a file pattern that matched no file.
 
@@ -362,7 +348,6 @@ __all__ = [
     "cast_row",
     "in_rows",
     "offsets_as_lists",
-    "pixel_options",
     "refuse_empty",
     "refuse_no_media",
 ]

@@ -31,6 +31,20 @@ def did_you_mean(name: Any, known: Collection[str]) -> str:
     return f"known are {', '.join(sorted(known))}." if len(known) <= MOST_NAMES_SHOWN else "leave it out."
 
 
+def pixel_options(processor: Any, dtype: Any, has_videos: bool) -> dict[str, Any]:
+    """The option that makes the pixel values of videos in the type of the model at once, as `cast_row` would.
+
+    `cast_row` alone holds the float32 values of all frames beside the others.
+
+    Args:
+        processor: the processor that will be called.
+        dtype: of the model; `None` if it is not known.
+        has_videos: whether the call has videos.
+    """
+    known = has_videos and processor.reads_videos and "pixel_dtype" in processor.known_options()
+    return {} if dtype is None or not known else {"pixel_dtype": dtype}
+
+
 def refuse_unknown(
     given: Iterable[Any], known: Collection[str], owner: str, elsewhere: Collection[str] = frozenset()
 ) -> None:
@@ -90,4 +104,12 @@ def plain_type_errors() -> Iterator[None]:
         raise type(cause)(one_line(cause).split(" Errors:")[0]) from error
 
 
-__all__ = ["did_you_mean", "merged_options", "names_options", "nearest", "plain_type_errors", "refuse_unknown"]
+__all__ = [
+    "did_you_mean",
+    "merged_options",
+    "names_options",
+    "nearest",
+    "pixel_options",
+    "plain_type_errors",
+    "refuse_unknown",
+]

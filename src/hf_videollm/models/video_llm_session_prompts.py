@@ -17,7 +17,8 @@ from typing import Any
 from transformers import BatchFeature
 
 from .media_video_inputs import flatten_videos
-from .video_llm_checked_processor import cast_row, pixel_options
+from .video_llm_checked_processor import cast_row
+from .video_llm_option_names import pixel_options
 
 # The first prompt asks this, to find out what the processor writes before every question.
 FIRST_QUESTION = "What happens?"
