@@ -220,9 +220,11 @@ def main(
     results: dict[str, Any] = {}
     with torch.inference_mode():
         results["beams_4_first_tokens"] = bench_beams(model, first, 4, repeats)
+        print(results, flush=True)
         results["letters_of_4_options"] = bench_letters(model, first, 4, repeats)
         for name, prompt in prompts.items():
             results[f"guesses_{name}"] = bench_guesses(model, prompt, length, repeats)
+        print(results, flush=True)
         results["compiled"] = bench_compiled(model, first, length, repeats, compiles)
     facts = {
         "dtype": dtype,
