@@ -153,6 +153,41 @@ CLAIMS = (
         "{0} of its size; {1} with the LoRA merged",
         ("memory.convert", "memory.merge"),
     ),
+    Claim(
+        "the prefill of a design (2 layers of 4096, bfloat16), compared with its tower, connector and language model "
+        "called by hand on the same tokens; the differences are noise, and the logits are equal",
+        "overhead",
+        "{0} times the time in PLLaVA, {1} in VideoLLaMA2",
+        ("random_4096_wide.pllava.prefill", "random_4096_wide.videollama2.prefill"),
+    ),
+    Claim(
+        "a decoded token, compared with the bare language model",
+        "overhead",
+        "{0} and {1} times the time at that width; with SmolLM2-135M {2} in PLLaVA, {3} in VideoLLaMA2, {4} with sound",
+        (
+            "random_4096_wide.pllava.decoded_token",
+            "random_4096_wide.videollama2.decoded_token",
+            "smollm2_135m.pllava.decoded_token",
+            "smollm2_135m.videollama2.decoded_token",
+            "smollm2_135m.videollama2_av.decoded_token",
+        ),
+    ),
+    Claim(
+        "the first tokens of a search with 4 beams: a prompt of 600 tokens read once for each row, compared with once "
+        "for each beam (random model, 256 wide)",
+        "decode_speed",
+        "{0} of the time",
+        ("beams_4_first_tokens.one_prefill/beams_4_first_tokens.prefill_for_each_beam",),
+    ),
+    Claim(
+        "prompt lookup where the answer repeats itself, compared with greedy decoding",
+        "decode_speed",
+        "{0} of the time; {1} times the time with an assistant that is always wrong",
+        (
+            "guesses_random_words.prompt_lookup/guesses_random_words.greedy",
+            "guesses_random_words.assistant/guesses_random_words.greedy",
+        ),
+    ),
 )
 
 
