@@ -134,7 +134,7 @@ def open_reader(
     _PROBES[backend]()
     if backend != "pyav" and not is_usable("pyav"):
         return _OTHER_READERS[backend](handle, limits, deadline, None)
-    reader = PyAVReader(handle, limits, deadline, tolerate_damage)
+    reader = PyAVReader(handle, limits, deadline, tolerate_damage, trusts_index=backend == "pyav")
     if backend == "pyav":
         return reader
     try:

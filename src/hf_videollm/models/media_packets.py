@@ -8,7 +8,7 @@ from typing import Any
 # In an array of timestamps, this value means that the timestamp is not known.
 NO_TIME = -(1 << 63)
 # An MPEG-4 packet of at most this many bytes contains no picture; it says that the last one stays on screen.
-_EMPTY_MPEG4 = 10
+EMPTY_MPEG4 = 10
 
 
 class PacketList:
@@ -51,7 +51,7 @@ class PacketList:
             return
         if packet.is_corrupt:
             self.doubt = self.doubt or "gaps in the stream"
-        if self._codec == "mpeg4" and packet.size <= _EMPTY_MPEG4:
+        if self._codec == "mpeg4" and packet.size <= EMPTY_MPEG4:
             self.doubt = self.doubt or "packets without a picture"
         self._look_at_times(packet.pts, packet.dts, packet.is_keyframe)
         if packet.is_discard or self._is_hidden(packet):

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import bisect
-import os
+import copy
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .errors import CorruptMedia, Deadline, MediaLimits, MediaTooLarge, NoVideoStream
+from . import media_list_cache
+from .errors import Deadline, MediaLimits, MediaTooLarge, NoVideoStream
 from .media_clip import Clip, DecodingStopped, FrameCountChanged
 from .media_clock import container_start, frame_times, may_reset, usual_step
-from .media_container import best_stream, import_pyav, open_container
+from .media_container import best_stream, open_container
+from .media_index import anchor, is_packet, last_key, list_from_index
+from .media_list_cache import Listing
 from .media_orientation import Orientation, orientation_of
 from .media_packets import NO_TIME, PacketList
-from .media_source import MediaHandle, is_cut_short
+from .media_pyav_file import THREADS, PyAVFile
+from .media_source import MediaHandle
 from .media_video_head import TAG, Head, is_entry, time_of
 
 _MAX_PACKETS = 10_000_000  # 90 hours at 30 frames a second; limits the memory of the packet list
 _MOST_PIXELS = 2**31 - 1  # largest value of FFmpeg's option `max_pixels`; `MediaLimits` may contain infinity
 # Decoders that return grey pictures, without an error, for frames whose reference frames are missing.
 _BLIND = ("mpeg4", "h263", "flv", "msmpeg4", "wmv1", "wmv2")
-_THREADS = max(1, min(4, os.cpu_count() or 1))
+# In these codecs a packet is a whole frame, unless the frame is interlaced.
+_WHOLE_FRAMES = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d")
 
 
 @dataclass
@@ -36,7 +40,7 @@ class _Run:
     indices: list[int]
 
 
-class PyAVReader:
+class PyAVReader(PyAVFile):
     """Decodes with PyAV: seeks to the keyframe before each group of wanted frames and decodes from there.
 
     Frame i is the i-th picture that the decoder puts out when the file is decoded from its beginning. A clip that was
@@ -51,53 +55,36 @@ class PyAVReader:
 
     backend = "pyav"
 
-    def __init__(self, handle: MediaHandle, limits: MediaLimits, deadline: Deadline, tolerate_damage: bool) -> None:
-        self._av = import_pyav()
-        self._handle = handle
-        self._name = handle.name
-        self._limits = limits
-        self._deadline = deadline
-        self._tolerate = tolerate_damage
-        self._pts = array("q")
+    def __init__(
+        self,
+        handle: MediaHandle,
+        limits: MediaLimits,
+        deadline: Deadline,
+        tolerate_damage: bool,
+        trusts_index: bool = True,
+    ) -> None:
+        """Args:
+        handle: the file.
+        limits, deadline: checked before and while decoding.
+        tolerate_damage: whether the frames before damage are used.
+        trusts_index: whether the index of the container may take the place of the packets. It does not tell all that
+            `unsuited_for` needs.
+        """
+        super().__init__(handle, limits, deadline, tolerate_damage)
         self._counting = False
         self._lead = array("q")  # times of the frames before the first picture
-        self._waiting = False  # frames are dropped until one comes that can be decoded without others
-        self._broken = False  # decoding met damage
-        self._started = False  # the decoder got a keyframe
-        self._readable = 0  # number of frames that were decoded without damage
-        self.damaged = is_cut_short(handle)
-        if self.damaged and not tolerate_damage:
-            raise self._corrupt("ends too early")
-        self._container: Any = None
-        self._stream: Any = None
+        self._identity = media_list_cache.identity(handle)
+        self._trusts_index, self._is_from_index = trusts_index, False
         try:
             self._open()
-            self._read_stream()
+            if (known := media_list_cache.find(self._identity, trusts_index)) is not None and not self.damaged:
+                self._take_listing(known)
+            else:
+                self._read_stream()
+            self._stops_early = self._stream.codec_context.name in _WHOLE_FRAMES and not self._packets_seen.doubt
         except BaseException:
             self.close()
             raise
-
-    def close(self) -> None:
-        if self._container is not None:
-            self._settle()
-            self._container.close()
-
-    def _settle(self) -> None:
-        """Lets the threads of the decoder end their work before a seek or before the file is closed.
-
-        Seeking and closing hold the lock of the Python interpreter while they wait for these threads. A thread that
-        logs an error waits for that lock (where `av.logging` is on), which would be a deadlock. Decoding does not hold
-        the lock.
-        """
-        if self._stream is None or not self._stream.codec_context.is_open:
-            return
-        for _ in range(_THREADS + 1):
-            try:
-                self._stream.decode(None)
-            except EOFError:
-                return  # all threads are done
-            except self._av.FFmpegError:
-                continue  # one of the threads met damage; its frame is not used
 
     def unsuited_for(self, backend: str) -> str | None:
         """The reason why another decoder might return other frames of this file, or None.
@@ -156,9 +143,92 @@ class PyAVReader:
         context.options = {"max_pixels": str(int(min(self._limits.max_pixels, _MOST_PIXELS)))}
         context.thread_type = "AUTO"
         # Starting threads costs more than decoding small pictures.
-        context.thread_count = _THREADS if context.width * context.height >= 100_000 else 1
+        context.thread_count = THREADS if context.width * context.height >= 100_000 else 1
 
     def _read_stream(self) -> None:
+        """Lists the frames: from the index of the container if it suffices, else from all packets of the file."""
+        index = None
+        if self._trusts_index and not self.damaged:
+            index = list_from_index(self._handle, self._container, self._stream)
+        if index is not None and (head := self._read_head(index)) is not None:
+            self._packets_seen, self._keys = index, sorted(index.keys)
+            self._look_at(head.first)
+            self._number_frames(index, head, False)
+            self._keep_listing(is_from_index=True)
+            return
+        if index is not None:
+            self._open()
+        self._read_packets()
+        if not self.damaged:
+            self._keep_listing(is_from_index=False)
+
+    def _read_head(self, packets: PacketList) -> Head | None:
+        """Decodes as far as the first keyframe, and compares the ends of the file with the list of its index.
+
+        Returns:
+            The first frames; None if the index is wrong, or if the packets are needed to say what the file holds.
+        """
+        head = Head()
+        for position, packet in enumerate(self._packets()):
+            if position == 0:
+                anchor(packets, packet)
+            if not is_packet(packets, position, packet):
+                return None
+            packet.pts = TAG + position  # the decoded frame then tells which packet it comes from
+            for frame in self._decoded(packet):
+                head.add(frame, packets)
+                if head.has_key:
+                    break
+            if head.has_key or self._broken:
+                break
+        return head if head.has_key and not self._broken and self._is_list_of_the_end(packets) else None
+
+    def _is_list_of_the_end(self, packets: PacketList) -> bool:
+        """Whether the packets from the last keyframe on are those of a list. Notes how long the last one is shown."""
+        position, last = last_key(packets), None
+        if not self._seek(packets.keys[-1]):
+            return False
+        for packet in self._packets():
+            if last is None and packet.pts != packets.keys[-1][0]:
+                continue  # seeks may go to an earlier keyframe
+            if not is_packet(packets, position, packet):
+                return False
+            position, last = position + 1, packet
+        if last is None or self._broken or position != len(packets.pts) or last.dts != packets.last_dts:
+            return False
+        packets.last_duration = last.duration
+        return True
+
+    def _take_listing(self, known: Listing) -> None:
+        """Uses the list of an earlier reader of the same file. The limits of this reader may be lower."""
+        self._limits.check_picture(self._name, *known.size)
+        self._limits.check_duration(self._name, known.clip.duration)
+        # Its owner may change it.
+        self._packets_seen = copy.copy(known.packets)
+        self._keys = sorted(known.packets.keys)
+        self._pts, self._lead, self._counting = known.pts, known.lead, known.counting
+        self._orientation, self._size, self._has_fields = known.orientation, known.size, known.has_fields
+        self._begins_plainly, self._is_from_index = known.begins_plainly, known.is_from_index
+        self.clip = replace(known.clip, timestamps=known.clip.timestamps.copy())
+
+    def _keep_listing(self, is_from_index: bool) -> None:
+        self._is_from_index = is_from_index
+        clip = replace(self.clip, timestamps=self.clip.timestamps.copy())
+        listing = Listing(
+            copy.copy(self._packets_seen),
+            self._pts,
+            self._lead,
+            self._counting,
+            clip,
+            self._orientation,
+            self._size,
+            self._has_fields,
+            self._begins_plainly,
+            is_from_index,
+        )
+        media_list_cache.keep(self._identity, self._handle, listing)
+
+    def _read_packets(self) -> None:
         """Reads all packets, and decodes as many as needed to know the number, times and size of the frames."""
         context, container = self._stream.codec_context, self._container.format.name
         packets = PacketList(context.name, container, context.extradata, bool(context.has_b_frames))
@@ -171,7 +241,7 @@ class PyAVReader:
             if not whole:
                 continue
             if len(packets.pts) > position:
-                packet.pts = TAG + position  # the decoded frame then tells which packet it comes from
+                packet.pts = TAG + position
             for frame in self._decoded(packet):
                 head.add(frame, packets)
                 if head.has_key and not packets.doubt:
@@ -208,7 +278,8 @@ class PyAVReader:
             packets.doubt = packets.doubt or "a first frame without a packet"
             shown = self._decode_times()
         else:
-            shown = head.times[:-1] + array("q", sorted(time for time in packets.pts if time >= head.key))
+            later = np.frombuffer(packets.pts, np.int64)
+            shown = head.times[:-1] + array("q", np.sort(later[later >= head.key]).tobytes())
             if self.damaged and packets.last_dts is not None:
                 # Packets come in decoding order. Frames up to the decoding time of the last packet are all in the file.
                 # Of later frames some may be missing, and then the numbers would be wrong.
@@ -237,40 +308,15 @@ class PyAVReader:
         if not self._packets_seen.has_times:
             times = array("q", [NO_TIME] * len(times))
         self._pts = times
-        self._counting = NO_TIME in times or any(time >= after for time, after in pairwise(times))
+        ticks = np.frombuffer(times, np.int64)
+        self._counting = NO_TIME in times or bool((ticks[:-1] >= ticks[1:]).any())
         self.clip = self._make_clip(times)
-
-    def _packets(self) -> Iterator[Any]:
-        """Packets of the video stream from the current position on."""
-        packets = self._container.demux(self._stream)
-        # In transport streams, the mark of a corrupt packet also means a gap in the numbering, as between two joined
-        # recordings. Real damage shows in the decoder.
-        is_transport = self._container.format.name == "mpegts"
-        seen = 0
-        while True:
-            try:
-                packet = next(packets, None)
-            except (self._av.FFmpegError, OSError):
-                self._damage("breaks off")
-                self._broken = True
-                return
-            if packet is None:
-                return
-            if packet.is_corrupt and not is_transport:
-                self._damage("ends in a broken packet")
-                self._broken = True
-                return
-            if packet.size == 0 and packet.pts is None and packet.dts is None:
-                continue  # PyAV's sign that the stream ends
-            seen += 1
-            if seen % 256 == 0:
-                self._deadline.check(self._name)
-            yield packet
 
     def _make_clip(self, pts: array[int]) -> Clip:
         """Describes the video from the timestamps of its frames."""
         tick = float(self._stream.time_base)
-        known = np.array([time for time in pts if time != NO_TIME]) * tick
+        ticks = np.frombuffer(pts, np.int64)
+        known = ticks[ticks != NO_TIME] * tick
         # In streams without a container, `average_rate` is invented by FFmpeg; `guessed_rate` is read from the stream.
         is_bare = self._container.start_time is None and not len(known)
         claimed = None if is_bare else self._stream.average_rate
@@ -352,12 +398,8 @@ class PyAVReader:
         wanted = [self._pts[index] for index in run.indices]
         if run.key is None:
             self._open()
-        else:
-            self._settle()
-            try:
-                self._container.seek(run.key[1], stream=self._stream, backward=True)
-            except (self._av.FFmpegError, OSError):
-                return  # no index, or a damaged one; decoding from the beginning may still work
+        elif not self._seek(run.key):
+            return  # decoding from the beginning may still work
         done, entered = 0, run.key is None
         for frame in self._decode_from_here(run.key, set(wanted)):
             if not entered:
@@ -369,6 +411,11 @@ class PyAVReader:
             if frame.pts is None or frame.pts > wanted[done]:
                 return
             if frame.pts == wanted[done]:
+                if frame.interlaced_frame and self._stops_early:
+                    # The second field may be in a packet that was not decoded.
+                    self._stops_early = False
+                    yield from self._decode_run(_Run(run.key, run.indices[done:]))
+                    return
                 yield run.indices[done], frame
                 done += 1
                 if done == len(wanted):
@@ -392,75 +439,12 @@ class PyAVReader:
             raise self._corrupt("holds no frame that can be decoded")
         self._packets_seen.doubt = "packets without a picture"
         self._take_frames(times)
+        if not self.damaged:
+            self._keep_listing(self._is_from_index)
         raise FrameCountChanged
-
-    def _decode_from_here(self, key: tuple[int, int] | None = None, wanted: set[int] | None = None) -> Iterator[Any]:
-        """Decoded frames from the current position on, or from the next packet of keyframe `key` on."""
-        context = self._stream.codec_context
-        # H.264 marks frames that no other frame needs. They are skipped unless they are wanted. The marks of HEVC are
-        # not used, because they are valid only within one temporal layer.
-        skipping = wanted is not None and context.name == "h264"
-        try:
-            for packet in self._packets():
-                if key is not None:
-                    if packet.pts is not None and packet.is_keyframe and packet.pts > key[0]:
-                        return  # the seek went too far
-                    if packet.pts != key[0]:
-                        continue
-                    key = None
-                if skipping and wanted is not None:
-                    context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-                yield from self._decoded(packet)
-                if self._broken:
-                    break
-            yield from self._decoded(None)
-        finally:
-            if skipping:
-                context.skip_frame = "DEFAULT"
-
-    def _decoded(self, packet: Any) -> Iterator[Any]:
-        """Frames that the decoder puts out after one packet (None: the last ones). Notes damage and progress."""
-        if packet is not None and packet.size == 0:
-            return  # the decoder would take it for the end of the stream
-        self._started = self._started or packet is None or packet.is_keyframe
-        try:
-            frames = self._stream.decode(packet)
-        except self._av.FFmpegError:
-            if not self._started:
-                return  # a file that was cut between keyframes begins with frames that nothing can decode
-            # At the end of a broken stream the decoder reports the same damage once more.
-            if packet is not None or not self._broken:
-                self._damage("cannot be decoded to its end")
-            self._broken = True
-            return
-        self._deadline.check(self._name)
-        for frame in frames:
-            self._waiting = self._waiting and not is_entry(frame)
-            if self._waiting or (frame.is_corrupt and not self._started):
-                continue
-            if frame.is_corrupt:
-                self._damage("holds a broken frame")
-                self._broken = True
-                return
-            if frame.pts is not None:
-                self._readable = max(self._readable, bisect.bisect_right(self._pts, frame.pts))
-            yield frame
 
     def _picture(self, frame: Any) -> np.ndarray:
         """uint8 (H, W, 3) RGB, turned as a player shows it. Where a stream changes its size, the first size is kept."""
         self._limits.check_picture(self._name, frame.width, frame.height)
         width, height = self._size
         return self._orientation.apply(frame.to_ndarray(format="rgb24", width=width, height=height))
-
-    # -- errors --
-
-    def _damage(self, what: str) -> None:
-        self.damaged = True
-        if not self._tolerate:
-            raise self._corrupt(what)
-
-    def _corrupt(self, what: str) -> CorruptMedia:
-        return CorruptMedia(
-            f"{self._name}: the video {what}; download or export the file again, "
-            'or pass on_decode_error="truncate" to use what can be read.'
-        )
