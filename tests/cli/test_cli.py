@@ -40,6 +40,22 @@ def test_caption(cli: Any, tiny_checkpoint: str, clips: list[str]) -> None:
     assert json.loads(out)["question"] == "Describe the video in details."
 
 
+def test_captions_of_several_videos(cli: Any, tiny_checkpoint: str, clips: list[str]) -> None:
+    """Each is that of a call for the video alone; with a lost file nothing is answered."""
+    asked = ("--model", tiny_checkpoint, "--max-new-tokens", "4")
+    alone = [json.loads(cli("caption", clip, *asked, "--json")[1])["answer"] for clip in clips[:2]]
+    code, out, _ = cli("caption", *clips[:2], *asked, "--json")
+    captions = json.loads(out)["captions"]
+    assert code == 0
+    assert [caption["video"] for caption in captions] == clips[:2]
+    assert [caption["answer"] for caption in captions] == alone
+    code, out, _ = cli("caption", *clips[:2], *asked)
+    assert (code, out) == (0, "".join(f"{clip}\n{answer}\n\n" for clip, answer in zip(clips, alone, strict=False)))
+    code, out, err = cli("caption", clips[0], "gone.mp4", *asked)
+    assert (code, out) == (2, "")
+    assert "gone.mp4" in err
+
+
 def test_info(cli: Any, tiny_checkpoint: str) -> None:
     code, out, _ = cli("info", tiny_checkpoint, "--json")
     facts = json.loads(out)

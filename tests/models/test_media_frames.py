@@ -10,11 +10,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from backends import BACKENDS, record_decoded
+from backends import BACKENDS, read, record_decoded
 from media_corpus import read_numbers, sine, write_sound
 from media_oddities import FILES, HEADLESS, plain_decode, plain_frames, write
 
-from hf_videollm.models import media_backends
+from hf_videollm.models import media_backends, media_list_cache
 from hf_videollm.models.errors import CorruptMedia, Deadline, MediaLimits, MissingBackend
 from hf_videollm.models.media_pyav import PyAVReader
 from hf_videollm.models.media_source import open_media
@@ -64,6 +64,12 @@ def test_frame_i_is_one_picture(folder: Path, name: str) -> None:
     right = plain_frames(path, name in HEADLESS)
     for backend in BACKENDS:
         assert differences(path, backend, right) == []
+    _, facts, frames = read(str(path), trusts_index=False)
+    assert np.array_equal(frames, right)
+    media_list_cache.forget()
+    _, facts_of_index, frames = read(str(path))
+    assert facts_of_index == facts
+    assert np.array_equal(frames, right)
 
 
 def steps_of_packets(path: Path) -> np.ndarray:

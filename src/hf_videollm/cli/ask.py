@@ -1,8 +1,8 @@
-"""`hf-videollm ask` and `hf-videollm caption`: one video, one or several prompts, an answer to each."""
+"""`hf-videollm ask`: questions about one video. `hf-videollm caption`: one prompt for one or several videos."""
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +14,11 @@ from .output import note, print_json, status
 CAPTION_PROMPT = "Describe the video in details."
 
 Video = Annotated[str, typer.Argument(help="Video file, GIF, folder of frames, or URL of an allowed host.")]
+
+Videos = Annotated[
+    list[str],
+    typer.Argument(help="Video files, GIFs, folders of frames, or URLs of an allowed host.", metavar="VIDEO..."),
+]
 
 
 @spread_options
@@ -54,27 +59,82 @@ def ask(
 
 @spread_options
 def caption(
-    video: Video,
+    videos: Videos,
     options: AnswerOptions,
     prompt: Annotated[str, typer.Option("--prompt", help="The instruction.")] = CAPTION_PROMPT,
     max_new_tokens: MaxNewTokens = 256,
     as_json: AsJson = False,
 ) -> None:
-    """Describe a video.
+    """Describe a video, or several: the next one is decoded while the model works.
 
     Examples:
 
       hf-videollm caption clip.mp4 --model ./pllava-7b
 
+      hf-videollm caption holiday/*.mp4 --model ./pllava-7b --json
+
       hf-videollm caption clip.mp4 --model ./pllava-7b --start 10 --end 25 --max-new-tokens 400
     """
-    answer = _answers(video, [prompt], options, max_new_tokens)[0]
+    if len(videos) == 1:
+        answer = _answers(videos[0], [prompt], options, max_new_tokens)[0]
+        _note_bundled(options)
+        _print_answer(answer, as_json)
+        return
+    captions = []
+    for answer in _captions(videos, prompt, options, max_new_tokens):
+        captions.append(answer)
+        if not as_json:
+            print(f"{answer['video']}\n{answer['answer']}\n", flush=True)
+    _note_bundled(options)
+    if as_json:
+        print_json({"captions": captions})
+
+
+def _note_bundled(options: AnswerOptions) -> None:
     if options.model is None:
         note(
             "note: the bundled model answers questions about synthetic clips and was not trained to describe videos; "
             "pass --model for real captions."
         )
-    _print_answer(answer, as_json)
+
+
+def _captions(videos: Sequence[str], prompt: str, options: AnswerOptions, max_new_tokens: int) -> Iterator[Any]:
+    """The answers about several videos, each as soon as it is there.
+
+    Raises:
+        ValueError: an option does not fit the videos, the model, or another option.
+    """
+    if not prompt.strip():
+        raise ValueError("The prompt is empty: say what you want to know.")
+    pipe, source, media = load_for(videos, options)
+    settings = {"return_full_text": False, "generate_kwargs": {"do_sample": False, "max_new_tokens": max_new_tokens}}
+    sampling = _sampling(media, pipe.processor.video_processor)
+    began = time.perf_counter()
+    samples = (
+        {"audio" if pipe.takes_audio and _is_sound(video) else "videos": video, "text": prompt} for video in videos
+    )
+    for video, result in zip(videos, pipe(samples, **settings, **media), strict=True):
+        seconds, began = round(time.perf_counter() - began, 3), time.perf_counter()
+        answer = result[0]["generated_text"].strip()
+        yield {"video": video, "question": prompt, "answer": answer, "model": source, **sampling, "seconds": seconds}
+
+
+def _is_sound(video: str) -> bool:
+    """Whether a file on this machine holds sound and no pictures."""
+    from ..models.errors import NoVideoStream
+    from ..models.media_video import probe_video
+
+    if _is_remote(video):
+        return False
+    try:
+        probe_video(video, on_decode_error="truncate")
+    except NoVideoStream:
+        return True
+    return False
+
+
+def _is_remote(video: str) -> bool:
+    return video.lower().startswith(("http:", "https:", "data:"))
 
 
 def _answers(video: str, questions: Sequence[str], options: AnswerOptions, max_new_tokens: int) -> list[dict[str, Any]]:
@@ -157,7 +217,7 @@ def _check_video(video: str, media: dict[str, Any]) -> None:
     check_on_decode_error(media["on_decode_error"])
     refuse_count_and_rate(media.get("num_frames"), media.get("fps"))
     # A file from the web would be downloaded twice.
-    if not video.lower().startswith(("http:", "https:", "data:")):
+    if not _is_remote(video):
         # A file that holds only sound is allowed: the model may accept sound.
         with contextlib.suppress(NoVideoStream):
             probe_video(video, on_decode_error=media["on_decode_error"])

@@ -10,6 +10,7 @@ import inspect
 import sys
 import time
 import warnings
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from types import FrameType
@@ -95,11 +96,18 @@ def one_line(error: object, limit: int | None = None) -> str:
     return text or type(error).__name__
 
 
+# Warnings of a thread that works for another one, which issues them with `warn_caller`. None: they are issued at once.
+held_warnings: ContextVar[list[str] | None] = ContextVar("held_warnings", default=None)
+
+
 def warn_caller(message: str) -> None:
     """Warns with a `MediaWarning` that names the line of the user's own code which led to the warning.
 
     Lines inside this package, transformers and torch are skipped, because they would not help the user.
     """
+    if (held := held_warnings.get()) is not None:
+        held.append(message)
+        return
     skipped = {__name__.partition(".")[0], "transformers", "torch"}
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_back is not None and _package(frame) in skipped:

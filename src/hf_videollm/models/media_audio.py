@@ -22,6 +22,7 @@ from .errors import (
 )
 from .media_addresses import host_names
 from .media_audio_clock import SoundClock, file_start, seek_before
+from .media_audio_mix import MonoMixer
 from .media_clock import may_reset
 from .media_container import best_stream, import_pyav, open_container
 from .media_source import is_cut_short, is_frames, open_media
@@ -111,7 +112,7 @@ def load_audio(
         raise CorruptMedia(f"{name}: the sound cannot be decoded; download or export the file again.")
     if cut_short or not complete:
         warn_caller(f"{name}: the sound is damaged; {len(wave) / sampling_rate:.2f} s are returned.")
-    return np.clip(wave, -1.0, 1.0)
+    return np.clip(wave, -1.0, 1.0, out=wave)
 
 
 def _damaged(name: str) -> CorruptMedia:
@@ -153,8 +154,9 @@ def _collect(
         chunk = chunk[skip:]
         if length is not None:
             chunk = chunk[: length - collected]
-        if not np.isfinite(chunk).all():
-            return np.concatenate([np.zeros(0, np.float32), *parts]), False
+        finite = np.isfinite(chunk)
+        if not finite.all():
+            return np.concatenate([np.zeros(0, np.float32), *parts, chunk[: int(finite.argmin())]]), False
         if len(chunk):
             parts.append(chunk)
         collected += len(chunk)
@@ -182,12 +184,10 @@ def _resampled(
     """
     av = import_pyav()
     _replace_custom_layout(stream)
-    resampler: Any = None
+    mixer: MonoMixer | None = None
     form: tuple[str, int, str] | None = None
-    # Start time of the current piece. The resampler delays samples: the first chunk may come out after a later frame.
-    origin: float | None = None
+    origin: float | None = None  # start time of the current piece
     clock = SoundClock(may_reset(container))
-    first: list[Any] = []  # the first frames, kept until the resampler returns samples
     has_output = False
     try:
         for frame in _frames(container, stream):
@@ -197,23 +197,27 @@ def _resampled(
             if origin is None and time + frame.samples / frame.sample_rate < earliest:
                 continue
             frame_form = (frame.layout.name, frame.sample_rate, frame.format.name)
-            if frame_form != form or is_gap:
-                if resampler is not None and origin is not None:
-                    yield from _mono(origin, resampler.resample(None), channel)
-                form = frame_form
-                # The resampler keeps all channels, since FFmpeg's own downmix of floats can exceed 1. The format is
-                # interleaved ("flt"): with planar audio of 8 or more channels, PyAV reads past the end of its planes.
-                resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=sampling_rate)
+            if mixer is None or frame_form != form or is_gap:
+                if mixer is not None and origin is not None:
+                    for chunk in mixer.end():
+                        has_output = True
+                        yield origin, chunk
+                form, mixer = frame_form, MonoMixer(frame, sampling_rate, channel)
             origin = time if origin is None or is_gap else origin
-            frame.pts = None  # without timestamps the resampler does not fill gaps; `_collect` does
-            first = [*first, frame] if not has_output else []
-            for chunk in _mono(origin, resampler.resample(frame), channel):
+            frame.pts = None  # without timestamps FFmpeg does not fill gaps; `_collect` does
+            for chunk in mixer.add(frame):
                 has_output = True
-                yield chunk
-        if resampler is not None and origin is not None:
-            last = list(_mono(origin, resampler.resample(None), channel))
-            yield from last if has_output or last else [(origin, _short_sound(first, sampling_rate, channel))]
+                yield origin, chunk
+        if mixer is not None and origin is not None:
+            for chunk in mixer.end():
+                has_output = True
+                yield origin, chunk
+            if not has_output:
+                yield origin, mixer.short_sound()
     except (av.FFmpegError, OSError):
+        if mixer is not None and origin is not None:
+            for chunk in mixer.pending():
+                yield origin, chunk
         yield None
 
 
@@ -232,25 +236,6 @@ def _replace_custom_layout(stream: Any) -> None:
     is_standard = not set("(+") & set(layout.name)
     if layout.nb_channels:
         context.layout = layout.name if is_standard else f"{layout.nb_channels} channels"
-
-
-def _short_sound(frames: list[Any], sampling_rate: int, channel: str) -> np.ndarray:
-    """Resamples audio that is shorter than the resampler's filter, by appending zeros.
-
-    The resampler returns no samples for such short audio. Returns float32 (samples,).
-    """
-    av = import_pyav()
-    rate = frames[-1].sample_rate
-    frames = [frame for frame in frames if frame.sample_rate == rate]
-    same_rate = av.AudioResampler(format="flt", layout=frames[-1].layout, rate=rate)  # converts the format only
-    chunks = [chunk for frame in [*frames, None] for _, chunk in _mono(0.0, same_rate.resample(frame), channel)]
-    sound = np.concatenate(chunks)
-    padded = np.pad(sound, (0, 64 * (1 + -(-rate // sampling_rate))))
-    frame = av.AudioFrame.from_ndarray(padded[None], format="flt", layout="mono")
-    frame.sample_rate = rate
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=sampling_rate)
-    resampled = np.concatenate([part.to_ndarray()[0] for step in (frame, None) for part in resampler.resample(step)])
-    return resampled[: max(1, round(len(sound) * sampling_rate / rate))]
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
@@ -292,10 +277,3 @@ def _check_frame(frame: Any, name: str, sampling_rate: int, limits: MediaLimits)
             f"{name}: the sound has a sampling rate of {rate:,} Hz; rates from 1 to {MAX_SAMPLING_RATE:,} can be read."
         )
     limits.check_samples(name, -(-frame.samples * sampling_rate // rate) * channels)
-
-
-def _mono(time: float, frames: list[Any], channel: str) -> Iterator[tuple[float, np.ndarray]]:
-    for frame in frames:
-        channels = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
-        with np.errstate(all="ignore"):  # a mean of infinities is NaN; `_collect` refuses it
-            yield time, channels[:, 0].copy() if channel == "first" else channels.mean(axis=1, dtype=np.float32)

@@ -17,6 +17,7 @@ from .video_llm_checked_processor import CheckedProcessor, cast_row, in_rows, re
 from .video_llm_generation_options import GENERATE_OPTIONS
 from .video_llm_messages import FOREIGN_TYPES, OTHER_NAMES, without_none
 from .video_llm_option_names import did_you_mean, merged_options, nearest, pixel_options, refuse_unknown
+from .video_llm_pipeline_ahead import PipelineAheadMixin
 from .video_llm_pipeline_sessions import PipelineSessionsMixin
 
 # Options of transformers' image-text-to-text pipeline.
@@ -51,7 +52,7 @@ MEDIA_WORDS = ("video", "image", "clip", "audio")
 SOUND_TYPES = frozenset({"audio", *(name for name, kind in FOREIGN_TYPES.items() if kind == "audio")})
 
 
-class VideoTextToTextPipeline(PipelineSessionsMixin, ImageTextToTextPipeline):
+class VideoTextToTextPipeline(PipelineAheadMixin, PipelineSessionsMixin, ImageTextToTextPipeline):
     """Answers questions about videos.
 
     ```python

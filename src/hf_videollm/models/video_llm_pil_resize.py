@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 
+from .media_pil_resize import resize_frames
 from .video_processing_video_llm import VideoLlmVideoProcessor, VideoLlmVideoProcessorKwargs
 
 RESIZE_BACKENDS = ("pil", "torchvision")
@@ -67,9 +67,7 @@ def resize_with_pil(video: torch.Tensor, size: Any, resample: Any) -> torch.Tens
         target = (size.height, size.width)
     if target == (height, width):
         return video
-    frames = video.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    resized = [np.asarray(Image.fromarray(frame).resize(target[::-1], Image.Resampling(resample))) for frame in frames]
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(video.device)
+    return resize_frames(video, target, Image.Resampling(resample))
 
 
 __all__ = ["RESIZE_BACKENDS", "PilResizeKwargs", "PilResizeVideoProcessor", "resize_with_pil"]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .media_pil_resize import resize_frames
 from .media_video import FrameFn
 from .video_processing_video_llm import FrameClock, VideoLlmVideoProcessor, VideoLlmVideoProcessorKwargs
 
@@ -108,9 +109,7 @@ def resize_short_side(video: torch.Tensor, short: int) -> torch.Tensor:
     if min(height, width) == short:
         return video
     target = (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
-    frames = video.permute(0, 2, 3, 1).contiguous().to(torch.uint8).cpu().numpy()
-    resized = [np.asarray(Image.fromarray(frame).resize(target[::-1], Image.Resampling.BICUBIC)) for frame in frames]
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+    return resize_frames(video, target, Image.Resampling.BICUBIC)
 
 
 def _cut_long_side(video: torch.Tensor, long: int) -> torch.Tensor:
