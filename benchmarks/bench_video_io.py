@@ -288,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=Path, help="folder in which the files are kept for another time")
     parser.add_argument("--decord2", type=Path, help="folder into which the package decord2 was installed")
     parser.add_argument("--machine", default="", help="what to call this machine in the result")
-    parser.add_argument("--out", type=Path, help="write the result here as JSON")
+    parser.add_argument("--out", type=Path, help="write the result here as JSON; other cases in the file stay")
     options = parser.parse_args(arguments)
     readers = list(dict.fromkeys(["hf_videollm", *options.readers]))
 
@@ -304,10 +304,19 @@ def main(arguments: list[str] | None = None) -> int:
                 found = measure(case, path, workers, options.repeats, Path(temporary))
                 results[name] = {"case": case.about, "bytes": path.stat().st_size, "readers": found}
                 print(f"{name}: {case.about}")
+                if options.out:
+                    write(options, results)
                 for reader, values in found.items():
                     print(f"  {reader:22} {values.get('error') or as_line(values)}", flush=True)
         finally:
             workers.close()
+    return 0
+
+
+def write(options: argparse.Namespace, results: dict[str, Any]) -> None:
+    """Write what was measured so far. Cases that the file has of other runs stay: a long run may be done in parts."""
+    if options.out.exists():
+        results = json.loads(options.out.read_text())["results"] | results
     report = {
         "machine": options.machine or platform.node(),
         "cores": os.cpu_count(),
@@ -317,10 +326,8 @@ def main(arguments: list[str] | None = None) -> int:
         "repeats": options.repeats,
         "results": results,
     }
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
-    return 0
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def as_line(values: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from media_corpus import loudest_frequency, number_picture, sine, write_sound, write_video
 
+from hf_videollm.models.media_audio_mix import MonoMixer
 from hf_videollm.models.media_video import (
     CorruptMedia,
     MediaError,
@@ -203,3 +204,27 @@ def test_truncated_sound(tmp_path: Path) -> None:
         with pytest.raises(MediaError, match=r"<bytes>: ") as caught:
             load_audio(data)
         assert isinstance(caught.value, CorruptMedia if name == "empty" else UnsupportedMedia)
+
+
+@pytest.mark.parametrize("sample_format", ["fltp", "flt", "s16", "s16p", "s32p", "dbl"])
+@pytest.mark.parametrize("channel", ["mean", "first"])
+def test_mixing_before_resampling_is_mixing_after_it(sample_format: str, channel: str) -> None:
+    """Both steps are linear. Here each frame is resampled with all channels, and then mixed."""
+    random = np.random.default_rng(0)
+    sound = random.uniform(-0.9, 0.9, (3, 22050)).astype(np.float32)
+    frames = []
+    for start in range(0, sound.shape[1], 1000):
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[:, start : start + 1000]), "fltp", "2.1")
+        frame.sample_rate = 22050
+        frames += av.AudioResampler(format=sample_format, layout="2.1", rate=22050).resample(frame)
+    resampler = av.AudioResampler(format="flt", layout="2.1", rate=16000)
+    parts = [part.to_ndarray().reshape(-1, 3) for frame in [*frames, None] for part in resampler.resample(frame)]
+    for frame in frames:
+        frame.pts = None
+    right = np.concatenate(parts)
+    right = right[:, 0] if channel == "first" else right.mean(axis=1)
+    mixer = MonoMixer(frames[0], 16000, channel)
+    mixed = np.concatenate([*(part for frame in frames for part in mixer.add(frame)), *mixer.end()])
+    assert len(mixed) == len(right)
+    assert np.abs(mixed - right).max() < 1e-6
+    assert np.abs(mixed[1:] - right[:-1]).max() > 0.1  # control: one sample late
