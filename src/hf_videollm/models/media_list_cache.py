@@ -60,7 +60,7 @@ _lock = threading.Lock()
 _kept: OrderedDict[tuple[Any, ...], Listing] = OrderedDict()
 
 
-def identity(handle: MediaHandle) -> tuple[Any, ...] | None:
+def file_identity(handle: MediaHandle) -> tuple[Any, ...] | None:
     """What tells one content of a file from another without reading it; None for what is not a file of its own.
 
     None, too, for a file that was changed a moment ago: one more change might leave no trace.
@@ -76,8 +76,8 @@ def identity(handle: MediaHandle) -> tuple[Any, ...] | None:
     return (handle.path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
 
 
-def find(key: tuple[Any, ...] | None, may_be_from_index: bool) -> Listing | None:
-    """The list of a file that was kept under this `identity`."""
+def kept_listing(key: tuple[Any, ...] | None, may_be_from_index: bool) -> Listing | None:
+    """The list of a file that was kept under this `file_identity`."""
     if key is None:
         return None
     with _lock:
@@ -88,9 +88,9 @@ def find(key: tuple[Any, ...] | None, may_be_from_index: bool) -> Listing | None
         return listing
 
 
-def keep(key: tuple[Any, ...] | None, handle: MediaHandle, listing: Listing) -> None:
+def keep_listing(key: tuple[Any, ...] | None, handle: MediaHandle, listing: Listing) -> None:
     """Keeps the list of a file, unless the file has changed since `key` was made. The oldest lists make room."""
-    if key is None or identity(handle) != key:
+    if key is None or file_identity(handle) != key:
         return
     with _lock:
         for other in [other for other in _kept if other[0] == key[0]]:

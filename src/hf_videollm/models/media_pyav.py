@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from . import media_list_cache
 from .errors import Deadline, MediaLimits, MediaTooLarge, NoVideoStream
 from .media_clip import Clip, DecodingStopped, FrameCountChanged
 from .media_clock import container_start, frame_times, may_reset, usual_step
 from .media_container import best_stream, open_container
 from .media_index import anchor, is_packet, last_key, list_from_index
-from .media_list_cache import Listing
+from .media_list_cache import Listing, file_identity, keep_listing, kept_listing
 from .media_orientation import Orientation, orientation_of
 from .media_packets import NO_TIME, PacketList
 from .media_pyav_file import THREADS, PyAVFile
@@ -73,11 +72,11 @@ class PyAVReader(PyAVFile):
         super().__init__(handle, limits, deadline, tolerate_damage)
         self._counting = False
         self._lead = array("q")  # times of the frames before the first picture
-        self._identity = media_list_cache.identity(handle)
+        self._identity = file_identity(handle)
         self._trusts_index, self._is_from_index = trusts_index, False
         try:
             self._open()
-            if (known := media_list_cache.find(self._identity, trusts_index)) is not None and not self.damaged:
+            if (known := kept_listing(self._identity, trusts_index)) is not None and not self.damaged:
                 self._take_listing(known)
             else:
                 self._read_stream()
@@ -226,7 +225,7 @@ class PyAVReader(PyAVFile):
             self._begins_plainly,
             is_from_index,
         )
-        media_list_cache.keep(self._identity, self._handle, listing)
+        keep_listing(self._identity, self._handle, listing)
 
     def _read_packets(self) -> None:
         """Reads all packets, and decodes as many as needed to know the number, times and size of the frames."""
