@@ -26,7 +26,7 @@ _run: dict[str, Any] = {}
 
 def begin() -> None:
     """A run begins now. Importing this module begins one, too."""
-    _run.update(began=time.monotonic(), load=load())
+    _run.update(began=time.monotonic(), load=load(), revision=revision())
 
 
 def load() -> float | None:
@@ -113,7 +113,7 @@ def complete(content: Mapping[str, Any], name: str, machine: str, arguments: Seq
         "benchmark": name,
         "machine": machine,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "revision": revision(),
+        "revision": _run["revision"],
         "arguments": own_arguments(arguments),
         "seconds": round(time.monotonic() - _run["began"], 1),
         "hardware": hardware(),
