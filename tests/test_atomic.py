@@ -421,6 +421,19 @@ def test_a_full_disk_is_one_line_and_the_old_content_stays(
     assert names(tmp_path) == ["model"]
 
 
+def test_a_folder_inside_of_a_temporary_one_is_told_by_the_name_that_the_user_gave(tmp_path: Path) -> None:
+    """As when a command writes several things, each complete or not at all, into a destination."""
+    with (
+        pytest.raises(DiskFullError) as caught,
+        atomic_folder(tmp_path / "model") as outer,
+        atomic_folder(outer / "part", overwrite=True) as inner,
+    ):
+        _full(errno.ENOSPC)(inner)
+    assert str(caught.value).startswith(f"{tmp_path / 'model'} was not written: ")
+    assert ".partial" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "no"), ValueError("space"), SafetensorError("(os error 5)")])
 def test_other_errors_are_not_taken_for_a_full_disk(error: Exception) -> None:
     assert full_disk_reason(error) is None

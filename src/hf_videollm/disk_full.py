@@ -68,11 +68,17 @@ def name_full_disk(destination: str | os.PathLike[str]) -> Iterator[None]:
 
     If the system names a file elsewhere, or a library gives a message of its own, the error repeats that, because a
     disk other than that of `destination` may be full.
+
+    Where such blocks stand inside each other, the error names the outermost destination, which the user knows: the
+    inner one may be a temporary name of the outer one.
     """
     try:
         yield
-    except DiskFullError:
-        raise
+    except DiskFullError as error:
+        inner, outer = os.fspath(error.filename or ""), os.fspath(destination)
+        if inner in ("", outer) or not _grows_there(inner, outer):
+            raise
+        raise DiskFullError(error.errno, str(error).replace(inner, outer), outer) from error
     except Exception as error:
         number, file, words = _find_full_disk(error)
         if number is None:
