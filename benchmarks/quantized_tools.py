@@ -1,18 +1,29 @@
-"""What the benchmarks of quantized variants share: questions, comparison with the original, perplexity, memory."""
+"""What the benchmarks of quantized variants share: comparison with the original, and a real language model."""
 
-import ctypes
-import gc
-from collections.abc import Iterator, Sequence
+import logging
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from quantized_memory import bytes_on_disk, in_mb, load
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from transformers.utils import logging as transformers_logging
 
-from hf_videollm.costs.info import describe_checkpoint
-from hf_videollm.hub.presets import QuantizationPreset
+from hf_videollm.build import build_checkpoint
 from hf_videollm.hub.quantize import quantize
-from hf_videollm.synthetic.check import ClipQuestion, accuracies, answer_questions, held_out_clips
+from hf_videollm.known_models import default_checkpoint
+from hf_videollm.synthetic.check import ClipQuestion
 
 # Text of nobody's training data: it was written for this file.
 TEXT = """
@@ -31,135 +42,118 @@ Marta rewind twice to the moment in which he laughed and put his hand on the rai
 danced with him once, at a wedding, sixty years ago, and that he had stepped on her shoe.
 """
 
-
-def make_questions(folder: Path, checkpoint: str, per_kind: int) -> list[ClipQuestion]:
-    """Held-out synthetic clips with their questions: of the sound too, if the checkpoint hears."""
-    return held_out_clips(folder, per_kind, sound="av" in checkpoint)
-
-
-def load(source: str | Path, device: str, **options: Any) -> Any:
-    """A model on one device, ready to answer."""
-    return AutoModelForImageTextToText.from_pretrained(source, device_map={"": device}, **options).eval()
+# The tower in front of the real language model: small and random, with the 24 x 24 patches of PLLaVA's own.
+TOWER = {"hidden_size": 384, "intermediate_size": 768, "num_hidden_layers": 3, "num_attention_heads": 6}
+FRAMES = {"image_size": 336, "patch_size": 14}
+# The packages that quantize.
+PACKAGES = ("bitsandbytes", "torchao")
 
 
-def inputs_of(clip: ClipQuestion, processor: Any, model: Any) -> dict[str, Any]:
+def package_versions() -> dict[str, str | None]:
+    """The releases of the packages that quantize; `None` for one that is not installed."""
+    return {name: version(name) if find_spec(name) else None for name in PACKAGES}
+
+
+def hide_notes() -> None:
+    """Hide progress bars, and what bitsandbytes writes about every 8-bit layer that runs."""
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def inputs_of(clip: ClipQuestion, processor: Any) -> dict[str, torch.Tensor]:
     """The prompt of one question together with its right answer."""
     question = [{"type": "video", "path": str(clip.path)}, {"type": "text", "text": clip.question.question}]
     answer = [{"type": "text", "text": clip.question.answer}]
     chat = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    inputs = processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
-    return {
-        name: value.to(model.device, model.dtype if value.is_floating_point() and "pixel" in name else value.dtype)
-        for name, value in inputs.items()
-    }
+    return dict(processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt"))
 
 
 @torch.inference_mode()
-def text_scores(model: Any, processor: Any, clips: Sequence[ClipQuestion]) -> Iterator[torch.Tensor]:
+def text_scores(model: Any, processor: Any, clips: Sequence[ClipQuestion]) -> list[torch.Tensor]:
     """For each question, the log-probabilities behind its media: `(tokens of question and answer, vocabulary)`."""
     places = [getattr(model.config, f"{kind}_token_id", None) for kind in ("video", "image", "audio")]
+    scores = []
     for clip in clips:
-        inputs = inputs_of(clip, processor, model)
-        is_medium = sum(inputs["input_ids"][0] == place for place in places if place is not None)
-        start = int(is_medium.nonzero().max()) + 1  # type: ignore[union-attr]
-        yield model(**inputs).logits[0, start:].float().log_softmax(-1).cpu()
+        inputs = inputs_of(clip, processor)
+        is_medium = torch.isin(inputs["input_ids"][0], torch.tensor([place for place in places if place is not None]))
+        start = int(is_medium.nonzero().max()) + 1
+        moved = {
+            name: value.to(model.device, model.dtype if "pixel" in name else None) for name, value in inputs.items()
+        }
+        scores.append(model(**moved).logits[0, start:].float().log_softmax(-1).cpu())
+    return scores
 
 
-def agreement(
-    model: Any, processor: Any, clips: Sequence[ClipQuestion], wanted: Sequence[torch.Tensor]
-) -> dict[str, float]:
+def agreement(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> dict[str, float]:
     """KL(original || variant) in nats and the share of equal most likely tokens, over all tokens of text.
 
     Args:
-        wanted: the scores of the original.
+        found: log-probabilities of the variant, `(tokens, vocabulary)` each.
+        wanted: those of the original.
     """
     kl, same, count = 0.0, 0, 0
-    for scores, expected in zip(text_scores(model, processor, clips), wanted, strict=True):
+    for scores, expected in zip(found, wanted, strict=True):
         kl += torch.nn.functional.kl_div(scores, expected, log_target=True, reduction="sum").item()
         same += int((scores.argmax(-1) == expected.argmax(-1)).sum())
         count += len(scores)
     return {"kl": round(kl / count, 6), "top1_agreement": round(same / count, 4), "tokens": count}
 
 
-def accuracy(model: Any, processor: Any, clips: Sequence[ClipQuestion]) -> float:
-    """Mean share of right answers over the kinds of questions."""
-    by_kind = accuracies(answer_questions(model, processor, clips, batch_size=10, progress=False))
-    return round(sum(by_kind.values()) / len(by_kind), 4)
-
-
-def write_variant(checkpoint: str, preset: QuantizationPreset, folder: Path, device: str) -> dict[str, Any]:
+def write_variant(checkpoint: str, preset: str, folder: Path, device: str) -> dict[str, Any]:
     """Write a variant into `folder`, and return its size and the errors of its layers."""
-    report = quantize(checkpoint, folder, preset=preset.name, device=device)
+    report = quantize(checkpoint, folder, preset=preset, device=device)
     errors = report.errors
     return {
-        "mb_on_disk": round(report.weight_bytes / 1e6, 3),
-        "mb_of_original": round(report.source_bytes / 1e6, 3),
+        "mb_on_disk": in_mb(report.weight_bytes),
+        "mb_of_original": in_mb(report.source_bytes),
         "layer_error_mean": round(errors.mean, 4),
         "layer_error_largest": round(errors.largest, 4),
     }
 
 
-def predicted_mb(folder: Path | str) -> float:
-    """Weights as they are stored, and the key-value cache of one video and 256 tokens. Activations are not counted."""
-    weights = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
-    return round((weights + describe_checkpoint(folder).kv_cache_bytes) / 1e6, 3)
-
-
 @torch.inference_mode()
-def answer_once(model: Any, processor: Any, clip: ClipQuestion) -> None:
-    """Answer one question with the design's default number of frames."""
-    answer_questions(model, processor, [clip], progress=False)
+def scores_of_text(model: Any, tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of `TEXT`, all of it at once: the ids after the first, and the log-probabilities of all tokens before each."""
+    ids = tokenizer(" ".join(TEXT.split()), return_tensors="pt").input_ids
+    scores = model(input_ids=ids.to(model.device)).logits[0, :-1].float().log_softmax(-1)
+    return ids[0, 1:], scores.cpu()
 
 
-def peak_mb_on_cpu(folder: str | Path, clip: ClipQuestion) -> float:
-    """How much the memory of this process grows while a checkpoint is loaded and answers one question (Linux).
+def perplexity(ids: torch.Tensor, scores: torch.Tensor) -> float:
+    """The exponential of the mean negative log-probability of the right tokens."""
+    return round(torch.nn.functional.nll_loss(scores, ids).exp().item(), 3)
 
-    The same is done once before, so that libraries which load parts of themselves are not counted.
+
+def write_random_language_model(folder: Path) -> str:
+    """Write a tiny language model with random weights and a real tokenizer, for trials. Returns its folder."""
+    tokenizer = AutoTokenizer.from_pretrained(default_checkpoint())
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=len(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def build_around(language_model: str, folder: Path) -> None:
+    """Write a PLLaVA whose language model is a real one. Its tower and connector are random."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as vision:
+        CLIPVisionModel(CLIPVisionConfig(**TOWER, **FRAMES)).save_pretrained(vision)
+        build_checkpoint("pllava", folder, vision=vision, language_model=language_model, dtype="float32")
+
+
+def measure_language_part(folder: Path, scores_file: Path, device: str) -> dict[str, Any]:
+    """Size and perplexity of the language part of a checkpoint, and how near it is to the original.
+
+    Args:
+        folder: a checkpoint that `build_around` has written, or a variant of it.
+        scores_file: holds the log-probabilities of the original; the first call, for the original, writes it.
+        device: where the model runs.
     """
-    processor = AutoProcessor.from_pretrained(folder)
-    answer_once(load(folder, "cpu"), processor, clip)
-    gc.collect()
-    # The allocator keeps what was freed; without this, a part of the second run would need no new memory.
-    ctypes.CDLL(None).malloc_trim(0)
-    before = memory_in_kib("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    answer_once(load(folder, "cpu"), processor, clip)
-    return round((memory_in_kib("VmHWM") - before) * 1024 / 1e6, 3)
-
-
-def memory_in_kib(field: str) -> int:
-    """A value of /proc/self/status in KiB, for example VmRSS."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
-
-
-@torch.inference_mode()
-def perplexity(model: Any, tokenizer: Any) -> float:
-    """Of `TEXT`, all of it at once."""
-    ids = tokenizer(" ".join(TEXT.split()), return_tensors="pt").input_ids.to(model.device)
-    scores = model(input_ids=ids).logits[0, :-1].float()
-    return round(torch.nn.functional.cross_entropy(scores, ids[0, 1:]).exp().item(), 3)
-
-
-def measure_language_model(
-    source: str, preset: QuantizationPreset | None, folder: Path, device: str
-) -> dict[str, float]:
-    """Quantize a language model, save it, load it again, and measure its size and perplexity."""
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    options: dict[str, Any] = {"device_map": {"": device}}
-    if preset is not None:
-        options |= {"dtype": preset.dtype, "quantization_config": preset.quantization_config()}
-    else:
-        options |= {"dtype": torch.float32}
-    AutoModelForCausalLM.from_pretrained(source, **options).save_pretrained(folder)
-    again = AutoModelForCausalLM.from_pretrained(folder, device_map={"": device}).eval()
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return {"perplexity": perplexity(again, tokenizer), "mb_on_disk": round(size / 1e6, 1)}
-
-
-def measure_answers(
-    model: Any, processor: Any, clips: Sequence[ClipQuestion], wanted: Sequence[torch.Tensor]
-) -> dict[str, Any]:
-    """Compare a variant with the scores of its original, and let it answer all questions."""
-    right = accuracy(model, processor, clips)
-    return {**agreement(model, processor, clips, wanted), "accuracy": right, "questions": len(clips)}
+    model = load(folder, device)
+    ids, scores = scores_of_text(model, AutoProcessor.from_pretrained(folder).tokenizer)
+    found: dict[str, Any] = {"mb_on_disk": in_mb(bytes_on_disk(folder)), "perplexity": perplexity(ids, scores)}
+    if scores_file.exists():
+        return {**found, **agreement([scores], [torch.load(scores_file)])}
+    torch.save(scores, scores_file)
+    return found
