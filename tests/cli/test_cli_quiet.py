@@ -243,9 +243,9 @@ def test_with_debug_messages_of_libraries_are_shown(
 
     facts = module.describe_checkpoint
 
-    def noisy(source: str) -> Any:
+    def noisy(*arguments: Any, **options: Any) -> Any:
         warnings.warn("noise of a library", UserWarning, stacklevel=1)
-        return facts(source)
+        return facts(*arguments, **options)
 
     monkeypatch.setattr(module, "describe_checkpoint", noisy)
     code, _, _ = cli("info", "--json")
@@ -294,7 +294,7 @@ def test_main_ends_as_after_ctrl_c(cli: Any, monkeypatch: pytest.MonkeyPatch) ->
     import hf_videollm.costs.info as module
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        monkeypatch.setattr(module, "describe_checkpoint", lambda _, number=number: signal.raise_signal(number))
+        monkeypatch.setattr(module, "describe_checkpoint", lambda *_, number=number: signal.raise_signal(number))
         code, _, err = cli("info")
         assert (code, err) == (130, "Stopped; nothing half-written is left behind.\n")
 
