@@ -282,9 +282,9 @@ def test_samples_with_what_would_be_passed_over_are_refused(clips: list[str]) ->
 def test_the_collator_reads_rows_whole(clips: list[str]) -> None:
     collate = VideoDataCollator(processor_of("pllava"))
     messages = [*ask({"type": "video", "path": clips[0]}), ANSWER]
-    with pytest.raises(ValueError, match="'a' has media in videos"):
+    with pytest.raises(ValueError, match="'a' has media of type video twice"):
         collate([{"id": "a", "messages": messages, "videos": [clips[0]]}])
-    with pytest.raises(ValueError, match="'a' has no messages"):
+    with pytest.raises(ValueError, match="'a' has id, prompt: give messages, or prompt and completion"):
         collate([{"id": "a", "prompt": messages}])
     with pytest.raises(ValueError, match=r"id 'a': message 0, block 0|id 'a'.*strat"):
         collate([{"id": "a", "messages": [*ask({"type": "video", "path": clips[0], "strat": 1.0}), ANSWER]}])
