@@ -78,7 +78,8 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     from transformers import set_seed
     from trl import SFTConfig
 
-    from .skipping import MixReporter, SkippingCollator
+    from .mix_reporter import MixReporter
+    from .skipping import SkippingCollator
     from .trainer import PartwiseSFTTrainer
 
     if (model is None) != (processor is None):

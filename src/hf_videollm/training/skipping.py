@@ -1,4 +1,4 @@
-"""Leaves out rows whose media turn out to be broken while they are decoded, and says at the end how many they were."""
+"""Leaves out rows whose media turn out to be broken while they are decoded."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
 
-from ..data.bad_media import BadFile, BadMediaLog, summary
+from ..data.bad_media import BadFile, BadMediaLog
 from ..data.record import media_of
-from ..models.errors import MediaError, MediaNotFound, warn_caller
+from ..models.errors import MediaError, MediaNotFound
 from .caches.broken import FAULTS_OF_SETUP
-from .mixed import TrainingMix
 
-__all__ = ["MixReporter", "SkippingCollator"]
+__all__ = ["SkippingCollator"]
 
 logger = logging.getLogger(__name__)
 # So many rows behind each other may be broken before the search for a whole one ends.
@@ -91,36 +89,3 @@ class SkippingCollator:
         path = next((path for path in paths if path in str(error)), paths[0] if paths else "")
         logger.warning("%s is left out: %s", row["id"], error)
         self.log.add(BadFile(row["id"], path, "missing" if isinstance(error, MediaNotFound) else str(error)))
-
-
-class MixReporter(TrainerCallback):
-    """Writes down what is trained on, and how many rows were left out: in the log, and at the end of the training.
-
-    Args:
-        mix: that is trained on.
-        log: what all processes find.
-    """
-
-    def __init__(self, mix: TrainingMix, log: BadMediaLog) -> None:
-        self.mix, self.log = mix, log
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the description of the mix into the output folder. A run that does not resume one counts from zero."""
-        if state.is_world_process_zero:
-            self.mix.write_description(args.output_dir)
-            if state.global_step == 0:
-                self.log.path.unlink(missing_ok=True)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Add `rows_left_out` to an entry of the log, once there are any."""
-        number = len(self.log.all())
-        if number and logs is not None:
-            logs["rows_left_out"] = number
-            if state.log_history:
-                state.log_history[-1]["rows_left_out"] = number
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Say how many rows were left out, and where their list is."""
-        bad = self.log.all()
-        if bad and state.is_world_process_zero:
-            warn_caller(f"{summary(bad, self.log.total)}; they are listed in {self.log.path}.")
