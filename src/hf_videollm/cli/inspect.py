@@ -107,6 +107,7 @@ def flops(
         text_tokens=text_tokens,
         tokens_per_frame=tokens_per_frame,
         lora_rank=lora_rank,
+        memory=True,
     )
     print_report(report, as_json)
 

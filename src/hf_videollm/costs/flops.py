@@ -38,6 +38,7 @@ def describe_flops(
     text_tokens: int = DEFAULT_TEXT_TOKENS,
     tokens_per_frame: int | None = None,
     lora_rank: int | None = None,
+    memory: bool = False,
 ) -> FlopsReport:
     """Count for a checkpoint, from its configuration only, or for a design at the size of its paper.
 
@@ -49,6 +50,7 @@ def describe_flops(
         tokens_per_frame: kept tokens per frame (FTFV). By default the number in the configuration is used, and a table
             for other numbers is added.
         lora_rank: rank of an unmerged LoRA; by default that of the preset, or no LoRA.
+        memory: also predict the memory, which takes about as long as counting.
 
     Raises:
         ValueError: both or none of checkpoint and design are given, or a number is out of range.
@@ -80,13 +82,15 @@ def describe_flops(
         sweep=sweep,
         published=published,
     )
+    if not memory:
+        return report
     if tokens_per_frame is not None:
         config = copy.deepcopy(config)
         config.num_tokens_per_frame = tokens_per_frame
     sound = FRAMES_OF_30_SECONDS if "audio" in config.modalities else None
     try:
-        memory = predict_memory(config, num_frames=num_frames, text_tokens=text_tokens, sound_frames=sound)
-        return replace(report, memory=memory)
+        needed = predict_memory(config, num_frames=num_frames, text_tokens=text_tokens, sound_frames=sound)
+        return replace(report, memory=needed)
     except ValueError as error:
         return replace(report, notes=[*report.notes, str(error)])
 
@@ -188,6 +192,8 @@ class _Meter:
             self.model: Any = AutoModelForImageTextToText.from_config(
                 copy.deepcopy(config), attn_implementation="eager", dtype=torch.bfloat16
             ).eval()
+        # Frames that run together or one after the other take the same operations; together they are counted sooner.
+        self.model.config.vision_chunk_size = num_frames
         self.lora_rank = lora_rank
         self.lora = lora_flops_per_token(self.model.model.language_model, lora_rank)
         self.notes = [
