@@ -192,6 +192,8 @@ def test_who_stops_early_waits_for_nothing() -> None:
 
 
 def test_ctrl_c_ends_at_once() -> None:
+    # A shell that starts a run in the background lets it ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     release = threading.Event()
     results = Ahead([1], lambda batch: release.wait(60), 1)
     main = threading.main_thread().ident
@@ -207,6 +209,7 @@ def test_ctrl_c_ends_at_once() -> None:
     finally:
         timer.join()
         release.set()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_items_are_read_by_the_caller() -> None:

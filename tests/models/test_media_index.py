@@ -226,3 +226,11 @@ def test_both_fields_of_an_interlaced_frame_are_decoded(folder: Path) -> None:
         right = plain_decode(path)
         for wanted in ([0], [5], [13, 30], [39]):
             assert np.array_equal(read(str(path), wanted)[2], right[wanted])
+
+
+def test_data_in_memory_are_read_like_the_file(clips: list[str]) -> None:
+    """The header is read while the decoder is in the middle of the same stream."""
+    for path in clips:
+        frames, _ = load_video(path)
+        again, _ = load_video(Path(path).read_bytes())
+        assert np.array_equal(frames, again)

@@ -66,14 +66,23 @@ class MediaHandle:
 
     @contextmanager
     def reading(self) -> Iterator[BinaryIO]:
-        """Opens the file as a binary stream, positioned at its first byte."""
+        """Opens the file as a binary stream, positioned at its first byte.
+
+        Data in memory are one stream for all their readers: each leaves the position as it was, because a decoder may
+        be in the middle of them.
+        """
         if self.path is not None:
             with open(self.path, "rb") as stream:
                 yield stream
         else:
             assert self.stream is not None
+            position = self.stream.tell()
             self.stream.seek(0)
-            yield self.stream
+            try:
+                yield self.stream
+            finally:
+                if not self.stream.closed:
+                    self.stream.seek(position)
 
 
 def is_web_address(text: Any) -> bool:
