@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from bench_tools import BY_TURNS, record, seconds_by_turns, synchronize, with_ratios
+from model_sizes import CLIP_L, LLAMA_7B
 from run_facts import own_arguments, revision
 from torch import nn
 from transformers import CompileConfig, LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
@@ -29,26 +30,8 @@ from hf_videollm import PllavaConfig, PllavaForConditionalGeneration
 NEEDS = "gpu"
 QUICK = ("--device", "cpu", "--tiny")
 # CLIP-L at 336 and Vicuna 7B, with the two tokens for images and videos.
-TOWER = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-    "projection_dim": 768,
-}
-TEXT = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "vocab_size": 32002,
-    "max_position_embeddings": 4096,
-    "pad_token_id": 0,
-}
+TOWER = {**CLIP_L, "projection_dim": 768}
+TEXT = {**LLAMA_7B, "vocab_size": 32002, "max_position_embeddings": 4096, "pad_token_id": 0}
 TINY_TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 TINY_TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
 FRAMES, PROMPT = 16, 96

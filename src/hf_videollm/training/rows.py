@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.conversation import Turns
+from ..data.rows import shown
 from ..models.video_llm_messages import SOURCE_KEYS, without_none
 
 __all__ = ["MEDIA_COLUMNS", "TrainingRow", "read_row"]
@@ -73,7 +74,7 @@ def read_row(row: Mapping[str, Any], name: str) -> TrainingRow:
 
 def _messages(value: Any, where: str) -> list[dict[str, Any]]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise ValueError(f"{where} must be a list of messages with role and content, not {_shown(value)}.")
+        raise ValueError(f"{where} must be a list of messages with role and content, not {shown(value)}.")
     return [
         without_none(message, f"{where} holds a {type(message).__name__}: give messages with role and content.")
         for message in value
@@ -86,8 +87,7 @@ def _llava(turns: Any, where: str) -> list[dict[str, Any]]:
         speaker, text = turn.get("from"), turn.get("value")
         if speaker not in SPEAKERS or not isinstance(text, str) or not text.strip():
             raise ValueError(
-                f"{where}[{number}] must have from (one of {', '.join(SPEAKERS)}) and value, a text, "
-                f"not {_shown(turn)}."
+                f"{where}[{number}] must have from (one of {', '.join(SPEAKERS)}) and value, a text, not {shown(turn)}."
             )
         messages.append({"role": SPEAKERS[speaker], "content": text})
     return messages
@@ -139,9 +139,7 @@ def _column(row: Mapping[str, Any], kind: str, name: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list | tuple):
-        raise ValueError(
-            f"{name}: {several} must be a list of media, not {_shown(value)}. One medium belongs in {one}."
-        )
+        raise ValueError(f"{name}: {several} must be a list of media, not {shown(value)}. One medium belongs in {one}.")
     if None in [entry if entry is None else 0 for entry in value]:
         raise ValueError(f"{name}: {several} holds an empty entry: name the {kind}, or leave it out.")
     return list(value)
@@ -201,8 +199,3 @@ def _unlike(found: Mapping[str, int], counts: Mapping[str, int], what: str) -> s
         f"there are {found[kind]} {what} of type {kind}, but {counts[kind]} media of this type in the columns "
         f"{' or '.join(MEDIA_COLUMNS[kind])}: their numbers must be the same."
     )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -29,7 +29,7 @@ from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
 from .loading import load_for_training, unmatched_modules
 from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
-from .plain_sft import FIXED_ARGUMENTS
+from .plain_sft import FIXED_ARGUMENTS, argument_types
 from .recipe import Recipe, RecipeError, load_recipe
 from .recipe_settings import number_arguments
 from .result import save_result
@@ -240,21 +240,18 @@ def _hears(processor: Any) -> bool:
 
 
 def _arguments(recipe: Recipe, mix: TrainingMix | None = None) -> dict[str, Any]:
-    from trl import SFTConfig
-
     clashes = {
         name: value
         for name, value in recipe.arguments.items()
         if name in FIXED_ARGUMENTS and value != FIXED_ARGUMENTS[name]
     }
-    known = {entry.name for entry in fields(SFTConfig) if entry.init}
-    if unknown := sorted(set(rename_checkpointing(recipe.arguments)) - known):
+    known, given = argument_types(), rename_checkpointing(recipe.arguments)
+    if unknown := sorted(set(given) - set(known)):
         raise RecipeError(f"arguments: trl.SFTConfig has no {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
     if clashes:
         raise RecipeError(f"arguments: {sorted(clashes)} cannot be changed; video batches need {FIXED_ARGUMENTS}.")
-    given = rename_checkpointing(recipe.arguments)
-    given = number_arguments(given, {entry.name: entry.type for entry in fields(SFTConfig)})
-    given = given if mix is None else mix.arguments(given, known)
+    given = number_arguments(given, known)
+    given = given if mix is None else mix.arguments(given, set(known))
     return {**rename_checkpointing(DEFAULT_ARGUMENTS), **given, **FIXED_ARGUMENTS}
 
 

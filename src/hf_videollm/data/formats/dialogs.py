@@ -9,13 +9,12 @@ terms. VideoLLaMA2's audio-visual stage trains on it, one question at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..columns import name_of
 from ..conversation import assistant, lines_of, user
-from ..parsed_files import DataError
 from ..reading import Format, Option, Source
 from ..record import Record, meta_of
 from ..rows import Row
@@ -50,17 +49,8 @@ def _read(source: Source) -> Iterator[Record]:
 
 
 def _turns(row: Row) -> list[tuple[str, str]]:
-    values = row.get("dialog", list)
-    if not values:
-        raise DataError(f"{row.where}: dialog is an empty list: give at least a question and its answer.")
-    turns = []
-    for position, value in enumerate(values):
-        where = f"{row.where}, dialog[{position}]"
-        if not isinstance(value, Mapping):
-            raise DataError(f"{where} must be an object with question and answer, not a {type(value).__name__}.")
-        turn = Row(value, where)
-        turns.append((turn.get("question"), turn.get("answer")))
-    return turns
+    turns = row.parts("dialog", "question and answer", "at least a question and its answer")
+    return [(turn.get("question"), turn.get("answer")) for turn in turns]
 
 
 def _write(records: Iterable[Record], path: Path) -> None:

@@ -10,13 +10,13 @@ stage trains on it. The misspelt name of the field `anser` is the data set's own
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..columns import name_of
 from ..conversation import answer_of, assistant, question_of, user
+from ..filled_questions import filled_question, question_kinds
 from ..parsed_files import DataError
 from ..reading import Format, Source
 from ..record import Record, meta_of
@@ -25,7 +25,6 @@ from ..writing import write_json
 
 __all__ = ["FORMAT"]
 
-_PLACE = re.compile(r"<[^<>]+>")
 _USED = ("video_id", "question_id", "type", "question_content", "templ_values", "question_deleted", "anser")
 
 
@@ -39,9 +38,7 @@ def _read(source: Source) -> Iterator[Record]:
         if native in seen:
             raise DataError(f"{row.where}: question_id {native} stands already in {seen[native]}; keep one of the two.")
         seen[native] = row.where
-        kinds = _texts(row, "type")
-        if not kinds:
-            raise DataError(f"{row.where}: type is an empty list.")
+        kinds = question_kinds(row)
         name = name_of(row, "video_id")
         video = source.medium("video", name, row, "video_id", use_audio=True)
         answer = row.get("anser")
@@ -50,33 +47,12 @@ def _read(source: Source) -> Iterator[Record]:
         yield source.record(
             row,
             native,
-            [user(video, _question(row)), assistant(answer)],
+            [user(video, filled_question(row)), assistant(answer)],
             task="open_qa",
             answer=answer.strip(),
             references=[answer.strip()],
             meta={**meta, "video_id": name},
         )
-
-
-def _texts(row: Row, field: str) -> list[str]:
-    """A list of texts, which these files hold as a text of JSON."""
-    value = row.get(field)
-    try:
-        values = json.loads(value)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{row.where}: {field} is {value!r}, which is no list in JSON: {error}.") from None
-    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
-        raise DataError(f"{row.where}: {field} is {value!r}, which is no list of texts.")
-    return values
-
-
-def _question(row: Row) -> str:
-    """The question with its places (`<Object>`, `<LR>`, ...) filled from left to right."""
-    template, values = row.get("question_content"), _texts(row, "templ_values")
-    if (places := len(_PLACE.findall(template))) != len(values):
-        raise DataError(f"{row.where}: question_content has {places} places for {len(values)} templ_values.")
-    remaining = iter(values)
-    return _PLACE.sub(lambda _: next(remaining), template)
 
 
 def _write(records: Iterable[Record], path: Path) -> None:

@@ -9,7 +9,7 @@ PLLaVA trains on its video part, LinVT and VideoLLaMA2 on pieces, FTFV compares 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,8 @@ def _read(source: Source) -> Iterator[Record]:
 
 def _turns(row: Row) -> list[tuple[str, str, str]]:
     """Instruction, question and answer of each turn; the first two may be empty."""
-    values = row.get("QA", list)
-    if not values:
-        raise DataError(f"{row.where}: QA is an empty list: give at least one answer.")
     turns = []
-    for position, value in enumerate(values):
-        where = f"{row.where}, QA[{position}]"
-        if not isinstance(value, Mapping):
-            raise DataError(f"{where} must be an object with q and a, not a {type(value).__name__}.")
-        turn = Row(value, where)
+    for turn in row.parts("QA", "q and a", "at least one answer"):
         instruction, question = (turn.get(name, str, "").strip() for name in ("i", "q"))
         turns.append((instruction, question, turn.get("a").strip()))
     return turns

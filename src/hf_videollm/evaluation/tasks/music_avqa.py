@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 
-from ..data_files import DataError, DataFiles, Row
+from ...data.filled_questions import filled_question, question_kinds
+from ..data_files import DataFiles
 from ..items import Item, Medium
 from ..paper_prompts import videollama2_rule
 from ..prompting import raw_question
@@ -16,14 +15,13 @@ from ..task import Task
 __all__ = ["TASKS"]
 
 _FILES = ("avqa-test.json", "json_update/avqa-test.json", "data/json_update/avqa-test.json")
-_PLACE = re.compile(r"<[^<>]+>")
 
 
 def _load(data: DataFiles) -> Iterator[Item]:
     for name, row in rows_by_id(data.json_rows(*_FILES), "question_id").items():
         if row.get("question_deleted", int, 0):
             continue
-        kinds = _texts(row, "type")
+        kinds = question_kinds(row)
         # The misspelt name is the field's own.
         answer = row.get("anser")
         plain = answer.replace("_", " ")
@@ -31,33 +29,11 @@ def _load(data: DataFiles) -> Iterator[Item]:
         yield row.item(
             id=name,
             media=(Medium(medium_in(data, folders, row.get("video_id"), (".mp4",)), use_audio=True),),
-            questions=(_question(row),),
+            questions=(filled_question(row),),
             answer=answer,
             references=tuple(dict.fromkeys((answer, plain))),
             groups={"modality": kinds[0], "type": " ".join(kinds)},
         )
-
-
-def _texts(row: Row, field: str) -> list[str]:
-    """A list of texts, which these files hold as a text of JSON."""
-    try:
-        values = json.loads(row.get(field))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{row.where}: {field} is {row.get(field)!r}, which is no list in JSON: {error}") from error
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise DataError(f"{row.where}: {field} is {row.get(field)!r}, which is no list of texts.")
-    if not values and field == "type":
-        raise DataError(f"{row.where}: type is an empty list.")
-    return values
-
-
-def _question(row: Row) -> str:
-    """The question with its places (`<Object>`, `<LR>`, ...) filled from left to right."""
-    template, values = row.get("question_content"), _texts(row, "templ_values")
-    if (places := len(_PLACE.findall(template))) != len(values):
-        raise DataError(f"{row.where}: question_content has {places} places for {len(values)} templ_values.")
-    remaining = iter(values)
-    return _PLACE.sub(lambda _: next(remaining), template)
 
 
 TASKS = [
