@@ -64,7 +64,7 @@ $(VENV)/.torchao: $(VENV)/.installed-test
 	@touch $@
 
 test-torchao: $(VENV)/.torchao ## Run the tests of quantized loading with torchao, too
-	PYTHONPATH=$(VENV)/.torchao $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -k "torchao or a100-int8 or cpu-int8" $(QUANTIZED_TESTS)
+	PYTHONPATH=$(CURDIR)/$(VENV)/.torchao $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -k "torchao or a100-int8 or cpu-int8" $(QUANTIZED_TESTS)
 
 lock: install-dev ## Write the newest releases into requirements/locked.txt, from which everything here installs
 	$(BIN)/python tools/lock.py
