@@ -56,12 +56,12 @@ RANKS = {
     "inference": 2,
     "data": 2,
     "convert": 2,
-    "training": 3,
     "evaluation": 3,
     "costs": 3,
     "hub": 4,
     "synthetic": 4,
     "build": 5,
+    "training": 5,
     "__init__": 6,
     "cli": 7,
 }
