@@ -319,8 +319,8 @@ def test_isinstance_on_configs_is_found(argument: str) -> None:
         ("models/a.py", "from ..data.records import read_jsonl"),
         ("models/a.py", "from hf_videollm import load_video"),
         ("data/a.py", "from hf_videollm.hub.checkpoint import save_checkpoint"),
-        ("training/a.py", "from ..evaluation import answers"),
-        ("training/a.py", "from .. import hub"),
+        ("training/a.py", "from ..build import run"),
+        ("training/a.py", "from .. import cli"),
         ("hub/a.py", "def f():\n    import hf_videollm.cli.commands"),
     ],
 )
