@@ -10,7 +10,7 @@ import torch
 from bench_memory import give_back, memory_of_process
 from transformers import AutoModelForImageTextToText
 
-from hf_videollm.costs.info import FRAMES_OF_30_SECONDS, describe_checkpoint
+from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.costs.live_bytes import LiveBytes, unique_bytes
 from hf_videollm.costs.memory import DTYPES, MemoryPrediction, make_inputs
 
@@ -23,7 +23,7 @@ def load(source: str | os.PathLike[str], device: str, **options: Any) -> Any:
 
 
 def predict(folder: str | os.PathLike[str]) -> MemoryPrediction:
-    """What `hf-videollm info` says: the design's default frames, 30 seconds of sound if it hears, 256 tokens of text.
+    """What `hf-videollm info` says: the design's default frames, up to 30 seconds of sound, 256 tokens of text.
 
     Raises:
         ValueError: the memory cannot be predicted; the message says why.
@@ -37,8 +37,8 @@ def predict(folder: str | os.PathLike[str]) -> MemoryPrediction:
 def inputs_of_prediction(model: Any, predicted: MemoryPrediction) -> dict[str, torch.Tensor]:
     """The inputs of the prediction, with random values, on the device of the model."""
     config = model.config
-    sound = FRAMES_OF_30_SECONDS if "audio" in config.modalities else None
-    inputs = make_inputs(config, DTYPES[predicted.dtype], predicted.num_frames, predicted.text_tokens, sound)
+    dtype, sound = DTYPES[predicted.dtype], predicted.sound_frames
+    inputs = make_inputs(config, dtype, predicted.num_frames, predicted.text_tokens, sound)
     filled = {name: torch.randn_like(value, device="cpu") if value.is_meta else value for name, value in inputs.items()}
     return {name: value.to(model.device) for name, value in filled.items()}
 
@@ -127,6 +127,7 @@ def summary(predicted: MemoryPrediction, live: int, peak: int) -> dict[str, floa
         "error_to_tensors": round(predicted.total / live - 1, 4),
         "error_to_peak": round(predicted.total / peak - 1, 4),
         "frames": predicted.num_frames,
+        "sound_frames": predicted.sound_frames,
     }
 
 

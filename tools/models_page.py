@@ -28,7 +28,7 @@ model has on the Hub, and [the quantized variants](quantized.md) stand beside it
 
 In the ids, `OWNER` stands for the account that publishes the model: this project has published none yet. `hf-videollm
 push FOLDER OWNER/NAME` publishes one. "Memory" is that of the weights in bfloat16; the cache is the key-value cache of
-one video, with 30 seconds of sound if the model hears, and 256 tokens of text.
+one video, with up to 30 seconds of sound if the model hears, and 256 tokens of text.
 
 ## Small checkpoints
 

@@ -1,6 +1,7 @@
 """Finds the model that a user names: a checkpoint that comes with the package, a folder, or a model on the Hub."""
 
 import difflib
+import filecmp
 import os
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ def default_checkpoint(name: str = DEFAULT_CHECKPOINT) -> str:
             f"{', '.join(there) or 'none'}. Reinstall the package, or train it as tools/tiny_checkpoints describes."
         )
     return str(there[name])
+
+
+def bundled_name(folder: str | os.PathLike[str]) -> str | None:
+    """Name of the small checkpoint of this package that a folder is, or is a copy of; `None` for any other folder."""
+    weights = Path(folder) / "model.safetensors"
+    if not weights.is_file():
+        return None
+    for name, place in bundled_checkpoints().items():
+        if filecmp.cmp(weights, place / weights.name, shallow=False):
+            return name
+    return None
 
 
 def find_model(source: str | os.PathLike[str] | None) -> str:

@@ -15,12 +15,20 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from hf_videollm.costs.info import describe_checkpoint
-from hf_videollm.costs.memory import DTYPES
+from hf_videollm.costs.memory import (
+    DTYPES,
+    LONGEST_SOUND,
+    ROOM_FOR_ANSWER,
+    filter_bank_frames,
+    prompt_tokens,
+    sound_seconds,
+)
 from hf_videollm.costs.origin import licence_of_text
 from hf_videollm.costs.stored import part_of
 from hf_videollm.hub.card import render_card
 from hf_videollm.hub.checkpoint import bundled_checkpoints, default_checkpoint
 from hf_videollm.hub.licences import licence_of
+from hf_videollm.inference import load_design_config
 from hf_videollm.models.errors import CheckpointError
 from hf_videollm.origin import OriginError, write_origin
 
@@ -211,7 +219,38 @@ def test_the_small_checkpoints_are_under_the_licence_of_the_package(folder: Path
         licence = describe_checkpoint(default_checkpoint(name)).licence
         assert licence is not None
         assert licence.id == licence_of(default_checkpoint(name)).suggested
-    assert describe_checkpoint(folder).licence is None, "a copy may have been changed"
+    copy = describe_checkpoint(folder)
+    assert copy.licence is not None
+    assert [(base.name, base.role) for base in copy.base_models] == [("pllava-tiny", "the same weights")]
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    changed = describe_checkpoint(folder)
+    assert (changed.licence, changed.base_models) == (None, [])
+
+
+def test_sound_is_as_long_as_the_context_allows() -> None:
+    """No estimate is of a prompt that the model would refuse; with room for it, the sound lasts 30 seconds."""
+    config = load_design_config(default_checkpoint("videollama2-av-tiny"))
+    text = config.get_text_config()
+
+    def fits(seconds: int) -> bool:
+        return prompt_tokens(config, seconds=seconds) + ROOM_FOR_ANSWER <= text.max_position_embeddings
+
+    short = sound_seconds(config)
+    assert 0 < short < LONGEST_SOUND
+    assert fits(short)
+    assert not fits(short + 1)
+    facts = describe_checkpoint(default_checkpoint("videollama2-av-tiny"))
+    assert facts.memory is not None
+    assert (facts.sound_seconds, facts.memory.sound_frames) == (short, filter_bank_frames(short))
+    assert any(f"{short} and not for 30 seconds" in note for note in facts.notes)
+    # What no prompt can hold is said.
+    assert sound_seconds(config, text_tokens=2000) == 0
+    long = describe_checkpoint(default_checkpoint("videollama2-av-tiny"), text_tokens=2000)
+    assert any("reads at most 1,024" in note for note in long.notes)
+    text.max_position_embeddings = 4096
+    assert sound_seconds(config) == LONGEST_SOUND
+    assert sound_seconds(load_design_config(default_checkpoint())) == 0
 
 
 def test_a_linvt_names_its_image_llm(tmp_path: Path) -> None:
@@ -312,6 +351,7 @@ def test_table_and_json_tell_the_same(name: str, cli: Any) -> None:
         assert row in table
     for part in facts["stored"]["parts"]:
         assert f"on disk, {part}" in table
+    assert not any(line.endswith(" ") for line in table.splitlines())
 
 
 def test_the_schema_is_documented() -> None:

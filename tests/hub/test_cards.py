@@ -122,6 +122,27 @@ def test_numbers_are_those_of_files_read_by_hand(cards: dict[str, RenderedCard])
     assert f"| MVBench | accuracy | {printed} | not measured | not measured |" in text
 
 
+def test_a_copy_names_no_file_that_it_lacks(tmp_path: Path) -> None:
+    """The bundled folder is the control: it has the files, and its card names them as its own."""
+    copy, own = tmp_path / "copy", bundled_checkpoints()["iva-tiny"]
+    copy.mkdir()
+    for file in own.iterdir():
+        if file.is_file() and file.name not in ("TRAINING.md", "accuracy.json"):
+            shutil.copy(file, copy)
+    assert "TRAINING.md beside the weights" in render_card(own)
+    assert "- accuracy.json\n" in render_card(own)
+    text = render_card(copy)
+    assert "TRAINING.md of `iva-tiny` in the package" in text
+    assert "- accuracy.json of iva-tiny in the package\n" in text
+    assert "beside the weights" not in text
+
+
+def test_a_number_that_a_paper_prints_once_stands_on_the_card_once(cards: dict[str, RenderedCard]) -> None:
+    """IVA does not say of which split its numbers are; the package has a task for each."""
+    rows = re.findall(r"^\| (LifeQA|WildQA)\b.*$", cards["iva-tiny"].text, re.M)
+    assert rows == ["LifeQA", "WildQA"]
+
+
 @pytest.mark.parametrize("name", bundled_checkpoints())
 def test_each_number_that_is_changed_by_hand_is_refused(name: str, cards: dict[str, RenderedCard]) -> None:
     card = cards[name]

@@ -169,7 +169,9 @@ def test_a_second_push_does_nothing(hub: HubServer, reports: dict[str, PushRepor
     assert hub.uploaded() == 0
 
 
-def test_a_dry_run_writes_what_a_push_publishes(hub: HubServer, reports: dict[str, PushReport], tmp_path: Path) -> None:
+def test_a_dry_run_writes_what_a_push_publishes(
+    hub: HubServer, reports: dict[str, PushReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.forget()
     report = push("iva-tiny", "me/iva-tiny", dry_run=True, output=tmp_path / "out")
     assert hub.log == []
@@ -177,8 +179,11 @@ def test_a_dry_run_writes_what_a_push_publishes(hub: HubServer, reports: dict[st
     written = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert written == published(hub, "me/iva-tiny")
     assert report.repos[0].files == reports["iva-tiny"].repos[0].files
-    with pytest.raises(FileExistsError, match="not empty"):
-        push("iva-tiny", "me/iva-tiny", dry_run=True, output=tmp_path / "out")
+    with monkeypatch.context() as context:
+        # It is refused before anything is prepared.
+        context.delattr("hf_videollm.hub.push._prepare")
+        with pytest.raises(FileExistsError, match="not empty"):
+            push("iva-tiny", "me/iva-tiny", dry_run=True, output=tmp_path / "out")
     again = push("iva-tiny", "me/iva-tiny", dry_run=True, output=tmp_path / "out", overwrite=True)
     assert again.repos == report.repos
 

@@ -29,10 +29,16 @@ def print_drawing(drawing: Any) -> None:
     from rich.console import Console
 
     console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if console.is_terminal:
+        console.print(drawing)
+        return
+    if "COLUMNS" not in os.environ:
         # In a file or a pipe, nothing has to fit on a screen.
         console.width = FILE_WIDTH
-    console.print(drawing)
+    with console.capture() as captured:
+        console.print(drawing)
+    # Cells are as wide as their column, also the last ones.
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def note(text: str) -> None:

@@ -22,7 +22,7 @@ from ..models.iva_frames import FrameBank
 from ..models.transformers_compat import cache_of
 from .counter import Flops, measure
 from .info import FRAMES_OF_30_SECONDS, kv_cache_bytes
-from .memory import predict_memory
+from .memory import filter_bank_frames, predict_memory, sound_seconds
 from .presets import find_preset
 from .report import FlopsReport, TokensRow
 
@@ -87,7 +87,8 @@ def describe_flops(
     if tokens_per_frame is not None:
         config = copy.deepcopy(config)
         config.num_tokens_per_frame = tokens_per_frame
-    sound = FRAMES_OF_30_SECONDS if "audio" in config.modalities else None
+    seconds = sound_seconds(config, num_frames=num_frames, text_tokens=text_tokens)
+    sound = filter_bank_frames(seconds) if seconds else None
     try:
         needed = predict_memory(config, num_frames=num_frames, text_tokens=text_tokens, sound_frames=sound)
         return replace(report, memory=needed)

@@ -14,12 +14,20 @@ from ..models.errors import CheckpointError
 from ..models.linvt_checkpoint import refuse_adapter
 from ..models.video_llm_option_names import did_you_mean
 from .cpu_bytes import process_bytes
-from .memory import DTYPES, HOW, MemoryPrediction, predict_memory
+from .memory import (
+    DTYPES,
+    HOW,
+    LONGEST_SOUND,
+    MemoryPrediction,
+    filter_bank_frames,
+    predict_memory,
+    prompt_tokens,
+    sound_seconds,
+)
 from .origin import BaseModel, Licence, Variants, read_origin
 from .stored import StoredWeights, read_stored
 
-# Filter-bank frames of 25 ms, one every 10 ms.
-FRAMES_OF_30_SECONDS = 2998
+FRAMES_OF_30_SECONDS = filter_bank_frames(30)
 BYTES_PER_PARAMETER = {"float32": 4.0, "bfloat16": 2.0, "8-bit": 1.0, "4-bit": 0.5}
 
 
@@ -39,8 +47,7 @@ class CheckpointInfo:
         lora_alpha: strength of the LoRA adapter; `None` without one.
         weight_bytes: memory of all weights for each type in which they can be loaded. The numbers for 8-bit and 4-bit
             are lower bounds, because these formats keep some layers, such as embeddings and norms, in 16 bits.
-        kv_cache_bytes: bfloat16 key-value cache of one video, 30 seconds of sound if the design uses sound, and 256
-            tokens of text.
+        kv_cache_bytes: bfloat16 key-value cache of one video, `sound_seconds` of sound, and 256 tokens of text.
         quantization: how the checkpoint's weights are quantized, such as `"bitsandbytes 4-bit (nf4)"`; `None` if they
             are not. `weight_bytes` is the memory of the model before quantization.
         model_type: `model_type` of the configuration, such as `"pllava"`.
@@ -49,12 +56,14 @@ class CheckpointInfo:
         licence: licence as README or licence file states it; `None` if none does.
         stored: what the weight files hold, by their headers; `None` if there are none to read.
         variants: quantized variants in other repositories.
-        memory: predicted memory for one video, 30 seconds of sound if the design uses sound, and tokens of text; `None`
-            if it cannot be predicted.
+        memory: predicted memory for one video, `sound_seconds` of sound, and tokens of text; `None` if it cannot be
+            predicted.
         libraries_bytes: memory of this process, which has loaded Python and its libraries but no weights: about what
             comes besides `memory` on a CPU. `None` where the system does not tell.
         memory_by: how that prediction is made, in words.
         notes: what could not be read or does not fit, in sentences.
+        sound_seconds: sound of the estimates of cache and memory: 30 seconds, or fewer if the context of the language
+            model holds no more; 0 for designs without audio.
     """
 
     source: str
@@ -78,6 +87,7 @@ class CheckpointInfo:
     libraries_bytes: int | None = None
     memory_by: str = HOW
     notes: list[str] = field(default_factory=list)
+    sound_seconds: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -110,9 +120,9 @@ def describe_checkpoint(
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     tokens_per_video = config.num_video_tokens(config.num_frames)
-    tokens_of_case = config.num_video_tokens(num_frames or config.num_frames)
-    hears = "audio" in config.modalities
-    tokens_per_sound = config.num_audio_tokens(FRAMES_OF_30_SECONDS) if hears else None
+    tokens_per_sound = config.num_audio_tokens(FRAMES_OF_30_SECONDS) if "audio" in config.modalities else None
+    seconds = sound_seconds(config, num_frames=num_frames, text_tokens=text_tokens)
+    tokens_of_case = prompt_tokens(config, num_frames=num_frames, text_tokens=text_tokens, seconds=seconds)
     parameters = count_parameters(model)
     content = config.to_dict()
     origin = read_origin(source, content)
@@ -121,7 +131,7 @@ def describe_checkpoint(
     case = {
         "text_tokens": text_tokens,
         "num_frames": num_frames,
-        "sound_frames": FRAMES_OF_30_SECONDS if hears else None,
+        "sound_frames": filter_bank_frames(seconds) if seconds else None,
     }
     memory, unknown = _predict(config, stored, quantization, case, dtype)
     return CheckpointInfo(
@@ -134,7 +144,7 @@ def describe_checkpoint(
         parameters=parameters,
         lora_alpha=config.lora_alpha,
         weight_bytes={name: int(size * parameters["total"]) for name, size in BYTES_PER_PARAMETER.items()},
-        kv_cache_bytes=kv_cache_bytes(config.get_text_config(), tokens_of_case + (tokens_per_sound or 0) + text_tokens),
+        kv_cache_bytes=kv_cache_bytes(config.get_text_config(), tokens_of_case),
         quantization=quantization,
         model_type=config.model_type,
         revision=origin.revision,
@@ -144,8 +154,33 @@ def describe_checkpoint(
         variants=origin.variants,
         memory=memory,
         libraries_bytes=process_bytes(),
-        notes=[note for note in (unread, unknown, _unlike(model, stored, quantization)) if note is not None],
+        notes=[
+            note
+            for note in (
+                unread,
+                unknown,
+                _unlike(model, stored, quantization),
+                _beyond_context(config, tokens_of_case, seconds),
+            )
+            if note is not None
+        ],
+        sound_seconds=seconds,
     )
+
+
+def _beyond_context(config: Any, tokens: int, seconds: int) -> str | None:
+    """A sentence about a prompt of the estimates that the context of the language model does not hold."""
+    context = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if context is None:
+        return None
+    if tokens > context:
+        return f"The estimates are for {tokens:,} tokens, but the language model reads at most {context:,}."
+    if "audio" in config.modalities and seconds < LONGEST_SOUND:
+        return (
+            f"The language model reads at most {context:,} tokens, so the estimates are for {seconds} and not for "
+            f"{LONGEST_SOUND} seconds of sound."
+        )
+    return None
 
 
 def _check_case(text_tokens: int, num_frames: int | None, dtype: str | None) -> None:

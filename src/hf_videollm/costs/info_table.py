@@ -74,7 +74,7 @@ def _sizes(facts: CheckpointInfo) -> Iterator[Row]:
 def _memory(facts: CheckpointInfo) -> Iterator[Row]:
     for name, size in facts.weight_bytes.items():
         yield f"weights in {name}", readable(size)
-    sound = "" if facts.tokens_per_sound is None else " with 30 s of sound"
+    sound = f" with {facts.sound_seconds} s of sound" if facts.sound_seconds else ""
     frames = facts.num_frames if facts.memory is None else facts.memory.num_frames
     tokens = 256 if facts.memory is None else facts.memory.text_tokens
     case = f"one video of {frames} frames{sound} + {tokens} tokens"

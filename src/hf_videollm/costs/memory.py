@@ -21,6 +21,9 @@ HOW = (
     "of the video, come besides."
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Seconds of sound of an estimate, and tokens of the context that it leaves for the answer.
+LONGEST_SOUND = 30
+ROOM_FOR_ANSWER = 32
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class MemoryPrediction:
         cpu_first_answer: the most that a process takes on a CPU, beyond Python with its libraries, until it has loaded
             the model and answered once. Pages of weights take memory when they are read for the first time.
         cpu_later_answers: the same for further answers, when the weights that the model uses are in memory.
+        sound_frames: filter-bank frames of the sound; `None` without sound.
     """
 
     dtype: str
@@ -50,6 +54,52 @@ class MemoryPrediction:
     total: int
     cpu_first_answer: int = 0
     cpu_later_answers: int = 0
+    sound_frames: int | None = None
+
+
+def filter_bank_frames(seconds: int) -> int:
+    """Frames of 25 ms of a sound, one every 10 ms.
+
+    Example:
+        >>> filter_bank_frames(30)
+        2998
+    """
+    return 100 * seconds - 2
+
+
+def sound_seconds(config: Any, *, num_frames: int | None = None, text_tokens: int = 256) -> int:
+    """Seconds of sound of an estimate: 30, or the most that the context holds beside the video, the text and an answer.
+
+    Args:
+        config: configuration of any design.
+        num_frames: frames of the video; the number in the configuration by default.
+        text_tokens: tokens of the prompt besides the media.
+
+    Returns:
+        0 for a design that does not hear, and where the context has no room for a second of sound.
+    """
+    if "audio" not in config.modalities:
+        return 0
+    context = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if context is None:
+        return LONGEST_SOUND
+    room = context - ROOM_FOR_ANSWER - prompt_tokens(config, num_frames=num_frames, text_tokens=text_tokens)
+    fitting = (n for n in range(LONGEST_SOUND, 0, -1) if config.num_audio_tokens(filter_bank_frames(n)) <= room)
+    return next(fitting, 0)
+
+
+def prompt_tokens(config: Any, *, num_frames: int | None = None, text_tokens: int = 256, seconds: int = 0) -> int:
+    """Tokens of a prompt with a video, a sound and a text.
+
+    Args:
+        config: configuration of any design.
+        num_frames: frames of the video; the number in the configuration by default.
+        text_tokens: tokens of the prompt besides the media.
+        seconds: length of the sound; 0 for none.
+    """
+    sound = config.num_audio_tokens(filter_bank_frames(seconds)) if seconds else 0
+    frames = config.num_frames if num_frames is None else num_frames
+    return config.num_video_tokens(frames) + sound + text_tokens + config.num_prompt_tokens()
 
 
 def predict_memory(
@@ -115,6 +165,7 @@ def predict_memory(
         total=known + media + counter.peak,
         cpu_first_answer=first,
         cpu_later_answers=later,
+        sound_frames=sound_frames,
     )
 
 
@@ -176,4 +227,13 @@ def _frame_size(config: Any) -> tuple[int, int]:
     return (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
 
 
-__all__ = ["DTYPES", "HOW", "MemoryPrediction", "make_inputs", "predict_memory"]
+__all__ = [
+    "DTYPES",
+    "HOW",
+    "MemoryPrediction",
+    "filter_bank_frames",
+    "make_inputs",
+    "predict_memory",
+    "prompt_tokens",
+    "sound_seconds",
+]

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import HfApi, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import CacheNotFound
 
-from ..known_models import bundled_checkpoints
+from ..known_models import bundled_checkpoints, bundled_name
 from ..models.errors import CheckpointError
 from ..models.video_llm_checkpoint_files import find_file, read_checkpoint_json
 from ..origin import ORIGIN_FILE, load_card_metadata, read_origin_file
@@ -108,7 +108,13 @@ def read_origin(source: str, config: Mapping[str, Any]) -> StatedOrigin:
         OriginError: the record of the conversion or build is damaged.
     """
     card = _read_card(source)
-    stated = [*_of_record(source), *_of_card(card), *_of_config(config), *_of_adapter(source, config)]
+    stated = [
+        *_of_record(source),
+        *_of_card(card),
+        *_of_config(config),
+        *_of_adapter(source, config),
+        *_of_weights(source),
+    ]
     # The record comes first, because it has revisions and says what was taken from each model.
     base_models = {item.name: item for item in reversed(stated)}
     return StatedOrigin(
@@ -168,6 +174,14 @@ def _of_adapter(source: str, config: Mapping[str, Any]) -> Iterator[BaseModel]:
         yield BaseModel(name, "adapter", None, f"{adapter}/adapter_config.json")
 
 
+def _of_weights(source: str) -> Iterator[BaseModel]:
+    """The small checkpoint of this package of which a folder is a copy, under another name."""
+    if not os.path.isdir(source) or (name := bundled_name(source)) is None:
+        return
+    if Path(source).resolve() != bundled_checkpoints()[name].resolve():
+        yield BaseModel(name, "the same weights", None, "model.safetensors")
+
+
 def _licence(source: str, card: Mapping[str, Any]) -> Licence | None:
     if isinstance(stated := card.get("license"), str):
         name, link = (card.get(field) for field in ("license_name", "license_link"))
@@ -175,7 +189,7 @@ def _licence(source: str, card: Mapping[str, Any]) -> Licence | None:
     for name in LICENCE_FILES:
         if (file := find_file(source, name, {})) is not None:
             return Licence(licence_of_text(file.read_text(encoding="utf-8", errors="replace")), None, None, name)
-    if os.path.isdir(source) and Path(source).resolve() in bundled_checkpoints().values():
+    if os.path.isdir(source) and bundled_name(source) is not None:
         return Licence(OWN_LICENCE, None, None, "the licence of this package")
     return None
 

@@ -29,6 +29,8 @@ from .presets import find_preset
 
 __all__ = ["CardOptions", "card_context", "pictures_of"]
 
+TRAINING = "TRAINING.md"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CardOptions:
@@ -111,6 +113,7 @@ def card_context(
         **_accuracy(source),
         "limits": [*source.checkpoint.get("limits", ()), *source.facts["limits"]],
         "made_by": _made_by(source),
+        "whole_story": _whole_story(source),
         "licence": licence,
         "licence_name": source.book.name(given.licence_name or LICENCE_NAME, "the licence"),
         "licence_link": licence_link(source.folder, given, chain, licence),
@@ -193,6 +196,13 @@ def _accuracy(source: CardSource) -> dict[str, Any]:
         "questions": f"{' and '.join(parts)} of the split `{split}`",
         "command": source.from_json(file, "command", "plain"),
     }
+
+
+def _whole_story(source: CardSource) -> str:
+    """Where the training of a bundled checkpoint is told: beside the weights, or only in the package."""
+    if (source.folder / TRAINING).is_file():
+        return f"{TRAINING} beside the weights has the whole story."
+    return f"{TRAINING} of `{source.book.name(str(source.bundled), 'its weights')}` in the package has the whole story."
 
 
 def _made_by(source: CardSource) -> str:

@@ -101,7 +101,9 @@ class CardSource:
 
     def from_json(self, file: Path, pointer: str, style: str) -> str:
         """A value of a JSON file, marked. `pointer` has the keys on the way to it, with slashes between them."""
-        return self.book.add(lambda: pointed(read_json(file), pointer), f"{file.name}: {pointer}", style)
+        # The reader of the card looks for the file in the repository.
+        place = file.name if file.is_relative_to(self.folder) else f"{file.name} of {file.parent.name} in the package"
+        return self.book.add(lambda: pointed(read_json(file), pointer), f"{place}: {pointer}", style)
 
     def from_info(self, read: Callable[[CheckpointInfo], Any], what: str, style: str = "count") -> str:
         """A value that the functions of `costs` count, marked."""

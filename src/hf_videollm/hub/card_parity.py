@@ -79,9 +79,14 @@ def parity_rows(source: CardSource, model: str, measured: Mapping[str, Any]) -> 
 
     paper = PAPERS.get(source.design, source.design)
     rows = []
+    stated: list[tuple[str, Mapping[str, float]]] = []
     for name in task_names():
         task = find_task(name)
         printed = task.published.get(paper, {}).get(model, {})
+        # A paper that does not name the split has one number for all splits of a benchmark.
+        if (task.source, printed) in stated and name not in measured:
+            continue
+        stated.append((task.source, printed))
         for metric in _main(printed) or _first_metric(measured.get(name)):
             title = source.book.name(task.title, f"evaluation/tasks: {name}")
             cell = NOT_MEASURED

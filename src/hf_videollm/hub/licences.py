@@ -6,7 +6,6 @@ A checkpoint inherits the terms of its vision tower, its language model and its 
 
 from __future__ import annotations
 
-import filecmp
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..known_models import bundled_checkpoints
+from ..known_models import bundled_checkpoints, bundled_name
 from ..models.video_llm_option_names import did_you_mean
 from ..origin import SourceRecord, read_card_metadata, read_origin
 from .card_files import load_facts
@@ -128,17 +127,6 @@ class LicenceChain:
 def known_sources() -> dict[str, Any]:
     """What `model_cards/sources.yaml` says: `"models"` and `"datasets"`, each a mapping from ids to facts."""
     return load_facts("sources")
-
-
-def bundled_name(folder: str | os.PathLike[str]) -> str | None:
-    """Name of the small checkpoint of this package that a folder is, or is a copy of; `None` for any other folder."""
-    weights = Path(folder) / "model.safetensors"
-    if not weights.is_file():
-        return None
-    for name, place in bundled_checkpoints().items():
-        if filecmp.cmp(weights, place / weights.name, shallow=False):
-            return name
-    return None
 
 
 def quantized_from(folder: str | os.PathLike[str]) -> str | None:

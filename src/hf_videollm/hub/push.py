@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatch
 from hashlib import sha256
@@ -125,16 +125,18 @@ def push(
         tags=tuple(tags),
         results=tuple(Path(folder) for folder in results),
     )
-    with working_folder() as work:
+    destination = Path(output or f"{names[0].split('/')[1]}.dry-run")
+    # Begins before the work, so that a destination that must not be replaced is an error at once.
+    written = atomic_folder(destination, overwrite=overwrite) if dry_run else nullcontext()
+    with working_folder() as work, written as temporary:
         prepared = [_prepare(checked, names[0], None, work / "original", wish, progress)]
         texts = _texts(prepared[0].files)
         wish = wish.of_variant(names[0], prepared[0].files[CARD])
         for preset, name in zip(presets, names[1:], strict=True):
             folder = _quantize(source, work / preset.variant, preset, texts, progress)
             prepared.append(_prepare(folder, name, preset.variant, work / f"card-{preset.variant}", wish, progress))
-        if dry_run:
-            destination = Path(output or f"{names[0].split('/')[1]}.dry-run")
-            reports = _write_folders(prepared, destination, overwrite, progress)
+        if temporary is not None:
+            reports = _write_folders(prepared, temporary, destination, progress)
             return PushReport(tuple(reports), dry_run=True, branch=revision, private=private)
         title = names[0].split("/")[1] if presets else None
         with shown_progress(progress):
@@ -230,12 +232,11 @@ def content_tag(digests: Mapping[str, bytes]) -> str:
     return f"files-{digest.hexdigest()[:12]}"
 
 
-def _write_folders(repos: Sequence[Prepared], destination: Path, overwrite: bool, progress: bool) -> list[RepoReport]:
-    """Write the folders as they would be published, below `destination`."""
-    with atomic_folder(destination, overwrite=overwrite) as temporary:
-        for repo in repos:
-            name = repo.report.repo_id.split("/")[1]
-            copy_files(repo.files, temporary / name, f"Copying {name}", progress)
+def _write_folders(repos: Sequence[Prepared], temporary: Path, destination: Path, progress: bool) -> list[RepoReport]:
+    """Write the folders as they would be published into a temporary folder, which becomes `destination`."""
+    for repo in repos:
+        name = repo.report.repo_id.split("/")[1]
+        copy_files(repo.files, temporary / name, f"Copying {name}", progress)
     return [replace(repo.report, folder=str(destination / repo.report.repo_id.split("/")[1])) for repo in repos]
 
 
