@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def test_the_headers_hold_the_parameters_of_the_model(name: str) -> None:
     facts = describe_checkpoint(source)
     model = AutoModelForImageTextToText.from_pretrained(source)
     assert facts.stored is not None
-    assert facts.notes == []
+    assert not any("weight files" in note for note in facts.notes)
     for part in ("vision_tower", "connector", "language_model", "audio_tower", "linvt"):
         module = getattr(model.model, part, None)
         own = 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
@@ -99,12 +99,15 @@ def test_sizes_follow_the_types_on_disk(folder: Path) -> None:
 def test_no_weights_are_read(folder: Path) -> None:
     """A control: a file that ends too early is found by its header."""
     weights = folder / "model.safetensors"
+    # Whose weights these are is asked only if nothing else tells where the checkpoint comes from.
+    (folder / "README.md").write_text(README)
     expected = describe_checkpoint(folder)
     content = bytearray(weights.read_bytes())
     start = 8 + int.from_bytes(content[:8], "little")
     content[start:] = bytes(len(content) - start)
     weights.write_bytes(content)
-    assert describe_checkpoint(folder) == expected
+    # The memory of the process is measured, so it is another number each time.
+    assert replace(describe_checkpoint(folder), libraries_bytes=None) == replace(expected, libraries_bytes=None)
     weights.write_bytes(content[:-1])
     with pytest.raises(CheckpointError, match="truncated or damaged"):
         describe_checkpoint(folder)
@@ -161,6 +164,7 @@ def test_parts_of_names() -> None:
 
 
 def test_readme_states_base_model_and_licence(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()  # it is that of a small checkpoint, whose licence is known
     nothing = describe_checkpoint(folder)
     assert (nothing.base_models, nothing.licence, nothing.revision) == ([], None, None)
     (folder / "README.md").write_text(README)
@@ -258,7 +262,7 @@ def test_a_linvt_names_its_image_llm(tmp_path: Path) -> None:
     file = folder / "config.json"
     config = json.loads(file.read_text())
     # Paths of the machine where it was made are not shown.
-    assert describe_checkpoint(folder).base_models == []
+    assert [base.name for base in describe_checkpoint(folder).base_models] == ["linvt-tiny"]
     file.write_text(json.dumps({**config, "backbone_name": "someone/llava", "backbone_revision": "abc"}))
     (base,) = describe_checkpoint(folder).base_models
     assert (base.name, base.role, base.revision) == ("someone/llava", "backbone_name", "abc")

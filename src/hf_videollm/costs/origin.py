@@ -113,8 +113,7 @@ def read_origin(source: str, config: Mapping[str, Any]) -> StatedOrigin:
         *_of_card(card),
         *_of_config(config),
         *_of_adapter(source, config),
-        *_of_weights(source),
-    ]
+    ] or list(_of_weights(source))
     # The record comes first, because it has revisions and says what was taken from each model.
     base_models = {item.name: item for item in reversed(stated)}
     return StatedOrigin(
@@ -175,7 +174,7 @@ def _of_adapter(source: str, config: Mapping[str, Any]) -> Iterator[BaseModel]:
 
 
 def _of_weights(source: str) -> Iterator[BaseModel]:
-    """The small checkpoint of this package of which a folder is a copy, under another name."""
+    """The small checkpoint of this package of which a folder is a copy. Only weights of the same size are read."""
     if not os.path.isdir(source) or (name := bundled_name(source)) is None:
         return
     if Path(source).resolve() != bundled_checkpoints()[name].resolve():
