@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,14 +18,14 @@ from ..disk_full import name_full_disk
 from ..models.transformers_compat import rename_checkpointing
 from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_checkpoint import freeze_unused_parameters
-from ..models.video_llm_lora import lora_config
 from ..models.video_llm_option_names import did_you_mean
 from ..moved import run_as_command
 from .caches.broken import OnBroken
 from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
-from .loading import load_for_training, unmatched_modules
+from .learned_parts import lora_of, trained_patterns
+from .loading import load_for_training
 from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
 from .plain_sft import FIXED_ARGUMENTS, argument_types
 from .recipe import Recipe, RecipeError, load_recipe
@@ -35,7 +33,7 @@ from .recipe_settings import number_arguments
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
 from .samples import make_samples, media_files, merge_turns, read_records, split_rounds, without_picture
-from .trainable import freeze_all_but, last_layers, whole_modules
+from .trainable import freeze_all_but
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -95,7 +93,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     _check_options(recipe, processor)
     if mix is not None:
         mix.check_hearing(_hears(processor), type(processor).__name__)
-    trained = _trainable(recipe, model)
+    trained = trained_patterns(recipe, model)
     if trained is not None and recipe.lora is None:
         freeze_all_but(model, trained)
     # The caches hold the media of all records: stages that train on different kinds of questions share them.
@@ -122,7 +120,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         data_collator=collator,
         callbacks=callbacks,
         processing_class=processor,
-        peft_config=_lora_config(recipe, model),
+        peft_config=lora_of(recipe, model),
     )
     # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)
@@ -154,14 +152,6 @@ def _check_options(recipe: Recipe, processor: Any) -> None:
             processor.check_options(options or {})
         except TypeError as error:
             raise RecipeError(f"{name}: {error}") from error
-
-
-def _trainable(recipe: Recipe, model: Any) -> list[str] | None:
-    """Patterns of all parameters that are trained beside a LoRA; None for all parameters of the model."""
-    if recipe.trainable_layers is None:
-        return recipe.trainable
-    layers = [last_layers(model, part, number) for part, number in recipe.trainable_layers.items()]
-    return [*(recipe.trainable or ()), *chain.from_iterable(layers)]
 
 
 def show_sample(recipe: Recipe) -> str:
@@ -253,38 +243,6 @@ def _arguments(recipe: Recipe, mix: TrainingMix | None = None) -> dict[str, Any]
     given = number_arguments(given, known)
     given = given if mix is None else mix.arguments(given, set(known))
     return {**rename_checkpointing(DEFAULT_ARGUMENTS), **given, **FIXED_ARGUMENTS}
-
-
-def _lora_config(recipe: Recipe, model: Any) -> Any:
-    if recipe.lora is None:
-        return None
-    from peft import LoraConfig
-
-    options = dict(recipe.lora)
-    known = {entry.name for entry in fields(LoraConfig) if entry.init}
-    if unknown := sorted(set(options) - known):
-        raise RecipeError(f"lora: peft.LoraConfig has no {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
-    if missing := unmatched_modules(model, options.get("modules_to_save")):
-        raise RecipeError(_no_module("modules_to_save", model, ", ".join(missing)))
-    if missing := unmatched_modules(model, options.get("target_modules")):
-        raise RecipeError(_no_module("target_modules", model, ", ".join(missing)))
-    try:
-        config = lora_config(model, **options)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"lora: {error}") from error
-    if (trained := _trainable(recipe, model)) is not None:
-        # PEFT freezes everything but the adapter and `modules_to_save`. It saves both, and loads both when training
-        # resumes.
-        whole = whole_modules(model, trained, config)
-        config.modules_to_save = sorted({*(config.modules_to_save or ()), *whole})
-    return config
-
-
-def _no_module(option: str, model: Any, missing: str) -> str:
-    return (
-        f"lora.{option}: {type(model).__name__} has no module {missing}, so it could not be trained."
-        " Take the name out, or add the part to the model (IVA: model_options: {num_insertions: 8})."
-    )
 
 
 def _load(recipe: Recipe) -> tuple[Any, Any]:
