@@ -161,6 +161,18 @@ def test_weights_stay_as_they_were_stored(tmp_path: Path, sources: Sources) -> N
     assert any("--dtype gives all of them one type" in note for note in report.notes)
 
 
+def test_a_video_that_the_language_model_cannot_read_is_told(tmp_path: Path, sources: Sources) -> None:
+    """The control is the same build with a long context."""
+    for name, context, told in (("short", 8, True), ("long", 4096, False)):
+        llm = tmp_path / name
+        shutil.copytree(sources("qwen2"), llm)
+        config = json.loads((llm / "config.json").read_text())
+        (llm / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
+        parts = {"vision": sources("clip"), "language_model": llm}
+        report = build_checkpoint("pllava", tmp_path / f"{name}-out", **parts, **SMALL["pllava"])
+        assert any("reads at most 8: choose fewer frames" in note for note in report.notes) is told
+
+
 @pytest.mark.parametrize("design", ["pllava", "linvt", "linvt before an image-LLM", "convert iva"])
 def test_copies_of_pickles_grow_beside_the_destination(
     design: str, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

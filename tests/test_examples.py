@@ -12,6 +12,7 @@ import pytest
 import ready_python
 
 import hf_videollm
+from hf_videollm.designs import DESIGNS
 from hf_videollm.synthetic.clips import make_scene, questions_for, write_scene_mp4
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -99,6 +100,20 @@ def test_compare_designs(tmp_path: Path) -> None:
     assert len({tokens for _, _, tokens, _ in rows}) == 4
     sizes = dict(re.findall(r"^([\w.]+) +\d+ +([\d,]+) +[\d.]+ +[\d,.]+$", printed, re.MULTILINE))
     assert (sizes["pllava"], sizes["ftfv"]) == ("2,304", "1,024")
+
+
+@pytest.mark.slow
+def test_designs_are_trained_alike(tmp_path: Path) -> None:
+    """A row for each design in each of three tables; a second run trains nothing again."""
+    options = ("--train", "--steps", "2", "--clips", "4", "--per-kind", "1", "--work", "work", "--out", "page.md")
+    for _ in range(2):
+        result = ready_python.run(EXAMPLES / "compare_designs.py", *options, cwd=tmp_path, env=dict(os.environ))
+        assert result.returncode == 0, result.stderr[-3000:]
+        rows = re.findall(r"^\| ([A-Z][\w-]+) \| (\d+) \| ", (tmp_path / "page.md").read_text(), re.MULTILINE)
+        assert sorted({name for name, _ in rows}) == sorted(design.title for design in DESIGNS.values())
+        assert len(rows) == 3 * len(DESIGNS)
+        for file in (tmp_path / "work" / "stages").rglob("*.safetensors"):
+            file.unlink()
 
 
 def test_vlmevalkit_wrapper(tmp_path: Path) -> None:

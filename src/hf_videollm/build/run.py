@@ -146,8 +146,20 @@ def build_checkpoint(
         dtype=str(config.dtype).removeprefix("torch."),
         token_ids=made.token_ids,
         has_processor=True,
-        notes=made.notes,
+        notes=[*made.notes, *_context_note(config)],
     )
+
+
+def _context_note(config: Any) -> list[str]:
+    """A note if one video of the usual number of frames is more than the language model can read."""
+    context = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    tokens = config.num_video_tokens(config.num_frames)
+    if context is None or tokens < context:
+        return []
+    return [
+        f"a video of {config.num_frames} frames becomes {tokens:,} tokens, and the language model reads at most "
+        f"{context:,}: choose fewer frames (--frames), or other tokens per frame."
+    ]
 
 
 def _check_sources(design: Design, places: dict[str, Path]) -> None:
