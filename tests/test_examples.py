@@ -109,9 +109,10 @@ def test_designs_are_trained_alike(tmp_path: Path) -> None:
     for _ in range(2):
         result = ready_python.run(EXAMPLES / "compare_designs.py", *options, cwd=tmp_path, env=dict(os.environ))
         assert result.returncode == 0, result.stderr[-3000:]
-        rows = re.findall(r"^\| ([A-Z][\w-]+) \| (\d+) \| ", (tmp_path / "page.md").read_text(), re.MULTILINE)
-        assert sorted({name for name, _ in rows}) == sorted(design.title for design in DESIGNS.values())
-        assert len(rows) == 3 * len(DESIGNS)
+        rows = re.findall(r"^\| ([A-Z][\w.-]+) \| (\d+) \| ", (tmp_path / "page.md").read_text(), re.MULTILINE)
+        titles = {row.title for name, row in DESIGNS.items() if name != "xgen_mm"}  # an image-LLM
+        assert {name for name, _ in rows} == titles
+        assert len(rows) == 3 * len(titles)
         for file in (tmp_path / "work" / "stages").rglob("*.safetensors"):
             file.unlink()
 
