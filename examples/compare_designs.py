@@ -152,7 +152,7 @@ def compare(design: str, parts: dict[str, Path], records: Path, clips: list[Clip
     began = time.process_time()
     trainer = train(model, processor, records, options.work / "stages" / design, options.steps)
     seconds = time.process_time() - began
-    facts = describe_checkpoint(built)
+    facts = describe_checkpoint(built, memory=False)
     new = sum(facts.parameters.get(part, 0) for part in type(model.model).new_parts)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     found = measure(trainer.model.eval(), processor, clips)
@@ -219,7 +219,7 @@ def show_answers(video: str | None, question: str, models: list[str]) -> None:
         print(f"\n{question}{right}\n{'model':24}{'parameters':>12}{'tokens':>8}  answer")
         for name in models:
             pipe = hf_videollm.load_pipeline(name)
-            facts = describe_checkpoint(find_model(name))
+            facts = describe_checkpoint(find_model(name), memory=False)
             answer = pipe(video, text=question, return_full_text=False)[0]["generated_text"].strip()
             print(f"{name:24}{facts.parameters['total']:12,}{facts.tokens_per_video:8,}  {answer}")
 

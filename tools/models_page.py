@@ -101,7 +101,7 @@ def of_preset(name: str) -> CheckpointInfo:
     """The costs of a model at the size of a paper, from its configuration."""
     with tempfile.TemporaryDirectory() as folder:
         find_preset(name).config().save_pretrained(folder)
-        return describe_checkpoint(folder)
+        return describe_checkpoint(folder, memory=False)
 
 
 def title_of(name: str) -> str:
@@ -110,7 +110,7 @@ def title_of(name: str) -> str:
 
 def small_row(entry: dict[str, Any]) -> str:
     folder = bundled_checkpoints()[entry["bundled"]]
-    info = describe_checkpoint(folder)
+    info = describe_checkpoint(folder, memory=False)
     size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     shares: Any = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
     for key in load_facts(f"checkpoints/{entry['bundled']}")["results"].split("/"):

@@ -99,6 +99,7 @@ def describe_checkpoint(
     text_tokens: int = 256,
     num_frames: int | None = None,
     dtype: str | None = None,
+    memory: bool = True,
 ) -> CheckpointInfo:
     """Read configuration, README and headers of a checkpoint, and count what the model needs. No weights are read.
 
@@ -108,6 +109,7 @@ def describe_checkpoint(
         num_frames: frames of the video for these estimates; the number in the configuration by default.
         dtype: type of weights and activations for the estimate of memory, one of `memory.DTYPES`; that of the
             checkpoint by default.
+        memory: also predict the memory, which takes nearly all of the time.
 
     Raises:
         ValueError: a number is below 1, or `dtype` is unknown.
@@ -133,7 +135,7 @@ def describe_checkpoint(
         "num_frames": num_frames,
         "sound_frames": filter_bank_frames(seconds) if seconds else None,
     }
-    memory, unknown = _predict(config, stored, quantization, case, dtype)
+    predicted, unknown = _predict(config, stored, quantization, case, dtype) if memory else (None, None)
     return CheckpointInfo(
         source=source,
         design=type(model).__name__,
@@ -152,7 +154,7 @@ def describe_checkpoint(
         licence=origin.licence,
         stored=stored,
         variants=origin.variants,
-        memory=memory,
+        memory=predicted,
         libraries_bytes=process_bytes(),
         notes=[
             note

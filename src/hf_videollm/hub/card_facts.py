@@ -82,7 +82,7 @@ class CardSource:
                 f"{self.folder} holds a model of type {self.design!r}, for which model_cards/designs has no facts."
             )
         self.checkpoint = load_facts(f"checkpoints/{self.bundled}") if self.bundled else {}
-        self.info: CheckpointInfo = describe_checkpoint(self.folder)
+        self.info: CheckpointInfo = describe_checkpoint(self.folder, memory=False)
 
     def json(self, name: str) -> dict[str, Any]:
         """Content of a JSON file of the folder; an empty dict if it has none."""
