@@ -5,6 +5,8 @@ import torch
 from PIL import Image
 
 from hf_videollm.data.records import make_record
+from hf_videollm.models.errors import MediaError
+from hf_videollm.models.media_video import load_video
 from hf_videollm.models.video_llm_chat_template import TAG
 from hf_videollm.synthetic.clips import make_scene, write_scene_mp4
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
@@ -110,21 +112,30 @@ def test_cached_frames_give_the_same_batch(processor, clips, tmp_path):
         torch.testing.assert_close(cached[name], value, msg=name)
 
 
-def test_cache_is_reused_and_notices_changes(processor, clips, tmp_path):
+def test_cache_is_reused_and_notices_changes(processor, clips, tmp_path, monkeypatch):
+    decoded = []
+
+    def load(source, **options):
+        decoded.append(source)
+        return load_video(source, **options)
+
+    monkeypatch.setattr("hf_videollm.data.media_cache.cache.load_video", load)
     first = FrameCache.build([*clips, clips[0]], processor.video_processor, tmp_path, progress=False)
     assert list(first) == clips
     assert len(first) == 3
-    files = sorted(tmp_path.iterdir())
-    stamp = files[0].stat().st_mtime_ns
+    assert sorted(decoded) == clips
+    # Fields that a processor gets when it is saved change no pixel.
     processor.save_pretrained(tmp_path.parent / "saved")
-    FrameCache.build(clips, processor.video_processor, tmp_path, progress=False)
-    assert sorted(tmp_path.iterdir()) == files
-    assert files[0].stat().st_mtime_ns == stamp
+    again = FrameCache.build(clips, processor.video_processor, tmp_path, progress=False)
+    assert all(torch.equal(again[clip], first[clip]) for clip in clips)
+    assert sorted(decoded) == clips
     other = build_tiny_pllava(**{**SMALL, "num_frames": 2})[1]
-    FrameCache.build(clips, other.video_processor, tmp_path, progress=False)
-    assert len(list(tmp_path.iterdir())) == 2 * len(files)
+    assert len(FrameCache.build(clips, other.video_processor, tmp_path, progress=False)[clips[0]]) == 2
+    assert len(decoded) == 6
     with pytest.raises(ValueError, match="no videos"):
         FrameCache.build([], processor.video_processor, tmp_path)
+    with pytest.raises(KeyError):
+        first["other.mp4"]
 
 
 def test_cache_knows_when_frames_were(processor, clips, tmp_path):
@@ -152,11 +163,18 @@ def test_still_frames_are_frames_of_their_clip(processor, clips, tmp_path):
     assert torch.equal(torch.cat(drawn), torch.cat([again[clips[0]] for _ in range(20)]))
 
 
-def test_failed_cache_leaves_nothing(processor, clips, tmp_path):
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
-    with pytest.raises(Exception, match=r"broken\.mp4"):
-        FrameCache.build([clips[0], str(tmp_path / "broken.mp4")], processor.video_processor, tmp_path / "c", False)
-    assert list((tmp_path / "c").iterdir()) == []
+def test_a_broken_file_is_named_or_left_out(processor, clips, tmp_path):
+    bad = tmp_path / "broken.mp4"
+    bad.write_bytes(b"no film")
+    paths, found = [clips[0], str(bad)], {}
+    with pytest.raises(MediaError, match=r"broken\.mp4"):
+        FrameCache.build(paths, processor.video_processor, tmp_path / "c", False)
+    assert (
+        list(FrameCache.build(paths, processor.video_processor, tmp_path / "c", False, found.__setitem__)) == clips[:1]
+    )
+    assert list(found) == [str(bad)]
+    with pytest.raises(ValueError, match="None of the 1 files"):
+        FrameCache.build([str(bad)], processor.video_processor, tmp_path / "c", False, found.__setitem__)
 
 
 def test_row_without_answer_is_an_error(processor, clips):

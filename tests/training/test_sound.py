@@ -8,6 +8,7 @@ import torch
 
 from hf_videollm.data import records as data_records
 from hf_videollm.data.records import make_record, read_jsonl, write_jsonl
+from hf_videollm.models.errors import MediaError
 from hf_videollm.models.media_audio import load_audio
 from hf_videollm.synthetic.clips import generate_dataset, make_scene, write_scene_mp4
 from hf_videollm.synthetic.tiny.parts import build_tokenizer, take_over_weights, vocabulary
@@ -68,13 +69,11 @@ def test_cache_holds_the_sound_of_the_files(clips, tmp_path):
 def test_cache_is_reused_and_notices_changes(clips, tmp_path, monkeypatch):
     first = AudioCache.build(clips, 16000, tmp_path, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr("hf_videollm.training.caches.sounds.load_audio", lambda *_, **__: pytest.fail("decoded again"))
-        again = AudioCache.build(clips, 16000, tmp_path, progress=False)
+        patch.setattr("hf_videollm.data.media_cache.cache.load_audio", lambda *_, **__: pytest.fail("decoded again"))
+        again = AudioCache.build(clips[:2], 16000, tmp_path, progress=False)
     np.testing.assert_array_equal(first[clips[1]], again[clips[1]])
-    assert len(list(tmp_path.iterdir())) == 2
     other = AudioCache.build(clips, 8000, tmp_path, progress=False)
     assert len(other[clips[0]]) == pytest.approx(len(first[clips[0]]) / 2, abs=1)
-    assert len(list(tmp_path.iterdir())) == 4
     with pytest.raises(ValueError, match="no files"):
         AudioCache.build([], 16000, tmp_path)
 
@@ -84,11 +83,10 @@ def test_cache_of_silent_files_only(clips, tmp_path):
     assert cache[clips[2]] is None
 
 
-def test_failed_cache_leaves_nothing(clips, tmp_path):
+def test_a_broken_file_is_named(clips, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no film")
-    with pytest.raises(Exception, match=r"broken\.mp4"):
+    with pytest.raises(MediaError, match=r"broken\.mp4"):
         AudioCache.build([clips[0], str(tmp_path / "broken.mp4")], 16000, tmp_path / "c", False)
-    assert list((tmp_path / "c").iterdir()) == []
 
 
 # The collator

@@ -96,6 +96,12 @@ class AnsweringOptions:
         str, typer.Option("--batch-size", help="Questions at a time; auto halves it when the memory is not enough.")
     ] = "auto"
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that decode the next videos.")] = 1
+    frame_cache: Annotated[
+        str | None, typer.Option("--frame-cache", help="Folder for decoded videos; trainings may share it.")
+    ] = None
+    frame_cache_size: Annotated[
+        str | None, typer.Option("--frame-cache-size", help="Bound of this folder, such as 20GB; 50 GB by default.")
+    ] = None
     seed: Annotated[int, typer.Option("--seed", help="Of sampled answers and random fallbacks.")] = 0
     max_errors: Annotated[
         float | None,
@@ -119,6 +125,21 @@ class AnsweringOptions:
         from ..models.video_llm_watched_media import MediaMemory
 
         return None if self.keep_encoded is None else MediaMemory(int(self.keep_encoded * (1 << 30)))
+
+    def media_cache(self) -> Any:
+        """The cache of `--frame-cache`; None without it.
+
+        Raises:
+            ValueError: its size is wrong, or it cannot be opened.
+        """
+        from ..data.media_cache.setting import open_cache
+
+        if self.frame_cache is None:
+            return None
+        try:
+            return open_cache({"folder": self.frame_cache, "max_size": self.frame_cache_size})
+        except OSError as error:
+            raise ValueError(f"--frame-cache {self.frame_cache}: {error}") from error
 
     def prompt_styles(self) -> "PromptStyles":
         """The prompt styles of the tasks.
@@ -146,6 +167,8 @@ class AnsweringOptions:
             raise ValueError("--ranking does nothing without --mode likelihood: leave it out.")
         if self.mode == "likelihood" and self.keep_encoded is not None:
             raise ValueError("--keep-encoded does nothing with --mode likelihood: leave it out.")
+        if self.frame_cache is None and self.frame_cache_size is not None:
+            raise ValueError("--frame-cache-size does nothing without --frame-cache: leave it out.")
         model.check()
         return RunOptions(
             mode=self.mode,  # type: ignore[arg-type]
@@ -159,6 +182,7 @@ class AnsweringOptions:
             seed=self.seed,
             max_errors=self.max_errors,
             retry_errors=self.retry_errors,
+            frame_cache=self.media_cache(),
         )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .items import Item, Medium
 from .media_facts import media_facts, skipped_frames
 from .prompting import Prompt
 from .subtitles import FRAME_TIMES, SUBTITLES
+
+if TYPE_CHECKING:
+    from ..data.media_cache.cache import MediaCache
 
 __all__ = ["Ask", "Asker", "Inputs", "rendered_prompt"]
 
@@ -63,11 +66,13 @@ class Asker:
         dtype: of the model; pixel values are converted to it.
         options: options of the processor, e.g. `{"num_frames": 16}`. Options of videos are left out where an item has
             none.
+        cache: holds videos and sounds that were decoded before.
     """
 
     processor: Any
     dtype: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    cache: MediaCache | None = None
 
     def for_thread(self) -> Asker:
         """A copy with a processor of its own, for another thread."""
@@ -76,7 +81,7 @@ class Asker:
         processor.video_processor.decode = _LastVideo(
             processor.video_processor.decode, processor.video_processor.CLIP_OPTIONS
         )
-        return Asker(processor, self.dtype, self.options)
+        return Asker(processor, self.dtype, self.options, self.cache)
 
     def as_seen(self, item: Item) -> Item:
         """The item with the times of the frames that the model sees, if it has subtitles, which are chosen by them.
@@ -92,6 +97,8 @@ class Asker:
 
     def _frame_times(self, item: Item) -> tuple[float, ...]:
         """Seconds of the file at which the frames of the item's video are shown; none if it has no clock."""
+        from ..models.media_reading import reading_through
+
         medium = item.media[0]
         block, frames = medium.to_block(), medium.frame_files()
         videos = self.processor.video_processor
@@ -100,7 +107,8 @@ class Asker:
         clock = options.pop("video_metadata", [None])[0]
         own = {name: block[name] for name in ("start", "end") if name in block}
         (options,) = videos.options_of_each([own], 1, options)
-        _, metadata = videos.decode(block.get("path", block.get("video")), _as_metadata(clock), **options)
+        with reading_through(self.cache):
+            _, metadata = videos.decode(block.get("path", block.get("video")), _as_metadata(clock), **options)
         if frames is None:
             return tuple(map(float, metadata.timestamps)) if metadata.fps else ()
         skipped = skipped_frames(medium, frames)
@@ -115,20 +123,23 @@ class Asker:
         """
         from transformers import BatchFeature
 
+        from ..models.media_reading import reading_through
         from ..models.video_llm_checked_processor import cast_row
         from ..models.video_llm_option_names import pixel_options
 
         has_videos = any(medium.type == "video" for medium in ask.item.media)
         messages = ask.prompt.messages(ask.item)
         rendered = rendered_prompt(self.processor, ask.prompt, messages)
-        row = self.processor.apply_chat_template(
-            messages,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={**pixel_options(self.processor, self.dtype, has_videos), **self._options_for(ask.item)},
-            **_template_options(ask.prompt),
-        )
+        options = {**pixel_options(self.processor, self.dtype, has_videos), **self._options_for(ask.item)}
+        with reading_through(self.cache):
+            row = self.processor.apply_chat_template(
+                messages,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs=options,
+                **_template_options(ask.prompt),
+            )
         metadata = row.pop("video_metadata", None) or []
         row = BatchFeature(dict(row))
         if self.dtype is not None:

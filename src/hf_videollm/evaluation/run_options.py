@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..models.video_llm_option_names import did_you_mean
 from .items import Item
@@ -12,6 +12,9 @@ from .likelihood import RANKINGS, Ranking
 from .provenance import package_versions
 from .settings import fingerprint
 from .task import Task
+
+if TYPE_CHECKING:
+    from ..data.media_cache.cache import MediaCache
 
 __all__ = ["MODES", "Mode", "RunOptions", "answer_settings", "prompt_style"]
 
@@ -36,6 +39,7 @@ class RunOptions:
             not enough.
         workers: threads that decode the next videos.
         processor_options: options of the processor, e.g. `{"num_frames": 8}`.
+        frame_cache: holds videos and sounds that were decoded before; it changes no answer.
         generate_options: options of `generate` that take the place of the prompts' own.
         seed: of sampled answers and of random fallbacks.
         max_errors: largest share of items without answer; the run stops when it is exceeded. Never when None.
@@ -55,6 +59,7 @@ class RunOptions:
     max_errors: float | None = None
     retry_errors: bool = False
     model_changes: Mapping[str, Any] = field(default_factory=dict)
+    frame_cache: MediaCache | None = None
 
     def __post_init__(self) -> None:
         """Refuse impossible values.

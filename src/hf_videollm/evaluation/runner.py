@@ -178,7 +178,8 @@ class Runner:
             return write_result(folder, scoring, items, records, settings, model, first, judge, partial)
 
     def _asker(self) -> Asker:
-        return Asker(self.pipe.processor, self.pipe.model.dtype, self.options.processor_options)
+        options = self.options
+        return Asker(self.pipe.processor, self.pipe.model.dtype, options.processor_options, options.frame_cache)
 
     def _first_prompt(self, scoring: Scoring, item: Item) -> str:
         """The prompt of the first item, for the result; without subtitles if its video cannot be read."""

@@ -17,8 +17,8 @@ from .errors import (
     check_sampling_rate,
 )
 from .feature_extraction_beats import BeatsFeatureExtractor, resample
-from .media_audio import load_audio
 from .media_dataset_columns import is_column, without_decoding
+from .media_reading import read_sound
 from .media_source import is_frames, is_seekable, is_web_address, open_media, source_name, stored_media
 from .media_video import probe_video
 from .video_llm_option_names import refuse_unknown
@@ -106,7 +106,7 @@ def as_waveform(
             )
     rate = extractor.sampling_rate
     if isinstance(sound, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(sound, "read"):
-        return load_audio(sound, sampling_rate=rate, start=start, end=end, channel=extractor.channel, **reading)
+        return read_sound(sound, sampling_rate=rate, start=start, end=end, channel=extractor.channel, **reading)
     if not hasattr(sound, "__array__"):
         raise UnsupportedMedia(
             f"Cannot read a sound from {type(sound).__name__}: pass a path, bytes, a file or a waveform."
@@ -157,7 +157,7 @@ def sound_of_video(
     try:
         if is_frames(video):
             raise NoAudioStream("<frames>: pictures carry no sound; pass the file that holds it.")
-        return load_audio(video, sampling_rate=sampling_rate, channel=channel, **reading)
+        return read_sound(video, sampling_rate=sampling_rate, channel=channel, **reading)
     except NoAudioStream as error:
         if missing_audio == "error":
             raise NoAudioStream(

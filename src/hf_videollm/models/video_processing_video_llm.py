@@ -17,10 +17,12 @@ from transformers.video_utils import VideoMetadata
 
 from .errors import check_interval, check_num_frames
 from .media_addresses import host_names
+from .media_reading import read_video
 from .media_source import source_name
-from .media_video import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoSource, load_video
+from .media_video import FrameFn, MediaError, MediaLimits, MediaTooLarge, VideoSource
 from .media_video_inputs import as_frame_array, fill_metadata, flatten_metadata, flatten_videos, frames_of_array
 from .video_llm_frame_clock import FrameClock
+from .video_llm_frame_form import frame_form
 from .video_llm_option_names import plain_type_errors, refuse_unknown
 
 # Options of transformers that can only have these values here. Other values are refused, because they would be ignored.
@@ -353,8 +355,9 @@ class VideoLlmVideoProcessor(BaseVideoProcessor):
                         "values are between 0 and 1."
                     )
                 return frames, metadata
-            loaded, metadata = load_video(
+            loaded, metadata = read_video(
                 source,
+                partial(frame_form, self, kwargs),
                 sample_indices_fn=sampler,
                 backend=self._option("video_backend", kwargs),
                 limits=limits,

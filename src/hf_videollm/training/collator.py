@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from ..data.blocks import chat_of, is_canonical, silent_videos
+from ..data.media_cache.cache import MediaCache
+from ..models.media_reading import reading_through
 from ..models.video_llm_chat_template import has_tags
 from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_messages import BlockRules, media_blocks, read_chats, source_of
@@ -52,8 +54,9 @@ class VideoDataCollator:
 
     Attributes:
         processor: processor of the model.
-        frames: maps a path to sampled, resized and cropped frames `(T, 3, H, W)` uint8, e.g. a `FrameCache`. With
-            `None`, files are decoded for every batch.
+        cache: holds what was decoded before, so that a file is decoded only once. The batches are the same without it.
+        frames: maps a path to other frames than those of the file, sampled, resized and cropped `(T, 3, H, W)` uint8,
+            e.g. `StillFrames`. With `None`, the processor reads the files.
         sounds: maps a path to a waveform `(samples,)` at the processor's sampling rate, or to `None` for a file without
             sound, e.g. an `AudioCache`. It is used for audio blocks, and for the audio of videos, which the processor
             gets as `video_audio`. With `None`, the processor reads audio from the files itself. Then it finds no audio
@@ -66,6 +69,7 @@ class VideoDataCollator:
     """
 
     processor: Any
+    cache: MediaCache | None = None
     frames: Mapping[str, torch.Tensor] | None = None
     sounds: Mapping[str, np.ndarray | None] | None = None
     max_length: int | None = None
@@ -150,14 +154,15 @@ class VideoDataCollator:
                 cache = self.frames if isinstance(self.frames, FrameCache) else None
                 videos["frame_times"] = [None if cache is None else cache.times(path) for path in _videos(chats)]
             options["videos_kwargs"] = videos
-        batch = self.processor.apply_chat_template(
-            conversations,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs=dict(options),
-            **template_options,
-        )
+        with reading_through(self.cache):
+            batch = self.processor.apply_chat_template(
+                conversations,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs=dict(options),
+                **template_options,
+            )
         # The model must get the same values of options that change the number of placeholders.
         return batch, {name: options[name] for name in self._model_options() if name in options}
 
@@ -228,12 +233,12 @@ class VideoDataCollator:
             return block
         if given := sorted(set(self._rules().options.get(block["type"], ())) & set(block)):
             raise ValueError(
-                f"{source}: {', '.join(given)} in a message cannot be used with a cache, which holds whole clips: "
-                "train without frame_cache, or cut the files."
+                f"{source}: {', '.join(given)} in a message cannot be used with frames or sounds that are given by "
+                "path, which are those of whole files: cut the files."
             )
         if isinstance(source, list):
             raise ValueError(
-                f"{source[0]}: a part of a folder of frames cannot be used with a cache: train without it."
+                f"{source[0]}: a part of a folder of frames cannot be used with frames that are given by path."
             )
         cached = cache[source]
         return block if cached is None else {"type": block["type"], block["type"]: cached}

@@ -118,24 +118,24 @@ def open_mix(recipe: Recipe) -> TrainingMix | None:
 def needs_records(recipe: Recipe) -> bool:
     """Whether a recipe changes rows or looks for their files before the training, for which they must be in memory."""
     changes = recipe.kinds or recipe.merge_turns or recipe.split_rounds or recipe.sound_only
-    return bool(changes) or recipe.frame_cache is not None or recipe.mix is None
+    return bool(changes) or recipe.still_frames or recipe.mix is None
 
 
 def check_whole_clips(recipe: Recipe, records: Sequence[VideoQARecord]) -> None:
-    """Refuse parts of videos if the recipe has a cache, which holds whole clips.
+    """Refuse parts of videos if the recipe shows single frames, which are those of whole clips.
 
     Raises:
         RecipeError: a record shows a part.
     """
-    if recipe.frame_cache is None:
+    if not recipe.still_frames:
         return
     for record in records:
         for message in record.messages:
             for block in message["content"]:
                 if "start" in block or "end" in block:
                     raise RecipeError(
-                        f"frame_cache holds whole clips, but {record.id} shows a part of {block.get('path')}: train "
-                        "without frame_cache, or cut the file."
+                        f"still_frames shows frames of whole clips, but {record.id} shows a part of "
+                        f"{block.get('path')}: cut the file."
                     )
 
 

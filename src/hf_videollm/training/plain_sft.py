@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.media_cache.setting import open_cache
 from ..models.transformers_compat import rename_checkpointing
 from ..models.video_llm_checkpoint import freeze_unused_parameters
 from .collator import VideoDataCollator
@@ -102,6 +103,7 @@ def make_trainer(
     learning_rates: Mapping[str, float] | None = None,
     processor_kwargs: Mapping[str, Any] | None = None,
     max_length: int | None = None,
+    frame_cache: Any = None,
     **kwargs: Any,
 ) -> SFTTrainer:
     """Make a trainer that learns the answers of a dataset of any form (`rows.read_row`).
@@ -119,11 +121,13 @@ def make_trainer(
         learning_rates: maps patterns of parameter names to learning rates; see `PartwiseSFTTrainer`.
         processor_kwargs: options for the processor, e.g. `{"num_frames": 4}`.
         max_length: refuse rows with more tokens than this.
+        frame_cache: folder for decoded frames and sounds, so that a file is decoded only once; or
+            `{"folder": ..., "max_size": "50 GB"}`. Several trainings may share it.
         kwargs: further arguments of `trl.SFTTrainer`, such as `callbacks` and `peft_config`.
 
     Raises:
         TypeError: the processor is missing and cannot be found, or an argument is unknown.
-        ValueError: `args` would lose media; or `compute_metrics` has no generated answers.
+        ValueError: `args` would lose media; `compute_metrics` has no generated answers; or `frame_cache` is wrong.
 
     Example:
         >>> trainer = make_trainer("my-checkpoint", dataset, args=sft_config(output_dir="run"))   # doctest: +SKIP
@@ -143,6 +147,7 @@ def make_trainer(
         raise ValueError("generate=True needs rows to answer: pass eval_dataset.")
     args = args or sft_config()
     _check_arguments(args)
+    cache = open_cache(frame_cache)
     # TRL 1.10 adds a LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(args.seed)
     model, processor = _model_and_processor(model, processor, args.seed)
@@ -154,7 +159,9 @@ def make_trainer(
         args=args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
-        data_collator=VideoDataCollator(processor, max_length=max_length, processor_kwargs=processor_kwargs),
+        data_collator=VideoDataCollator(
+            processor, cache=cache, max_length=max_length, processor_kwargs=processor_kwargs
+        ),
         processing_class=processor,
         **kwargs,
     )

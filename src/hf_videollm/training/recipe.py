@@ -6,8 +6,8 @@ A recipe:
     model_options: {num_insertions: 8}        # optional: fields of its configuration; may add parts to the model
     records: clips/records.jsonl     # records; questions of one clip can be merged into one conversation
     mix: mix.yaml                    # instead of records: several data sets in other formats (data/mix.py)
-    frame_cache: runs/frames         # optional: folder for the frames of clips (and for their audio, if the design
-                                     # takes audio), so that every clip is decoded only once
+    frame_cache: runs/frames         # optional: folder for decoded frames and sounds, so that every clip is decoded
+                                     # only once; or {folder: runs/frames, max_size: 50 GB}
     merge_turns: true                # optional: ask all questions about a clip in one conversation
     split_rounds: true               # optional: one sample for each answer: the conversation up to this answer
     kinds: [colour, shape]           # optional: only records whose metadata has one of these kinds
@@ -34,6 +34,7 @@ from typing import Any
 
 import yaml
 
+from ..data.media_cache.setting import cache_options
 from ..models.video_llm_option_names import did_you_mean
 from .recipe_errors import RecipeError
 from .recipe_names import find_recipe, recipe_files
@@ -58,7 +59,7 @@ class Recipe:
     model_options: dict[str, Any] | None = None
     records: str | None = None
     mix: str | None = None
-    frame_cache: str | None = None
+    frame_cache: str | dict[str, Any] | None = None
     merge_turns: bool = False
     split_rounds: bool = False
     kinds: list[str] | None = None
@@ -106,6 +107,11 @@ def load_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> R
     for name, values in (content.get("vary") or {}).items():
         if not isinstance(values, list):
             raise RecipeError(f"{source}: vary.{name} must be a list of values, not {values!r}.")
+    if content.get("frame_cache") is not None:
+        try:
+            cache_options(content["frame_cache"])
+        except ValueError as error:
+            raise RecipeError(f"{source}: {error}") from None
     _check_numbers(content, source)
     return Recipe(**content)
 

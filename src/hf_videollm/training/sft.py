@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..data.bad_media import BadMediaLog
+from ..data.media_cache.cache import MediaCache
+from ..data.media_cache.setting import open_cache
 from ..data.records import VideoQARecord
 from ..disk_full import name_full_disk
 from ..models.transformers_compat import rename_checkpointing
@@ -96,17 +98,22 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     trained = trained_patterns(recipe, model)
     if trained is not None and recipe.lora is None:
         freeze_all_but(model, trained)
-    # The caches hold the media of all records: stages that train on different kinds of questions share them.
     broken: dict[str, str] = {}
     on_broken = None if mix is None else broken.__setitem__
-    frames = _open_frames(recipe, records, processor, on_broken)
-    sounds = _open_sounds(recipe, records, processor, on_broken)
+    cache = _open_cache(recipe, processor)
+    frames = _open_frames(recipe, records, processor, cache, on_broken)
+    sounds = _open_sounds(recipe, records, processor, cache, on_broken)
     arguments = SFTConfig(**options)
     rows, log = _rows(recipe, mix, samples, broken, str(arguments.output_dir))
     # The seed is set here, because TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
     collator: Any = VideoDataCollator(
-        processor, frames=frames, sounds=sounds, vary=recipe.vary, processor_kwargs=recipe.processor_options
+        processor,
+        cache=cache,
+        frames=frames,
+        sounds=sounds,
+        vary=recipe.vary,
+        processor_kwargs=recipe.processor_options,
     )
     callbacks: list[Any] = []
     if mix is not None and log is not None:
@@ -200,29 +207,35 @@ def run_sft(
     return trainer
 
 
+def _open_cache(recipe: Recipe, processor: Any) -> MediaCache | None:
+    if recipe.sound_only and not _hears(processor):
+        raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
+    if recipe.still_frames and recipe.frame_cache is None:
+        raise RecipeError("still_frames needs frames from a cache: name a folder in frame_cache.")
+    try:
+        return open_cache(recipe.frame_cache)
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"frame_cache: {error}") from error
+
+
 def _open_frames(
-    recipe: Recipe, records: list[VideoQARecord], processor: Any, on_broken: OnBroken | None
+    recipe: Recipe, records: list[VideoQARecord], processor: Any, cache: MediaCache | None, on_broken: OnBroken | None
 ) -> Mapping[str, torch.Tensor] | None:
-    if recipe.frame_cache is None or recipe.sound_only:
-        if recipe.still_frames:
-            raise RecipeError("still_frames needs frames from a cache: name a folder in frame_cache.")
+    """Single frames of all clips, if the recipe shows these. Without them, the collator reads the clips."""
+    if not recipe.still_frames or cache is None or recipe.sound_only:
         return None
     files = media_files(records, "video")
-    cache = FrameCache.build(files, processor.video_processor, recipe.frame_cache, on_broken=on_broken)
-    return StillFrames(cache) if recipe.still_frames else cache
+    return StillFrames(FrameCache.build(files, processor.video_processor, cache, on_broken=on_broken))
 
 
 def _open_sounds(
-    recipe: Recipe, records: list[VideoQARecord], processor: Any, on_broken: OnBroken | None
+    recipe: Recipe, records: list[VideoQARecord], processor: Any, cache: MediaCache | None, on_broken: OnBroken | None
 ) -> AudioCache | None:
-    hears = _hears(processor)
-    if recipe.sound_only and not hears:
-        raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
-    if recipe.frame_cache is None or not hears:
+    """The sounds of all clips, if the recipe shows single frames of them, which have no sound of their own."""
+    if not recipe.still_frames or cache is None or not _hears(processor):
         return None
     files = media_files(records, "video", "audio")
-    rate = processor.feature_extractor.sampling_rate
-    return AudioCache.build(files, rate, recipe.frame_cache, on_broken=on_broken)
+    return AudioCache.build(files, processor.feature_extractor.sampling_rate, cache, on_broken=on_broken)
 
 
 def _hears(processor: Any) -> bool:

@@ -20,7 +20,7 @@ from rich.progress import track
 from torch.nn.utils.rnn import pad_sequence
 
 from ..collator import VideoDataCollator
-from .frames import cache_signature
+from .signature import cache_signature
 
 __all__ = ["BlankFrames", "FeatureCache", "FeatureCollator", "reads_features", "tower_features"]
 

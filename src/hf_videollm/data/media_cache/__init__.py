@@ -1,0 +1,1 @@
+"""A cache of decoded frames and sounds on disk, for training and evaluation."""
