@@ -145,7 +145,7 @@ def test_evaluations_read_through_the_cache_of_trainings(
     processor, cache = processor_of("pllava-tiny"), MediaCache(tmp_path)
     VideoDataCollator(processor, cache=cache)([row(films[0])])
     assert decoded == [films[0]]
-    item = Item("1", (Medium(films[0]),), ("What colour is the shape?",))
+    item = Item("1", (Medium(Path(films[0])),), ("What colour is the shape?",))
     ask = Ask(item, 0, Prompt("What colour is the shape?"))
     found = [Asker(processor, cache=given).for_thread().inputs(ask) for given in (cache, None)]
     assert decoded == [films[0]]

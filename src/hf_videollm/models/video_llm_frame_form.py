@@ -25,7 +25,10 @@ def frame_form(video_processor: Any, options: Mapping[str, Any]) -> dict[str, An
         options: options of the call, which override its own.
     """
     named = {name: value for name, value in options.items() if value is not None}
-    form = {**video_processor.to_dict(), **named}
+    # A method that was replaced in this object alone, as evaluations replace `decode`, is no option.
+    methods = {name for name in vars(video_processor) if callable(getattr(type(video_processor), name, None))}
+    own = {name: value for name, value in video_processor.to_dict().items() if name not in methods}
+    form = {**own, **named}
     kept = {name: value for name, value in form.items() if name not in NOT_OF_FRAMES}
     # The class decides how a frame is resized, and transformers does not save this attribute.
     return {**kept, "class": type(video_processor).__name__, "default_to_square": video_processor.default_to_square}
