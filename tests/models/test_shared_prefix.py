@@ -7,6 +7,7 @@ import torch
 from factory import TEXT_TOWERS
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
+from hf_videollm.models.transformers_compat import CACHE_NAME
 from hf_videollm.models.video_llm_kept_cache import KeptCache
 from hf_videollm.models.video_llm_shared_prefix import (
     NAME,
@@ -28,7 +29,7 @@ def make_model(name: str, attention: str = "sdpa") -> Any:
 
 def kept_prefix(model: Any, ids: torch.Tensor) -> KeptCache:
     kept = KeptCache()
-    model(ids, cache=kept.new(), use_cache=True)
+    model(ids, **{CACHE_NAME: kept.new()}, use_cache=True)
     kept.ids = ids[0].tolist()
     return kept
 
@@ -55,9 +56,9 @@ def test_logits_are_those_of_copies(name: str, attention: str) -> None:
     for columns in (slice(0, 4), slice(4, 5), slice(5, 6)):
         upto = mask[:, : 20 + columns.stop]
         given = {"attention_mask": upto, "position_ids": (upto.cumsum(-1) - 1)[:, 20 + columns.start :]}
-        expected = model(rest[:, columns], cache=copies, **given).logits
+        expected = model(rest[:, columns], **{CACHE_NAME: copies}, **given).logits
         with attend(model.base_model, shared):
-            found = model(rest[:, columns], cache=shared, **given).logits
+            found = model(rest[:, columns], **{CACHE_NAME: shared}, **given).logits
         valid = upto[:, 20 + columns.start :].bool()
         torch.testing.assert_close(found[valid], expected[valid], rtol=1e-5, atol=1e-5)
     assert shared.get_seq_length() == 26
@@ -67,8 +68,10 @@ def test_logits_are_those_of_copies(name: str, attention: str) -> None:
     # Control: another prefix gives other logits.
     other = shared_prefix_cache(kept_prefix(model, prefix.flip(1)).states(20))
     with attend(model.base_model, other):
-        wrong = model(rest[:, :4], cache=other, attention_mask=mask[:, :24]).logits
-    assert (wrong - model(rest[:, :4], cache=kept.copied(20, 3), attention_mask=mask[:, :24]).logits).abs().max() > 1e-3
+        wrong = model(rest[:, :4], **{CACHE_NAME: other}, attention_mask=mask[:, :24]).logits
+    assert (
+        wrong - model(rest[:, :4], **{CACHE_NAME: kept.copied(20, 3)}, attention_mask=mask[:, :24]).logits
+    ).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -81,7 +84,7 @@ def test_long_continuations_are_computed_in_parts(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("hf_videollm.models.video_llm_shared_prefix.SCORE_BYTES", most_bytes)
         cache = shared_prefix_cache(kept.states(20))
         with attend(model.base_model, cache):
-            results.append(model(rest, cache=cache, attention_mask=mask).logits)
+            results.append(model(rest, **{CACHE_NAME: cache}, attention_mask=mask).logits)
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
 
@@ -108,13 +111,13 @@ def test_attention_of_its_own_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(own, "forward", forward)
     cache = shared_prefix_cache(kept.states(20))
     with pytest.raises(SharedPrefixUnsupported, match="code of its own"), attend(model.base_model, cache):
-        model(rest, cache=cache)
+        model(rest, **{CACHE_NAME: cache})
     assert model.config._attn_implementation == "sdpa"
 
 
 def test_caches_without_a_prefix_are_as_before() -> None:
     model = make_model("llama")
     ids = torch.randint(3, 90, (2, 7))
-    expected = model(ids, cache=DynamicCache()).logits
+    expected = model(ids, **{CACHE_NAME: DynamicCache()}).logits
     model.base_model.set_attn_implementation(NAME)
-    torch.testing.assert_close(model(ids, cache=DynamicCache()).logits, expected)
+    torch.testing.assert_close(model(ids, **{CACHE_NAME: DynamicCache()}).logits, expected)

@@ -14,6 +14,7 @@ from ..convert.options import Progress, Source, check_write_options
 from ..convert.report import WrittenReport
 from ..convert.stream import read_json, require_folder
 from ..convert.writing import write_code_and_configs
+from ..costs.memory import context_length
 from ..hub.checkpoint import check_loads
 from ..models.errors import CheckpointError
 from ..origin import write_origin
@@ -152,7 +153,7 @@ def build_checkpoint(
 
 def _context_note(config: Any) -> list[str]:
     """A note if one video of the usual number of frames is more than the language model can read."""
-    context = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    context = context_length(config)
     tokens = config.num_video_tokens(config.num_frames)
     if context is None or tokens < context:
         return []

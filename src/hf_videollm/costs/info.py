@@ -19,6 +19,7 @@ from .memory import (
     HOW,
     LONGEST_SOUND,
     MemoryPrediction,
+    context_length,
     filter_bank_frames,
     predict_memory,
     prompt_tokens,
@@ -172,8 +173,7 @@ def describe_checkpoint(
 
 def _beyond_context(config: Any, tokens: int, seconds: int) -> str | None:
     """A sentence about a prompt of the estimates that the context of the language model does not hold."""
-    context = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if context is None:
+    if (context := context_length(config)) is None:
         return None
     if tokens > context:
         return f"The estimates are for {tokens:,} tokens, but the language model reads at most {context:,}."

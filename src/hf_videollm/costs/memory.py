@@ -67,6 +67,12 @@ def filter_bank_frames(seconds: int) -> int:
     return 100 * seconds - 2
 
 
+def context_length(config: Any) -> int | None:
+    """The most tokens that the language model of a configuration reads; `None` if it does not say."""
+    length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return length
+
+
 def sound_seconds(config: Any, *, num_frames: int | None = None, text_tokens: int = 256) -> int:
     """Seconds of sound of an estimate: 30, or the most that the context holds beside the video, the text and an answer.
 
@@ -80,8 +86,7 @@ def sound_seconds(config: Any, *, num_frames: int | None = None, text_tokens: in
     """
     if "audio" not in config.modalities:
         return 0
-    context = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if context is None:
+    if (context := context_length(config)) is None:
         return LONGEST_SOUND
     room = context - ROOM_FOR_ANSWER - prompt_tokens(config, num_frames=num_frames, text_tokens=text_tokens)
     fitting = (n for n in range(LONGEST_SOUND, 0, -1) if config.num_audio_tokens(filter_bank_frames(n)) <= room)
@@ -231,6 +236,7 @@ __all__ = [
     "DTYPES",
     "HOW",
     "MemoryPrediction",
+    "context_length",
     "filter_bank_frames",
     "make_inputs",
     "predict_memory",
