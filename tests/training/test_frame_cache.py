@@ -270,6 +270,29 @@ def test_frames_that_are_drawn_at_random_stay_random(
     assert len(set(drawn)) > 3
 
 
+def test_shots_are_looked_for_once(
+    films: list[str], tmp_path: Path, processor_of: Processors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To find them, the whole video is decoded; a function of the user's own is asked each time."""
+    processor, cache, asked = processor_of("linvt-tiny").video_processor, MediaCache(tmp_path), []
+
+    def find(video: Any) -> list[tuple[int, int]]:
+        asked.append(video)
+        return [(0, 5), (5, load_video(video)[1].total_num_frames)]
+
+    monkeypatch.setattr("hf_videollm.models.video_processing_linvt.find_shots_by_content", find)
+    for options, times in (({}, 1), ({"find_shots": lambda video: find(video)}, 3)):
+        (plain,) = processor.read_frames([films[1]], sampling="shots", num_frames=6, **options)
+        asked.clear()
+        for _ in range(3):
+            with reading_through(cache):
+                (found,) = processor.read_frames([films[1]], sampling="shots", num_frames=6, **options)
+            assert torch.equal(found.frames, plain.frames)
+            assert found.times == plain.times
+        assert len(asked) == times
+        cache = MediaCache(tmp_path / "another")
+
+
 def test_damaged_files_and_errors_are_not_kept(films: list[str], tmp_path: Path, decoded: list[Any]) -> None:
     path = tmp_path / "cut.mkv"
     path.write_bytes(_matroska(films[1], tmp_path)[:-2000])

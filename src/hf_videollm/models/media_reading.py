@@ -13,7 +13,7 @@ from transformers.video_utils import VideoMetadata
 from .media_audio import load_audio
 from .media_video import load_video
 
-__all__ = ["MediaReader", "read_sound", "read_video", "reading_through"]
+__all__ = ["MediaReader", "choice_rule", "keep_choice", "read_sound", "read_video", "reading_through"]
 
 
 class MediaReader(Protocol):
@@ -60,3 +60,19 @@ def read_sound(source: Any, **options: Any) -> np.ndarray:
     """`load_audio(source, **options)`, through the reader of the context if there is one."""
     reader = _reader.get()
     return load_audio(source, **options) if reader is None else reader.sound(source, options)
+
+
+def keep_choice(sampler: Any, rule: Mapping[str, Any]) -> None:
+    """Tell caches that a sampler takes long, and that it always chooses the same frames of the same file by this rule.
+
+    Args:
+        sampler: a `functools.partial`.
+        rule: everything by which it chooses.
+    """
+    sampler.choice_rule = dict(rule)
+
+
+def choice_rule(sampler: Any) -> dict[str, Any] | None:
+    """The rule of `keep_choice`; None for a sampler that caches ask each time."""
+    rule: dict[str, Any] | None = getattr(sampler, "choice_rule", None)
+    return rule

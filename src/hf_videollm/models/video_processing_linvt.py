@@ -11,6 +11,7 @@ from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import ImagesKwargs
 from transformers.video_utils import VideoMetadata
 
+from .media_reading import keep_choice
 from .media_shots import find_shots_by_content, frames_of_shots
 from .media_source import VideoSource, source_name
 from .media_video_inputs import flatten_metadata, flatten_videos
@@ -189,12 +190,16 @@ class LinVTVideoProcessor(VideoLlmVideoProcessor):
             raise ValueError(
                 f'sampling="shots" divides num_frames among the shots of a whole video: leave out {", ".join(surplus)}.'
             )
-        shots = list((kwargs.get("find_shots") or find_shots_by_content)(video))
+        find_shots = kwargs.get("find_shots") or find_shots_by_content
 
         def sample(metadata: VideoMetadata, num_frames: int) -> np.ndarray:
-            return frames_of_shots(shots, num_frames, metadata.total_num_frames)
+            return frames_of_shots(list(find_shots(video)), num_frames, metadata.total_num_frames)
 
-        return partial(sample, num_frames=uniform.keywords["num_frames"])
+        sampler = partial(sample, num_frames=uniform.keywords["num_frames"])
+        if find_shots is find_shots_by_content:
+            # The whole video is decoded to find its shots, so caches keep what was chosen.
+            keep_choice(sampler, {"sampling": sampling, "num_frames": sampler.keywords["num_frames"]})
+        return sampler
 
 
 def seconds_of(metadata: Any, start: float = 0.0) -> list[float] | None:

@@ -23,6 +23,7 @@ from transformers.video_utils import VideoMetadata
 
 from ...models.errors import held_warnings, warn_caller
 from ...models.media_audio import load_audio
+from ...models.media_reading import choice_rule
 from ...models.media_source import source_name, stored_media
 from ...models.media_video import ClipMetadata, load_video
 from ...version import __version__
@@ -38,7 +39,7 @@ DEFAULT_MAX_SIZE = "50 GB"
 # Counts up when the content of entries changes.
 FORM = 1
 # Other releases of these may give other pixels or samples.
-DECODERS = ("av", "decord", "torchcodec", "torchvision", "pillow")
+DECODERS = ("av", "decord", "torchcodec", "torchvision", "pillow", "scenedetect")
 # Arguments of `load_video` and `load_audio` that do not change a result, or that a key holds in another form.
 NOT_OF_KEYS = ("sample_indices_fn", "frame_fn", "limits", "allowed_hosts")
 FACTS = ("total_num_frames", "fps", "duration", "width", "height", "video_backend")
@@ -77,7 +78,7 @@ class MediaCache:
         of_file = ["video", digest, _suffix(source), _settings(options)]
         known = self._metadata(of_file)
         if known is not None:
-            chosen = _chosen(options.get("sample_indices_fn"), known)
+            chosen = self._chosen(of_file, options.get("sample_indices_fn"), known)
             stored = self.entries.get(_key(of_file, form(), chosen))
             if stored is not None:
                 frames = unpack(stored)[1]
@@ -91,6 +92,7 @@ class MediaCache:
         if is_whole and self._digests.of(source) == digest:
             if known is None:
                 self._put_metadata(of_file, metadata)
+                self._put_choice(of_file, options.get("sample_indices_fn"), metadata.frames_indices)
             self.entries.put(_key(of_file, form(), list(metadata.frames_indices or ())), pack(None, frames))
         return frames, metadata
 
@@ -124,18 +126,28 @@ class MediaCache:
             return known
         return VideoMetadata(**facts)
 
+    def _chosen(self, of_file: list[Any], sampler: Callable[..., Any] | None, metadata: VideoMetadata) -> list[int]:
+        """The numbers of the frames that a sampler chooses; all frames without a sampler."""
+        if sampler is None:
+            return list(range(metadata.total_num_frames))
+        rule = choice_rule(sampler)
+        stored = None if rule is None else self.entries.get(_key(of_file, "chosen", rule))
+        if stored is not None:
+            return [int(index) for index in unpack(stored)[1]]
+        chosen = [int(index) for index in sampler(metadata=metadata)]
+        self._put_choice(of_file, sampler, chosen)
+        return chosen
+
+    def _put_choice(self, of_file: list[Any], sampler: Callable[..., Any] | None, chosen: list[int] | None) -> None:
+        rule = choice_rule(sampler)
+        if rule is not None and chosen is not None:
+            self.entries.put(_key(of_file, "chosen", rule), pack(None, np.asarray(chosen)))
+
     def _put_metadata(self, of_file: list[Any], metadata: VideoMetadata) -> None:
         facts: dict[str, Any] = {name: _plain(metadata[name]) for name in FACTS}
         times = metadata.frame_times if isinstance(metadata, ClipMetadata) else None
         facts["has_times"] = times is not None
         self.entries.put(_key(of_file), pack(facts, np.zeros(0) if times is None else np.asarray(times)))
-
-
-def _chosen(sampler: Callable[..., Any] | None, metadata: VideoMetadata) -> list[int]:
-    """The numbers of the frames that a sampler chooses; all frames without a sampler."""
-    if sampler is None:
-        return list(range(metadata.total_num_frames))
-    return [int(index) for index in sampler(metadata=metadata)]
 
 
 def _is_whole(load: Callable[[], T]) -> tuple[T, bool]:
