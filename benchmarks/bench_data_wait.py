@@ -112,7 +112,7 @@ def train(checkpoint: str, rows: Dataset, workers: int, cache: MediaCache | None
     middle = slice(1, len(rows) - 1)
     waits, steps, first = waits[middle], steps[middle], waits[0]
     return {
-        "share_of_step": round(sum(waits) / sum(steps), 4),
+        "times_step": round(sum(waits) / sum(steps), 4),
         "wait_seconds": round(median(waits), 4),
         "step_seconds": round(median(steps), 3),
         "first_wait_seconds": round(first, 3),
@@ -162,7 +162,7 @@ def main(
     method = {
         "order": "one training after the other: without a cache, with an empty one, with the same once more",
         "clock": "perf_counter in the trainer's loop: from the question for a batch to its arrival, and to the next",
-        "value": "share_of_step: all waits by all steps; seconds: medians; first and last step left out",
+        "value": "times_step: all waits by all steps; seconds: medians; first and last step left out",
         "warm_up_rounds": 1,
         "rounds": steps - 2,
     }
