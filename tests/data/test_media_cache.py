@@ -8,10 +8,12 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hf_videollm.data.media_cache.digests import ContentDigests
 from hf_videollm.data.media_cache.folder import BLOCK, FIXED, LOCK, TEMPORARY, CacheFolder
+from hf_videollm.data.media_cache.packing import pack, unpack
 from hf_videollm.data.media_cache.setting import cache_options, open_cache
 from hf_videollm.data.sizes import parse_size
 
@@ -38,6 +40,21 @@ def test_entries_are_found_by_their_keys_in_every_object(tmp_path: Path) -> None
     assert cache.put(key(1), b"another")
     assert cache.get(key(1)) == b"another"
     assert len(cache) == 3
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.zeros(0), np.zeros((0, 3), np.float32), np.ones(5)]
+)
+def test_arrays_are_packed_and_unpacked(array: np.ndarray, tmp_path: Path) -> None:
+    cache = CacheFolder(tmp_path, BOUND)
+    assert cache.put(key(0), *pack({"fps": 0.1}, array))
+    content = cache.get(key(0))
+    assert content is not None
+    facts, found = unpack(content)
+    assert facts == {"fps": 0.1}
+    assert (found.dtype, found.shape) == (array.dtype, array.shape)
+    assert np.array_equal(found, array)
+    assert found.flags.writeable
 
 
 def test_the_bound_holds_at_each_entry_and_the_least_recently_used_go(tmp_path: Path) -> None:

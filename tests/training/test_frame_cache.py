@@ -1,6 +1,8 @@
 """A cache of decoded media changes no number of a batch, for every design, and notices what it must not mix up."""
 
+import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +29,9 @@ from hf_videollm.models.media_video import load_video
 from hf_videollm.models.video_processing_pllava import PllavaVideoProcessor
 from hf_videollm.models.video_processing_videollama2 import VideoLlama2VideoProcessor
 from hf_videollm.synthetic.clips import make_scene, write_scene_mp4
+from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 from hf_videollm.training.collator import VideoDataCollator
+from hf_videollm.training.sft import Recipe, RecipeError, load_recipe, run_sft
 
 DESIGNS = [*bundled_checkpoints(), "videollama2"]
 every_design = pytest.mark.parametrize("name", DESIGNS)
@@ -135,6 +139,8 @@ def test_workers_fill_one_cache_that_their_parent_reads(
     for batch, one in zip(batches, rows, strict=True):
         assert_same(batch, VideoDataCollator(processor)([one]))
         assert_same(collator([one]), batch)
+    # A cache goes into processes that are not forks, too.
+    assert pickle.loads(pickle.dumps(collator.cache)).entries.folder == tmp_path
     # The workers decoded, each in a process of its own.
     assert decoded == []
 
@@ -194,6 +200,37 @@ def test_metadata_of_cached_videos_are_those_of_the_file(films: list[str], tmp_p
         assert metadata.timestamps == known.timestamps
         # The processor may change them: they are its own.
         frames[:] = 0
+
+
+def test_a_recipe_trains_on_parts_of_videos_from_a_bounded_cache(
+    films: list[str], tmp_path: Path, decoded: list[Any]
+) -> None:
+    (tmp_path / "mix.yaml").write_text(f"sources: [{{annotation: {tmp_path / 'rows.jsonl'}}}]\n")
+    rows = [{"id": str(number), **row(film, start=0.5)} for number, film in enumerate(films)]
+    for entry in rows:
+        block = entry["messages"][0]["content"][0]
+        block["path"] = block.pop("video")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    arguments = {"output_dir": str(tmp_path / "run"), "max_steps": 2, "use_cpu": True, "save_strategy": "no"}
+    arguments |= {"per_device_train_batch_size": 2, "disable_tqdm": True, "report_to": "none"}
+    setting = {"folder": str(tmp_path / "cache"), "max_size": "5 MB"}
+    size = {"num_frames": 4, "image_size": 32, "patch_size": 8, "pooling_shape": (2, 2, 2)}
+    found = []
+    for cache in (None, setting, setting):
+        recipe = Recipe(mix=str(tmp_path / "mix.yaml"), frame_cache=cache, arguments={**arguments, "logging_steps": 1})
+        trainer = run_sft(recipe, *build_tiny_pllava(**size))
+        found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert found[0] == found[1] == found[2]
+    assert sorted(decoded) == sorted(films)
+
+
+def test_wrong_settings_of_recipes_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("frame_cache: {folder: frames, max_sise: 20 GB}\n")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: frame_cache has no 'max_sise': did you mean max_size"):
+        load_recipe(tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text("frame_cache: {folder: frames}\n")
+    recipe = load_recipe(tmp_path / "recipe.yaml", ["frame_cache.max_size=20 GB"])
+    assert recipe.frame_cache == {"folder": "frames", "max_size": "20 GB"}
 
 
 # What must not be mixed up

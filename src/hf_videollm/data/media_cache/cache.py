@@ -93,7 +93,7 @@ class MediaCache:
             if known is None:
                 self._put_metadata(of_file, metadata)
                 self._put_choice(of_file, options.get("sample_indices_fn"), metadata.frames_indices)
-            self.entries.put(_key(of_file, form(), list(metadata.frames_indices or ())), pack(None, frames))
+            self.entries.put(_key(of_file, form(), list(metadata.frames_indices or ())), *pack(None, frames))
         return frames, metadata
 
     def sound(self, source: Any, options: Mapping[str, Any]) -> np.ndarray:
@@ -111,7 +111,7 @@ class MediaCache:
             return wave
         wave, is_whole = _is_whole(lambda: load_audio(source, **options))
         if is_whole and self._digests.of(source) == digest:
-            self.entries.put(key, pack(None, wave))
+            self.entries.put(key, *pack(None, wave))
         return wave
 
     def _metadata(self, of_file: list[Any]) -> VideoMetadata | None:
@@ -141,13 +141,13 @@ class MediaCache:
     def _put_choice(self, of_file: list[Any], sampler: Callable[..., Any] | None, chosen: list[int] | None) -> None:
         rule = choice_rule(sampler)
         if rule is not None and chosen is not None:
-            self.entries.put(_key(of_file, "chosen", rule), pack(None, np.asarray(chosen)))
+            self.entries.put(_key(of_file, "chosen", rule), *pack(None, np.asarray(chosen)))
 
     def _put_metadata(self, of_file: list[Any], metadata: VideoMetadata) -> None:
         facts: dict[str, Any] = {name: _plain(metadata[name]) for name in FACTS}
         times = metadata.frame_times if isinstance(metadata, ClipMetadata) else None
         facts["has_times"] = times is not None
-        self.entries.put(_key(of_file), pack(facts, np.zeros(0) if times is None else np.asarray(times)))
+        self.entries.put(_key(of_file), *pack(facts, np.zeros(0) if times is None else np.asarray(times)))
 
 
 def _is_whole(load: Callable[[], T]) -> tuple[T, bool]:

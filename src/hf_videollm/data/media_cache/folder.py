@@ -101,12 +101,19 @@ class CacheFolder:
             os.utime(path)
         return content[HEADER.size :]
 
-    def put(self, key: str, content: bytes) -> bool:
+    def put(self, key: str, *parts: bytes | memoryview) -> bool:
         """Store an entry; whether that worked. What does not fit, or cannot be written, is not stored.
 
         A cache must never end a training. So problems of the disk are told once, as a warning.
+
+        Args:
+            key: 64 hexadecimal digits.
+            parts: the content, one part after another, so that large ones need not be joined in memory.
         """
-        size = HEADER.size + len(content)
+        length, checksum = sum(map(len, parts)), 0
+        for part in parts:
+            checksum = zlib.crc32(part, checksum)
+        size = HEADER.size + length
         if FIXED + _blocks(size) > self.max_bytes:
             self._warn(f"an entry of {size:,} bytes does not fit into {self.max_bytes:,} bytes")
             return False
@@ -121,8 +128,8 @@ class CacheFolder:
                 try_lock(descriptor)
                 os.truncate(descriptor, size)
             try:
-                _write(descriptor, HEADER.pack(MARK, zlib.crc32(content), len(content)))
-                _write(descriptor, content)
+                for part in (HEADER.pack(MARK, checksum, length), *parts):
+                    _write(descriptor, part)
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)

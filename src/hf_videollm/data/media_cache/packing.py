@@ -15,12 +15,14 @@ LENGTH = struct.Struct("<Q")
 ALIGNMENT = 8
 
 
-def pack(facts: Any, array: np.ndarray) -> bytes:
-    """Bytes that hold facts, which JSON can write, and an array."""
+def pack(facts: Any, array: np.ndarray) -> tuple[bytes, memoryview]:
+    """Facts, which JSON can write, and an array as bytes in two parts. The second has the memory of the array."""
     described = {"facts": facts, "shape": array.shape, "dtype": array.dtype.str}
     head = json.dumps(described).encode()
     head += b" " * (-len(head) % ALIGNMENT)
-    return b"".join([LENGTH.pack(len(head)), head, np.ascontiguousarray(array).data])
+    # Bytes have no shape. NumPy makes an array of them, also of an empty one, which `memoryview.cast` does not take.
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return LENGTH.pack(len(head)) + head, flat.data
 
 
 def unpack(content: memoryview) -> tuple[Any, np.ndarray]:
