@@ -12,7 +12,7 @@ from ..known_models import find_model
 from ..training.recipe_names import design_of_recipe, recipe_files
 from .mixes import hidden_bars_of_datasets
 from .options import AsJson
-from .output import print_json
+from .output import print_drawing, print_json
 
 
 def train(
@@ -45,7 +45,9 @@ def train(
     output: Annotated[str | None, typer.Option(help="Folder for checkpoints and for the result.")] = None,
     steps: Annotated[int | None, typer.Option("--max-steps", help="Stop after this many steps.")] = None,
     resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint in the output folder.")] = True,
-    dry_run: Annotated[bool, typer.Option(help="Do not train; show one sample as the model gets it.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Load no weights; show what would be trained, in how many steps, and one batch.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model on videos with TRL's SFTTrainer, according to a recipe.
@@ -54,13 +56,15 @@ def train(
 
       hf-videollm train pllava/videos --model init/ --records clips/records.jsonl --dry-run
 
+      hf-videollm train pllava/instruct --dry-run
+
       hf-videollm train recipe.yaml --model init/ --records clips/records.jsonl --output runs/first --max-steps 500
 
       hf-videollm train pllava/instruct --model llava/ --records train.jsonl --output runs/pllava --set lora.r=64
     """
     # No parameter of this command has the name of a recipe's field. Errors name the fields of recipes, and `errors.py`
     # would replace a field with the same name as a parameter by the option.
-    from ..training.sft import load_recipe, run_sft, show_sample
+    from ..training.sft import load_recipe, run_sft
 
     chosen = load_recipe(recipe, settings or [])
     given = {"output_dir": output, "max_steps": steps}
@@ -77,9 +81,7 @@ def train(
     chosen = replace(chosen, model_options=options, arguments=arguments)
     _note_other_design(recipe, chosen.model)
     if dry_run:
-        with hidden_bars_of_datasets():
-            sample = show_sample(chosen)
-        print_json({"sample": sample}) if as_json else print(sample)
+        _show_plan(chosen, design_of_recipe(recipe), as_json)
         return
     # The trainer prints its log lines on stdout, which must hold only the JSON.
     with (
@@ -91,6 +93,20 @@ def train(
         print_json(_result(trainer))
     else:
         print(f"Saved to {trainer.args.output_dir}")
+
+
+def _show_plan(recipe: Any, design: str | None, as_json: bool) -> None:
+    from ..training.plan import plan_training
+
+    with hidden_bars_of_datasets():
+        plan = plan_training(recipe, design)
+    if as_json:
+        facts = plan.to_dict()
+        print_json({"sample": facts.pop("sample"), "plan": facts})
+        return
+    print_drawing(plan.render())
+    if plan.sample:
+        print(f"\n{plan.sample}")
 
 
 def _note_other_design(recipe: str, source: str | None) -> None:

@@ -45,12 +45,13 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.device == META:
-            given = [item.device.type for item in tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
+            given = {item.device.type for item in tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)}
             if META in given:
                 if func._overloadpacket.__name__ in TO_NUMBER and not args[0].is_floating_point():
                     # Only checks ask for such a value: whether no position of the mask is padding, and none is.
                     return 1
-                args, kwargs = tree_map_only(torch.Tensor, lambda item: item.to(META), (args, kwargs))
+                if len(given) > 1:
+                    args, kwargs = tree_map_only(torch.Tensor, lambda item: item.to(META), (args, kwargs))
         result = func(*args, **kwargs)
         for item in tree_leaves(result):
             if isinstance(item, torch.Tensor) and item.device.type == self.device:

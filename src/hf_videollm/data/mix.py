@@ -93,8 +93,12 @@ _DATA = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 _SOURCE_KEYS = tuple(entry.name for entry in fields(MixSource))
 
 
-def load_mix(path: str | os.PathLike[str]) -> Mix:
+def load_mix(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> Mix:
     """Read a mix file, and check all that can be checked before rows are read.
+
+    Args:
+        path: the file.
+        data_root: folder that its paths are relative to; the folder of the file by default.
 
     Raises:
         MixError: there is no such file, it is no YAML, a key is unknown or has a wrong value, or a file or folder that
@@ -116,12 +120,15 @@ def load_mix(path: str | os.PathLike[str]) -> Mix:
     _check_keys(content, _KEYS, str(place))
     check = _Checks(str(place))
     seed = check.whole("seed", content.get("seed", 0), least=None)
-    roots = _roots(content.get("roots"), place)
+    base = place.parent if data_root is None else Path(data_root).expanduser()
+    if not base.is_dir():
+        raise MixError(f"{place}: there is no folder {base} for its data: correct data_root.")
+    roots = _roots(content.get("roots"), place, base)
     fraction = check.share("fraction", content.get("fraction", 1.0))
     listed = content.get("sources")
     if not isinstance(listed, list) or not listed:
         raise MixError(f"{place}: sources must be a list of files that is not empty.")
-    sources = tuple(_source(entry, number, place, roots, fraction, seed) for number, entry in enumerate(listed))
+    sources = tuple(_source(entry, number, place, base, roots, fraction, seed) for number, entry in enumerate(listed))
     _check_names(sources, place)
     return Mix(
         path=place,
@@ -207,7 +214,7 @@ class _Checks:
         return value
 
 
-def _roots(given: Any, place: Path) -> dict[str, Path]:
+def _roots(given: Any, place: Path, base: Path) -> dict[str, Path]:
     if given is None:
         return {}
     if not isinstance(given, dict):
@@ -216,7 +223,7 @@ def _roots(given: Any, place: Path) -> dict[str, Path]:
     for name, folder in given.items():
         if not isinstance(name, str) or not isinstance(folder, str):
             raise MixError(f"{place}: roots must map names to folders, not {name!r} to {folder!r}.")
-        roots[name] = place.parent / Path(folder).expanduser()
+        roots[name] = base / Path(folder).expanduser()
         if not roots[name].is_dir():
             raise MixError(f"{place}: roots.{name}: there is no folder {roots[name]}: correct it.")
     return roots
@@ -243,7 +250,9 @@ def _batches(given: Any, check: _Checks) -> Mapping[str, int] | None:
     return {name: check.whole(f"batches.{name}", number) for name, number in given.items()}
 
 
-def _source(given: Any, number: int, place: Path, roots: Mapping[str, Path], fraction: float, seed: int) -> MixSource:
+def _source(
+    given: Any, number: int, place: Path, base: Path, roots: Mapping[str, Path], fraction: float, seed: int
+) -> MixSource:
     where = f"{place}: sources[{number}]"
     if not isinstance(given, dict):
         raise MixError(f"{where} must be a mapping with the key annotation, not {given!r}.")
@@ -251,10 +260,10 @@ def _source(given: Any, number: int, place: Path, roots: Mapping[str, Path], fra
     check = _Checks(where)
     if "annotation" not in given:
         raise MixError(f"{where} has no annotation: name the file.")
-    annotation = place.parent / Path(check.text("annotation", given["annotation"])).expanduser()
+    annotation = base / Path(check.text("annotation", given["annotation"])).expanduser()
     if not annotation.is_file():
         raise MixError(f"{where}: annotation: there is no file {annotation}: correct it.")
-    root = _root(given.get("root"), annotation, place, roots, check)
+    root = _root(given.get("root"), annotation, base, roots, check)
     task = given.get("task")
     if task is not None and task not in TASKS:
         raise MixError(f"{where}: task is {task!r}: {did_you_mean(task, TASKS)}")
@@ -282,13 +291,13 @@ def _source(given: Any, number: int, place: Path, roots: Mapping[str, Path], fra
     )
 
 
-def _root(given: Any, annotation: Path, place: Path, roots: Mapping[str, Path], check: _Checks) -> Path:
+def _root(given: Any, annotation: Path, base: Path, roots: Mapping[str, Path], check: _Checks) -> Path:
     if given is None:
         return annotation.parent
     name = check.text("root", given)
     if name in roots:
         return roots[name]
-    folder = place.parent / Path(name).expanduser()
+    folder = base / Path(name).expanduser()
     if not folder.is_dir():
         hint = f"or a name in roots: {did_you_mean(name, roots)}" if roots else "that exists."
         raise MixError(f"{check.where}: root: there is no folder {folder}: name a folder, {hint}")

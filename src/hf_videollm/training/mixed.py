@@ -11,13 +11,21 @@ from typing import Any
 
 from ..atomic import atomic_file
 from ..data.bad_media import BadFile, BadMediaLog
-from ..data.mix import load_mix
 from ..data.mix_plan import PreparedMix, prepare_mix
 from ..data.record import meta_of
 from ..data.records import VideoQARecord, drop_none
+from .paper_mixes import is_paper_mix, load_recipe_mix
 from .recipe import Recipe, RecipeError
 
-__all__ = ["BAD_MEDIA", "TrainingMix", "check_whole_clips", "needs_records", "open_mix", "whole_records"]
+__all__ = [
+    "BAD_MEDIA",
+    "TrainingMix",
+    "check_whole_clips",
+    "is_without_data",
+    "needs_records",
+    "open_mix",
+    "whole_records",
+]
 
 # Files in the output folder of a training.
 BAD_MEDIA, DESCRIPTION = "bad_media.jsonl", "data.json"
@@ -107,12 +115,19 @@ def open_mix(recipe: Recipe) -> TrainingMix | None:
     if recipe.mix is None:
         return None
     if recipe.records is not None:
+        if is_paper_mix(recipe.mix):
+            return None  # The mix of a paper is what a recipe trains on if nothing else is given.
         raise RecipeError("The recipe names records and a mix: leave one of them out.")
-    mix = load_mix(recipe.mix)
+    mix = load_recipe_mix(recipe)
     changing = {"merge_turns": recipe.merge_turns, "split_rounds": recipe.split_rounds, "kinds": recipe.kinds}
     if mix.batches is not None and (clash := next((name for name, value in changing.items() if value), None)):
         raise RecipeError(f"{clash} changes the number of samples, so {mix.path} cannot have batches: leave one out.")
     return TrainingMix(prepare_mix(mix), is_ordered=mix.batches is not None or not mix.shuffle)
+
+
+def is_without_data(recipe: Recipe) -> bool:
+    """Whether a recipe names no data of the user: no records, and no mix or one of a paper without its folder."""
+    return recipe.records is None and (recipe.mix is None or (is_paper_mix(recipe.mix) and recipe.data_root is None))
 
 
 def needs_records(recipe: Recipe) -> bool:

@@ -20,6 +20,9 @@ A recipe:
     trainable_layers: {vision_tower: 3}       # optional: the last three layers of this part are trained, too
     learning_rates: {connector: 2.0e-5}       # optional: parameters that match this pattern get this learning rate
     processor_options: {num_frames: 16}       # optional: options of the processor
+    data_root: /data                 # optional: folder that the files of the mix are below; that of the mix by default
+    fractions: {videoinstruct: 0.3}  # optional: other shares of the videos of sources of the mix
+    expected: {rows: 783000, media: video}    # optional: the data of a paper, for --dry-run without data
     arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
     sources: {arguments.learning_rate: paper 4.1}     # optional: where the numbers come from; for readers
 
@@ -35,6 +38,7 @@ from typing import Any
 import yaml
 
 from ..data.media_cache.setting import cache_options
+from ..data.mix import MODALITIES
 from ..models.video_llm_option_names import did_you_mean
 from .recipe_errors import RecipeError
 from .recipe_names import find_recipe, recipe_files
@@ -43,10 +47,11 @@ from .recipe_settings import as_number, with_settings
 # Types that are checked. A string in place of a list, for example, would be read letter by letter.
 FIELD_TYPES: dict[str, type] = {
     "mix": str,
+    "data_root": str,
     "kinds": list,
     "trainable": list,
     **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments", "sources"), dict),
-    **dict.fromkeys(("trainable_layers", "processor_options"), dict),
+    **dict.fromkeys(("trainable_layers", "processor_options", "fractions", "expected"), dict),
     **dict.fromkeys(("merge_turns", "split_rounds", "still_frames", "sound_only"), bool),
 }
 
@@ -71,6 +76,9 @@ class Recipe:
     trainable_layers: dict[str, int] | None = None
     learning_rates: dict[str, float] | None = None
     processor_options: dict[str, Any] | None = None
+    data_root: str | None = None
+    fractions: dict[str, float] | None = None
+    expected: dict[str, Any] | None = None
     sources: dict[str, str] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -113,6 +121,7 @@ def load_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> R
         except ValueError as error:
             raise RecipeError(f"{source}: {error}") from None
     _check_numbers(content, source)
+    _check_expected(content.get("expected") or {}, source)
     return Recipe(**content)
 
 
@@ -126,6 +135,16 @@ def _check_numbers(content: dict[str, Any], source: Path) -> None:
     for name, value in (content.get("trainable_layers") or {}).items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RecipeError(f"{source}: trainable_layers.{name} must be a number of layers, not {value!r}.")
+
+
+def _check_expected(given: dict[str, Any], source: Path) -> None:
+    rows, media = given.get("rows", 1), given.get("media", "video")
+    if unknown := sorted(set(given) - {"rows", "media"}):
+        raise RecipeError(f"{source}: expected.{unknown[0]} is unknown: {did_you_mean(unknown[0], ('rows', 'media'))}")
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+        raise RecipeError(f"{source}: expected.rows must be a number of samples, not {rows!r}.")
+    if media not in MODALITIES:
+        raise RecipeError(f"{source}: expected.media is {media!r}: {did_you_mean(media, MODALITIES)}")
 
 
 __all__ = ["Recipe", "RecipeError", "load_recipe"]

@@ -39,8 +39,20 @@ def make_samples(recipe: Recipe, records: list[VideoQARecord]) -> list[VideoQARe
             )
     if recipe.sound_only:
         records = [without_picture(record) for record in records]
+    check_answers(records)
     records = merge_turns(records) if recipe.merge_turns else records
     return split_rounds(records) if recipe.split_rounds else records
+
+
+def check_answers(records: Iterable[VideoQARecord]) -> None:
+    """Refuse records from which nothing can be learned.
+
+    Raises:
+        RecipeError: a record has no answer; the message names it.
+    """
+    for record in records:
+        if not any(message["role"] == "assistant" for message in record.messages):
+            raise RecipeError(f"Record {record.id!r} has no answer (a turn of the assistant) to learn: add it.")
 
 
 def media_files(records: Iterable[VideoQARecord], *kinds: str) -> list[str]:

@@ -17,11 +17,10 @@ from ..data.media_cache.cache import MediaCache
 from ..data.media_cache.setting import open_cache
 from ..data.records import VideoQARecord
 from ..disk_full import name_full_disk
-from ..models.transformers_compat import rename_checkpointing
 from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_checkpoint import freeze_unused_parameters
-from ..models.video_llm_option_names import did_you_mean
 from ..moved import run_as_command
+from .arguments import make_arguments, training_arguments
 from .caches.broken import OnBroken
 from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
@@ -29,12 +28,11 @@ from .collator import VideoDataCollator
 from .learned_parts import lora_of, trained_patterns
 from .loading import load_for_training
 from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
-from .plain_sft import FIXED_ARGUMENTS, argument_types
 from .recipe import Recipe, RecipeError, load_recipe
-from .recipe_settings import number_arguments
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
 from .samples import make_samples, media_files, merge_turns, read_records, split_rounds, without_picture
+from .sketch import check_before_loading, check_options
 from .trainable import freeze_all_but
 
 if TYPE_CHECKING:
@@ -53,13 +51,6 @@ __all__ = [
     "without_picture",
 ]
 
-# Arguments for which recipes use the defaults of transformers, because TRL has other ones.
-DEFAULT_ARGUMENTS: dict[str, Any] = {
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
-}
-
 
 def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SFTTrainer:
     """Make the trainer of a recipe.
@@ -76,7 +67,6 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         ValueError: a pattern of `learning_rates` matches nothing that is trained.
     """
     from transformers import set_seed
-    from trl import SFTConfig
 
     from .mix_reporter import MixReporter
     from .skipping import SkippingCollator
@@ -89,10 +79,11 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     records = _records(recipe, mix)
     samples = make_samples(recipe, records)
     check_whole_clips(recipe, samples)
-    options = _arguments(recipe, mix)
+    arguments = make_arguments(training_arguments(recipe, mix))
     if model is None:
+        check_before_loading(recipe)
         model, processor = _load(recipe)
-    _check_options(recipe, processor)
+    check_options(recipe, processor)
     if mix is not None:
         mix.check_hearing(_hears(processor), type(processor).__name__)
     trained = trained_patterns(recipe, model)
@@ -103,7 +94,6 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     cache = _open_cache(recipe, processor)
     frames = _open_frames(recipe, records, processor, cache, on_broken)
     sounds = _open_sounds(recipe, records, processor, cache, on_broken)
-    arguments = SFTConfig(**options)
     rows, log = _rows(recipe, mix, samples, broken, str(arguments.output_dir))
     # The seed is set here, because TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
@@ -151,25 +141,14 @@ def _rows(
     return rows, log
 
 
-def _check_options(recipe: Recipe, processor: Any) -> None:
-    if not isinstance(processor, CheckedProcessor):
-        return
-    for name, options in (("vary", recipe.vary), ("processor_options", recipe.processor_options)):
-        try:
-            processor.check_options(options or {})
-        except TypeError as error:
-            raise RecipeError(f"{name}: {error}") from error
-
-
 def show_sample(recipe: Recipe) -> str:
     """The text of the first sample as the model gets it; the words that the model learns are in [brackets]."""
     mix = open_mix(recipe)
     samples = make_samples(recipe, _records(recipe, mix))
     check_whole_clips(recipe, samples)
-    _arguments(recipe, mix)
+    training_arguments(recipe, mix)
     first = mix.rows()[0] if mix is not None and not samples else samples[0].to_dict()
-    _, processor = _load(recipe)
-    _check_options(recipe, processor)
+    processor = check_before_loading(recipe)
     return VideoDataCollator(processor, processor_kwargs=recipe.processor_options).describe(first)
 
 
@@ -240,22 +219,6 @@ def _open_sounds(
 
 def _hears(processor: Any) -> bool:
     return isinstance(processor, CheckedProcessor) and processor.takes_audio
-
-
-def _arguments(recipe: Recipe, mix: TrainingMix | None = None) -> dict[str, Any]:
-    clashes = {
-        name: value
-        for name, value in recipe.arguments.items()
-        if name in FIXED_ARGUMENTS and value != FIXED_ARGUMENTS[name]
-    }
-    known, given = argument_types(), rename_checkpointing(recipe.arguments)
-    if unknown := sorted(set(given) - set(known)):
-        raise RecipeError(f"arguments: trl.SFTConfig has no {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
-    if clashes:
-        raise RecipeError(f"arguments: {sorted(clashes)} cannot be changed; video batches need {FIXED_ARGUMENTS}.")
-    given = number_arguments(given, known)
-    given = given if mix is None else mix.arguments(given, set(known))
-    return {**rename_checkpointing(DEFAULT_ARGUMENTS), **given, **FIXED_ARGUMENTS}
 
 
 def _load(recipe: Recipe) -> tuple[Any, Any]:

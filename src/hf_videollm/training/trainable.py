@@ -39,7 +39,8 @@ def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
     shared = {name: own[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)}
     chosen: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = [first for name, first in shared.items() if re.search(pattern, name)]
+        expression = compiled(pattern, "trainable")
+        matches = [first for name, first in shared.items() if expression.search(name)]
         if not matches:
             raise RecipeError(
                 f"trainable: the pattern {pattern!r} matches no parameter. Their names are like {next(iter(names))!r}."
@@ -48,6 +49,20 @@ def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
             raise RecipeError(f"trainable: the pattern {pattern!r} matches only frozen parameters: {matches[0]}.")
         chosen.update(matches)
     return chosen
+
+
+def compiled(pattern: Any, field: str) -> re.Pattern[str]:
+    """A pattern of names.
+
+    Raises:
+        RecipeError: it is no regular expression; the message names the field.
+    """
+    try:
+        return re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise RecipeError(
+            f"{field}: {pattern!r} is no regular expression ({error}): name a part, such as connector."
+        ) from None
 
 
 def last_layers(model: nn.Module, part: str, number: int) -> list[str]:
@@ -117,4 +132,4 @@ def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[
     return modules
 
 
-__all__ = ["RecipeError", "freeze_all_but", "last_layers", "matched_parameters", "whole_modules"]
+__all__ = ["RecipeError", "compiled", "freeze_all_but", "last_layers", "matched_parameters", "whole_modules"]

@@ -1,0 +1,263 @@
+"""A plan of a training, without weights: what is trained, on how many tokens, in how many steps, in how much memory.
+
+Sizes are those of the checkpoint's configuration or, if no checkpoint is given, those of the paper. The model stands on
+torch's meta device, so that a model of any size needs neither memory nor weights.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..costs.training_memory import TrainingMemory, predict_training_memory
+from ..data.records import drop_none
+from ..models.transformers_compat import enable_checkpointing
+from .arguments import PlannedArguments, planned_arguments
+from .collator import VideoDataCollator
+from .mixed import TrainingMix, check_whole_clips, is_without_data, needs_records, open_mix
+from .paper_sizes import paper_config
+from .planned_batch import TEXT_TOKENS, planned_batch, planned_tokens
+from .recipe import Recipe, RecipeError
+from .samples import make_samples, read_records
+from .sketch import check_options, config_for_training, plain_name, prepare_sketch, processor_for_training, sketch_model
+
+__all__ = ["PartCount", "TrainingPlan", "count_steps", "part_counts", "plan_training"]
+
+META = "meta"
+
+
+@dataclass(frozen=True)
+class PartCount:
+    """Parameters of a part of the model: all of them, and those that are trained."""
+
+    total: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training would do.
+
+    Attributes:
+        sizes: where the sizes come from: a checkpoint, or a paper's models.
+        parts: name of a part -> its parameters; `LoRA` is the adapter.
+        rows: samples of an epoch; None if they are not known.
+        rows_from: where that number comes from.
+        batch: samples in a batch of one process.
+        accumulation: batches until the weights change.
+        processes: processes that train.
+        steps: changes of the weights; None if they are not known.
+        tokens: tokens of each sample of the batch that is shown, or of one sample that is assumed.
+        tokens_from: where these come from.
+        memory: of one device; None if it cannot be predicted.
+        notes: what could not be told, in sentences.
+        sample: the batch as the model gets it; what is learned stands in [brackets].
+    """
+
+    sizes: str
+    parts: dict[str, PartCount]
+    rows: int | None
+    rows_from: str
+    batch: int
+    accumulation: int
+    processes: int
+    steps: int | None
+    tokens: list[int]
+    tokens_from: str
+    memory: TrainingMemory | None
+    sample: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def render(self) -> Any:
+        """The plan for a terminal, without the sample."""
+        from .plan_table import plan_table
+
+        return plan_table(self)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Rows to train on.
+
+    Attributes:
+        number: of all rows.
+        first: those of the first batch.
+    """
+
+    number: int
+    first: list[dict[str, Any]]
+
+
+def plan_training(recipe: Recipe, design: str | None = None) -> TrainingPlan:
+    """Check a recipe, and say what its training would do. No weights are loaded, and nothing is written.
+
+    Args:
+        recipe: the recipe. Without a model, the sizes are those of the paper; without data, a sample is assumed.
+        design: the design that the recipe was written for.
+
+    Raises:
+        RecipeError: a field, a name or a pattern is wrong, or there is neither a model nor a design.
+        DataError: the records or the mix are invalid.
+
+    Example:
+        >>> plan = plan_training(load_recipe("pllava/instruct"), "pllava")     # doctest: +SKIP
+        >>> plan.steps, plan.tokens, plan.parts["LoRA"].trained                # doctest: +SKIP
+        (6250, [2560], 67108864)
+    """
+    mix = None if is_without_data(recipe) else open_mix(recipe)
+    data = None if is_without_data(recipe) else _data(recipe, mix)
+    arguments = planned_arguments(recipe, mix)
+    config, sizes = _config(recipe, design)
+    processor = None if recipe.model is None else processor_for_training(recipe.model, config)
+    if config.num_prompt_tokens():
+        # IVA moves the features of long videos off the device, which is not possible without values.
+        config.max_frames_on_device = 10**9
+    if processor is not None:
+        check_options(recipe, processor)
+    model = prepare_sketch(recipe, sketch_model(config)).train()
+    parts = part_counts(model)
+    rows, rows_from = _rows(recipe, data)
+    dtype = _dtype(arguments.wanted, config)
+    frames = (recipe.processor_options or {}).get("num_frames", config.num_frames)
+    media = str((recipe.expected or {}).get("media", "video"))
+    notes: list[str] = []
+    rows_of_batch = arguments.args.per_device_train_batch_size
+    if data is not None and processor is not None:
+        collator = VideoDataCollator(processor, vary=recipe.vary, processor_kwargs=recipe.processor_options)
+        batches: list[Mapping[str, Any]] = [collator([row]) for row in data.first]
+        sample = "\n".join(collator.describe(row) for row in data.first)
+        tokens, tokens_from = [batch["input_ids"].shape[1] for batch in batches], f"{len(batches)} samples of the data"
+        batch = batches[tokens.index(max(tokens))]
+    else:
+        batch = planned_batch(config, media, frames, dtype)
+        sample = "" if data is None else "\n".join(_plain(row) for row in data.first)
+        tokens = [planned_tokens(config, media, frames)]
+        tokens_from = f"assumed: {_in_words(media, frames)} and {TEXT_TOKENS} tokens of text"
+    memory = None
+    try:
+        memory = _memory(model, batch, arguments, dtype)
+    except ValueError as error:
+        notes.append(str(error))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return TrainingPlan(
+        sizes=sizes,
+        parts=parts,
+        rows=rows,
+        rows_from=rows_from,
+        batch=rows_of_batch,
+        accumulation=arguments.args.gradient_accumulation_steps,
+        processes=processes,
+        steps=count_steps(rows, arguments.args, processes),
+        tokens=tokens,
+        tokens_from=tokens_from,
+        memory=memory,
+        sample=sample,
+        notes=notes,
+    )
+
+
+def count_steps(rows: int | None, args: Any, processes: int = 1) -> int | None:
+    """Steps of a training as transformers' trainer counts them; None if they depend on an unknown number of rows.
+
+    Args:
+        rows: samples of an epoch.
+        args: `TrainingArguments`.
+        processes: that train together.
+    """
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    if rows is None:
+        return None
+    rounded = math.floor if args.dataloader_drop_last else math.ceil
+    batches = rounded(rows / args.per_device_train_batch_size / processes)
+    per_epoch = max(math.ceil(batches / args.gradient_accumulation_steps), 1)
+    return math.ceil(args.num_train_epochs * per_epoch)
+
+
+def part_counts(model: nn.Module) -> dict[str, PartCount]:
+    """Parameters of each part of a model, which may have an adapter of PEFT. Shared weights count once."""
+    counts: dict[str, list[int]] = {}
+    for name, parameter in model.named_parameters():
+        if ".original_module." in name:
+            continue  # PEFT keeps the weights of parts that it trains as a whole twice.
+        words = re.sub(r"^(base_model\.model\.)?(model\.)?", "", plain_name(name)).split(".")
+        part = "LoRA" if any(word.startswith("lora_") for word in words) else words[0]
+        total_trained = counts.setdefault(part, [0, 0])
+        total_trained[0] += parameter.numel()
+        total_trained[1] += parameter.numel() if parameter.requires_grad else 0
+    return {part: PartCount(*numbers) for part, numbers in counts.items()}
+
+
+def _config(recipe: Recipe, design: str | None) -> tuple[Any, str]:
+    if recipe.model is not None:
+        return config_for_training(recipe.model, recipe.model_options), recipe.model
+    if design is None:
+        raise RecipeError("The recipe names no model; add the field `model` or pass --model.")
+    return paper_config(design, recipe.model_options)
+
+
+def _data(recipe: Recipe, mix: TrainingMix | None) -> _Data:
+    size = planned_arguments(recipe, mix).args.per_device_train_batch_size
+    if mix is not None and not needs_records(recipe):
+        rows = mix.rows()
+        return _Data(len(rows), [drop_none(rows[number]) for number in range(min(size, len(rows)))])
+    samples = make_samples(recipe, read_records(recipe) if mix is None else mix.records())
+    check_whole_clips(recipe, samples)
+    return _Data(len(samples), [sample.to_dict() for sample in samples[:size]])
+
+
+def _rows(recipe: Recipe, data: _Data | None) -> tuple[int | None, str]:
+    if data is not None:
+        return data.number, "counted"
+    rows = (recipe.expected or {}).get("rows")
+    return rows, "by the paper" if rows is not None else "unknown without data"
+
+
+def _dtype(wanted: Mapping[str, Any], config: Any) -> torch.dtype:
+    if wanted.get("bf16"):
+        return torch.bfloat16
+    return torch.float16 if wanted.get("fp16") else config.dtype or torch.float32
+
+
+def _memory(model: Any, batch: Mapping[str, Any], arguments: PlannedArguments, dtype: torch.dtype) -> TrainingMemory:
+    if arguments.checkpointing:
+        # Embeddings need a gradient, so that checkpointed layers of a frozen model have one to pass on.
+        enable_checkpointing(model, {"use_reentrant": False})
+        model.enable_input_require_grads()
+    inputs = {name: _without_values(name, value, dtype) for name, value in batch.items() if torch.is_tensor(value)}
+    samples = arguments.args.per_device_train_batch_size
+    # `optim` is an enumeration.
+    optimizer = arguments.wanted.get("optim") or arguments.args.optim.value
+    return predict_training_memory(model, inputs, samples=samples, dtype=dtype, optimizer=optimizer)
+
+
+def _without_values(name: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Frames and sounds without values. Ids, masks and times keep theirs, because models compute with them."""
+    is_medium = value.is_floating_point() and name != "video_frame_times"
+    return value.to(META, dtype) if is_medium else value
+
+
+def _in_words(media: str, frames: int) -> str:
+    words = {"video": f"a video of {frames} frames", "audio": "30 s of sound", "image": "an image", "text": "no media"}
+    return {**words, "audio_visual": f"a video of {frames} frames with 30 s of sound"}[media]
+
+
+def _plain(row: Mapping[str, Any]) -> str:
+    """A row as text, where no processor says how the model gets it."""
+    parts = []
+    for message in row["messages"]:
+        texts = [block["text"] if block["type"] == "text" else f"<{block['type']}>" for block in message["content"]]
+        text = " ".join(texts)
+        parts.append(f"{message['role']}: [{text}]" if message["role"] == "assistant" else f"{message['role']}: {text}")
+    return "\n".join(parts)
