@@ -159,9 +159,7 @@ class _FusedAttention(torch.autograd.Function):
     """An attention without values. It keeps for the backward pass what the fused kernels of GPUs keep."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """The kernels write the heads of a position side by side, so that what follows needs no copy."""
         *others, heads, length, _ = query.shape
         output = query.new_empty(*others, length, heads, value.shape[-1]).transpose(-2, -3)

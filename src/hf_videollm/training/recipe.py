@@ -19,6 +19,7 @@ A recipe:
                                      # mean modules of the language model. What `trainable` names is trained as well
     trainable_layers: {vision_tower: 3}       # optional: the last three layers of this part are trained, too
     learning_rates: {connector: 2.0e-5}       # optional: parameters that match this pattern get this learning rate
+    contrastive: {weight: 0.1, temperature: 0.07}     # optional: a loss between videos and answers (contrastive.py)
     processor_options: {num_frames: 16}       # optional: options of the processor
     data_root: /data                 # optional: folder that the files of the mix are below; that of the mix by default
     fractions: {videoinstruct: 0.3}  # optional: other shares of the videos of sources of the mix
@@ -40,6 +41,7 @@ import yaml
 from ..data.media_cache.setting import cache_options
 from ..data.mix import MODALITIES
 from ..models.video_llm_option_names import did_you_mean
+from .recipe_contrastive import read_contrastive
 from .recipe_errors import RecipeError
 from .recipe_names import find_recipe, recipe_files
 from .recipe_settings import as_number, with_settings
@@ -51,7 +53,7 @@ FIELD_TYPES: dict[str, type] = {
     "kinds": list,
     "trainable": list,
     **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments", "sources"), dict),
-    **dict.fromkeys(("trainable_layers", "processor_options", "fractions", "expected"), dict),
+    **dict.fromkeys(("trainable_layers", "processor_options", "fractions", "expected", "contrastive"), dict),
     **dict.fromkeys(("merge_turns", "split_rounds", "still_frames", "sound_only"), bool),
 }
 
@@ -75,6 +77,7 @@ class Recipe:
     lora: dict[str, Any] | None = None
     trainable_layers: dict[str, int] | None = None
     learning_rates: dict[str, float] | None = None
+    contrastive: dict[str, Any] | None = None
     processor_options: dict[str, Any] | None = None
     data_root: str | None = None
     fractions: dict[str, float] | None = None
@@ -122,6 +125,10 @@ def load_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> R
             raise RecipeError(f"{source}: {error}") from None
     _check_numbers(content, source)
     _check_expected(content.get("expected") or {}, source)
+    try:
+        read_contrastive(content.get("contrastive"))
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None
     return Recipe(**content)
 
 

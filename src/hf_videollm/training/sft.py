@@ -29,6 +29,7 @@ from .learned_parts import lora_of, trained_patterns
 from .loading import load_for_training
 from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
 from .recipe import Recipe, RecipeError, load_recipe
+from .recipe_contrastive import read_contrastive
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
 from .samples import make_samples, media_files, merge_turns, read_records, split_rounds, without_picture
@@ -111,6 +112,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         callbacks = [MixReporter(mix, log)]
     trainer = PartwiseSFTTrainer(
         learning_rates=recipe.learning_rates,
+        contrastive=read_contrastive(recipe.contrastive),
         model=model,
         args=arguments,
         train_dataset=rows,

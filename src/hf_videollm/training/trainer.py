@@ -12,7 +12,9 @@ from transformers import EvalPrediction
 from trl import SFTTrainer
 
 from ..models.media_dataset_columns import without_decoding
+from .contrastive import contrastive_of_batch, video_vectors
 from .generated_answers import answer_rows, exact_match
+from .recipe_contrastive import Contrastive
 
 __all__ = ["PartwiseSFTTrainer", "learning_rate_of", "plain_name"]
 
@@ -29,12 +31,14 @@ class PartwiseSFTTrainer(SFTTrainer):
         learning_rates: Mapping[str, float] | None = None,
         generate: Mapping[str, Any] | None = None,
         compute_answer_metrics: Callable[[EvalPrediction], Mapping[str, float]] | None = None,
+        contrastive: Contrastive | None = None,
         **kwargs: Any,
     ) -> None:
         """Args:
         learning_rates: maps regular expressions to learning rates. For each parameter, the first match counts.
         generate: options of `model.generate`: in an evaluation, the model also answers the rows. None: it does not.
         compute_answer_metrics: gets the answers (`predictions`) and those of the rows (`label_ids`).
+        contrastive: settings of a loss between videos and answers, which is added in training.
         kwargs: as in TRL. `Video` and `Audio` columns of datasets are not decoded, because the processor reads files.
 
         Raises:
@@ -44,6 +48,8 @@ class PartwiseSFTTrainer(SFTTrainer):
         kwargs.update({name: without_decoding(kwargs[name]) for name in datasets if name in kwargs})
         super().__init__(*args, **kwargs)
         self.generate_options, self.compute_answer_metrics = generate, compute_answer_metrics
+        self.contrastive = contrastive
+        self._contrastive_losses: list[float] = []
         self.learning_rates = dict(learning_rates or {})
         trainable = [plain_name(name) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         for pattern in self.learning_rates:
@@ -68,6 +74,34 @@ class PartwiseSFTTrainer(SFTTrainer):
             # Empty groups are removed, because they could not be told from other groups when training resumes.
             optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As in TRL; with `contrastive`, its loss is added in training."""
+        if self.contrastive is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        batch = dict(inputs)
+        own = self.accelerator.unwrap_model(model)
+        # The vectors of the videos are taken from the base model: TRL may compute the loss without the head's output.
+        with video_vectors(own) as vectors:
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, *rest = found if return_outputs else (found,)
+        added = contrastive_of_batch(own, batch, vectors, self.contrastive.temperature)
+        if added is not None:
+            self._contrastive_losses.append(added.item())
+            # With the number of items, the trainer does not divide the loss by the number of accumulated batches.
+            is_divided = num_items_in_batch is None or not self.model_accepts_loss_kwargs
+            share = 1 if is_divided else self.current_gradient_accumulation_steps
+            loss = loss + self.contrastive.weight * added / share
+        return (loss, *rest) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As in TRL; with `contrastive`, entries of the training have the mean of its loss."""
+        if self._contrastive_losses and "loss" in logs:
+            logs["contrastive_loss"] = sum(self._contrastive_losses) / len(self._contrastive_losses)
+            self._contrastive_losses.clear()
+        super().log(logs, *args, **kwargs)
 
     def evaluation_loop(
         self,
