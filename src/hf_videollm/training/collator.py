@@ -17,6 +17,7 @@ from ..models.media_reading import reading_through
 from ..models.video_llm_chat_template import has_tags
 from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_messages import BlockRules, media_blocks, read_chats, source_of
+from .augmenting import Augmenter
 from .caches.frames import FrameCache
 from .rows import read_row
 
@@ -66,6 +67,7 @@ class VideoDataCollator:
         vary: maps options of the processor to lists of values. One value is drawn for each batch, so that the model is
             trained with all of them, e.g. `{"missing_audio": ["silence", "skip"]}`.
         seed: seed of these draws.
+        augmenter: reads other frames and pictures in each epoch; for batches to train on alone.
     """
 
     processor: Any
@@ -76,6 +78,7 @@ class VideoDataCollator:
     processor_kwargs: Mapping[str, Any] | None = None
     vary: Mapping[str, Sequence[Any]] | None = None
     seed: int = 0
+    augmenter: Augmenter | None = None
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.seed)
@@ -101,7 +104,7 @@ class VideoDataCollator:
             )
         read = [self._chat(row) for row in rows]
         varied = {name: self._rng.choice(values) for name, values in (self.vary or {}).items()}
-        batch, shared = self._encode(read, varied, return_assistant_tokens_mask=True)
+        batch, shared = self._encode(read, varied, self.augmenter, return_assistant_tokens_mask=True)
         answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
         for position, chat in enumerate(read):
             if chat.num_given:
@@ -126,17 +129,18 @@ class VideoDataCollator:
                 raise ValueError(f"{_name(row)} does not end with an answer, so nothing can be compared with it.")
             answers.append(_text(chat.messages[-1]))
             chats.append(chat._replace(messages=chat.messages[:-1]))
-        batch, shared = self._encode(chats, {"padding_side": "left"}, add_generation_prompt=True)
+        batch, shared = self._encode(chats, {"padding_side": "left"}, None, add_generation_prompt=True)
         return {**batch, **shared}, answers
 
     def _encode(
-        self, read: Sequence[_Chat], last: Mapping[str, Any], **template_options: Any
+        self, read: Sequence[_Chat], last: Mapping[str, Any], augmenter: Augmenter | None, **template_options: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The processor's outputs for chats, and the options that the model needs, too.
 
         Args:
             read: the chats.
             last: options of the processor that count more than `processor_kwargs`.
+            augmenter: reads the videos instead of the cache.
             template_options: options of `apply_chat_template`.
         """
         chats = [chat.messages for chat in read]
@@ -154,7 +158,7 @@ class VideoDataCollator:
                 cache = self.frames if isinstance(self.frames, FrameCache) else None
                 videos["frame_times"] = [None if cache is None else cache.times(path) for path in _videos(chats)]
             options["videos_kwargs"] = videos
-        with reading_through(self.cache):
+        with reading_through(self.cache if augmenter is None else augmenter):
             batch = self.processor.apply_chat_template(
                 conversations,
                 tokenize=True,

@@ -19,6 +19,8 @@ A recipe:
                                      # mean modules of the language model. What `trainable` names is trained as well
     trainable_layers: {vision_tower: 3}       # optional: the last three layers of this part are trained, too
     learning_rates: {connector: 2.0e-5}       # optional: parameters that match this pattern get this learning rate
+    augment: {frames: random, num_frames: [40, 60], crop: 0.5, flip: 0.5}     # optional: other frames and pictures in
+                                     # each epoch (recipe_augment.py); not in evaluations
     contrastive: {weight: 0.1, temperature: 0.07}     # optional: a loss between videos and answers (contrastive.py)
     processor_options: {num_frames: 16}       # optional: options of the processor
     data_root: /data                 # optional: folder that the files of the mix are below; that of the mix by default
@@ -41,6 +43,7 @@ import yaml
 from ..data.media_cache.setting import cache_options
 from ..data.mix import MODALITIES
 from ..models.video_llm_option_names import did_you_mean
+from .recipe_augment import read_augment
 from .recipe_contrastive import read_contrastive
 from .recipe_errors import RecipeError
 from .recipe_names import find_recipe, recipe_files
@@ -53,7 +56,7 @@ FIELD_TYPES: dict[str, type] = {
     "kinds": list,
     "trainable": list,
     **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments", "sources"), dict),
-    **dict.fromkeys(("trainable_layers", "processor_options", "fractions", "expected", "contrastive"), dict),
+    **dict.fromkeys(("trainable_layers", "processor_options", "fractions", "expected", "contrastive", "augment"), dict),
     **dict.fromkeys(("merge_turns", "split_rounds", "still_frames", "sound_only"), bool),
 }
 
@@ -77,6 +80,7 @@ class Recipe:
     lora: dict[str, Any] | None = None
     trainable_layers: dict[str, int] | None = None
     learning_rates: dict[str, float] | None = None
+    augment: dict[str, Any] | None = None
     contrastive: dict[str, Any] | None = None
     processor_options: dict[str, Any] | None = None
     data_root: str | None = None
@@ -127,8 +131,13 @@ def load_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> R
     _check_expected(content.get("expected") or {}, source)
     try:
         read_contrastive(content.get("contrastive"))
+        augment = read_augment(content.get("augment"))
     except RecipeError as error:
         raise RecipeError(f"{source}: {error}") from None
+    if augment is not None and content.get("frame_cache") is not None:
+        raise RecipeError(
+            f"{source}: augment draws other frames in each epoch, but frame_cache keeps frames: leave one of them out."
+        )
     return Recipe(**content)
 
 

@@ -21,6 +21,7 @@ from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_checkpoint import freeze_unused_parameters
 from ..moved import run_as_command
 from .arguments import make_arguments, training_arguments
+from .augmenting import Augmenter
 from .caches.broken import OnBroken
 from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
@@ -29,6 +30,7 @@ from .learned_parts import lora_of, trained_patterns
 from .loading import load_for_training
 from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
 from .recipe import Recipe, RecipeError, load_recipe
+from .recipe_augment import read_augment
 from .recipe_contrastive import read_contrastive
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
@@ -98,6 +100,8 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     rows, log = _rows(recipe, mix, samples, broken, str(arguments.output_dir))
     # The seed is set here, because TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
+    augment = read_augment(recipe.augment)
+    augmenter = None if augment is None else Augmenter(augment, arguments.seed)
     collator: Any = VideoDataCollator(
         processor,
         cache=cache,
@@ -105,6 +109,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         sounds=sounds,
         vary=recipe.vary,
         processor_kwargs=recipe.processor_options,
+        augmenter=augmenter,
     )
     callbacks: list[Any] = []
     if mix is not None and log is not None:
@@ -113,6 +118,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     trainer = PartwiseSFTTrainer(
         learning_rates=recipe.learning_rates,
         contrastive=read_contrastive(recipe.contrastive),
+        augmenter=augmenter,
         model=model,
         args=arguments,
         train_dataset=rows,

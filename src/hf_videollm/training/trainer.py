@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
-from transformers import EvalPrediction
+from transformers import EvalPrediction, TrainerCallback
 from trl import SFTTrainer
 
 from ..models.media_dataset_columns import without_decoding
+from .augmenting import Augmenter
 from .contrastive import contrastive_of_batch, video_vectors
 from .generated_answers import answer_rows, exact_match
 from .recipe_contrastive import Contrastive
@@ -32,6 +34,7 @@ class PartwiseSFTTrainer(SFTTrainer):
         generate: Mapping[str, Any] | None = None,
         compute_answer_metrics: Callable[[EvalPrediction], Mapping[str, float]] | None = None,
         contrastive: Contrastive | None = None,
+        augmenter: Augmenter | None = None,
         **kwargs: Any,
     ) -> None:
         """Args:
@@ -39,6 +42,7 @@ class PartwiseSFTTrainer(SFTTrainer):
         generate: options of `model.generate`: in an evaluation, the model also answers the rows. None: it does not.
         compute_answer_metrics: gets the answers (`predictions`) and those of the rows (`label_ids`).
         contrastive: settings of a loss between videos and answers, which is added in training.
+        augmenter: that of the collator; it learns the number of each epoch, and is off in evaluations.
         kwargs: as in TRL. `Video` and `Audio` columns of datasets are not decoded, because the processor reads files.
 
         Raises:
@@ -48,7 +52,9 @@ class PartwiseSFTTrainer(SFTTrainer):
         kwargs.update({name: without_decoding(kwargs[name]) for name in datasets if name in kwargs})
         super().__init__(*args, **kwargs)
         self.generate_options, self.compute_answer_metrics = generate, compute_answer_metrics
-        self.contrastive = contrastive
+        self.contrastive, self.augmenter = contrastive, augmenter
+        if augmenter is not None:
+            self.add_callback(_EpochTeller(augmenter))
         self._contrastive_losses: list[float] = []
         self.learning_rates = dict(learning_rates or {})
         trainable = [plain_name(name) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
@@ -112,7 +118,9 @@ class PartwiseSFTTrainer(SFTTrainer):
         metric_key_prefix: str = "eval",
     ) -> Any:
         """As in transformers; with `generate`, the metrics of generated answers come to the others."""
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        arguments = (dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        with nullcontext() if self.augmenter is None else self.augmenter.off():
+            output = super().evaluation_loop(*arguments)
         if self.generate_options is not None:
             metrics = self._answer_metrics(dataloader.dataset)
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
@@ -135,6 +143,17 @@ class PartwiseSFTTrainer(SFTTrainer):
         if self.compute_answer_metrics is not None:
             metrics.update(self.compute_answer_metrics(EvalPrediction(predictions=answers, label_ids=references)))
         return metrics
+
+
+class _EpochTeller(TrainerCallback):
+    """Tells an augmenter which epoch begins, before the data loader starts its workers."""
+
+    def __init__(self, augmenter: Augmenter) -> None:
+        self.augmenter = augmenter
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A training that resumes in the middle of an epoch goes on in this epoch.
+        self.augmenter.epoch = int((state.epoch or 0) + 1e-6)
 
 
 def plain_name(name: str) -> str:
