@@ -5,27 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..costs.presets import SIGLIP, find_preset
+from ..costs.presets import find_preset
 from ..models.configuration_linvt import LinVTConfig
 from ..models.video_llm_option_names import did_you_mean
 
 __all__ = ["paper_config"]
 
-# Aquila-VL-2B, one of the image-LLMs of LinVT's paper: SigLIP without its last layer, and Qwen2.5 1.5B.
-AQUILA = {
-    "model_type": "llava_onevision",
-    "vision_config": {**SIGLIP, "num_hidden_layers": 26, "vision_use_head": False},
-    "vision_feature_layer": -1,
-    "vision_feature_select_strategy": "full",
+# InternVL2-1B, with which the released scripts of LinVT train: InternViT-300M and Qwen2 0.5B.
+INTERNVL2_1B = {
+    "model_type": "internvl",
+    "vision_config": {
+        "model_type": "internvl_vision",
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": [448, 448],
+        "patch_size": [14, 14],
+        "attention_bias": True,
+    },
     "text_config": {
         "model_type": "qwen2",
-        "vocab_size": 151936,
-        "hidden_size": 1536,
-        "intermediate_size": 8960,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
+        "vocab_size": 151655,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
         "num_key_value_heads": 2,
     },
+    # The placeholder of images has the first id behind Qwen2's own.
+    "image_token_id": 151646,
     "tie_word_embeddings": False,
 }
 # Presets whose name is not that of the design. IVA's stages add the adapter by an option of the recipe.
@@ -43,9 +52,9 @@ def paper_config(design: str, model_options: Mapping[str, Any] | None = None) ->
         ValueError: there is no such design, or no such field.
     """
     if design == "linvt":
-        fields: dict[str, Any] = {"backbone_config": AQUILA}
+        fields: dict[str, Any] = {"backbone_config": INTERNVL2_1B}
         kind: Any = LinVTConfig
-        description = "LinVT before Aquila-VL-2B: SigLIP-so400m/14-384, Qwen2.5 1.5B"
+        description = "LinVT before InternVL2-1B: InternViT-300M/14-448, Qwen2 0.5B"
     else:
         preset = find_preset(PRESETS.get(design, design))
         kind, fields, description = preset.config_class, dict(preset.fields), preset.description
