@@ -1,1 +1,1 @@
-"""Decoded frames, sounds and features of a frozen tower, kept on disk between epochs."""
+"""Single frames and sounds of clips as mappings, and cached features of a frozen tower."""
