@@ -9,7 +9,16 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_videollm import save_checkpoint
 from hf_videollm.convert.pllava.convert import convert_pllava
-from hf_videollm.origin import ORIGIN_FILE, Origin, OriginError, SourceRecord, read_origin, source_record, write_origin
+from hf_videollm.origin import (
+    ORIGIN_FILE,
+    Origin,
+    OriginError,
+    SourceRecord,
+    carry_record,
+    read_origin,
+    source_record,
+    write_origin,
+)
 
 CARD = """---
 license: other
@@ -60,6 +69,18 @@ def test_the_sources_of_sources_are_kept(tmp_path: Path) -> None:
     write_origin(tmp_path / "second", "convert", [("checkpoint", tmp_path / "first")])
     origin = write_origin(tmp_path / "third", "quantize", [("base", tmp_path / "second")], relation="quantized")
     assert [(record.role, record.name) for record in origin.sources] == [("base", "second"), ("checkpoint", "first")]
+
+
+@pytest.mark.parametrize("licence", ["cc-by-nc-4.0", "[cc-by-nc-4.0]", None])
+def test_a_licence_is_not_lost_where_nothing_was_recorded(licence: str | None, tmp_path: Path) -> None:
+    """A model that is loaded, trained and saved comes from where it was loaded. The control has no card."""
+    for name in ("loaded", "saved"):
+        (tmp_path / name).mkdir()
+    if licence is not None:
+        (tmp_path / "loaded" / "README.md").write_text(f"---\nlicense: {licence}\n---\n# A model\n")
+    carry_record(tmp_path / "loaded", tmp_path / "saved", "training")
+    record = SourceRecord("checkpoint", "loaded", licence="cc-by-nc-4.0")
+    assert read_origin(tmp_path / "saved") == (None if licence is None else Origin("training", "finetune", (record,)))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"made_by": "x", "relation": "finetune", "sources": [1]}'])

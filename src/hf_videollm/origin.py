@@ -9,27 +9,33 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
 __all__ = [
+    "ORIGINAL",
     "ORIGIN_FILE",
     "Origin",
     "OriginError",
     "SourceRecord",
     "carry_origin",
+    "carry_record",
     "load_card_metadata",
     "read_card_metadata",
     "read_origin",
     "read_origin_file",
+    "save_origin",
     "source_record",
+    "stated_licence",
     "write_origin",
 ]
 
 ORIGIN_FILE = "origin.json"
+# The role of the checkpoint that a variant was made from.
+ORIGINAL = "original"
 # A folder inside the cache of huggingface_hub, whose path names the repository and its commit.
 _CACHED = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)[/\\]snapshots[/\\](?P<revision>[0-9a-f]{7,40})")
 
@@ -93,13 +99,13 @@ def source_record(folder: str | os.PathLike[str], role: str) -> SourceRecord:
     """
     path = Path(folder)
     cached = _CACHED.search(str(path.absolute()))
-    name = f"{cached['owner']}/{cached['name']}" if cached else path.absolute().name
+    name = f"{cached['owner']}/{cached['name']}" if cached else os.path.basename(os.path.abspath(path))
     metadata = read_card_metadata(path if path.is_dir() else path.parent)
     return SourceRecord(
         role=role,
         name=name,
         revision=cached["revision"] if cached else None,
-        licence=_text(metadata.get("license")),
+        licence=stated_licence(metadata),
         licence_name=_text(metadata.get("license_name")),
         licence_link=_text(metadata.get("license_link")),
         base_models=_texts(metadata.get("base_model")),
@@ -138,6 +144,17 @@ def load_card_metadata(card: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
 
+def stated_licence(metadata: Mapping[str, Any]) -> str | None:
+    """The licence that the metadata of a card states; the first one, if it states several.
+
+    Example:
+        >>> stated_licence({"license": ["cc-by-nc-4.0"]})
+        'cc-by-nc-4.0'
+    """
+    found = metadata.get("license")
+    return _text(found[0] if isinstance(found, list) and found else found)
+
+
 def write_origin(
     folder: str | os.PathLike[str],
     made_by: str,
@@ -166,9 +183,14 @@ def write_origin(
         earlier = read_origin(place) if Path(place).is_dir() else None
         records += earlier.sources if earlier is not None else ()
     origin = Origin(made_by, relation, tuple(dict.fromkeys(records)), tuple(notes))
+    save_origin(folder, origin)
+    return origin
+
+
+def save_origin(folder: str | os.PathLike[str], origin: Origin) -> None:
+    """Write a record into a folder."""
     text = json.dumps(asdict(origin), indent=2, ensure_ascii=False)
     (Path(folder) / ORIGIN_FILE).write_text(f"{text}\n", encoding="utf-8")
-    return origin
 
 
 def carry_origin(model: Any, folder: str | os.PathLike[str]) -> None:
@@ -179,8 +201,25 @@ def carry_origin(model: Any, folder: str | os.PathLike[str]) -> None:
         folder: folder to write to.
     """
     loaded = model.name_or_path
-    if isinstance(loaded, str) and loaded and (Path(loaded) / ORIGIN_FILE).is_file():
-        copyfile(Path(loaded) / ORIGIN_FILE, Path(folder) / ORIGIN_FILE)
+    if isinstance(loaded, str) and os.path.isdir(loaded):
+        carry_record(loaded, folder, "hf_videollm.save_checkpoint")
+
+
+def carry_record(place: str | os.PathLike[str], folder: str | os.PathLike[str], made_by: str) -> None:
+    """Pass on what a checkpoint says about its origin to one that was made from it, so that its licence is not lost.
+
+    Args:
+        place: folder of the checkpoint. If it has no record, but a model card that names a licence or base models, the
+            record of the new checkpoint names it as the source.
+        folder: folder of the new checkpoint.
+        made_by: see `Origin`.
+    """
+    if (Path(place) / ORIGIN_FILE).is_file():
+        copyfile(Path(place) / ORIGIN_FILE, Path(folder) / ORIGIN_FILE)
+        return
+    record = source_record(place, "checkpoint")
+    if record.licence or record.base_models:
+        write_origin(folder, made_by, [(record.role, place)])
 
 
 def read_origin(folder: str | os.PathLike[str]) -> Origin | None:

@@ -137,6 +137,17 @@ def test_a_copy_names_no_file_that_it_lacks(tmp_path: Path) -> None:
     assert "beside the weights" not in text
 
 
+def test_a_folder_may_be_named_by_a_dot(
+    cards: dict[str, RenderedCard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(bundled_checkpoints()["iva-tiny"], tmp_path / "iva-tiny")
+    named = render_card(folder)
+    monkeypatch.chdir(folder)
+    assert render_card(".") == named
+    monkeypatch.chdir(tmp_path)
+    assert render_card("iva-tiny/../iva-tiny") == named
+
+
 def test_a_number_that_a_paper_prints_once_stands_on_the_card_once(cards: dict[str, RenderedCard]) -> None:
     """IVA does not say of which split its numbers are; the package has a task for each."""
     rows = re.findall(r"^\| (LifeQA|WildQA)\b.*$", cards["iva-tiny"].text, re.M)
@@ -169,6 +180,9 @@ def test_a_sentence_by_hand_may_repeat_numbers_and_add_none(cards: dict[str, Ren
     check_numbers(card.text + "\nI like that a video costs 128 tokens.\n", card)
     with pytest.raises(CardNumberError, match=r"states 97\.3, and no file backs it: It scores 97\.3"):
         check_numbers(card.text + "\nIt scores 97.3 on everything.\n", card)
+    for number, sentence in (("17", "It needs 17GB."), ("3.5", "It is 3.5x faster."), (".97", "Its accuracy is .97.")):
+        with pytest.raises(CardNumberError, match=f"states {re.escape(number)}, and no file"):
+            check_numbers(f"{card.text}\n{sentence}\n", card)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +195,7 @@ def test_a_sentence_by_hand_may_repeat_numbers_and_add_none(cards: dict[str, Ren
         "in 2 stages",
         "`num_frames=16`",
         "100%",
+        "16GB",
     ],
 )
 def test_a_number_that_is_typed_into_the_template_is_refused(text: str) -> None:
@@ -220,6 +235,14 @@ def test_a_variant_names_its_original_and_what_was_measured(tmp_path: Path) -> N
     ):
         assert f"| {line} |" in text
     assert "These numbers are those of the original, not of this variant." in text
+    # A folder that `quantize` wrote is a variant also if nobody says so. Any other one is none, as a control.
+    for preset in ("consumer-nf4", "a100-bf16", None):
+        (folder / "quantization_report.json").write_text(json.dumps({**report, "preset": preset}))
+        unsaid = render_card(folder, repo_id="me/any", revision=REVISION)
+        assert ("These numbers are those of the original" in unsaid) == (preset is not None)
+        assert (ModelCard(unsaid).data.eval_results is None) == (preset is not None)
+        assert ("memory of the weights as they are stored here" in unsaid) == (preset is not None)
+        assert ("memory of the weights in float32" in unsaid) == (preset is None)
     with pytest.raises(ValueError, match="There is no preset 'nf5'"):
         render_card(folder, variant="nf5")
 

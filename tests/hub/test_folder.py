@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from hf_videollm import CheckpointError, default_checkpoint
 from hf_videollm.hub.folder import check_folder
@@ -113,6 +114,16 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: write(folder / "notes.txt", f"hf_{'aB3' * 12}", "utf-16"),
         r"^notes\.txt holds what looks like a token of the Hugging Face Hub",
     ),
+    "token in the metadata of weights": (
+        lambda folder: save_file(
+            load_file(folder / "model.safetensors"), folder / "model.safetensors", {"note": f"hf_{'aB3' * 12}"}
+        ),
+        r"^model\.safetensors holds what looks like a token of the Hugging Face Hub",
+    ),
+    "token in the name of a file": (
+        lambda folder: write(folder / f"log-of-hf_{'aB3' * 12}.txt", "x"),
+        r"^A file in the folder has what looks like a token of the Hugging Face Hub in its name",
+    ),
     "own token": (lambda folder: edit_json(folder / "config.json", hub="my-password"), "looks like your own token"),
 }
 
@@ -146,6 +157,8 @@ def test_a_folder_above_the_checkpoint(folder: Path) -> None:
         (f"sk-ant-{'a1' * 20}", "a key of OpenAI or Anthropic"),
         (f"AIza{'a' * 35}", "a key of Google"),
         (f"xoxb-{'1' * 24}", "a token of Slack"),
+        (f"WANDB_API_KEY={'a1' * 20}", "a key beside its name"),
+        (f"aws_secret_access_key = {'a/1+' * 10}", "a key beside its name"),
     ],
 )
 def test_each_kind_of_secret_is_found(text: str, kind: str, tmp_path: Path) -> None:

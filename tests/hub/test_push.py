@@ -22,7 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from hf_videollm import CheckpointError, default_checkpoint
 from hf_videollm.costs.info import describe_checkpoint
-from hf_videollm.hub.card import CardOptions, write_card
+from hf_videollm.hub.card import CardOptions, LicenceError, write_card
 from hf_videollm.hub.push import PushReport, _check_branch, push
 from hf_videollm.hub.push_errors import PushError
 from hf_videollm.known_models import bundled_checkpoints
@@ -209,6 +209,22 @@ def test_a_card_of_the_folder_is_kept(hub: HubServer, tmp_path: Path) -> None:
     assert "me/more" not in hub.store.repos
 
 
+@pytest.mark.parametrize("stated", ["mit", "[mit]", "[cc-by-nc-4.0, mit]"])
+def test_no_way_of_writing_a_licence_is_looser_than_the_sources(stated: str, hub: HubServer, tmp_path: Path) -> None:
+    """Nor does --licence loosen what the card of the folder states. The control states the terms of the source."""
+    folder = shutil.copytree(default_checkpoint("iva-tiny"), tmp_path / "iva")
+    source = "base_model: DAMO-NLP-SG/VideoLLaMA2-7B"
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    (folder / "README.md").write_text(f"---\nlicense: {stated}\n{source}\n---\n# Mine\n")
+    with pytest.raises(LicenceError, match=r"mit is looser than apache-2\.0, non-commercial"):
+        push(folder, "me/loose", dry_run=True, output=tmp_path / "out")
+    (folder / "README.md").write_text("---\nlicense: [cc-by-nc-4.0]\n---\n# Mine\n")
+    with pytest.raises(LicenceError, match=r"mit is looser than cc-by-nc-4\.0, the licence of the folder.s README"):
+        push(folder, "me/loose", licence="mit", dry_run=True, output=tmp_path / "out")
+    push(folder, "me/loose", dry_run=True, output=tmp_path / "out")
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_card_that_was_written_before_names_the_revision_of_the_push(
     named: bool, hub: HubServer, tmp_path: Path
@@ -249,7 +265,7 @@ def test_impossible_names(name: str, told: str, hub: HubServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "branch", ["", "bad name", "a..b", "-x", "/x", "x/", "a//b", "x.lock", "ü", "x~1", "a/.b", "x" * 300]
+    "branch", ["", "bad name", "a..b", "-x", "/x", "x/", "a//b", "x.lock", "ü", "x~1", "a/.b", "refs/pr/1", "x" * 300]
 )
 def test_impossible_branches(branch: str, hub: HubServer) -> None:
     hub.forget()
@@ -301,6 +317,8 @@ def check_variants(hub: HubServer, source: str, name: str, variants: list[str], 
         assert card.data.base_model in (names[0], [names[0]])
         assert card.data["base_model_relation"] == "quantized"
         assert card.data.license == ModelCard(hub.files(names[0])["README.md"].decode()).data.license
+        assert f"This is the licence of the original, `{names[0]}`." in card.text
+        assert f"`{names[0]}`" not in card.text.replace("of the original, `", "")
     hub.forget()
     assert push(source, names[0], **options) == report
     assert hub.uploaded() == 0
@@ -370,6 +388,7 @@ def test_the_command(
         (("gone", "me/x"), "gone: no such folder"),
         (("iva-tiny", "me/bad name"), "cannot be the name of a repository"),
         (("iva-tiny", "you/x"), "may not write to you/x"),
+        (("inside", "me/x", "--dry-run", "--output", "inside/dry"), "would be published with it"),
         (("iva-tiny", "me/x", "--overwrite"), "--overwrite is for --dry-run alone"),
         (("secret", "me/x"), "key.pem is a file for secrets"),
         (("empty", "me/x"), "is no checkpoint"),
@@ -386,6 +405,7 @@ def test_bad_input_is_one_line_and_publishes_nothing(
     shutil.copytree(default_checkpoint("iva-tiny"), tmp_path / "secret")
     (tmp_path / "secret" / "key.pem").write_text("")
     (tmp_path / "empty").mkdir()
+    shutil.copytree(default_checkpoint("iva-tiny"), tmp_path / "inside")
     monkeypatch.chdir(tmp_path)
     hub.forget()
     code, out, err = cli("push", *arguments)

@@ -76,6 +76,22 @@ def test_saving_with_push_to_hub_is_saving_and_pushing(hub: HubServer, tmp_path:
     assert hub.store.repos.keys() == {"me/saved", "me/whole"}
 
 
+def test_a_model_from_the_hub_keeps_the_terms_of_its_repository(hub: HubServer) -> None:
+    """Back in its own repository it is no source of itself."""
+    model, processor = load()
+    with torch.no_grad():
+        next(model.parameters()).add_(0.01)
+    model.push_to_hub("me/first", processor=processor, licence="cc-by-nc-4.0")
+    again = IvaForConditionalGeneration.from_pretrained("me/first")
+    with pytest.raises(ValueError, match=r"mit is looser than cc-by-nc-4\.0, the licence of me/first"):
+        again.push_to_hub("me/second", licence="mit")
+    again.push_to_hub("me/second")
+    card = ModelCard(hub.files("me/second")["README.md"].decode())
+    assert (card.data.license, card.data.base_model) == ("cc-by-nc-4.0", ["me/first"])
+    again.push_to_hub("me/first", licence="cc-by-nc-4.0")
+    assert ModelCard(hub.files("me/first")["README.md"].decode()).data.base_model is None
+
+
 def test_a_processor_is_not_pushed_alone(hub: HubServer) -> None:
     model, processor = load()
     with pytest.raises(ValueError, match=r"me/mine does not exist yet.*push_to_hub\('mine', processor=processor"):

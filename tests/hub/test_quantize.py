@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndByte
 from hf_videollm import CheckpointError, PllavaForConditionalGeneration, default_checkpoint, save_checkpoint
 from hf_videollm.hub import presets
 from hf_videollm.hub import quantize as module
+from hf_videollm.hub.licences import LicenceError, check_licence, licence_of
 from hf_videollm.hub.presets import PRESETS, PresetError, check_platform, find_preset
 from hf_videollm.hub.quantize import REPORT_FILE, quantize
 from hf_videollm.hub.quantized_weights import compare_with_original, compare_written, fingerprints, is_quantized
@@ -85,10 +86,24 @@ def test_the_settings_of_the_a100_variant_are_read_by_transformers(tmp_path: Pat
 
 
 def test_a_licence_goes_along(tmp_path: Path) -> None:
-    shutil.copytree(default_checkpoint("pllava-tiny"), tmp_path / "source")
-    (tmp_path / "source" / "LICENSE").write_text("Apache License 2.0")
-    quantize(tmp_path / "source", tmp_path / "variant", preset="bf16")
-    assert (tmp_path / "variant" / "LICENSE").read_text() == "Apache License 2.0"
+    """Its text, and its terms: nobody may publish the variant under a looser one."""
+    source = shutil.copytree(default_checkpoint("iva-tiny"), tmp_path / "source")
+    weights = load_file(source / "model.safetensors")
+    name = min(weights)
+    weights[name] = weights[name] + 1  # other weights than those of the bundled checkpoint, whose licence is known
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    (source / "LICENCE.txt").write_text("For research only")
+    (source / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nbase_model: someone/base\n---\n# A model\n")
+    quantize(source, tmp_path / "variant", preset="bf16")
+    assert (tmp_path / "variant" / "LICENCE.txt").read_text() == "For research only"
+    chain = licence_of(tmp_path / "variant")
+    assert [(one.role, one.name) for one in chain.sources] == [
+        ("original", "source"),
+        ("source of source", "someone/base"),
+    ]
+    with pytest.raises(LicenceError, match=r"mit is looser than cc-by-nc-4\.0"):
+        check_licence(chain, "mit")
+    check_licence(chain, "cc-by-nc-4.0")
 
 
 def damage_scales(folder: Path) -> None:

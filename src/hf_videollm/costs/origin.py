@@ -13,7 +13,7 @@ from huggingface_hub.errors import CacheNotFound
 from ..known_models import bundled_checkpoints, bundled_name
 from ..models.errors import CheckpointError
 from ..models.video_llm_checkpoint_files import find_file, read_checkpoint_json
-from ..origin import ORIGIN_FILE, load_card_metadata, read_origin_file
+from ..origin import ORIGIN_FILE, load_card_metadata, read_origin_file, stated_licence
 
 # The beginnings of texts of licences, without spaces at line breaks -> their ids on the Hub.
 LICENCE_TEXTS = {
@@ -182,7 +182,7 @@ def _of_weights(source: str) -> Iterator[BaseModel]:
 
 
 def _licence(source: str, card: Mapping[str, Any]) -> Licence | None:
-    if isinstance(stated := card.get("license"), str):
+    if (stated := stated_licence(card)) is not None:
         name, link = (card.get(field) for field in ("license_name", "license_link"))
         return Licence(stated, name, link, "README.md")
     for name in LICENCE_FILES:

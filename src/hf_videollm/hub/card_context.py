@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..designs import DESIGNS
-from ..origin import read_origin
+from ..origin import ORIGINAL, read_origin
 from .card_facts import (
     ACCURACY,
+    STORED_MEMORY,
     CardSource,
     accuracy_tables,
     cost_rows,
@@ -30,6 +31,8 @@ from .presets import find_preset
 __all__ = ["CardOptions", "card_context", "pictures_of"]
 
 TRAINING = "TRAINING.md"
+# `quant_method` of config.json -> package on PyPI.
+PACKAGES = {"bitsandbytes": "bitsandbytes", "torchao": "torchao"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +75,13 @@ def card_context(
     source: CardSource, given: CardOptions, chain: LicenceChain, licence: str, measured: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that the template prints."""
-    names = [given.repo_id or source.folder.name, *(one.name for one in chain.sources if not one.is_data)]
+    names = [given.repo_id or source.name, *(one.name for one in chain.sources if not one.is_data)]
     model = paper_model(source, names)
     pictures = pictures_of(source)
     costs = cost_rows(source)
     by_label = dict(costs)
+    preset = find_preset(given.variant) if given.variant is not None else source.preset
+    own_memory = by_label.get(STORED_MEMORY)
     example = _example(source) if "example.png" in pictures else None
     return {
         "name": source.book.name(names[0].split("/")[-1], "name of the repository"),
@@ -87,21 +92,24 @@ def card_context(
             "parameters": by_label["parameters"],
             "frames": by_label["frames of a video, by default"],
             "tokens": by_label["tokens of such a video"],
-            "memory": by_label["memory of the weights in bfloat16"],
+            "memory": own_memory or by_label["memory of the weights in bfloat16"],
+            "memory_in": "as they are stored here" if own_memory else "in bfloat16",
+            "has_lower_bounds": not own_memory,
             "cache": costs[-1][1],
         },
         "cost_rows": costs,
-        "variant": given.variant,
-        "variant_summary": _variant_summary(source, given.variant),
+        "variant": None if preset is None else preset.variant,
+        "variant_summary": "" if preset is None else source.book.name(preset.summary, "hub/presets.py"),
         "variant_rows": variant_rows(source),
-        "quantized": given.variant is not None or source.info.quantization is not None,
+        "quantized": preset is not None or source.is_variant,
+        "packages": " ".join(["hf-videollm", *_quantizers(source)]),
         "pictures": {
             "architecture": "architecture.png" if "architecture.png" in pictures else "",
             "example": "example.png",
         },
         "example": example,
         "image_llms": _image_llms(source),
-        "repo": given.repo_id or source.folder.name,
+        "repo": given.repo_id or source.name,
         "revision": given.revision or "main",
         "question": _recorded_example(source).get("question", "What happens in the video?"),
         "hears": source.info.tokens_per_sound is not None,
@@ -130,10 +138,10 @@ def card_context(
     }
 
 
-def _variant_summary(source: CardSource, variant: str | None) -> str:
-    if variant is None:
-        return ""
-    return source.book.name(find_preset(variant).summary, "hub/presets.py")
+def _quantizers(source: CardSource) -> list[str]:
+    """The package without which quantized weights cannot be loaded."""
+    method = str((source.config.get("quantization_config") or {}).get("quant_method"))
+    return [PACKAGES[method]] if method in PACKAGES else []
 
 
 def _recorded_example(source: CardSource) -> dict[str, str]:
@@ -216,8 +224,7 @@ def _licence_reason(given: CardOptions, chain: LicenceChain, licence: str) -> st
     """Why this licence is stated, in sentences."""
     sentences = []
     if given.licence is not None:
-        by = "Its publisher states this licence"
-        sentences.append(f"{by}, although a source has a stricter one." if _is_looser(given, chain) else f"{by}.")
+        sentences.append(_stated_by(given, chain, licence))
     elif chain.is_recorded and licence != UNKNOWN:
         sentences.append("This follows from the sources that are recorded in its folder.")
     if not chain.is_recorded:
@@ -229,6 +236,15 @@ def _licence_reason(given: CardOptions, chain: LicenceChain, licence: str) -> st
     if silent := [f"`{source.name}`" for source in chain.sources if source.licence == "none"]:
         sentences.append(f"The page of {', '.join(silent)} states no licence.")
     return " ".join(sentences)
+
+
+def _stated_by(given: CardOptions, chain: LicenceChain, licence: str) -> str:
+    """Who says that this is the licence."""
+    by = "Its publisher states this licence"
+    if _is_looser(given, chain):
+        return f"{by}, although a source has a stricter one."
+    original = next((one for one in chain.sources if one.role == ORIGINAL and one.licence == licence), None)
+    return f"{by}." if original is None else f"This is the licence of the original, `{original.name}`."
 
 
 def _is_looser(given: CardOptions, chain: LicenceChain) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -15,10 +16,11 @@ from ..models.errors import CheckpointError
 from .card_files import load_facts
 from .card_numbers import FactBook
 from .licences import bundled_name, quantized_from
-from .quantize import REPORT_FILE
+from .quantize import REPORT_FILE, preset_of
 
 __all__ = [
     "ACCURACY",
+    "STORED_MEMORY",
     "CardSource",
     "Table",
     "accuracy_tables",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 ACCURACY = "accuracy.json"
+# The row of a variant's memory.
+STORED_MEMORY = "memory of the weights as they are stored here"
 # Options of frames that a card shows, with their names there.
 FRAME_OPTIONS = {
     "num_frames": "frames of a video",
@@ -67,6 +71,7 @@ class CardSource:
     Attributes:
         folder: the folder.
         book: collects the facts that the card states.
+        preset: name of the preset that wrote these weights, if the folder is a variant.
     """
 
     folder: Path
@@ -83,6 +88,18 @@ class CardSource:
             )
         self.checkpoint = load_facts(f"checkpoints/{self.bundled}") if self.bundled else {}
         self.info: CheckpointInfo = describe_checkpoint(self.folder, memory=False)
+        # Only `quantize` writes this report, so the weights are not those that were trained and measured.
+        self.preset = preset_of(self.folder)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, also if it was given as `.` or `..`."""
+        return os.path.basename(os.path.abspath(self.folder))
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether the weights are not those that were trained, but were made smaller afterwards."""
+        return self.preset is not None or self.info.quantization is not None
 
     def json(self, name: str) -> dict[str, Any]:
         """Content of a JSON file of the folder; an empty dict if it has none."""
@@ -157,9 +174,7 @@ def cost_rows(source: CardSource) -> list[tuple[str, str]]:
     rows.append(
         ("weight files on disk", source.book.add(source.weight_bytes, "sizes of the *.safetensors files", "size"))
     )
-    for name in BYTES_PER_PARAMETER:
-        cell = source.from_info(partial(_weights_in, name=name), f"weights in {name}", "size")
-        rows.append((f"memory of the weights in {name}", cell))
+    rows += _weight_rows(source)
     rows.append(
         (
             "key-value cache of one video and a short conversation, in bfloat16",
@@ -167,6 +182,23 @@ def cost_rows(source: CardSource) -> list[tuple[str, str]]:
         )
     )
     return rows
+
+
+def _weight_rows(source: CardSource) -> list[tuple[str, str]]:
+    """The memory of the weights in each type. For a variant, other types would be those of its original."""
+    if source.is_variant and source.info.stored is not None:
+        return [(STORED_MEMORY, source.from_info(_stored_bytes, "on disk", "size"))]
+    return [
+        (
+            f"memory of the weights in {name}",
+            source.from_info(partial(_weights_in, name=name), f"weights in {name}", "size"),
+        )
+        for name in BYTES_PER_PARAMETER
+    ]
+
+
+def _stored_bytes(info: CheckpointInfo) -> int | None:
+    return None if info.stored is None else info.stored.bytes
 
 
 def _weights_in(info: CheckpointInfo, name: str) -> int:

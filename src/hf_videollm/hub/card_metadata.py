@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..models.errors import one_line
-from ..origin import read_origin
+from ..origin import ORIGINAL, read_origin
 from .card_facts import ACCURACY, CardSource, pointed, read_json
 from .licence_file import LICENCE_NAME, licence_link
 from .licence_terms import HUB_LICENCES, OTHER, UNKNOWN
@@ -45,7 +45,7 @@ def metadata_of(
     """
     from huggingface_hub import ModelCardData
 
-    name = (given.repo_id or source.folder.name).split("/")[-1]
+    name = (given.repo_id or source.name).split("/")[-1]
     bases, relation = _bases(source, given, chain)
     fields: dict[str, Any] = {
         "library_name": LIBRARY,
@@ -59,7 +59,7 @@ def metadata_of(
         "datasets": _datasets(chain),
         "tags": ["hf_videollm", source.design.replace("_", "-"), *source.facts["tags"], "custom_code"],
     }
-    results = _results(source) if not given.variant else []
+    results = _results(source) if given.variant is None and not source.is_variant else []
     if measured:
         from ..evaluation.report.hub import eval_results
 
@@ -74,7 +74,8 @@ def _bases(source: CardSource, given: Any, chain: LicenceChain) -> tuple[list[st
     """Ids of the base models on the Hub, and the relation to them."""
     if given.variant is not None or source.info.quantization is not None:
         base = _original(given)
-        return ([base] if base else list(given.base_models)), "quantized"
+        recorded = [one.name for one in chain.sources if one.role == ORIGINAL and "/" in one.name]
+        return ([base] if base else list(given.base_models) or recorded), "quantized"
     origin = read_origin(source.folder)
     direct = [record.name for record in origin.sources] if origin is not None else []
     names = [*given.base_models, *direct] or [one.name for one in chain.sources if one.role == "base model"]
@@ -154,15 +155,17 @@ def validate_card(text: str, *, needs_licence: bool = True) -> None:
 
 def _check_licence_fields(data: Mapping[str, Any], needs_licence: bool) -> None:
     licence = data.get("license")
-    if licence is None or (needs_licence and licence == UNKNOWN):
+    if licence is None or (needs_licence and licence in (UNKNOWN, [UNKNOWN])):
         raise CardError(
             "the card has no licence: name one with --licence, or the model that this one was made from with "
             "--base-model, so that it follows."
         )
+    if not isinstance(licence, str | list) or not licence:
+        raise CardError(f"license: {licence!r} is no name: write an identifier of the Hub, such as apache-2.0.")
     for one in [licence] if isinstance(licence, str) else licence:
         if one not in HUB_LICENCES:
             raise CardError(f"license: {one!r} is no licence of the Hub; write its identifier, such as apache-2.0.")
-    if licence == OTHER and not data.get("license_name"):
+    if licence in (OTHER, [OTHER]) and not data.get("license_name"):
         raise CardError("license: other needs license_name, and the text of the licence in the file LICENSE.")
     name = data.get("license_name")
     if name is not None and not _LICENCE_NAME.fullmatch(str(name)):

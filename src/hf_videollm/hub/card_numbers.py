@@ -19,7 +19,9 @@ _MARK = re.compile(f"{_OPEN}(\\d+){_MIDDLE}([^{_CLOSE}]*){_CLOSE}")
 # Addresses are names, whatever digits they have.
 _ADDRESS = re.compile(r"https?://[^\s)>\]]+|\]\([^)\s]*\)")
 # A number: digits that belong to no word. `VideoLLaMA2`, `int8`, `Apache-2.0`, `7B` and `4-bit` are names.
-_NUMBER = re.compile(r"(?<![\w.])(?<![A-Za-z]-)\d[\d,]*(?:\.\d+)?(?!\.?\w|-[A-Za-z])")
+_NUMBER = re.compile(
+    r"(?<![\w.])(?<![A-Za-z]-)\.?\d[\d,]*(?:\.\d+)?(?=(?:[kMGT]i?B|ms|fps|tokens?|frames?|x|k|h)\b|(?!\.?\w|-[A-Za-z]))"
+)
 _FENCE = re.compile(r"^```")
 NOT_MEASURED = "not measured"
 NAME = "name"

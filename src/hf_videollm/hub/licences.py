@@ -226,7 +226,7 @@ def _expand(records: Iterable[SourceRecord]) -> Iterator[SourceLicence]:
                 "licence": record.licence,
                 "licence_name": record.licence_name,
                 "licence_link": record.licence_link,
-                "read": f"the model card in the folder of {record.name}",
+                "read": "its model card" if "/" in record.name else f"the model card in the folder of {record.name}",
             }
         facts = facts or {}
         yield _source(record.role, record.name, facts)

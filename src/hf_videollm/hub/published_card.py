@@ -1,12 +1,15 @@
 """The card of a repository that is going to be published: the folder's own, or a new one."""
 
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..known_models import bundled_checkpoints
 from ..models.errors import CheckpointError, one_line
+from ..origin import load_card_metadata, read_origin, save_origin, stated_licence
 from .folder import CARD
 from .licence_file import LICENCE_FILE
 from .licence_terms import OTHER
@@ -34,27 +37,63 @@ class CardWish:
     tags: tuple[str, ...] = ()
     results: tuple[str | Path, ...] = ()
 
-    def of_variant(self, repo_id: str, card: Path) -> "CardWish":
-        """What holds for a quantized variant: it comes from the original, and has the same licence.
+    def of_variant(self, card: Path) -> "CardWish":
+        """What holds for a quantized variant: it has the licence of the original.
 
         Args:
-            repo_id: name of the original's repository.
             card: card of the original.
+
+        Raises:
+            CheckpointError: the card states several licences.
         """
         from huggingface_hub import ModelCard
 
-        data = ModelCard(card.read_text(encoding="utf-8")).data
-        # The licence was checked for the original. The sources of the variant are those of the original.
+        text = card.read_text(encoding="utf-8")
+        data = ModelCard(text).data
+        if len(_licences(text)) != 1:
+            raise CheckpointError(
+                f"{CARD} states several licences ({', '.join(_licences(text))}), and the card of a variant states one: "
+                "name it with --licence."
+            )
+        # The licence was checked for the original. The variant's record names its sources, see `name_original`.
         return replace(
             self,
-            licence=data.get("license"),
+            licence=_licences(text)[0],
             licence_name=data.get("license_name"),
             licence_link=data.get("license_link"),
             licence_override=True,
-            base_models=(repo_id,),
+            base_models=(),
             # They were measured on the original.
             results=(),
         )
+
+
+def name_original(variant: Path, repo_id: str, card: Path, base_models: Sequence[str]) -> None:
+    """Let the record of a variant name the repository of its original instead of a folder of this machine.
+
+    Args:
+        variant: folder that `quantize` wrote.
+        repo_id: the repository.
+        card: card of the original.
+        base_models: ids of models that the publisher names as the sources of the original.
+    """
+    origin = read_origin(variant)
+    if origin is None:
+        return
+    original, *others = origin.sources
+    data = load_card_metadata(card)
+    # A bundled checkpoint has a name that everybody knows; the folder of a user has not.
+    kept = (original.name,) if original.name in bundled_checkpoints() or "/" in original.name else original.base_models
+    record = replace(
+        original,
+        name=repo_id,
+        revision=None,
+        licence=stated_licence(data),
+        licence_name=data.get("license_name"),
+        licence_link=data.get("license_link"),
+        base_models=tuple(dict.fromkeys([*base_models, *kept])),
+    )
+    save_origin(variant, replace(origin, sources=(record, *others)))
 
 
 def write_licence(folder: Path, own: Path | None, work: Path, wish: CardWish) -> dict[str, Path]:
@@ -109,6 +148,8 @@ def write_card(
         CardError: no licence is known for a new card.
         LicenceError: the licence is looser than that of a source.
     """
+    from huggingface_hub import ModelCard
+
     from .card import card_pictures, render_card, validate_card
     from .licences import check_licence, licence_of
 
@@ -119,15 +160,18 @@ def write_card(
         stated = {"license": wish.licence, "license_name": wish.licence_name, "license_link": wish.licence_link}
         content = own.read_text(encoding="utf-8", errors="replace")
         _check_readable(content, repo_id)
+        _check_own_licence(content, wish)
         if wish.results:
             raise CheckpointError(
                 f"--results are for a new card, and the folder has {CARD}: write it with hf-videollm card --results, "
                 "or remove it."
             )
-        text, pictures = _with_metadata(_pinned(content, folder.name, repo_id, revision), stated), {}
-        if _licence(text) != OTHER and (wish.licence_name or wish.licence_link):
+        name = os.path.basename(os.path.abspath(folder))
+        text, pictures = _with_metadata(_pinned(content, name, repo_id, revision), stated), {}
+        if OTHER not in _licences(text) and (wish.licence_name or wish.licence_link):
             raise CheckpointError(
-                f"--licence-name and --licence-link are for --licence other alone, and {CARD} states {_licence(text)}."
+                f"--licence-name and --licence-link are for --licence other alone, and {CARD} states "
+                f"{' and '.join(_licences(text)) or 'none'}."
             )
     text = _with_metadata(text, {}, wish.tags)
     try:
@@ -138,7 +182,9 @@ def write_card(
         raise CheckpointError(f"{CARD} of {repo_id} cannot be published: {error}") from error
     if own is not None:
         chain = licence_of(folder, base_models=wish.base_models)
-        check_licence(chain, _licence(text), wish.licence_override, name=wish.licence_name)
+        # Whoever gets the model may choose one of several licences, so none may be looser than the sources' licences.
+        for licence in _licences(text):
+            check_licence(chain, licence, wish.licence_override, name=ModelCard(text).data.get("license_name"))
     card = work / CARD
     card.write_text(text, encoding="utf-8")
     return {**pictures, CARD: card}
@@ -153,6 +199,17 @@ def _check_readable(text: str, repo_id: str) -> None:
         raise CheckpointError(
             f"{CARD} of {repo_id} cannot be published: its metadata cannot be read ({one_line(error, 200)})."
         ) from error
+
+
+def _check_own_licence(text: str, wish: CardWish) -> None:
+    """Refuse a wished licence that is looser than the one which the folder's own card states."""
+    from huggingface_hub import ModelCard
+
+    from .licences import LicenceChain, SourceLicence, check_licence
+
+    name = ModelCard(text).data.get("license_name")
+    stated = [SourceLicence("its card", f"the folder's {CARD}", one, licence_name=name) for one in _licences(text)]
+    check_licence(LicenceChain(tuple(stated), True), wish.licence, wish.licence_override, name=wish.licence_name)
 
 
 def _options(wish: CardWish) -> dict[str, Any]:
@@ -184,18 +241,19 @@ def _check_link(text: str, names: Collection[str]) -> None:
 
     data = ModelCard(text).data
     link = data.get("license_link") or LICENCE_FILE
-    if data.get("license") == OTHER and link not in names and not link.startswith(("https://", "http://")):
+    if OTHER in _licences(text) and link not in names and not link.startswith(("https://", "http://")):
         raise ValueError(
             f"it links to the text of its licence in {link}, which the folder does not have: add the file, or name an "
             "address with --licence-link"
         )
 
 
-def _licence(text: str) -> str | None:
+def _licences(text: str) -> tuple[str, ...]:
+    """The licences that a card states; the Hub allows several."""
     from huggingface_hub import ModelCard
 
     found = ModelCard(text).data.get("license")
-    return found if isinstance(found, str) else None
+    return (found,) if isinstance(found, str) else tuple(map(str, found or ()))
 
 
 def _with_metadata(text: str, fields: Mapping[str, str | None], tags: Sequence[str] = ()) -> str:

@@ -18,8 +18,9 @@ from ..known_models import find_model
 from ..models.video_llm_option_names import names_options
 from .folder import CARD, CheckpointFolder, check_folder
 from .licence_file import LICENCE_PATTERNS
+from .places import refuse_inside
 from .publish import MAIN, Prepared, Publisher
-from .published_card import CardWish, write_card, write_licence
+from .published_card import CardWish, name_original, write_card, write_licence
 from .push_errors import PushError
 from .push_progress import copy_files, hash_files, shown_progress, step_line
 from .push_report import PushReport, RepoReport, sizes_of
@@ -28,7 +29,7 @@ from .repo_names import check_repo_id
 
 GENERATION = "generation_config.json"
 # Names of branches that git allows, and that need no quotes in a shell. The Hub has those of git.
-BRANCH = re.compile(r"(?!.*(?:\.\.|//|\.lock$|/\.))[A-Za-z0-9][\w./-]*(?<![./])", re.ASCII)
+BRANCH = re.compile(r"(?!refs/)(?!.*(?:\.\.|//|\.lock$|/\.))[A-Za-z0-9][\w./-]*(?<![./])", re.ASCII)
 LONGEST_BRANCH = 200
 
 
@@ -126,14 +127,20 @@ def push(
         results=tuple(Path(folder) for folder in results),
     )
     destination = Path(output or f"{names[0].split('/')[1]}.dry-run")
+    if dry_run:
+        refuse_inside(source, destination, "--output")
     # Begins before the work, so that a destination that must not be replaced is an error at once.
     written = atomic_folder(destination, overwrite=overwrite) if dry_run else nullcontext()
     with working_folder() as work, written as temporary:
         prepared = [_prepare(checked, names[0], None, work / "original", wish, progress)]
         texts = _texts(prepared[0].files)
-        wish = wish.of_variant(names[0], prepared[0].files[CARD])
+        card = prepared[0].files[CARD]
+        named, wish = wish.base_models, wish.of_variant(card) if presets else wish
         for preset, name in zip(presets, names[1:], strict=True):
-            folder = _quantize(source, work / preset.variant, preset, texts, progress)
+            _quantize(source, work / preset.variant, preset, progress)
+            name_original(work / preset.variant, names[0], card, named)
+            folder = check_folder(work / preset.variant)
+            folder = replace(folder, files=dict(sorted({**texts, **folder.files}.items())))
             prepared.append(_prepare(folder, name, preset.variant, work / f"card-{preset.variant}", wish, progress))
         if temporary is not None:
             reports = _write_folders(prepared, temporary, destination, progress)
@@ -181,15 +188,11 @@ def _texts(files: Mapping[str, Path]) -> dict[str, Path]:
     return {path: file for path, file in files.items() if any(fnmatch(path, one) for one in LICENCE_PATTERNS)}
 
 
-def _quantize(
-    source: Path, destination: Path, preset: Any, texts: Mapping[str, Path], progress: bool
-) -> CheckpointFolder:
+def _quantize(source: Path, destination: Path, preset: Any, progress: bool) -> None:
     from .quantize import quantize
 
     with step_line(preset.name, progress) as tell:
         quantize(source, destination, preset=preset.name, progress=tell)
-    folder = check_folder(destination)
-    return replace(folder, files=dict(sorted({**texts, **folder.files}.items())))
 
 
 def _prepare(

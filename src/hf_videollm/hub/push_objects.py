@@ -1,6 +1,5 @@
 """What `model.push_to_hub` and `processor.push_to_hub` do: they publish, or check, a complete repository."""
 
-import os
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -8,8 +7,10 @@ from typing import Any
 from ..designs import DESIGNS
 from ..models.errors import one_line
 from ..models.video_llm_option_names import names_options
+from ..origin import ORIGIN_FILE, carry_record
 from .checkpoint import save_checkpoint
 from .licence_file import LICENCE_PATTERNS
+from .places import place_of
 from .publish import MAIN
 from .push import push, working_folder
 from .push_errors import PushError, explain, patiently
@@ -17,7 +18,7 @@ from .push_errors import PushError, explain, patiently
 # transformers' own default for `push_to_hub`.
 MAX_SHARD_SIZE = "50GB"
 # Texts of a checkpoint that still hold when its model is saved again: where it comes from, and under which terms.
-KEPT_TEXTS = ("origin.json", *LICENCE_PATTERNS)
+KEPT_TEXTS = (ORIGIN_FILE, *LICENCE_PATTERNS)
 
 
 @names_options
@@ -79,7 +80,7 @@ def push_model(
     processor = processor if processor is not None else _processor_of(source, repo_id)
     with working_folder() as work:
         folder = save_checkpoint(model, processor, work / "checkpoint", max_shard_size=max_shard_size)
-        _copy_texts(source, folder)
+        _copy_texts(source, folder, repo_id)
         report = push(
             folder,
             repo_id,
@@ -186,12 +187,19 @@ def _processor_of(source: str, repo_id: str) -> Any:
         ) from error
 
 
-def _copy_texts(source: str, folder: Path) -> None:
+def _copy_texts(source: str, folder: Path, repo_id: str) -> None:
     """Copy what the checkpoint of a model says about its origin and licence."""
-    if not os.path.isdir(source):
+    if not source:
         return
+    try:
+        place = place_of(source)
+    except FileNotFoundError:  # the folder was moved since, or the model was made in this process
+        return
+    # A model that goes back to its own repository does not come from this repository.
+    if source != repo_id and not (folder / ORIGIN_FILE).exists():
+        carry_record(place, folder, "push_to_hub")
     for pattern in KEPT_TEXTS:
-        for file in sorted(Path(source).glob(pattern)):
+        for file in sorted(place.glob(pattern)):
             if file.is_file() and not (folder / file.name).exists():
                 copyfile(file, folder / file.name)
 

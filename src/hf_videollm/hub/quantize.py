@@ -13,10 +13,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from ..atomic import atomic_folder
 from ..convert import MAX_SHARD_SIZE
 from ..inference import load_design_config
-from ..known_models import find_model
+from ..known_models import bundled_checkpoints, bundled_name, find_model
 from ..models.errors import CheckpointError
 from ..models.video_llm_processor_files import processor_errors
+from ..origin import ORIGINAL, write_origin
 from .checkpoint import save_checkpoint
+from .licence_file import LICENCE_PATTERNS
+from .places import place_of, refuse_inside
 from .presets import QuantizationPreset, check_platform, find_preset
 from .quantized_weights import WeightErrors, compare_with_original, compare_written, fingerprints
 from .steps import Tell, told_step
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REPORT_FILE = "quantization_report.json"
-# Texts of the original that hold for the variant, too.
-KEPT_TEXTS = ("LICENSE*", "NOTICE*")
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,23 @@ def quantize(
             errors=errors,
             versions=_versions(chosen),
         )
-        _add_texts(source, temporary, report)
+        _add_texts(place_of(source), temporary, report)
+        _write_origin(source, temporary, chosen)
     return report
+
+
+def preset_of(folder: str | os.PathLike[str]) -> QuantizationPreset | None:
+    """The preset by which `quantize` wrote a folder; `None` for any other folder.
+
+    Example:
+        >>> from hf_videollm import default_checkpoint
+        >>> preset_of(default_checkpoint()) is None
+        True
+    """
+    try:
+        return find_preset(str(json.loads((Path(folder) / REPORT_FILE).read_text(encoding="utf-8"))["preset"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _refuse_source(source: str, dst: str | os.PathLike[str]) -> None:
@@ -146,6 +162,8 @@ def _refuse_source(source: str, dst: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"{source} is quantized already: give the original, whose weights are more exact.")
     if os.path.isdir(source) and Path(source).resolve() == Path(dst).resolve():
         raise FileExistsError(f"{dst} is the checkpoint itself: choose another destination.")
+    if os.path.isdir(source):
+        refuse_inside(source, dst)
 
 
 def _write(
@@ -180,14 +198,20 @@ def _set_fields(file: Path, values: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _add_texts(source: str, folder: Path, report: QuantizeReport) -> None:
+def _write_origin(source: str, folder: Path, preset: QuantizationPreset) -> None:
+    """Record the original with its licence, which holds for the variant, too."""
+    place = place_of(source)
+    # A copy of a bundled checkpoint is named as the bundled one, whose licence is known.
+    named = bundled_checkpoints().get(bundled_name(place) or "", place)
+    write_origin(folder, f"hf-videollm quantize --preset {preset.name}", [(ORIGINAL, named)], relation="quantized")
+
+
+def _add_texts(source: Path, folder: Path, report: QuantizeReport) -> None:
     """Add the licence of the original, and the report without the destination, which is a folder of this machine."""
     content = {name: value for name, value in report.to_dict().items() if name != "destination"}
     (folder / REPORT_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if not os.path.isdir(source):
-        return
-    for pattern in KEPT_TEXTS:
-        for file in sorted(Path(source).glob(pattern)):
+    for pattern in LICENCE_PATTERNS:
+        for file in sorted(source.glob(pattern)):
             if file.is_file():
                 copyfile(file, folder / file.name)
 
@@ -201,4 +225,4 @@ def _versions(preset: QuantizationPreset) -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
-__all__ = ["REPORT_FILE", "QuantizeReport", "quantize"]
+__all__ = ["REPORT_FILE", "QuantizeReport", "preset_of", "quantize"]

@@ -49,9 +49,14 @@ SECRET_TEXTS: Mapping[str, re.Pattern[bytes]] = {
     "a token of GitHub": re.compile(rb"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,})\b"),
     "a key of OpenAI or Anthropic": re.compile(rb"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}"),
     "a key of Google": re.compile(rb"\bAIza[0-9A-Za-z_-]{35}\b"),
+    # As programs read it from the environment or from settings, for keys that have no form of their own.
+    "a key beside its name": re.compile(
+        rb"(?i)\b(?:aws_secret_access_key|wandb_api_key|comet_api_key|clearml_api_secret_key|neptune_api_token)\b"
+        rb"[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+_-]{16,}"
+    ),
     "a token of Slack": re.compile(rb"\bxox[abeprs]-[0-9A-Za-z-]{20,}"),
 }
-# Weights hold no text, and reading them would take long. Other files of checkpoints are smaller than this.
+# Weights hold text at their beginning only, and reading them would take long. Other files are smaller than this.
 WEIGHTS = ".safetensors"
 LARGEST_TEXT = 64 * 2**20
 
@@ -72,6 +77,11 @@ def refuse_secrets(files: Mapping[str, Path], tokens: Iterable[str] = ()) -> Non
                 f"{path} is a file for secrets by its name: take it out of the folder before you push. Nothing was "
                 "uploaded."
             )
+        if kinds := _kinds(path.encode(), tokens):
+            raise CheckpointError(
+                f"A file in the folder has what looks like {kinds[0][1]} in its name: take it out before you push. "
+                "Nothing was uploaded."
+            )
         if found := find_secret(file, tokens):
             kind, line = found
             raise CheckpointError(
@@ -87,23 +97,34 @@ def is_secret_name(path: str) -> bool:
 
 
 def find_secret(file: Path, tokens: Iterable[str] = ()) -> tuple[str, int] | None:
-    """The kind and the line of the first secret in a file; `None` if there is none, or if the file holds weights.
+    """The kind and the line of the first secret in a file; `None` if there is none. Values of weights are not read.
 
     Args:
         file: the file.
         tokens: further secrets to look for.
     """
-    if file.suffix == WEIGHTS or file.stat().st_size > LARGEST_TEXT:
+    if file.suffix != WEIGHTS and file.stat().st_size > LARGEST_TEXT:
         return None
-    content = _as_text(file.read_bytes())
+    content = _head_of_weights(file) if file.suffix == WEIGHTS else _as_text(file.read_bytes())
+    found = _kinds(content, tokens)
+    if not found:
+        return None
+    position, kind = found[0]
+    return kind, content.count(b"\n", 0, position) + 1
+
+
+def _kinds(content: bytes, tokens: Iterable[str]) -> list[tuple[int, str]]:
+    """The place of the first secret of each kind, and the kind, in the order of the places."""
     patterns = dict(SECRET_TEXTS)
     if own := [re.escape(token.encode()) for token in tokens if token]:
         patterns["your own token"] = re.compile(b"|".join(own))
-    found = [(match.start(), kind) for kind, pattern in patterns.items() if (match := pattern.search(content))]
-    if not found:
-        return None
-    position, kind = min(found)
-    return kind, content.count(b"\n", 0, position) + 1
+    return sorted((match.start(), kind) for kind, pattern in patterns.items() if (match := pattern.search(content)))
+
+
+def _head_of_weights(file: Path) -> bytes:
+    """The names and metadata at the beginning of a file of weights, which are text."""
+    with file.open("rb") as stream:
+        return stream.read(min(int.from_bytes(stream.read(8), "little"), LARGEST_TEXT))
 
 
 def _as_text(content: bytes) -> bytes:
