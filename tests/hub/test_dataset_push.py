@@ -83,6 +83,57 @@ def test_a_dry_run_writes_a_dataset_that_gives_the_same_records(mix: Path, tmp_p
     assert not expected
 
 
+def test_a_video_with_several_rows_is_stored_once(tmp_path: Path) -> None:
+    """Each row has its bytes, and the file hardly grows with the number of rows."""
+    generate_dataset(tmp_path / "clips", 2, kind="motion", progress=False)
+    clips = sorted((tmp_path / "clips" / "videos").glob("*.mp4"))
+    sizes, total = [], sum(clip.stat().st_size for clip in clips)
+    for number in (1, 30):
+        rows = [{"q": f"Question {n}?", "a": "yes", "video_id": clip.stem} for n in range(number) for clip in clips]
+        (tmp_path / "asked.json").write_text(json.dumps(rows))
+        source = {"annotation": "asked.json", "format": "C", "root": "clips/videos"}
+        (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sources": [source]}))
+        out = tmp_path / f"out{number}"
+        push_dataset(tmp_path / "mix.yaml", "me/clips", licence=LICENCE, dry_run=True, output=out)
+        sizes.append(sum(file.stat().st_size for file in out.glob("data/*.parquet")))
+        dataset = without_decoding(load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache")))
+        assert len(dataset) == len(rows)
+        found = {row["videos"][0]["path"]: row["videos"][0]["bytes"] for row in dataset}
+        assert found == {clip.name: clip.read_bytes() for clip in clips}
+    assert sizes[1] < sizes[0] + total / 2 + 10_000
+    assert 30 * total > 4 * sizes[1]  # the control: once in each row would be far more
+
+
+def test_folders_of_frames_are_published(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number * 80, 0, ord(name[0]))).save(tmp_path / "frames" / name / f"{number}.png")
+            (tmp_path / "frames" / name / "notes.txt").write_text("no picture")
+    turns = [{"from": "human", "value": "<video>\nDescribe it."}, {"from": "gpt", "value": "It brightens."}]
+    rows = [{"id": name, "video": name, "conversations": turns} for name in ("one", "two", "one again")]
+    rows[2]["video"] = "one"
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = {"annotation": "captions.jsonl", "format": "S", "root": "frames"}
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sources": [source]}))
+    push_dataset(tmp_path / "mix.yaml", "me/frames", licence=LICENCE, dry_run=True, output=tmp_path / "out")
+    dataset = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    expected = rows_of(tmp_path / "mix.yaml", tmp_path / "cache")
+    records = {record["id"]: record for record in unpack_media(dataset, tmp_path / "media")}
+    assert set(records) == set(expected)
+    for name, record in records.items():
+        folder, own = (Path(each["messages"][0]["content"][0]["path"]) for each in (record, expected[name]))
+        pictures = sorted(own.glob("*.png"))
+        assert [file.name for file in sorted(folder.iterdir())] == [file.name for file in pictures]
+        assert all((folder / file.name).read_bytes() == file.read_bytes() for file in pictures)
+        assert (load_video(str(folder))[0] == load_video(str(own))[0]).all()
+    assert len(list((tmp_path / "media").iterdir())) == 2
+    for picture in (tmp_path / "frames" / "two").glob("*.png"):
+        picture.unlink()
+    with pytest.raises(DataError, match="two"):
+        push_dataset(tmp_path / "mix.yaml", "me/frames", licence=LICENCE, dry_run=True, output=tmp_path / "again")
+
+
 def test_its_rows_are_trained_on_as_they_are(mix: Path, tmp_path: Path) -> None:
     push_dataset(mix, "me/clips", licence=LICENCE, dry_run=True, output=tmp_path / "out")
     collator = VideoDataCollator(build_tiny_pllava(num_frames=2, image_size=32, patch_size=8)[1])
@@ -152,14 +203,15 @@ def test_a_private_push_never_goes_to_a_public_dataset(hub: HubServer, mix: Path
 def test_what_cannot_be_published_is_refused_before_anything_is_written(mix: Path, tmp_path: Path) -> None:
     folder = tmp_path / "frames"
     folder.mkdir()
+    (tmp_path / "empty").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "1.png")
-    block = {"type": "video", "path": "frames", "kind": "frames", "fps": 3.0, "first": 1}
+    block = {"type": "video", "path": "empty", "kind": "frames", "fps": 3.0, "first": 1}
     turns = [{"role": "user", "content": [block]}, {"role": "assistant", "content": "a"}]
     (tmp_path / "r.jsonl").write_text(json.dumps({"id": "1", "messages": turns}))
     (tmp_path / "mix.yaml").write_text("sources: [{annotation: r.jsonl}]")
     out = tmp_path / "out"
     for given, options, message in (
-        (tmp_path / "mix.yaml", {"licence": LICENCE}, "folder of pictures, which a Video column cannot hold"),
+        (tmp_path / "mix.yaml", {"licence": LICENCE}, "the folder holds no pictures"),
         (mix, {}, "licence must be given"),
         (mix, {"licence": LICENCE, "max_shard_size": "1"}, "max_shard_size '1' is no size"),
         (tmp_path / "gone.yaml", {"licence": LICENCE}, "the mix cannot be read"),

@@ -21,8 +21,9 @@ of the sources below. The licence of this dataset does not replace those of its 
 
 Seed {seed}. {missing} rows were left out because a file was missing.
 
-A row has `messages` in the chat format of transformers; its media stand in `videos`, `images` and `audios`, in the
-order of their blocks. `options`, `answer`, `answer_index` and `references` serve evaluation, `meta` is JSON.
+A row has `messages` in the chat format of transformers; its media stand in `videos`, `images`, `audios` and
+`frames` (folders of frames), in the order of their blocks. `options`, `answer`, `answer_index` and `references` serve
+evaluation, `meta` is JSON.
 
 ```python
 from datasets import load_dataset

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_folder
-from ..data.embedded import COLUMNS, embedded_features, with_media
+from ..data.embedded import embedded_features, files_of, first_medium, with_media
 from ..data.mix import load_mix
 from ..data.mix_plan import PreparedMix, prepare_mix
 from ..data.parsed_files import DataError
@@ -28,6 +28,10 @@ __all__ = ["DatasetReport", "push_dataset"]
 _SIZES = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 # Rows of videos are large, and a reader holds a group of rows in memory.
 _ROWS_IN_GROUP = 20
+# Bytes of a group of rows after it was read. A video with more rows than that is stored once in each of several groups.
+_LARGEST_GROUP = 10**9
+# Parquet stores equal values once as long as the different ones of a group take no more than this.
+_LARGEST_DICTIONARY = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ def push_dataset(
 ) -> DatasetReport:
     """Publish the rows that a mix chooses, each once, with their media inside.
 
-    Everything is written and checked on this machine first; then one commit publishes it. A video with several rows is
-    stored in each of them.
+    Everything is written and checked on this machine first; then one commit publishes it. Every row has its media, but
+    the bytes of a video with several rows are stored once: the rows about it stand together, and Parquet stores equal
+    values of a group of rows once.
 
     Args:
         mix: the mix file.
@@ -103,7 +108,7 @@ def push_dataset(
         cache_dir: as in `prepare_mix`.
 
     Raises:
-        DataError: the mix or a row is wrong, a medium is a folder of frames, or no licence is given.
+        DataError: the mix or a row is wrong, or no licence is given.
         ValueError: the name of the repository or the size is not possible.
         PushError: the Hub refused, failed or did not answer.
         FileExistsError: `output` is not empty.
@@ -174,33 +179,68 @@ def _names(prepared: PreparedMix) -> dict[str, str]:
 
 
 def _write_split(rows: Any, folder: Path, split: str, size: int, names: dict[str, str]) -> None:
-    from datasets import Dataset
+    from pyarrow import parquet
 
     folder.mkdir(exist_ok=True)
-    parts = []
-    for number, part in enumerate(_shards(rows, size, names)):
-        path = folder / f"{split}-{number:05d}.part"
-        Dataset.from_list(part, features=embedded_features()).to_parquet(path, batch_size=_ROWS_IN_GROUP)
-        parts.append(path)
+    parts: list[Path] = []
+    writer, filled = None, 0
+    features = embedded_features()
+    try:
+        for group, weight in _groups(rows, size, names):
+            if writer is not None and filled + weight > size:
+                writer.close()
+                writer, filled = None, 0
+            if writer is None:
+                parts.append(folder / f"{split}-{len(parts):05d}.part")
+                writer = parquet.ParquetWriter(
+                    parts[-1], features.arrow_schema, dictionary_pagesize_limit=_LARGEST_DICTIONARY
+                )
+            writer.write_table(_table(group, features), row_group_size=len(group))
+            filled += weight
+    finally:
+        if writer is not None:
+            writer.close()
     # The names say how many files there are, which is known only now.
     for number, path in enumerate(parts):
         path.rename(folder / f"{split}-{number:05d}-of-{len(parts):05d}.parquet")
 
 
-def _shards(rows: Any, size: int, names: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
-    """Rows with their media, in parts of about this size."""
-    part: list[dict[str, Any]] = []
-    filled = 0
-    for row in rows:
+def _groups(rows: Any, size: int, names: dict[str, str]) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """Groups of rows with their media, and the bytes of their different media. Rows about one video stand together."""
+    group: list[dict[str, Any]] = []
+    sizes: dict[str, int] = {}
+    read, last = 0, None
+    for row in _by_medium(rows):
+        medium = first_medium(row)
         whole = with_media(row, names)
-        weight = sum(len(medium["bytes"]) for column in COLUMNS.values() for medium in whole[column])
-        if part and filled + weight > size:
-            yield part
-            part, filled = [], 0
-        part.append(whole)
-        filled += weight
-    if part:
-        yield part
+        weight = sum(len(file["bytes"]) for file in files_of(whole))
+        is_full = len(group) >= _ROWS_IN_GROUP or sum(sizes.values()) + weight > size
+        is_full = is_full and medium != last
+        if group and (is_full or read + weight > _LARGEST_GROUP):
+            yield group, sum(sizes.values())
+            group, sizes, read = [], {}, 0
+        group.append(whole)
+        sizes.update((file["path"], len(file["bytes"])) for file in files_of(whole))
+        read, last = read + weight, medium
+    if group:
+        yield group, sum(sizes.values())
+
+
+def _by_medium(rows: Any) -> Iterator[dict[str, Any]]:
+    """The rows, of which those about one video follow each other. Videos come in the order of their first rows."""
+    places: dict[str, list[int]] = {}
+    for number, row in enumerate(rows.select_columns(["id", "messages"])):
+        places.setdefault(first_medium(row), []).append(number)
+    for numbers in places.values():
+        for number in numbers:
+            yield rows[number]
+
+
+def _table(group: list[dict[str, Any]], features: Any) -> Any:
+    from datasets import Dataset
+
+    schema = features.arrow_schema
+    return Dataset.from_list(group, features=features).data.table.select(schema.names).cast(schema)
 
 
 def _publish(folder: Path, repo_id: str, private: bool | None, token: str | None, message: str) -> str:
