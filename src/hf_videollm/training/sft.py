@@ -156,7 +156,7 @@ def show_sample(recipe: Recipe) -> str:
     check_whole_clips(recipe, samples)
     training_arguments(recipe, mix)
     first = mix.rows()[0] if mix is not None and not samples else samples[0].to_dict()
-    processor = check_before_loading(recipe)
+    processor = check_before_loading(recipe) or _load(recipe)[1]
     return VideoDataCollator(processor, processor_kwargs=recipe.processor_options).describe(first)
 
 

@@ -102,7 +102,7 @@ def check_before_loading(recipe: Recipe) -> Any:
     """Check all that a recipe says about its model, without its weights.
 
     Returns:
-        The processor; None if the folder is no checkpoint, of which loading says what it is.
+        The processor; None if there is no checkpoint, of which loading says what is wrong.
 
     Raises:
         RecipeError: the recipe names no model, or something that the model or its processor does not have.
@@ -112,7 +112,10 @@ def check_before_loading(recipe: Recipe) -> Any:
         raise RecipeError("The recipe names no model; add the field `model` or pass --model.")
     if os.path.isdir(recipe.model) and not Path(recipe.model, "config.json").is_file():
         return None
-    config = config_for_training(recipe.model, recipe.model_options)
+    try:
+        config = config_for_training(recipe.model, recipe.model_options)
+    except OSError:
+        return None
     processor = processor_for_training(recipe.model, config)
     check_options(recipe, processor)
     # A checkpoint with a LoRA of its own has other names than a model that is made from its configuration.
