@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ..convert.options import WriteOptions
-from ..convert.parts import check_text, put_in, size_queries, start_parts
+from ..convert.parts import check_text, put_in, start_parts
+from ..convert.scales import size_outputs
 from ..convert.stream import TensorPlan
 from ..convert.writing import write_weights
 from ..models.configuration_video_llm import patch_grid
@@ -39,8 +40,7 @@ def join(design: Design, config: Any, tower: Any, language: Any, audio: Any, see
         model.model.audio_tower = audio
     children = dict(model.model.named_children())
     parts = [children[name] for name in design.new_parts if name in children]
-    new_parameters = start_parts(model.model, parts, seed, language.dtype)
-    size_queries(model.model)
+    new_parameters = start_parts(model.model, parts, seed, language.dtype, lambda: size_outputs(model.model))
     return model.eval(), new_parameters
 
 

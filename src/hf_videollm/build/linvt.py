@@ -26,6 +26,7 @@ from ..convert.parts import (
     read_vision_config,
     start_parts,
 )
+from ..convert.scales import sample_picture, scale_weights
 from ..models.configuration_linvt import LinVTModuleConfig
 from ..models.configuration_video_llm import PublishedConfig, has_class_token, has_tied_embeddings, patch_grid
 from ..models.errors import CheckpointError, one_line
@@ -34,6 +35,7 @@ from ..models.linvt_families import EXAMPLES
 from ..models.modeling_linvt import LinVTForCausalLM
 from ..models.processing_linvt import LinVTProcessor
 from ..models.video_llm_chat_template import keep_chat_template
+from ..models.video_llm_word_size import word_size
 from .designs import Design
 from .joining import check_text, check_tower
 from .made import Made, mixed_types_note
@@ -162,8 +164,14 @@ def make_llava(
             f"{folder} cannot be part of a LLaVA ({reason}): use a LLaMA-like language model."
         ) from error
     put_in(model, tower, language)
-    projector: nn.Module = model.model.multi_modal_projector
-    new_parameters = start_parts(model.model, [projector], seed, language.dtype)
+    projector: Any = model.model.multi_modal_projector
+    picture, size = sample_picture(vision_config, tower.dtype), word_size(language.get_input_embeddings())
+
+    def scale() -> None:
+        weights = {"": [projector.linear_1.weight, projector.linear_2.weight]}
+        scale_weights(projector, [projector], weights, lambda: _count_features(model.model, picture), size)
+
+    new_parameters = start_parts(model.model, [projector], seed, language.dtype, scale)
     check_tower(vision_config, vision_folder, lambda frames: _count_features(model.model, frames.to(tower.dtype)))
     model.generation_config = generation_config
     processor = LlavaProcessor(

@@ -5,7 +5,7 @@ safetensors in a separate process.
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,9 @@ def check_text(model: Any, language: Any, placeholders: set[int]) -> None:
         )
 
 
-def start_parts(model: Any, parts: Iterable[nn.Module], seed: int, dtype: torch.dtype) -> int:
+def start_parts(
+    model: Any, parts: Iterable[nn.Module], seed: int, dtype: torch.dtype, scale: Callable[[], None] | None = None
+) -> int:
     """Initialise parts that have no weights yet, as in a new model of the design.
 
     The random values are drawn in float32, so that they are the same for every type of weights. The global random state
@@ -255,6 +257,7 @@ def start_parts(model: Any, parts: Iterable[nn.Module], seed: int, dtype: torch.
         parts: some of its modules.
         seed: random seed.
         dtype: type of the weights.
+        scale: changes the size of the new weights, while they are still float32 (`scales.py`).
 
     Returns:
         The number of values in these parts.
@@ -272,24 +275,11 @@ def start_parts(model: Any, parts: Iterable[nn.Module], seed: int, dtype: torch.
             part.apply(model._init_weights)
             if forgotten := [name for name, weight in part.named_parameters() if weight.isnan().any()]:
                 raise RuntimeError(f"{type(model).__name__} has no initial weights for {forgotten[0]}.")
+        if scale is not None:
+            scale()
+        for part in parts:
             part.to(dtype)
     return sum(weight.numel() for part in parts for weight in part.parameters())
-
-
-@torch.no_grad()
-def size_queries(model: Any) -> None:
-    """Scale IVA's query tokens, if there are any, to the root mean square of the language model's embeddings.
-
-    If they were far smaller, the norms of the language model would amplify what the adapter adds to them a
-    thousandfold.
-
-    Args:
-        model: the base model, whose query tokens already have random values.
-    """
-    if "query_tokens" in dict(model.named_children()):
-        queries, embeddings = model.query_tokens.weight, model.get_input_embeddings().weight
-        size = embeddings.float().square().mean().sqrt()
-        queries.copy_(queries.float() * size / queries.float().square().mean().sqrt())
 
 
 def language_generation_config(
@@ -328,6 +318,5 @@ __all__ = [
     "read_config",
     "read_language_config",
     "read_vision_config",
-    "size_queries",
     "start_parts",
 ]

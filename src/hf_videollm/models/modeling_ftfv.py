@@ -32,6 +32,7 @@ from .video_llm_vision_tower import NORM_OF_POOLED_OUTPUT, freeze_unused_layers
 
 # How many attention weights are in memory at a time: 256 MiB in float32, which is 8 frames of the paper's size.
 MAX_WEIGHTS_AT_A_TIME = 2**26
+QWEN_VL_WIDTH = 4096
 
 
 def sine_positions(side: int, width: int) -> torch.Tensor:
@@ -286,9 +287,18 @@ class FtfvModel(VideoLlmModel):
             init.copy_(module.pos_embed, sine_positions(math.isqrt(len(module.query)), module.query.shape[-1]))
             init.normal_(module.proj, std=len(module.proj) ** -0.5)
             init.normal_(module.temporal_embedding, std=0.02)
+            init.normal_(module.kv_proj.weight, std=module.kv_proj.in_features**-0.5)
         elif isinstance(module, FtfvCrossAttention):
-            init.trunc_normal_(module.in_proj_weight, std=0.02)
+            # Qwen-VL draws these weights with 0.02 at a width of 4,096. In a smaller adapter, products of queries and
+            # keys would be so small that all attention weights were equal, and the gradients of queries and codes 0.
+            std = 0.02 * (QWEN_VL_WIDTH / module.out_proj.in_features) ** 0.5
+            init.trunc_normal_(module.in_proj_weight, std=std)
             init.zeros_(module.in_proj_bias)
+            init.normal_(module.out_proj.weight, std=std)
+
+    def output_weights(self) -> dict[str, list[nn.Parameter]]:
+        connector: Any = self.connector
+        return {"connector": [connector.ln_post.weight, connector.proj]}
 
     def skip_unused_vision_layers(self) -> None:
         """As in the base class, but the norm after the last layer is not frozen if the features pass through it."""

@@ -17,6 +17,7 @@ Two terms: an `AdapterContext` is what the hooks need in one call of the languag
 frames). `video_state` holds the frames of a prompt, so that a later call with a cache can read them again.
 """
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -40,6 +41,7 @@ from .modeling_video_llm import VideoLlmForConditionalGeneration, VideoLlmModel
 from .transformers_compat import hold_gradients
 from .video_llm_chunks import join_in_chunks
 from .video_llm_vision_tower import check_frames
+from .video_llm_word_size import word_size
 
 
 def frame_positions(num_frames: int, width: int) -> torch.Tensor:
@@ -214,7 +216,9 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, IvaQueryTokens):
-            init.normal_(module.weight, std=0.02)
+            self._start_queries(module)
+        elif isinstance(module, IvaAdapter):
+            self._start_adapter(module)
         elif (std := getattr(module, "initial_std", None)) is not None:
             init.normal_(module.weight, std=std)
         if isinstance(module, IvaPatchWeight):
@@ -222,6 +226,37 @@ class IvaModel(IvaQueryMixin, VideoLlmModel):
             init.normal_(module.weight, std=getattr(self.config.text_config, "initializer_range", None) or 0.02)
         if isinstance(module, (IvaProjection, IvaPatchWeight)):
             init.zeros_(module.bias)
+
+    def _start_queries(self, queries: IvaQueryTokens) -> None:
+        """Draw query tokens as large as the words among which they stand.
+
+        If they were far smaller, the norms of the language model would magnify what the adapter adds to them, and the
+        gradients of its weights, a hundredfold.
+        """
+        vectors = torch.randn_like(queries.weight, dtype=torch.float32)
+        size = word_size(self.get_input_embeddings()) or 0.02
+        init.copy_(queries.weight, vectors * (size / vectors.square().mean().sqrt()))
+
+    def _start_adapter(self, adapter: IvaAdapter) -> None:
+        """Make the result of the adapter's last layer no larger than words.
+
+        This result times `output` is what the adapter adds to query tokens. `output` starts at 0, and Adam's first step
+        changes all its weights by the learning rate, whatever their gradients are. If the result were as large as the
+        features of a vision tower, that step would throw the query tokens far away.
+        """
+        value: Any = adapter.layers[-1].get_submodule("interactor.value")
+        size = word_size(self.get_input_embeddings())
+        if size is not None and size < 1:
+            # A power of two, so that the weights do not depend on how the embeddings are rounded.
+            init.normal_(value.weight, std=2.0 ** round(math.log2(size)) * value.initial_std)
+
+    def output_weights(self) -> dict[str, list[nn.Parameter]]:
+        connector: Any = self.connector
+        first, _, last = connector.global_mlp
+        return {
+            "connector.temporal": [connector.temporal.weight],
+            "connector.global_mlp": [first.weight, last.weight],
+        }
 
     def covers_visual_parts(self, present: Collection[str]) -> bool:
         """Whether a batch uses all visual parts. Images use pooling and causal layers only for a temporal token."""

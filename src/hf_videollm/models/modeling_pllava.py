@@ -11,6 +11,7 @@ Pooling has no parameters; the LLM is adapted by LoRA, whose alpha can be lowere
 
 import math
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import nn
@@ -106,6 +107,10 @@ class PllavaModel(AdjustableLoraMixin, VideoLlmModel):
 
     config_class = PllavaConfig
     connector_class = PllavaConnector
+
+    def output_weights(self) -> dict[str, list[nn.Parameter]]:
+        connector: Any = self.connector
+        return {"connector": [connector.linear_1.weight, connector.linear_2.weight]}
 
     def get_placeholder_mask(
         self,

@@ -170,6 +170,10 @@ class VideoLlama2Model(VideoLlmModel):
     # Libraries must not split a block between devices, because its shortcut is added to the output of its convolutions.
     _no_split_modules = ("RegBlock",)
 
+    def output_weights(self) -> dict[str, list[nn.Parameter]]:
+        readout: Any = self.connector.readout
+        return {"connector": [layer.weight for layer in readout[::2]]}
+
     @can_return_tuple
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """As in the base class, but an image becomes a clip of `config.num_frames` equal frames.

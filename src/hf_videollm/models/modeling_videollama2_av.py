@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
@@ -37,6 +38,10 @@ class VideoLlama2AVModel(VideoLlama2Model):
             config.audio_config.hidden_size, config.text_config.hidden_size, config.audio_projector_depth
         )
         self.post_init()
+
+    def output_weights(self) -> dict[str, list[nn.Parameter]]:
+        projector: Any = self.audio_projector
+        return {**super().output_weights(), "audio_projector": [layer.weight for layer in projector[::2]]}
 
     def encode_blank_media(self, present: Collection[str], device: torch.device) -> list[torch.Tensor]:
         """As in the base class; the parts for audio get one patch of silence."""

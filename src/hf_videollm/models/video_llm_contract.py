@@ -11,6 +11,8 @@ package compares them and refuses a processor that was made for another model.
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from torch import nn
+
 # Vision towers that accept only frames of the size in their configuration. Other towers interpolate their position
 # embeddings to fit other sizes.
 FIXED_TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -102,6 +104,18 @@ class ModelContract:
     # Whether a trained LoRA is saved in a folder of its own, so that its strength can still be changed
     # (`pllava_lora.AdjustableLoraMixin`).
     keeps_lora: ClassVar[bool] = False
+
+    def output_weights(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """The weights that set the size of the vectors of media.
+
+        When a new model is made, these weights are scaled until the vectors are about as large as the embeddings of
+        words. With the default, the vectors keep the size that they have.
+
+        Returns:
+            Names of submodules that return vectors of media, each with weights in the order in which they are used. The
+            vectors are proportional to the last weight, as long as biases are 0, and grow with the others.
+        """
+        return {}
 
     def lora_name(self) -> str | None:
         """Name of the attached LoRA adapter whose strength can be changed; `None` if there is none."""

@@ -38,10 +38,10 @@ from ..parts import (
     put_in,
     read_language_config,
     read_vision_config,
-    size_queries,
     start_parts,
 )
 from ..report import Rows, WrittenReport
+from ..scales import size_outputs
 from ..tokenizers import find_tokenizer_folder, tokenizer_with
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>", "query": QUERY_TOKEN}
@@ -188,8 +188,7 @@ def _join(config: IvaConfig, tower: Any, language: Any, seed: int) -> tuple[IvaF
     put_in(model, tower, language)
     children = dict(model.model.named_children())
     parts = [children[name] for name in IvaModel.new_parts if name in children]
-    new_parameters = start_parts(model.model, parts, seed, language.dtype)
-    size_queries(model.model)
+    new_parameters = start_parts(model.model, parts, seed, language.dtype, lambda: size_outputs(model.model))
     return model.eval(), new_parameters
 
 

@@ -134,6 +134,7 @@ def _start(model: Any, side: int) -> None:
     for pair in model.adapter.layers:
         _draw(pair.interactor.query, 0.3)
         _draw(pair.interactor.key, 0.3)
+        _draw(pair.interactor.value, 1.0)
 
 
 def _draw(linear: Any, gain: float) -> None:
