@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from hf_videollm.synthetic.check import held_out_clips
 from hf_videollm.training.recipe_names import SYNTHETIC, recipe_files
 
 SCRIPTS = Path(__file__).parents[2] / "tools" / "tiny_checkpoints"
@@ -45,7 +47,22 @@ def test_help_of_every_script(in_folder: None, name: str, capsys: pytest.Capture
 
 
 def test_all_scripts_are_known_here() -> None:
-    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*WITH_ONE_COMMAND, "iva", "common"}
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*WITH_ONE_COMMAND, "iva", "common", "linvt_selection"}
+
+
+def test_what_the_scorer_of_linvt_keeps(in_folder: None, tmp_path: Path) -> None:
+    tool = runpy.run_path(str(SCRIPTS / "linvt_selection.py"))
+    model, processor = tool["load_checkpoint"](tool["ASSETS"] / "linvt-tiny")
+    clips = held_out_clips(tmp_path, per_kind=2, kinds=["direction", "shape"], with_audio=False)
+    trained = tool["kept_shares"](model, processor, clips)
+    with tool["changed_scores"](model, torch.neg):
+        reverse = tool["kept_shares"](model, processor, clips)
+    # Half of all tokens are kept, so the scorer and its opposite together keep each once.
+    assert trained[0] + reverse[0] == pytest.approx(1.0, abs=0.02)
+    assert trained[0] > 0.6, "the trained scorer prefers shapes"
+    with tool["untrained_scorer"](model, 0):
+        assert tool["kept_shares"](model, processor, clips) != trained
+    assert tool["kept_shares"](model, processor, clips) == trained
 
 
 @pytest.mark.parametrize("name", [*WITH_ONE_COMMAND, "iva"])

@@ -16,7 +16,15 @@ from ..models.errors import CheckpointError, one_line
 from .designs import Design
 
 
-def join(design: Design, config: Any, tower: Any, language: Any, audio: Any, seed: int) -> tuple[Any, int]:
+def join(
+    design: Design,
+    config: Any,
+    tower: Any,
+    language: Any,
+    audio: Any,
+    seed: int,
+    check: Callable[[Any], None] = lambda model: None,
+) -> tuple[Any, int]:
     """Make a model of a design from its parts.
 
     Args:
@@ -26,6 +34,7 @@ def join(design: Design, config: Any, tower: Any, language: Any, audio: Any, see
         language: the language model with its head.
         audio: the audio encoder, or `None`.
         seed: random seed of the new parts.
+        check: gets the model before its new parts, which need the features of the tower, are made.
 
     Returns:
         The model, and the number of its values that are new.
@@ -38,6 +47,7 @@ def join(design: Design, config: Any, tower: Any, language: Any, audio: Any, see
     put_in(model, tower, language)
     if audio is not None:
         model.model.audio_tower = audio
+    check(model.eval())
     children = dict(model.model.named_children())
     parts = [children[name] for name in design.new_parts if name in children]
     new_parameters = start_parts(model.model, parts, seed, language.dtype, lambda: size_outputs(model.model))

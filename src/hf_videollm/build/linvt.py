@@ -168,11 +168,11 @@ def make_llava(
     picture, size = sample_picture(vision_config, tower.dtype), word_size(language.get_input_embeddings())
 
     def scale() -> None:
+        check_tower(vision_config, vision_folder, lambda frames: _count_features(model.model, frames.to(tower.dtype)))
         weights = {"": [projector.linear_1.weight, projector.linear_2.weight]}
         scale_weights(projector, [projector], weights, lambda: _count_features(model.model, picture), size)
 
     new_parameters = start_parts(model.model, [projector], seed, language.dtype, scale)
-    check_tower(vision_config, vision_folder, lambda frames: _count_features(model.model, frames.to(tower.dtype)))
     model.generation_config = generation_config
     processor = LlavaProcessor(
         image_processor=image_processor_class(vision_config)(**pixels),

@@ -72,9 +72,12 @@ def make_video_llm(
     generation_config, more = build_generation_config(folder, raw, text_config, words)
     language = load_language_model(folder, copy.deepcopy(text_config), workspace, wanted)
     tower = load_tower(vision_folder, copy.deepcopy(vision_config), workspace, wanted)
-    model, new_parameters = join(design, config, tower, language, audio, seed)
-    check_text(model, language, set(ids.values()))
-    check_tower(model.config.vision_config, vision_folder, lambda frames: count_features(model.model, frames))
+
+    def check(joined: Any) -> None:
+        check_text(joined, language, set(ids.values()))
+        check_tower(joined.config.vision_config, vision_folder, lambda frames: count_features(joined.model, frames))
+
+    model, new_parameters = join(design, config, tower, language, audio, seed, check)
     model.config.dtype = dtype or language.dtype
     parts = {"tower": tower, "language model": language, **({} if audio is None else {"audio tower": audio})}
     with refuse_impossible(design):
