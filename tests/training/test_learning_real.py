@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, TrainerCallback
 from hf_videollm import default_checkpoint
 from hf_videollm.data.records import make_record, read_jsonl, write_jsonl
 from hf_videollm.designs import buildable
+from hf_videollm.models.video_llm_checkpoint import freeze_unused_parameters
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.recipe import Recipe
@@ -97,6 +98,14 @@ def train(model: Any, processor: Any, records: Path, folder: Path, lora: dict[st
     return trainer.model, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+def unfreeze(model: Any) -> None:
+    """As after loading, without gradients: each stage freezes what it does not train."""
+    for weight in model.parameters():
+        weight.grad = None
+        weight.requires_grad_(True)
+    freeze_unused_parameters(model)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("design", buildable())
 def test_new_parts_learn_and_then_lora(
@@ -113,10 +122,9 @@ def test_new_parts_learn_and_then_lora(
     model.train()(**batch).loss.backward()
     gradients = gradients_of_parts(model)
     assert largest_share(gradients) < 100, gradients
-    for weight in model.parameters():
-        weight.grad = None
-        weight.requires_grad_(True)
+    unfreeze(model)
     model, first = train(model, processor, eight, tmp_path / "new")
+    unfreeze(model)
     _, second = train(model, processor, eight, tmp_path / "lora", {"r": 16, "target_modules": ["q_proj", "v_proj"]})
     with capsys.disabled():
         print(f"\n{design}: largest gradient {largest_share(gradients):.1f} times the median")
