@@ -44,7 +44,7 @@ def vision(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Records of eight clips, one question about each."""
+    """Folder of the records of eight clips, one question about each: whole, and cut to one second."""
     folder = tmp_path_factory.mktemp("eight")
     first: dict[str, Any] = {}
     for record in read_jsonl(generate_dataset(folder / "clips", 8, progress=False)):
@@ -52,7 +52,12 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
         question, answer = (turn["content"][-1]["text"] for turn in record.to_dict()["messages"])
         first.setdefault(video, make_record(record.id, video, [(question, answer)]))
     assert len(first) == 8
-    return Path(write_jsonl(list(first.values()), folder / "eight.jsonl"))
+    write_jsonl(list(first.values()), folder / "eight.jsonl")
+    for record in first.values():
+        # One second of sound: a whole clip would be several hundred tokens.
+        record.messages[0]["content"][0]["end"] = 1.0
+    write_jsonl(list(first.values()), folder / "one_second.jsonl")
+    return folder
 
 
 class StopAtHalf(TrainerCallback):
@@ -71,11 +76,15 @@ def is_halved(losses: list[float]) -> bool:
     return len(losses) > 3 and max(losses[-3:]) < losses[0] / 2
 
 
-def train(model: Any, processor: Any, records: Path, folder: Path, lora: dict[str, Any] | None = None) -> Any:
+def records_for(processor: Any, folder: Path) -> Path:
+    return folder / ("one_second.jsonl" if processor.takes_audio else "eight.jsonl")
+
+
+def train(model: Any, processor: Any, clips: Path, folder: Path, lora: dict[str, Any] | None = None) -> Any:
     """At most thirty steps, each on all eight clips: the trained model, and the losses before each step."""
     recipe = Recipe(
-        records=str(records),
-        frame_cache=str(records.parent / "frames"),
+        records=str(records_for(processor, clips)),
+        frame_cache=None if processor.takes_audio else str(clips / "frames"),  # it holds whole clips
         trainable=new_patterns(model),
         lora=lora,
         processor_options=SOUND if processor.takes_audio else None,
@@ -117,7 +126,7 @@ def test_new_parts_learn_and_then_lora(
     model, processor = make(design, places, torch.float32, **OPTIONS[design])
     train_new_parts(model)
     batch = VideoDataCollator(processor, processor_kwargs=SOUND if processor.takes_audio else None)(
-        [record.to_dict() for record in read_jsonl(eight)[:2]]
+        [record.to_dict() for record in read_jsonl(records_for(processor, eight))[:2]]
     )
     model.train()(**batch).loss.backward()
     gradients = gradients_of_parts(model)
