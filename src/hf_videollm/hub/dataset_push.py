@@ -179,7 +179,7 @@ def _names(prepared: PreparedMix) -> dict[str, str]:
 
 
 def _write_split(rows: Any, folder: Path, split: str, size: int, names: dict[str, str]) -> None:
-    from pyarrow import parquet
+    from pyarrow import parquet  # type: ignore[import-untyped]
 
     folder.mkdir(exist_ok=True)
     parts: list[Path] = []

@@ -97,7 +97,8 @@ class PartwiseSFTTrainer(SFTTrainer):
         if added is not None:
             self._contrastive_losses.append(added.item())
             # With the number of items, the trainer does not divide the loss by the number of accumulated batches.
-            is_divided = num_items_in_batch is None or not self.model_accepts_loss_kwargs
+            takes_number: Any = self.model_accepts_loss_kwargs  # type: ignore[has-type]
+            is_divided = num_items_in_batch is None or not takes_number
             share = 1 if is_divided else self.current_gradient_accumulation_steps
             loss = loss + self.contrastive.weight * added / share
         return (loss, *rest) if return_outputs else loss
