@@ -80,8 +80,9 @@ def main(arguments: list[str]) -> int:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         check_import(oldest["transformers"], folder, environment)
         # Without pytest's cache, which would otherwise forget which tests failed with the newest releases.
-        options = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu and not hub", "tests"]
-        command = [sys.executable, "-m", "pytest", *options, *arguments]
+        options = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu and not hub"]
+        chosen = any((REPOSITORY / argument.partition("::")[0]).exists() for argument in arguments)
+        command = [sys.executable, "-m", "pytest", *options, *arguments, *([] if chosen else ["tests"])]
         return subprocess.run(command, env=environment, cwd=REPOSITORY, check=False).returncode
 
 
