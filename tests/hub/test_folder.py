@@ -27,14 +27,22 @@ def edit_json(file: Path, **changes: object) -> None:
 
 
 def test_a_good_folder(folder: Path) -> None:
-    for name in (".DS_Store", "old.pyc", "__pycache__/x.py", ".git/config", "notes/how.txt", ".hidden/x"):
+    for name in (
+        ".DS_Store",
+        "old.pyc",
+        "__pycache__/x.py",
+        "checkpoint-500/optimizer.pt",
+        ".git/config",
+        "notes/how.txt",
+        ".hidden/x",
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("x")
     checked = check_folder(folder)
     assert checked.design.name == "iva"
     assert checked.quantization is None
     assert {"config.json", "model.safetensors", "tokenizer.json", "notes/how.txt"} <= checked.files.keys()
-    assert checked.left_out == (".DS_Store", ".git/", ".hidden/", "__pycache__/", "old.pyc")
+    assert checked.left_out == (".DS_Store", ".git/", ".hidden/", "__pycache__/", "checkpoint-500/", "old.pyc")
 
 
 def test_a_snapshot_of_the_cache_may_be_pushed_again(folder: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from .licence_file import LICENCE_NAME, licence_link
 from .licence_terms import UNKNOWN
 from .licences import LicenceChain, LicenceError, SourceLicence, check_licence, known_sources
 from .presets import find_preset
+from .repo_names import UNKNOWN_OWNER
 
 __all__ = ["CardOptions", "card_context", "pictures_of"]
 
@@ -40,7 +41,7 @@ class CardOptions:
     """What a folder does not say about itself.
 
     Attributes:
-        repo_id: id on the Hub, which the snippets name; the folder by default.
+        repo_id: id on the Hub, which the snippets name; OWNER and the name of the folder by default.
         revision: tag or commit that the snippets pin.
         variant: short name of a quantized variant, such as `nf4`.
         base_models: ids of the models that it was made from.
@@ -109,7 +110,7 @@ def card_context(
         },
         "example": example,
         "image_llms": _image_llms(source),
-        "repo": given.repo_id or source.name,
+        "repo": given.repo_id or f"{UNKNOWN_OWNER}/{source.name}",
         "revision": given.revision or "main",
         "question": _recorded_example(source).get("question", "What happens in the video?"),
         "hears": source.info.tokens_per_sound is not None,

@@ -28,7 +28,8 @@ CONFIG, CARD = "config.json", "README.md"
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json", "chat_template.jinja")
 # What programs leave beside a checkpoint. It is not published, and the report says so.
 LEFTOVER_NAMES = ("*.pyc", "Thumbs.db", "desktop.ini", "*~")
-LEFTOVER_FOLDERS = ("__pycache__",)
+# The trainer's own checkpoints, checkpoint-500 and the like, belong to the run and not to its result.
+LEFTOVER_FOLDERS = ("__pycache__", "checkpoint-[0-9]*")
 # Endings of files that were not written to their end.
 UNFINISHED = (".tmp", ".temp", ".part", ".partial", ".incomplete", ".lock", ".crdownload", ".download", ".swp")
 PICKLES = (*PICKLE_SUFFIXES, ".pickle", ".joblib", ".dill")
@@ -141,7 +142,7 @@ def _walk(folder: Path, root: Path, left_out: list[str]) -> Iterator[tuple[str, 
         # A file for secrets is an error even if it is hidden and would be left out: the user should know of it.
         is_hidden = entry.name.startswith(".") and not is_secret_name(f"{name}/x" if entry.is_dir() else name)
         if entry.is_dir():
-            if is_hidden or entry.name in LEFTOVER_FOLDERS:
+            if is_hidden or any(fnmatch(entry.name, pattern) for pattern in LEFTOVER_FOLDERS):
                 left_out.append(f"{name}/")
             elif entry.is_symlink():
                 raise CheckpointError(f"{entry} is a link to a folder: put the folder itself there.")

@@ -13,6 +13,7 @@ from ..origin import load_card_metadata, read_origin, save_origin, stated_licenc
 from .folder import CARD
 from .licence_file import LICENCE_FILE
 from .licence_terms import OTHER
+from .repo_names import UNKNOWN_OWNER
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,8 @@ def _pinned(text: str, folder: str, repo_id: str, revision: str) -> str:
 
     So it is with cards that `hf-videollm card` wrote before the revision was known, or that an earlier push wrote.
     """
-    names = "|".join(re.escape(name) for name in dict.fromkeys((repo_id, folder)))
+    known = (repo_id, folder, f"{UNKNOWN_OWNER}/{folder}")
+    names = "|".join(re.escape(name) for name in dict.fromkeys(known))
     return re.sub(
         rf'"(?:{names})", revision="(?:main|files-[0-9a-f]{{12}})"', f'"{repo_id}", revision="{revision}"', text
     )

@@ -1,6 +1,9 @@
 """Names of repositories on the Hub."""
 
-__all__ = ["check_repo_id"]
+__all__ = ["UNKNOWN_OWNER", "check_repo_id"]
+
+# Stands in snippets for the account that will publish a checkpoint.
+UNKNOWN_OWNER = "OWNER"
 
 
 def check_repo_id(name: str) -> None:
