@@ -103,9 +103,9 @@ def test_attention_of_its_own_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     kept = kept_prefix(model, prefix)
     own = model.base_model.layers[1].self_attn
 
-    def forward(hidden_states: torch.Tensor, cache: Any = None, **kwargs: Any) -> Any:
+    def forward(hidden_states: torch.Tensor, **kwargs: Any) -> Any:
         states = own.k_proj(hidden_states).unflatten(-1, (-1, own.head_dim)).transpose(1, 2)
-        cache.update(states, states, 1)
+        kwargs[CACHE_NAME].update(states, states, 1)
         return hidden_states, None
 
     monkeypatch.setattr(own, "forward", forward)

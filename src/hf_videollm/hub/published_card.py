@@ -230,8 +230,8 @@ def _pinned(text: str, folder: str, repo_id: str, revision: str) -> str:
 
     So it is with cards that `hf-videollm card` wrote before the revision was known, or that an earlier push wrote.
     """
-    known = (repo_id, folder, f"{UNKNOWN_OWNER}/{folder}")
-    names = "|".join(re.escape(name) for name in dict.fromkeys(known))
+    text = text.replace(f"{UNKNOWN_OWNER}/{folder}", repo_id)
+    names = "|".join(re.escape(name) for name in dict.fromkeys((repo_id, folder)))
     return re.sub(
         rf'"(?:{names})", revision="(?:main|files-[0-9a-f]{{12}})"', f'"{repo_id}", revision="{revision}"', text
     )
