@@ -71,6 +71,7 @@ PUBLIC_NAMES = [
     "load_audio",
     "load_data",
     "load_pipeline",
+    "load_trained",
     "load_video",
     "make_trainer",
     "register_design",

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from .models.video_processing_pllava import PllavaVideoProcessor
     from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
     from .training.plain_sft import make_trainer, sft_config
+    from .training_outputs import load_trained
 
 keep_old_names()
 register_with_transformers()
@@ -100,6 +101,7 @@ _MODULES = {
     "load_audio": "models.media_video",
     "load_data": "data.loading",
     "load_pipeline": "inference",
+    "load_trained": "training_outputs",
     "load_video": "models.media_video",
     "make_trainer": "training.plain_sft",
     "save_checkpoint": "hub.checkpoint",
@@ -196,6 +198,7 @@ __all__ = [
     "load_audio",
     "load_data",
     "load_pipeline",
+    "load_trained",
     "load_video",
     "make_trainer",
     "register_design",

@@ -14,11 +14,13 @@ from .models.errors import CheckpointError
 from .models.pipeline_video_text_to_text import VideoTextToTextPipeline
 from .models.video_llm_checkpoint_config import describe_impossible
 from .models.video_llm_checkpoint_files import check_links, find_file, read_checkpoint_json
+from .models.video_llm_contract import ModelContract
 from .models.video_llm_lora_files import describe_adapter
 from .models.video_llm_option_names import names_options
 from .models.video_llm_processor_files import processor_errors
 from .official import advice_for_official
 from .pair_check import check_pair
+from .training_outputs import is_training_output, load_trained
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -35,7 +37,8 @@ def load_pipeline(
     """Load a checkpoint as a `"video-text-to-text"` pipeline.
 
     Args:
-        source: folder, Hub id, or name of a bundled checkpoint.
+        source: folder, Hub id, or name of a bundled checkpoint; or what a training has left: its folder, one of its
+            checkpoints, or an adapter.
         dtype: dtype of the weights, one of `DTYPES`; `"auto"` takes that of the checkpoint.
         device: a torch device; `None` takes the first GPU, or the CPU if there is no GPU.
         lora_alpha: strength of the checkpoint's LoRA adapter, for designs that keep it adjustable.
@@ -54,21 +57,10 @@ def load_pipeline(
     arguments: dict[str, Any] = {"trust_remote_code": bool(trust_remote_code)}
     place = _parse_device(device)
     source = find_model(source)
-    # This refuses official checkpoints that were not converted. They would load as another model, mostly random.
-    config = load_design_config(source, **arguments)
-    # A design that keeps its adapter checks in `from_pretrained` whether the checkpoint has one.
-    keeps_lora = isinstance(config, PublishedConfig) and config.keeps_lora
-    if lora_alpha is not None and not keeps_lora:
-        raise CheckpointError(f"{source} has no LoRA adapter whose strength could be set: leave out lora_alpha.")
-    model = AutoModelForImageTextToText.from_pretrained(
-        source, dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
-    )
-    with processor_errors(source, arguments):
-        processor = AutoProcessor.from_pretrained(source, **arguments)
-    try:
-        check_pair(model.config, processor)
-    except ValueError as error:
-        raise CheckpointError(f"{source} holds model and processor of different models. {error}") from error
+    if is_training_output(source):
+        model, processor = _load_output(source, dtype, lora_alpha)
+    else:
+        model, processor = _load_checkpoint(source, dtype, lora_alpha, arguments)
     return pipeline(
         PIPELINE_TASK,
         model=model,
@@ -78,6 +70,40 @@ def load_pipeline(
         trust_remote_code=bool(trust_remote_code),
         pipeline_class=VideoTextToTextPipeline,
     )
+
+
+def _load_checkpoint(source: str, dtype: str, lora_alpha: float | None, arguments: dict[str, Any]) -> tuple[Any, Any]:
+    # This refuses official checkpoints that were not converted. They would load as another model, mostly random.
+    config = load_design_config(source, **arguments)
+    # A design that keeps its adapter checks in `from_pretrained` whether the checkpoint has one.
+    keeps_lora = isinstance(config, PublishedConfig) and config.keeps_lora
+    if lora_alpha is not None and not keeps_lora:
+        raise CheckpointError(_no_alpha(source))
+    model = AutoModelForImageTextToText.from_pretrained(
+        source, dtype=dtype, **arguments, **({} if lora_alpha is None else {"lora_alpha": lora_alpha})
+    )
+    with processor_errors(source, arguments):
+        processor = AutoProcessor.from_pretrained(source, **arguments)
+    try:
+        check_pair(model.config, processor)
+    except ValueError as error:
+        raise CheckpointError(f"{source} holds model and processor of different models. {error}") from error
+    return model, processor
+
+
+def _load_output(source: str, dtype: str, lora_alpha: float | None) -> tuple[Any, Any]:
+    """Load the adapter, or the newest checkpoint, that a training has left."""
+    model, processor = load_trained(source, dtype=dtype)
+    if lora_alpha is not None:
+        if not isinstance(model, ModelContract) or not model.keeps_lora or model.lora_name() is None:
+            raise CheckpointError(_no_alpha(source))
+        adjustable: Any = model
+        adjustable.set_lora_alpha(lora_alpha)
+    return model, processor
+
+
+def _no_alpha(source: str) -> str:
+    return f"{source} has no LoRA adapter whose strength could be set: leave out lora_alpha."
 
 
 def _parse_device(device: str | None) -> torch.device:
@@ -100,9 +126,8 @@ def _why_no_config(folder: str) -> str:
     if adapter is None:
         return f"{folder} holds no config.json: give the folder that from_pretrained loads, or a Hub id."
     return (
-        f"{folder} is {adapter}, and does not hold that model: load the model, attach the adapter with "
-        f"peft.PeftModel.from_pretrained(model, {folder!r}), save the merged model (merge_and_unload) with "
-        "save_checkpoint, and pass its folder (docs/how_to/train.md#lora)."
+        f"{folder} is {adapter}, and does not hold that model: write a complete checkpoint with "
+        f"`hf-videollm finish checkpoint {folder} DST`, and pass its folder (docs/how_to/finish.md)."
     )
 
 

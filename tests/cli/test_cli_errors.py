@@ -56,7 +56,7 @@ WRONG = [
     ("info nowhere", "nowhere"),
     ("info {folder}", "config.json"),
     ("info {adapter}", "is a LoRA adapter of rank 4 on k_proj, q_proj with its own connector for the model start"),
-    ("ask {clip} Q --model {adapter}", "merge_and_unload"),
+    ("ask {clip} Q --model {adapter}", "adapter_model.safetensors"),
     ("info --design foo", "foo"),
     ("flops", "--design"),
     ("flops --design fftv", "fftv"),

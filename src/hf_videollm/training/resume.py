@@ -7,9 +7,7 @@ it would fail, or continue without the state of the optimizer.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_claim import is_same, try_lock
-from ..models.errors import CheckpointError
-from ..models.video_llm_checkpoint_files import read_headers, read_weight_map
+from ..training_outputs import CHECKPOINT, OPTIMIZER, checkpoint_problem
 
 __all__ = ["checkpoint_problem", "last_whole_checkpoint", "needed_files", "only_run"]
 
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 LOCK_NAME = ".training.lock"
-OPTIMIZER = ("optimizer.pt", "scheduler.pt")
 
 
 def last_whole_checkpoint(
@@ -53,40 +48,6 @@ def last_whole_checkpoint(
             (path / "trainer_state.json").unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
     return whole
-
-
-def checkpoint_problem(folder: Path, needed: Sequence[str] | None = OPTIMIZER) -> str | None:
-    """Why training cannot go on from a checkpoint; `None` if it can.
-
-    Args:
-        needed: see `last_whole_checkpoint`.
-    """
-    try:
-        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        if not isinstance(state, dict) or state.get("global_step") != int(folder.name.rpartition("-")[2]):
-            return "trainer_state.json is of another step"
-    except (OSError, ValueError, RecursionError):
-        return "trainer_state.json, which is written last, is missing or cut off"
-    if needed is None:
-        return None
-    for name in needed:
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-    try:
-        return _weight_problem(folder)
-    except CheckpointError as error:
-        return str(error)
-
-
-def _weight_problem(folder: Path) -> str | None:
-    indices = sorted(folder.glob("*.safetensors.index.json"))
-    files = {folder / name for index in indices for name in read_weight_map(index).values()}
-    files |= set(folder.glob("*.safetensors"))
-    if not files:
-        return "it holds no weights"
-    for file in sorted(files):
-        read_headers(file)
-    return None
 
 
 @contextmanager

@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
+from ..base_loading import config_for_training, processor_for_training
 from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_checkpoint import freeze_unused_parameters
-from ..models.video_llm_contract import ProcessorContract
-from ..models.video_llm_option_names import did_you_mean
-from ..models.video_llm_processor_files import processor_errors
 from .learned_parts import lora_of, trained_patterns
 from .recipe import Recipe, RecipeError
 from .trainable import compiled, freeze_all_but
@@ -32,34 +29,6 @@ __all__ = [
 ]
 
 META = "meta"
-# Without a value, transformers would ask the user on the terminal whether code of the checkpoint may run.
-TRUST = {"trust_remote_code": False}
-
-
-def config_for_training(source: str, model_options: Mapping[str, Any] | None = None) -> Any:
-    """The configuration of a checkpoint with some fields changed.
-
-    Raises:
-        ValueError: there is no such field, or its value is impossible.
-    """
-    stored = AutoConfig.from_pretrained(source, **TRUST)
-    if not model_options:
-        return stored
-    known = set(stored.to_dict())
-    if unknown := sorted(set(model_options) - known):
-        hint = did_you_mean(unknown[0], known)
-        raise ValueError(f"model_options: {type(stored).__name__} has no field {', '.join(unknown)}: {hint}")
-    return AutoConfig.from_pretrained(source, **TRUST, **model_options)
-
-
-def processor_for_training(source: str, config: Any) -> Any:
-    """The processor of a checkpoint, adapted to a configuration of which fields were changed."""
-    with processor_errors(source, TRUST):
-        processor = AutoProcessor.from_pretrained(source, **TRUST)
-    # A processor of transformers has no options to adapt.
-    if isinstance(processor, ProcessorContract) and (options := processor.options_from_config(config)):
-        return AutoProcessor.from_pretrained(source, **TRUST, **options)
-    return processor
 
 
 def sketch_model(config: Any) -> Any:
@@ -116,7 +85,7 @@ def check_before_loading(recipe: Recipe) -> Any:
         config = config_for_training(recipe.model, recipe.model_options)
     except OSError:
         return None
-    processor = processor_for_training(recipe.model, config)
+    processor = processor_for_training(recipe.model, config, bool(recipe.model_options))
     check_options(recipe, processor)
     # A checkpoint with a LoRA of its own has other names than a model that is made from its configuration.
     if config.to_dict().get("lora_adapter") is None:
