@@ -8,8 +8,9 @@ run is killed in this moment, the next run that writes to this destination, or `
 
 import errno
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def atomic_file(path: str | os.PathLike[str], mode: int | None = None) -> Iterat
 
 
 @contextmanager
-def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_files(
+    folder: str | os.PathLike[str], *, last: Sequence[str] = (), obsolete: re.Pattern[str] | None = None
+) -> Iterator[Path]:
     """Give a temporary folder, whose files are moved into `folder` when the block ends without an error.
 
     Each file is moved in one step, and none before all are on the disk. Unlike `atomic_folder`, this keeps the other
@@ -95,6 +98,9 @@ def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         folder: destination. It is made if it does not exist.
+        last: names of files without which nobody reads the others. Old ones are removed before the first file is moved,
+            and new ones are moved after all others, so that a killed run never leaves a mixture that can be read.
+        obsolete: pattern of the names of old files that are removed before the first file is moved.
 
     Raises:
         DiskFullError: there is no room for the new files; the old files are kept.
@@ -109,7 +115,11 @@ def atomic_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
         yield claim.content
         _give_usual_modes(claim.content)
         sync_tree(claim.content)
-        for file in sorted(path for path in claim.content.rglob("*") if not path.is_dir()):
+        for path in sorted(destination.iterdir(), key=lambda path: path.name not in last):
+            if path.name in last or (obsolete is not None and obsolete.fullmatch(path.name)):
+                path.unlink()
+        files = sorted(path for path in claim.content.rglob("*") if not path.is_dir())
+        for file in sorted(files, key=lambda path: path.name in last):
             place = destination / file.relative_to(claim.content)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, place)

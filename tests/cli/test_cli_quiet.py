@@ -21,6 +21,8 @@ import ready_python
 import videollama2_sources
 import xgen_mm_sources
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, tqdm
+from peft import LoraConfig, get_peft_model
+from tiny_linvt import make_linvt, write_llava
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.utils import logging as transformers_logging
 from typer.main import get_command
@@ -106,6 +108,12 @@ OTHERS = [
     "tune-alpha pllava validation.jsonl --alphas 0,4 --max-new-tokens 2",
     "train recipe.yaml --dry-run",
     "train recipe.yaml",
+    "train qlora.yaml",
+    "finish checkpoint run finished",
+    "finish adjustable run-qlora adjustable",
+    "finish merged adapter merged",
+    "finish qlora run-qlora dequantized",
+    "finish linvt before-image-llm linvt-alone",
     "evaluate --model videollama2-av-tiny --tasks music_avqa --data benchmarks --output runs --limit 2 --device cpu",
     "results runs/music_avqa",
     "sweep frames --model videollama2-av-tiny --task music_avqa --data benchmarks --output s1 --values 8 --device cpu",
@@ -163,6 +171,12 @@ def sources(folder: Path) -> Path:
     arguments = "{output_dir: run, max_steps: 1, per_device_train_batch_size: 1, use_cpu: true}"
     (folder / "mix.yaml").write_text("sources: [{annotation: clips/records.jsonl, source: clips}]")
     (folder / "recipe.yaml").write_text(f"model: start\nrecords: clips/records.jsonl\narguments: {arguments}")
+    lora = "quantize: nf4\nlora: {target_modules: [q_proj]}\n"
+    recipe = f"model: start\nrecords: clips/records.jsonl\narguments: {arguments.replace('run', 'run-qlora')}"
+    (folder / "qlora.yaml").write_text(f"{lora}{recipe}")
+    base = hf_videollm.PllavaForConditionalGeneration.from_pretrained(folder / "start")
+    get_peft_model(base, LoraConfig(target_modules=["q_proj"])).save_pretrained(folder / "adapter")
+    hf_videollm.save_checkpoint(*make_linvt(write_llava(folder / "llava")), folder / "before-image-llm")
     return folder
 
 

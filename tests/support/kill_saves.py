@@ -124,10 +124,12 @@ def kill_conversions(folder: Path, moments: int, seed: int) -> dict[str, Any]:
 
 
 def kill_trainings(folder: Path, moments: int, seed: int) -> dict[str, Any]:
+    from hf_videollm.models.errors import CheckpointError
     from hf_videollm.synthetic.clips import generate_dataset
     from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
     from hf_videollm.training.resume import checkpoint_problem
     from hf_videollm.training.sft import Recipe, make_trainer, run_sft
+    from hf_videollm.training_outputs import load_trained
 
     steps = 4
     model, processor = build_tiny_pllava(num_frames=4, image_size=32, patch_size=8, pooling_shape=(2, 2, 2))
@@ -138,10 +140,10 @@ def kill_trainings(folder: Path, moments: int, seed: int) -> dict[str, Any]:
     recipe = Recipe(records=records, frame_cache=str(folder / "cache"), merge_turns=True, arguments=options)
     make_trainer(recipe, model, processor)  # fills the cache once
     rng = random.Random(seed)
-    seen = {"killed": 0, "resumed": 0, "half": 0, "finished": 0}
+    seen = {"killed": 0, "resumed": 0, "half": 0, "finished": 0, "opened": 0}
 
     def work() -> None:
-        trainer = run_sft(recipe, model, processor)
+        trainer = run_sft(recipe, model, processor, save=True)
         assert trainer.state.global_step == steps
 
     # What a whole run takes, and what a run takes that goes on from a checkpoint.
@@ -162,6 +164,12 @@ def kill_trainings(folder: Path, moments: int, seed: int) -> dict[str, Any]:
         seconds[is_new] = seconds[is_new] if killed else took
         seen["killed"] += killed
         output.mkdir(parents=True, exist_ok=True)
+        # What opens, opens whole; otherwise the folder says that nothing in it is finished.
+        try:
+            seen["opened"] += bool(load_trained(output))
+        except CheckpointError as error:
+            if "has finished saving" not in str(error):
+                raise
     # Whatever was left: the next run goes on from it, is done, and leaves only what is whole.
     killed, _ = run(work, None)
     assert not killed

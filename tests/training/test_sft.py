@@ -123,7 +123,9 @@ def test_lora(records, tmp_path):
     assert trained
     assert all("lora_" in name and "language_model" in name for name in trained)
     # Where a whole model is needed, the folder of the adapter is refused with what it is, and what to do.
-    with pytest.raises(CheckpointError, match=r"is a LoRA adapter of rank 4 on .*q_proj.*merge_and_unload"):
+    with pytest.raises(
+        CheckpointError, match=r"is a LoRA adapter of rank 4 on .*q_proj.*hf-videollm finish checkpoint"
+    ):
         describe_checkpoint(tmp_path / "out")
 
 
@@ -296,9 +298,10 @@ def test_a_result_replaces_the_old_one_and_nothing_else(tmp_path, monkeypatch):
     train_fake(monkeypatch, tmp_path, {"config.json": "third", "model.safetensors": "third"})
     lora = {"lora/adapter.json": "new"}
     assert content(tmp_path) == {**kept, **lora, "config.json": "third", "model.safetensors": "third"}
-    # An adapter alone replaces no weights.
-    train_fake(monkeypatch, tmp_path, {"adapter_model.safetensors": "fourth"})
-    assert content(tmp_path)["model.safetensors"] == "third"
+    # Beside the old weights, an adapter would not be read: the folder would be opened as the old model.
+    adapter = {"adapter_config.json": "fourth", "adapter_model.safetensors": "fourth"}
+    train_fake(monkeypatch, tmp_path, adapter)
+    assert content(tmp_path) == {**kept, **lora, **adapter}
 
 
 def test_other_processes_save_nothing(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from .chat import chat
 from .convert import convert_app
 from .errors import INTERRUPTED, report
 from .evaluate import evaluate
+from .finish import finish_app
 from .hub import push, quantize
 from .inspect import flops, info
 from .judge import judge_agreement
@@ -48,6 +49,7 @@ for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)
 app.add_typer(convert_app, name="convert")
 app.add_typer(data_app, name="data")
+app.add_typer(finish_app, name="finish")
 app.add_typer(sweep_app, name="sweep")
 
 

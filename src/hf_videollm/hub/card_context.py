@@ -23,6 +23,7 @@ from .card_facts import (
 )
 from .card_files import cards_folder
 from .card_parity import paper_model, parity_rows
+from .card_training import TRAINING_FILE, read_training, training_rows
 from .licence_file import LICENCE_NAME, licence_link
 from .licence_terms import UNKNOWN
 from .licences import LicenceChain, LicenceError, SourceLicence, check_licence, known_sources
@@ -122,6 +123,7 @@ def card_context(
         **_accuracy(source),
         "limits": [*source.checkpoint.get("limits", ()), *source.facts["limits"]],
         "made_by": _made_by(source),
+        **_training(source),
         "whole_story": _whole_story(source),
         "licence": licence,
         "licence_name": source.book.name(given.licence_name or LICENCE_NAME, "the licence"),
@@ -219,6 +221,23 @@ def _made_by(source: CardSource) -> str:
     if origin is None:
         return "How this checkpoint itself was made is not recorded in its folder."
     return f"This checkpoint was made by `{source.book.name(origin.made_by, 'origin.json')}`."
+
+
+def _training(source: CardSource) -> dict[str, Any]:
+    """How the checkpoint was trained, if that is recorded beside it."""
+    rows = training_rows(read_training(source.folder))
+    book, file = source.book, TRAINING_FILE
+    marked = [(label, book.add(partial(_same, value), f"{file}: {label}", "plain")) for label, value in rows]
+    base = dict(rows).get("base model")
+    return {
+        "training": marked,
+        "training_base": "another model" if base is None else f"`{book.name(base, file)}`",
+        "losses": (source.folder / "losses.png").is_file(),
+    }
+
+
+def _same(value: str) -> str:
+    return value
 
 
 def _licence_reason(given: CardOptions, chain: LicenceChain, licence: str) -> str:

@@ -20,6 +20,7 @@ from .card_files import load_facts
 from .licence_terms import HUB_LICENCES, NON_COMMERCIAL, OTHER, UNKNOWN, terms_of
 
 __all__ = [
+    "DATA_ROLE",
     "LicenceChain",
     "LicenceError",
     "SourceLicence",
@@ -32,6 +33,8 @@ __all__ = [
 
 # In `sources.yaml`: the page of the source states no licence.
 NONE_STATED = "none"
+# Role of the sources of a checkpoint that are data and not models.
+DATA_ROLE = "training data"
 
 
 class LicenceError(ValueError):
@@ -229,7 +232,7 @@ def _expand(records: Iterable[SourceRecord]) -> Iterator[SourceLicence]:
                 "read": "its model card" if "/" in record.name else f"the model card in the folder of {record.name}",
             }
         facts = facts or {}
-        yield _source(record.role, record.name, facts)
+        yield _source(record.role, record.name, facts, is_data=record.role == DATA_ROLE)
         for name in [*facts.get("made_of", ()), *record.base_models]:
             yield from _expand([SourceRecord(f"source of {record.name}", name)])
         for name in [*facts.get("data", ()), *record.datasets]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,7 +17,8 @@ from ..models.video_llm_chat_template import has_tags
 from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_messages import BlockRules, media_blocks, read_chats, source_of
 from .augmenting import Augmenter
-from .caches.frames import FrameCache
+from .caches.frames import FrameCache, StillFrames
+from .draws import BatchDraws
 from .rows import read_row
 
 __all__ = ["IGNORE_INDEX", "VideoDataCollator"]
@@ -66,7 +66,8 @@ class VideoDataCollator:
         processor_kwargs: options for the processor, e.g. `{"num_frames": 4}`.
         vary: maps options of the processor to lists of values. One value is drawn for each batch, so that the model is
             trained with all of them, e.g. `{"missing_audio": ["silence", "skip"]}`.
-        seed: seed of these draws.
+        seed: seed of all draws. Together with the epoch and the ids of the rows it decides what is drawn for a batch,
+            so that a training that resumes draws the same.
         augmenter: reads other frames and pictures in each epoch; for batches to train on alone.
     """
 
@@ -81,7 +82,7 @@ class VideoDataCollator:
     augmenter: Augmenter | None = None
 
     def __post_init__(self) -> None:
-        self._rng = random.Random(self.seed)
+        self.draws = BatchDraws(self.seed)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make one batch.
@@ -103,7 +104,12 @@ class VideoDataCollator:
                 "so it is unknown what to train on. Add the tags to the template of the processor."
             )
         read = [self._chat(row) for row in rows]
-        varied = {name: self._rng.choice(values) for name, values in (self.vary or {}).items()}
+        varied: dict[str, Any] = {}
+        if self.vary or isinstance(self.frames, StillFrames):
+            rng = self.draws.next(rows)
+            varied = {name: rng.choice(values) for name, values in (self.vary or {}).items()}
+            if isinstance(self.frames, StillFrames):
+                self.frames.draw_from(rng)
         batch, shared = self._encode(read, varied, self.augmenter, return_assistant_tokens_mask=True)
         answers = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
         for position, chat in enumerate(read):

@@ -6,7 +6,7 @@ trainer.train()
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from ..data.media_cache.setting import open_cache
 from ..models.transformers_compat import rename_checkpointing
 from ..models.video_llm_checkpoint import freeze_unused_parameters
+from ..pair_check import check_pair
+from ..training_outputs import BaseModel
 from .collator import VideoDataCollator
 from .loading import load_for_training
+from .run_record import RunRecord
 
 if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
@@ -135,6 +138,7 @@ def make_trainer(
     """
     from transformers import set_seed
 
+    from .run_log import RunLogger
     from .trainer import PartwiseSFTTrainer
 
     if "data_collator" in kwargs or "processing_class" in kwargs:
@@ -150,7 +154,10 @@ def make_trainer(
     cache = open_cache(frame_cache)
     # TRL 1.10 adds a LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(args.seed)
+    base = BaseModel.of(str(model), seed=args.seed) if isinstance(model, str | Path) else None
     model, processor = _model_and_processor(model, processor, args.seed)
+    rows = {"rows": len(train_dataset)} if isinstance(train_dataset, Sized) else {}
+    kwargs["callbacks"] = [RunLogger(RunRecord(None, base, rows)), *(kwargs.get("callbacks") or ())]
     trainer = PartwiseSFTTrainer(
         learning_rates=learning_rates,
         generate=dict(generate) if isinstance(generate, Mapping) else ({} if generate else None),
@@ -165,12 +172,15 @@ def make_trainer(
         processing_class=processor,
         **kwargs,
     )
+    trainer.base_model = base
     # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)
     return trainer
 
 
 def _model_and_processor(model: Any, processor: Any, seed: int) -> tuple[Any, Any]:
+    if processor is not None:
+        check_pair(_config_of(model), processor)
     if isinstance(model, str | Path):
         loaded, its_own = load_for_training(str(model), seed=seed)
         return loaded, processor if processor is not None else its_own
@@ -181,6 +191,15 @@ def _model_and_processor(model: Any, processor: Any, seed: int) -> tuple[Any, An
     from transformers import AutoProcessor
 
     return model, AutoProcessor.from_pretrained(source, trust_remote_code=False)
+
+
+def _config_of(model: Any) -> Any:
+    """The configuration of a model, or of a checkpoint whose weights are not read yet."""
+    if not isinstance(model, str | Path):
+        return model.config
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(model, trust_remote_code=False)
 
 
 def _check_arguments(args: SFTConfig) -> None:

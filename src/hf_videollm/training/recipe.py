@@ -17,6 +17,7 @@ A recipe:
     trainable: ["connector"]         # optional: patterns of parameter names; everything else is frozen
     lora: {r: 128, lora_alpha: 32, target_modules: ["q_proj", "v_proj"]}      # optional: peft.LoraConfig; the names
                                      # mean modules of the language model. What `trainable` names is trained as well
+    quantize: nf4                    # optional: the language model in 4 bits, under the LoRA (QLoRA)
     trainable_layers: {vision_tower: 3}       # optional: the last three layers of this part are trained, too
     learning_rates: {connector: 2.0e-5}       # optional: parameters that match this pattern get this learning rate
     augment: {frames: random, num_frames: [40, 60], crop: 0.5, flip: 0.5}     # optional: other frames and pictures in
@@ -53,6 +54,7 @@ from .recipe_settings import as_number, with_settings
 FIELD_TYPES: dict[str, type] = {
     "mix": str,
     "data_root": str,
+    "quantize": str,
     "kinds": list,
     "trainable": list,
     **dict.fromkeys(("model_options", "vary", "lora", "learning_rates", "arguments", "sources"), dict),
@@ -78,6 +80,7 @@ class Recipe:
     vary: dict[str, list[Any]] | None = None
     trainable: list[str] | None = None
     lora: dict[str, Any] | None = None
+    quantize: str | None = None
     trainable_layers: dict[str, int] | None = None
     learning_rates: dict[str, float] | None = None
     augment: dict[str, Any] | None = None

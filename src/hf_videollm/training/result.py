@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_files
-from ..origin import carry_origin
+from ..training_outputs import ADAPTER_CONFIG, BASE_FILE
 
-__all__ = ["save_result"]
+__all__ = ["WEIGHTS", "save_result"]
 
-# Files that `from_pretrained` takes for the weights of a folder. It prefers a single file to an index and its shards,
-# so no file of an earlier result may remain.
-WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
+# Files that hold weights, or that say which files do. No file of an earlier result may remain beside a new one, because
+# `from_pretrained` prefers a single file to an index and its shards, and a model to an adapter.
+WEIGHTS = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|(adapter_)?model\.safetensors\.index\.json")
+OBSOLETE = re.compile(rf"{WEIGHTS.pattern}|{re.escape(BASE_FILE)}")
+# Without one of these files, a folder is no model. They are removed first and written last.
+ENTRIES = ("config.json", ADAPTER_CONFIG)
 
 
 def save_result(trainer: Any) -> None:
     """Save the model of a trainer into its `output_dir`.
 
     All processes of a training call this. An earlier result does not change before all new files are on the disk. Then
-    those of its weight files that have no successor are removed. Everything else in the folder stays.
+    it is replaced: first it is made unreadable, so that a run that is killed in between leaves no mixture of two
+    results that would load. Everything else in the folder stays.
 
     Raises:
         DiskFullError: there is no room; the earlier result is kept.
@@ -36,11 +40,5 @@ def save_result(trainer: Any) -> None:
             trainer.save_model(unused)
         return
     output = Path(trainer.args.output_dir)
-    with atomic_files(output) as temporary:
+    with atomic_files(output, last=ENTRIES, obsolete=OBSOLETE) as temporary:
         trainer.save_model(str(temporary))
-        carry_origin(trainer.model, temporary)
-        written = {path.name for path in temporary.iterdir()}
-    if any(WEIGHTS.fullmatch(name) for name in written):
-        for path in output.iterdir():
-            if WEIGHTS.fullmatch(path.name) and path.name not in written:
-                path.unlink()

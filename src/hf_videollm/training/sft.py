@@ -20,6 +20,8 @@ from ..disk_full import name_full_disk
 from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_checkpoint import freeze_unused_parameters
 from ..moved import run_as_command
+from ..pair_check import check_pair
+from ..training_outputs import BaseModel
 from .arguments import make_arguments, training_arguments
 from .augmenting import Augmenter
 from .caches.broken import OnBroken
@@ -29,11 +31,14 @@ from .collator import VideoDataCollator
 from .learned_parts import lora_of, trained_patterns
 from .loading import load_for_training
 from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
+from .quantized import keep_precision, quantization_of
 from .recipe import Recipe, RecipeError, load_recipe
 from .recipe_augment import read_augment
 from .recipe_contrastive import read_contrastive
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
+from .resume_check import check_same_recipe
+from .run_record import RunRecord, data_of_records
 from .samples import make_samples, media_files, merge_turns, read_records, split_rounds, without_picture
 from .sketch import check_before_loading, check_options
 from .trainable import freeze_all_but
@@ -72,6 +77,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     from transformers import set_seed
 
     from .mix_reporter import MixReporter
+    from .run_log import EpochTeller, RunLogger
     from .skipping import SkippingCollator
     from .trainer import PartwiseSFTTrainer
 
@@ -83,9 +89,15 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     samples = make_samples(recipe, records)
     check_whole_clips(recipe, samples)
     arguments = make_arguments(training_arguments(recipe, mix))
+    quantization = quantization_of(recipe)
+    base = None
     if model is None:
         check_before_loading(recipe)
-        model, processor = _load(recipe)
+        model, processor = _load(recipe, quantization)
+        base = _base(recipe, quantization)
+    else:
+        _check_given(recipe, model, processor)
+    dtype = model.dtype
     check_options(recipe, processor)
     if mix is not None:
         mix.check_hearing(_hears(processor), type(processor).__name__)
@@ -111,10 +123,11 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         processor_kwargs=recipe.processor_options,
         augmenter=augmenter,
     )
-    callbacks: list[Any] = []
+    data = mix.prepared.describe() if mix is not None else data_of_records(str(recipe.records), len(rows))
+    callbacks: list[Any] = [RunLogger(RunRecord(recipe, base, data)), EpochTeller(collator.draws)]
     if mix is not None and log is not None:
         collator = SkippingCollator(collator, rows, log, mix.prepared.group)
-        callbacks = [MixReporter(mix, log)]
+        callbacks.insert(0, MixReporter(mix, log))
     trainer = PartwiseSFTTrainer(
         learning_rates=recipe.learning_rates,
         contrastive=read_contrastive(recipe.contrastive),
@@ -127,9 +140,34 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         processing_class=processor,
         peft_config=lora_of(recipe, model),
     )
+    trainer.base_model = base
+    if quantization is not None:
+        keep_precision(trainer.model, dtype)
     # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)
     return trainer
+
+
+def _base(recipe: Recipe, quantization: Any) -> BaseModel:
+    """The record of the model that the recipe names."""
+    return BaseModel.of(
+        str(recipe.model),
+        model_options=dict(recipe.model_options or {}),
+        seed=recipe.arguments.get("seed", 0),
+        quantization=None if quantization is None else quantization.to_dict(),
+    )
+
+
+def _check_given(recipe: Recipe, model: Any, processor: Any) -> None:
+    """Check a model and processor that were passed.
+
+    Raises:
+        ValueError: they do not belong together.
+        RecipeError: the recipe quantizes a model that it loads itself.
+    """
+    if recipe.quantize is not None:
+        raise RecipeError("quantize: only a model that the recipe names is loaded quantized: leave it out.")
+    check_pair(model.config, processor)
 
 
 def _rows(
@@ -155,6 +193,7 @@ def show_sample(recipe: Recipe) -> str:
     samples = make_samples(recipe, _records(recipe, mix))
     check_whole_clips(recipe, samples)
     training_arguments(recipe, mix)
+    quantization_of(recipe)
     first = mix.rows()[0] if mix is not None and not samples else samples[0].to_dict()
     processor = check_before_loading(recipe) or _load(recipe)[1]
     return VideoDataCollator(processor, processor_kwargs=recipe.processor_options).describe(first)
@@ -182,8 +221,12 @@ def run_sft(
 
     Raises:
         FileExistsError: another run is training into `output_dir`.
+        RecipeError: `output_dir` holds a run of another recipe, on other data or from another model, which cannot be
+            resumed.
         DiskFullError: a checkpoint or the result could not be written; earlier checkpoints are kept.
     """
+    if resume and (planned := recipe.arguments.get("output_dir")) is not None:
+        check_same_recipe(recipe, str(planned))
     trainer = make_trainer(recipe, model, processor)
     output = str(trainer.args.output_dir)
     with name_full_disk(output), only_run(output, trainer.is_world_process_zero()) as may_remove:
@@ -229,10 +272,10 @@ def _hears(processor: Any) -> bool:
     return isinstance(processor, CheckedProcessor) and processor.takes_audio
 
 
-def _load(recipe: Recipe) -> tuple[Any, Any]:
+def _load(recipe: Recipe, quantization: Any = None) -> tuple[Any, Any]:
     if recipe.model is None:
         raise RecipeError("The recipe names no model; add the field `model` or pass --model.")
-    return load_for_training(recipe.model, recipe.model_options, recipe.arguments.get("seed", 0))
+    return load_for_training(recipe.model, recipe.model_options, recipe.arguments.get("seed", 0), quantization)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from .augmenting import Augmenter
 from .contrastive import contrastive_of_batch, video_vectors
 from .generated_answers import answer_rows, exact_match
 from .recipe_contrastive import Contrastive
+from .saving import SavingMixin
 
 __all__ = ["PartwiseSFTTrainer", "learning_rate_of", "plain_name"]
 
 
-class PartwiseSFTTrainer(SFTTrainer):
+class PartwiseSFTTrainer(SavingMixin, SFTTrainer):
     """A trainer in which patterns of parameter names have learning rates of their own.
 
     Parameters that no pattern matches have the learning rate of the arguments. The schedule scales all rates alike.

@@ -100,6 +100,10 @@ class StillFrames(Mapping[str, torch.Tensor]):
         self._frames = frames
         self._rng = random.Random(seed)
 
+    def draw_from(self, rng: random.Random) -> None:
+        """Draw from another source from now on."""
+        self._rng = rng
+
     def __getitem__(self, path: str) -> torch.Tensor:
         frames = self._frames[path]
         chosen = self._rng.randrange(len(frames))
