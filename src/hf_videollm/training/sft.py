@@ -22,7 +22,7 @@ from ..models.video_llm_checkpoint import freeze_unused_parameters
 from ..moved import run_as_command
 from ..pair_check import check_pair
 from ..training_outputs import BaseModel
-from .arguments import make_arguments, training_arguments
+from .arguments import DEFAULT_ARGUMENTS, make_arguments, training_arguments
 from .augmenting import Augmenter
 from .caches.broken import OnBroken
 from .caches.frames import FrameCache, StillFrames
@@ -31,6 +31,7 @@ from .collator import VideoDataCollator
 from .learned_parts import lora_of, trained_patterns
 from .loading import load_for_training
 from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
+from .plain_sft import FIXED_ARGUMENTS
 from .quantized import keep_precision, quantization_of
 from .recipe import Recipe, RecipeError, load_recipe
 from .recipe_augment import read_augment
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from trl import SFTTrainer
 
 __all__ = [
+    "DEFAULT_ARGUMENTS",
+    "FIXED_ARGUMENTS",
     "Recipe",
     "RecipeError",
     "freeze_all_but",
