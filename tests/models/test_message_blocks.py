@@ -289,7 +289,9 @@ def test_the_collator_reads_rows_whole(clips: list[str]) -> None:
     with pytest.raises(ValueError, match=r"id 'a': message 0, block 0|id 'a'.*strat"):
         collate([{"id": "a", "messages": [*ask({"type": "video", "path": clips[0], "strat": 1.0}), ANSWER]}])
     cached = VideoDataCollator(processor_of("pllava"), frames={clips[0]: None})  # type: ignore[dict-item]
-    with pytest.raises(ValueError, match="start in a message cannot be used with a cache"):
+    with pytest.raises(
+        ValueError, match="start in a message cannot be used with frames or sounds that are given by path"
+    ):
         cached([{"id": "a", "messages": [*ask({"type": "video", "path": clips[0], "start": 1.0}), ANSWER]}])
 
 
