@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     from .models.video_processing_linvt import LinVTVideoProcessor
     from .models.video_processing_pllava import PllavaVideoProcessor
     from .models.video_processing_videollama2 import VideoLlama2VideoProcessor
+    from .training.dpo import dpo_config, make_dpo_trainer
+    from .training.grpo import grpo_config, make_grpo_trainer
     from .training.plain_sft import make_trainer, sft_config
     from .training_outputs import load_trained
 
@@ -98,11 +100,15 @@ _MODULES = {
     "VideoTextToTextPipeline": "models.pipeline_video_text_to_text",
     "build_checkpoint": "build",
     "default_checkpoint": "known_models",
+    "dpo_config": "training.dpo",
+    "grpo_config": "training.grpo",
     "load_audio": "models.media_video",
     "load_data": "data.loading",
     "load_pipeline": "inference",
     "load_trained": "training_outputs",
     "load_video": "models.media_video",
+    "make_dpo_trainer": "training.dpo",
+    "make_grpo_trainer": "training.grpo",
     "make_trainer": "training.plain_sft",
     "save_checkpoint": "hub.checkpoint",
     "sft_config": "training.plain_sft",
@@ -195,11 +201,15 @@ __all__ = [
     "__version__",
     "build_checkpoint",
     "default_checkpoint",
+    "dpo_config",
+    "grpo_config",
     "load_audio",
     "load_data",
     "load_pipeline",
     "load_trained",
     "load_video",
+    "make_dpo_trainer",
+    "make_grpo_trainer",
     "make_trainer",
     "register_design",
     "save_checkpoint",

@@ -1,51 +1,117 @@
-"""Two processes with batches of different kinds train together, without `find_unused_parameters`."""
+"""Two processes train as one with twice the batch: DDP without `find_unused_parameters`, and FSDP2 by accelerate.
 
+Their batches are of different kinds: videos, images, texts alone. accelerate itself uses FSDP on accelerators alone, so
+the processes call its function that shards a model (`fsdp2_prepare_model`).
+"""
+
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
+from every_design import DESIGNS, every_design
+from factory import IVA_CASES, VIDEOLLAMA2_CASES, DesignCase
 
-SUPPORT = Path(__file__).parents[1] / "support"
+REPOSITORY = Path(__file__).parents[2]
+SUPPORT = REPOSITORY / "tests" / "support"
+CONFIGS = REPOSITORY / "examples" / "distributed"
 PROCESS = """
-import sys
+import json, sys
 
-rank, rendezvous, support = int(sys.argv[1]), *sys.argv[2:]
+rank, rendezvous, support, names, device = int(sys.argv[1]), *sys.argv[2:]
 sys.path.insert(0, support)
 
 import torch
 import torch.distributed as dist
-from factory import IVA_CASES, PLLAVA_CASES, with_labels
-from linvt_design_case import LINVT_CASES
+from types import SimpleNamespace
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from every_design import DESIGNS
+from factory import with_labels
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 
 torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-for case in (PLLAVA_CASES[0], IVA_CASES[0], LINVT_CASES[0]):
-    kinds = [[["v3"], []], [[], []]]
-    model = case.make_model().train()
-    # What both batches give together, in one process.
-    for kind in kinds:
-        (model(**with_labels(case.make_batch(kind)), use_cache=False).loss / 2).backward()
-    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
-    wrapped = torch.nn.parallel.DistributedDataParallel(model)
-    for step in range(2):
-        model.zero_grad()
-        kind = kinds[(rank + step) % 2]
-        wrapped(**with_labels(case.make_batch(kind)), use_cache=False).loss.backward()
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4)
-    print("TRAINED", case.name, flush=True)
+backend = "nccl" if device == "cuda" else "gloo"
+if device == "cuda":
+    torch.cuda.set_device(rank)
+dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+# What both processes hold in each step; the second row of a process may be text alone, or both.
+STEPS = [
+    ([["v3"], []], [[], []]),
+    ([[], []], [["v3"], []]),
+    ([["v3"], ["v4"]], [["i"], ["v2", "i"]]),
+    ([["i"], []], [[], ["v2"]]),
+    ([[], []], [[], []]),
+]
+
+
+def losses_of(case, model, ranks):
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+    losses = []
+    for step, kinds in enumerate(STEPS):
+        batches = [with_labels(case.make_batch(kind, seed=2 * step + index)) for index, kind in enumerate(kinds)]
+        num_items = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
+        optimiser.zero_grad()
+        total = torch.zeros((), device=device)
+        for index in ranks:
+            batch = {name: value.to(device) for name, value in batches[index].items()}
+            loss = model(**batch, use_cache=False, num_items_in_batch=num_items.to(device)).loss
+            # DDP and FSDP average the gradients of the processes.
+            (loss * (2 if len(ranks) == 1 else 1)).backward()
+            total += loss.detach()
+        optimiser.step()
+        if len(ranks) == 1:
+            dist.all_reduce(total)
+        losses.append(float(total))
+    return losses
+
+
+def sharded(model):
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=model.layers_to_shard(),
+        cpu_ram_efficient_loading=False,
+        reshard_after_forward=True,
+    )
+    accelerator = SimpleNamespace(
+        state=SimpleNamespace(fsdp_plugin=plugin),
+        torch_device_mesh=None,
+        mixed_precision="no",
+        is_main_process=rank == 0,
+        device=torch.device(device),
+    )
+    return fsdp2_prepare_model(accelerator, model)
+
+
+for case in DESIGNS:
+    if case.name in names.split(","):
+        make = lambda: case.make_model().train().to(device)
+        model = sharded(make())
+        units = sorted({type(module).__name__ for module in model.modules() if isinstance(module, FSDPModule)})
+        found = {
+            "one": losses_of(case, make(), [0, 1]),
+            "ddp": losses_of(case, DistributedDataParallel(make()), [rank]),
+            "fsdp2": losses_of(case, model, [rank]),
+        }
+        print("TRAINED", json.dumps({"name": case.name, "units": units, **found}), flush=True)
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.slow
-def test_two_processes_with_different_batches(tmp_path: Path) -> None:
-    """One has a video and a text, the other texts alone, and in the second step the other way round."""
+def train_in_two(folder: Path, cases: list[DesignCase], device: str = "cpu") -> None:
+    """Train each case in one process, and in two with DDP and with FSDP2, and compare the losses."""
+    names = ",".join(case.name for case in cases)
+    arguments = [str(folder / "rendezvous"), str(SUPPORT), names, device]
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "rendezvous"), str(SUPPORT)],
+            [sys.executable, "-c", PROCESS, str(rank), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -53,10 +119,77 @@ def test_two_processes_with_different_batches(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     try:
-        outputs = [run.communicate(timeout=240)[0] for run in runs]
+        outputs = [run.communicate(timeout=540)[0] for run in runs]
     finally:
         for run in runs:
             run.kill()
     for run, output in zip(runs, outputs, strict=True):
         assert run.returncode == 0, output
-        assert output.count("TRAINED") == 3
+        lines = [line for line in output.splitlines() if line.startswith("TRAINED")]
+        found = [json.loads(line.removeprefix("TRAINED")) for line in lines]
+        assert [entry["name"] for entry in found] == [case.name for case in cases]
+        for entry in found:
+            assert entry["ddp"] == pytest.approx(entry["one"], abs=1e-4), entry["name"]
+            assert entry["fsdp2"] == pytest.approx(entry["one"], abs=1e-4), entry["name"]
+            # The control: each step changes what the next one computes.
+            assert len(set(entry["one"])) == len(entry["one"])
+            assert any("Decoder" in name for name in entry["units"])
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    train_in_two(tmp_path, [DESIGNS[0]])
+
+
+@pytest.mark.slow
+def test_two_processes_train_every_design_as_one(tmp_path: Path) -> None:
+    train_in_two(tmp_path, DESIGNS)
+
+
+@pytest.mark.gpu
+def test_two_devices_train_every_design_as_one(tmp_path: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    train_in_two(tmp_path, DESIGNS, "cuda")
+
+
+@every_design
+def test_units_of_fsdp_are_modules_of_the_model(case: DesignCase) -> None:
+    """accelerate refuses names of classes that it does not find."""
+    model = case.make_model()
+    present = {type(module).__name__ for module in model.modules()}
+    assert set(model._no_split_modules or ()) <= present
+    (layer,) = model.layers_to_shard()
+    assert layer in present
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+    )
+    plugin.set_auto_wrap_policy(model)
+
+
+@pytest.mark.parametrize("case", [VIDEOLLAMA2_CASES[4], IVA_CASES[0]], ids=lambda case: case.name)
+def test_parts_that_a_configuration_leaves_out_are_not_named(case: DesignCase) -> None:
+    optional = {"RegBlock", "IvaAdapterLayer"}
+    model = case.make_model(num_insertions=0) if case is IVA_CASES[0] else case.make_model()
+    assert not optional & set(model._no_split_modules or ())
+    # The control: with the part, it is named.
+    other = (IVA_CASES[0] if case is IVA_CASES[0] else VIDEOLLAMA2_CASES[0]).make_model()
+    assert optional & set(other._no_split_modules or ())
+
+
+@pytest.mark.parametrize("name", ["ddp", "ddp_cpu", "fsdp2", "deepspeed_zero2", "deepspeed_zero3"])
+def test_accelerate_reads_the_example_configurations(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+    assert config.num_processes == 2
+    if name == "fsdp2":
+        options = {key.removeprefix("fsdp_"): value for key, value in config.fsdp_config.items()}
+        options["fsdp_version"] = options.pop("version")
+        options["cpu_offload"] = options.pop("offload_params")
+        plugin = FullyShardedDataParallelPlugin(**options)
+        assert plugin.fsdp_version == 2
+        assert plugin.transformer_cls_names_to_wrap is None
+    if name.startswith("deepspeed"):
+        file = REPOSITORY / config.deepspeed_config["deepspeed_config_file"]
+        settings = HfDeepSpeedConfig(json.loads(file.read_text()))
+        assert settings.is_zero3() == (name == "deepspeed_zero3")
+        assert settings.is_zero2() == (name == "deepspeed_zero2")

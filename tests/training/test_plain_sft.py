@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tiny_videollama2_checkpoint import write_videollama2
 from transformers import AutoModelForImageTextToText, AutoProcessor, EvalPrediction, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -19,17 +18,6 @@ from hf_videollm.training.collator import IGNORE_INDEX
 ASK = "What colour is the shape?"
 DESIGNS = [*bundled_checkpoints(), "videollama2"]
 every_design = pytest.mark.parametrize("name", DESIGNS)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    def find(name: str) -> str:
-        if name != "videollama2":
-            return str(hf_videollm.default_checkpoint(name))
-        folder = tmp_path_factory.getbasetemp() / "videollama2_of_sft"
-        return str(folder if folder.exists() else write_videollama2(folder))
-
-    return find
 
 
 def rows(clips: list[str]) -> list[dict[str, Any]]:

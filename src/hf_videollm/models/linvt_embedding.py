@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import torch_compilable_check
 
 from .linvt_backbones import Backbone, text_positions
 from .linvt_generation import has_videos, split_media
+from .media_blank import is_spread
 from .video_llm_placeholders import MergingMixin, Placeholders
 
 
@@ -89,9 +91,10 @@ class LinVTEmbeddingMixin(MergingMixin):
         placeholders = Placeholders.of({"image": image_mask, "video": video_mask})
         per_row = self._videos_per_row(placeholders.counts["video"] or video_mask.sum(-1).tolist())
         self._refuse_missing_media(new_ids, types, images, videos, per_row)
+        present = {"image": images.get("pixel_values") is not None, "video": has_videos(videos)}
+        masks = {modality: mask for modality, mask in placeholders.masks.items() if present[modality]}
+        embeds, videos = self._embed_with_questions(self._embeddable_ids(new_ids, masks), videos)
         features = self._encode_media(images, videos, per_row)
-        masks = {modality: placeholders.masks[modality] for modality in features}
-        embeds = self.get_input_embeddings()(self._embeddable_ids(new_ids, masks))
         if features:
             embeds = self.image_llm.embed_indicators(new_ids, embeds)
         for modality, output in features.items():
@@ -108,6 +111,27 @@ class LinVTEmbeddingMixin(MergingMixin):
             name: torch.cat([value.new_zeros(len(value), num_cached, *value.shape[2:]), value], dim=1)
             for name, value in prompt.items()
         }
+
+    def _embed_with_questions(
+        self, input_ids: torch.Tensor, videos: dict[str, Any]
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """The embeddings of prompts, `(batch, length, width)`; and the inputs of videos.
+
+        If processes hold only shards of the embedding table, they gather it at each call of it, all at once. A batch of
+        text has no question, so then prompts and questions are embedded in one call.
+        """
+        table: Any = self.get_input_embeddings()
+        questions = videos.get("question_input_ids")
+        if questions is None or not has_videos(videos) or not is_spread(table.weight):
+            return table(input_ids), videos
+        length = max(input_ids.shape[1], questions.shape[1])
+        rows = [pad(ids, (0, length - ids.shape[1])) for ids in (input_ids, questions)]
+        embeds, embedded = table(torch.cat(rows)).split([len(input_ids), len(questions)])
+        videos = {name: value for name, value in videos.items() if name != "question_input_ids"}
+        return (
+            embeds[:, : input_ids.shape[1]],
+            {**videos, "question_embeddings": embedded[:, : questions.shape[1]]},
+        )
 
     def _encode_media(
         self, images: dict[str, Any], videos: dict[str, Any], per_row: list[int]
@@ -196,7 +220,7 @@ class LinVTEmbeddingMixin(MergingMixin):
 
     def _with_question_each(self, videos: dict[str, Any], per_row: list[int]) -> dict[str, Any]:
         """The inputs of videos, with one question per video instead of one per row."""
-        for name in ("question_input_ids", "question_attention_mask"):
+        for name in ("question_input_ids", "question_embeddings", "question_attention_mask"):
             if videos.get(name) is not None:
                 if len(videos[name]) != len(per_row):
                     raise ValueError(

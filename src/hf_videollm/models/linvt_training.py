@@ -70,7 +70,8 @@ class LinVTTrainingMixin(LinVTEmbeddingMixin):
                 ~unfilled.unfold(1, run, 1).all(-1).any(),
                 f"The prompts hold {'video' if has_images else 'image or video'} placeholders, but no frames came with "
                 "them. Pass everything that the processor returns (pixel_values_videos, num_video_frames, "
-                "pixel_values, ...). In training, hf_videollm.training.collator.VideoDataCollator does this.",
+                "pixel_values, ...); to train with TRL, make the trainer by hf_videollm.make_trainer, make_dpo_trainer "
+                "or make_grpo_trainer.",
             )
 
 

@@ -45,6 +45,7 @@ from .video_llm_chunks import tower_chunk_size
 from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .video_llm_quantization import modules_beside
+from .video_llm_sharding import decoder_layers
 from .video_llm_shared_prefill import ROW_COPIES, repeat_rows
 from .video_llm_trust import trust_of
 
@@ -179,6 +180,7 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         video_selections: list[LinVTSelection] | None = None,
         question_input_ids: torch.Tensor | None = None,
         question_attention_mask: torch.Tensor | None = None,
+        question_embeddings: torch.Tensor | None = None,
         **frames: Any,
     ) -> LinVTVideoFeatures:
         """The vectors of videos, each for a question about it.
@@ -188,6 +190,8 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
             video_selections: from `select_videos`, instead of frames.
             question_input_ids: `(videos, length)`, the user's question on each video; `None` for no question.
             question_attention_mask: `(videos, length)`, 1 for tokens of the question; all if `None`.
+            question_embeddings: `(videos, length, hidden_size)`, the questions as the language model embeds them,
+                instead of `question_input_ids`.
 
         Raises:
             ValueError: both frames and selections were passed, or neither; or there is not one question per video.
@@ -198,6 +202,7 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
             assert num_video_frames is not None
             video_selections = self.select_videos(num_video_frames, **frames)
         questions = self._embed_questions(question_input_ids, len(video_selections))
+        questions = question_embeddings if questions is None else questions
         vectors: dict[int, torch.Tensor] = {}
         levels: dict[int, torch.Tensor] = {}
         for members in _groups_of([selection.scores.shape[2] for selection in video_selections]):
@@ -320,6 +325,10 @@ class LinVTForCausalLM(LanguageHeadMixin, LinVTCheckpointMixin, LinVTGenerationM
         # XGen-MM's head is the only one with a bias.
         self.make_head(config.get_text_config(), bias=getattr(config.backbone_config, "lm_head_bias", False))
         self.post_init()
+
+    def layers_to_shard(self) -> list[str]:
+        """See the base class."""
+        return decoder_layers(self.model.backbone.get_decoder())
 
     def select_videos(self, num_video_frames: torch.Tensor | list[int], **frames: Any) -> list[LinVTSelection]:
         """See the base model."""

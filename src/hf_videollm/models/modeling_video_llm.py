@@ -33,6 +33,7 @@ from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutp
 from .video_llm_placeholders import PlaceholderMixin, Placeholders
 from .video_llm_push import ModelPushMixin
 from .video_llm_quantization import QuantizationMixin
+from .video_llm_sharding import keep_present_names
 from .video_llm_shared_prefill import ROW_COPIES, repeat_rows
 from .video_llm_trust import trust_of
 from .video_llm_vision_tower import VisionTowerMixin
@@ -71,6 +72,11 @@ class VideoLlmPreTrainedModel(ModelPushMixin, QuantizationMixin, CheckpointMixin
     def lora_config(self, **options: Any) -> Any:
         """`peft.LoraConfig(**options)` for layers of the language model only; see `video_llm_lora.lora_config`."""
         return lora_config(self, **options)
+
+    def post_init(self) -> None:
+        """As in transformers, but `_no_split_modules` names only classes that this model has modules of."""
+        super().post_init()
+        keep_present_names(self)
 
     def initialize_weights(self) -> None:
         """Initialise the weights that are not in the checkpoint, those of the towers by the rules of their own classes.
@@ -312,9 +318,11 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         # These checks of the prompts make Python wait for the device, so they run before the towers are started.
         placeholders = self.find_placeholders(input_ids, inputs_embeds, self.modalities_of(media))
         features, _ = self.encode_media(media, **asked)
+        # Before the embeddings, as other media: with sharded weights, all processes must run the parts in one order.
+        is_trained = self.training and torch.is_grad_enabled()
+        left_out = self.encode_blank_media(features, self.device) if is_trained else []
         merged, masks = self.embed_prompt(input_ids, inputs_embeds, features, placeholders)
-        if self.training and torch.is_grad_enabled():
-            merged = reach(merged, self.encode_blank_media(features, merged.device))
+        merged = reach(merged, left_out)
 
         outputs = self.run_language_model(
             merged,

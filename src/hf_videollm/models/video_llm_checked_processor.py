@@ -255,7 +255,8 @@ class CheckedProcessor(ProcessorPushMixin, ProcessorContract, ProcessorMixin):
             if any(source_of(block) is None for block in media_blocks(chats, kind)):
                 raise ValueError(
                     f"A block of type {kind} names no {kind}: give its path, url or {kind}. To get only the prompt, "
-                    "leave out tokenize=True."
+                    f"leave out tokenize=True. Columns of {kind}s are read by the trainers of "
+                    "hf_videollm.make_trainer, make_dpo_trainer and make_grpo_trainer."
                 )
 
 

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from .video_llm_sharding import decoder_layers
+
 # Vision towers that accept only frames of the size in their configuration. Other towers interpolate their position
 # embeddings to fit other sizes.
 FIXED_TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -116,6 +118,16 @@ class ModelContract:
             vectors are proportional to the last weight, as long as biases are 0, and grow with the others.
         """
         return {}
+
+    def layers_to_shard(self) -> list[str]:
+        """Names of the classes whose modules are the units in which FSDP2 shards the model in training.
+
+        These are the layers of the language model. Each runs exactly once in every step, whatever media the batch of a
+        process holds. Towers and connectors run as often as the media ask for, and processes with other media would
+        wait for each other; so they belong to the unit of the whole model, whose weights are gathered once.
+        """
+        model: Any = self
+        return decoder_layers(model.get_decoder())
 
     def lora_name(self) -> str | None:
         """Name of the attached LoRA adapter whose strength can be changed; `None` if there is none."""

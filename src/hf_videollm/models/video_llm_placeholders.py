@@ -223,7 +223,7 @@ class PlaceholderMixin(MergingMixin):
             ~unfilled.any(),
             f"The prompts hold {' or '.join(missing)} placeholders, but neither pixels nor sounds came with them. "
             "Pass everything that the processor returns (pixel_values, pixel_values_videos, input_features, ...); to "
-            "train, use hf_videollm.training.collator.VideoDataCollator, which keeps all of it.",
+            "train with TRL, make the trainer by hf_videollm.make_trainer, make_dpo_trainer or make_grpo_trainer.",
         )
 
 

@@ -21,7 +21,7 @@ from .caches.frames import FrameCache, StillFrames
 from .draws import BatchDraws
 from .rows import read_row
 
-__all__ = ["IGNORE_INDEX", "VideoDataCollator"]
+__all__ = ["IGNORE_INDEX", "VideoDataCollator", "row_name"]
 
 IGNORE_INDEX = -100
 # So many equal tokens behind each other are shown as one and their number.
@@ -132,11 +132,28 @@ class VideoDataCollator:
         for row in rows:
             chat = self._chat(row)
             if chat.messages[-1]["role"] != "assistant":
-                raise ValueError(f"{_name(row)} does not end with an answer, so nothing can be compared with it.")
+                raise ValueError(f"{row_name(row)} does not end with an answer, so nothing can be compared with it.")
             answers.append(_text(chat.messages[-1]))
             chats.append(chat._replace(messages=chat.messages[:-1]))
-        batch, shared = self._encode(chats, {"padding_side": "left"}, None, add_generation_prompt=True)
+        batch, shared = self._encode_questions(chats)
         return {**batch, **shared}, answers
+
+    def questions(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Make a batch of rows that end with a question, for `model.generate`.
+
+        Returns:
+            The processor's outputs, padded on the left; and the options that the model needs, too.
+
+        Raises:
+            ValueError: a row is longer than `max_length`.
+        """
+        batch, shared = self._encode_questions([self._chat(row) for row in rows])
+        for row, length in zip(rows, batch["attention_mask"].sum(-1).tolist(), strict=True):
+            self._check_length(row_name(row), length)
+        return batch, shared
+
+    def _encode_questions(self, chats: Sequence[_Chat]) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._encode(chats, {"padding_side": "left"}, None, add_generation_prompt=True)
 
     def _encode(
         self, read: Sequence[_Chat], last: Mapping[str, Any], augmenter: Augmenter | None, **template_options: Any
@@ -211,13 +228,13 @@ class VideoDataCollator:
 
     def _chat(self, row: Mapping[str, Any]) -> _Chat:
         """A row as a chat. The messages are copies, because `apply_chat_template` changes its argument."""
-        found = read_row(row, _name(row))
+        found = read_row(row, row_name(row))
         try:
             messages = chat_of(found.messages) if is_canonical(found.messages) else found.messages
             chats, _ = read_chats([messages], self._rules())
         except ValueError as error:
-            raise ValueError(f"{_name(row)}: {error}") from error
-        return _Chat(chats[0], found.num_given_answers, silent_videos(found.messages))
+            raise ValueError(f"{row_name(row)}: {error}") from error
+        return _Chat([*map(_as_blocks, chats[0])], found.num_given_answers, silent_videos(found.messages))
 
     def _rules(self) -> BlockRules:
         """What the processor accepts in messages. A processor of transformers accepts no options of single videos."""
@@ -284,11 +301,14 @@ class VideoDataCollator:
             name = f"Row {position} of the batch (id {row.get('id')!r})"
             if not count:
                 raise ValueError(f"{name} has no assistant words to learn from; every label is {IGNORE_INDEX}.")
-            if self.max_length is not None and length > self.max_length:
-                raise ValueError(
-                    f"{name} has {length} tokens, more than max_length {self.max_length}. Rows are never cut, because "
-                    "that would cut media tokens: use fewer frames, or drop the row."
-                )
+            self._check_length(name, length)
+
+    def _check_length(self, name: str, length: int) -> None:
+        if self.max_length is not None and length > self.max_length:
+            raise ValueError(
+                f"{name} has {length} tokens, more than max_length {self.max_length}. Rows are never cut, because "
+                "that would cut media tokens: use fewer frames, or drop the row."
+            )
 
 
 def without_first_answers(answers: torch.Tensor, chat: Sequence[Mapping[str, Any]], number: int) -> torch.Tensor:
@@ -313,8 +333,15 @@ def without_first_answers(answers: torch.Tensor, chat: Sequence[Mapping[str, Any
     return answers & (starts.cumsum(0) > number)
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def row_name(row: Mapping[str, Any]) -> str:
+    """What errors call a row."""
     return f"The row with id {row.get('id')!r}"
+
+
+def _as_blocks(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose text is a block: the templates of some image-LLMs cannot read plain texts."""
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _text(message: Mapping[str, Any]) -> str:

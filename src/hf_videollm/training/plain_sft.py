@@ -7,18 +7,16 @@ trainer.train()
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.media_cache.setting import open_cache
-from ..models.transformers_compat import rename_checkpointing
 from ..models.video_llm_checkpoint import freeze_unused_parameters
-from ..pair_check import check_pair
 from ..training_outputs import BaseModel
 from .collator import VideoDataCollator
-from .loading import load_for_training
+from .given_model import model_and_processor
 from .run_record import RunRecord
+from .trl_arguments import Refused, make_arguments, types_of
 
 if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
@@ -32,17 +30,18 @@ FIXED_ARGUMENTS: dict[str, Any] = {
     "max_length": None,
     "packing": False,
 }
+_NOT_PACKED = Refused(
+    (True,), "rows are not packed, because a packed row would mix up the videos of several: leave it out."
+)
+_ANSWERS_ONLY = Refused((False,), "only answers are learned: leave it out.")
 # Settings with which a trainer would do something else than this one does, and why they are refused.
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "packing": ((True,), "rows are not packed, because a packed row would mix up the videos of several: leave it out."),
-    "eval_packing": (
-        (True,),
-        "rows are not packed, because a packed row would mix up the videos of several: leave it out.",
-    ),
-    "padding_free": ((True,), "rows with media are padded: leave it out."),
-    "remove_unused_columns": ((True,), "the columns hold the media: leave it out."),
-    "assistant_only_loss": ((False,), "only answers are learned: leave it out."),
-    "completion_only_loss": ((False,), "only answers are learned: leave it out."),
+REFUSED: dict[str, Refused] = {
+    "packing": _NOT_PACKED,
+    "eval_packing": _NOT_PACKED,
+    "padding_free": Refused((True,), "rows with media are padded: leave it out."),
+    "remove_unused_columns": Refused((True,), "the columns hold the media: leave it out."),
+    "assistant_only_loss": _ANSWERS_ONLY,
+    "completion_only_loss": _ANSWERS_ONLY,
 }
 
 
@@ -50,7 +49,7 @@ def argument_types() -> dict[str, Any]:
     """Maps the arguments of `trl.SFTConfig` to their types."""
     from trl import SFTConfig
 
-    return {entry.name: entry.type for entry in fields(SFTConfig) if entry.init}
+    return types_of(SFTConfig)
 
 
 def sft_config(**kwargs: Any) -> SFTConfig:
@@ -70,28 +69,15 @@ def sft_config(**kwargs: Any) -> SFTConfig:
         >>> sft_config(output_dir="run", max_steps=10, use_cpu=True).remove_unused_columns
         False
     """
-    import torch
     from trl import SFTConfig
 
-    from ..models.video_llm_option_names import did_you_mean
-
-    # Either name of checkpointing will do, whatever release of transformers is installed.
-    kwargs = rename_checkpointing(kwargs)
-    known = argument_types()
-    if unknown := sorted(set(kwargs) - set(known)):
-        raise TypeError(f"trl.SFTConfig has no argument {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
-    for name, (values, reason) in REFUSED.items():
-        if name in kwargs and kwargs[name] in values and kwargs[name] is not None:
-            raise ValueError(f"{name}={kwargs[name]}: {reason}")
     if kwargs.get("max_length") is not None:
         raise ValueError(
             f"max_length={kwargs['max_length']}: rows are never cut, because that would cut the tokens of a video. To "
             "refuse longer rows, pass max_length to make_trainer."
         )
     options = {**(kwargs.pop("dataset_kwargs", None) or {}), "skip_prepare_dataset": True}
-    without_gpu = kwargs.get("use_cpu", False) or not torch.accelerator.is_available()
-    quiet = rename_checkpointing({"bf16": False, "gradient_checkpointing": False}) if without_gpu else {}
-    return SFTConfig(**{"report_to": "none", **quiet, **kwargs, **FIXED_ARGUMENTS, "dataset_kwargs": options})
+    return make_arguments(SFTConfig, kwargs, {**FIXED_ARGUMENTS, "dataset_kwargs": options}, REFUSED)
 
 
 def make_trainer(
@@ -155,7 +141,7 @@ def make_trainer(
     # TRL 1.10 adds a LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(args.seed)
     base = BaseModel.of(str(model), seed=args.seed) if isinstance(model, str | Path) else None
-    model, processor = _model_and_processor(model, processor, args.seed)
+    model, processor = model_and_processor(model, processor, args.seed)
     rows = {"rows": len(train_dataset)} if isinstance(train_dataset, Sized) else {}
     kwargs["callbacks"] = [RunLogger(RunRecord(None, base, rows)), *(kwargs.get("callbacks") or ())]
     trainer = PartwiseSFTTrainer(
@@ -176,30 +162,6 @@ def make_trainer(
     # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)
     return trainer
-
-
-def _model_and_processor(model: Any, processor: Any, seed: int) -> tuple[Any, Any]:
-    if processor is not None:
-        check_pair(_config_of(model), processor)
-    if isinstance(model, str | Path):
-        loaded, its_own = load_for_training(str(model), seed=seed)
-        return loaded, processor if processor is not None else its_own
-    if processor is not None:
-        return model, processor
-    if not (source := str(model.config.name_or_path or "")):
-        raise TypeError("A model that was not loaded from a checkpoint has no processor: pass processor.")
-    from transformers import AutoProcessor
-
-    return model, AutoProcessor.from_pretrained(source, trust_remote_code=False)
-
-
-def _config_of(model: Any) -> Any:
-    """The configuration of a model, or of a checkpoint whose weights are not read yet."""
-    if not isinstance(model, str | Path):
-        return model.config
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(model, trust_remote_code=False)
 
 
 def _check_arguments(args: SFTConfig) -> None:

@@ -18,6 +18,7 @@ from .contrastive import contrastive_of_batch, video_vectors
 from .generated_answers import answer_rows, exact_match
 from .recipe_contrastive import Contrastive
 from .saving import SavingMixin
+from .sharding import shard_by_layers
 
 __all__ = ["PartwiseSFTTrainer", "learning_rate_of", "plain_name"]
 
@@ -52,6 +53,7 @@ class PartwiseSFTTrainer(SavingMixin, SFTTrainer):
         datasets = ("train_dataset", "eval_dataset")
         kwargs.update({name: without_decoding(kwargs[name]) for name in datasets if name in kwargs})
         super().__init__(*args, **kwargs)
+        shard_by_layers(self)
         self.generate_options, self.compute_answer_metrics = generate, compute_answer_metrics
         self.contrastive, self.augmenter = contrastive, augmenter
         if augmenter is not None:

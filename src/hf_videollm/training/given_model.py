@@ -1,0 +1,46 @@
+"""The model and the processor that the makers of trainers are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..pair_check import check_pair
+from .loading import load_for_training
+
+__all__ = ["model_and_processor"]
+
+
+def model_and_processor(model: Any, processor: Any, seed: int) -> tuple[Any, Any]:
+    """The model and processor that the makers of trainers were given, loaded where needed.
+
+    Args:
+        model: the model; or a folder or Hub id.
+        processor: the processor; by default that of the checkpoint from which the model was loaded.
+        seed: see `load_for_training`.
+
+    Raises:
+        TypeError: the processor is missing, and the model was not loaded from a checkpoint.
+        ValueError: the processor does not belong to the model.
+    """
+    if processor is not None:
+        check_pair(_config_of(model), processor)
+    if isinstance(model, str | Path):
+        loaded, its_own = load_for_training(str(model), seed=seed)
+        return loaded, processor if processor is not None else its_own
+    if processor is not None:
+        return model, processor
+    if not (source := str(model.config.name_or_path or "")):
+        raise TypeError("A model that was not loaded from a checkpoint has no processor: pass processor.")
+    from transformers import AutoProcessor
+
+    return model, AutoProcessor.from_pretrained(source, trust_remote_code=False)
+
+
+def _config_of(model: Any) -> Any:
+    """The configuration of a model, or of a checkpoint whose weights are not read yet."""
+    if not isinstance(model, str | Path):
+        return model.config
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(model, trust_remote_code=False)
