@@ -23,7 +23,7 @@ CONFIGS = REPOSITORY / "examples" / "distributed"
 PROCESS = """
 import json, sys
 
-rank, rendezvous, support, names, device = int(sys.argv[1]), *sys.argv[2:]
+rank, world, rendezvous, support, names, device = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 sys.path.insert(0, support)
 
 import torch
@@ -40,7 +40,8 @@ torch.set_num_threads(1)
 backend = "nccl" if device == "cuda" else "gloo"
 if device == "cuda":
     torch.cuda.set_device(rank)
-dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=world)
+mine = [rank] if world == 2 else [0, 1]
 # What both processes hold in each step; the second row of a process may be text alone, or both.
 STEPS = [
     ([["v3"], []], [[], []]),
@@ -97,18 +98,18 @@ for case in DESIGNS:
         units = sorted({type(module).__name__ for module in model.modules() if isinstance(module, FSDPModule)})
         found = {
             "one": losses_of(case, make(), [0, 1]),
-            "ddp": losses_of(case, DistributedDataParallel(make()), [rank]),
-            "fsdp2": losses_of(case, model, [rank]),
+            "ddp": losses_of(case, DistributedDataParallel(make()), mine),
+            "fsdp2": losses_of(case, model, mine),
         }
         print("TRAINED", json.dumps({"name": case.name, "units": units, **found}), flush=True)
 dist.destroy_process_group()
 """
 
 
-def train_in_two(folder: Path, cases: list[DesignCase], device: str = "cpu") -> None:
-    """Train each case in one process, and in two with DDP and with FSDP2, and compare the losses."""
+def train_together(folder: Path, cases: list[DesignCase], device: str = "cpu", world: int = 2) -> None:
+    """Train each case alone, and in processes with DDP and with FSDP2, and compare the losses."""
     names = ",".join(case.name for case in cases)
-    arguments = [str(folder / "rendezvous"), str(SUPPORT), names, device]
+    arguments = [str(world), str(folder / "rendezvous"), str(SUPPORT), names, device]
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, str(rank), *arguments],
@@ -116,7 +117,7 @@ def train_in_two(folder: Path, cases: list[DesignCase], device: str = "cpu") -> 
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(world)
     ]
     try:
         outputs = [run.communicate(timeout=540)[0] for run in runs]
@@ -137,19 +138,18 @@ def train_in_two(folder: Path, cases: list[DesignCase], device: str = "cpu") -> 
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    train_in_two(tmp_path, [DESIGNS[0]])
+    train_together(tmp_path, [DESIGNS[0]])
 
 
 @pytest.mark.slow
 def test_two_processes_train_every_design_as_one(tmp_path: Path) -> None:
-    train_in_two(tmp_path, DESIGNS)
+    train_together(tmp_path, DESIGNS)
 
 
 @pytest.mark.gpu
-def test_two_devices_train_every_design_as_one(tmp_path: Path) -> None:
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two CUDA devices")
-    train_in_two(tmp_path, DESIGNS, "cuda")
+def test_devices_train_every_design_as_one(tmp_path: Path) -> None:
+    """With one device, one process shards over itself alone."""
+    train_together(tmp_path, DESIGNS, "cuda", min(2, torch.cuda.device_count()))
 
 
 @every_design

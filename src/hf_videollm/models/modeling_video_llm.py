@@ -319,8 +319,8 @@ class VideoLlmModel(HeadlessMixin, VisionTowerMixin, PlaceholderMixin, VideoLlmP
         placeholders = self.find_placeholders(input_ids, inputs_embeds, self.modalities_of(media))
         features, _ = self.encode_media(media, **asked)
         # Before the embeddings, as other media: with sharded weights, all processes must run the parts in one order.
-        is_trained = self.training and torch.is_grad_enabled()
-        left_out = self.encode_blank_media(features, self.device) if is_trained else []
+        tokens: Any = inputs_embeds if input_ids is None else input_ids
+        left_out = self.encode_blank_media(features, tokens.device) if self.training and torch.is_grad_enabled() else []
         merged, masks = self.embed_prompt(input_ids, inputs_embeds, features, placeholders)
         merged = reach(merged, left_out)
 
