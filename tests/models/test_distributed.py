@@ -5,11 +5,10 @@ the processes call its function that shards a model (`fsdp2_prepare_model`).
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import ready_python
 import torch
 from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
@@ -110,22 +109,19 @@ def train_together(folder: Path, cases: list[DesignCase], device: str = "cpu", w
     """Train each case alone, and in processes with DDP and with FSDP2, and compare the losses."""
     names = ",".join(case.name for case in cases)
     arguments = [str(world), str(folder / "rendezvous"), str(SUPPORT), names, device]
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(rank), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
+    files = [folder / f"output_{rank}.txt" for rank in range(world)]
+    runs = []
+    for rank, file in enumerate(files):
+        with file.open("wb") as output:
+            runs.append(ready_python.start("-c", PROCESS, str(rank), *arguments, stdout=output, stderr=output))
     try:
-        outputs = [run.communicate(timeout=540)[0] for run in runs]
+        codes = [run.wait(540) for run in runs]
     finally:
         for run in runs:
             run.kill()
-    for run, output in zip(runs, outputs, strict=True):
-        assert run.returncode == 0, output
+    outputs = [file.read_text() for file in files]
+    for code, output in zip(codes, outputs, strict=True):
+        assert code == 0, output
         lines = [line for line in output.splitlines() if line.startswith("TRAINED")]
         found = [json.loads(line.removeprefix("TRAINED")) for line in lines]
         assert [entry["name"] for entry in found] == [case.name for case in cases]

@@ -15,8 +15,10 @@ def keep_present_names(model: nn.Module) -> None:
         model: a model whose parts are made.
     """
     declared: Any = getattr(model, "_no_split_modules", None) or ()
+    # A design may make a part of its own after this was called for the parts of the base class.
+    own: Any = getattr(type(model), "_no_split_modules", None) or ()
     present = {type(module).__name__ for module in model.modules()}
-    vars(model)["_no_split_modules"] = present.intersection(declared)
+    vars(model)["_no_split_modules"] = present.intersection({*declared, *own})
 
 
 def decoder_layers(language_model: nn.Module) -> list[str]:

@@ -1,7 +1,7 @@
 """TRL's `DPOTrainer` for video: the media go with both answers of a row, into the trained and the reference model.
 
-trainer = hf_videollm.make_dpo_trainer("my-checkpoint", dataset, args=hf_videollm.dpo_config(output_dir="run"))
-trainer.train()
+    args = hf_videollm.dpo_config(output_dir="run")
+    hf_videollm.make_dpo_trainer("my-checkpoint", dataset, args=args).train()
 
 A row has `prompt`, `chosen` and `rejected`, and its media in its messages or in columns (`preference_rows.row_pair`).
 """

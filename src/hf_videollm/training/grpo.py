@@ -1,10 +1,10 @@
 """TRL's `GRPOTrainer` for video: the model answers questions about the media of a row, and rewards judge its answers.
 
-def right(completions, answer, **kwargs):
-    return [float(text[0]["content"].strip() == expected) for text, expected in zip(completions, answer)]
+    def right(completions, answer, **kwargs):
+        return [float(text[0]["content"].strip() == expected) for text, expected in zip(completions, answer)]
 
-trainer = hf_videollm.make_grpo_trainer("my-checkpoint", dataset, right, args=hf_videollm.grpo_config(output_dir="run"))
-trainer.train()
+    args = hf_videollm.grpo_config(output_dir="run")
+    hf_videollm.make_grpo_trainer("my-checkpoint", dataset, right, args=args).train()
 
 A row has `prompt`, its media in its messages or in columns, and any other columns, which reward functions get by name.
 """

@@ -29,7 +29,7 @@ def row_pair(row: Mapping[str, Any], name: str) -> tuple[dict[str, Any], dict[st
         >>> ask = [{"role": "user", "content": "What?"}]
         >>> better, worse = [[{"role": "assistant", "content": text}] for text in ("A dog.", "A cat.")]
         >>> first, _ = row_pair({"prompt": ask, "chosen": better, "rejected": worse}, "row 0")
-        >>> first["completion"]
+        >>> first.get("completion")
         [{'role': 'assistant', 'content': 'A dog.'}]
     """
     _refuse_unread(row, name)
