@@ -72,9 +72,10 @@ def test_registered_designs_load_no_library_that_only_some_uses_need() -> None:
 
 
 def test_no_module_of_the_package_loads_a_library_that_only_some_uses_need() -> None:
-    # The class of the trainer is a subclass of TRL's, so that its module is imported where a training begins. So is
-    # that of a callback, whose class in transformers loads PEFT.
-    needs_trl, needs_peft = "hf_videollm.training.trainer", "hf_videollm.training.mix_reporter"
+    # The classes of the trainers are subclasses of TRL's, so that their modules are imported where a training begins.
+    # So are those of callbacks, whose class in transformers loads PEFT.
+    needs_trl = [f"hf_videollm.training.{name}" for name in ("trainer", "dpo_trainer", "grpo_trainer")]
+    needs_peft = [f"hf_videollm.training.{name}" for name in ("mix_reporter", "run_callbacks")]
     # From the files: tests of a toy design lend hf_videollm.models further folders.
     package = Path(hf_videollm.__file__).parent
     files = [file.relative_to(package.parent).with_suffix("") for file in sorted(package.rglob("*.py"))]
@@ -88,14 +89,14 @@ def test_no_module_of_the_package_loads_a_library_that_only_some_uses_need() -> 
     others = [
         name
         for name in modules
-        if name not in (needs_trl, needs_peft, needs_lmms_eval, *metrics)
+        if name not in (*needs_trl, *needs_peft, needs_lmms_eval, *metrics)
         and not name.endswith((".__main__", ".pickle_child"))
     ]
-    assert {needs_trl, needs_peft} <= set(modules)
+    assert {*needs_trl, *needs_peft} <= set(modules)
     code = f"import importlib\nfor name in {others}: importlib.import_module(name)"
     assert not loaded(code, ONLY_SOME_USES)
     # The control.
-    assert "trl" in loaded(f"import {needs_trl}", ONLY_SOME_USES)
+    assert all("trl" in loaded(f"import {name}", ONLY_SOME_USES) for name in needs_trl)
 
 
 def test_control_what_is_loaded_is_seen() -> None:

@@ -124,7 +124,7 @@ def make_trainer(
     """
     from transformers import set_seed
 
-    from .run_log import RunLogger
+    from .run_callbacks import RunLogger
     from .trainer import PartwiseSFTTrainer
 
     if "data_collator" in kwargs or "processing_class" in kwargs:

@@ -1,94 +1,20 @@
-"""Writes the record, the log and the plot of a run while it trains.
-
-It is imported where a training begins, because transformers' callbacks load PEFT.
-"""
+"""Reads the log of a run, and draws the plot of its losses."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-
 from ..atomic import atomic_file
-from ..evaluation.provenance import now
-from .draws import BatchDraws
-from .run_record import RunRecord
 
-__all__ = ["LOG_FILE", "PLOT_FILE", "EpochTeller", "RunLogger", "draw_losses", "read_log"]
+__all__ = ["LOG_FILE", "PLOT_FILE", "draw_losses", "read_log"]
 
 LOG_FILE, PLOT_FILE = "log.jsonl", "losses.png"
 # Names of losses in the log -> their names in the plot.
 LOSSES = {"loss": "training", "eval_loss": "evaluation"}
-# Seconds between two drawings of the plot while the training runs.
-PLOT_SECONDS = 60.0
-
-
-class RunLogger(TrainerCallback):
-    """Keeps the files of a run (`run_record.py`) up to date.
-
-    Args:
-        record: what is written down at the beginning.
-    """
-
-    def __init__(self, record: RunRecord) -> None:
-        self.record = record
-        self._drawn = -PLOT_SECONDS
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Write the record. Entries of the log after the step from which the run resumes are removed."""
-        if not state.is_world_process_zero:
-            return
-        folder = Path(args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.record.begin(folder, args, model, state.global_step, state.max_steps)
-        kept = [entry for entry in read_log(folder) if entry.get("step", 0) <= state.global_step]
-        with atomic_file(folder / LOG_FILE) as temporary:
-            lines = [json.dumps(entry) + "\n" for entry in kept if state.global_step]
-            temporary.write_text("".join(lines), encoding="utf-8")
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        """Add a line to the log."""
-        if state.is_world_process_zero and logs:
-            entry = {"step": state.global_step, "epoch": state.epoch, **logs, "time": now()}
-            with (Path(args.output_dir) / LOG_FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, default=float) + "\n")
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Draw the plot, but not more often than once in a minute."""
-        if state.is_world_process_zero and time.monotonic() - self._drawn > PLOT_SECONDS:
-            self._draw(Path(args.output_dir))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Draw the plot, and note the end of the session."""
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir)
-            self._draw(folder)
-            self.record.end(folder, state.global_step)
-
-    def _draw(self, folder: Path) -> None:
-        self._drawn = time.monotonic()
-        draw_losses(folder / PLOT_FILE, read_log(folder))
-
-
-class EpochTeller(TrainerCallback):
-    """Tells the draws of a collator which epoch it is.
-
-    Args:
-        draws: those of the collator.
-    """
-
-    def __init__(self, draws: BatchDraws) -> None:
-        self.draws = draws
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Set the epoch. When a training resumes, the epoch may have begun before."""
-        # The epoch is a sum of fractions, which may be a little too small.
-        self.draws.epoch[0] = int((state.epoch or 0) + 1e-6)
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -80,7 +80,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     from transformers import set_seed
 
     from .mix_reporter import MixReporter
-    from .run_log import EpochTeller, RunLogger
+    from .run_callbacks import EpochTeller, RunLogger
     from .skipping import SkippingCollator
     from .trainer import PartwiseSFTTrainer
 
