@@ -82,8 +82,13 @@ def test_all_frames_of_a_video_change_alike(clips: list[str]) -> None:
     augmenter = Augmenter(Augment(crop=0.4, flip=1.0), 0)
     plain = load_video(clips[0], num_frames=4)[0]
     options: dict[str, Any] = {"num_frames": 4, "frame_fn": None}
-    changed, _ = augmenter.video(clips[0], dict, options)
-    height, width = changed.shape[1:3]
+    # What is drawn depends on the path of the clip. Of many epochs, one crops by a pixel or more.
+    for epoch in range(50):
+        augmenter.epoch = epoch
+        changed, _ = augmenter.video(clips[0], dict, options)
+        height, width = changed.shape[1:3]
+        if height < plain.shape[1]:
+            break
     assert height < plain.shape[1]
     places = set()
     for frame, own in zip(changed, plain, strict=True):
@@ -105,7 +110,7 @@ def test_all_frames_of_a_video_change_alike(clips: list[str]) -> None:
 def test_numbers_of_frames_are_drawn(clips: list[str]) -> None:
     augmenter = Augmenter(Augment(num_frames=(2, 6)), 0)
     counts = set()
-    for epoch in range(20):
+    for epoch in range(100):  # the chance that one of five numbers is missing is below 1e-8
         augmenter.epoch = epoch
         counts.add(len(read(clips[0], augmenter)[1]))
     assert counts == {2, 3, 4, 5, 6}
