@@ -129,7 +129,9 @@ def write_random_language_model(folder: Path) -> str:
     tokenizer = AutoTokenizer.from_pretrained(default_checkpoint())
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=len(tokenizer))).save_pretrained(folder)
+    # Longer than the prompt with PLLaVA's own 2,304 tokens of a video.
+    config = LlamaConfig(**sizes, vocab_size=len(tokenizer), max_position_embeddings=4096)
+    LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
