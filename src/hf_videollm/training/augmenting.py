@@ -16,17 +16,17 @@ from math import ceil, floor
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..models.media_audio import load_audio
 from ..models.media_source import source_name
 from ..models.media_video import load_video
+from .draws import OfEpoch
 from .recipe_augment import Augment
 
 __all__ = ["Augmenter", "augmented_picture", "random_in_segments"]
 
 
-class Augmenter:
+class Augmenter(OfEpoch):
     """Reads media like `load_video`, with other frames and pictures (`media_reading.reading_through`).
 
     Args:
@@ -35,19 +35,9 @@ class Augmenter:
     """
 
     def __init__(self, settings: Augment, seed: int) -> None:
+        super().__init__()
         self.settings, self.seed = settings, seed
         self.is_on = True
-        # Shared memory, so that workers of a data loader that live on see the next epoch, too.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """Number of the epoch that is trained."""
-        return int(self._epoch.item())
-
-    @epoch.setter
-    def epoch(self, number: int) -> None:
-        self._epoch.fill_(number)
 
     @contextmanager
     def off(self) -> Iterator[None]:

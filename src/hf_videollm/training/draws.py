@@ -9,27 +9,43 @@ from typing import Any
 
 import torch
 
-__all__ = ["BatchDraws"]
+__all__ = ["BatchDraws", "OfEpoch"]
 
 
-class BatchDraws:
+class OfEpoch:
+    """Knows the number of the epoch that is trained.
+
+    The number lies in shared memory, so that workers of a data loader that live on see it when it changes.
+    """
+
+    def __init__(self) -> None:
+        self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch."""
+        return int(self._epoch.item())
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self._epoch.fill_(number)
+
+
+class BatchDraws(OfEpoch):
     """Gives each batch a source of random numbers of its own, made of a seed, the epoch and the ids of its rows.
 
     A source that went on from batch to batch would begin anew when a training resumes, and in every worker.
-
-    Attributes:
-        epoch: number of the epoch. Its memory is shared, so that workers see it when it changes.
     """
 
     def __init__(self, seed: int = 0) -> None:
+        super().__init__()
         self.seed = seed
-        self.epoch = torch.zeros(1, dtype=torch.long).share_memory_()
         self._seen: Counter[str] = Counter()
         self._seen_in = 0
 
     def next(self, rows: Sequence[Mapping[str, Any]]) -> random.Random:
         """The source for a batch. The same rows again in one epoch get another one."""
-        epoch = int(self.epoch)
+        epoch = self.epoch
         if epoch != self._seen_in:
             self._seen, self._seen_in = Counter(), epoch
         key = " ".join(str(row.get("id", "")) for row in rows)

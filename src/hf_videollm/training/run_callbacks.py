@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from ..atomic import atomic_file
 from ..evaluation.provenance import now
-from .draws import BatchDraws
+from .draws import OfEpoch
 from .run_log import LOG_FILE, PLOT_FILE, draw_losses, read_log
 from .run_record import RunRecord
 
@@ -73,16 +73,16 @@ class RunLogger(TrainerCallback):
 
 
 class EpochTeller(TrainerCallback):
-    """Tells the draws of a collator which epoch it is.
+    """Tells which epoch begins, before the data loader starts its workers.
 
     Args:
-        draws: those of the collator.
+        told: what draws anew in each epoch.
     """
 
-    def __init__(self, draws: BatchDraws) -> None:
-        self.draws = draws
+    def __init__(self, told: OfEpoch) -> None:
+        self.told = told
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the epoch. When a training resumes, the epoch may have begun before."""
         # The epoch is a sum of fractions, which may be a little too small.
-        self.draws.epoch[0] = int((state.epoch or 0) + 1e-6)
+        self.told.epoch = int((state.epoch or 0) + 1e-6)

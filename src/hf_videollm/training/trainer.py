@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
-from transformers import EvalPrediction, TrainerCallback
+from transformers import EvalPrediction
 from trl import SFTTrainer
 
 from ..models.media_dataset_columns import without_decoding
@@ -17,6 +17,7 @@ from .augmenting import Augmenter
 from .contrastive import contrastive_of_batch, video_vectors
 from .generated_answers import answer_rows, exact_match
 from .recipe_contrastive import Contrastive
+from .run_callbacks import EpochTeller
 from .saving import SavingMixin
 from .sharding import shard_by_layers
 
@@ -57,7 +58,7 @@ class PartwiseSFTTrainer(SavingMixin, SFTTrainer):
         self.generate_options, self.compute_answer_metrics = generate, compute_answer_metrics
         self.contrastive, self.augmenter = contrastive, augmenter
         if augmenter is not None:
-            self.add_callback(_EpochTeller(augmenter))
+            self.add_callback(EpochTeller(augmenter))
         self._contrastive_losses: list[float] = []
         self.learning_rates = dict(learning_rates or {})
         trainable = [plain_name(name) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
@@ -147,17 +148,6 @@ class PartwiseSFTTrainer(SavingMixin, SFTTrainer):
         if self.compute_answer_metrics is not None:
             metrics.update(self.compute_answer_metrics(EvalPrediction(predictions=answers, label_ids=references)))
         return metrics
-
-
-class _EpochTeller(TrainerCallback):
-    """Tells an augmenter which epoch begins, before the data loader starts its workers."""
-
-    def __init__(self, augmenter: Augmenter) -> None:
-        self.augmenter = augmenter
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # A training that resumes in the middle of an epoch goes on in this epoch.
-        self.augmenter.epoch = int((state.epoch or 0) + 1e-6)
 
 
 def plain_name(name: str) -> str:
