@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
-from .recipe_errors import RecipeError
+from .recipe_errors import RecipeError, is_number, refuse_unknown
 
 __all__ = ["Augment", "read_augment"]
 
@@ -39,17 +39,13 @@ def read_augment(given: Mapping[str, Any] | None) -> Augment | None:
     """
     if given is None:
         return None
-    known = tuple(Augment.__dataclass_fields__)
-    for name in given:
-        if name not in known:
-            raise RecipeError(f"augment has no setting {name!r}: {did_you_mean(name, known)}")
+    refuse_unknown("augment", given, tuple(Augment.__dataclass_fields__))
     values = dict(given)
     if values.get("frames", "uniform") not in SAMPLINGS:
         raise RecipeError(f"augment.frames is {values['frames']!r}: {did_you_mean(values['frames'], SAMPLINGS)}")
     for name, least in (("crop", "above 0"), ("flip", "from 0")):
         value = values.get(name, 1)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value <= 1 or (name == "crop" and value == 0):
+        if not is_number(value) or not 0 <= value <= 1 or (name == "crop" and value == 0):
             raise RecipeError(f"augment.{name} must be a number {least} to 1, not {value!r}.")
     if (numbers := values.get("num_frames")) is not None:
         whole = isinstance(numbers, list | tuple) and all(type(number) is int and number > 0 for number in numbers)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..models.video_llm_option_names import did_you_mean
-from .recipe_errors import RecipeError
+from .recipe_errors import RecipeError, is_number, refuse_unknown
 
 __all__ = ["Contrastive", "read_contrastive"]
 
@@ -33,12 +32,9 @@ def read_contrastive(given: Mapping[str, Any] | None) -> Contrastive | None:
     """
     if given is None:
         return None
-    known = ("weight", "temperature")
+    refuse_unknown("contrastive", given, tuple(Contrastive.__dataclass_fields__))
     for name, value in given.items():
-        if name not in known:
-            raise RecipeError(f"contrastive has no setting {name!r}: {did_you_mean(name, known)}")
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value < float("inf") or (name == "temperature" and value == 0):
+        if not is_number(value) or not 0 <= value < float("inf") or (name == "temperature" and value == 0):
             least = "of at least 0" if name == "weight" else "above 0"
             raise RecipeError(f"contrastive.{name} must be a number {least}, not {value!r}.")
     found = Contrastive(**given)

@@ -1,7 +1,30 @@
-"""The error of everything that is wrong with a recipe."""
+"""The error of everything that is wrong with a recipe, and checks of settings that are a mapping."""
 
-__all__ = ["RecipeError"]
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..models.video_llm_option_names import did_you_mean
+
+__all__ = ["RecipeError", "is_number", "refuse_unknown"]
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message names the file and the field."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a recipe is a number; a truth value is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def refuse_unknown(field: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse settings that a field of a recipe does not have.
+
+    Raises:
+        RecipeError: the message names the setting, and a similar one.
+    """
+    for name in given:
+        if name not in known:
+            raise RecipeError(f"{field} has no setting {name!r}: {did_you_mean(name, known)}")
