@@ -20,7 +20,7 @@ from .given_model import model_and_processor
 from .loading import load_for_training
 from .preference_rows import row_pair
 from .sharding import shard_by_layers
-from .trl_arguments import ANY, Refused, check_arguments, make_arguments
+from .trl_arguments import ANY, Refused, check_arguments, make_arguments, refuse_max_length
 
 if TYPE_CHECKING:
     from trl import DPOConfig, DPOTrainer
@@ -88,11 +88,7 @@ def dpo_config(**kwargs: Any) -> DPOConfig:
     """
     from trl import DPOConfig
 
-    if kwargs.get("max_length") is not None:
-        raise ValueError(
-            f"max_length={kwargs['max_length']}: rows are never cut, because that would cut the tokens of a video. To "
-            "refuse longer rows, pass max_length to make_dpo_trainer."
-        )
+    refuse_max_length(kwargs, "make_dpo_trainer")
     return make_arguments(DPOConfig, kwargs, FIXED, REFUSED)
 
 

@@ -16,7 +16,7 @@ from ..training_outputs import BaseModel
 from .collator import VideoDataCollator
 from .given_model import model_and_processor
 from .run_record import RunRecord
-from .trl_arguments import Refused, make_arguments, types_of
+from .trl_arguments import Refused, make_arguments, refuse_max_length, types_of
 
 if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
@@ -71,11 +71,7 @@ def sft_config(**kwargs: Any) -> SFTConfig:
     """
     from trl import SFTConfig
 
-    if kwargs.get("max_length") is not None:
-        raise ValueError(
-            f"max_length={kwargs['max_length']}: rows are never cut, because that would cut the tokens of a video. To "
-            "refuse longer rows, pass max_length to make_trainer."
-        )
+    refuse_max_length(kwargs, "make_trainer")
     options = {**(kwargs.pop("dataset_kwargs", None) or {}), "skip_prepare_dataset": True}
     return make_arguments(SFTConfig, kwargs, {**FIXED_ARGUMENTS, "dataset_kwargs": options}, REFUSED)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..models.transformers_compat import rename_checkpointing
 
-__all__ = ["ANY", "Refused", "check_arguments", "make_arguments", "types_of"]
+__all__ = ["ANY", "Refused", "check_arguments", "make_arguments", "refuse_max_length", "types_of"]
 
 # As the values of a `Refused`: every value except `None`.
 ANY: tuple[Any, ...] = ()
@@ -33,6 +33,23 @@ class Refused(NamedTuple):
 def types_of(config_class: Any) -> dict[str, Any]:
     """Maps the arguments of a configuration of TRL to their types."""
     return {entry.name: entry.type for entry in fields(config_class) if entry.init}
+
+
+def refuse_max_length(given: Mapping[str, Any], maker: str) -> None:
+    """Refuse the argument with which TRL cuts rows.
+
+    Args:
+        given: arguments of a configuration.
+        maker: the function that refuses longer rows instead.
+
+    Raises:
+        ValueError: the argument is given.
+    """
+    if given.get("max_length") is not None:
+        raise ValueError(
+            f"max_length={given['max_length']}: rows are never cut, because that would cut the tokens of a video. To "
+            f"refuse longer rows, pass max_length to {maker}."
+        )
 
 
 def make_arguments(
