@@ -19,8 +19,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from bench_memory import give_back, in_a_fork, in_mib, memory_of_process
+from bench_memory import give_back, in_a_fork, memory_of_process
 from bench_tools import record
+from run_facts import in_mib
 from safetensors.torch import save_file
 
 from hf_videollm.convert.pllava.config import build_config

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from bench_tools import record, seconds_by_turns, with_ratios
+from run_facts import in_mib
 
 from hf_videollm import IvaConfig, IvaForConditionalGeneration
 from hf_videollm.costs.counter import measure as count
@@ -94,8 +95,8 @@ def measure_prefill(way: str, frames: int) -> dict[str, float]:
     features = frames * PATCHES * VISION_WIDTH * 4
     return {
         "mib": round((memory_in_kib("VmHWM") - before) / 1024, 1),
-        "mib_of_patch_features_once": round(features / 2**20, 1),
-        "mib_of_pixels_not_counted": round(batch["pixel_values_videos"].nbytes / 2**20, 1),
+        "mib_of_patch_features_once": in_mib(features),
+        "mib_of_pixels_not_counted": in_mib(batch["pixel_values_videos"].nbytes),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from bench_tools import record, seconds_by_turns, with_ratios
+from run_facts import in_mib
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -141,11 +142,11 @@ def bench_training(
         kept.clear()
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             loss = forward(checkpointing)
-        sizes[name] = sum(size for pointer, size in kept.items() if pointer not in weights) / 2**20
+        sizes[name] = in_mib(sum(size for pointer, size in kept.items() if pointer not in weights))
         del loss
     times = seconds_by_turns({name: partial(step, checkpointing) for name, checkpointing in ways.items()}, repeats)
     model.eval()
-    return {name: {"seconds": round(times[name], 4), "mib_for_backward": round(sizes[name], 1)} for name in ways}
+    return {name: {"seconds": round(times[name], 4), "mib_for_backward": sizes[name]} for name in ways}
 
 
 def main(

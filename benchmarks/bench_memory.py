@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from bench_tools import record
+from run_facts import in_mib
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, LlavaConfig
 
 from hf_videollm import (
@@ -73,7 +74,6 @@ def configs(text: Any) -> dict[str, Callable[[], Any]]:
 
 DESIGNS = tuple(configs(TEXT))
 TEXT_TOKENS, SOUND_FRAMES, NEW_TOKENS = 64, 998, 2
-MIB = 2**20
 
 
 def memory_of_process(name: str) -> int:
@@ -146,7 +146,7 @@ def measure(name: str, folder: str, dtype: torch.dtype, num_frames: int | None) 
     return {
         "frames": predicted.num_frames,
         "prompt_tokens": inputs["input_ids"].shape[1],
-        **{f"{key}_mib": round(size / MIB, 1) for key, size in sizes.items()},
+        **{f"{key}_mib": in_mib(size) for key, size in sizes.items()},
         "error_first": round(predicted.cpu_first_answer / first - 1, 4),
         "error_later": round(predicted.cpu_later_answers / later - 1, 4),
         "error_first_with_libraries": round((predicted.cpu_first_answer + before) / (first + before) - 1, 4),

@@ -21,6 +21,7 @@ from typing import Any
 
 import av
 import numpy as np
+from run_facts import in_mib
 from video_io_readers import READERS
 
 QUICK = ("--cases", "tiny", "--repeats", "1", "--readers", "PyAV by hand")
@@ -33,7 +34,6 @@ EXAMPLES = """examples:
 """
 READER = Path(__file__).with_name("video_io_readers.py")
 DEFAULT_READERS = ("hf_videollm", "hf_videollm again", "PyAV by hand", "torchcodec exact", "decord", "decord2")
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -260,8 +260,8 @@ def summary(replies: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[s
         "wall_s": round(statistics.median(reply["wall"] for reply in replies[1:]), 4),
         "ours_by_this_cpu": round(statistics.median(one["cpu"] / other["cpu"] for one, other in pairs), 3),
         "ours_by_this_wall": round(statistics.median(one["wall"] / other["wall"] for one, other in pairs), 3),
-        "result_mib": round(replies[0]["result"] / MIB, 1),
-        "peak_mib": round(max(reply["peak"] for reply in replies[1:]) / MIB, 1),
+        "result_mib": in_mib(replies[0]["result"]),
+        "peak_mib": in_mib(max(reply["peak"] for reply in replies[1:])),
     }
 
 

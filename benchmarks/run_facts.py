@@ -50,6 +50,11 @@ def memory_gib() -> float | None:
         return None
 
 
+def in_mib(size: int) -> float:
+    """Bytes in MiB, as the results give them."""
+    return round(size / 2**20, 1)
+
+
 def gpu_name() -> str | None:
     """The name of the GPU, if torch is loaded and sees one. A benchmark without torch does not load it for this."""
     torch = sys.modules.get("torch")
