@@ -42,7 +42,7 @@ from .resume_check import check_same_recipe
 from .run_record import RunRecord, data_of_records
 from .samples import make_samples, media_files, merge_turns, read_records, split_rounds, without_picture
 from .sketch import check_before_loading, check_options
-from .trainable import freeze_all_but
+from .trainable import freeze_all_but, thaw
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -100,6 +100,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         base = _base(recipe, quantization)
     else:
         _check_given(recipe, model, processor)
+        thaw(model)
     dtype = model.dtype
     check_options(recipe, processor)
     if mix is not None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -10,21 +11,35 @@ from .recipe_errors import RecipeError
 
 # PEFT calls the modules that it trains as a whole, but these containers cannot be called.
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+# Model -> names of the parameters that `freeze_all_but` froze. The next stage of a training may train them.
+_FROZEN: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
 def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """Train only the parameters whose name contains a match of one of the regular expressions.
 
     Returns:
-        Names of the parameters that match. Those among them that were frozen before stay frozen.
+        Names of the parameters that match. Those among them that were frozen before stay frozen, unless it was an
+        earlier call of this function that froze them.
 
     Raises:
         RecipeError: a pattern matches nothing, or only parameters that are frozen.
     """
+    thaw(model)
     chosen = matched_parameters(model, patterns)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen and parameter.requires_grad)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    _FROZEN[model] = set(trained) - chosen
+    for name in _FROZEN[model]:
+        trained[name].requires_grad_(False)
     return sorted(chosen)
+
+
+def thaw(model: nn.Module) -> None:
+    """Make the parameters trainable that `freeze_all_but` froze, so that a stage trains what its own recipe says."""
+    names = _FROZEN.pop(model, set())
+    for name, parameter in model.named_parameters():
+        if name in names:
+            parameter.requires_grad_(True)
 
 
 def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
@@ -132,4 +147,4 @@ def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[
     return modules
 
 
-__all__ = ["RecipeError", "compiled", "freeze_all_but", "last_layers", "matched_parameters", "whole_modules"]
+__all__ = ["RecipeError", "compiled", "freeze_all_but", "last_layers", "matched_parameters", "thaw", "whole_modules"]
