@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from torch.utils.data import DataLoader
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.pllava import build_tiny_pllava
 from hf_videollm.training.collator import VideoDataCollator
+from hf_videollm.training.epoch_order import EpochOrder
+from hf_videollm.training.mixed import open_mix
+from hf_videollm.training.run_callbacks import EpochTeller
 from hf_videollm.training.sft import Recipe, make_trainer, run_sft
 
 SMALL = {"num_frames": 4, "image_size": 32, "patch_size": 8, "pooling_shape": (2, 2, 2)}
@@ -126,3 +130,44 @@ def test_a_resumed_training_goes_on_in_the_same_order(
     assert rest == whole[3:]
     assert continued == losses
     assert whole[:2] != rest[:2]  # the control
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_every_epoch_has_another_order(make: Make, tmp_path: Path, still: bool) -> None:
+    """The ratio of each batch stays, and so do the rows of the first modality; all rows of the others come in turn."""
+    recipe = make("run", True)
+    if still:
+        # The rows of this recipe are in memory.
+        recipe = replace(recipe, still_frames=True, frame_cache=str(tmp_path / "cache"))
+    trainer = make_trainer(recipe, *build_tiny_pllava(**SMALL))
+    (teller,) = (call for call in trainer.callback_handler.callbacks if isinstance(call, EpochTeller))
+    (order,) = (told for told in teller.told if isinstance(told, EpochOrder))
+    epochs = []
+    for epoch in range(3):
+        order.epoch = epoch
+        epochs.append([row["id"] for row in trainer.train_dataset])
+        assert [name.partition("/")[0] for name in epochs[-1]] == ["texts", "films"] * 4
+        assert len(set(epochs[-1][::2])) == 4
+    assert len({tuple(ids) for ids in epochs}) == 3
+    # An epoch has four of the six films.
+    assert len({name for ids in epochs for name in ids[1::2]}) == 6
+    order.epoch = 0
+    assert [row["id"] for row in trainer.train_dataset] == epochs[0]
+
+
+def test_each_epoch_of_a_training_is_that_of_the_mix(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    own = VideoDataCollator.__call__
+
+    def noting(collator: Any, rows: Any) -> Any:
+        seen.extend(row["id"] for row in rows)
+        return own(collator, rows)
+
+    monkeypatch.setattr(VideoDataCollator, "__call__", noting)
+    recipe = make("run", True, num_train_epochs=2)
+    run_sft(recipe, *build_tiny_pllava(**SMALL))
+    mix = open_mix(recipe)
+    assert mix is not None
+    first, second = (mix.rows(epoch)["id"][:] for epoch in (0, 1))
+    assert seen == [*first, *second]
+    assert first != second  # the control

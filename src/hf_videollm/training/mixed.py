@@ -44,13 +44,20 @@ class TrainingMix:
     prepared: PreparedMix
     is_ordered: bool
 
-    def rows(self) -> Any:
-        """The rows of an epoch as a dataset that stays on the disk."""
-        return self.prepared.rows(0 if self.is_ordered else None).select_columns(["id", "messages"])
+    def rows(self, epoch: int | None = 0) -> Any:
+        """The rows of an epoch as a dataset that stays on the disk.
 
-    def records(self) -> list[VideoQARecord]:
-        """The rows of an epoch in memory. If their metadata have no `kind`, it is the type by which the mix chooses."""
-        return [_record(row) for row in self.prepared.rows(0 if self.is_ordered else None)]
+        Args:
+            epoch: number of the epoch, if the mix has an order; None for all rows in the order of the sources.
+        """
+        return self.prepared.rows(self._epoch(epoch)).select_columns(["id", "messages"])
+
+    def records(self, epoch: int | None = 0) -> list[VideoQARecord]:
+        """The same in memory. If their metadata have no `kind`, it is the type by which the mix chooses."""
+        return [_record(row) for row in self.prepared.rows(self._epoch(epoch))]
+
+    def _epoch(self, epoch: int | None) -> int | None:
+        return epoch if self.is_ordered else None
 
     def arguments(self, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
         """The arguments of the trainer, with those that the order of the mix needs.

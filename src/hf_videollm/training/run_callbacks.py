@@ -76,13 +76,14 @@ class EpochTeller(TrainerCallback):
     """Tells which epoch begins, before the data loader starts its workers.
 
     Args:
-        told: what draws anew in each epoch.
+        told: what draws anew in each epoch; None is left out.
     """
 
-    def __init__(self, told: OfEpoch) -> None:
-        self.told = told
+    def __init__(self, *told: OfEpoch | None) -> None:
+        self.told = [one for one in told if one is not None]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the epoch. When a training resumes, the epoch may have begun before."""
         # The epoch is a sum of fractions, which may be a little too small.
-        self.told.epoch = int((state.epoch or 0) + 1e-6)
+        for one in self.told:
+            one.epoch = int((state.epoch or 0) + 1e-6)

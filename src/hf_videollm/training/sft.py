@@ -28,6 +28,7 @@ from .caches.broken import OnBroken
 from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
 from .collator import VideoDataCollator
+from .epoch_order import EpochOrder
 from .learned_parts import lora_of, trained_patterns
 from .loading import load_for_training
 from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
@@ -113,7 +114,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     cache = _open_cache(recipe, processor)
     frames = _open_frames(recipe, records, processor, cache, on_broken)
     sounds = _open_sounds(recipe, records, processor, cache, on_broken)
-    rows, log = _rows(recipe, mix, samples, broken, str(arguments.output_dir))
+    rows, log, order = _rows(recipe, mix, samples, broken, str(arguments.output_dir))
     # The seed is set here, because TRL 1.10 adds the LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(arguments.seed)
     augment = read_augment(recipe.augment)
@@ -128,7 +129,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         augmenter=augmenter,
     )
     data = mix.prepared.describe() if mix is not None else data_of_records(str(recipe.records), len(rows))
-    callbacks: list[Any] = [RunLogger(RunRecord(recipe, base, data)), EpochTeller(collator.draws)]
+    callbacks: list[Any] = [RunLogger(RunRecord(recipe, base, data)), EpochTeller(collator.draws, augmenter, order)]
     if mix is not None and log is not None:
         collator = SkippingCollator(collator, rows, log, mix.prepared.group)
         callbacks.insert(0, MixReporter(mix, log))
@@ -138,7 +139,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         augmenter=augmenter,
         model=model,
         args=arguments,
-        train_dataset=rows,
+        train_dataset=rows if order is None else order.dataset(),
         data_collator=collator,
         callbacks=callbacks,
         processing_class=processor,
@@ -176,11 +177,11 @@ def _check_given(recipe: Recipe, model: Any, processor: Any) -> None:
 
 def _rows(
     recipe: Recipe, mix: TrainingMix | None, samples: list[VideoQARecord], broken: Mapping[str, str], output: str
-) -> tuple[Any, BadMediaLog | None]:
-    """The dataset of a training and, for a mix, the log of its bad media."""
+) -> tuple[Any, BadMediaLog | None, EpochOrder | None]:
+    """The dataset of a training and, for a mix, the log of its bad media and, if epochs differ, their orders."""
     from datasets import Dataset
 
-    rows = None if mix is None or needs_records(recipe) else mix.rows()
+    rows = None if mix is None or needs_records(recipe) else mix.rows(epoch=None)
     log = None
     if mix is not None:
         log = mix.log([sample.id for sample in samples] if rows is None else rows["id"][:], output)
@@ -188,13 +189,18 @@ def _rows(
     if rows is None:
         # Metadata is left out: its fields may differ from record to record, and Arrow needs one schema for all.
         rows = Dataset.from_list([{"id": sample.id, "messages": sample.messages} for sample in samples])
-    return rows, log
+    order = None
+    if mix is not None and mix.is_ordered:
+        by_epoch = EpochOrder(mix.prepared, rows)
+        rows = rows.select(by_epoch.places())
+        order = by_epoch if mix.prepared.mix.shuffle else None
+    return rows, log, order
 
 
 def show_sample(recipe: Recipe) -> str:
     """The text of the first sample as the model gets it; the words that the model learns are in [brackets]."""
     mix = open_mix(recipe)
-    samples = make_samples(recipe, _records(recipe, mix))
+    samples = make_samples(recipe, _records(recipe, mix, epoch=0))
     check_whole_clips(recipe, samples)
     training_arguments(recipe, mix)
     quantization_of(recipe)
@@ -203,11 +209,11 @@ def show_sample(recipe: Recipe) -> str:
     return VideoDataCollator(processor, processor_kwargs=recipe.processor_options).describe(first)
 
 
-def _records(recipe: Recipe, mix: TrainingMix | None) -> list[VideoQARecord]:
+def _records(recipe: Recipe, mix: TrainingMix | None, epoch: int | None = None) -> list[VideoQARecord]:
     """The records of a recipe; none if it trains on the rows of a mix as they are, which then stay on the disk."""
     if mix is None:
         return read_records(recipe)
-    return mix.records() if needs_records(recipe) else []
+    return mix.records(epoch) if needs_records(recipe) else []
 
 
 def run_sft(

@@ -17,7 +17,6 @@ from .augmenting import Augmenter
 from .contrastive import contrastive_of_batch, video_vectors
 from .generated_answers import answer_rows, exact_match
 from .recipe_contrastive import Contrastive
-from .run_callbacks import EpochTeller
 from .saving import SavingMixin
 from .sharding import shard_by_layers
 
@@ -45,7 +44,7 @@ class PartwiseSFTTrainer(SavingMixin, SFTTrainer):
         generate: options of `model.generate`: in an evaluation, the model also answers the rows. None: it does not.
         compute_answer_metrics: gets the answers (`predictions`) and those of the rows (`label_ids`).
         contrastive: settings of a loss between videos and answers, which is added in training.
-        augmenter: that of the collator; it learns the number of each epoch, and is off in evaluations.
+        augmenter: that of the collator; it is off in evaluations.
         kwargs: as in TRL. `Video` and `Audio` columns of datasets are not decoded, because the processor reads files.
 
         Raises:
@@ -57,8 +56,6 @@ class PartwiseSFTTrainer(SavingMixin, SFTTrainer):
         shard_by_layers(self)
         self.generate_options, self.compute_answer_metrics = generate, compute_answer_metrics
         self.contrastive, self.augmenter = contrastive, augmenter
-        if augmenter is not None:
-            self.add_callback(EpochTeller(augmenter))
         self._contrastive_losses: list[float] = []
         self.learning_rates = dict(learning_rates or {})
         trainable = [plain_name(name) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
