@@ -49,10 +49,6 @@ FOREIGN = {
     "getattr(part, 'do_resize', None)": "image processors of any image-LLM",
     "getattr(part, 'size', None)": "image processors of any image-LLM",
     "getattr(value, name, None)": "sizes of transformers, as dicts or objects",
-    "getattr(self._network.config.get_text_config(), 'max_position_embeddings', None)": (
-        "configurations of any language model"
-    ),
-    "getattr(config.get_text_config(), 'max_position_embeddings', None)": "configurations of any language model",
     "getattr(config, '_attn_implementation', None)": "transformers has no public name for it",
     "getattr(config, '_commit_hash', None)": "transformers has no public name for it",
     "hasattr(value, 'nbytes')": "tensors and arrays among other values",

@@ -14,8 +14,8 @@ from ..convert.options import Progress, Source, check_write_options
 from ..convert.report import WrittenReport
 from ..convert.stream import read_json, require_folder
 from ..convert.writing import write_code_and_configs
-from ..costs.memory import context_length
 from ..hub.checkpoint import check_loads
+from ..models.configuration_video_llm import context_length
 from ..models.errors import CheckpointError
 from ..origin import write_origin
 from ..pair_check import check_pair

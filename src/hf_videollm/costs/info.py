@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ..inference import load_design_config
+from ..models.configuration_video_llm import context_length
 from ..models.errors import CheckpointError
 from ..models.linvt_checkpoint import refuse_adapter
 from ..models.video_llm_option_names import did_you_mean
@@ -19,7 +20,6 @@ from .memory import (
     HOW,
     LONGEST_SOUND,
     MemoryPrediction,
-    context_length,
     filter_bank_frames,
     predict_memory,
     prompt_tokens,

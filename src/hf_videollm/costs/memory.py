@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText
 
+from ..models.configuration_video_llm import context_length
 from ..models.errors import one_line
 from .cpu_bytes import CpuBytes, attention_bytes
 from .live_bytes import META, FusedAttention, unique_bytes
@@ -65,12 +66,6 @@ def filter_bank_frames(seconds: int) -> int:
         2998
     """
     return 100 * seconds - 2
-
-
-def context_length(config: Any) -> int | None:
-    """The most tokens that the language model of a configuration reads; `None` if it does not say."""
-    length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return length
 
 
 def sound_seconds(config: Any, *, num_frames: int | None = None, text_tokens: int = 256) -> int:
@@ -236,7 +231,6 @@ __all__ = [
     "DTYPES",
     "HOW",
     "MemoryPrediction",
-    "context_length",
     "filter_bank_frames",
     "make_inputs",
     "predict_memory",

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from ..models.configuration_video_llm import context_length
 from ..models.video_llm_contract import ConfigContract, ModelContract
 from ..models.video_llm_option_names import did_you_mean
 from ..pair_check import check_pair
@@ -130,7 +131,7 @@ def pooling_settings(values: Sequence[str], pipe: Any, task: Task) -> list[Setti
 
 
 def _check_tokens(text: str, count: int, config: Any) -> None:
-    context = getattr(config.get_text_config(), "max_position_embeddings", None) or 0
+    context = context_length(config) or 0
     most = max(context, MOST_TOKENS)
     if count > most:
         raise ValueError(

@@ -30,6 +30,12 @@ def has_class_token(vision_config: Any) -> bool:
     return vision_config.model_type not in TOWERS_WITHOUT_CLASS_TOKEN
 
 
+def context_length(config: Any) -> int | None:
+    """The most tokens that the language model of a configuration reads; `None` if it does not say."""
+    length: int | None = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return length
+
+
 def patch_grid(vision_config: Any) -> tuple[int, int]:
     """Rows and columns of patches of one frame, from `image_size` and `patch_size` (a number or a pair each)."""
 
@@ -174,6 +180,7 @@ __all__ = [
     "PublishedConfig",
     "VideoLlmConfig",
     "check_patch_grid",
+    "context_length",
     "copy_parts",
     "has_class_token",
     "has_tied_embeddings",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .configuration_video_llm import context_length
 from .transformers_compat import given_cache
 from .video_llm_candidates import forbid_placeholders
 from .video_llm_generation_options import COMMON, Refusal, named_arguments, option_value, refuse_options
@@ -39,7 +40,7 @@ class VideoLlmGenerationMixin(SharedPrefillMixin):
             ValueError: the message names the numbers of tokens.
         """
         input_ids = arguments.get("input_ids", arguments.get("inputs"))
-        context = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        context = context_length(self.config)
         if context is None or not isinstance(input_ids, torch.Tensor) or input_ids.shape[-1] <= context:
             return
         if all(arguments.get(name) is None for name in ("pixel_values", "pixel_values_videos", "input_features")):

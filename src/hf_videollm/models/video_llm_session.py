@@ -15,6 +15,7 @@ from typing import Any, overload
 import torch
 from transformers import Cache, GenerationConfig
 
+from .configuration_video_llm import context_length
 from .video_llm_generation_options import GENERATE_OPTIONS
 from .video_llm_identity import media_identity, model_stamp
 from .video_llm_kept_prompt import KeptPrompt
@@ -362,7 +363,7 @@ class VideoSession:
 
     def _check_room(self, ids: Sequence[int], num_new: int) -> None:
         """Refuse a prompt that is longer than the context of the model, or than a cache of a fixed size."""
-        context = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        context = context_length(self.model.config)
         media = self.num_media_tokens
         if context is not None and len(ids) >= context:
             what = (

@@ -79,10 +79,12 @@ class LocalJudge(Judge):
         """
         import torch
 
+        from ....models.configuration_video_llm import context_length
+
         max_tokens = max_tokens or MAX_TOKENS
         inputs = self._encode(messages).to(self._network.device)
         length = inputs["input_ids"].shape[1]
-        context = getattr(self._network.config.get_text_config(), "max_position_embeddings", None)
+        context = context_length(self._network.config)
         if context is not None and length + max_tokens > context:
             raise NoReplyError(
                 f"{self.model}: a prompt of {length} tokens and a reply of {max_tokens} do not fit into {context}"
