@@ -186,17 +186,20 @@ def _resampled(
     _replace_custom_layout(stream)
     mixer: MonoMixer | None = None
     form: tuple[str, int, str] | None = None
+    checked = 0  # samples of the largest frame of this form that was checked
     origin: float | None = None  # start time of the current piece
     clock = SoundClock(may_reset(container))
     has_output = False
     try:
         for frame in _frames(container, stream):
             deadline.check(name)
-            _check_frame(frame, name, sampling_rate, limits)
+            frame_form = (frame.layout.name, frame.sample_rate, frame.format.name)
+            if frame_form != form or frame.samples > checked:
+                _check_frame(frame, name, sampling_rate, limits)
+                checked = frame.samples
             time, is_gap = clock.time_of(frame)
             if origin is None and time + frame.samples / frame.sample_rate < earliest:
                 continue
-            frame_form = (frame.layout.name, frame.sample_rate, frame.format.name)
             if mixer is None or frame_form != form or is_gap:
                 if mixer is not None and origin is not None:
                     for chunk in mixer.end():
@@ -205,9 +208,11 @@ def _resampled(
                 form, mixer = frame_form, MonoMixer(frame, sampling_rate, channel)
             origin = time if origin is None or is_gap else origin
             frame.pts = None  # without timestamps FFmpeg does not fill gaps; `_collect` does
-            for chunk in mixer.add(frame):
-                has_output = True
-                yield origin, chunk
+            mixer.add(frame)
+            if mixer.is_full:
+                for chunk in mixer.pending():
+                    has_output = True
+                    yield origin, chunk
         if mixer is not None and origin is not None:
             for chunk in mixer.end():
                 has_output = True

@@ -45,16 +45,30 @@ class MonoMixer:
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=sampling_rate)
         self._waiting: list[Any] = []  # the channels of each frame
         self._num_waiting = 0
+        self._block = round(_SECONDS * self.rate)
         self._taken: list[np.ndarray] | None = []  # all samples so far, until the resampler returns some
 
-    def add(self, frame: Any) -> Iterator[np.ndarray]:
-        """Takes a frame. Yields float32 (samples,) of the result as soon as there is enough for a block."""
-        self._take(frame)
-        if self._num_waiting >= _SECONDS * self.rate:
-            yield from self.pending()
+    def add(self, frame: Any) -> None:
+        """Takes a frame; `None` for the rest that FFmpeg holds."""
+        if self._to_floats is not None:
+            for part in self._to_floats.resample(frame):
+                self._add(part.to_ndarray().reshape(-1, self._channels).T)
+        elif self._planar:
+            self._add([np.frombuffer(plane, self._kind, frame.samples) for plane in frame.planes])
+        else:
+            samples = np.frombuffer(frame.planes[0], self._kind, frame.samples * self._channels)
+            self._add(samples.reshape(-1, self._channels).T)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is enough for a block: `pending` should be called."""
+        return self._num_waiting >= self._block
 
     def pending(self) -> Iterator[np.ndarray]:
-        """Yields what can be made of the frames so far. The resampler keeps the last samples for what follows."""
+        """Yields what can be made of the frames so far: float32 (samples,) of the result.
+
+        The resampler keeps the last samples for what follows.
+        """
         if not self._num_waiting:
             return
         block = self._mixed()
@@ -68,7 +82,7 @@ class MonoMixer:
     def end(self) -> Iterator[np.ndarray]:
         """Yields the rest. Nothing may be added afterwards."""
         if self._to_floats is not None:
-            self._take(None)
+            self.add(None)
         yield from self.pending()
         for part in self._resampled(None):
             self._taken = None
@@ -84,17 +98,6 @@ class MonoMixer:
         resampled = np.concatenate([*self._resampled(padded), *self._resampled(None)])
         return resampled[: max(1, round(len(sound) * self.sampling_rate / self.rate))]
 
-    def _take(self, frame: Any) -> None:
-        """Adds the channels of a frame to those that wait; `None` for the rest that FFmpeg holds."""
-        if self._to_floats is not None:
-            for part in self._to_floats.resample(frame):
-                self._add(part.to_ndarray().reshape(-1, self._channels).T)
-        elif self._planar:
-            self._add([np.frombuffer(plane, self._kind, frame.samples) for plane in frame.planes])
-        else:
-            samples = np.frombuffer(frame.planes[0], self._kind, frame.samples * self._channels)
-            self._add(samples.reshape(-1, self._channels).T)
-
     def _add(self, channels: Any) -> None:
         self._waiting.append(channels)
         self._num_waiting += len(channels[0])
@@ -104,7 +107,7 @@ class MonoMixer:
         used = 1 if self._channel == "first" else self._channels
         channels = [np.concatenate([frame[index] for frame in self._waiting]) for index in range(used)]
         with np.errstate(all="ignore"):  # a mean of infinities is NaN; the caller refuses it
-            mixed = channels[0].astype(np.float32)
+            mixed = channels[0].astype(np.float32, copy=False)
             for channel in channels[1:]:
                 mixed += channel
             if used * self._full_scale != 1:
