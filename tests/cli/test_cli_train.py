@@ -74,6 +74,12 @@ def test_a_result_as_json(cli: Cli, work: Path) -> None:
     assert "train_loss" in err
     assert (work / "other" / "model.safetensors").exists()
     assert not (work / "run").exists()
+    # The run could not be resumed with another recipe, which the dry run says, too.
+    other = ("train", "recipe.yaml", "--output", "other", "--set", "arguments.learning_rate=0.5", "--dry-run")
+    code, out, err = cli(*other)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: other holds a run of another recipe: arguments.learning_rate was not set")
+    assert cli(*other, "--no-resume")[0] == 0
 
 
 @pytest.mark.parametrize(

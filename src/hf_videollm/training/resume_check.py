@@ -15,7 +15,7 @@ from .recipe import Recipe, RecipeError
 from .resume import last_whole_checkpoint
 from .run_record import RECIPE_FILE, data_of_records, read_run, recipe_content
 
-__all__ = ["check_same_recipe"]
+__all__ = ["check_resumption", "check_same_recipe"]
 
 # Arguments that do not change the curve, but only where and how often something is written, and how far the run goes.
 FREE_ARGUMENTS = {
@@ -34,6 +34,12 @@ FREE_ARGUMENTS = {
 FREE_BEGINNINGS = ("logging_", "log_level", "save_", "eval_", "dataloader_", "hub_", "gradient_checkpointing")
 # Fields whose content is compared by digests, because a path may change, and fields that are for readers alone.
 FREE_FIELDS = {"model", "records", "mix", "frame_cache", "sources"}
+
+
+def check_resumption(recipe: Recipe) -> None:
+    """`check_same_recipe` for the output folder that the recipe names, if it names one."""
+    if (output := recipe.arguments.get("output_dir")) is not None:
+        check_same_recipe(recipe, str(output))
 
 
 def check_same_recipe(recipe: Recipe, output: str) -> None:

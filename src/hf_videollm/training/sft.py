@@ -39,7 +39,7 @@ from .recipe_augment import read_augment
 from .recipe_contrastive import read_contrastive
 from .result import save_result
 from .resume import last_whole_checkpoint, needed_files, only_run
-from .resume_check import check_same_recipe
+from .resume_check import check_resumption
 from .run_record import RunRecord, data_of_records
 from .samples import make_samples, media_files, merge_turns, read_records, split_rounds, without_picture
 from .sketch import check_before_loading, check_options
@@ -235,8 +235,8 @@ def run_sft(
             resumed.
         DiskFullError: a checkpoint or the result could not be written; earlier checkpoints are kept.
     """
-    if resume and (planned := recipe.arguments.get("output_dir")) is not None:
-        check_same_recipe(recipe, str(planned))
+    if resume:
+        check_resumption(recipe)
     trainer = make_trainer(recipe, model, processor)
     output = str(trainer.args.output_dir)
     with name_full_disk(output), only_run(output, trainer.is_world_process_zero()) as may_remove:
