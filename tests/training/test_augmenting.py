@@ -1,6 +1,7 @@
 """Train-time sampling and augmentation: drawn by seed, epoch and video, alike for all frames, off in evaluations."""
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import hf_videollm
 from hf_videollm.data.records import make_record, write_jsonl
 from hf_videollm.models.media_reading import reading_through
 from hf_videollm.models.media_video import load_video
-from hf_videollm.training.augmenting import Augmenter, augmented_picture, random_in_segments
+from hf_videollm.training.augmenting import Augmenter, augmented_picture, draw_key, random_in_segments
 from hf_videollm.training.collator import VideoDataCollator
 from hf_videollm.training.recipe import Recipe, RecipeError, load_recipe
 from hf_videollm.training.recipe_augment import Augment, read_augment
@@ -76,6 +77,21 @@ def test_draws_depend_on_seed_epoch_and_video_alone(clips: list[str]) -> None:
     # Controls: another epoch and another seed draw something else.
     assert drawn(0, 1, clips) != first
     assert drawn(1, 0, clips) != first
+
+
+def test_videos_are_told_apart_by_name_or_content(clips: list[str], tmp_path: Path) -> None:
+    """The folder does not count; videos without a file, such as those of a Hub dataset, are not all drawn alike."""
+    moved = shutil.copy(clips[0], tmp_path)
+    assert draw_key(moved) == draw_key(clips[0]) != draw_key(clips[1])
+    assert draw_key(Path(moved).as_uri()) == draw_key(moved)
+    stored = [{"bytes": Path(clip).read_bytes(), "path": None} for clip in clips]
+    frames = [np.full((2, 4, 4, 3), number, np.uint8) for number in range(2)]
+    urls = ["data:video/mp4;base64,AAAA", "data:video/mp4;base64,BBBB"]
+    names = [[f"{clip}/{number}.png" for number in range(2)] for clip in clips]
+    for sources in (stored, frames, urls, names):
+        keys = [draw_key(source) for source in sources]
+        assert len({*keys}) == len(keys)
+        assert keys == [draw_key(source) for source in sources]
 
 
 def test_all_frames_of_a_video_change_alike(clips: list[str]) -> None:

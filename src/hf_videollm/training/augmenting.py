@@ -7,23 +7,26 @@ video alone, so it is the same with any number of workers and processes, and whe
 
 from __future__ import annotations
 
+import os
 import random
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from math import ceil, floor
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from ..models.media_audio import load_audio
-from ..models.media_source import source_name
+from ..models.media_source import is_data_url, source_name, stored_media
 from ..models.media_video import load_video
 from .draws import OfEpoch
 from .recipe_augment import Augment
 
-__all__ = ["Augmenter", "augmented_picture", "random_in_segments"]
+__all__ = ["Augmenter", "augmented_picture", "draw_key", "random_in_segments"]
 
 
 class Augmenter(OfEpoch):
@@ -52,7 +55,7 @@ class Augmenter(OfEpoch):
         """See `media_reading.MediaReader`."""
         if not self.is_on:
             return load_video(source, **options)
-        rng = random.Random(f"{self.seed}:{self.epoch}:{source_name(source)}")
+        rng = random.Random(f"{self.seed}:{self.epoch}:{draw_key(source)}")
         changed = dict(options)
         if (sampler := options.get("sample_indices_fn")) is not None:
             changed["sample_indices_fn"] = self._sampler(sampler, rng)
@@ -76,6 +79,25 @@ class Augmenter(OfEpoch):
             return random_in_segments(sampler(metadata=metadata, **kwargs), int(metadata.total_num_frames), rng)
 
         return sample
+
+
+def draw_key(source: Any) -> str:
+    """What tells a video from others in the draws: the name of its file, which is the same in every folder.
+
+    Single pictures of a video are often called alike, so the name of their folder is added. Without a file, it is a
+    checksum of the bytes, or of the first frame.
+    """
+    source = stored_media(source)
+    if isinstance(source, list | tuple):
+        folders = {PurePath(part).parent.name for part in source if isinstance(part, str | os.PathLike)}
+        return " ".join([*sorted(folders), *(draw_key(part) for part in source)])
+    if isinstance(source, np.ndarray):
+        source = np.ascontiguousarray(source[:1]).tobytes()
+    elif is_data_url(source):
+        source = source.encode()
+    if isinstance(source, bytes | bytearray | memoryview):
+        return str(zlib.crc32(source))
+    return PurePath(source_name(source)).name
 
 
 def random_in_segments(chosen: Sequence[int], total: int, rng: random.Random) -> list[int]:
