@@ -285,7 +285,8 @@ def counted(ways: Ways, ours: str, reference: str) -> dict[str, float]:
 def bench_design(design: str, text: Any, weights: Path | None, sizes: Sizes, options: dict[str, Any]) -> dict[str, Any]:
     """Prefill and decoded token of one design, against its parts."""
     dtype = options["dtype"]
-    model = make_model(design, text, sizes, dtype)
+    # The counter of multiply-adds asks inputs of modules for their gradient; FTFV's queries are such an input.
+    model = make_model(design, text, sizes, dtype).requires_grad_(False)
     base = getattr(model.model, "backbone", model.model)
     if weights is not None:
         real = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype)
