@@ -169,8 +169,13 @@ CLAIMS = (
     Claim(
         "converting a PLLaVA of float16, compared with `cp -r` of it",
         "convert",
-        "{0} times the time; {1} with a cast to bfloat16, {2} with the LoRA merged",
-        ("time.convert", "time.float16_to_bfloat16", "time.merge"),
+        "{0} times the time by the clock; {1} with a cast to bfloat16, {2} with the LoRA merged, {3} with both (CPU "
+        "time: {4}, {5}, {6}, {7})",
+        tuple(
+            f"time.{case}.{column}"
+            for column in ("wall_times_cp", "times_cp")
+            for case in ("convert", "float16_to_bfloat16", "merge", "merge_to_bfloat16")
+        ),
     ),
     Claim(
         "memory of a conversion, compared with its largest shard",
@@ -199,18 +204,24 @@ CLAIMS = (
     ),
     Claim(
         "the first tokens of a search with 4 beams: a prompt of 600 tokens read once for each row, compared with once "
-        "for each beam (random model, 256 wide)",
+        "for each beam (SmolLM2-135M)",
         "decode_speed",
         "{0} of the time",
         ("beams_4_first_tokens.one_prefill/beams_4_first_tokens.prefill_for_each_beam",),
     ),
     Claim(
-        "prompt lookup where the answer repeats itself, compared with greedy decoding",
+        "a static cache and `torch.compile`, compared with the usual cache (SmolLM2-135M, bfloat16)",
         "decode_speed",
-        "{0} of the time; {1} times the time with an assistant that is always wrong",
+        "{0} of the time, after a first call that compiles",
+        ("compiled.static_cache_compiled/compiled.dynamic_cache",),
+    ),
+    Claim(
+        "prompt lookup, compared with greedy decoding (SmolLM2-135M, bfloat16, in which rounding may change a word)",
+        "decode_speed",
+        "{0} of the time; {1} times the time with a smaller assistant, whose guesses are wrong",
         (
-            "guesses_random_words.prompt_lookup/guesses_random_words.greedy",
-            "guesses_random_words.assistant/guesses_random_words.greedy",
+            "guesses_description.prompt_lookup/guesses_description.greedy",
+            "guesses_description.assistant/guesses_description.greedy",
         ),
     ),
 )
@@ -231,7 +242,8 @@ def find(results: Mapping[str, Any], place: str) -> Any:
 def share(results: Mapping[str, Any], place: str) -> str:
     """The ratio of a row to its reference, or of two rows (`A/B`), with two digits and at least two places if small.
 
-    `ROWS@COLUMN` is the largest ratio in a column, over the rows that are not ours: that to the fastest of the others.
+    A place may also be the ratio itself. `ROWS@COLUMN` is the largest ratio in a column, over the rows that are not
+    ours: that to the fastest of the others.
     """
     first, _, second = place.partition("/")
     rows, _, column = place.partition("@")
@@ -243,7 +255,7 @@ def share(results: Mapping[str, Any], place: str) -> str:
         value = one[key] / other[key]
     else:
         row = find(results, first)
-        value = next(value for key, value in row.items() if key.startswith("times_"))
+        value = row if isinstance(row, float) else next(row[key] for key in row if key.startswith("times_"))
     return f"{value:.2g}" if value < 1 else f"{value:.2f}"
 
 
