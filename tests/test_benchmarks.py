@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,3 +270,17 @@ def test_committed_results_are_as_they_were(modules: dict[str, ModuleType]) -> N
     assert name == "pllava_cpu.json"
     assert old is not None
     assert old.keys() == new.keys()
+
+
+@pytest.mark.slow
+def test_short_runs_of_all_benchmarks_work(tmp_path: Path, modules: dict[str, ModuleType]) -> None:
+    """A benchmark that nobody runs for a month breaks unseen."""
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    left_out = {line.partition(" ")[0] for line in done.stderr.splitlines() if " is left out: " in line}
+    wanted = {
+        found.result_name for name, found in modules["discovery"].find_benchmarks().items() if name not in left_out
+    }
+    assert {file.name for file in tmp_path.glob("*.json")} >= wanted
+    assert wanted
