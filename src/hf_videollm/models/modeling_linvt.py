@@ -41,7 +41,7 @@ from .media_blank import reach
 from .modeling_video_llm import ForwardOptions, VideoLlmPreTrainedModel
 from .modeling_xgen_mm import XgenMMModel
 from .transformers_compat import CACHE_NAME, cache_argument, cache_of, forward_cache, is_empty, name_cache
-from .video_llm_chunks import tower_chunk_size
+from .video_llm_chunks import chosen_chunk_size, tower_chunk_size
 from .video_llm_head import HeadlessMixin, LanguageHeadMixin
 from .video_llm_outputs import VideoLlmCausalLMOutputWithPast, VideoLlmModelOutputWithPast, encoder_fields
 from .video_llm_quantization import modules_beside
@@ -147,7 +147,7 @@ class LinVTModel(HeadlessMixin, LinVTTrainingMixin, LinVTPreTrainedModel):
         _check_frames(frames.get("pixel_values_videos"), counts, video_frame_times)
         named = {name: value for name, value in frames.items() if name.endswith("_videos") and value is not None}
         media = {name.removesuffix("_videos"): value for name, value in named.items()}
-        size = self.config.vision_chunk_size or tower_chunk_size(
+        size = chosen_chunk_size(self.config) or tower_chunk_size(
             self.config.tower_config(), media["pixel_values"].shape, self.backbone.dtype, sum(counts)
         )
         tokens, levels = self.image_llm.encode_frames(media, counts, size)

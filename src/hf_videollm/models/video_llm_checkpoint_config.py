@@ -59,14 +59,21 @@ class CheckedConfigMixin:
 
         Raises:
             CheckpointError: no model can be built from the values.
+            ValueError: an option of the call is out of range.
         """
         where = kwargs.get("name_or_path") or config_dict.get("_name_or_path") or "The checkpoint"
         try:
             check_config_values(config_dict)
             _refuse_misspelt(config_dict, cls)
-            return super().from_dict(config_dict, **kwargs)  # type: ignore[misc]
+            found = super().from_dict(config_dict, **kwargs)  # type: ignore[misc]
         except IMPOSSIBLE as error:
             raise CheckpointError(f"{where}: {describe_impossible(error)}") from error
+        try:
+            # transformers sets options of the call after it has checked the values of the file.
+            (found[0] if isinstance(found, tuple) else found).validate()
+        except StrictDataclassError as error:
+            raise ValueError(str(error.__cause__ or error)) from error
+        return found
 
 
 def describe_impossible(error: BaseException) -> str:

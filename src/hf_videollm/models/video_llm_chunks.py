@@ -20,6 +20,18 @@ MLP_WIDTHS = ("intermediate_size", "mlp_hidden_dim")
 HEADS = ("num_attention_heads", "num_heads")
 
 
+def chosen_chunk_size(config: Any) -> int | None:
+    """`vision_chunk_size` of the configuration of a design; `None` leaves the choice to `tower_chunk_size`.
+
+    Raises:
+        ValueError: it is less than 1. It is checked here as well, because it may be changed after loading.
+    """
+    size: int | None = config.vision_chunk_size
+    if size is not None and size < 1:
+        raise ValueError(f"vision_chunk_size must be at least 1 or None, not {size}.")
+    return size
+
+
 def tower_chunk_size(config: Any, shape: Sequence[int], dtype: torch.dtype, num_frames: int) -> int:
     """How many frames run through a vision tower at a time, if the configuration leaves it open.
 
@@ -147,6 +159,7 @@ __all__ = [
     "CHUNK_BYTES",
     "MOST_FRAMES",
     "RowJoiner",
+    "chosen_chunk_size",
     "even_chunk_size",
     "frames_in_budget",
     "join_in_chunks",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .video_llm_chunks import join_in_chunks, join_parts, tower_chunk_size
+from .video_llm_chunks import chosen_chunk_size, join_in_chunks, join_parts, tower_chunk_size
 from .video_llm_tower_layers import LayerRun, StoppableLayers, make_stoppable
 
 # Names that families of transformers give to the norm after the last layer, and to the part that turns a frame into one
@@ -110,9 +110,12 @@ class VisionTowerMixin:
 
         Args:
             clips: the frames of each clip, `(frames, 3, height, width)`.
+
+        Raises:
+            ValueError: `vision_chunk_size` is less than 1.
         """
-        if (size := self.config.vision_chunk_size) is not None:
-            return int(size)
+        if (size := chosen_chunk_size(self.config)) is not None:
+            return size
         num_frames = sum(map(len, clips))
         shape = (num_frames, *clips[0].shape[1:])
         return tower_chunk_size(self.config.vision_config, shape, self.vision_tower.dtype, num_frames)
