@@ -39,6 +39,13 @@ def chosen(names: list[str], plan: Plan, known: dict[str, Benchmark]) -> list[Be
     return found
 
 
+def _words(arguments: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(arguments))
+    except ValueError as error:
+        raise UsageError(f"--arguments {arguments!r}: {error}.") from None
+
+
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Benchmarks; by default all that can run here.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/benchmarks"),
@@ -71,13 +78,13 @@ def main(
     if show:
         print(describe(known))
         return
-    plan = Plan(out, machine, quick, again, tuple(shlex.split(arguments)))
     try:
+        plan = Plan(out, machine, quick, again, _words(arguments))
         benchmarks = chosen(names or [], plan, known)
         if plan.arguments and len(benchmarks) != 1:
             raise UsageError("--arguments needs the name of one benchmark.")
         failed = run_all(benchmarks, plan, lambda line: print(line, file=sys.stderr))
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """The runner of the benchmarks keeps what is finished, and `compare.py` finds what became worse."""
 
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -270,6 +271,29 @@ def test_committed_results_are_as_they_were(modules: dict[str, ModuleType]) -> N
     assert name == "pllava_cpu.json"
     assert old is not None
     assert old.keys() == new.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"arguments": "--foo 'x"}, '--arguments "--foo \'x": No closing quotation.'),
+        ({"out": Path("/dev/null/results")}, "Not a directory: '/dev/null/results'"),
+        ({"names": ["no_such"]}, "no_such"),
+    ],
+)
+def test_wrong_options_of_the_runner_are_one_line(
+    modules: dict[str, ModuleType], options: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = REPOSITORY / "benchmarks" / "__main__.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_runner", file)
+    assert spec is not None
+    assert spec.loader is not None
+    runner = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(runner)
+    with pytest.raises(typer.Exit) as caught:
+        runner.main(**{"names": ["startup"], "arguments": "", **options})
+    assert caught.value.exit_code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 def load_pipeline(
     source: str | os.PathLike[str],
     *,
-    dtype: str = "auto",
+    dtype: str | torch.dtype = "auto",
     device: str | None = None,
     lora_alpha: float | None = None,
     trust_remote_code: bool = False,
@@ -39,7 +39,7 @@ def load_pipeline(
     Args:
         source: folder, Hub id, or name of a bundled checkpoint; or what a training has left: its folder, one of its
             checkpoints, or an adapter.
-        dtype: dtype of the weights, one of `DTYPES`; `"auto"` takes that of the checkpoint.
+        dtype: dtype of the weights, one of `DTYPES` or of torch; `"auto"` takes that of the checkpoint.
         device: a torch device; `None` takes the first GPU, or the CPU if there is no GPU.
         lora_alpha: strength of the checkpoint's LoRA adapter, for designs that keep it adjustable.
         trust_remote_code: allow code in the checkpoint's repository to run.
@@ -51,6 +51,7 @@ def load_pipeline(
             adapter although `lora_alpha` is passed.
         OSError: the checkpoint cannot be found.
     """
+    dtype = str(dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
     # False is passed, too: without a value, transformers would ask the user on the terminal.

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from bundled import assert_small_and_whole
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -74,3 +75,10 @@ def test_shuffled_frames_destroy_direction_only(loaded, tmp_path):
     assert measured["direction"] <= MAX_SHUFFLED_DIRECTION, measured
     assert measured["colour"] >= TARGETS["colour"], measured
     assert measured["count"] >= TARGETS["count"], measured
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+def test_dtypes_have_the_names_of_torch_or_are_those_of_torch(dtype: str | torch.dtype) -> None:
+    assert hf_videollm.load_pipeline(hf_videollm.default_checkpoint(), dtype=dtype).model.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="dtype must be one of auto, float32, bfloat16, float16, not 'int8'"):
+        hf_videollm.load_pipeline(hf_videollm.default_checkpoint(), dtype=torch.int8)
