@@ -1,5 +1,6 @@
 """Counts of operations: against the paper, against torch's counter on real weights, and against sums by hand."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from hf_videollm.costs.presets import IVA_VARIANTS, all_presets
 from hf_videollm.models.configuration_ftfv import FtfvConfig
 
 PRESETS = all_presets()
+# A report of a design at its real size takes a second, and several tests look at it.
+report_of = functools.cache(describe_flops)
 # FTFV, Table 5: kept tokens per frame -> TFLOPs, 8 frames.
 TABLE_5 = {4: 32.14, 16: 33.47, 32: 35.24, 64: 38.79, 128: 45.88, 256: 60.07}
 CLIP = {
@@ -144,7 +147,7 @@ def test_presets_have_the_language_models_of_their_papers(design: str, parameter
 
 @pytest.mark.parametrize("design", sorted(PRESETS))
 def test_every_preset_is_counted(design: str) -> None:
-    report = describe_flops(design=design, text_tokens=10, lora_rank=0)
+    report = report_of(design=design, text_tokens=10, lora_rank=0)
     assert report.total.total > report.total.weights > 10**13
     assert sum(part.total for part in report.parts.values()) == report.total.total
     has_sound = design == "videollama2_av"
@@ -162,7 +165,7 @@ def test_rows_of_ivas_tables(name: str) -> None:
     assert config.insertion_layers == ([] if name == "iva-without" else list(range(0, 32, steps.get(name, 4))))
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    report = describe_flops(design=name, text_tokens=10)
+    report = report_of(design=name, text_tokens=10, lora_rank=0)
     if name == "iva-without":
         assert not hasattr(model.model, "adapter")
         assert "adapter" not in report.parts

@@ -9,6 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from .meta_results import run_once
+
 aten = torch.ops.aten
 # Results of these functions still count as weights: they only change the layout or the type of a weight.
 COPIES = (aten.clone, aten._to_copy)
@@ -65,7 +67,7 @@ class FlopCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        result = run_once(func, args, kwargs)
         packet = func._overloadpacket
         if packet in RULES:
             count = RULES[packet](*args, **kwargs, out_val=result)

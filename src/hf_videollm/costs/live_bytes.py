@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from .meta_results import run_once
+
 META = "meta"
 # Operations that turn a tensor into a Python number.
 TO_NUMBER = {"_local_scalar_dense", "item", "is_nonzero"}
@@ -52,7 +54,7 @@ class LiveBytes(TorchDispatchMode):
                     return 1
                 if len(given) > 1:
                     args, kwargs = tree_map_only(torch.Tensor, lambda item: item.to(META), (args, kwargs))
-        result = func(*args, **kwargs)
+        result = run_once(func, args, kwargs)
         for item in tree_leaves(result):
             if isinstance(item, torch.Tensor) and item.device.type == self.device:
                 self._add(item.untyped_storage())
