@@ -81,6 +81,17 @@ def test_what_libraries_read_while_they_are_imported_is_refused() -> None:
         ready_python.run("-c", "pass", env={**os.environ, "HF_HOME": "/elsewhere"})
 
 
+def test_a_job_without_transformers_may_have_variables_of_its_own() -> None:
+    """A control of the test above. Torch is there, nothing of Hugging Face is."""
+    code = "import sys; print([name in sys.modules for name in ('torch', 'transformers', 'huggingface_hub')])"
+    code += "; from huggingface_hub import constants; print(constants.HF_HOME)"
+    environment = {**os.environ, "HF_HOME": "/elsewhere"}
+    done = ready_python.run("-c", code, env=environment, with_transformers=False)
+    assert done.stdout.splitlines() == ["[True, False, False]", "/elsewhere"], done.stderr
+    with pytest.raises(ValueError, match="OMP_NUM_THREADS: read while"):
+        ready_python.run("-c", "pass", env={**environment, "OMP_NUM_THREADS": "3"}, with_transformers=False)
+
+
 def test_jobs_run_at_the_same_time(tmp_path: Path) -> None:
     """The first waits for the second, and is killed after it."""
     os.mkfifo(tmp_path / "pipe")

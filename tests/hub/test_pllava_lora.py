@@ -1,7 +1,6 @@
 """The adjustable LoRA: alpha at load and in place, merging, saving, plain PEFT, and what happens without PEFT."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ready_python
 import torch
 import transformers.integrations.peft
 from peft import LoraConfig, PeftModel
@@ -355,12 +355,7 @@ print("DONE")
 
 def test_without_peft_there_is_one_clear_sentence(converted: Path, tmp_path: Path) -> None:
     convert_pllava(tmp_path / "source", tmp_path / "merged", merge=4)
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PEFT, str(tmp_path / "merged"), str(converted)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    run = ready_python.run("-c", WITHOUT_PEFT, tmp_path / "merged", converted, with_transformers=False)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert lines[-1] == "DONE"

@@ -7,13 +7,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ready_python
 from fresh_process import WITHOUT_PACKAGE
 from hub_server import Fault, HubServer, against, environment_of, hub_server
 from huggingface_hub import ModelCard
@@ -92,15 +91,9 @@ def published(hub: HubServer, name: str) -> dict[str, bytes]:
 
 def load_elsewhere(hub: HubServer, cases: dict[str, str], clip: str, folder: Path) -> dict[str, Any]:
     """What repositories say in a new process without the package, which downloads them at the given revisions."""
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE + LOAD, clip, QUESTION, json.dumps(cases)],
-        capture_output=True,
-        text=True,
-        env=environment_of(hub, folder / "home"),
-        cwd=folder,
-        timeout=600,
-        check=False,
-    )
+    arguments = ("-c", WITHOUT_PACKAGE + LOAD, clip, QUESTION, json.dumps(cases))
+    environment = environment_of(hub, folder / "home")
+    result = ready_python.run(*arguments, env=environment, cwd=folder, timeout=600, with_transformers=False)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout.splitlines()[-1])
 

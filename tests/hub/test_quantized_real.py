@@ -73,8 +73,6 @@ def test_a_variant_is_saved_before_and_after_it_has_run(smollm2: Path, clips: li
     save_checkpoint(model, processor, tmp_path / "after")
     assert perplexity(model, ids) == found, "saving changes nothing"
     with running_fresh(WITHOUT_PACKAGE + READ, cache=tmp_path) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
         for name in ("variant", "after"):
             print(json.dumps([str(tmp_path / name), ids]), file=process.stdin, flush=True)
             assert json.loads(process.stdout.readline()) == found, name

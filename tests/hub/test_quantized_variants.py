@@ -81,8 +81,6 @@ def ask_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     with running_fresh(WITHOUT_PACKAGE + FRESH, cache=folder) as process:
 
         def ask(checkpoint: Path, video: str) -> dict[str, Any]:
-            assert process.stdin is not None
-            assert process.stdout is not None
             print(json.dumps([str(checkpoint), video, QUESTION]), file=process.stdin, flush=True)
             line = process.stdout.readline()
             assert line, (folder / "stderr").read_text()[-3000:]

@@ -16,6 +16,7 @@ import av
 import borrowed_ffmpeg
 import numpy as np
 import pytest
+import ready_python
 import torch
 from backends import BACKENDS, record_decoded
 from hypothesis import HealthCheck, given, settings
@@ -465,7 +466,8 @@ for name in ("long_gop.mp4", "no_count.mkv"):
     frames, metadata = load_video({str(clips["long_gop.mp4"].parent)!r} + "/" + name, num_frames=4)
     print(metadata.video_backend, metadata.frames_indices, frames.shape, metadata.fps, round(metadata.duration, 2))
 """
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    answer = ready_python.run("-c", script)
+    assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines() == [
         f"{backend} [25, 75, 125, 175] (4, 48, 64, 3) 25.0 8.0",
         f"{backend} [7, 22, 37, 52] (4, 48, 64, 3) 25.0 2.4",

@@ -2,12 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 import ready_python
 
@@ -33,23 +31,23 @@ def run_fresh(code: str, *arguments: str, cache: Path) -> dict[str, Any]:
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
+class Running(NamedTuple):
+    """The streams of a process that goes on."""
+
+    stdin: TextIO
+    stdout: TextIO
+
+
 @contextmanager
-def running_fresh(code: str, *, cache: Path) -> Iterator[subprocess.Popen[str]]:
+def running_fresh(code: str, *, cache: Path) -> Iterator[Running]:
     """A new interpreter that runs code as in `run_fresh`, and goes on for several questions: one line in, one out.
 
     Its messages are in the file `stderr` of the cache. It ends when nothing more can come in.
     """
     environment = {**os.environ, "HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    with (
-        (cache / "stderr").open("w", encoding="utf-8") as messages,
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=messages,
-            text=True,
-            env=environment,
-            cwd=cache,
-        ) as process,
-    ):
-        yield process
+    (reads, asks), (answers, writes) = os.pipe(), os.pipe()
+    with open(reads, "rb") as stdin, open(writes, "wb") as stdout, (cache / "stderr").open("wb") as messages:
+        job = ready_python.start("-c", code, env=environment, cwd=cache, stdin=stdin, stdout=stdout, stderr=messages)
+    with open(asks, "w", encoding="utf-8") as questions, open(answers, encoding="utf-8") as found:
+        yield Running(questions, found)
+    job.wait(60)

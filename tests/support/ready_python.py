@@ -2,7 +2,9 @@
 
 Each test process keeps one server (`ready_server.py`) that imported them once and forks itself for each job. A job is a
 process with its own folder, environment, modules and end; it saves the seconds that importing torch and transformers
-takes. What a library says or does while it is imported is not in it: for that, start an interpreter.
+takes. What a library says or does while it is imported is not in it: for that, start an interpreter. A job about the
+import of transformers, or with variables of its own for it, runs `with_transformers=False`: then torch is there, and
+nothing of Hugging Face.
 """
 
 import array
@@ -21,42 +23,48 @@ from typing import IO
 
 SERVER = Path(__file__).with_name("ready_server.py")
 # Libraries read variables of these names while they are imported: a job with others of them needs an interpreter.
-READ_AT_IMPORT = ("HF_", "HUGGINGFACE", "TRANSFORMERS", "TORCH", "OMP", "MKL", "PYTHON", "CUDA", "XDG_", "HOME")
+READ_BY_TORCH = ("TORCH", "OMP", "MKL", "PYTHON", "CUDA", "XDG_", "HOME")
+READ_BY_TRANSFORMERS = ("HF_", "HUGGINGFACE", "TRANSFORMERS")
 # These are read anew in each job.
 READ_AGAIN = ("HF_MODULES_CACHE", "PYTHONPATH")
 # CPU seconds of all jobs that ended; the operating system adds them to the server, not to this process.
 cpu_seconds = 0.0
-_servers: list[tuple[subprocess.Popen[bytes], socket.socket, dict[str, str]]] = []
+# The process, the sockets of its two servers (with transformers, without), and its environment.
+_servers: list[tuple[subprocess.Popen[bytes], tuple[socket.socket, ...], Mapping[str, str]]] = []
 
 
-def read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
+def read_at_import(environment: Mapping[str, str], with_transformers: bool) -> dict[str, str]:
     """The part of an environment that must be the same in a job and its server."""
-    names = [name for name in environment if name.startswith(READ_AT_IMPORT) and name not in READ_AGAIN]
+    prefixes = READ_BY_TORCH + READ_BY_TRANSFORMERS * with_transformers
+    names = [name for name in environment if name.startswith(prefixes) and name not in READ_AGAIN]
     return {name: environment[name] for name in names}
 
 
-def _server(environment: Mapping[str, str]) -> socket.socket:
+def _server(environment: Mapping[str, str], with_transformers: bool) -> socket.socket:
     """The socket of this test process's server."""
     if not _servers:
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, str(SERVER), str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        theirs.close()
-        _servers.append((process, ours, read_at_import(environment)))
+        ours, theirs = zip(*(socket.socketpair() for _ in range(2)), strict=True)
+        numbers = [end.fileno() for end in theirs]
+        command = [sys.executable, str(SERVER), *map(str, numbers)]
+        process = subprocess.Popen(command, pass_fds=numbers, stdin=subprocess.DEVNULL)
+        for end in theirs:
+            end.close()
+        _servers.append((process, ours, dict(os.environ)))
         atexit.register(stop)
-    _, ours, served = _servers[0]
-    asked = read_at_import(environment)
+    _, sockets, environment_of_server = _servers[0]
+    served, asked = (read_at_import(one, with_transformers) for one in (environment_of_server, environment))
     different = sorted(name for name in served.keys() | asked.keys() if served.get(name) != asked.get(name))
     if different:
         raise ValueError(f"{', '.join(different)}: read while libraries are imported; start an interpreter for it")
-    return ours
+    return sockets[not with_transformers]
 
 
 def stop() -> None:
     """End the server, and wait for it."""
     while _servers:
-        process, ours, _ = _servers.pop()
-        ours.close()
+        process, sockets, _ = _servers.pop()
+        for ours in sockets:
+            ours.close()
         # Of its seconds, those that the jobs took are in `cpu_seconds`: the server has not waited for them itself.
         process.wait()
 
@@ -110,13 +118,14 @@ def start(
     stdin: IO[bytes] | None = None,
     stdout: IO[bytes] | None = None,
     stderr: IO[bytes] | None = None,
+    with_transformers: bool = True,
 ) -> Job:
     """Start `python ARGUMENTS`: `-c CODE ...`, `-m MODULE ...`, `FILE ...` or `-P FILE ...`.
 
     A stream without a file goes nowhere.
     """
     environment = dict(os.environ if env is None else env)
-    server = _server(environment)
+    server = _server(environment, with_transformers)
     job = {"arguments": list(map(str, arguments)), "folder": str(Path(cwd).resolve()), "environment": environment}
     reading, writing = os.pipe()
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file, open(os.devnull, "r+b") as nowhere:
@@ -134,12 +143,14 @@ def run(
     env: Mapping[str, str] | None = None,
     input: str = "",
     timeout: float = 300,
+    with_transformers: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python ARGUMENTS` to its end: exit status and output, as from `subprocess.run`."""
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         stdin.write(input.encode())
         stdin.seek(0)
-        job = start(*arguments, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr)
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        job = start(*arguments, cwd=cwd, env=env, with_transformers=with_transformers, **streams)
         try:
             job.wait(timeout)
         finally:

@@ -1,11 +1,13 @@
 """A Python process that imports the large libraries once, and becomes a new interpreter by forking itself.
 
 `ready_python.py` starts it and sends it jobs. This package is not among what it imports: each copy finds it by its own
-path, or does not find it.
+path, or does not find it. There are two servers: before transformers is imported, the process forks one that goes on
+without it, for jobs that are about importing transformers.
 """
 
 import array
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -21,7 +23,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-LIBRARIES = (
+# None of them imports a library of Hugging Face, or reads the variables of one.
+FIRST = (
     "typer",
     "rich.console",
     "rich.progress",
@@ -32,6 +35,11 @@ LIBRARIES = (
     "PIL.Image",
     "torch",
     "torchvision.transforms.v2.functional",
+    # PEFT imports these two, through libraries that are not for all jobs.
+    "torch._inductor.compile_fx",
+    "pandas",
+)
+SECOND = (
     "transformers",
     "transformers.generation",
     "transformers.modeling_utils",
@@ -42,8 +50,13 @@ LIBRARIES = (
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.processing_auto",
     "transformers.models.auto.video_processing_auto",
+    "transformers.feature_extraction_sequence_utils",
+    "transformers.generation.streamers",
+    "transformers.pipelines.image_text_to_text",
+    "transformers.models.clip.image_processing_clip",
     "transformers.models.clip.modeling_clip",
     "transformers.models.llama.modeling_llama",
+    "transformers.models.llava.modeling_llava",
     "transformers.models.qwen2.modeling_qwen2",
     "transformers.models.siglip.modeling_siglip",
 )
@@ -134,13 +147,33 @@ def serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
             os.close(descriptor)
 
 
+def load(names: tuple[str, ...]) -> None:
+    """Import these modules. The garbage collector of a copy need not look at what it shares with the server."""
+    for name in names:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def warm_up() -> None:
+    """Let libraries prepare what each job would prepare anew."""
+    sys.modules["PIL.Image"].init()
+    with contextlib.suppress(ImportError, AttributeError):  # older releases have no such table
+        # A thousand patterns of the names of weights, compiled for the first model that is loaded.
+        importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")
+
+
 installed = [folder for folder in sys.path[1:] if folder not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-server = socket.socket(fileno=int(sys.argv[1]))
-for name in LIBRARIES:
-    importlib.import_module(name)
-gc.collect()
-gc.freeze()  # copies need not look at what they only share
-found = serve(server)
+whole, without_transformers = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+load(FIRST)
+if os.fork() == 0:
+    whole.close()
+    found = serve(without_transformers)
+else:
+    without_transformers.close()
+    load(SECOND)
+    warm_up()
+    found = serve(whole)
 if found is not None:
     become(*found)
     arguments = found[0]["arguments"]
