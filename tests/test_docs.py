@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -118,17 +119,22 @@ def test_every_page_is_in_the_navigation() -> None:
     assert named == sorted(str(page.relative_to(REPOSITORY / "docs")) for page in pages(REPOSITORY / "docs"))
 
 
-def build_site(root: Path, site: Path) -> subprocess.CompletedProcess[str]:
+# The reference without the text of each function, and without a process of ruff for each signature.
+QUICK = {"DOCS_SOURCE": "false", "DOCS_SIGNATURES": "false"}
+
+
+def build_site(root: Path, site: Path, options: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """`make docs`, into another folder."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
-    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1", **options}
     return subprocess.run(command, cwd=root, env=quiet, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="no mkdocs; make docs installs it")
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [QUICK, pytest.param({}, marks=pytest.mark.slow)], ids=["quick", "whole"])
+def test_the_site_builds_without_a_warning(options: dict[str, str], tmp_path: Path) -> None:
     """Also the reference of the public names, and every link on the site."""
-    result = build_site(REPOSITORY, tmp_path / "site")
+    result = build_site(REPOSITORY, tmp_path / "site", options)
     assert result.returncode == 0, result.stderr[-4000:]
     assert "WARNING" not in result.stderr
     assert (tmp_path / "site" / "search" / "search_index.json").is_file()
@@ -146,6 +152,6 @@ def test_a_dead_link_would_stop_the_site(tmp_path: Path) -> None:
             (tmp_path / path.name).symlink_to(path)
     shutil.copytree(REPOSITORY / "docs", tmp_path / "docs")
     (tmp_path / "docs" / "index.md").write_text("# Start\n\n## Designs\n\n[gone](gone.md)\n")
-    result = build_site(tmp_path, tmp_path / "site")
+    result = build_site(tmp_path, tmp_path / "site", QUICK)
     assert result.returncode != 0
     assert "gone.md" in result.stderr
