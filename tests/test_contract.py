@@ -87,9 +87,11 @@ FOREIGN = {
 def questions(source: str) -> Iterator[str]:
     """Calls that look an attribute up by its name, and look-ups of modules by theirs."""
     for node in ast.walk(ast.parse(source)):
-        is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        text = ast.unparse(node) if isinstance(node, ast.expr) else ""
-        if (is_call and node.func.id in ("getattr", "hasattr")) or text in ("sys.modules", "vars(sys)"):
+        called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+        is_attribute = isinstance(node, ast.Attribute) and node.attr == "modules"
+        # Writing a node out takes long, so only those are that may be one.
+        text = ast.unparse(node) if is_attribute or called in ("getattr", "hasattr", "vars") else ""
+        if called in ("getattr", "hasattr") or text in ("sys.modules", "vars(sys)"):
             yield text
 
 
