@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 import hf_videollm
 from hf_videollm import CheckpointError, VideoSession, VideoTextToTextPipeline
 from hf_videollm.known_models import bundled_checkpoints
-from hf_videollm.models.video_llm_identity import media_identity, model_identity, processor_identity
+from hf_videollm.models.video_llm_identity import model_identity, processor_identity
+from hf_videollm.models.video_llm_media_digests import media_identity
 from hf_videollm.models.video_llm_watched_media import MediaMemory
 
 QUESTIONS = ["What colour is the shape?", "In which direction does the shape move?"]

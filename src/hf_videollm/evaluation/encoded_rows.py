@@ -114,7 +114,8 @@ def encoded_rows(
         processor_options: of the run.
         memory: is used by other runs, too; one of its own when None.
     """
-    from ..models.video_llm_identity import digest_of, model_identity, processor_identity
+    from ..models.video_llm_identity import model_identity, processor_identity
+    from ..models.video_llm_media_digests import digest_of
 
     shared = model.base_model.media_options
     media_options = {name: value for name, value in processor_options.items() if name in shared}

@@ -10,6 +10,7 @@ from .media_video_inputs import is_single_video
 from .video_llm_checked_processor import CheckedProcessor
 from .video_llm_generation_options import option_value
 from .video_llm_kept_prompt import KeptPrompt
+from .video_llm_media_digests import MediaSources
 from .video_llm_session import VideoSession
 from .video_llm_session_answers import SessionAnswers, question_batches
 from .video_llm_session_prompts import SessionPrompts, media_blocks
@@ -119,7 +120,9 @@ class PipelineSessionsMixin:
         prompts = SessionPrompts(self.processor, blocks, rendering)
         shared = {name: media_options[name] for name in self.model.base_model.media_options if name in media_options}
         kept = KeptPrompt(self.model, self.processor.PROMPT_KEYS, shared)
-        watched = watch(prompts, kept, blocks, media_options, self.memory)
+        # Without a memory, nobody asks for digests.
+        sources = None if self.memory is None else MediaSources(blocks)
+        watched = watch(prompts, kept, sources, media_options, self.memory)
         answers = SessionAnswers(kept, self.processor, watched, prompts.head_ids)
         written = [prompts.write([text]) for text in texts]
         size = options.get("batch_size") or getattr(self, "_batch_size", None) or MOST_TOGETHER

@@ -9,6 +9,7 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,12 +17,15 @@ import torch
 from transformers import Cache, GenerationConfig
 
 from .configuration_video_llm import context_length
+from .errors import warn_caller
 from .video_llm_generation_options import GENERATE_OPTIONS
-from .video_llm_identity import media_identity, model_stamp
+from .video_llm_identity import model_identity, processor_identity
 from .video_llm_kept_prompt import KeptPrompt
+from .video_llm_media_digests import MediaSources
+from .video_llm_model_stamp import ModelStamp
 from .video_llm_option_names import merged_options, refuse_unknown
 from .video_llm_session_answers import SessionAnswers, question_batches
-from .video_llm_session_file import SavedSession, check_sources, read_session, source_stamps, write_session
+from .video_llm_session_file import SavedSession, check_sources, read_session, write_session
 from .video_llm_session_prompts import SessionPrompt, SessionPrompts, media_blocks
 from .video_llm_session_stream import AnswerStream
 from .video_llm_watched_media import MediaMemory, WatchedMedia, watch
@@ -96,11 +100,11 @@ class VideoSession:
         prompts = SessionPrompts(processor, blocks, rendering)
         shared = {name: media_options[name] for name in model.base_model.media_options if name in media_options}
         kept = KeptPrompt(model, processor.PROMPT_KEYS, shared, cache)
-        stamps = source_stamps(blocks)
-        watched = watch(prompts, kept, blocks, media_options, memory)
+        # Before the media are read: what was read is told from what stands there, or is set, when it is saved.
+        self._sources: MediaSources | None = MediaSources(blocks)
+        self._processor_identity = processor_identity(processor)
+        watched = watch(prompts, kept, self._sources, media_options, memory)
         self._begin_session(model, processor, prompts, kept, watched, answer_options)
-        self._sources: list[dict[str, Any]] | None = blocks
-        self._source_stamps: list[Any] | None = stamps
         self._media_options = media_options
 
     def _begin_session(
@@ -120,7 +124,7 @@ class VideoSession:
         self.frames = watched.frames
         self._stream: AnswerStream | None = None
         self._prompts = prompts
-        self._stamp = model_stamp(model)
+        self._stamp = ModelStamp(model)
         self._watched: WatchedMedia | None = watched
         self._answers: SessionAnswers | None = SessionAnswers(kept, processor, watched, prompts.head_ids)
         self._check_room(prompts.head_ids, 1)
@@ -165,7 +169,8 @@ class VideoSession:
             kept.kept.fill(saved.head_ids, saved.states)
         session = cls.__new__(cls)
         session._begin_session(model, processor, prompts, kept, saved.watched, answer_options)
-        session._sources, session._source_stamps, session._media_options = None, None, saved.media_options
+        session._sources, session._media_options = None, saved.media_options
+        session._processor_identity = processor_identity(processor)
         return session
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -177,18 +182,26 @@ class VideoSession:
             path: of the file, which is replaced if there is one.
 
         Raises:
-            ValueError: the session is closed, or an option has no form that can be written.
+            ValueError: the session is closed, a file of the media has changed since it was opened, or an option has
+                no form that can be written.
             OSError: the file cannot be written.
         """
         answers = self.open_answers()
         answers.prepare()
         assert self._watched is not None
-        if self._sources is not None and source_stamps(self._sources) == self._source_stamps:
-            self._watched.digests = media_identity(self._sources) or []
+        watched = self._watched
+        if self._sources is not None:
+            watched = replace(watched, digests=self._sources.digests() or [])
+        if not watched.digests:
+            warn_caller(
+                f"{path} will not say from which media it was made, as their bytes are not at hand (media from the "
+                "web, or an object that cannot be read again): open it without media."
+            )
         states = answers.kept.kept.states(self.num_media_tokens) if answers.shares_prefix else None
         head = self._prompts.head_ids
-        saved = SavedSession(self._watched, head, states, dict(self._media_options), self._prompts.rendering)
-        return write_session(path, saved, self.model, self.processor)
+        saved = SavedSession(watched, head, states, dict(self._media_options), self._prompts.rendering)
+        identity = {**model_identity(self.model, every_value=True), "processor": self._processor_identity}
+        return write_session(path, saved, identity)
 
     @property
     def num_media_tokens(self) -> int:
@@ -314,7 +327,7 @@ class VideoSession:
             raise ValueError("This session is closed: open the video again.")
         if self._stream is not None:
             raise ValueError("The session is still answering: read the stream to its end, or call its close().")
-        if model_stamp(self.model) != self._stamp:
+        if not self._stamp.fits(self.model):
             raise ValueError(
                 "The weights or adapters of the model have changed since the session watched: open it again."
             )

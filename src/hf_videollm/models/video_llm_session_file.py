@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .errors import CheckpointError
-from .video_llm_identity import media_identity, model_identity, processor_identity
+from .video_llm_identity import model_identity, processor_identity
 from .video_llm_kept_cache import LayerStates
+from .video_llm_media_digests import media_identity
 from .video_llm_stored_values import pack, unpack
 from .video_llm_watched_media import WatchedMedia
 
@@ -54,13 +55,13 @@ class SavedSession:
     rendering: dict[str, Any]
 
 
-def identity_of(model: Any, processor: Any) -> dict[str, str]:
-    """What answers from a file depend on."""
-    return {**model_identity(model), "processor": processor_identity(processor)}
-
-
-def write_session(path: str | os.PathLike[str], saved: SavedSession, model: Any, processor: Any) -> Path:
+def write_session(path: str | os.PathLike[str], saved: SavedSession, identity: Mapping[str, str]) -> Path:
     """Write a session. The file appears only when it is complete.
+
+    Args:
+        path: of the file.
+        saved: the session.
+        identity: of the model, and of the processor when the media were read.
 
     Raises:
         ValueError: an option cannot be written into a file.
@@ -71,7 +72,7 @@ def write_session(path: str | os.PathLike[str], saved: SavedSession, model: Any,
     states = None if saved.states is None else pack(list(saved.states), tensors, "cache")
     described = {
         "format": FORMAT,
-        "identity": identity_of(model, processor),
+        "identity": dict(identity),
         "kinds": watched.kinds,
         "first_ids": watched.first_ids,
         "head_ids": saved.head_ids,
@@ -115,7 +116,8 @@ def read_session(path: str | os.PathLike[str], model: Any, processor: Any) -> Sa
         with safe_open(path, "pt", device="cpu") as file:
             described = _described(path, file.metadata())
             # The weights are not read for a file that is none of a session.
-            _check_identity(path, described["identity"], identity_of(model, processor))
+            identity = {**model_identity(model, every_value=True), "processor": processor_identity(processor)}
+            _check_identity(path, described["identity"], identity)
             tensors = {name: file.get_tensor(name).to(model.device) for name in file.keys()}  # noqa: SIM118
         return _session(described, tensors)
     except (SafetensorError, OSError) as error:
@@ -137,18 +139,6 @@ def check_sources(path: str | os.PathLike[str], digests: Sequence[str], blocks: 
     if blocks and (not digests or media_identity(blocks) != list(digests)):
         why = "was made from other media" if digests else "does not say from which media it was made"
         raise CheckpointError(f"{path} {why}: open the media again, and save that session.")
-
-
-def source_stamps(blocks: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Sizes and times of the files among media, which change when a file is written to."""
-    stamps: list[Any] = []
-    for block in blocks:
-        try:
-            found = os.stat(block[str(block["type"])])
-            stamps.append((found.st_size, found.st_mtime_ns))
-        except (OSError, TypeError, ValueError):
-            stamps.append(None)
-    return stamps
 
 
 def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -180,4 +170,4 @@ def _session(described: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) 
     )
 
 
-__all__ = ["SavedSession", "check_sources", "read_session", "source_stamps", "write_session"]
+__all__ = ["SavedSession", "check_sources", "read_session", "write_session"]

@@ -2,14 +2,15 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from .video_llm_identity import digest_of, media_identity, model_identity, processor_identity
+from .video_llm_identity import model_identity, processor_identity
 from .video_llm_kept_prompt import KeptPrompt
+from .video_llm_media_digests import MediaSources, digest_of
 from .video_llm_session_prompts import SessionPrompts
 from .video_llm_stored_values import num_bytes
 
@@ -109,11 +110,9 @@ class MediaMemory:
             self._entries.clear()
 
 
-def media_key(
-    model: Any, processor: Any, blocks: Sequence[Mapping[str, Any]], options: Mapping[str, Any], **more: Any
-) -> str | None:
+def media_key(model: Any, processor: Any, sources: MediaSources, options: Mapping[str, Any], **more: Any) -> str | None:
     """The key of media in a `MediaMemory`; `None` if the bytes of a medium are not known."""
-    digests = media_identity(blocks)
+    digests = sources.digests_if_unchanged()
     if digests is None:
         return None
     return digest_of(
@@ -124,7 +123,7 @@ def media_key(
 def watch(
     prompts: SessionPrompts,
     kept: KeptPrompt,
-    blocks: Sequence[Mapping[str, Any]],
+    sources: MediaSources | None,
     options: Mapping[str, Any],
     memory: MediaMemory | None = None,
 ) -> WatchedMedia:
@@ -133,7 +132,7 @@ def watch(
     Args:
         prompts: of the session; it learns what the prompt holds before the question.
         kept: encodes; it has no media yet.
-        blocks: the media, as blocks of a message.
+        sources: the media; a memory needs them.
         options: of the processor, for media.
         memory: of earlier calls.
 
@@ -142,8 +141,8 @@ def watch(
     """
     model = kept.model
     key = None
-    if memory is not None:
-        key = media_key(model, prompts.processor, blocks, options, rendering=prompts.rendering)
+    if memory is not None and sources is not None:
+        key = media_key(model, prompts.processor, sources, options, rendering=prompts.rendering)
         known: WatchedMedia | None = memory.get(key)
         if known is not None:
             prompts.take_head(known.first_ids)
@@ -161,7 +160,8 @@ def watch(
     watched = WatchedMedia(prompts.kinds, first_ids, types, kept.encoded, frames)
     # The pixels of the row are freed; they are not needed any more.
     kept.adopt(watched.encoded, types)
-    if memory is not None:
+    # A file that was written to while it was read may hold something else now.
+    if memory is not None and sources is not None and sources.digests_if_unchanged() is not None:
         memory.put(key, watched, watched.encoded)
     return watched
 
