@@ -19,7 +19,7 @@ from hf_videollm.training.run_log import read_log
 from hf_videollm.training.sft import make_trainer, run_sft
 from hf_videollm.training_outputs import find_output, load_trained
 
-STEPS = 6
+STEPS = 4
 SAVING = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 2}
 # What draws random numbers while it trains: the order of rows, dropout, options and frames.
 KINDS: dict[str, dict[str, Any]] = {
