@@ -25,8 +25,18 @@ from .video_llm_media_digests import MediaSources
 from .video_llm_model_stamp import ModelStamp
 from .video_llm_option_names import merged_options, refuse_unknown
 from .video_llm_session_answers import SessionAnswers, question_batches
-from .video_llm_session_file import SavedSession, check_sources, read_session, write_session
-from .video_llm_session_prompts import SessionPrompt, SessionPrompts, media_blocks
+from .video_llm_session_disk import refuse_other_than_file
+from .video_llm_session_file import (
+    SavedSession,
+    check_options,
+    check_sources,
+    misfit,
+    read_session,
+    saved_prompts,
+    split_storable,
+    write_session,
+)
+from .video_llm_session_prompts import SessionPrompt, SessionPrompts, media_blocks, with_prompt_options
 from .video_llm_session_stream import AnswerStream
 from .video_llm_watched_media import MediaMemory, WatchedMedia, watch
 
@@ -85,7 +95,8 @@ class VideoSession:
             answer_options: options of `generate` for all questions; a call of `ask` may replace them.
             rendering: options of `apply_chat_template`, such as `chat_template`.
             memory: encoded media of earlier sessions, which are not encoded again.
-            media_options: options of the processor for media: `num_frames`, `start`, `num_tokens_per_frame`, ...
+            media_options: options of the processor for media: `num_frames`, `start`, `num_tokens_per_frame`, ...; and
+                `recondition` of LinVT.
 
         Raises:
             ValueError: there are no media, they do not fit into the context, or the cache cannot be cut.
@@ -97,7 +108,7 @@ class VideoSession:
                 f"{type(model).__name__} is not a video-language model that can generate: it cannot answer."
             )
         blocks = media_blocks(videos, images, audio)
-        prompts = SessionPrompts(processor, blocks, rendering)
+        prompts = SessionPrompts(processor, blocks, with_prompt_options(processor, rendering, media_options))
         shared = {name: media_options[name] for name in model.base_model.media_options if name in media_options}
         kept = KeptPrompt(model, processor.PROMPT_KEYS, shared, cache)
         # Before the media are read: what was read is told from what stands there, or is set, when it is saved.
@@ -142,6 +153,7 @@ class VideoSession:
         audio: Any = None,
         cache: Cache | None = None,
         answer_options: Mapping[str, Any] | None = None,
+        **media_options: Any,
     ) -> "VideoSession":
         """Open a session that `save` has written. Nothing is decoded, encoded or read by the language model again.
 
@@ -153,22 +165,29 @@ class VideoSession:
             images: likewise.
             audio: likewise.
             cache: see `VideoSession`.
-            answer_options: see `VideoSession`.
+            answer_options: see `VideoSession`; they replace those that the session was saved with.
+            media_options: if options of media are passed, the file is refused unless it was made with them.
 
         Raises:
-            CheckpointError: the file is damaged, or was saved with another model, precision, processor or other media.
+            CheckpointError: the file is damaged, or was saved with another model, precision, processor, other media or
+                other options.
             FileNotFoundError: there is no such file.
         """
         saved = read_session(path, model, processor)
         check_sources(path, saved.watched.digests, media_blocks(videos, images, audio))
-        prompts = SessionPrompts(processor, [{"type": kind} for kind in saved.watched.kinds], saved.rendering)
-        prompts.take_head(saved.watched.first_ids)
+        made_with = {**saved.media_options, **saved.rendering}
+        refuse_unknown(media_options, {*processor.known_options(), *made_with}, "VideoSession.open_saved")
+        check_options(path, made_with, media_options)
+        prompts = saved_prompts(path, saved, processor)
         kept = KeptPrompt(model, processor.PROMPT_KEYS, empty_cache=cache)
         kept.adopt(saved.watched.encoded, saved.watched.types)
         if saved.states is not None:
             kept.kept.fill(saved.head_ids, saved.states)
         session = cls.__new__(cls)
-        session._begin_session(model, processor, prompts, kept, saved.watched, answer_options)
+        answering = merged_options(saved.answer_options, answer_options or {})
+        session._begin_session(model, processor, prompts, kept, saved.watched, answering)
+        if session.open_answers().shares_prefix == (saved.states is None):
+            raise misfit(path, "the keys and values")
         session._sources, session._media_options = None, saved.media_options
         session._processor_identity = processor_identity(processor)
         return session
@@ -176,16 +195,17 @@ class VideoSession:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the encoded media and the keys and values of the language model into one file, for `open_saved`.
 
-        The conversation is not saved.
+        The conversation is not saved. `answer_options` are, as far as JSON can hold them; a warning names the others.
 
         Args:
-            path: of the file, which is replaced if there is one.
+            path: of the file, which is replaced if there is one. Missing folders are made, as by `save_pretrained`.
 
         Raises:
-            ValueError: the session is closed, a file of the media has changed since it was opened, or an option has
-                no form that can be written.
+            ValueError: the session is closed, a file of the media has changed since it was opened, an option of media
+                or prompts has no form that can be written, or the name is empty or not that of a regular file.
             OSError: the file cannot be written.
         """
+        path = refuse_other_than_file(path)
         answers = self.open_answers()
         answers.prepare()
         assert self._watched is not None
@@ -198,8 +218,11 @@ class VideoSession:
                 "web, or an object that cannot be read again): open it without media."
             )
         states = answers.kept.kept.states(self.num_media_tokens) if answers.shares_prefix else None
-        head = self._prompts.head_ids
-        saved = SavedSession(watched, head, states, dict(self._media_options), self._prompts.rendering)
+        answering, others = split_storable(self.answer_options)
+        if others:
+            warn_caller(f"{path} does not hold {', '.join(others)}: pass answer_options again when it is opened.")
+        options = dict(self._media_options), self._prompts.options, answering
+        saved = SavedSession(watched, self._prompts.head_ids, states, *options)
         identity = {**model_identity(self.model, every_value=True), "processor": self._processor_identity}
         return write_session(path, saved, identity)
 

@@ -7,8 +7,8 @@ is refused, since its answers would be those of another model.
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,21 @@ from .errors import CheckpointError
 from .video_llm_identity import model_identity, processor_identity
 from .video_llm_kept_cache import LayerStates
 from .video_llm_media_digests import media_identity
+from .video_llm_session_disk import (
+    CHECKSUM,
+    UNSEALED,
+    DamagedFileError,
+    check_seal,
+    refuse_other_than_file,
+    seal,
+    written_file,
+)
+from .video_llm_session_prompts import MEDIA_KINDS, SessionPrompts
 from .video_llm_stored_values import pack, unpack
 from .video_llm_watched_media import WatchedMedia
 
-FORMAT = "hf_videollm session 1"
+FAMILY = "hf_videollm session "
+FORMAT = f"{FAMILY}2"
 ENTRY = "session"
 # What the message calls each part of the identity of a model.
 PARTS = {
@@ -45,7 +56,8 @@ class SavedSession:
         head_ids: ids of the tokens before every question.
         states: keys and values of these tokens, for each layer; `None` if they depend on the question.
         media_options: options of the processor.
-        rendering: options of the chat template.
+        rendering: options of the chat template, and of the design for prompts.
+        answer_options: options of `generate`.
     """
 
     watched: WatchedMedia
@@ -53,6 +65,7 @@ class SavedSession:
     states: list[LayerStates] | None
     media_options: dict[str, Any]
     rendering: dict[str, Any]
+    answer_options: dict[str, Any]
 
 
 def write_session(path: str | os.PathLike[str], saved: SavedSession, identity: Mapping[str, str]) -> Path:
@@ -64,7 +77,7 @@ def write_session(path: str | os.PathLike[str], saved: SavedSession, identity: M
         identity: of the model, and of the processor when the media were read.
 
     Raises:
-        ValueError: an option cannot be written into a file.
+        ValueError: an option cannot be written into a file, or the name is empty or not that of a regular file.
         OSError: the file cannot be written.
     """
     tensors: dict[str, torch.Tensor] = {}
@@ -80,6 +93,7 @@ def write_session(path: str | os.PathLike[str], saved: SavedSession, identity: M
         "digests": watched.digests,
         "media_options": saved.media_options,
         "rendering": saved.rendering,
+        "answer_options": saved.answer_options,
         "types": pack(watched.types, tensors, "types"),
         "encoded": pack(watched.encoded, tensors, "encoded"),
         "cache": states,
@@ -88,16 +102,10 @@ def write_session(path: str | os.PathLike[str], saved: SavedSession, identity: M
         text = json.dumps(described)
     except TypeError as error:
         raise ValueError(f"The session cannot be saved, because an option has no form in JSON: {error}") from error
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(tensors, name, metadata={ENTRY: text})
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    path = refuse_other_than_file(path)
+    with written_file(path) as temporary:
+        save_file(tensors, temporary, metadata={ENTRY: text, CHECKSUM: UNSEALED})
+        seal(temporary)
     return path
 
 
@@ -112,19 +120,29 @@ def read_session(path: str | os.PathLike[str], model: Any, processor: Any) -> Sa
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; session.save writes one.")
+    with _readable(path), safe_open(path, "pt", device="cpu") as file:
+        described = _described(path, file.metadata())
+        check_seal(path)
+        saved_with = dict(described["identity"])
+    # The tensors are not read for another model.
+    identity = {**model_identity(model, every_value=True), "processor": processor_identity(processor)}
+    _check_identity(path, saved_with, identity)
+    with _readable(path), safe_open(path, "pt", device="cpu") as file:
+        return _session(path, described, {name: file.get_tensor(name).to(model.device) for name in file.keys()})  # noqa: SIM118
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one line that a file cannot be read as a session."""
     try:
-        with safe_open(path, "pt", device="cpu") as file:
-            described = _described(path, file.metadata())
-            # The weights are not read for a file that is none of a session.
-            identity = {**model_identity(model, every_value=True), "processor": processor_identity(processor)}
-            _check_identity(path, described["identity"], identity)
-            tensors = {name: file.get_tensor(name).to(model.device) for name in file.keys()}  # noqa: SIM118
-        return _session(described, tensors)
-    except (SafetensorError, OSError) as error:
+        yield
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, DamagedFileError) as error:
         raise CheckpointError(
             f"{path} is no whole session: it was cut off or damaged, or is another kind of file. Save it again."
         ) from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise CheckpointError(
             f"{path} is no session that this release can read ({type(error).__name__}): save it again."
         ) from error
@@ -141,10 +159,64 @@ def check_sources(path: str | os.PathLike[str], digests: Sequence[str], blocks: 
         raise CheckpointError(f"{path} {why}: open the media again, and save that session.")
 
 
+def check_options(path: str | os.PathLike[str], saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check that a file was made with these options of media; options that are not given are not compared.
+
+    Raises:
+        CheckpointError: one of them was another; the message names both values.
+    """
+    for name, value in given.items():
+        made_with = saved.get(name)
+        if json.loads(json.dumps(value, default=str)) != made_with:
+            how = f"with {name}={made_with}" if name in saved else f"without {name}"
+            raise CheckpointError(
+                f"{path} was made {how}, and not with {name}={value}: leave it out, or open the media again and save "
+                "that session."
+            )
+
+
+def saved_prompts(path: str | os.PathLike[str], saved: SavedSession, processor: Any) -> SessionPrompts:
+    """What writes the prompts of a saved session.
+
+    Raises:
+        CheckpointError: the processor writes other tokens before a question than the file holds.
+    """
+    prompts = SessionPrompts(processor, [{"type": kind} for kind in saved.watched.kinds], saved.rendering)
+    try:
+        prompts.take_head(saved.watched.first_ids)
+    except ValueError as error:
+        raise misfit(path, "the tokens before the question") from error
+    if prompts.head_ids != saved.head_ids:
+        raise misfit(path, "the tokens before the question")
+    return prompts
+
+
+def misfit(path: str | os.PathLike[str], what: str) -> CheckpointError:
+    """The error for a file whose checksum is right, and whose parts do not fit each other: somebody edited it."""
+    return CheckpointError(f"{path}: {what} do not fit the rest of the file: open the media again, and save that.")
+
+
+def split_storable(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The options that JSON gives back as they are, and the names of the others."""
+    kept: dict[str, Any] = {}
+    for name, value in options.items():
+        try:
+            if json.loads(json.dumps(value)) == value:
+                kept[name] = value
+        except (TypeError, ValueError):
+            continue
+    return kept, sorted(options.keys() - kept.keys())
+
+
 def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     described = json.loads((metadata or {}).get(ENTRY, "{}"))
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
+    if not isinstance(described, dict) or not str(described.get("format")).startswith(FAMILY):
         raise CheckpointError(f"{path} is a safetensors file, but no session of this release: session.save writes one.")
+    if described["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} was saved by another release ({described['format']}, not {FORMAT}): open the video again, and "
+            "save that session."
+        )
     return described
 
 
@@ -155,19 +227,48 @@ def _check_identity(path: Path, saved: Mapping[str, str], given: Mapping[str, st
             raise CheckpointError(f"{path} was saved with {what}: open the video again, and save that session.")
 
 
-def _session(described: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> SavedSession:
+def _session(path: Path, described: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> SavedSession:
     watched = WatchedMedia(
         kinds=list(described["kinds"]),
         first_ids=list(described["first_ids"]),
         types=unpack(described["types"], tensors),
         encoded=unpack(described["encoded"], tensors),
         frames=described["frames"],
-        digests=described["digests"],
+        digests=list(described["digests"]),
     )
     states = None if described["cache"] is None else [tuple(layer) for layer in unpack(described["cache"], tensors)]
-    return SavedSession(
-        watched, list(described["head_ids"]), states, described["media_options"], described["rendering"]
-    )
+    options = [dict(described[name]) for name in ("media_options", "rendering", "answer_options")]
+    saved = SavedSession(watched, list(described["head_ids"]), states, *options)
+    if what := _misfit(saved):
+        raise misfit(path, what)
+    return saved
 
 
-__all__ = ["SavedSession", "check_sources", "read_session", "write_session"]
+def _misfit(saved: SavedSession) -> str | None:
+    """The first part of a file that does not fit the others."""
+    watched, length = saved.watched, len(saved.head_ids)
+    if not watched.kinds or set(watched.kinds) - set(MEDIA_KINDS):
+        return "the kinds of media"
+    if watched.digests and len(watched.digests) != len(watched.kinds):
+        return "the digests of the media"
+    if len(watched.frames) != watched.kinds.count("video"):
+        return "the frames"
+    if not 0 < length <= len(watched.first_ids) or saved.head_ids != watched.first_ids[:length]:
+        return "the tokens before the question"
+    if any(types.shape != (1, len(watched.first_ids)) for types in watched.types.values()):
+        return "the types of the tokens"
+    if any(state.shape[:1] + state.shape[2:3] != (1, length) for layer in saved.states or () for state in layer):
+        return "the keys and values"
+    return None
+
+
+__all__ = [
+    "SavedSession",
+    "check_options",
+    "check_sources",
+    "misfit",
+    "read_session",
+    "saved_prompts",
+    "split_storable",
+    "write_session",
+]

@@ -53,10 +53,11 @@ class SessionPrompts:
         """Args:
         processor: of a design.
         media: blocks of a message, one for each video, image and sound.
-        rendering: options of `apply_chat_template` and variables of the template.
+        rendering: options of `apply_chat_template`, variables of the template, and options of the design for
+            prompts (`PROMPT_OPTIONS`).
 
         Raises:
-            ValueError: there are no media, or the processor has no chat template.
+            ValueError: there are no media, the processor has no chat template, or an option is none of a session.
         """
         if not media:
             raise ValueError("A session needs at least one video, image or sound to ask about.")
@@ -64,11 +65,18 @@ class SessionPrompts:
             raise ValueError("A session needs a chat template: give the processor one, or use the pipeline.")
         self.processor = processor
         self.rendering = dict(rendering or {})
+        if "questions" in self.rendering:
+            raise ValueError("questions: a session writes the question of each prompt itself; leave it out.")
         self.recondition = self.rendering.pop("recondition", None)
         self.kinds = [str(block["type"]) for block in media]
         self.head_ids: list[int] = []
         self._head = ""
         self._media: Sequence[Mapping[str, Any]] = media
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options that make the prompts, as they were passed."""
+        return self.rendering if self.recondition is None else {**self.rendering, "recondition": self.recondition}
 
     def read(self, dtype: Any, options: Mapping[str, Any] | None = None) -> tuple[BatchFeature, list[Any]]:
         """Read the media and write the first prompt.
@@ -162,6 +170,25 @@ class SessionPrompts:
         return ids[ids.index(place_id) + 1 :]
 
 
+def with_prompt_options(
+    processor: Any, rendering: Mapping[str, Any] | None, media_options: dict[str, Any]
+) -> dict[str, Any]:
+    """Options of prompts, with those of the design that a call passed among the options of media.
+
+    Args:
+        processor: of the design.
+        rendering: options of prompts.
+        media_options: options of media; those of prompts are taken out.
+
+    Raises:
+        TypeError: an option was passed in both places.
+    """
+    of_design = {name: media_options.pop(name) for name in processor.PROMPT_OPTIONS if name in media_options}
+    if twice := sorted(of_design.keys() & set(rendering or {})):
+        raise TypeError(f"{twice[0]} was passed twice, by itself and in rendering: leave one out.")
+    return {**(rendering or {}), **of_design}
+
+
 def media_blocks(videos: Any, images: Any, audio: Any) -> list[dict[str, Any]]:
     """The blocks of a message, in the order in which the pipeline writes media."""
     blocks: list[dict[str, Any]] = []
@@ -183,4 +210,4 @@ def _conversation(media: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> l
     return messages
 
 
-__all__ = ["FIRST_QUESTION", "MEDIA_KINDS", "SessionPrompt", "SessionPrompts", "media_blocks"]
+__all__ = ["FIRST_QUESTION", "MEDIA_KINDS", "SessionPrompt", "SessionPrompts", "media_blocks", "with_prompt_options"]
