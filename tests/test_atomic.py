@@ -380,6 +380,26 @@ with atomic_file("exact", mode=0o640):
     }
 
 
+# What is no file
+
+
+def test_a_file_replaces_only_files(tmp_path: Path) -> None:
+    """Not a pipe, which stands here for a device, nor what a link leads to; a file is replaced."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "link", "folder"):
+        with pytest.raises(FileExistsError, match="not a regular file"), atomic_file(tmp_path / name) as temporary:
+            temporary.write_text("new")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path) == ["folder", "link", "pipe"]
+    (tmp_path / "file").write_text("old")
+    with atomic_file(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "file").read_text() == "new"
+
+
 # Full disks
 
 

@@ -69,9 +69,11 @@ def atomic_file(path: str | os.PathLike[str], mode: int | None = None) -> Iterat
         mode: permissions of the file; `None` gives those of every new file of this process (its umask).
 
     Raises:
+        FileExistsError: the destination is a folder, a device, a pipe or a socket, which is never replaced.
         DiskFullError: there is no room for the new content; the old content is kept.
     """
     destination = Path(path).absolute()
+    _refuse_other_than_file(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     remove_dead_claims(destination)
     with name_full_disk(destination), Claim.make(destination) as claim:
@@ -148,6 +150,13 @@ def _refuse_impossible(destination: Path) -> None:
             raise FileExistsError(f"{destination} lies below {parent}, which is a file: choose another destination.")
     if is_home_or_working_folder(destination):
         raise FileExistsError(f"{destination} is the home or the working folder: choose another destination.")
+
+
+def _refuse_other_than_file(destination: Path) -> None:
+    """Refuse to replace anything but a file. A link counts as what it leads to."""
+    if destination.exists() and not destination.is_file():
+        what = "a folder" if destination.is_dir() else "a device, a pipe or a socket"
+        raise FileExistsError(f"{destination} is {what}, not a regular file: choose another destination.")
 
 
 def _refuse_occupied(destination: Path, overwrite: bool) -> None:

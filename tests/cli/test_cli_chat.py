@@ -111,6 +111,65 @@ def test_a_session_in_a_file(cli: Any, clip: str, say: Any, tmp_path: Path, clip
     assert "and this one is a iva" in err
 
 
+@pytest.mark.parametrize("kind", ["sound", "video"])
+def test_a_file_is_opened_for_what_it_was_made_from(
+    kind: str, cli: Any, say: Any, tmp_path: Path, tone: str, clip: str
+) -> None:
+    """A chat with `--session` can be had twice, about sounds as about videos."""
+    media = tone if kind == "sound" else clip
+    found = []
+    for _ in range(2):
+        say("What sound is it?")
+        found.append(cli("chat", media, "--model", "videollama2-av-tiny", "--session", str(tmp_path / "s"), *SHORT))
+    assert found[0] == found[1]
+    assert (found[0][0], found[0][2]) == (0, "")
+    say("What sound is it?")
+    assert cli("chat", media, "--model", "videollama2-av-tiny", *SHORT)[1] == found[0][1]
+
+
+@pytest.fixture(scope="module")
+def tone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    import math
+    import wave
+
+    path = tmp_path_factory.mktemp("tone") / "tone.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        values = [int(9000 * math.sin(2 * math.pi * 440 * number / 16000)) for number in range(16000)]
+        file.writeframes(b"".join(value.to_bytes(2, "little", signed=True) for value in values))
+    return str(path)
+
+
+def test_options_of_frames_and_a_file(cli: Any, clip: str, say: Any, tmp_path: Path) -> None:
+    """Other options than those of the file are refused, the same are not, and those of the file are told."""
+    file = ("--session", str(tmp_path / "s"), *SHORT)
+    runs = []
+    for options in (["--frames", "3"], ["--frames", "3"], ["--frames", "4"], ["--frames", "3", "--start", "1"], []):
+        say(QUESTIONS[0])
+        runs.append(cli("chat", clip, *options, *file))
+    first, same, other, more, none = runs
+    assert first[0] == 0
+    assert same == first
+    for code, out, err in (other, more):
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "with --frames 3, and not with --frames 4" in other[2]
+    assert "without start, and not with --start 1" in more[2]
+    assert none[:2] == first[:2]
+    assert "was made with num_frames=3" in none[2]
+
+
+def test_a_session_that_could_not_be_opened_again(cli: Any, clip: str, tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = cli("chat", clip, "--session", str(tmp_path / "pipe"))
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "no regular file" in err
+    code, _, err = cli("chat", "https://host/clip.mp4", "--session", str(tmp_path / "s"))
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "is an address" in err
+
+
 def test_mistakes_before_the_model_is_loaded(cli: Any, clip: str) -> None:
     code, _, err = cli("chat", "absent.mp4")
     assert (code, len(err.splitlines())) == (2, 1)

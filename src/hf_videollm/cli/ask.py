@@ -111,7 +111,7 @@ def _captions(videos: Sequence[str], prompt: str, options: AnswerOptions, max_ne
     sampling = _sampling(media, pipe.processor.video_processor)
     began = time.perf_counter()
     samples = (
-        {"audio" if pipe.takes_audio and _is_sound(video) else "videos": video, "text": prompt} for video in videos
+        {"audio" if pipe.takes_audio and is_sound(video) else "videos": video, "text": prompt} for video in videos
     )
     for video, result in zip(videos, pipe(samples, **settings, **media), strict=True):
         seconds, began = round(time.perf_counter() - began, 3), time.perf_counter()
@@ -119,12 +119,12 @@ def _captions(videos: Sequence[str], prompt: str, options: AnswerOptions, max_ne
         yield {"video": video, "question": prompt, "answer": answer, "model": source, **sampling, "seconds": seconds}
 
 
-def _is_sound(video: str) -> bool:
+def is_sound(video: str) -> bool:
     """Whether a file on this machine holds sound and no pictures."""
     from ..models.errors import NoVideoStream
     from ..models.media_video import probe_video
 
-    if _is_remote(video):
+    if is_remote(video):
         return False
     try:
         probe_video(video, on_decode_error="truncate")
@@ -133,7 +133,7 @@ def _is_sound(video: str) -> bool:
     return False
 
 
-def _is_remote(video: str) -> bool:
+def is_remote(video: str) -> bool:
     return video.lower().startswith(("http:", "https:", "data:"))
 
 
@@ -217,7 +217,7 @@ def _check_video(video: str, media: dict[str, Any]) -> None:
     check_on_decode_error(media["on_decode_error"])
     refuse_count_and_rate(media.get("num_frames"), media.get("fps"))
     # A file from the web would be downloaded twice.
-    if not _is_remote(video):
+    if not is_remote(video):
         # A file that holds only sound is allowed: the model may accept sound.
         with contextlib.suppress(NoVideoStream):
             probe_video(video, on_decode_error=media["on_decode_error"])
@@ -239,4 +239,4 @@ def _print_answer(answer: dict[str, Any], as_json: bool) -> None:
         print(answer["answer"])
 
 
-__all__ = ["CAPTION_PROMPT", "ask", "caption", "load_for"]
+__all__ = ["CAPTION_PROMPT", "ask", "caption", "is_remote", "is_sound", "load_for"]

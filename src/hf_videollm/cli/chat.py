@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .ask import load_for
+from .ask import is_remote, is_sound, load_for
 from .options import AnswerOptions, MaxNewTokens, spread_options
 from .output import note, status
 
@@ -26,7 +26,10 @@ def chat(
     session_file: Annotated[
         Path | None,
         typer.Option(
-            "--session", help="File of the watched videos: opened if it exists, and written otherwise.", dir_okay=False
+            "--session",
+            help="File of the watched videos: opened if it exists and was made with these options, and written "
+            "otherwise.",
+            dir_okay=False,
         ),
     ] = None,
 ) -> None:
@@ -64,17 +67,35 @@ def chat(
 def _opened(pipe: Any, videos: list[str], media: dict[str, Any], file: Path | None) -> Any:
     """A session about the videos, from the file if there is one."""
     from .. import NoVideoStream, VideoSession
+    from ..models.video_llm_session_disk import refuse_other_than_file
 
+    if file is not None:
+        refuse_other_than_file(file)
+        if addresses := [video for video in videos if is_remote(video)]:
+            raise ValueError(
+                f"--session: {addresses[0]} is an address, and nobody knows whether the same video is there the next "
+                "time: download the video, or leave --session out."
+            )
+    sounds = [video for video in videos if pipe.takes_audio and is_sound(video)]
+    kinds: dict[str, Any] = {
+        "videos": [video for video in videos if video not in sounds] or None,
+        "audio": sounds or None,
+    }
     if file is not None and file.is_file():
-        if media.keys() - {"on_decode_error"}:
-            note(f"note: {file} holds the frames that were taken when it was written; options of frames are not used.")
-        return VideoSession.open_saved(file, pipe.model, pipe.processor, videos)
+        # How damaged files are read changes nothing for others, and is always set.
+        given = {name: value for name, value in media.items() if name != "on_decode_error"}
+        session = VideoSession.open_saved(file, pipe.model, pipe.processor, **kinds, **given)
+        others = {name: value for name, value in session.media_options.items() if name not in media}
+        if others:
+            text = ", ".join(f"{name}={value}" for name, value in others.items())
+            note(f"note: {file} was made with {text}, which holds here, too.")
+        return session
     try:
-        session = pipe.open(videos, **media)
+        session = pipe.open(**kinds, **media)
     except NoVideoStream:
         if not pipe.takes_audio:
             raise
-        # The files hold only sound.
+        # An address may hold only sound.
         session = pipe.open(audio=videos, **media)
     if file is not None:
         session.save(file)

@@ -232,6 +232,11 @@ class VideoSession:
         return len(self._prompts.head_ids)
 
     @property
+    def media_options(self) -> dict[str, Any]:
+        """The options of media that the session was opened with."""
+        return dict(self._media_options)
+
+    @property
     def is_closed(self) -> bool:
         """Whether `close` was called."""
         return self._answers is None
