@@ -13,6 +13,9 @@ from .video_llm_candidates import forbid_placeholders
 from .video_llm_generation_options import COMMON, Refusal, named_arguments, option_value, refuse_options
 from .video_llm_shared_prefill import ROW_COPIES, SharedPrefillMixin
 
+# The argument in which `_assisted_decoding` says how many tokens of the prompt stand in a kept cache.
+NUM_CACHED = "num_cached_of_prompt"
+
 
 class VideoLlmGenerationMixin(SharedPrefillMixin):
     """`generate` that refuses options that a design does not support; docs/generation.md lists every option."""
@@ -31,6 +34,7 @@ class VideoLlmGenerationMixin(SharedPrefillMixin):
         arguments = named_arguments(args, kwargs)
         refuse_options(self, self.refused_options, arguments)
         self._refuse_long_prompts(arguments)
+        self._refuse_blind_assistants(arguments)
         return super().generate(**arguments)
 
     def _refuse_long_prompts(self, arguments: Mapping[str, Any]) -> None:
@@ -51,6 +55,56 @@ class VideoLlmGenerationMixin(SharedPrefillMixin):
             f"The prompt has {input_ids.shape[-1]:,} tokens, {num_media:,} of them for media, and the language model "
             f"reads at most {context:,}: pass a lower num_frames or fps, or a part of the video (start, end)."
         )
+
+    def _refuse_blind_assistants(self, arguments: dict[str, Any]) -> None:
+        """Refuse an assistant model behind a kept cache, which holds the media for this model only.
+
+        Raises:
+            ValueError: the message says what to use instead.
+        """
+        cache, input_ids = given_cache(arguments), arguments.get("input_ids", arguments.get("inputs"))
+        if arguments.get("assistant_model") is None or cache is None or not cache.get_seq_length():
+            return
+        placeholders = torch.tensor([number for number in self.config.placeholder_ids().values() if number is not None])
+        if isinstance(input_ids, torch.Tensor) and torch.isin(input_ids, placeholders.to(input_ids.device)).any():
+            raise ValueError(
+                "assistant_model has to see the media itself, and the kept cache holds them for the model alone: use "
+                "prompt_lookup_num_tokens, or pass the whole prompt with its media and without a cache."
+            )
+
+    def _assisted_decoding(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, which would run the whole prompt again behind the keys and values of a kept cache."""
+        cache, mask = given_cache(kwargs), kwargs.get("attention_mask")
+        # transformers leaves out a mask without padding, and notes its length here.
+        config = kwargs.get("generation_config")
+        length = getattr(config, "_mask_length", None) if mask is None else mask.shape[1]
+        num_cached = 0 if cache is None else int(cache.get_seq_length())
+        if num_cached and length == input_ids.shape[1]:
+            kwargs[NUM_CACHED] = num_cached
+        return super()._assisted_decoding(input_ids, *args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+        *,
+        next_sequence_length: int | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in transformers. The first step of assisted decoding leaves out what is in the cache already."""
+        # It is no named argument, because users of `generate` could then pass it.
+        num_cached = kwargs.pop(NUM_CACHED, 0)
+        if num_cached and is_first_iteration:
+            next_sequence_length = input_ids.shape[1] - num_cached
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            next_sequence_length=next_sequence_length,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        return inputs
 
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, but candidates of assisted decoding hold no placeholders."""

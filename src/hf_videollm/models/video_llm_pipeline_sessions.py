@@ -13,6 +13,7 @@ from .video_llm_kept_prompt import KeptPrompt
 from .video_llm_media_digests import MediaSources
 from .video_llm_session import VideoSession
 from .video_llm_session_answers import SessionAnswers, question_batches
+from .video_llm_session_options import check_count, how_to_answer
 from .video_llm_session_prompts import SessionPrompts, media_blocks
 from .video_llm_watched_media import MediaMemory, watch
 
@@ -116,6 +117,10 @@ class PipelineSessionsMixin:
         media_options, rendering, answering, postprocess = self._split_options(
             {name: value for name, value in options.items() if name not in ("batch_size", "num_workers")}
         )
+        if self._value_of("assistant_model", answering) is not None:
+            # The assistant has to see the media itself.
+            return None
+        how = how_to_answer(lambda name: self._value_of(name, answering))
         blocks = media_blocks(**media)
         prompts = SessionPrompts(self.processor, blocks, rendering)
         shared = {name: media_options[name] for name in self.model.base_model.media_options if name in media_options}
@@ -125,21 +130,20 @@ class PipelineSessionsMixin:
         watched = watch(prompts, kept, sources, media_options, self.memory)
         answers = SessionAnswers(kept, self.processor, watched, prompts.head_ids)
         written = [prompts.write([text]) for text in texts]
-        size = options.get("batch_size") or getattr(self, "_batch_size", None) or MOST_TOGETHER
-        # A sampled answer depends on the state of the random numbers, so its question is asked by itself. So is one
-        # whose answer is streamed.
-        if "streamer" in answering or self._value_of("do_sample", answering):
-            size = 1
-        copies = max(self._value_of(name, answering) or 1 for name in ("num_beams", "num_return_sequences"))
+        size = options.get("batch_size")
+        if size is None:
+            size = getattr(self, "_batch_size", None) or MOST_TOGETHER
+        check_count("batch_size", size)
         results: dict[int, list[Any]] = {}
         with self.device_placement(), torch.no_grad():
-            for members in question_batches(answers, written, size):
+            for members in question_batches(answers, written, 1 if how.alone else size, how.unpadded):
                 shown = [texts[number] for number in members]
 
                 def generate(inputs: dict[str, Any], shown: list[str] = shown) -> Any:
                     return ImageTextToTextPipeline._forward(self, {**inputs, "text": shown}, dict(answering))
 
-                outputs, _ = answers.run([written[number] for number in members], copies, generate)
+                prompts_of_batch = [written[number] for number in members]
+                outputs, _ = answers.run(prompts_of_batch, how.copies, generate, how.uses_cache)
                 records = self.postprocess(outputs, **postprocess)
                 each = len(records) // len(members)
                 results.update({number: records[at * each :][:each] for at, number in enumerate(members)})

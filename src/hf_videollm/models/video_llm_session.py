@@ -10,15 +10,16 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from transformers import Cache, GenerationConfig
 
 from .configuration_video_llm import context_length
 from .errors import warn_caller
-from .video_llm_generation_options import GENERATE_OPTIONS
+from .video_llm_generation_options import GENERATE_OPTIONS, option_value
 from .video_llm_identity import model_identity, processor_identity
 from .video_llm_kept_prompt import KeptPrompt
 from .video_llm_media_digests import MediaSources
@@ -36,6 +37,7 @@ from .video_llm_session_file import (
     split_storable,
     write_session,
 )
+from .video_llm_session_options import HowToAnswer, how_to_answer
 from .video_llm_session_prompts import SessionPrompt, SessionPrompts, media_blocks, with_prompt_options
 from .video_llm_session_stream import AnswerStream
 from .video_llm_watched_media import MediaMemory, WatchedMedia, watch
@@ -290,27 +292,34 @@ class VideoSession:
             rows = self.generate(question, follow_up=follow_up, batch_size=batch_size, **options)
             return [self._text(row) for row in rows]
         prompt, config, others = self._begin(question, follow_up, options)
-        copies = _copies(config)
+        how = self._how(config, others)
         # Beams need rows of their own, so they leave the kept cache as it is.
+        in_place = how.copies == 1 and how.uses_cache
         answers = self.open_answers()
-        inputs = answers.inputs([prompt], in_place=True) if copies == 1 else {}
+        inputs = answers.inputs([prompt], in_place=True) if in_place else {}
         asked = [*(self.history if follow_up else []), question]
 
         def generate(**more: Any) -> torch.Tensor:
-            how = {**others, **more}
-            if copies == 1:
-                return self._sequences(inputs, config, how)[0]
-            sequences, _ = answers.run([prompt], copies, lambda given: self._sequences(given, config, how))
-            return sequences[0]
+            every = {**others, **more}
+            if in_place:
+                return self._sequences(inputs, config, every)[0]
+            run = partial(self._sequences, config=config, others=every)
+            return cast(torch.Tensor, answers.run([prompt], how.copies, run, how.uses_cache)[0])[0]
 
         def finish(sequence: torch.Tensor | None) -> None:
             self._stream = None
-            self._keep(sequence, config)
+            self._keep(sequence, in_place)
             if sequence is not None:
                 self.history = [*asked, self._text(sequence[len(prompt.ids) :])]
 
         if stream:
-            self._stream = AnswerStream(generate, self.processor.tokenizer, finish)
+            self._stream = AnswerStream(
+                generate,
+                self.processor.tokenizer,
+                finish,
+                stopping_criteria=others.pop("stopping_criteria", None),
+                text_of=lambda sequence: self._text(sequence[len(prompt.ids) :]),
+            )
             return self._stream
         try:
             finish(generate())
@@ -328,14 +337,10 @@ class VideoSession:
         rows: dict[int, torch.Tensor] = {}
         begun = [self._begin(question, follow_up, options) for question in questions]
         prompts, config, others = [prompt for prompt, _, _ in begun], begun[0][1], begun[0][2]
-        # Sampled answers are drawn one after the other, as the pipeline draws them.
-        size = 1 if config.do_sample else batch_size
-        for members in question_batches(self.open_answers(), prompts, size):
-            sequences, length = self.open_answers().run(
-                [prompts[number] for number in members],
-                _copies(config),
-                lambda inputs: self._sequences(inputs, config, others),
-            )
+        how, answers = self._how(config, others), self.open_answers()
+        for members in question_batches(answers, prompts, 1 if how.alone else batch_size, how.unpadded):
+            run = partial(self._sequences, config=config, others=others)
+            sequences, length = answers.run([prompts[number] for number in members], how.copies, run, how.uses_cache)
             rows.update(zip(members, sequences[:, length:], strict=True))
         return [rows[number] for number in range(len(prompts))]
 
@@ -402,6 +407,20 @@ class VideoSession:
             raise ValueError("num_return_sequences: a session gives one answer to each question; leave it out.")
         return config, others
 
+    def _how(self, config: GenerationConfig, others: Mapping[str, Any]) -> HowToAnswer:
+        """How questions are answered under these options.
+
+        Raises:
+            ValueError: an option cannot be used in a session.
+        """
+        if others.get("assistant_model") is not None:
+            raise ValueError(
+                "assistant_model has to see the media itself, and a session keeps them for its own model only: use "
+                "prompt_lookup_num_tokens, or a call of the pipeline."
+            )
+        given = {**others, "generation_config": config}
+        return how_to_answer(lambda name: option_value(self.model, name, given))
+
     def _check_room(self, ids: Sequence[int], num_new: int) -> None:
         """Refuse a prompt that is longer than the context of the model, or than a cache of a fixed size."""
         context = context_length(self.model.config)
@@ -428,9 +447,9 @@ class VideoSession:
         sequences: torch.Tensor = getattr(outputs, "sequences", outputs)
         return sequences
 
-    def _keep(self, sequence: torch.Tensor | None, config: GenerationConfig) -> None:
+    def _keep(self, sequence: torch.Tensor | None, in_place: bool) -> None:
         """Note what the cache holds after an answer that was written behind the kept cache itself."""
-        if self._answers is None or _copies(config) > 1:
+        if self._answers is None or not in_place:
             return
         if sequence is None:
             self._answers.forget()
@@ -440,11 +459,6 @@ class VideoSession:
     def _text(self, ids: torch.Tensor) -> str:
         text: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
         return text.strip()
-
-
-def _copies(config: GenerationConfig) -> int:
-    """Rows that `generate` makes of each prompt."""
-    return max(config.num_beams or 1, config.num_return_sequences or 1)
 
 
 __all__ = ["MAX_NEW_TOKENS", "VideoSession"]

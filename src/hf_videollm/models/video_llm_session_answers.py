@@ -81,7 +81,12 @@ class SessionAnswers:
         self.kept.kept.cut(len(self.head_ids))
 
     def inputs(
-        self, prompts: Sequence[SessionPrompt], copies: int = 1, in_place: bool = False, share: bool = False
+        self,
+        prompts: Sequence[SessionPrompt],
+        copies: int = 1,
+        in_place: bool = False,
+        share: bool = False,
+        uses_cache: bool = True,
     ) -> dict[str, Any]:
         """Arguments of `generate`.
 
@@ -91,7 +96,10 @@ class SessionAnswers:
             in_place: use the kept cache itself; then call `take` with the result, or `forget` after an error. It
                 needs a single prompt and `copies=1`.
             share: the rows may share what they begin with; see `run`.
+            uses_cache: `False` if the prompts run whole, from the encoded media.
         """
+        if not uses_cache:
+            return self._whole(prompts)
         question = _key(prompts[0])
         if not self.is_conditioned:
             self.prepare()
@@ -104,7 +112,11 @@ class SessionAnswers:
         return self._behind_cache(prompts, copies, in_place, share)
 
     def run(
-        self, prompts: Sequence[SessionPrompt], copies: int, generate: Callable[[dict[str, Any]], Any]
+        self,
+        prompts: Sequence[SessionPrompt],
+        copies: int,
+        generate: Callable[[dict[str, Any]], Any],
+        uses_cache: bool = True,
     ) -> tuple[Any, int]:
         """Answer prompts as one batch; the kept cache does not change.
 
@@ -112,11 +124,12 @@ class SessionAnswers:
             prompts: of the questions.
             copies: see `inputs`.
             generate: gets arguments of `generate`, and may run twice.
+            uses_cache: see `inputs`.
 
         Returns:
             What `generate` returned, and the length of the padded prompts.
         """
-        inputs = self.inputs(prompts, copies, share=True)
+        inputs = self.inputs(prompts, copies, share=True, uses_cache=uses_cache)
         cache = inputs.get(CACHE_NAME)
         length = inputs["input_ids"].shape[1]
         if not is_shared(cache):
@@ -135,7 +148,14 @@ class SessionAnswers:
             sequence: `(length,)`, ids of the prompt and the answer.
         """
         kept = self.kept.kept
-        kept.ids = sequence[: int(kept.cache.get_seq_length())].tolist()
+        length = int(kept.cache.get_seq_length())
+        if length > len(sequence):
+            self.forget()
+            raise RuntimeError(
+                f"The answer has {len(sequence)} tokens with its prompt, but the cache holds {length}: a part of the "
+                "prompt was run twice, so the answer is wrong. Leave out the last options of generate."
+            )
+        kept.ids = sequence[:length].tolist()
 
     def forget(self) -> None:
         """Drop the kept cache, after an error has left it in an unknown state."""
@@ -214,11 +234,20 @@ class SessionAnswers:
         return inputs
 
 
-def question_batches(answers: SessionAnswers, prompts: Sequence[SessionPrompt], size: int) -> list[list[int]]:
-    """Numbers of the prompts that are answered at once, at most `size` of them."""
+def question_batches(
+    answers: SessionAnswers, prompts: Sequence[SessionPrompt], size: int, unpadded: bool = False
+) -> list[list[int]]:
+    """Numbers of the prompts that are answered at once, at most `size` of them.
+
+    Args:
+        answers: of the session.
+        prompts: of the questions.
+        size: the largest number of prompts.
+        unpadded: only prompts of equal length are answered at once.
+    """
     groups: dict[int, list[int]] = {}
     for number, prompt in enumerate(prompts):
-        groups.setdefault(0 if answers.may_pad else len(prompt.ids), []).append(number)
+        groups.setdefault(0 if answers.may_pad and not unpadded else len(prompt.ids), []).append(number)
     return [members[first : first + size] for members in groups.values() for first in range(0, len(members), size)]
 
 
