@@ -80,16 +80,18 @@ _Seen = str | _File | _Folder | list[Any] | None
 class MediaSources:
     """The media that somebody is about to read. Make it before they are read.
 
-    Attributes:
-        blocks: the media, as blocks of a message.
+    It holds no media, so that arrays and bytes can be freed.
     """
 
     def __init__(self, blocks: Iterable[Mapping[str, Any]]) -> None:
         """Args:
         blocks: the media, as blocks of a message.
         """
-        self.blocks = list(blocks)
-        self._seen = [_look_at(block[str(block["type"])]) for block in self.blocks]
+        self._seen: list[tuple[str, _Seen, dict[str, Any]]] = []
+        for block in blocks:
+            kind = str(block["type"])
+            options = {name: value for name, value in block.items() if name not in ("type", kind)}
+            self._seen.append((kind, _look_at(block[kind]), options))
 
     def digests(self) -> list[str] | None:
         """A digest of the bytes that each medium had when this object was made, with the options in its block.
@@ -101,12 +103,10 @@ class MediaSources:
             MediaChangedError: a file has changed since.
         """
         digests = []
-        for block, seen in zip(self.blocks, self._seen, strict=True):
+        for kind, seen, options in self._seen:
             digest = _settled(seen)
             if digest is None:
                 return None
-            kind = str(block["type"])
-            options = {name: value for name, value in block.items() if name not in ("type", kind)}
             digests.append(digest_of([kind, digest, options]))
         return digests
 
@@ -169,6 +169,8 @@ def _settled(seen: _Seen) -> str | None:
 
 
 def _look_at_path(path: str) -> _Seen:
+    # The working folder may be another one when the digest is taken.
+    path = os.path.abspath(path)
     try:
         if os.path.isfile(path):
             return _File(path, _file_stamp(path))
