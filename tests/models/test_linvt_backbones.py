@@ -1,6 +1,7 @@
 """LinVT before image-LLMs of transformers: what each family must do alike."""
 
 import ast
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from hf_videollm.models.linvt_backbones import Backbone
 from hf_videollm.models.linvt_families import REFUSED
 from hf_videollm.models.linvt_frames import frame_inputs
 from hf_videollm.models.modeling_linvt import LinVTForCausalLM
+from hf_videollm.models.video_llm_vision_tower import vision_layers
 
 FAMILIES = pytest.mark.parametrize("name", CASES)
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
@@ -88,6 +90,39 @@ def test_features_are_per_frame(name):
         )
         torch.testing.assert_close(features[0][0], first[number], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(first[0], first[1], atol=1e-2)
+
+
+LAYERED = [name for name, (model_type, *_) in CASES.items() if model_type in linvt_families.LAYER_FAMILIES]
+
+
+@pytest.mark.parametrize("runs_all", [False, True])
+@pytest.mark.parametrize("name", LAYERED)
+@torch.no_grad()
+def test_the_tower_stops_after_the_last_layer_that_is_used(name, runs_all, monkeypatch):
+    """The features are those of the image-LLM itself, bit by bit, with fewer layers where some are not used."""
+    image_llm, model = make_image_llm(name), make_linvt(name)
+    backbone = model.model.image_llm
+    tower = backbone.model.vision_tower
+    layers = vision_layers(tower)
+    if runs_all:  # the control: all layers run
+        monkeypatch.setattr(linvt_backbones, "used_layers", lambda tower, selected: nullcontext())
+    ran = []
+    for layer in layers:
+        layer.register_forward_hook(lambda module, inputs, output: ran.append(module))
+    media, _ = image_media(name, image_llm.model, make_frames(2))
+    tokens = backbone.encode_images(media).tokens
+    expected = image_llm.model.get_image_features(**media, return_dict=True).pooler_output
+    assert all(torch.equal(one, other.flatten(0, -2)) for one, other in zip(tokens, expected, strict=True))
+    selected = (
+        getattr(backbone.model.config, "vision_feature_layers", None) or backbone.model.config.vision_feature_layer
+    )
+    used = max(index % (len(layers) + 1) for index in ([selected] if isinstance(selected, int) else selected))
+    assert len(set(ran)) == (len(layers) if runs_all else used)
+
+
+def test_some_families_use_fewer_layers_than_their_tower_has():
+    layers = {name: CASES[name][1].get("vision_feature_layer", -2) for name in LAYERED}
+    assert -2 in layers.values()
 
 
 @FAMILIES

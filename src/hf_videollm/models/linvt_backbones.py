@@ -8,6 +8,7 @@ features that they return, in how they count positions, and in the token types t
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from .linvt_families import (
     TypeRule,
 )
 from .linvt_frames import split_frames
+from .linvt_tower import make_tower_stoppable, used_layers
 from .media_blank import blank_frames
 from .video_llm_chunks import RowJoiner
 from .video_llm_vision_tower import freeze_unused_layers
@@ -124,8 +126,7 @@ class Backbone:
         return None
 
     def freeze_unused_parts(self) -> None:
-        """Freeze the parts that are not used to encode images or videos, see `freeze_unused_layers`."""
-        config = self.model.config
+        """Freeze the parts that are not used to encode images or videos, and let the tower stop before them."""
         for name in UNUSED_PARTS.get(self.family, ()):
             getattr(self.model, name).requires_grad_(False)
         if (tower := getattr(self.model, "vision_tower", None)) is None:
@@ -133,9 +134,20 @@ class Backbone:
         if self.family not in LAYER_FAMILIES:
             freeze_unused_layers(tower, None, uses_closing_norm=True)
             return
-        layer = getattr(config, "vision_feature_layers", None) or config.vision_feature_layer
+        layer = self._feature_layer()
         # If InternVL is configured to use layer -1, it uses the output of the tower, after the tower's last norm.
         freeze_unused_layers(tower, layer, uses_closing_norm=self.family == "internvl" and layer == -1)
+        make_tower_stoppable(tower)
+
+    def _feature_layer(self) -> Any:
+        """The hidden state(s) of the tower that one of `LAYER_FAMILIES` uses."""
+        config = self.model.config
+        return getattr(config, "vision_feature_layers", None) or config.vision_feature_layer
+
+    def _used_layers(self) -> AbstractContextManager[Any]:
+        """A context in which the tower runs only the layers that are used."""
+        is_chosen = self.family in LAYER_FAMILIES and hasattr(self.model, "vision_tower")
+        return used_layers(self.model.vision_tower, self._feature_layer()) if is_chosen else nullcontext()
 
     def blank_image(self, device: torch.device) -> dict[str, torch.Tensor] | None:
         """What the image processor returns for an image of zeros; `None` if that is not known for this family."""
@@ -169,7 +181,8 @@ class Backbone:
         inputs = {name: value for name, value in media.items() if name in accepted and value is not None}
         if "image_grid_thw" in inputs:
             inputs["image_grid_thw"] = _last_grids(inputs["image_grid_thw"], len(inputs["pixel_values"]))
-        outputs = self.model.get_image_features(**inputs, return_dict=True)
+        with self._used_layers():
+            outputs = self.model.get_image_features(**inputs, return_dict=True)
         tokens = [part.flatten(0, -2) for part in outputs.pooler_output]
         levels = getattr(outputs, "deepstack_features", None)
         if not levels or not self.has_deepstack:
