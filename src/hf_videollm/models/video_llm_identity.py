@@ -39,7 +39,7 @@ _known_models: "WeakKeyDictionary[Any, _KnownModel]" = WeakKeyDictionary()
 def model_identity(model: Any, every_value: bool = False) -> dict[str, str]:
     """What the encoding of media by a model depends on.
 
-    `weights` is SHA-256 of all bytes of all weights and buffers. The first call reads the whole model, at 1 to 2 GB a
+    `weights` is SHA-256 of all bytes of all weights and buffers. The first call reads the whole model, at about 1 GB a
     second and core. Later calls give the same digest again until a change is seen.
 
     Args:

@@ -1,7 +1,7 @@
 """Digests of media, which tell whether encoded media were made from given files, arrays or bytes.
 
 A digest has to be that of the media when they were read. What is in memory has its digest taken then, which costs
-little beside the vision tower. A large file takes longer (1 to 2 GB a second), so only its size, times and number are
+little beside the vision tower. A large file takes longer (about 1 GB a second), so only its size, times and number are
 noted. Its digest is taken when it is needed, and refused if the file has changed between.
 """
 

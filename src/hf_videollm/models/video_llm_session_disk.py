@@ -81,7 +81,7 @@ def seal(path: Path) -> None:
 
 
 def check_seal(path: Path) -> None:
-    """Read a whole file, at 1 to 2 GB a second.
+    """Read a whole file, at about 1 GB a second.
 
     Raises:
         DamagedFileError: its checksum is wrong or missing.
