@@ -166,3 +166,18 @@ def test_a_prompt_that_ran_twice_is_noticed(one_design: Any, clips: list[str]) -
     with pytest.raises(RuntimeError, match="was run twice"):
         answers.take(torch.tensor(answers.kept.kept.ids[:-1]))
     assert session.ask(QUESTIONS[0], **GREEDY) == expected
+
+
+def test_returned_tokens_have_no_padding_inside(one_design: Any, clips: list[str]) -> None:
+    """Questions of unequal length that share a video are padded between the video and the question."""
+    asked = [*QUESTIONS, "Which way?"]
+
+    def tokens(rows: list[dict[str, Any]]) -> list[int]:
+        (row,) = rows
+        return torch.as_tensor(row["generated_token_ids"]).tolist()
+
+    options = {"return_tensors": True, **GREEDY}
+    alone = [tokens(one_design(clips[0], text=text, **options)) for text in asked]
+    together = [tokens(rows) for rows in one_design(clips[0], text=asked, **options)]
+    assert together == alone
+    assert len({len(ids) for ids in alone}) == 3  # the control: they differ in length

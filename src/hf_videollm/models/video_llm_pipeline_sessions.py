@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from transformers import Cache, ImageTextToTextPipeline
+from transformers.pipelines.image_text_to_text import ReturnType
 
 from .media_video_inputs import is_single_video
 from .video_llm_checked_processor import CheckedProcessor
@@ -134,9 +135,11 @@ class PipelineSessionsMixin:
         if size is None:
             size = getattr(self, "_batch_size", None) or MOST_TOGETHER
         check_count("batch_size", size)
+        # Who asks for tokens would get the padding between media and question, too.
+        unpadded = how.unpadded or postprocess.get("return_type") == ReturnType.TENSORS
         results: dict[int, list[Any]] = {}
         with self.device_placement(), torch.no_grad():
-            for members in question_batches(answers, written, 1 if how.alone else size, how.unpadded):
+            for members in question_batches(answers, written, 1 if how.alone else size, unpadded):
                 shown = [texts[number] for number in members]
 
                 def generate(inputs: dict[str, Any], shown: list[str] = shown) -> Any:
