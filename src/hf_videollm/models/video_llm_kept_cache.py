@@ -21,12 +21,14 @@ class KeptCache:
         ids: ids of the tokens in the cache.
     """
 
-    def __init__(self, empty: Cache | None = None, block_id: int | None = None) -> None:
+    def __init__(self, empty: Cache | None = None, block_id: int | None = None, num_layers: int | None = None) -> None:
         """Args:
         empty: an empty cache, of which every new cache is a copy. A plain `DynamicCache` if `None`: it keeps all
             positions of layers with a sliding window, too, so that it can be cut back.
         block_id: a token whose blocks may not be cut into two (the query token of IVA).
+        num_layers: of the model, which the empty cache has to fit.
         """
+        check_empty(empty, num_layers)
         self._empty = empty
         self._block_id = block_id
         self.forget()
@@ -86,8 +88,32 @@ class KeptCache:
             self.cache.crop(-surplus)
             self.ids = self.ids[:length]
 
+    def recover(self, ids: Sequence[int]) -> None:
+        """Keep what a run that was stopped, or has failed, has left of the beginning of its text.
+
+        Args:
+            ids: the tokens that the run began with.
+        """
+        if self.cache is None or why_not_croppable(self.cache):
+            self.forget()
+            return
+        # After an error, some layers may hold more tokens than others.
+        sizes = [int(layer.get_seq_length()) for layer in self.cache.layers]
+        length = min([*sizes, len(ids)], default=0)
+        if length == 0:
+            self.forget()
+            return
+        for layer, size in zip(self.cache.layers, sizes, strict=True):
+            layer.crop(length - size)
+        self.ids = list(ids[:length])
+
     def states(self, length: int) -> list[LayerStates]:
-        """Keys and values of the first tokens, of each layer, as views."""
+        """Keys and values of the first tokens, of each layer, as views.
+
+        Raises:
+            ValueError: layers with a sliding window have dropped some of them.
+        """
+        refuse_uncuttable(self.cache)
         states = [(layer.keys, layer.values) for layer in self.cache.layers]
         return [(keys[:, :, :length], values[:, :, :length]) for keys, values in states]
 
@@ -104,10 +130,19 @@ class KeptCache:
         Args:
             ids: the tokens.
             states: from `states`.
+
+        Raises:
+            ValueError: the cache has no room for them, or could not be cut back to them.
         """
+        if self.size is not None and len(ids) >= self.size:
+            raise ValueError(
+                f"The prompt has {len(ids)} tokens before the question, but the cache has room for {self.size}: "
+                "open the session with a larger cache."
+            )
         cache = self.new()
         for layer, (keys, values) in enumerate(states):
             cache.update(keys, values, layer)
+        refuse_uncuttable(cache)
         self.ids = list(ids)
 
 
@@ -133,4 +168,33 @@ def refuse_uncuttable(cache: Any) -> None:
         raise ValueError(uncuttable(kinds))
 
 
-__all__ = ["KeptCache", "LayerStates", "refuse_uncuttable", "uncuttable"]
+def check_empty(cache: Any, num_layers: int | None = None) -> None:
+    """Check a cache that a user has passed for a session.
+
+    Args:
+        cache: the cache; `None` is allowed.
+        num_layers: of the model.
+
+    Raises:
+        TypeError: it is no cache.
+        ValueError: it is not empty, or was made for another model.
+    """
+    if cache is None:
+        return
+    if not isinstance(cache, Cache):
+        what = f"the class {cache.__name__}" if isinstance(cache, type) else f"{cache!r:.60}"
+        raise TypeError(
+            f"cache is {what}: pass an empty cache of transformers, such as DynamicCache() or StaticCache(config=..., "
+            "max_cache_len=...)."
+        )
+    if any(int(layer.get_seq_length()) for layer in getattr(cache, "layers", ())):
+        raise ValueError("cache holds tokens already: pass an empty cache, such as DynamicCache().")
+    given = len(getattr(cache, "layers", ()))
+    if num_layers is not None and given not in (0, num_layers):
+        raise ValueError(
+            f"cache has {given} layers, and the language model has {num_layers}: make it with "
+            "config=model.config.get_text_config(decoder=True)."
+        )
+
+
+__all__ = ["KeptCache", "LayerStates", "check_empty", "refuse_uncuttable", "uncuttable"]

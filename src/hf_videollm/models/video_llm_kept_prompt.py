@@ -52,7 +52,8 @@ class KeptPrompt:
         self._question: Any = None
         self.encoded: dict[str, Any] = {}
         self._row: Mapping[str, Any] = {}
-        self.kept = KeptCache(self.empty_cache, self.model.config.query_token_id)
+        num_layers = getattr(self.model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+        self.kept = KeptCache(self.empty_cache, self.model.config.query_token_id, num_layers)
 
     def begin(self, row: Mapping[str, Any], media_key: Any) -> list[int]:
         """Take up a question.

@@ -22,6 +22,20 @@ from .video_llm_watched_media import MediaMemory, watch
 MOST_TOGETHER = 8
 # Options of a call that only the ordinary way takes: what they do depends on each prompt.
 OF_ONE_PROMPT = frozenset({"continue_final_message", "questions", "processor_kwargs", "tools", "documents"})
+# Options of a call that a session has no use for: it has its own batches, and returns texts.
+OF_CALLS = frozenset(
+    {
+        "return_full_text",
+        "return_tensors",
+        "return_type",
+        "clean_up_tokenization_spaces",
+        "skip_special_tokens",
+        "continue_final_message",
+        "batch_size",
+        "num_workers",
+        "questions",
+    }
+)
 
 
 class PipelineSessionsMixin:
@@ -68,6 +82,8 @@ class PipelineSessionsMixin:
             TypeError: an option is unknown.
             MediaError: a medium cannot be read.
         """
+        for name in OF_CALLS & set(options):
+            raise TypeError(f"{name} belongs to calls of the pipeline, and a session returns texts: leave it out.")
         media_options, rendering, answering, _ = self._split_options(options)
         return VideoSession(
             self.model,

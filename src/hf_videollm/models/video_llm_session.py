@@ -18,14 +18,23 @@ import torch
 from transformers import Cache, GenerationConfig
 
 from .configuration_video_llm import context_length
-from .errors import warn_caller
-from .video_llm_generation_options import GENERATE_OPTIONS, option_value
+from .errors import one_line, warn_caller
+from .video_llm_generation_options import option_value, refuse_options
 from .video_llm_identity import model_identity, processor_identity
 from .video_llm_kept_prompt import KeptPrompt
 from .video_llm_media_digests import MediaSources
 from .video_llm_model_stamp import ModelStamp
 from .video_llm_option_names import merged_options, refuse_unknown
 from .video_llm_session_answers import SessionAnswers, question_batches
+from .video_llm_session_checks import (
+    OF_ASK,
+    Turns,
+    check_answer_options,
+    check_question,
+    check_questions,
+    check_switches,
+    one_at_a_time,
+)
 from .video_llm_session_disk import refuse_other_than_file
 from .video_llm_session_file import (
     SavedSession,
@@ -37,15 +46,13 @@ from .video_llm_session_file import (
     split_storable,
     write_session,
 )
-from .video_llm_session_options import HowToAnswer, how_to_answer
+from .video_llm_session_options import HowToAnswer, check_count, end_in_context, how_to_answer
 from .video_llm_session_prompts import SessionPrompt, SessionPrompts, media_blocks, with_prompt_options
 from .video_llm_session_stream import AnswerStream
 from .video_llm_watched_media import MediaMemory, WatchedMedia, watch
 
 # The longest answer, if neither the call nor the model says how long it may be; as in the pipeline.
 MAX_NEW_TOKENS = 256
-# Options of `generate` that a session sets itself.
-NOT_OF_ASK = frozenset({"generation_config", "cache_implementation", "cache_config", "max_cache_len", "use_cache"})
 
 
 class VideoSession:
@@ -133,9 +140,13 @@ class VideoSession:
         self.model = model
         self.processor = processor
         self.answer_options = dict(answer_options or {})
+        check_answer_options(self.answer_options)
+        refuse_options(model, model.refused_options, self.answer_options)
+        self.turns = Turns()
         self.history: list[str] = []
         self.frames = watched.frames
         self._stream: AnswerStream | None = None
+        self._how(*self._configured(self.answer_options))
         self._prompts = prompts
         self._stamp = ModelStamp(model)
         self._watched: WatchedMedia | None = watched
@@ -194,6 +205,7 @@ class VideoSession:
         session._processor_identity = processor_identity(processor)
         return session
 
+    @one_at_a_time
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the encoded media and the keys and values of the language model into one file, for `open_saved`.
 
@@ -286,11 +298,17 @@ class VideoSession:
                 of the context.
             TypeError: an option is unknown.
         """
+        check_switches(follow_up=follow_up, stream=stream)
         if not isinstance(question, str):
             if stream:
                 raise ValueError("stream=True needs one question, not a list.")
             rows = self.generate(question, follow_up=follow_up, batch_size=batch_size, **options)
             return [self._text(row) for row in rows]
+        return self._ask(question, follow_up, stream, options)
+
+    @one_at_a_time
+    def _ask(self, question: str, follow_up: bool, stream: bool, options: Mapping[str, Any]) -> Any:
+        """`ask` of one question."""
         prompt, config, others = self._begin(question, follow_up, options)
         how = self._how(config, others)
         # Beams need rows of their own, so they leave the kept cache as it is.
@@ -306,9 +324,10 @@ class VideoSession:
             run = partial(self._sequences, config=config, others=every)
             return cast(torch.Tensor, answers.run([prompt], how.copies, run, how.uses_cache)[0])[0]
 
-        def finish(sequence: torch.Tensor | None) -> None:
+        def finish(sequence: torch.Tensor | None, is_whole: bool = True) -> None:
             self._stream = None
-            self._keep(sequence, in_place)
+            if in_place:
+                self._keep(sequence, prompt.ids if is_whole else None)
             if sequence is not None:
                 self.history = [*asked, self._text(sequence[len(prompt.ids) :])]
 
@@ -316,39 +335,41 @@ class VideoSession:
             self._stream = AnswerStream(
                 generate,
                 self.processor.tokenizer,
-                finish,
+                self.turns.within(finish),
                 stopping_criteria=others.pop("stopping_criteria", None),
                 text_of=lambda sequence: self._text(sequence[len(prompt.ids) :]),
             )
             return self._stream
         try:
             finish(generate())
-        except BaseException:
-            finish(None)
+        except BaseException as error:
+            # Ctrl-C may stop a layer of the cache between its keys and its values.
+            finish(None, is_whole=isinstance(error, Exception))
             raise
         return self.history[-1]
 
+    @one_at_a_time
     def generate(
         self, questions: Sequence[str], *, follow_up: bool = False, batch_size: int = 16, **options: Any
     ) -> list[torch.Tensor]:
         """The ids of the answers to several questions, as in `ask` of a list; padding may stand at their end."""
-        if not questions:
-            raise ValueError("The list of questions is empty: pass at least one question.")
+        check_switches(follow_up=follow_up)
+        check_count("batch_size", batch_size)
         rows: dict[int, torch.Tensor] = {}
-        begun = [self._begin(question, follow_up, options) for question in questions]
+        begun = [self._begin(question, follow_up, options) for question in check_questions(questions)]
         prompts, config, others = [prompt for prompt, _, _ in begun], begun[0][1], begun[0][2]
         how, answers = self._how(config, others), self.open_answers()
-        for members in question_batches(answers, prompts, 1 if how.alone else batch_size, how.unpadded):
-            run = partial(self._sequences, config=config, others=others)
+        # Near the end of the context, answers may be of different lengths.
+        alone = how.alone or len({config.max_new_tokens for _, config, _ in begun}) > 1
+        for members in question_batches(answers, prompts, 1 if alone else batch_size, how.unpadded):
+            run = partial(self._sequences, config=begun[members[0]][1], others=others)
             sequences, length = answers.run([prompts[number] for number in members], how.copies, run, how.uses_cache)
             rows.update(zip(members, sequences[:, length:], strict=True))
         return [rows[number] for number in range(len(prompts))]
 
     def write(self, question: str, follow_up: bool = False) -> SessionPrompt:
         """The prompt of a question; see `ask`."""
-        if not isinstance(question, str) or not question.strip():
-            raise ValueError("The question is empty: say what you want to know.")
-        return self._prompts.write([*(self.history if follow_up else []), question])
+        return self._prompts.write([*(self.history if follow_up else []), check_question(question)])
 
     def open_answers(self) -> SessionAnswers:
         """What makes the inputs of `generate`.
@@ -372,10 +393,16 @@ class VideoSession:
 
     def close(self) -> None:
         """Free the memory of the media and of the cache. A second call changes nothing."""
-        if self._stream is not None:
-            self._stream.close()
-        self._answers = self._watched = self._sources = None
-        self.history = []
+        try:
+            if self._stream is not None:
+                self._stream.close()
+        except Exception as error:
+            # Nobody waits for this answer any more.
+            warn_caller(f"An answer that was not read to its end has failed: {one_line(error)}")
+        finally:
+            with self.turns:
+                self._answers = self._watched = self._sources = None
+                self.history = []
 
     def __enter__(self) -> "VideoSession":
         return self
@@ -388,9 +415,11 @@ class VideoSession:
     ) -> tuple[SessionPrompt, GenerationConfig, dict[str, Any]]:
         """The prompt, the configuration of `generate`, and the arguments of `generate` that are not part of it."""
         self.open_answers()
-        refuse_unknown(options, GENERATE_OPTIONS - NOT_OF_ASK | {"max_new_tokens", "max_length"}, "VideoSession.ask")
+        refuse_unknown(options, OF_ASK, "VideoSession.ask")
         config, others = self._configured(merged_options(self.answer_options, options))
         prompt = self.write(question, follow_up)
+        self._check_room(prompt.ids, 1)
+        end_in_context(config, len(prompt.ids), context_length(self.model.config), options)
         self._check_room(prompt.ids, config.max_new_tokens or 1)
         return prompt, config, others
 
@@ -447,14 +476,16 @@ class VideoSession:
         sequences: torch.Tensor = getattr(outputs, "sequences", outputs)
         return sequences
 
-    def _keep(self, sequence: torch.Tensor | None, in_place: bool) -> None:
-        """Note what the cache holds after an answer that was written behind the kept cache itself."""
-        if self._answers is None or not in_place:
+    def _keep(self, sequence: torch.Tensor | None, prompt: Sequence[int] | None) -> None:
+        """Note what the kept cache holds after an answer; without one, it holds the prompt at most."""
+        if self._answers is None:
             return
-        if sequence is None:
-            self._answers.forget()
-        else:
+        if sequence is not None:
             self._answers.take(sequence)
+        elif prompt is not None:
+            self._answers.recover(prompt)
+        else:
+            self._answers.forget()
 
     def _text(self, ids: torch.Tensor) -> str:
         text: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True)

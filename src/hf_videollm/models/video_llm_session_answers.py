@@ -157,6 +157,10 @@ class SessionAnswers:
             )
         kept.ids = sequence[:length].tolist()
 
+    def recover(self, prompt: Sequence[int]) -> None:
+        """Cut the kept cache back to its prompt, after an answer that was stopped or has failed."""
+        self.kept.kept.recover(prompt)
+
     def forget(self) -> None:
         """Drop the kept cache, after an error has left it in an unknown state."""
         self.kept.kept.forget()

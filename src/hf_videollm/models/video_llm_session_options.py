@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import GenerationConfig
+
 # Options that are off with these values, and with `None` and `False`.
 OFF: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (1.0,),
@@ -93,6 +95,34 @@ def _is_on(name: str, value: Any) -> bool:
     return not (isinstance(value, int | float) and value in OFF.get(name, ()))
 
 
+def end_in_context(config: GenerationConfig, num_ids: int, context: int | None, of_call: Mapping[str, Any]) -> None:
+    """Let an answer end where the context of the model ends.
+
+    Args:
+        config: of the call; its `max_new_tokens` and `max_length` may be lowered.
+        num_ids: tokens of the prompt.
+        context: of the model; `None` if it is not known.
+        of_call: options of this call. They are not changed silently.
+
+    Raises:
+        ValueError: an option of the call asks for more tokens than are left, or the shortest answer is longer.
+    """
+    if context is None:
+        return
+    left = context - num_ids
+    most = {"max_new_tokens": left, "min_new_tokens": left, "max_length": context, "min_length": context}
+    for name, number in most.items():
+        value = getattr(config, name, None)
+        if value is None or value <= number:
+            continue
+        if of_call.get(name) is not None or name.startswith("min"):
+            raise ValueError(
+                f"{name}={value}: {left} of the model's {context} tokens are left behind the question: lower {name}, "
+                "ask a shorter question, begin a new conversation, or open the media with fewer frames."
+            )
+        setattr(config, name, number)
+
+
 def check_count(name: str, value: Any) -> None:
     """Check a number of things.
 
@@ -103,4 +133,4 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r:.60}: give a positive whole number.")
 
 
-__all__ = ["HowToAnswer", "check_count", "how_to_answer"]
+__all__ = ["HowToAnswer", "check_count", "end_in_context", "how_to_answer"]

@@ -12,9 +12,11 @@ It is an attention function of transformers, so it works with every language mod
 further terms in their softmax, use copies.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
@@ -23,11 +25,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .video_llm_kept_cache import LayerStates
 
-NAME = "video_llm_shared_prefix"
+# The name of the attention function of this file, beside that of the function that it replaces. Both make the same
+# masks: other threads may run the model while the name changes.
+NAMES = {"sdpa": "video_llm_shared_prefix", "eager": "video_llm_shared_prefix_eager"}
+NAME = NAMES["sdpa"]
 # The name of the attribute of keys that says which prefix stands before them.
 PREFIX = "video_llm_prefix"
-# Attention functions that this one can replace.
-REPLACEABLE = ("sdpa", "eager")
 # Arguments of attention functions that change the softmax.
 OTHER_TERMS = ("softcap", "s_aux", "position_bias", "sliding_window", "head_mask")
 # Most memory of the scores of one layer.
@@ -147,8 +150,9 @@ def _attend(
     return mixed.reshape(rows, heads, length, -1)
 
 
-AttentionInterface.register(NAME, attention_behind_prefix)
-AttentionMaskInterface.register(NAME, AttentionMaskInterface()["sdpa"])
+for _replaced, _name in NAMES.items():
+    AttentionInterface.register(_name, attention_behind_prefix)
+    AttentionMaskInterface.register(_name, AttentionMaskInterface()[_replaced])
 
 
 def can_share_prefix(language_model: Any) -> bool:
@@ -156,10 +160,43 @@ def can_share_prefix(language_model: Any) -> bool:
     config = language_model.config
     terms = ("attn_logit_softcapping", "sliding_window", "attention_chunk_size")
     return (
-        getattr(config, "_attn_implementation", None) in REPLACEABLE
+        # Another thread may have switched it.
+        getattr(config, "_attn_implementation", None) in (*NAMES, *NAMES.values())
         and hasattr(language_model, "set_attn_implementation")
         and not any(getattr(config, name, None) for name in terms)
     )
+
+
+class _Switch:
+    """How a language model attends when nobody attends to a prefix, and how many threads do."""
+
+    def __init__(self) -> None:
+        self.before = ""
+        self.users = 0
+
+
+_switches: WeakKeyDictionary[Any, _Switch] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+@contextmanager
+def _switched(language_model: Any) -> Iterator[None]:
+    """Switch the attention function, which all threads share. The last thread that leaves switches it back."""
+    with _lock:
+        switch = _switches.setdefault(language_model, _Switch())
+        if not switch.users:
+            switch.before = language_model.config._attn_implementation
+            language_model.set_attn_implementation(NAMES[switch.before])
+        switch.users += 1
+    try:
+        if language_model.config._attn_implementation != NAMES[switch.before]:
+            raise SharedPrefixUnsupported(f"{type(language_model).__name__} does not let its attention be replaced.")
+        yield
+    finally:
+        with _lock:
+            switch.users -= 1
+            if not switch.users:
+                language_model.set_attn_implementation(switch.before)
 
 
 @contextmanager
@@ -173,14 +210,8 @@ def attend(language_model: Any, cache: Any) -> Iterator[None]:
     Raises:
         SharedPrefixUnsupported: a layer has not attended to the prefix, so that the results of the block are wrong.
     """
-    before = language_model.config._attn_implementation
-    language_model.set_attn_implementation(NAME)
-    try:
-        if language_model.config._attn_implementation != NAME:
-            raise SharedPrefixUnsupported(f"{type(language_model).__name__} does not let its attention be replaced.")
+    with _switched(language_model):
         yield
-    finally:
-        language_model.set_attn_implementation(before)
     for layer in cache.layers:
         if layer.num_updates != layer.num_attended or not layer.num_updates:
             raise SharedPrefixUnsupported(
