@@ -219,6 +219,14 @@ def test_one_line_for_each_wrong_argument(pipe: Any, clips: list[str]) -> None:
         ),
         "num_beams=0: give a positive": lambda: pipe.open(clips[0], num_beams=0),
         "penalty_alpha": lambda: pipe.open(clips[0], penalty_alpha=0.6),
+        # Before the media are read.
+        "no longer implements penalty_alpha": lambda: pipe.open("absent.mp4", penalty_alpha=0.6),
+        "VideoSession has no option 'foo': leave": lambda: VideoSession(
+            pipe.model, pipe.processor, "absent.mp4", answer_options={"foo": 1}
+        ),
+        "The memory is 5: pass MediaMemory": lambda: VideoSession(pipe.model, pipe.processor, clips[0], memory=5),
+        "max_bytes='2GB': give": lambda: hf_videollm.MediaMemory("2GB"),
+        "max_bytes=True: give": lambda: hf_videollm.MediaMemory(True),
     }
     for message, mistake in mistakes.items():
         with pytest.raises((ValueError, TypeError), match=message) as caught:

@@ -19,7 +19,7 @@ from transformers import Cache, GenerationConfig
 
 from .configuration_video_llm import context_length
 from .errors import one_line, warn_caller
-from .video_llm_generation_options import option_value, refuse_options
+from .video_llm_generation_options import option_value
 from .video_llm_identity import model_identity, processor_identity
 from .video_llm_kept_prompt import KeptPrompt
 from .video_llm_media_digests import MediaSources
@@ -116,6 +116,7 @@ class VideoSession:
             raise TypeError(
                 f"{type(model).__name__} is not a video-language model that can generate: it cannot answer."
             )
+        check_answer_options(model, answer_options or {})
         blocks = media_blocks(videos, images, audio)
         prompts = SessionPrompts(processor, blocks, with_prompt_options(processor, rendering, media_options))
         shared = {name: media_options[name] for name in model.base_model.media_options if name in media_options}
@@ -140,8 +141,6 @@ class VideoSession:
         self.model = model
         self.processor = processor
         self.answer_options = dict(answer_options or {})
-        check_answer_options(self.answer_options)
-        refuse_options(model, model.refused_options, self.answer_options)
         self.turns = Turns()
         self.history: list[str] = []
         self.frames = watched.frames
@@ -186,6 +185,7 @@ class VideoSession:
                 other options.
             FileNotFoundError: there is no such file.
         """
+        check_answer_options(model, answer_options or {})
         saved = read_session(path, model, processor)
         check_sources(path, saved.watched.digests, media_blocks(videos, images, audio))
         made_with = {**saved.media_options, **saved.rendering}

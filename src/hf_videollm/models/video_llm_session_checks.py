@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from .video_llm_generation_options import GENERATE_OPTIONS
+from .video_llm_generation_options import GENERATE_OPTIONS, refuse_options
 from .video_llm_option_names import refuse_unknown
 
 P = ParamSpec("P")
@@ -101,12 +101,12 @@ def check_switches(**switches: Any) -> None:
             raise TypeError(f"{name}={value!r:.60}: pass True or False.")
 
 
-def check_answer_options(options: Mapping[str, Any]) -> None:
-    """Check the names of the options for all questions of a session.
+def check_answer_options(model: Any, options: Mapping[str, Any]) -> None:
+    """Check the options for all questions of a session, before its media are read.
 
     Raises:
         TypeError: a name is unknown.
-        ValueError: an option would replace the cache of the session.
+        ValueError: an option would replace the cache of the session, or the model does not support it.
     """
     for name in (NOT_OF_ASK - {"generation_config"}) & set(options):
         if options[name] is not None:
@@ -115,6 +115,7 @@ def check_answer_options(options: Mapping[str, Any]) -> None:
                 "for example cache=StaticCache(config=..., max_cache_len=...)."
             )
     refuse_unknown(options, OF_ASK | NOT_OF_ASK, "VideoSession")
+    refuse_options(model, model.refused_options, dict(options))
 
 
 __all__ = [

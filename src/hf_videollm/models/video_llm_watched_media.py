@@ -59,10 +59,10 @@ class MediaMemory:
         max_bytes: most memory of all encoded media together.
 
         Raises:
-            ValueError: the number is not positive.
+            ValueError: it is not a positive whole number.
         """
-        if max_bytes <= 0:
-            raise ValueError(f"max_bytes={max_bytes}: give the number of bytes that encoded media may take.")
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes <= 0:
+            raise ValueError(f"max_bytes={max_bytes!r:.60}: give the number of bytes that encoded media may take.")
         self.max_bytes = max_bytes
         self.num_found = 0
         self.num_missed = 0
@@ -138,7 +138,10 @@ def watch(
 
     Raises:
         MediaError: a medium cannot be read.
+        TypeError: the memory is no `MediaMemory`.
     """
+    if memory is not None and not isinstance(memory, MediaMemory):
+        raise TypeError(f"The memory is {memory!r:.60}: pass MediaMemory(max_bytes), or None.")
     model = kept.model
     key = None
     if memory is not None and sources is not None:
