@@ -99,7 +99,8 @@ class KeptCache:
             return
         # After an error, some layers may hold more tokens than others.
         sizes = [int(layer.get_seq_length()) for layer in self.cache.layers]
-        length = min([*sizes, len(ids)], default=0)
+        # A cache has no layers before its first run.
+        length = min(len(ids), *(sizes or [0]))
         if length == 0:
             self.forget()
             return

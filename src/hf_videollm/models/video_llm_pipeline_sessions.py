@@ -33,7 +33,6 @@ OF_CALLS = frozenset(
         "continue_final_message",
         "batch_size",
         "num_workers",
-        "questions",
     }
 )
 
