@@ -13,7 +13,7 @@ from hf_videollm.training.recipe_names import SYNTHETIC, recipe_files
 
 SCRIPTS = Path(__file__).parents[2] / "tools" / "tiny_checkpoints"
 # IVA's script has a command for each step instead.
-WITH_ONE_COMMAND = ("ftfv", "linvt", "pllava", "videollama2_av")
+WITH_ONE_COMMAND = ("ftfv", "linvt", "pllava", "videollama2", "videollama2_av")
 pytestmark = pytest.mark.skipif(not SCRIPTS.is_dir(), reason="the scripts are in the repository, not in the package")
 
 

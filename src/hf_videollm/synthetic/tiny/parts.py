@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from ...models.modeling_pllava import PllavaForConditionalGeneration
@@ -25,6 +26,7 @@ from ..scene import (
 __all__ = [
     "build_tokenizer",
     "square_sizes",
+    "start_linear_layers",
     "start_with_positions",
     "take_over_weights",
     "tiny_towers",
@@ -170,6 +172,14 @@ def take_over_weights(model: VideoLlmForConditionalGeneration, source: str | os.
         weight[:rows] = found[name]
         sorted_names["partly" if rows < len(weight) else "taken"].append(name)
     return sorted_names
+
+
+def start_linear_layers(model: nn.Module, *parts: str) -> None:
+    """Draw the linear layers of these parts of a model anew, so that their outputs are as large as their inputs."""
+    for part in parts:
+        for layer in model.get_submodule(part).modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_normal_(layer.weight)
 
 
 def start_with_positions(vision_tower: Any, side: int) -> None:

@@ -6,7 +6,6 @@ Its vision tower and its language model have the sizes of the small PLLaVA's, wh
 from __future__ import annotations
 
 import torch
-from torch import nn
 from transformers import CLIPImageProcessor, GenerationConfig
 
 from ...models.configuration_videollama2_av import VideoLlama2AVConfig
@@ -16,7 +15,7 @@ from ...models.processing_pllava import CHAT_TEMPLATE
 from ...models.processing_videollama2 import processor_options
 from ...models.processing_videollama2_av import VideoLlama2AVProcessor
 from ...models.video_processing_videollama2 import VideoLlama2VideoProcessor
-from .parts import build_tokenizer, square_sizes, tiny_towers, vocabulary, words_of
+from .parts import build_tokenizer, square_sizes, start_linear_layers, tiny_towers, vocabulary, words_of
 
 __all__ = ["av_chat_template", "av_vocabulary", "build_tiny_videollama2_av"]
 
@@ -98,10 +97,7 @@ def build_tiny_videollama2_av(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = VideoLlama2AVForCausalLM(config)
-        for part in ("model.audio_projector", "model.connector.readout"):
-            for layer in model.get_submodule(part).modules():
-                if isinstance(layer, nn.Linear):
-                    nn.init.xavier_normal_(layer.weight)
+        start_linear_layers(model, "model.audio_projector", "model.connector.readout")
     model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
     sizes = square_sizes(image_size)
     processor = VideoLlama2AVProcessor(
