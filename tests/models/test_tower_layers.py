@@ -167,8 +167,8 @@ def test_compiled(layer: Any) -> None:
 
 def test_a_tower_that_skips_layers_is_refused() -> None:
     """A tower whose forward does not follow its list of layers."""
-    run = LayerRun([2])
+    run = LayerRun([2], num_states=4)
     with run:
         next(iter(StoppableLayers([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])))(torch.ones(1, 2))
     with pytest.raises(RuntimeError, match=r"hidden states \[\] instead of \[2\]"):
-        run.hidden_states(4)
+        run.hidden_states()

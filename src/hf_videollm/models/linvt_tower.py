@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from .video_llm_tower_layers import LayerRun, StoppableLayers, active_run, make_stoppable
+from .video_llm_tower_layers import StoppableLayers, active_run, make_stoppable, partial_run
 from .video_llm_vision_tower import towers_of, vision_layers
 
 
@@ -28,17 +28,14 @@ def used_layers(vision_tower: Any, selected: int | Sequence[int]) -> AbstractCon
         vision_tower: a tower that `make_tower_stoppable` has prepared; any other one runs all layers.
         selected: the hidden state(s) that are used, as in `vision_feature_layer`.
     """
-    num_layers = next((len(part) for part in vision_tower.modules() if isinstance(part, StoppableLayers)), 0)
-    wanted = [index % (num_layers + 1) for index in ([selected] if isinstance(selected, int) else selected)]
-    # The last hidden state of some towers has gone through a norm after the layers, so the tower itself returns it.
-    return nullcontext() if not num_layers or num_layers in wanted else LayerRun(wanted)
+    return partial_run(vision_tower, selected) or nullcontext()
 
 
 def _give_kept_states(tower: Any, args: Any, outputs: Any) -> Any:
     """A hook: what a stopped tower returns as hidden states is too short, so a negative index would find another."""
     if (run := active_run()) is None:
         return None
-    outputs.hidden_states = run.hidden_states(len(vision_layers(tower)) + 1)
+    outputs.hidden_states = run.hidden_states()
     return outputs
 
 

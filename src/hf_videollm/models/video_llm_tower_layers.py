@@ -34,10 +34,12 @@ class LayerRun:
 
     Args:
         wanted: indices of hidden states, not negative.
+        num_states: hidden states of the whole tower.
     """
 
-    def __init__(self, wanted: Sequence[int]) -> None:
+    def __init__(self, wanted: Sequence[int], num_states: int) -> None:
         self.wanted = frozenset(wanted)
+        self.num_states = num_states
         # The input of the first layer is known only when the first layer is called.
         self.num_layers = max(1, *wanted)
         self.states: dict[int, torch.Tensor] = {}
@@ -60,7 +62,7 @@ class LayerRun:
         if index in self.wanted:
             self.states[index] = state
 
-    def hidden_states(self, num_states: int) -> tuple[torch.Tensor | None, ...]:
+    def hidden_states(self) -> tuple[torch.Tensor | None, ...]:
         """The hidden states of the tower, `None` where they are not wanted.
 
         Raises:
@@ -71,7 +73,7 @@ class LayerRun:
                 f"The vision tower gave the hidden states {sorted(self.states)} instead of {sorted(self.wanted)}: it "
                 "does not run its list of layers from the first to the last."
             )
-        return tuple(self.states.get(index) for index in range(num_states))
+        return tuple(self.states.get(index) for index in range(self.num_states))
 
 
 class StoppableLayers(nn.ModuleList):
@@ -107,10 +109,23 @@ class _WatchedLayer:
         return output
 
 
+def partial_run(vision_tower: nn.Module, selected: int | Sequence[int]) -> LayerRun | None:
+    """The run in which a tower stops after the last of some hidden states; `None` if all of its layers have to run.
+
+    Args:
+        vision_tower: the tower; only one with `StoppableLayers` can stop.
+        selected: the hidden state(s) that are used, as in `vision_feature_layer`.
+    """
+    layers = next((len(part) for part in vision_tower.modules() if isinstance(part, StoppableLayers)), 0)
+    wanted = [index % (layers + 1) for index in ([selected] if isinstance(selected, int) else selected)]
+    # The last hidden state of some towers has gone through a norm after the layers, so the tower itself returns it.
+    return LayerRun(wanted, layers + 1) if wanted and layers and layers not in wanted else None
+
+
 def make_stoppable(layers: nn.ModuleList) -> None:
     """Let a list of layers end early while a `LayerRun` is active. Lists of other classes are left as they are."""
     if type(layers) is nn.ModuleList:
         layers.__class__ = StoppableLayers
 
 
-__all__ = ["LayerRun", "StoppableLayers", "make_stoppable"]
+__all__ = ["LayerRun", "StoppableLayers", "active_run", "make_stoppable", "partial_run"]

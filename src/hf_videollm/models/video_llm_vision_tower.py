@@ -8,7 +8,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .video_llm_chunks import chosen_chunk_size, join_in_chunks, join_parts, tower_chunk_size
-from .video_llm_tower_layers import LayerRun, StoppableLayers, make_stoppable
+from .video_llm_tower_layers import make_stoppable, partial_run
 
 # Names that families of transformers give to the norm after the last layer, and to the part that turns a frame into one
 # vector.
@@ -155,19 +155,15 @@ class VisionTowerMixin:
     def _run_used_layers(self, frames: torch.Tensor) -> BaseModelOutputWithPooling:
         """Outputs of the tower for one chunk, with the hidden states that `choose_layers` reads."""
         used = self.used_hidden_states()
-        num_layers = next((len(part) for part in self.vision_tower.modules() if isinstance(part, StoppableLayers)), 0)
-        num_states = num_layers + 1
-        wanted = [index % num_states for index in used]
-        # The last hidden state of some towers has gone through a norm after the layers, so the tower itself returns it.
-        if not used or not num_layers or num_layers in wanted:
+        if (run := partial_run(self.vision_tower, used)) is None:
             outputs: BaseModelOutputWithPooling = self.vision_tower(
                 pixel_values=frames, output_hidden_states=bool(used), return_dict=True
             )
             return outputs
-        with LayerRun(wanted) as run:
+        with run:
             # What the tower returns is dropped: the parts after its layers got another input than in a run of all.
             self.vision_tower(pixel_values=frames, output_hidden_states=False, return_dict=True)
-        return BaseModelOutputWithPooling(hidden_states=run.hidden_states(num_states))
+        return BaseModelOutputWithPooling(hidden_states=run.hidden_states())
 
     def used_hidden_states(self) -> Sequence[int]:
         """Indices of the hidden states that `choose_layers` reads, as in `vision_feature_layer`."""
