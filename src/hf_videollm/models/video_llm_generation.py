@@ -49,12 +49,16 @@ class VideoLlmGenerationMixin(SharedPrefillMixin):
             return
         if all(arguments.get(name) is None for name in ("pixel_values", "pixel_values_videos", "input_features")):
             return
-        ids = torch.tensor([number for number in self.config.placeholder_ids().values() if number is not None])
-        num_media = int(torch.isin(input_ids, ids.to(input_ids.device)).sum(-1).max())
+        num_media = int(self._are_media(input_ids).sum(-1).max())
         raise ValueError(
             f"The prompt has {input_ids.shape[-1]:,} tokens, {num_media:,} of them for media, and the language model "
             f"reads at most {context:,}: pass a lower num_frames or fps, or a part of the video (start, end)."
         )
+
+    def _are_media(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Where placeholders of media stand, as `input_ids`."""
+        ids = [number for number in self.config.placeholder_ids().values() if number is not None]
+        return torch.isin(input_ids, torch.tensor(ids, device=input_ids.device))
 
     def _refuse_blind_assistants(self, arguments: dict[str, Any]) -> None:
         """Refuse an assistant model behind a kept cache, which holds the media for this model only.
@@ -65,8 +69,7 @@ class VideoLlmGenerationMixin(SharedPrefillMixin):
         cache, input_ids = given_cache(arguments), arguments.get("input_ids", arguments.get("inputs"))
         if arguments.get("assistant_model") is None or cache is None or not cache.get_seq_length():
             return
-        placeholders = torch.tensor([number for number in self.config.placeholder_ids().values() if number is not None])
-        if isinstance(input_ids, torch.Tensor) and torch.isin(input_ids, placeholders.to(input_ids.device)).any():
+        if isinstance(input_ids, torch.Tensor) and self._are_media(input_ids).any():
             raise ValueError(
                 "assistant_model has to see the media itself, and the kept cache holds them for the model alone: use "
                 "prompt_lookup_num_tokens, or pass the whole prompt with its media and without a cache."
