@@ -1,6 +1,6 @@
 """Make the small FTFV of the package, and measure what it answers with more and fewer tokens of each frame.
 
-    python tools/tiny_checkpoints/ftfv.py                 # about half an hour on two shared CPU cores
+    python tools/tiny_checkpoints/ftfv.py                 # about 50 minutes on two shared CPU cores
     python tools/tiny_checkpoints/ftfv.py --only evaluate # measure the shipped one again, and print the table
 
 Steps, each resumable: write clips and single frames of them, copy vision tower and language model of the small PLLaVA,
@@ -36,6 +36,7 @@ from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.ftfv import build_tiny_ftfv, generate_with
 from hf_videollm.synthetic.tiny.parts import take_over_weights
 from hf_videollm.training.caches.frames import FrameCache
+from hf_videollm.training.sft import load_recipe
 
 STAGES = ("ftfv/stills", "ftfv/motion", "ftfv/videos")
 # Questions that one frame answers.
@@ -53,7 +54,7 @@ Made by `python tools/tiny_checkpoints/ftfv.py` in three stages with TRL's SFTTr
 
 1. `{stages[0]}`: single frames as images, which keep all N = {num_queries} tokens;
 2. `{stages[1]}`: clips of {num_frames} frames, K = N/4 = {kept} tokens a frame, only questions about direction;
-3. `{stages[2]}`: the same with all questions.
+3. `{stages[2]}`: clips with all questions; for each batch, one K of {trained_with} is drawn.
 
 Vision tower and language model start with the weights of `pllava-tiny`, which was trained on clips of the same kind,
 and are trained further; the tower is trained in the first stage only. The adapter and the temporal code start from
@@ -63,8 +64,8 @@ frames of each clip of moving shapes or of several. Losses and learning rates of
 
 Measured on {questions} questions about clips of the split `{split}` (their seeds are not used in training), read from
 MP4 files and answered by `generate`; an answer is right if it is exactly the expected one. All rows use the same
-weights: `num_tokens_per_frame=K` is passed to the processor and to `generate`. Training used only K = {kept} alone.
-Numbers, command and library versions are in `accuracy.json`; the command was `{command}`.
+weights: `num_tokens_per_frame=K` is passed to the processor and to `generate`. Numbers, command and library versions
+are in `accuracy.json`; the command was `{command}`.
 
 {table}
 
@@ -132,7 +133,7 @@ def _about_still(record: VideoQARecord, path: Path) -> VideoQARecord:
 def train(options: Options) -> None:
     """Write the clips, train on single frames, on questions of direction, then on all questions."""
     work = options.work
-    clips = generate_dataset(work / "clips", options.num_videos, details=True)
+    clips = generate_dataset(work / "clips", options.num_videos, with_audio=False, details=True)
     model: Any
     model, processor = build_tiny_ftfv(seed=0)
     take_over_weights(model, hf_videollm.default_checkpoint())
@@ -141,12 +142,16 @@ def train(options: Options) -> None:
     run_stages(STAGES[1:], model, processor, clips, work)
 
 
+def trained_numbers() -> list[int]:
+    """Numbers of tokens of a frame (K) that the last stage trains with, the largest first."""
+    return list((load_recipe(STAGES[-1]).vary or {})["num_tokens_per_frame"])
+
+
 def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
-    """Measure with N, N/2, N/4, N/8 tokens of each frame and with one, and with the frames shuffled."""
+    """Measure with every number of tokens of a frame that training used, and with the frames shuffled."""
     clips = held_out_clips(work / f"held_out_{split}", per_kind, split)
-    num_queries, num_frames = model.config.num_queries, model.config.num_frames
     by_tokens = {}
-    for kept in (num_queries, num_queries // 2, num_queries // 4, num_queries // 8, 1):
+    for kept in trained_numbers():
         options = {"num_tokens_per_frame": kept}
         with generate_with(model, **options):
             by_tokens[str(kept)] = accuracies(answer_questions(model, processor, clips, processor_kwargs=options))
@@ -155,11 +160,11 @@ def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str =
     return {
         "split": split,
         "questions": len(clips),
-        "num_queries": num_queries,
-        "num_frames": num_frames,
+        "num_queries": model.config.num_queries,
+        "num_frames": model.config.num_frames,
         "num_tokens_per_frame": model.config.num_tokens_per_frame,
         "accuracy": by_tokens,
-        "one_answer": {kind: one_answer(kind, clips) for kind in by_tokens[str(num_queries)]},
+        "one_answer": {kind: one_answer(kind, clips) for kind in by_tokens["1"]},
         "direction_with_shuffled_frames": accuracies(shuffled)["direction"],
         **provenance(),
     }
@@ -172,11 +177,10 @@ def table(result: dict[str, Any]) -> str:
         shares = [*measured.values(), sum(measured.values()) / len(measured)]
         return f"| {' | '.join([name, tokens, *(f'{share:.1%}' for share in shares)])} |"
 
-    kinds = list(result["accuracy"][str(result["num_queries"])])
+    kinds = list(result["one_answer"])
     rows = [TABLE_HEAD.format(kinds=" | ".join(kinds), rules="---|" * len(kinds))]
     for kept, measured in result["accuracy"].items():
-        trained = " (trained)" if int(kept) == result["num_tokens_per_frame"] else ""
-        rows.append(row(f"{kept}{trained}", str(int(kept) * result["num_frames"]), measured))
+        rows.append(row(kept, str(int(kept) * result["num_frames"]), measured))
     rows.append(row("one answer", "", result["one_answer"]))
     return "\n".join(rows)
 
@@ -187,6 +191,7 @@ def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
         parameters=count_parameters(model),
         stages=STAGES,
         kept=result["num_tokens_per_frame"],
+        trained_with=", ".join(map(str, trained_numbers())),
         last_seed=num_videos - 1,
         stills=STILLS_PER_CLIP,
         table=table(result),
