@@ -1,5 +1,6 @@
 """The scripts that make the small checkpoints of the package: their command lines, and the names of their recipes."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from hf_videollm.synthetic.check import held_out_clips
 from hf_videollm.training.recipe_names import SYNTHETIC, recipe_files
+from hf_videollm.training.run_record import RUN_FILE, read_run
 
 SCRIPTS = Path(__file__).parents[2] / "tools" / "tiny_checkpoints"
 # IVA's script has a command for each step instead.
@@ -21,7 +23,8 @@ pytestmark = pytest.mark.skipif(not SCRIPTS.is_dir(), reason="the scripts are in
 def in_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts import `common`, as they do where they are started."""
     monkeypatch.syspath_prepend(SCRIPTS)
-    monkeypatch.delitem(sys.modules, "common", raising=False)
+    for name in ("common", "history"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 def run(path: Path, *arguments: str) -> Any:
@@ -47,7 +50,13 @@ def test_help_of_every_script(in_folder: None, name: str, capsys: pytest.Capture
 
 
 def test_all_scripts_are_known_here() -> None:
-    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*WITH_ONE_COMMAND, "iva", "common", "linvt_selection"}
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == {
+        *WITH_ONE_COMMAND,
+        "iva",
+        "common",
+        "history",
+        "linvt_selection",
+    }
 
 
 def test_what_the_scorer_of_linvt_keeps(in_folder: None, tmp_path: Path) -> None:
@@ -85,7 +94,9 @@ def test_stages_are_recipes_of_the_package(in_folder: None, name: str) -> None:
         (["--only", "nothing"], []),
     ],
 )
-def test_only_leaves_out_the_earlier_steps(in_folder: None, only: list[str], steps: list[str], tmp_path: Path) -> None:
+def test_only_leaves_out_the_earlier_steps(
+    in_folder: None, only: list[str], steps: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom common import Options, run_script\n"
@@ -99,6 +110,8 @@ def test_only_leaves_out_the_earlier_steps(in_folder: None, only: list[str], ste
         "run_script('About.', Options(Path('w'), 7, Path('o')), step('train'), step('finish'),\n"
         "           step('measure', ({'right': 1.0}, 'page')))\n"
     )
+    monkeypatch.chdir(tmp_path)
+    stage(tmp_path / "w" / "stages" / "toy", "09:00")
     options = ["--num-videos", "3", "--output", str(tmp_path), "--per-kind", "5", "--split", "validation"]
     assert run(script, *options, *only) == (0 if steps else 2)
     log = tmp_path / "log"
@@ -106,3 +119,60 @@ def test_only_leaves_out_the_earlier_steps(in_folder: None, only: list[str], ste
     # Measuring alone does not change what was recorded.
     assert (tmp_path / "TRAINING.md").exists() == ("finish" in steps)
     assert (tmp_path / "accuracy.json").exists() == ("finish" in steps)
+
+
+def stage(folder: Path, started: str, first_step: int = 0, **changes: Any) -> dict[str, Any]:
+    """Write the record of a stage of 10 steps that took 3 minutes, after what stands there already."""
+    session = {
+        "started": f"2026-11-30T{started}:00+00:00",
+        "ended": f"2026-11-30T{started[:2]}:{int(started[3:]) + 3:02d}:00+00:00",
+        "first_step": first_step,
+        "last_step": 10,
+        "versions": {"transformers": "5", "trl": "1", "torch": "2"},
+        "git_revision": "abc",
+        "cpus": 2,
+        "gpus": [],
+        "command": ["script.py"],
+    } | changes
+    folder.mkdir(parents=True, exist_ok=True)
+    sessions = read_run(folder).get("sessions", [])
+    (folder / RUN_FILE).write_text(json.dumps({"sessions": [*sessions, session]}))
+    return session
+
+
+def test_page_says_whether_the_training_was_one_run(in_folder: None, tmp_path: Path) -> None:
+    """Whether a copy was made by one run is read from the records of its stages, not claimed."""
+    history = runpy.run_path(str(SCRIPTS / "history.py"))
+    how_it_was_made, uninterrupted = history["how_it_was_made"], history["UNINTERRUPTED"]
+    with pytest.raises(FileNotFoundError, match=r"holds no run\.json"):
+        how_it_was_made(tmp_path)
+    stage(tmp_path / "stages" / "toy" / "videos", "09:10")
+    stage(tmp_path / "stages" / "toy" / "stills", "09:00")
+    page = how_it_was_made(tmp_path)
+    assert uninterrupted in page
+    assert "2026-11-30; 2 CPU cores, no GPU; commit abc" in page
+    # Stages stand in the order of time, not of the alphabet or of the files.
+    assert page.index("| toy/stills | 10 | 3 |") < page.index("| toy/videos | 10 | 3 |")
+    stage(tmp_path / "stages" / "toy" / "videos", "09:20", first_step=7)
+    page = how_it_was_made(tmp_path)
+    assert uninterrupted not in page
+    assert "toy/videos at step 7" in page
+    assert "| toy/videos | 10 | 6 |" in page
+
+
+@pytest.mark.parametrize("change", [{"git_revision": "other"}, {"command": ["script.py", "--num-videos", "3"]}])
+def test_stages_of_several_commands_are_not_one_run(in_folder: None, change: dict[str, Any], tmp_path: Path) -> None:
+    history = runpy.run_path(str(SCRIPTS / "history.py"))
+    stage(tmp_path / "stills", "09:00")
+    stage(tmp_path / "videos", "09:10", **change)
+    page = history["how_it_was_made"](tmp_path)
+    assert history["UNINTERRUPTED"] not in page
+    assert "several commands or at several commits" in page
+
+
+def test_killed_session_counts_no_minutes(in_folder: None, tmp_path: Path) -> None:
+    history = runpy.run_path(str(SCRIPTS / "history.py"))
+    killed = stage(tmp_path / "stills", "09:00")
+    assert history["minutes"](killed) == 3
+    del killed["ended"]
+    assert history["minutes"](killed) == 0

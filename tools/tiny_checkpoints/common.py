@@ -14,6 +14,7 @@ import torch
 import transformers
 import trl
 import typer
+from history import how_it_was_made
 from transformers.trainer_utils import get_last_checkpoint
 
 import hf_videollm
@@ -117,10 +118,17 @@ def measurement(
     return measure
 
 
-def write_record(output: Path, numbers: dict[str, Any], page: str) -> None:
-    """Write what was measured, and the page about the checkpoint, next to it."""
+def write_record(output: Path, numbers: dict[str, Any], page: str, work: Path) -> None:
+    """Write what was measured next to the checkpoint, and the page about it, which ends with how it was trained.
+
+    Args:
+        output: folder of the checkpoint.
+        numbers: what was measured.
+        page: the page without its last section.
+        work: the folder that the stages were trained in.
+    """
     (output / "accuracy.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    (output / "TRAINING.md").write_text(page, encoding="utf-8")
+    (output / "TRAINING.md").write_text(f"{page.rstrip()}\n\n{how_it_was_made(work)}", encoding="utf-8")
 
 
 def provenance() -> dict[str, Any]:
@@ -216,7 +224,7 @@ def run_script(
         print(json.dumps(numbers, indent=2) if prints_numbers else page)
         # The files next to the checkpoint record how it was made, so measuring again does not change them.
         if only != "evaluate":
-            write_record(output, numbers, page)
+            write_record(output, numbers, page, work)
 
     main.__doc__ = about
     typer.run(main)

@@ -391,7 +391,7 @@ def finish(
         even=f"{result['share_of_its_frames']:.1%}",
         **{key: result[key] for key in ("questions", "split", "command")},
     )
-    write_record(output, result, page)
+    write_record(output, result, page, folder)
     print(page)
     print({key: result[key] for key in ("attention_on_event", "share_of_its_frames")})
 
