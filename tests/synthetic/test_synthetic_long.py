@@ -175,6 +175,18 @@ def test_questions_can_be_fewer(tmp_path):
     assert json.loads((tmp_path / "settings.json").read_text())["num_frames"] == [1, 1]
 
 
+def test_fewer_questions_are_of_all_kinds_alike(tmp_path):
+    """A video has many more questions about details than about order; a model that is trained needs both."""
+    path = generate_long_dataset(tmp_path, 5, num_frames=SHORT_FRAMES, questions_per_video=3, progress=False)
+    asked = [(record.metadata["seed"], record.metadata["kind"]) for record in read_jsonl(path)]
+    assert Counter(asked) == Counter((seed, kind) for seed in range(5) for kind in LONG_KINDS)
+    everything = long_questions(make_long_scene(0, SHORT_FRAMES))
+    path = generate_long_dataset(tmp_path, 1, num_frames=SHORT_FRAMES, questions_per_video=100, progress=False)
+    assert len(read_jsonl(path)) == len(everything), "all questions if there are fewer"
+    # The control: without this rule most questions are about details.
+    assert Counter(question.kind for question in everything)["backdrop_order"] < len(everything) / 5
+
+
 def test_held_out_questions_are_one_a_video():
     found = list(held_out_long_questions(5))
     assert Counter(question.kind for _, question in found) == dict.fromkeys(LONG_KINDS, 5)

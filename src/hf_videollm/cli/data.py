@@ -104,7 +104,7 @@ def long_videos(
     shortest: Annotated[int, typer.Option(help="Shortest length in frames, one per second.")] = LONG_FRAMES[0],
     longest: Annotated[int, typer.Option(help="Longest length in frames.")] = LONG_FRAMES[1],
     questions_per_video: Annotated[
-        int | None, typer.Option("--questions", help="Questions about each video; all by default.")
+        int | None, typer.Option("--questions", help="Questions about each video, of all kinds alike; all by default.")
     ] = None,
     size: Size = DEFAULT_SIZE,
     as_json: AsJson = False,

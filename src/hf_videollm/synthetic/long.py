@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -265,7 +266,8 @@ def generate_long_dataset(
         num_videos: number of videos, at least 1; video i has the seed `seed + i`.
         seed: first seed. All seeds must be in one split of `SPLIT_SEEDS`.
         num_frames: shortest and longest length, as in `make_long_scene`.
-        questions_per_video: number of questions about each video, chosen with its seed; None asks all questions.
+        questions_per_video: number of questions about each video, chosen with its seed, of each kind as many as of the
+            others; None asks all questions.
         size: side of the frames in pixels.
         progress: show a progress bar.
 
@@ -327,9 +329,16 @@ def held_out_long_questions(
 
 
 def _draw(seed: int, questions: list[tuple[int, QA]], count: int) -> list[tuple[int, QA]]:
-    """Choose questions about one video; none is chosen twice."""
+    """Choose questions about one video, of each kind as many as of the others; none is chosen twice."""
     rng = random.Random(f"hf_videollm chosen questions {seed}")
-    return sorted(_sample(rng, questions, min(count, len(questions))), key=lambda entry: entry[0])
+    asked: Counter[str] = Counter()
+    rounds = []
+    for entry in _sample(rng, questions, len(questions)):
+        rounds.append((asked[entry[1].kind], entry))
+        asked[entry[1].kind] += 1
+    # The first round has one question of each kind. The sort keeps the random order within a round.
+    chosen = [entry for _, entry in sorted(rounds, key=lambda pair: pair[0])[:count]]
+    return sorted(chosen, key=lambda entry: entry[0])
 
 
 def _between(rng: random.Random, lowest: int, highest: int) -> int:
