@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,6 +93,7 @@ def config_for_training(source: str, model_options: Mapping[str, Any] | None = N
         ValueError: there is no such field, or its value is impossible.
         CheckpointError: no model can be built from the file.
     """
+    _check_whole(source)
     if (file := find_file(source, "config.json", {})) is not None:
         read_checkpoint_json(file)
     try:
@@ -105,6 +107,22 @@ def config_for_training(source: str, model_options: Mapping[str, Any] | None = N
         hint = did_you_mean(unknown[0], known)
         raise ValueError(f"model_options: {type(stored).__name__} has no field {', '.join(unknown)}: {hint}")
     return AutoConfig.from_pretrained(source, **TRUST, **model_options)
+
+
+def _check_whole(source: str) -> None:
+    """Refuse a folder that a training has left without a complete model.
+
+    Raises:
+        CheckpointError: it holds an adapter, or nothing but checkpoints of a run that was stopped.
+    """
+    folder = Path(source)
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return
+    finish = f"make a complete one with `hf-videollm finish checkpoint {source} MODEL`, and name MODEL."
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(f"{source} holds an adapter (a LoRA), which is no complete model: {finish}")
+    if any(folder.glob("checkpoint-*/trainer_state.json")):
+        raise CheckpointError(f"{source} holds a run that was stopped before its end: resume it, or {finish}")
 
 
 def processor_for_training(source: str, config: Any, is_changed: bool = True) -> Any:

@@ -31,6 +31,7 @@ OF_FORMAT = {
     ("A", ".csv"): "clotho.csv",
     ("G", ".csv"): "esc50.csv",
     ("D", ".json"): "avsd.json",
+    ("T", ".json"): "vtimellm.json",
     ("M", ".json"): "music_avqa.json",
 }
 OF_SOURCE = {

@@ -77,6 +77,25 @@ def test_every_number_has_a_source(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_says_with_what_it_begins_and_what_it_learns(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.base
+    assert recipe.loss == "answers"
+    options = recipe.processor_options or {}
+    design, _, stage = name.partition("/")
+    if design.startswith("videollama2") and not stage.startswith("audio"):
+        assert options["padding_mode"] == "pad"
+    if design == "ftfv":
+        assert options["num_tokens_per_frame"] == 128
+        assert recipe.lora is None or (recipe.lora["r"], len(recipe.lora["target_modules"])) == (128, 7)
+
+
+def test_another_loss_is_refused() -> None:
+    with pytest.raises(RecipeError, match="loss is 'all': only answers are learned, so write answers"):
+        load_recipe("pllava/instruct", ["loss=all"])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_right_parts_learn(checkpoint: Callable[[str], str], clips: list[str], tmp_path: Path, name: str) -> None:
     recipe = load_recipe(name, ["arguments.bf16=false", "arguments.use_cpu=true"])
     recipe = small(recipe, checkpoint(name.partition("/")[0]), clips, tmp_path)
@@ -99,7 +118,7 @@ def tied(model: Any, parts: set[str]) -> set[str]:
 def small(recipe: Recipe, model: str, clips: list[str], folder: Path) -> Recipe:
     records = folder / "records.jsonl"
     write_jsonl([make_record("1", clips[0], [("What colour?", "red")])], records)
-    options = dict.fromkeys(recipe.processor_options or {}, 2)
+    options = {key: 2 if isinstance(value, int) else value for key, value in (recipe.processor_options or {}).items()}
     # The bundled IVA has an adapter already, of as many layers as its small language model allows.
     model_options = {key: value for key, value in (recipe.model_options or {}).items() if key != "num_insertions"}
     arguments = {**recipe.arguments, "output_dir": str(folder / "run"), "disable_tqdm": True}

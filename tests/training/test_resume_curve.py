@@ -93,7 +93,10 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, records: str) -> Recipe:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"lora": {**LORA, "r": 8}}, "lora was "),
+        (
+            {"lora": {**LORA, "r": 8, "lora_dropout": 0.1}},
+            r"lora was another one \(r was 4, and is 8 now; lora_dropout was 0.2, and is 0.1 now\)",
+        ),
         ({"trainable": None}, r"trainable was \['connector'\], and is not set now"),
         ({"quantize": "nf4"}, "quantize was not set, and is 'nf4' now"),
         ({"arguments": {"learning_rate": 0.1}}, r"arguments.learning_rate was 0.002, and is 0.1 now"),
@@ -138,6 +141,10 @@ def test_other_data_and_another_base_are_not_resumed(
     arguments = {**stopped.arguments, "max_steps": 3, "learning_rate": "2e-3", "save_strategy": "no"}
     trainer = run_sft(replace(stopped, records=str(tmp_path / "moved.jsonl"), arguments=arguments))
     assert trainer.state.global_step == 3
+    # The next step has the rate of the new schedule (linear), not the 0 at the end of the old one.
+    assert [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry][-1] == pytest.approx(
+        0.002 / 3
+    )
     # To begin anew is always possible.
     arguments = {**arguments, "learning_rate": 0.1, "max_steps": 1}
     assert run_sft(replace(stopped, arguments=arguments), resume=False).state.global_step == 1

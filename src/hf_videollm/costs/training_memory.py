@@ -51,11 +51,12 @@ class TrainingMemory:
     """The largest memory of a training step on one device, in bytes.
 
     Attributes:
-        weights: all parameters and buffers.
+        weights: all parameters and buffers, in the types in which the trainer keeps them.
         gradients: of the trained parameters.
         optimizer: the state of the optimizer.
         inputs: frames and sounds of a batch.
-        activations: the most that is alive beside these while the step runs.
+        activations: the most that is alive beside these while the step runs. Under autocast, copies of trained weights
+            in the type of the activations are among them.
         total: the sum of all.
     """
 
@@ -101,10 +102,14 @@ def predict_training_memory(
     gradients = unique_bytes(trained)
     state = optimizer_bytes(optimizer, trained)
     media = samples * unique_bytes(value for value in inputs.values() if value.device.type == META)
+    copies = 0
     if dtype is not None:
+        # Autocast casts a trained weight once in a step, and keeps the copy until the backward pass has used it.
+        larger = [value for value in trained if value.element_size() > dtype.itemsize]
+        copies = sum(value.numel() for value in larger) * dtype.itemsize
         model.to(dtype)
     try:
-        activations = samples * _activations(model, inputs)
+        activations = copies + samples * _activations(model, inputs)
     # Parts of a model that need values fail in many ways on the meta device.
     except (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         reason = one_line(error, 120)

@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 
 from ..models.video_llm_checked_processor import CheckedProcessor, cast_row
 from .collator import VideoDataCollator, row_name
+from .precision import Float32Mixin
 from .preference_rows import prompt_row
 from .prompt_inputs import PromptInputs, encode_prompts, join_media, token_fields
 from .rows import MEDIA_COLUMNS
@@ -24,7 +25,7 @@ from .rows import MEDIA_COLUMNS
 __all__ = ["VideoGRPOTrainer"]
 
 
-class VideoGRPOTrainer(GRPOTrainer):
+class VideoGRPOTrainer(Float32Mixin, GRPOTrainer):
     """A `GRPOTrainer` whose rows have `prompt` and media."""
 
     def __init__(self, *args: Any, collator: VideoDataCollator, **kwargs: Any) -> None:

@@ -24,7 +24,8 @@ from .collator import VideoDataCollator
 from .mixed import TrainingMix, check_whole_clips, is_without_data, needs_records, open_mix
 from .paper_sizes import paper_config
 from .planned_batch import TEXT_TOKENS, planned_batch, planned_tokens
-from .recipe import Recipe, RecipeError
+from .precision import autocast_of, to_float32
+from .recipe import LOSS, Recipe, RecipeError
 from .samples import make_samples, read_records
 from .sketch import check_options, config_for_training, plain_name, prepare_sketch, processor_for_training, sketch_model
 
@@ -47,6 +48,9 @@ class TrainingPlan:
 
     Attributes:
         sizes: where the sizes come from: a checkpoint, or a paper's models.
+        base: the model that the stage begins with in its paper, in words; None if the recipe does not say it.
+        loss: what the loss is on.
+        options: of the processor, such as frames and padding.
         parts: name of a part -> its parameters; `LoRA` is the adapter.
         rows: samples of an epoch; None if they are not known.
         rows_from: where that number comes from.
@@ -72,6 +76,9 @@ class TrainingPlan:
     tokens: list[int]
     tokens_from: str
     memory: TrainingMemory | None
+    base: str | None = None
+    loss: str = LOSS
+    options: dict[str, Any] = field(default_factory=dict)
     sample: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -128,7 +135,10 @@ def plan_training(recipe: Recipe, design: str | None = None) -> TrainingPlan:
     model = prepare_sketch(recipe, sketch_model(config)).train()
     parts = part_counts(model)
     rows, rows_from = _rows(recipe, data)
-    dtype = _dtype(arguments.wanted, config)
+    autocast = autocast_of(arguments.wanted)
+    # What is trained is float32 in the trainer, too (`precision.Float32Mixin`).
+    to_float32(model, autocast)
+    dtype = autocast or torch.float32
     frames = (recipe.processor_options or {}).get("num_frames", config.num_frames)
     media = str((recipe.expected or {}).get("media", "video"))
     notes: list[str] = []
@@ -162,6 +172,8 @@ def plan_training(recipe: Recipe, design: str | None = None) -> TrainingPlan:
         tokens=tokens,
         tokens_from=tokens_from,
         memory=memory,
+        base=recipe.base,
+        options=dict(recipe.processor_options or {}),
         sample=sample,
         notes=notes,
     )
@@ -222,12 +234,6 @@ def _rows(recipe: Recipe, data: _Data | None) -> tuple[int | None, str]:
         return data.number, "counted"
     rows = (recipe.expected or {}).get("rows")
     return rows, "by the paper" if rows is not None else "unknown without data"
-
-
-def _dtype(wanted: Mapping[str, Any], config: Any) -> torch.dtype:
-    if wanted.get("bf16"):
-        return torch.bfloat16
-    return torch.float16 if wanted.get("fp16") else config.dtype or torch.float32
 
 
 def _memory(model: Any, batch: Mapping[str, Any], arguments: PlannedArguments, dtype: torch.dtype) -> TrainingMemory:

@@ -23,7 +23,8 @@ def plan_table(plan: TrainingPlan) -> Any:
         parts.add_row(name, f"{count.total:,}", f"{count.trained:,}")
     counts = plan.parts.values()
     parts.add_row("total", f"{sum(part.total for part in counts):,}", f"{sum(part.trained for part in counts):,}")
-    lines = [f"sizes: {plan.sizes}", *_lines(plan), *(f"note: {note}" for note in plan.notes)]
+    begins = [] if plan.base is None else [f"begins with (paper): {plan.base}"]
+    lines = [f"sizes: {plan.sizes}", *begins, *_lines(plan), *(f"note: {note}" for note in plan.notes)]
     return Group(parts, *(Text(line, overflow="fold") for line in lines))
 
 
@@ -40,6 +41,10 @@ def _lines(plan: TrainingPlan) -> list[str]:
         f"steps: {steps}",
         f"tokens of a sample: {tokens} ({plan.tokens_from})",
     ]
+    lines.append(f"loss on: {plan.loss}")
+    if plan.options:
+        options = ", ".join(f"{name} {value}" for name, value in plan.options.items())
+        lines.append(f"options of the processor: {options}")
     if plan.memory is not None:
         named = ("weights", "gradients", "optimizer", "inputs", "activations")
         sizes = plan.memory.to_dict()

@@ -42,16 +42,14 @@ def quantization_of(recipe: Recipe) -> Any:
     return preset.quantization_config()
 
 
-def keep_precision(model: nn.Module, dtype: torch.dtype) -> None:
+def keep_precision(model: nn.Module) -> None:
     """Undo that TRL rounds everything that is trained beside 4-bit weights to bfloat16.
 
-    In bfloat16, most steps of a small learning rate would be rounded away. The LoRA is trained in float32, as PEFT does
-    on weights that are not quantized; modules that are trained as a whole are in the type of the model, exactly as they
-    were loaded.
+    In bfloat16, most steps of a small learning rate would be rounded away. What is trained is float32, as on weights
+    that are not quantized. Modules that are trained as a whole begin exactly as they were loaded.
 
     Args:
         model: PEFT's model, before the first step.
-        dtype: type of the weights that are not quantized.
     """
     from peft.utils import ModulesToSaveWrapper
 
@@ -60,9 +58,9 @@ def keep_precision(model: nn.Module, dtype: torch.dtype) -> None:
             for copy in module.modules_to_save.values():
                 for own, first in zip(copy.parameters(), module.original_module.parameters(), strict=True):
                     own.data = first.detach().clone()
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32 if ".lora_" in name else dtype)
+            parameter.data = parameter.data.to(torch.float32)
 
 
 @torch.no_grad()

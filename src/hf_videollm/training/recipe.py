@@ -3,6 +3,8 @@
 A recipe:
 
     model: path or Hub id            # may also be given on the command line
+    base: the result of ftfv/align   # optional: the model that the stage begins with, in words; --dry-run shows it
+    loss: answers                    # optional: what the loss is on; there is no other value
     model_options: {num_insertions: 8}        # optional: fields of its configuration; may add parts to the model
     records: clips/records.jsonl     # records; questions of one clip can be merged into one conversation
     mix: mix.yaml                    # instead of records: several data sets in other formats (data/mix.py)
@@ -52,6 +54,7 @@ from .recipe_settings import as_number, with_settings
 
 # Types that are checked. A string in place of a list, for example, would be read letter by letter.
 FIELD_TYPES: dict[str, type] = {
+    "base": str,
     "mix": str,
     "data_root": str,
     "quantize": str,
@@ -63,11 +66,17 @@ FIELD_TYPES: dict[str, type] = {
 }
 
 
+# What the loss is on. Questions, instructions and placeholders of media are masked (`collator.VideoDataCollator`).
+LOSS = "answers"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What to train, on what, and how. The beginning of this file explains the fields."""
 
     model: str | None = None
+    base: str | None = None
+    loss: str | None = None
     model_options: dict[str, Any] | None = None
     records: str | None = None
     mix: str | None = None
@@ -122,6 +131,8 @@ def load_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> R
         kind = FIELD_TYPES.get(name)
         if value is not None and kind is not None and not isinstance(value, kind):
             raise RecipeError(f"{source}: {name} must be a {kind.__name__}, not {value!r}.")
+    if content.get("loss") not in (None, LOSS):
+        raise RecipeError(f"{source}: loss is {content['loss']!r}: only answers are learned, so write {LOSS}.")
     for name, values in (content.get("vary") or {}).items():
         if not isinstance(values, list):
             raise RecipeError(f"{source}: vary.{name} must be a list of values, not {values!r}.")

@@ -31,9 +31,11 @@ FREE_ARGUMENTS = {
     "metric_for_best_model",
     "greater_is_better",
 }
+# Longest value that is shown whole.
+_LONGEST = 200
 FREE_BEGINNINGS = ("logging_", "log_level", "save_", "eval_", "dataloader_", "hub_", "gradient_checkpointing")
 # Fields whose content is compared by digests, because a path may change, and fields that are for readers alone.
-FREE_FIELDS = {"model", "records", "mix", "frame_cache", "sources"}
+FREE_FIELDS = {"model", "records", "mix", "frame_cache", "sources", "base", "loss"}
 
 
 def check_resumption(recipe: Recipe) -> None:
@@ -73,10 +75,19 @@ def check_same_recipe(recipe: Recipe, output: str) -> None:
 def _compare(folder: Path, name: str, before: Any, after: Any) -> None:
     if _plain(before) != _plain(after):
         raise RecipeError(
-            f"{folder} holds a run of another recipe: {name} was {_shown(before)}, and is {_shown(after)} now. Take "
+            f"{folder} holds a run of another recipe: {_difference(name, before, after)}. Take "
             f"{folder / RECIPE_FILE}, which is the recipe of that run, another output_dir, or begin anew with "
             "--no-resume."
         )
+
+
+def _difference(name: str, before: Any, after: Any) -> str:
+    """What differs, in words; of two mappings, the keys with other values alone."""
+    if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
+        return f"{name} was {_shown(before)}, and is {_shown(after)} now"
+    pairs = {key: (before.get(key), after.get(key)) for key in {**before, **after}}
+    changed = [_difference(str(key), *pair) for key, pair in pairs.items() if _plain(pair[0]) != _plain(pair[1])]
+    return f"{name} was another one ({'; '.join(changed)})"
 
 
 def _plain(value: Any) -> Any:
@@ -92,7 +103,10 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return "not set" if value is None else f"{value!r:.80}"
+    if value is None:
+        return "not set"
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _compare_content(recipe: Recipe, folder: Path, run: Mapping[str, Any]) -> None:

@@ -102,7 +102,6 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     else:
         _check_given(recipe, model, processor)
         thaw(model)
-    dtype = model.dtype
     check_options(recipe, processor)
     if mix is not None:
         mix.check_hearing(_hears(processor), type(processor).__name__)
@@ -147,7 +146,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     )
     trainer.base_model = base
     if quantization is not None:
-        keep_precision(trainer.model, dtype)
+        keep_precision(trainer.model)
     # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)
     return trainer

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import EvalPrediction
 from trl import SFTTrainer
 
@@ -16,6 +17,7 @@ from ..models.media_dataset_columns import without_decoding
 from .augmenting import Augmenter
 from .contrastive import contrastive_of_batch, video_vectors
 from .generated_answers import answer_rows, exact_match
+from .precision import Float32Mixin
 from .recipe_contrastive import Contrastive
 from .saving import SavingMixin
 from .sharding import shard_by_layers
@@ -23,7 +25,7 @@ from .sharding import shard_by_layers
 __all__ = ["PartwiseSFTTrainer", "learning_rate_of", "plain_name"]
 
 
-class PartwiseSFTTrainer(SavingMixin, SFTTrainer):
+class PartwiseSFTTrainer(SavingMixin, Float32Mixin, SFTTrainer):
     """A trainer in which patterns of parameter names have learning rates of their own.
 
     Parameters that no pattern matches have the learning rate of the arguments. The schedule scales all rates alike.
@@ -81,6 +83,21 @@ class PartwiseSFTTrainer(SavingMixin, SFTTrainer):
             # Empty groups are removed, because they could not be told from other groups when training resumes.
             optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As in transformers. If the number of steps has changed, the next step has the rate of the present schedule.
+
+        The stored optimizer holds the rate of the schedule that the run had: after its last step, that is 0.
+        """
+        super()._load_optimizer_and_scheduler(checkpoint)
+        schedule = self.lr_scheduler
+        if checkpoint is None or not isinstance(schedule, LambdaLR):
+            return
+        pairs = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        rates = [first * share(schedule.last_epoch) for first, share in pairs]
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        schedule._last_lr = rates
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
