@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import torch_compilable_check
 
 from .transformers_compat import CACHE_NAME, cache_of
-from .video_llm_label_check import refuse_placeholder_labels
+from .video_llm_label_check import refuse_wrong_labels
 from .video_llm_outputs import ENCODER_FIELDS, VideoLlmCausalLMOutputWithPast
 
 # These three tables map the type of a language model to the configuration field by which its logits are multiplied
@@ -106,7 +106,7 @@ class LanguageHeadMixin:
         embedding = self.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
-        self.register_forward_pre_hook(refuse_placeholder_labels, with_kwargs=True)
+        self.register_forward_pre_hook(refuse_wrong_labels, with_kwargs=True)
 
     def get_input_embeddings(self) -> nn.Module:
         embeddings: nn.Module = self.model.get_input_embeddings()

@@ -24,6 +24,8 @@ from .rows import read_row
 __all__ = ["IGNORE_INDEX", "VideoDataCollator", "row_name"]
 
 IGNORE_INDEX = -100
+# What a batch without media holds.
+WORDS = {"input_ids", "attention_mask", "labels"}
 # So many equal tokens behind each other are shown as one and their number.
 _REPEATED = 4
 # Frames from a cache are already sampled, resized and cropped.
@@ -116,6 +118,9 @@ class VideoDataCollator:
             if chat.num_given:
                 answers[position] = without_first_answers(answers[position], chat.messages, chat.num_given)
         batch["labels"] = batch["input_ids"].masked_fill(~answers, IGNORE_INDEX)
+        if isinstance(self.processor, CheckedProcessor) and set(batch) <= WORDS:
+            # It says that there are no media, which a model cannot tell from a batch whose media were lost.
+            batch["mm_token_type_ids"] = torch.zeros_like(batch["input_ids"])
         self._check(rows, batch)
         return {**batch, **shared}
 
