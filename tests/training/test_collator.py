@@ -180,7 +180,7 @@ def test_a_broken_file_is_named_or_left_out(processor, clips, tmp_path):
 def test_row_without_answer_is_an_error(processor, clips):
     silent = row(clips[0])
     silent["messages"] = silent["messages"][:1]
-    with pytest.raises(ValueError, match=r"Row 1 of the batch \(id 'r'\) has no assistant words"):
+    with pytest.raises(ValueError, match=r"The row with id 'r' has no answer"):
         VideoDataCollator(processor)([row(clips[0]), silent])
 
 

@@ -56,6 +56,7 @@ def check(
     with hidden_bars_of_datasets():
         report = check_mix(mix, model=model and find_model(model), sample=sample)
     print_report(report, as_json)
+    report.refuse_broken()
 
 
 @data_app.command(cls=Command)

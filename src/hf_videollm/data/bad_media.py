@@ -74,7 +74,7 @@ def check_share(bad: Sequence[BadFile], total: int, max_bad: float, what: str) -
     """
     if len(bad) <= max_bad * total:
         return
-    named = ", ".join(f"{each.path} ({each.reason})" for each in bad[:_NAMED])
+    named = ", ".join(f"{each.path or each.id} ({each.reason})" for each in bad[:_NAMED])
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     raise TooManyBadMediaError(
         f"{what}: {len(bad)} of {total} rows have missing or broken media, more than max_bad {max_bad:.2%} allows: "

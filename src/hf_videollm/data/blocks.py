@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["chat_of", "chosen_frames", "is_canonical", "silent_videos"]
+__all__ = ["blocks_of", "chat_of", "chosen_frames", "is_canonical", "silent_videos"]
 
 # What a processor reads of a block; the other keys say how a medium is stored.
 _SHOWN = ("type", "text", "path", "url", "video", "image", "audio", "start", "end")
@@ -15,7 +15,7 @@ _SHOWN = ("type", "text", "path", "url", "video", "image", "audio", "start", "en
 
 def is_canonical(messages: Any) -> bool:
     """Whether these are messages of a canonical record that shows a video: its block says how it is stored."""
-    return any(block.get("kind") is not None for block in _blocks(messages))
+    return any(block.get("kind") is not None for block in blocks_of(messages))
 
 
 def chat_of(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def chat_of(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def silent_videos(messages: Any) -> list[bool]:
     """For each video whether its sound is not to be heard (`use_audio` is false), in reading order."""
-    return [block.get("use_audio") is False for block in _blocks(messages) if block.get("type") == "video"]
+    return [block.get("use_audio") is False for block in blocks_of(messages) if block.get("type") == "video"]
 
 
 def chosen_frames(
@@ -65,7 +65,8 @@ def chosen_frames(
     return begin - first, max(begin, stop) - first
 
 
-def _blocks(messages: Any) -> Iterable[Mapping[str, Any]]:
+def blocks_of(messages: Any) -> Iterable[Mapping[str, Any]]:
+    """The blocks of messages of any form, as far as there are some."""
     for message in messages if isinstance(messages, Sequence) and not isinstance(messages, str) else ():
         content = message.get("content") if isinstance(message, Mapping) else None
         for block in content if isinstance(content, Sequence) and not isinstance(content, str) else ():

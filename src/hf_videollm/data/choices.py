@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from .parsed_files import DataError
 from .rows import Row
 
-__all__ = ["STYLES", "letter_of", "read_answer", "with_options", "without_options"]
+__all__ = [
+    "MOST_OPTIONS",
+    "STYLES",
+    "letter_of",
+    "read_answer",
+    "with_options",
+    "without_letters",
+    "without_options",
+]
+
+# There are no more letters.
+MOST_OPTIONS = 26
+# A letter before the text of an option, such as "A. red", "(A) red" or "A: red".
+_LETTERED = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.):])\s+(\S.*)", re.DOTALL)
 
 # Name -> the answer that is learned, of a letter and the text of the option.
 STYLES: Mapping[str, Callable[[str, str], str]] = {
@@ -32,6 +46,20 @@ def with_options(question: str, options: Sequence[str]) -> str:
         (B) blue
     """
     return "\n".join([question.strip(), *(f"({letter_of(at)}) {option}" for at, option in enumerate(options))])
+
+
+def without_letters(options: Sequence[str]) -> list[str]:
+    """The texts of options without their letters, if these are A, B, C, ... in this order; others as they are.
+
+    Example:
+        >>> without_letters(["A. red", "B. blue"]), without_letters(["A. Lincoln", "T. Roosevelt"])
+        (['red', 'blue'], ['A. Lincoln', 'T. Roosevelt'])
+    """
+    found = [_LETTERED.fullmatch(option) for option in options]
+    letters = [match and (match[1] or match[2]) for match in found]
+    if len(options) < 2 or letters != [letter_of(at) for at in range(len(options))]:
+        return list(options)
+    return [match[3].strip() for match in found if match]
 
 
 def without_options(question: str, options: Sequence[str]) -> str:

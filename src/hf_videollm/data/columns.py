@@ -7,10 +7,10 @@ from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
 from .parsed_files import DataError
-from .reading import Option, Source
+from .reading import Option, Source, clock
 from .rows import Row
 
-__all__ = ["TABLE_OPTIONS", "Columns", "chosen_rows", "name_of", "path_of", "rest_of"]
+__all__ = ["TABLE_OPTIONS", "Columns", "chosen_rows", "name_of", "part_of", "path_of", "rest_of"]
 
 # Options of all readers of tables.
 TABLE_OPTIONS = {
@@ -114,6 +114,24 @@ def path_of(source: Source, row: Row, column: str) -> str:
         raise DataError(f"{row.where}: pattern names the column {name!r}: {did_you_mean(name, texts)}") from None
     except (ValueError, AttributeError) as error:
         raise DataError(f"{row.where}: pattern {pattern!r} does not fit this row: {error}.") from None
+
+
+def part_of(row: Row, bounds: Mapping[str, str | None]) -> dict[str, float | None]:
+    """Start and end of the part of a file that a row is about.
+
+    Args:
+        row: the row.
+        bounds: start and end -> their columns; None for one that the file does not have.
+
+    Raises:
+        DataError: it has neither, or a field is no time.
+    """
+    if not any(bounds.values()):
+        raise DataError(
+            f"{row.where}: cut needs columns with start and end, and the file has {', '.join(map(str, row.values))}: "
+            "name them in columns, or leave cut out."
+        )
+    return {name: clock(row, column) for name, column in bounds.items() if column}
 
 
 def rest_of(row: Row, *used: str | None) -> dict[str, Any]:

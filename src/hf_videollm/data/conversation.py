@@ -13,6 +13,7 @@ __all__ = [
     "Turns",
     "answer_of",
     "assistant",
+    "begins_with_answer",
     "lines_of",
     "media_first",
     "question_of",
@@ -41,6 +42,13 @@ def user(*blocks: Mapping[str, Any] | str) -> dict[str, Any]:
 def assistant(answer: str) -> dict[str, Any]:
     """A turn of the assistant."""
     return {"role": "assistant", "content": [text(answer)]}
+
+
+def begins_with_answer(row: Row) -> bool:
+    """Whether the first turn of `conversations` is that of the assistant, to which nobody has asked anything."""
+    turns = row.values.get("conversations")
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return isinstance(first, Mapping) and first.get("from") == "gpt"
 
 
 def lines_of(message: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from ..atomic import atomic_file
 from ..version import __version__
 from .formats import FORMATS, find_format
 from .json_stream import stream_json_list
-from .parsed_files import DataError, read_json, read_json_lines, read_parquet, read_table
+from .parsed_files import DataError, delimiter_of, read_json, read_json_lines, read_parquet, read_table
 from .reading import Format, Source
 from .record import Record, RecordError, record_features
 from .rows import Row
@@ -243,7 +243,7 @@ def _first_row(path: Path, header: list[str] | None) -> Row:
     elif suffix in (".jsonl", ".ndjson"):
         value = next(read_json_lines(path))[1]
     elif suffix in (".csv", ".tsv", ".txt"):
-        lines = read_table(path, "," if suffix == ".csv" else "\t")
+        lines = read_table(path, delimiter_of(path))
         names = header or next(lines)[1]
         value = dict(zip(names, next(lines, (0, [""] * len(names)))[1], strict=False))
     elif suffix == ".parquet":
@@ -260,7 +260,7 @@ def _whole_records(
 ) -> Iterator[Record]:
     """The records with whole paths; a function of a module, so that other processes can call it."""
     source = Source(Path(path), name, split, Path(root), options)
-    for record in FORMATS[letter].read(source):
+    for record in source.some(FORMATS[letter].read(source)):
         for message in record["messages"]:
             for block in message["content"]:
                 block.update(whole_path(block, Path(root)))

@@ -44,6 +44,7 @@ from .formats import find_format
 from .loading import default_name, open_source
 from .parsed_files import DataError
 from .record import TASKS
+from .unique_yaml import load_unique
 
 __all__ = ["MODALITIES", "Mix", "MixError", "MixSource", "load_mix"]
 
@@ -141,35 +142,10 @@ def load_mix(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | N
     )
 
 
-_MERGE = "tag:yaml.org,2002:merge"
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would take the last."""
-
-
-def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        if key_node.tag == _MERGE:
-            continue
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise MixError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice; keep one of them.")
-        seen.add(key)
-    # Keys that are merged from an anchor (<<) may be overwritten.
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
 def _read_yaml(path: Path) -> Any:
     try:
-        # The loader makes plain values alone, like `safe_load`.
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except MixError as error:
+        return load_unique(path.read_text(encoding="utf-8"))
+    except DataError as error:
         raise MixError(f"{path}, {error}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else one_line(error)
@@ -299,8 +275,8 @@ def _root(given: Any, annotation: Path, base: Path, roots: Mapping[str, Path], c
         return roots[name]
     folder = base / Path(name).expanduser()
     if not folder.is_dir():
-        hint = f"or a name in roots: {did_you_mean(name, roots)}" if roots else "that exists."
-        raise MixError(f"{check.where}: root: there is no folder {folder}: name a folder, {hint}")
+        hint = f"or a name in roots: {did_you_mean(name, roots)}" if roots else ""
+        raise MixError(f"{check.where}: root: there is no folder {folder}: name a folder that exists{hint or '.'}")
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,14 +71,17 @@ def source_rows(spec: MixSource, cache_dir: str | None = None) -> Any:
 def _generated(spec: dict[str, Any], state: str) -> Iterator[dict[str, Any]]:
     """The rows; a function of a module, so that other processes can call it."""
     whole = {**spec, "annotation": Path(spec["annotation"]), "root": Path(spec["root"])}
-    yield from read_source(MixSource(**whole))[1]
+    source, rows = read_source(MixSource(**whole))
+    yield from source.some(rows)
 
 
 def _row(record: Record, spec: MixSource) -> dict[str, Any]:
     media: list[Any] = list(media_of(record))
     meta = meta_of(record)
     named = [block for block in media if block["path"] is not None]
-    video = named[0]["path"] if named else record["id"]
+    # "./a.mp4" and "a.mp4" are the same video.
+    path = named[0]["path"] if named else record["id"]
+    video = os.path.normpath(path) if named and "://" not in path else path
     if spec.task is not None:
         record["task"] = spec.task
     for block in media:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
 from .json_stream import stream_json_list
-from .parsed_files import FETCH, DataError, read_json, read_json_lines, read_parquet, read_table
+from .parsed_files import FETCH, DataError, delimiter_of, read_json, read_json_lines, read_parquet, read_table
 from .record import Record, check_record
 from .rows import Row
 
@@ -92,7 +92,7 @@ class Source:
             for number, value in read_json_lines(self.path):
                 yield self.row(value, f"{self.path}, line {number}")
         elif suffix in (".csv", ".tsv", ".txt"):
-            yield from self._table_rows("," if suffix == ".csv" else "\t")
+            yield from self._table_rows(delimiter_of(self.path))
             return
         elif suffix == ".parquet":
             for number, value in enumerate(read_parquet(self.path)[1]):
@@ -120,6 +120,23 @@ class Source:
             yield Row(dict(zip(header, fields, strict=True)), f"{self.path}, line {line}")
         if not found:
             raise DataError(f"{self.path} holds no row below its header: fetch the file again.")
+
+    def some(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The records of this file, of which there must be one.
+
+        Raises:
+            DataError: the rules of the format leave out all rows; the message names them.
+        """
+        found = False
+        for record in records:
+            found = True
+            yield record
+        if not found:
+            reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.dropped.items()) or "all rows"
+            raise DataError(
+                f"{self.path}: no row is left, because its format leaves out rows ({reasons}): correct the file, or "
+                "the options of the source."
+            )
 
     def list_in(self, name: str) -> Iterator[Row]:
         """The objects of the list that a field of a JSON file's only object holds.
@@ -202,7 +219,7 @@ class Source:
         text = path.as_posix()
         # A name such as "v.1234" has a dot, but no ending.
         if more.get("kind") in (None, "file") and not re.fullmatch(r"\.[a-z]\w{1,4}", path.suffix.lower()):
-            text = self._with_suffix(text, SUFFIXES[kind])
+            text = self._with_suffix(text, (*SUFFIXES[kind], *((".gif",) if kind == "video" else ())))
         if kind == "video" and text.lower().endswith(".gif"):
             more = {"kind": "gif", "fps": 25.0, **more}
         return {"type": kind, "path": text, **more}
@@ -277,6 +294,8 @@ def clock(row: Row, column: str) -> float | None:
     if isinstance(value, str):
         match = _CLOCK.fullmatch(value.strip())
         if match is not None:
+            if float(match[3]) >= 60 or (match[1] is not None and int(match[2]) >= 60):
+                raise DataError(f"{row.where}: {column} is {value!r}, whose minutes or seconds are over 59: {FETCH}.")
             return int(match[1] or 0) * 3600 + int(match[2]) * 60 + float(match[3])
         try:
             value = float(value)

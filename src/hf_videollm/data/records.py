@@ -8,7 +8,8 @@ All generators write these records, and training reads them, as JSON Lines:
         {"role": "assistant", "content": [{"type": "text", "text": "red"}]}],
      "metadata": {"kind": "colour"}}
 
-Relative media paths are relative to the folder of the JSON Lines file.
+Relative media paths are relative to the folder of the JSON Lines file. Canonical records (`record.py`), with parts of
+media (`start`, `end`) and more facts, are read, too.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ ROLES = ("system", "user", "assistant")
 # Types of blocks that hold media. A medium is named by a local path or by a URL.
 MEDIA_TYPES = ("video", "image", "audio")
 RECORD_KEYS = ("id", "messages", "metadata")
+# Fields that canonical records have beside these, and those of their blocks that say which part of a medium is shown.
+_CANONICAL = {"source", "split", "task", "options", "answer", "answer_index", "references", "meta"}
+_PARTS = {"start", "end", "kind"}
 
 
 class RecordError(DataError):
@@ -90,6 +94,8 @@ class VideoQARecord:
             raise RecordError(f"{where}: expected an object with the keys {RECORD_KEYS}, got {type(row).__name__}.")
         # Arrow gives every block the keys of all blocks, with None for the keys that a block does not have.
         row = drop_none(row)
+        if _is_canonical(row):
+            return cls(*_of_canonical(row, where))
         unknown = sorted(set(row) - set(RECORD_KEYS))
         if unknown:
             hint = did_you_mean(unknown[0], RECORD_KEYS)
@@ -240,6 +246,64 @@ def _join_path(block: ContentBlock, root: Path) -> ContentBlock:
     return joined
 
 
+def _is_canonical(row: Mapping[str, Any]) -> bool:
+    """Whether a record has fields that only canonical records (`record.py`) have, such as a part of a video."""
+    messages = row.get("messages")
+    contents = (
+        [message.get("content") for message in messages or () if isinstance(message, Mapping)]
+        if isinstance(messages, list)
+        else []
+    )
+    blocks = [block for content in contents if isinstance(content, list) for block in content]
+    return bool(_CANONICAL & set(row)) or any(isinstance(block, Mapping) and _PARTS & set(block) for block in blocks)
+
+
+def _of_canonical(row: Mapping[str, Any], where: str) -> tuple[str, list[Message], dict[str, Any]]:
+    """Id, messages and metadata of a canonical record. Its task is the kind of question unless `meta` says another."""
+    # That file imports the errors of this one.
+    from .record import check_record, meta_of
+
+    values = dict(row)
+    if "metadata" in values:
+        if "meta" in values:
+            raise RecordError(f"{where}: it has meta and metadata: leave one of them out.")
+        values["meta"] = values.pop("metadata")
+    if isinstance(values.get("messages"), list):
+        values["messages"] = [_with_paths(message, where) for message in values["messages"]]
+    record = check_record(values, where, training=False)
+    meta = meta_of(record)
+    messages: list[Any] = [
+        {"role": message["role"], "content": [_short_block(block) for block in message["content"]]}
+        for message in record["messages"]
+    ]
+    kind = meta.get("kind") or meta.get("type") or ("task" in row and record["task"])
+    return record["id"], messages, {**meta, **({"kind": kind} if kind else {})}
+
+
+def _with_paths(message: Any, where: str) -> Any:
+    """A message in which addresses of blocks are paths, as canonical records have them."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("content"), list):
+        return message
+    content = []
+    for block in message["content"]:
+        if isinstance(block, Mapping) and "url" in block:
+            if "path" in block:
+                raise RecordError(f"{where}: a block has a path and a url: leave one of them out.")
+            block = {("path" if name == "url" else name): value for name, value in block.items()}
+        content.append(block)
+    return {**message, "content": content}
+
+
+def _short_block(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block with the fields that it has. A file is the usual kind of video, which needs no word."""
+    short = {name: value for name, value in block.items() if value is not None and (name, value) != ("kind", "file")}
+    if "://" in short.get("path", ""):
+        short["url"] = short.pop("path")
+    elif "root" in short:
+        short["path"] = str(Path(short.pop("root")) / short["path"])
+    return short
+
+
 def _check_messages(messages: Any, where: str) -> list[Message]:
     """Check the turns of one record, and turn contents that are plain strings into blocks."""
     if not isinstance(messages, list) or not messages:
@@ -299,7 +363,7 @@ def _check_block(block: Any, role: str, where: str) -> ContentBlock:
     unknown = sorted(set(block) - allowed - {"type"})
     if unknown:
         raise RecordError(
-            f"{where}: unknown keys {unknown} in a {kind} block; its keys are {', '.join(sorted(allowed))}. For a part "
-            "of a video, use a separate file."
+            f"{where}: unknown keys {unknown} in a {kind} block; its keys are {', '.join(sorted(allowed))}, "
+            "and start and end for a part of a medium."
         )
     return dict(block)  # type: ignore[return-value]

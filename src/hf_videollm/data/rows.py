@@ -44,6 +44,8 @@ class Row:
         if value is None:
             if default is not ...:
                 return default
+            if name in self.values:
+                raise DataError(f"{self.where}: the field {name!r} is missing: its value is null; {FETCH}.")
             raise DataError(f"{self.where}: the field {name!r} is missing: {did_you_mean(name, self.values)}")
         # In Python, true is an integer, but nobody writes it for one.
         if (isinstance(value, bool) and kind is not bool) or not isinstance(value, kind):

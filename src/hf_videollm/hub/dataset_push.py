@@ -7,19 +7,24 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_folder
+from ..data.bad_media import BadFile, check_share
+from ..data.decoding import decoded_seconds
 from ..data.embedded import embedded_features, files_of, first_medium, with_media
 from ..data.mix import load_mix
 from ..data.mix_plan import PreparedMix, prepare_mix
 from ..data.parsed_files import DataError
+from ..data.record import media_of
 from ..disk_full import name_full_disk
-from ..models.video_llm_option_names import names_options
+from ..models.errors import MediaError, one_line
+from ..models.video_llm_option_names import did_you_mean, names_options
 from ..version import __version__
 from .dataset_card import dataset_card
+from .licence_terms import HUB_LICENCES
 from .push_errors import PushError, explain, patiently
 from .repo_names import check_repo_id
 
@@ -45,6 +50,7 @@ class DatasetReport:
         dry_run: whether it was only written to `folder`.
         folder: folder on this machine, of a dry run.
         url: address of the commit; None for a dry run.
+        left_out: rows that are not in it, because their media are missing or cannot be decoded.
     """
 
     repo_id: str
@@ -53,6 +59,7 @@ class DatasetReport:
     dry_run: bool
     folder: str | None = None
     url: str | None = None
+    left_out: tuple[BadFile, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -69,7 +76,9 @@ class DatasetReport:
             table.add_row(path, f"{size:,}")
         rows = ", ".join(f"{number:,} rows of {split}" for split, number in self.rows.items())
         where = f"written to {self.folder}, not published" if self.dry_run else f"published: {self.url}"
-        return Group(table, Text(f"{self.repo_id}: {rows}; {where}"))
+        lines = [Text(f"{self.repo_id}: {rows}; {where}")]
+        lines += [Text(f"left out: {each.id}: {each.path} ({each.reason})") for each in self.left_out]
+        return Group(table, *lines)
 
 
 @names_options
@@ -119,17 +128,51 @@ def push_dataset(
     check_repo_id(repo_id)
     if not licence:
         raise DataError("licence must be given: the sources have licences, so say which one the dataset gets.")
+    if licence not in HUB_LICENCES:
+        raise DataError(f"licence {licence!r} is none that the Hub knows: {did_you_mean(licence, HUB_LICENCES)}")
     size = _bytes_of(max_shard_size)
-    prepared = prepare_mix(load_mix(mix), cache_dir)
+    prepared = _decodable(prepare_mix(load_mix(mix), cache_dir))
+    left_out = tuple(prepared.missing)
     if dry_run:
         folder = Path(output or f"{repo_id.split('/')[1]}.dry-run")
         with atomic_folder(folder, overwrite=overwrite) as temporary:
             rows, files = _write(prepared, temporary, repo_id, licence, size)
-        return DatasetReport(repo_id, rows, files, dry_run=True, folder=str(folder))
+        return DatasetReport(repo_id, rows, files, dry_run=True, folder=str(folder), left_out=left_out)
     with tempfile.TemporaryDirectory(prefix="hf_videollm_push_") as work, name_full_disk(work):
         rows, files = _write(prepared, Path(work), repo_id, licence, size)
         url = _publish(Path(work), repo_id, private, token, message)
-    return DatasetReport(repo_id, rows, files, dry_run=False, url=url)
+    return DatasetReport(repo_id, rows, files, dry_run=False, url=url, left_out=left_out)
+
+
+def _decodable(prepared: PreparedMix) -> PreparedMix:
+    """The mix without rows whose media cannot be decoded, which count like those with missing media.
+
+    Raises:
+        TooManyBadMediaError: these are more than `max_bad` allows.
+        DataError: no row is left.
+    """
+    reasons: dict[tuple[str, ...], str | None] = {}
+    broken: dict[int, BadFile] = {}
+    for number in sorted(set(prepared.chosen)):
+        row = prepared.table[number]
+        # Rows about one video are looked at once.
+        media = tuple(f"{block['path']} {block['start']} {block['end']}" for block in media_of(row))
+        if media not in reasons:
+            try:
+                reasons[media] = None
+                for _ in decoded_seconds(row, num_frames=1):
+                    pass
+            except MediaError as error:
+                reasons[media] = one_line(error)
+        if (reason := reasons[media]) is not None:
+            broken[number] = BadFile(row["id"], next(iter(row["files"]), ""), reason)
+    bad = [*prepared.missing, *broken.values()]
+    total = len(set(prepared.chosen)) + len(prepared.missing)
+    check_share(bad, total, prepared.mix.max_bad, str(prepared.mix.path))
+    chosen = [number for number in prepared.chosen if number not in broken]
+    if not chosen:
+        raise DataError(f"{prepared.mix.path}: no row is left to publish.")
+    return replace(prepared, chosen=chosen, missing=bad)
 
 
 def _bytes_of(text: str) -> int:

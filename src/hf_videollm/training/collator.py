@@ -12,6 +12,8 @@ import torch
 
 from ..data.blocks import chat_of, is_canonical, silent_videos
 from ..data.media_cache.cache import MediaCache
+from ..data.rows import shown
+from ..models.errors import MediaNotFound
 from ..models.media_reading import reading_through
 from ..models.video_llm_chat_template import has_tags
 from ..models.video_llm_checked_processor import CheckedProcessor
@@ -19,7 +21,7 @@ from ..models.video_llm_messages import BlockRules, media_blocks, read_chats, so
 from .augmenting import Augmenter
 from .caches.frames import FrameCache, StillFrames
 from .draws import BatchDraws
-from .rows import read_row
+from .rows import MEDIA_COLUMNS, check_answers, check_parts, read_row
 
 __all__ = ["IGNORE_INDEX", "VideoDataCollator", "row_name"]
 
@@ -106,6 +108,8 @@ class VideoDataCollator:
                 "so it is unknown what to train on. Add the tags to the template of the processor."
             )
         read = [self._chat(row) for row in rows]
+        for row, chat in zip(rows, read, strict=True):
+            check_answers(chat.messages, chat.num_given, row_name(row))
         varied: dict[str, Any] = {}
         if self.vary or isinstance(self.frames, StillFrames):
             rng = self.draws.next(rows)
@@ -198,6 +202,25 @@ class VideoDataCollator:
         # The model must get the same values of options that change the number of placeholders.
         return batch, {name: options[name] for name in self._model_options() if name in options}
 
+    def sources(self, row: Mapping[str, Any], name: str, *, must_end: bool = False) -> list[Any]:
+        """Check a row as far as that is possible without decoding its media, and return their paths or data.
+
+        Args:
+            row: a row to learn from.
+            name: of the row, for errors.
+            must_end: whether it must end with an answer.
+
+        Raises:
+            ValueError: it has no answer, or something that would be ignored.
+        """
+        chat = self._chat(row, name)
+        check_answers(chat.messages, chat.num_given, name)
+        if must_end and chat.messages[-1]["role"] != "assistant":
+            raise ValueError(f"{name} does not end with an answer, so nothing can be compared with it: add it.")
+        check_parts(chat.messages, name)
+        blocks = (block for kind in MEDIA_COLUMNS for block in media_blocks([chat.messages], kind))
+        return [source for block in blocks if (source := source_of(block)) is not None]
+
     def describe(self, row: Mapping[str, Any]) -> str:
         """Show what the model is trained on for one row: the prompt, and in [brackets] what it must predict.
 
@@ -231,14 +254,17 @@ class VideoDataCollator:
             parts.append((text + tokenizer.decode(plain), is_learned))
         return parts
 
-    def _chat(self, row: Mapping[str, Any]) -> _Chat:
+    def _chat(self, row: Mapping[str, Any], name: str = "") -> _Chat:
         """A row as a chat. The messages are copies, because `apply_chat_template` changes its argument."""
-        found = read_row(row, row_name(row))
+        name = name or row_name(row)
+        found = read_row(row, name)
         try:
             messages = chat_of(found.messages) if is_canonical(found.messages) else found.messages
             chats, _ = read_chats([messages], self._rules())
+        except MediaNotFound:
+            raise
         except ValueError as error:
-            raise ValueError(f"{row_name(row)}: {error}") from error
+            raise ValueError(f"{name}: {error}") from error
         return _Chat([*map(_as_blocks, chats[0])], found.num_given_answers, silent_videos(found.messages))
 
     def _rules(self) -> BlockRules:
@@ -303,7 +329,7 @@ class VideoDataCollator:
         lengths = batch["attention_mask"].sum(-1).tolist()
         learned = (batch["labels"] != IGNORE_INDEX).sum(-1).tolist()
         for position, (row, length, count) in enumerate(zip(rows, lengths, learned, strict=True)):
-            name = f"Row {position} of the batch (id {row.get('id')!r})"
+            name = f"Row {position} of the batch ({row_name(row)})"
             if not count:
                 raise ValueError(f"{name} has no assistant words to learn from; every label is {IGNORE_INDEX}.")
             self._check_length(name, length)
@@ -339,8 +365,12 @@ def without_first_answers(answers: torch.Tensor, chat: Sequence[Mapping[str, Any
 
 
 def row_name(row: Mapping[str, Any]) -> str:
-    """What errors call a row."""
-    return f"The row with id {row.get('id')!r}"
+    """What errors call a row: its id or, if it has none, the beginning of what it holds."""
+    if row.get("id") is not None:
+        return f"The row with id {row['id']!r}"
+    columns = ("videos", "video", "messages", "prompt", "conversations")
+    held = next((f" with {name} {shown(row[name])}" for name in columns if row.get(name)), "")
+    return f"The row without id{held}"
 
 
 def _as_blocks(message: dict[str, Any]) -> dict[str, Any]:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..data.bad_media import BadFile
-from ..data.blocks import chat_of
-from ..data.mix import load_mix
+from ..data.bad_media import BadFile, check_share
+from ..data.decoding import decoded_seconds
+from ..data.mix import Mix, MixError, load_mix
 from ..data.mix_plan import PreparedMix, SourceCounts, prepare_mix, ranked
 from ..data.mix_rows import read_source
 from ..data.records import drop_none
 from ..models.errors import one_line
 
 __all__ = ["MixReport", "Spread", "check_mix"]
-
-# So many frames are decoded of a video if no model says how many it sees.
-_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class MixReport:
         tokens: tokens of the sampled rows, as the model gets them; None without a model.
         learned: those of them that are learned.
         example: texts of one row, each with whether it is learned.
+        max_bad: share of rows with missing or broken media that the mix allows.
     """
 
     mix: str
@@ -75,6 +73,15 @@ class MixReport:
     tokens: Spread | None
     learned: Spread | None
     example: Sequence[tuple[str, bool]] = field(default=())
+    max_bad: float = 1.0
+
+    def refuse_broken(self) -> None:
+        """Refuse the mix if more of the sampled rows are broken than it allows, because a training would stop.
+
+        Raises:
+            TooManyBadMediaError: they are.
+        """
+        check_share(self.broken, self.sampled, self.max_bad, f"{self.mix}, sampled rows")
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -130,6 +137,8 @@ def check_mix(
     order = prepared.order()
     sampled = _sampled(prepared, sample)
     collator = None if model is None else _collator(model)
+    if collator is not None:
+        refuse_unheard(mix, collator.processor)
     broken: list[BadFile] = []
     seconds: list[float] = []
     tokens: list[int] = []
@@ -137,7 +146,7 @@ def check_mix(
     example: list[tuple[str, bool]] = []
     for row in sampled:
         try:
-            seconds += _decoded_seconds(row)
+            seconds += decoded_seconds(row)
             if collator is not None:
                 batch = collator([row])
                 tokens.append(int(batch["attention_mask"].sum()))
@@ -160,6 +169,7 @@ def check_mix(
         tokens=Spread.of(tokens),
         learned=Spread.of(learned),
         example=example if first is None else _plain(first),
+        max_bad=mix.max_bad,
     )
 
 
@@ -170,36 +180,28 @@ def _sampled(prepared: PreparedMix, number: int) -> list[dict[str, Any]]:
     return [rows[places[name]] for name in ranked(list(places), prepared.mix.seed)[:number]]
 
 
+def refuse_unheard(mix: Mix, processor: Any) -> None:
+    """Refuse `use_audio: true` for a processor that cannot hear.
+
+    Raises:
+        MixError: a source asks for it.
+    """
+    from ..models.video_llm_checked_processor import CheckedProcessor
+
+    heard = next((spec.source for spec in mix.sources if spec.use_audio), None)
+    if heard is not None and not (isinstance(processor, CheckedProcessor) and processor.takes_audio):
+        raise MixError(
+            f"{mix.path}: {heard} has use_audio: true, but {type(processor).__name__} cannot hear: leave it out, or "
+            "use a design with an audio tower."
+        )
+
+
 def _collator(model: str) -> Any:
     from transformers import AutoProcessor
 
     from .collator import VideoDataCollator
 
     return VideoDataCollator(AutoProcessor.from_pretrained(model, trust_remote_code=False))
-
-
-def _decoded_seconds(row: Mapping[str, Any]) -> Iterator[float]:
-    """Decode the media of a row; lengths of its videos and sounds in seconds, as far as they are known."""
-    from ..models.errors import Deadline, MediaLimits
-    from ..models.media_audio import load_audio
-    from ..models.media_frames import load_picture
-    from ..models.media_video import load_video
-
-    limits = MediaLimits()
-    for message in chat_of(row["messages"]):
-        for block in message["content"]:
-            part = {name: block[name] for name in ("start", "end") if name in block}
-            source = block.get("video", block.get("path"))
-            if block["type"] == "image":
-                load_picture(source, limits, Deadline(limits.timeout))
-            elif block["type"] == "audio" and source is not None:
-                rate = 16_000
-                yield len(load_audio(source, sampling_rate=rate, **part)) / rate
-            elif block["type"] == "video":
-                metadata = load_video(source, num_frames=_FRAMES, **part)[1]
-                if metadata.duration is not None:
-                    end = min(part.get("end", metadata.duration), metadata.duration)
-                    yield max(0.0, end - part.get("start", 0.0))
 
 
 def _plain(row: Mapping[str, Any]) -> list[tuple[str, bool]]:

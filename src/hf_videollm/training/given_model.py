@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..base_loading import config_for_training, processor_for_training
 from ..pair_check import check_pair
 from .loading import load_for_training
 
-__all__ = ["model_and_processor"]
+__all__ = ["model_and_processor", "processor_before_loading"]
 
 
 def model_and_processor(model: Any, processor: Any, seed: int) -> tuple[Any, Any]:
@@ -35,6 +36,25 @@ def model_and_processor(model: Any, processor: Any, seed: int) -> tuple[Any, Any
     from transformers import AutoProcessor
 
     return model, AutoProcessor.from_pretrained(source, trust_remote_code=False)
+
+
+def processor_before_loading(model: Any, processor: Any) -> Any:
+    """The processor with which rows can be checked before the weights of the model are read.
+
+    Args:
+        model: see `model_and_processor`.
+        processor: see `model_and_processor`.
+
+    Raises:
+        TypeError: the processor is missing, and the model was not loaded from a checkpoint.
+        ValueError: the processor does not belong to the model.
+    """
+    if not isinstance(model, str | Path):
+        return model_and_processor(model, processor, 0)[1]
+    if processor is not None:
+        check_pair(_config_of(model), processor)
+        return processor
+    return processor_for_training(str(model), config_for_training(str(model)), is_changed=False)
 
 
 def _config_of(model: Any) -> Any:

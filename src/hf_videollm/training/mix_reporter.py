@@ -10,26 +10,23 @@ from ..data.bad_media import BadMediaLog, summary
 from ..models.errors import warn_caller
 from .mixed import TrainingMix
 
-__all__ = ["MixReporter"]
+__all__ = ["BadMediaReporter", "MixReporter"]
 
 
-class MixReporter(TrainerCallback):
-    """Writes down what is trained on, and how many rows were left out: in the log, and at the end of the training.
+class BadMediaReporter(TrainerCallback):
+    """Says how many rows were left out because of their media: in the log, and at the end of the training.
 
     Args:
-        mix: that is trained on.
         log: what all processes find.
     """
 
-    def __init__(self, mix: TrainingMix, log: BadMediaLog) -> None:
-        self.mix, self.log = mix, log
+    def __init__(self, log: BadMediaLog) -> None:
+        self.log = log
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the description of the mix into the output folder. A run that does not resume one counts from zero."""
-        if state.is_world_process_zero:
-            self.mix.write_description(args.output_dir)
-            if state.global_step == 0:
-                self.log.path.unlink(missing_ok=True)
+        """A run that does not resume one counts from zero."""
+        if state.is_world_process_zero and state.global_step == 0:
+            self.log.path.unlink(missing_ok=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Add `rows_left_out` to an entry of the log, once there are any."""
@@ -44,3 +41,22 @@ class MixReporter(TrainerCallback):
         bad = self.log.all()
         if bad and state.is_world_process_zero:
             warn_caller(f"{summary(bad, self.log.total)}; they are listed in {self.log.path}.")
+
+
+class MixReporter(BadMediaReporter):
+    """Also writes down which mix is trained on.
+
+    Args:
+        mix: that is trained on.
+        log: what all processes find.
+    """
+
+    def __init__(self, mix: TrainingMix, log: BadMediaLog) -> None:
+        super().__init__(log)
+        self.mix = mix
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the description of the mix into the output folder."""
+        if state.is_world_process_zero:
+            self.mix.write_description(args.output_dir)
+        super().on_train_begin(args, state, control, **kwargs)

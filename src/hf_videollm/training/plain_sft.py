@@ -6,15 +6,23 @@ trainer.train()
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.bad_media import BadMediaLog
 from ..data.media_cache.setting import open_cache
+from ..known_models import find_model
 from ..models.video_llm_checkpoint import freeze_unused_parameters
+from ..models.video_llm_option_names import refuse_unknown
 from ..training_outputs import BaseModel
 from .collator import VideoDataCollator
-from .given_model import model_and_processor
+from .given_model import model_and_processor, processor_before_loading
+from .mixed import BAD_MEDIA
+from .option_checks import check_generate, check_patterns, check_processor_kwargs, check_rates
+from .recipe_settings import number_arguments
+from .row_checks import check_eval_rows, check_max_bad, check_rows
 from .run_record import RunRecord
 from .trl_arguments import Refused, make_arguments, refuse_max_length, types_of
 
@@ -72,6 +80,7 @@ def sft_config(**kwargs: Any) -> SFTConfig:
     from trl import SFTConfig
 
     refuse_max_length(kwargs, "make_trainer")
+    kwargs = number_arguments(kwargs, argument_types())
     options = {**(kwargs.pop("dataset_kwargs", None) or {}), "skip_prepare_dataset": True}
     return make_arguments(SFTConfig, kwargs, {**FIXED_ARGUMENTS, "dataset_kwargs": options}, REFUSED)
 
@@ -89,12 +98,17 @@ def make_trainer(
     processor_kwargs: Mapping[str, Any] | None = None,
     max_length: int | None = None,
     frame_cache: Any = None,
+    max_bad: float = 0.01,
     **kwargs: Any,
 ) -> SFTTrainer:
     """Make a trainer that learns the answers of a dataset of any form (`rows.read_row`).
 
+    Before a model is loaded, every row of a `Dataset` is checked without decoding its media, and the first row of an
+    `IterableDataset`, whose others are checked when they are reached (`row_checks.py`).
+
     Args:
-        model: the model; or a folder or Hub id, from which model and processor are loaded.
+        model: the model; or a folder, Hub id or the name of a bundled checkpoint, from which model and processor are
+            loaded.
         train_dataset: a `Dataset` or `IterableDataset`. Its `Video`, `Image` and `Audio` columns may be in any state.
         processor: processor of `model`; by default that of the checkpoint from which `model` was loaded.
         args: from `sft_config`; other arguments must have the same values for media.
@@ -108,50 +122,79 @@ def make_trainer(
         max_length: refuse rows with more tokens than this.
         frame_cache: folder for decoded frames and sounds, so that a file is decoded only once; or
             `{"folder": ..., "max_size": "50 GB"}`. Several trainings may share it.
+        max_bad: largest share of the rows of a `Dataset` whose media may be missing or broken, as in a mix; 0 allows
+            none. Such rows are left out, counted in the log and listed in `bad_media.jsonl` of the output folder. In an
+            evaluation only missing files are left out, and in an `IterableDataset` nothing.
         kwargs: further arguments of `trl.SFTTrainer`, such as `callbacks` and `peft_config`.
 
     Raises:
-        TypeError: the processor is missing and cannot be found, or an argument is unknown.
-        ValueError: `args` would lose media; `compute_metrics` has no generated answers; or `frame_cache` is wrong.
+        TypeError: the processor is missing and cannot be found; or an argument, or an option of the processor or of
+            `generate`, is unknown.
+        ValueError: `args` would lose media; `compute_metrics` has no generated answers; `frame_cache`, `max_bad` or a
+            rate is wrong; or a row has no answer, or media that do not fit its messages, which the message names.
+        TooManyBadMediaError: more files than `max_bad` allows are missing.
+        FileNotFoundError: there is no such model.
 
     Example:
         >>> trainer = make_trainer("my-checkpoint", dataset, args=sft_config(output_dir="run"))   # doctest: +SKIP
         >>> trainer.train()                                                                       # doctest: +SKIP
     """
     from transformers import set_seed
+    from trl import SFTTrainer
 
+    from .mix_reporter import BadMediaReporter
     from .run_callbacks import RunLogger
+    from .skipping import SkippingCollator
     from .trainer import PartwiseSFTTrainer
 
     if "data_collator" in kwargs or "processing_class" in kwargs:
         name = "data_collator" if "data_collator" in kwargs else "processing_class"
         instead = "processor_kwargs and max_length" if name == "data_collator" else "processor"
         raise TypeError(f"make_trainer makes the {name} itself: pass {instead}, or use trl.SFTTrainer.")
+    refuse_unknown(kwargs, {*inspect.signature(SFTTrainer.__init__).parameters} - {"self"}, "make_trainer")
     if compute_metrics is not None and not generate:
         raise ValueError("compute_metrics gets generated answers: pass generate=True, too.")
     if generate and eval_dataset is None:
         raise ValueError("generate=True needs rows to answer: pass eval_dataset.")
     args = args or sft_config()
     _check_arguments(args)
-    cache = open_cache(frame_cache)
+    cache, max_bad = open_cache(frame_cache), check_max_bad(max_bad)
+    learning_rates = check_rates(learning_rates)
+    if isinstance(model, str | Path):
+        model = find_model(model)
     # TRL 1.10 adds a LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(args.seed)
     base = BaseModel.of(str(model), seed=args.seed) if isinstance(model, str | Path) else None
-    model, processor = model_and_processor(model, processor, args.seed)
-    rows = {"rows": len(train_dataset)} if isinstance(train_dataset, Sized) else {}
-    kwargs["callbacks"] = [RunLogger(RunRecord(None, base, rows)), *(kwargs.get("callbacks") or ())]
+    reader = processor_before_loading(model, processor)
+    collator = VideoDataCollator(reader, cache=cache, max_length=max_length, processor_kwargs=processor_kwargs)
+    check_processor_kwargs(reader, processor_kwargs)
+    if isinstance(generate, Mapping):
+        check_generate(generate, reader)
+    if learning_rates and isinstance(model, str | Path) and kwargs.get("peft_config") is None:
+        check_patterns(learning_rates, str(model))
+    show_bar = args.process_index == 0 and not args.disable_tqdm
+    checked = check_rows(train_dataset, collator, "train_dataset", max_bad, show_bar=show_bar)
+    eval_dataset = check_eval_rows(eval_dataset, collator, max_bad, must_end=bool(generate), show_bar=show_bar)
+    model, collator.processor = model_and_processor(model, processor, args.seed)
+    rows = {"rows": len(checked.rows)} if isinstance(checked.rows, Sized) else {}
+    reporters: list[Any] = []
+    train_collator = None
+    if checked.key is not None:
+        log = BadMediaLog(Path(str(args.output_dir)) / BAD_MEDIA, checked.total, max_bad, checked.missing)
+        train_collator = SkippingCollator(collator, checked.rows, log, key=checked.key)
+        reporters = [BadMediaReporter(log)]
+    kwargs["callbacks"] = [*reporters, RunLogger(RunRecord(None, base, rows)), *(kwargs.get("callbacks") or ())]
     trainer = PartwiseSFTTrainer(
         learning_rates=learning_rates,
         generate=dict(generate) if isinstance(generate, Mapping) else ({} if generate else None),
         compute_answer_metrics=compute_metrics,
         model=model,
         args=args,
-        train_dataset=train_dataset,
+        train_dataset=checked.rows,
         eval_dataset=eval_dataset,
-        data_collator=VideoDataCollator(
-            processor, cache=cache, max_length=max_length, processor_kwargs=processor_kwargs
-        ),
-        processing_class=processor,
+        data_collator=collator,
+        train_collator=train_collator,
+        processing_class=collator.processor,
         **kwargs,
     )
     trainer.base_model = base

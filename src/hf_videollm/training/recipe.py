@@ -45,6 +45,8 @@ import yaml
 
 from ..data.media_cache.setting import cache_options
 from ..data.mix import MODALITIES
+from ..data.parsed_files import DataError
+from ..data.unique_yaml import load_unique
 from ..models.video_llm_option_names import did_you_mean
 from .recipe_augment import read_augment
 from .recipe_contrastive import read_contrastive
@@ -116,8 +118,10 @@ def load_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> R
     if not source.exists() and not source.suffix:
         raise RecipeError(f"There is no recipe {source}: give a YAML file, or one of {', '.join(recipe_files())}.")
     try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        content = load_unique(source.read_text(encoding="utf-8"))
+    except DataError as error:
+        raise RecipeError(f"{source}, {error}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"Cannot read the recipe {source}: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{source}: a recipe is a mapping of fields, got {type(content).__name__}.")

@@ -7,18 +7,22 @@ are neither, they come first in the first question.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..data.conversation import Turns
+from ..data.reading import SUFFIXES
 from ..data.rows import shown
 from ..models.video_llm_messages import SOURCE_KEYS, without_none
+from ..models.video_llm_option_names import did_you_mean, nearest
 
-__all__ = ["MEDIA_COLUMNS", "TrainingRow", "read_row"]
+__all__ = ["MEDIA_COLUMNS", "TrainingRow", "check_answers", "check_parts", "read_row"]
 
 # Type of a medium -> columns that hold it: several media of a row, or one.
 MEDIA_COLUMNS = {"video": ("videos", "video"), "image": ("images", "image"), "audio": ("audios", "audio")}
+# So similar to the name of a column of media is a name that was misspelt.
+_NEAR = 0.8
 # Names of speakers in LLaVA's form -> roles.
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
@@ -54,6 +58,7 @@ def read_row(row: Mapping[str, Any], name: str) -> TrainingRow:
         [{'type': 'video', 'video': 'a.mp4'}, {'type': 'text', 'text': 'What?'}]
     """
     given = {key for key, value in row.items() if value is not None}
+    _refuse_misspelt(given, name)
     forms = [form for form in ("messages", "prompt", "conversations") if form in given]
     if len(forms) != 1 or (("prompt" in given) != ("completion" in given)):
         found = ", ".join(sorted(given)) or "nothing"
@@ -70,6 +75,75 @@ def read_row(row: Mapping[str, Any], name: str) -> TrainingRow:
     if forms == ["conversations"]:
         return TrainingRow(_with_media(_llava(row["conversations"], f"{name}, conversations"), row, name))
     return TrainingRow(_with_media(_messages(row["messages"], f"{name}, messages"), row, name))
+
+
+def check_answers(messages: Sequence[Mapping[str, Any]], num_given: int, name: str) -> None:
+    """Refuse a chat from which nothing can be learned.
+
+    Args:
+        messages: the chat.
+        num_given: so many answers at its beginning are not learned.
+        name: of the row, for errors.
+
+    Raises:
+        ValueError: there is no answer to learn, or a blank one.
+    """
+    places = [place for place, message in enumerate(messages) if message.get("role") == "assistant"][num_given:]
+    if not places:
+        raise ValueError(f"{name} has no answer (a message of the assistant), so there is nothing to learn: add one.")
+    for place in places:
+        texts = [text for block in _blocks(messages[place]) if isinstance(text := block.get("text"), str)]
+        if not messages[place].get("tool_calls") and not "".join(texts).strip():
+            raise ValueError(
+                f"{name}: the answer in messages[{place}] is blank, so there is nothing to learn: write one, or leave "
+                "the row out."
+            )
+
+
+def check_parts(messages: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Refuse parts of media that end before they begin.
+
+    Raises:
+        ValueError: there is one; the message names the row and the message.
+    """
+    for place, message in enumerate(messages):
+        for block in _blocks(message):
+            start, end = (block.get(side) for side in ("start", "end"))
+            for side, value in (("start", start), ("end", end)):
+                if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                    raise ValueError(f"{name}: {side} in messages[{place}] is {value!r}: give seconds, a number.")
+            if end is not None and end <= (start or 0):
+                raise ValueError(
+                    f"{name}: in messages[{place}], end {end:g} is not behind start {start or 0:g}: correct them."
+                )
+
+
+def _refuse_misspelt(given: Iterable[str], name: str) -> None:
+    """Refuse a column whose name is nearly that of a column of media, which would not be read."""
+    columns = [column for pair in MEDIA_COLUMNS.values() for column in pair]
+    for column in map(str, given):
+        low = column.lower()
+        # More facts may follow the name of one medium, as in video_id.
+        is_more = any(low.startswith(one) for _, one in MEDIA_COLUMNS.values()) and low not in columns
+        if column not in columns and not is_more and nearest(column, columns, _NEAR):
+            raise ValueError(
+                f"{name} has the column {column!r}, which is not read: {did_you_mean(column, columns)} Rename it."
+            )
+
+
+def _refuse_unread_media(row: Mapping[str, Any], name: str) -> None:
+    """Refuse a row without media of which another column names a file of one."""
+    for column, value in row.items():
+        path = value.get("path") if isinstance(value, Mapping) else value
+        path = path[0] if isinstance(path, list | tuple) and path else path
+        if not isinstance(path, str) or "\n" in path:
+            continue
+        kind = next((kind for kind, endings in SUFFIXES.items() if path.lower().endswith(endings)), None)
+        if kind is not None and column not in ("id", "source"):
+            raise ValueError(
+                f"{name} has no media, but the column {column!r} names {shown(path)}, which is not read: call it "
+                f"{MEDIA_COLUMNS[kind][1]}, or take it out."
+            )
 
 
 def _messages(value: Any, where: str) -> list[dict[str, Any]]:
@@ -97,6 +171,8 @@ def _with_media(messages: list[dict[str, Any]], row: Mapping[str, Any], name: st
     """The messages with the media of the columns in them."""
     media = {kind: _column(row, kind, name) for kind in MEDIA_COLUMNS}
     if not any(media.values()):
+        if not any(_num_blocks(messages, kind) for kind in MEDIA_COLUMNS):
+            _refuse_unread_media(row, name)
         return messages
     bare = {kind: _num_bare(messages, kind) for kind in media}
     counts = {kind: len(entries) for kind, entries in media.items()}

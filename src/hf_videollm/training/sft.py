@@ -96,7 +96,9 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     quantization = quantization_of(recipe)
     base = None
     if model is None:
-        check_before_loading(recipe)
+        reader = check_before_loading(recipe)
+        if mix is not None and reader is not None:
+            mix.check_hearing(_hears(reader), type(reader).__name__)
         model, processor = _load(recipe, quantization)
         base = _base(recipe, quantization)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..data.bad_media import BadFile, BadMediaLog
-from ..data.record import media_of
+from ..data.blocks import blocks_of
 from ..models.errors import MediaError, MediaNotFound
 from .caches.broken import FAULTS_OF_SETUP
 
@@ -31,6 +31,7 @@ class SkippingCollator:
         collator: makes batches.
         rows: the dataset.
         log: what all processes find.
+        key: column with the names of the rows.
         stride: distance to the row that takes the place of a broken one. In a mix with `batches`, rows at the distance
             of a group have the same modality.
     """
@@ -39,6 +40,7 @@ class SkippingCollator:
     rows: Any
     log: BadMediaLog
     stride: int = 1
+    key: str = "id"
     _broken: set[str] = field(default_factory=set)
     _places: dict[str, int] = field(default_factory=dict)
 
@@ -49,7 +51,7 @@ class SkippingCollator:
             TooManyBadMediaError: more than the allowed share of the rows is broken.
             MediaError: there is no whole row among the next ones.
         """
-        if not any(row["id"] in self._broken for row in rows):
+        if not any(row[self.key] in self._broken for row in rows):
             try:
                 return self.collator(rows)
             except FAULTS_OF_SETUP:
@@ -61,10 +63,10 @@ class SkippingCollator:
 
     def _whole(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The row itself or, if it is broken, the next one that is not."""
-        place, failure = self._place(row["id"]), None
+        place, failure = self._place(row[self.key]), None
         for step in range(MOST_TRIES):
             candidate = row if step == 0 else self.rows[(place + step * self.stride) % len(self.rows)]
-            if candidate["id"] in self._broken:
+            if candidate[self.key] in self._broken:
                 continue
             try:
                 self.collator([candidate])
@@ -80,12 +82,13 @@ class SkippingCollator:
     def _place(self, name: str) -> int:
         if not self._places:
             # Of rows that are repeated, the first one counts.
-            self._places = {found: place for place, found in reversed(list(enumerate(self.rows["id"][:])))}
+            self._places = {found: place for place, found in reversed(list(enumerate(self.rows[self.key][:])))}
         return self._places.get(name, 0)
 
     def _note(self, row: Mapping[str, Any], error: MediaError) -> None:
-        self._broken.add(row["id"])
-        paths = [str(block.get("path")) for block in media_of(row) if block.get("path")]
+        self._broken.add(row[self.key])
+        paths = [str(block["path"]) for block in blocks_of(row.get("messages")) if block.get("path")]
+        paths = paths or [str(error).partition(": ")[0]]
         path = next((path for path in paths if path in str(error)), paths[0] if paths else "")
-        logger.warning("%s is left out: %s", row["id"], error)
-        self.log.add(BadFile(row["id"], path, "missing" if isinstance(error, MediaNotFound) else str(error)))
+        logger.warning("%s is left out: %s", row[self.key], error)
+        self.log.add(BadFile(row[self.key], path, "missing" if isinstance(error, MediaNotFound) else str(error)))

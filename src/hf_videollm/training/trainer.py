@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -39,6 +39,7 @@ class PartwiseSFTTrainer(SavingMixin, Float32Mixin, SFTTrainer):
         compute_answer_metrics: Callable[[EvalPrediction], Mapping[str, float]] | None = None,
         contrastive: Contrastive | None = None,
         augmenter: Augmenter | None = None,
+        train_collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]] | None = None,
         **kwargs: Any,
     ) -> None:
         """Args:
@@ -47,6 +48,7 @@ class PartwiseSFTTrainer(SavingMixin, Float32Mixin, SFTTrainer):
         compute_answer_metrics: gets the answers (`predictions`) and those of the rows (`label_ids`).
         contrastive: settings of a loss between videos and answers, which is added in training.
         augmenter: that of the collator; it is off in evaluations.
+        train_collator: makes the batches of the training; `data_collator` by default. Evaluations never use it.
         kwargs: as in TRL. `Video` and `Audio` columns of datasets are not decoded, because the processor reads files.
 
         Raises:
@@ -58,12 +60,22 @@ class PartwiseSFTTrainer(SavingMixin, Float32Mixin, SFTTrainer):
         shard_by_layers(self)
         self.generate_options, self.compute_answer_metrics = generate, compute_answer_metrics
         self.contrastive, self.augmenter = contrastive, augmenter
+        self.train_collator = train_collator
         self._contrastive_losses: list[float] = []
         self.learning_rates = dict(learning_rates or {})
         trainable = [plain_name(name) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         for pattern in self.learning_rates:
             if not any(re.search(pattern, name) for name in trainable):
                 raise ValueError(f"learning_rates: the pattern {pattern!r} matches no parameter that is trained.")
+
+    def get_train_dataloader(self) -> Any:
+        """As in transformers, with the collator of the training."""
+        own: Any = self.data_collator
+        self.data_collator: Any = self.train_collator or own
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = own
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As in transformers, but each group of parameters is divided further by learning rate."""

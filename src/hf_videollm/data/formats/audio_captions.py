@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..columns import TABLE_OPTIONS, Columns, chosen_rows, name_of, path_of, rest_of
+from ..columns import TABLE_OPTIONS, Columns, chosen_rows, name_of, part_of, path_of, rest_of
 from ..conversation import assistant, question_of, user
 from ..instructions import DESCRIBE, INSTRUCTION_OPTIONS, instruction
 from ..parsed_files import DataError, read_json
-from ..reading import Format, Option, Source, clock, drawn
+from ..reading import Format, Option, Source, drawn
 from ..record import Record, media_of, meta_of
 from ..rows import Row
 from ..writing import write_rows
@@ -29,9 +29,10 @@ _KNOWN = {
     "caption": ("caption",),
     "audio": ("audio", "file_name", "youtube_id", "ytid", "id"),
     "id": ("audiocap_id", "id", "ytid", "file_name"),
-    "start": ("start", "start_s"),
-    "end": ("end", "end_s"),
+    "start": ("start", "start_s", "start_time", "start_seconds"),
+    "end": ("end", "end_s", "end_time", "end_seconds"),
 }
+_AUDIOCAPS_SECONDS = 10.0
 _CAPTION = re.compile(r"caption(?:_(\d+))?")
 
 
@@ -47,7 +48,10 @@ def _read(source: Source) -> Iterator[Record]:
             continue
         names, captions = _captions(row, columns)
         bounds = {name: columns.find(row, name) for name in ("start", "end")}
-        part = {name: clock(row, found) for name, found in bounds.items() if found and source.options["cut"]}
+        part = part_of(row, bounds) if source.options["cut"] else {}
+        if part and bounds["end"] is None and "audiocap_id" in row.values:
+            # AudioCaps names only where its sounds of ten seconds begin.
+            part["end"] = (part["start"] or 0.0) + _AUDIOCAPS_SECONDS
         block = source.medium("audio", path_of(source, row, column), row, column, **part)
         # What is cut off is a part of the block already.
         meta = rest_of(row, *names, column, identity, "instruction", *(bounds.values() if part else ()))

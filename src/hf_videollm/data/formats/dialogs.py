@@ -9,7 +9,7 @@ terms. VideoLLaMA2's audio-visual stage trains on it, one question at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,17 @@ def _write(records: Iterable[Record], path: Path) -> None:
         dialog = dialogs.setdefault(meta["image_id"], {**meta, "dialog": []})
         questions, answers = record["messages"][::2], record["messages"][1::2]
         dialog["dialog"] += [
-            {"question": lines_of(question), "answer": lines_of(answer)}
+            {"question": _asked(question, meta), "answer": lines_of(answer)}
             for question, answer in zip(questions, answers, strict=False)
         ]
     write_json({"dialogs": list(dialogs.values())}, path)
+
+
+def _asked(question: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+    """The question without the text that the option `context` shows before it."""
+    texts = [block["text"] for block in question["content"] if block["type"] == "text"]
+    shown = [str(meta[name]).strip() for name in _CONTEXTS if name in meta]
+    return "\n".join(texts[1:] if len(texts) > 1 and texts[0] in shown else texts)
 
 
 def _fits(row: Row, path: Path) -> bool:

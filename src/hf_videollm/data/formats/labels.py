@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..choices import with_options, without_options
-from ..columns import TABLE_OPTIONS, Columns, chosen_rows, name_of, path_of, rest_of
+from ..choices import MOST_OPTIONS, with_options, without_options
+from ..columns import TABLE_OPTIONS, Columns, chosen_rows, name_of, part_of, path_of, rest_of
 from ..conversation import answer_of, assistant, question_of, user
 from ..instructions import IDENTIFY, INSTRUCTION_OPTIONS, instruction
 from ..parsed_files import DataError
-from ..reading import AUDIO_SUFFIXES, IMAGE_SUFFIXES, Format, Option, Source, clock, drawn
+from ..reading import AUDIO_SUFFIXES, IMAGE_SUFFIXES, Format, Option, Source, drawn
 from ..record import Record, media_of, meta_of
 from ..rows import Row
 from ..writing import write_rows
@@ -33,8 +33,8 @@ _KNOWN = {
         *("youtube_id", "video_id", "id"),
     ),
     "id": ("id",),
-    "start": ("start",),
-    "end": ("end",),
+    "start": ("start", "time_start", "start_time", "start_seconds"),
+    "end": ("end", "time_end", "end_time", "end_seconds"),
 }
 
 
@@ -47,7 +47,7 @@ def _read(source: Source) -> Iterator[Record]:
         kind = _kind(source, column, path)
         native = str(number) if identity is None else name_of(row, identity)
         bounds = {name: columns.find(row, name) for name in ("start", "end")}
-        part = {name: clock(row, found) for name, found in bounds.items() if found and source.options["cut"]}
+        part = part_of(row, bounds) if source.options["cut"] else {}
         block = source.medium(kind, path, row, column, **part)
         answer = _spoken(row, label)
         options = _options(source, labels, answer, native)
@@ -82,10 +82,10 @@ def _labels(source: Source, columns: Columns) -> list[str]:
     if not (wanted := source.options["num_options"]):
         return []
     labels = sorted({_spoken(row, columns.need(row, "label")) for row in source.rows()})
-    if not 2 <= wanted <= len(labels):
+    if not 2 <= wanted <= min(len(labels), MOST_OPTIONS):
         raise DataError(
             f"{source.path}: num_options is {wanted}, but the file has {len(labels)} labels: give a number from 2 to "
-            "that, or 0 for none."
+            f"that and at most {MOST_OPTIONS}, as there are letters, or 0 for none."
         )
     return labels
 

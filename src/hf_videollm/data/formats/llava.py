@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..conversation import Turns, media_first, read_turns, written_turns
+from ..conversation import Turns, begins_with_answer, media_first, read_turns, written_turns
 from ..parsed_files import DataError
 from ..reading import VIDEO_SUFFIXES, Format, Option, Source
 from ..record import MEDIA, Record, media_of, meta_of
@@ -26,9 +26,7 @@ __all__ = ["FORMAT"]
 
 def _read(source: Source) -> Iterator[Record]:
     for number, row in enumerate(source.rows()):
-        turns = row.values.get("conversations")
-        first = turns[0] if isinstance(turns, list) and turns else None
-        if isinstance(first, Mapping) and first.get("from") == "gpt":
+        if begins_with_answer(row):
             source.dropped["begins with gpt"] += 1
             continue
         media = {kind: _media(source, row, kind) for kind in MEDIA}

@@ -1,5 +1,8 @@
 """Q: tables and lists of questions, with options to choose from or with free answers.
 
+TGIF-QA's tables have tabs between their fields, and their clips are GIFs. Letters before options, as in "A. red", are
+cut, because `answer_style` writes them.
+
 NExT-QA (`train.csv`, https://github.com/doc-doc/NExT-QA, MIT), AVQA (`train_qa.json`), CLEVRER (`train.json`),
 Social-IQ 2.0 (JSON lines), LifeQA, MSVD-QA, MSRVTT-QA, TGIF-QA and ActivityNet-QA (with `answers`). IVA, LinVT and
 VideoLLaMA2 train on them. The names of columns differ; `columns` names those that are not recognised.
@@ -17,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..choices import STYLES, letter_of, read_answer, with_options, without_options
+from ..choices import MOST_OPTIONS, STYLES, letter_of, read_answer, with_options, without_letters, without_options
 from ..columns import TABLE_OPTIONS, Columns, chosen_rows, name_of, path_of, rest_of
 from ..conversation import assistant, question_of, user
 from ..parsed_files import DataError, read_json
@@ -42,7 +45,6 @@ _KNOWN = {
 # Fields of an object of a video that hold its questions.
 _LISTS = ("questions", "mc_question")
 _NUMBERED = ("a{}", "option{}", "option_{}", "choice_{}")
-_MOST_OPTIONS = 26
 
 
 def _read(source: Source) -> Iterator[Record]:
@@ -67,8 +69,13 @@ def _record(source: Source, row: Row, columns: Columns, native: str) -> Record |
         return None
     answer_column = None if right is not None else columns.need(row, "answer")
     index = right[0] if right is not None else None
+    plain = without_letters(options)
     if answer_column is not None and options:
-        index = read_answer(row, answer_column, options, source.options["answer_is"], source.options["first_index"])
+        # The answer may be the text of an option with its letter or without.
+        has_letter = str(row.values[answer_column]).strip() in options
+        listed = options if has_letter else plain
+        index = read_answer(row, answer_column, listed, source.options["answer_is"], source.options["first_index"])
+    options = plain
     answer = options[index] if index is not None else name_of(row, str(answer_column)).strip()
     kind = next((kind for kind in ("image", "audio") if columns.find(row, kind)), "video")
     column = columns.need(row, kind)
@@ -76,6 +83,11 @@ def _record(source: Source, row: Row, columns: Columns, native: str) -> Record |
     block = source.medium(kind, path_of(source, row, column), row, column, **({} if kind == "image" else part))
     question, said = row.get(asked), answer
     is_choice = index is not None and not source.options["open"]
+    if is_choice and len(options) > MOST_OPTIONS:
+        raise DataError(
+            f"{row.where}: {names[0]} has {len(options)} options, but there are {MOST_OPTIONS} letters: set open: true "
+            "to ask without options."
+        )
     if is_choice:
         question = with_options(question, options)
         said = STYLES[source.options["answer_style"]](letter_of(index or 0), answer)
@@ -143,7 +155,15 @@ def _answers(source: Source) -> dict[str, Mapping[str, Any]]:
     if (name := source.options["answers"]) is None:
         return {}
     other = Source(source.beside("answers", name), source.name, source.split, source.root)
-    return {name_of(row, "question_id"): row.values for row in other.rows()}
+    found: dict[str, Row] = {}
+    for row in other.rows():
+        native = name_of(row, "question_id")
+        if native in found:
+            raise DataError(
+                f"{row.where}: question {native} stands already in {found[native].where}; keep one of them."
+            )
+        found[native] = row
+    return {native: row.values for native, row in found.items()}
 
 
 def _joined(row: Row, answers: Mapping[str, Mapping[str, Any]], columns: Columns) -> Row:
@@ -160,7 +180,7 @@ def _options(row: Row, columns: Columns) -> tuple[list[str], list[str], list[int
     column = columns.find(row, "options")
     if column is None or not isinstance(row.values[column], list | str):
         for pattern in _NUMBERED:
-            names = [pattern.format(number) for number in range(_MOST_OPTIONS) if pattern.format(number) in row.values]
+            names = [pattern.format(number) for number in range(MOST_OPTIONS) if pattern.format(number) in row.values]
             if len(names) > 1:
                 return names, [name_of(row, name).strip() for name in names], None
         return [], [], None

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..conversation import Turns, read_turns, written_turns
+from ..conversation import Turns, begins_with_answer, read_turns, written_turns
 from ..reading import VIDEO_SUFFIXES, Format, Source
 from ..record import Record, media_of, meta_of
 from ..rows import Row
@@ -23,6 +23,9 @@ __all__ = ["FORMAT"]
 
 def _read(source: Source) -> Iterator[Record]:
     for number, row in enumerate(source.rows()):
+        if begins_with_answer(row):
+            source.dropped["begins with gpt"] += 1
+            continue
         video = source.medium("video", row.get("video"), row, "video", kind="frames")
         messages = read_turns(row, Turns({"video": [video]}, {"image": "video"}))
         meta = {name: value for name, value in row.values.items() if name not in ("video", "conversations")}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conversation import Turns, read_turns, written_turns
-from ..parsed_files import DataError
+from ..parsed_files import FETCH, DataError
 from ..reading import Format, Option, Source
 from ..record import Record, media_of, meta_of
 from ..rows import Row
@@ -61,6 +61,8 @@ def _times(source: Source, facts: Row) -> dict[str, str]:
     found = {mark: float(seconds.get(mark, (int, float))) for mark in seconds.values}
     if not found:
         return {}
+    if early := next((mark for mark, time in found.items() if time < 0), None):
+        raise DataError(f"{seconds.where}: {early} is {found[early]:g}, before the video begins: {FETCH}.")
     duration = float(facts.get("duration", (int, float)))
     if duration <= 0:
         raise DataError(f"{facts.where}: duration is {duration:g}: give the length of the video in seconds.")
