@@ -174,8 +174,16 @@ TURNS = [
     {"role": "assistant", "content": [{"type": "text", "text": "red"}]},
 ]
 WHOLE = {
-    "id": "s/train/0", "source": "s", "split": "train", "task": "mc_qa", "messages": TURNS,
-    "options": ["red", "blue"], "answer": "red", "answer_index": 0, "references": ["red"], "meta": '{"a": 1}',
+    "id": "s/train/0",
+    "source": "s",
+    "split": "train",
+    "task": "mc_qa",
+    "messages": TURNS,
+    "options": ["red", "blue"],
+    "answer": "red",
+    "answer_index": 0,
+    "references": ["red"],
+    "meta": '{"a": 1}',
 }
 
 
