@@ -20,7 +20,7 @@ from ..data.mix_plan import PreparedMix, prepare_mix
 from ..data.parsed_files import DataError
 from ..data.record import media_of
 from ..disk_full import name_full_disk
-from ..models.errors import MediaError, one_line
+from ..models.errors import MediaError, MissingBackend, UnsafeURL, one_line
 from ..models.video_llm_option_names import did_you_mean, names_options
 from ..version import __version__
 from .dataset_card import dataset_card
@@ -157,11 +157,15 @@ def _decodable(prepared: PreparedMix) -> PreparedMix:
         row = prepared.table[number]
         # Rows about one video are looked at once.
         media = tuple(f"{block['path']} {block['start']} {block['end']}" for block in media_of(row))
+        if any("://" in (block["path"] or "") for block in media_of(row)):
+            continue  # What is written later says that addresses are not published.
         if media not in reasons:
             try:
                 reasons[media] = None
                 for _ in decoded_seconds(row, num_frames=1):
                     pass
+            except (MissingBackend, UnsafeURL):
+                raise
             except MediaError as error:
                 reasons[media] = one_line(error)
         if (reason := reasons[media]) is not None:
