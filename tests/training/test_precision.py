@@ -1,12 +1,14 @@
 """What is trained is float32, so that no step of a small learning rate is rounded away; results keep their type."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from every_design import every_design
 from factory import DesignCase, with_labels
 from safetensors.torch import load_file
@@ -117,3 +119,18 @@ def test_parts_beside_a_lora_are_float32(recipe: Recipe) -> None:
     assert any(".lora_" in name for name in trained)
     assert any("connector" in name for name in trained)
     assert set(trained.values()) == {torch.float32}
+
+
+def test_the_reference_of_dpo_computes_as_the_model_does(half: Path, clips: list[str], tmp_path: Path) -> None:
+    def answer(text: str) -> list[dict[str, str]]:
+        return [{"role": "assistant", "content": text}]
+
+    asked = [{"type": "video", "path": clips[0]}, {"type": "text", "text": "What is it?"}]
+    rows = [{"prompt": [{"role": "user", "content": asked}], "chosen": answer("a dog"), "rejected": answer("two")}]
+    args = hf_videollm.dpo_config(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, max_steps=1)
+    trainer: Any = hf_videollm.make_dpo_trainer(str(half), Dataset.from_list(rows), args=args)
+    for model in (trainer.model, trainer.ref_model):
+        assert {value.dtype for value in model.parameters()} == {torch.float32}
+    trainer.train()
+    # Both agree before the first step, whose loss is that of a margin of 0.
+    assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(math.log(2), abs=1e-5)
