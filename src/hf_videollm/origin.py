@@ -16,6 +16,7 @@ from shutil import copyfile
 from typing import Any
 
 __all__ = [
+    "DATA_ROLE",
     "ORIGINAL",
     "ORIGIN_FILE",
     "Origin",
@@ -36,6 +37,8 @@ __all__ = [
 ORIGIN_FILE = "origin.json"
 # The role of the checkpoint that a variant was made from.
 ORIGINAL = "original"
+# The role of data. These are files of the machine that trained, not data sets of the Hub.
+DATA_ROLE = "training data"
 # A folder inside the cache of huggingface_hub, whose path names the repository and its commit.
 _CACHED = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)[/\\]snapshots[/\\](?P<revision>[0-9a-f]{7,40})")
 

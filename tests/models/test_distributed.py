@@ -5,12 +5,16 @@ the processes call its function that shards a model (`fsdp2_prepare_model`).
 """
 
 import json
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import ready_python
 import torch
 from accelerate import FullyShardedDataParallelPlugin
+from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from every_design import DESIGNS, every_design
@@ -172,11 +176,37 @@ def test_parts_that_a_configuration_leaves_out_are_not_named(case: DesignCase) -
     assert optional & set(other._no_split_modules or ())
 
 
+@pytest.mark.slow
+def test_the_example_for_a_cpu_starts_two_processes(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from transformers import TrainingArguments\n"
+        "args = TrainingArguments(output_dir='run', use_cpu=True)\n"
+        "import torch.distributed as dist\n"
+        "print(f'process {args.process_index} of {args.world_size} by {dist.get_backend()}', flush=True)\n"
+    )
+    command = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "ddp_cpu.yaml")]
+    done = subprocess.run(
+        [sys.executable, *command, "--main_process_port", "0", str(script)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith("process")]
+    assert sorted(said) == ["process 0 of 2 by gloo", "process 1 of 2 by gloo"]
+
+
 @pytest.mark.parametrize("name", ["ddp", "ddp_cpu", "fsdp2", "deepspeed_zero2", "deepspeed_zero3"])
 def test_accelerate_reads_the_example_configurations(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+    file = str(CONFIGS / f"{name}.yaml")
+    config = load_config_from_file(file)
     assert config.num_processes == 2
+    # `accelerate launch` starts so many processes only by the launchers for several; the simple one starts one.
+    started: dict[str, int] = {}
+    for kind in ("simple", "multi_gpu", "deepspeed"):
+        note = partial(lambda kind, args: started.update({kind: args.num_processes}), kind)
+        monkeypatch.setattr(launch, f"{kind}_launcher", note)
+    launch.launch_command(launch.launch_command_parser().parse_args(["--config_file", file, "train.py"]))
+    assert started == {"deepspeed" if name.startswith("deepspeed") else "multi_gpu": 2}
     if name == "fsdp2":
         options = {key.removeprefix("fsdp_"): value for key, value in config.fsdp_config.items()}
         options["fsdp_version"] = options.pop("version")

@@ -1,6 +1,7 @@
 """What a training leaves opens directly, and every ending answers as the trained model in memory did."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from training_runs import DESIGNS, LORA, answer, inner, make_recipe, tiny_videol
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_videollm import LinVTForCausalLM, load_pipeline
+from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.hub.folder import check_folder
 from hf_videollm.models.errors import CheckpointError
+from hf_videollm.origin import load_card_metadata, read_origin
 from hf_videollm.training.endings import (
     finish_adjustable,
     finish_checkpoint,
@@ -80,6 +83,32 @@ def trained(
     return get
 
 
+def assert_tidy(folder: Path, run: Trained) -> None:
+    """Nothing in a finished folder names the folder in which it was written, and only Hub ids stand as metadata."""
+    # Names of `atomic_claim.py`; and the destination itself, which may be moved.
+    here = re.escape(str(folder.parent)).encode()
+    temporary = re.compile(rb"[0-9a-f]{12}\.(new|old|lock)|\." + folder.name.encode() + rb"\.partial|" + here)
+    found = [(path.name, temporary.search(path.read_bytes())) for path in folder.rglob("*") if path.is_file()]
+    assert [(name, match[0]) for name, match in found if match is not None] == []
+    assert not [path for path in folder.rglob("*") if temporary.search(path.name.encode())]
+    origin = read_origin(folder)
+    assert origin is not None
+    names = {source.role: source.name for source in origin.sources}
+    assert names["base model"] == Path(run.source).name
+    assert names["training data"].endswith("/records.jsonl")
+    if (card := folder / "README.md").is_file():
+        metadata = load_card_metadata(card)
+        assert not {"base_model", "datasets", "base_model_relation"} & metadata.keys()
+        text = card.read_text()
+        assert f"# {folder.name}\n" in text
+        assert f'"OWNER/{folder.name}"' in text
+        assert names["training data"] in text
+        assert names["base model"] in text
+        facts = describe_checkpoint(str(folder), memory=False)
+        assert names["training data"] not in [model.name for model in facts.base_models]
+        assert facts.training_data == [names["training data"]]
+
+
 @pytest.mark.parametrize("design", DESIGNS)
 def test_an_adapter_opens_and_becomes_a_checkpoint(design: str, trained: Any, tmp_path: Path) -> None:
     run = trained(design, "lora")
@@ -95,6 +124,7 @@ def test_an_adapter_opens_and_becomes_a_checkpoint(design: str, trained: Any, tm
     assert "LoRA of rank 4 on q_proj, v_proj" in card
     assert "None" not in card
     assert str(Path(run.source).parent) not in card + json.dumps(training)
+    assert_tidy(tmp_path / "whole", run)
 
 
 @pytest.mark.parametrize("design", ["pllava", "linvt"])
@@ -103,6 +133,7 @@ def test_whole_weights_open_and_become_a_checkpoint(design: str, trained: Any, t
     run.assert_same(*opened(run.output), 0.0)
     assert finish_checkpoint(run.output, tmp_path / "whole").ending == "as trained"
     run.assert_same(*opened(tmp_path / "whole"), 0.0)
+    assert_tidy(tmp_path / "whole", run)
     # Nothing of the training is left in it: no state of an optimizer, no arguments in a pickle.
     assert not [path.name for path in (tmp_path / "whole").rglob("*") if path.suffix in (".bin", ".pt", ".pth")]
     with pytest.raises(CheckpointError, match="no LoRA: use `hf-videollm finish checkpoint"):
@@ -114,6 +145,7 @@ def test_a_kept_lora_is_adjustable(trained: Any, tmp_path: Path) -> None:
     finish_adjustable(run.output, tmp_path / "kept")
     model, processor = opened(tmp_path / "kept")
     run.assert_same(model, processor)
+    assert_tidy(tmp_path / "kept", run)
     model.set_lora_alpha(0)
     assert (answer(model, processor, run.clip)[1] - run.logits).abs().max() > 100 * TOLERANCE
     half = AutoModelForImageTextToText.from_pretrained(tmp_path / "kept", lora_alpha=4)
@@ -138,6 +170,13 @@ def test_linvt_alone_holds_all_that_was_trained(trained: Any, tiny_image_llm: st
     finish_linvt(run.output, tmp_path / "alone")
     model = LinVTForCausalLM.from_adapter(tmp_path / "alone")
     run.assert_same(model, AutoProcessor.from_pretrained(tmp_path / "alone"), 0.0)
+    assert_tidy(tmp_path / "alone", run)
+    # Names of image-LLMs are those that every command takes, and errors name the destination.
+    with pytest.raises(CheckpointError, match=re.escape(f"{tmp_path / 'named'} belongs to another image-LLM than")):
+        finish_linvt(run.output, tmp_path / "named", image_llm="iva-tiny")
+    with pytest.raises(FileNotFoundError, match="did you mean iva-tiny"):
+        finish_linvt(run.output, tmp_path / "named", image_llm="iva-tinny")
+    assert not (tmp_path / "named").exists()
     with pytest.raises(CheckpointError, match="LoRA on the language model, which LinVT alone would lose"):
         finish_linvt(trained("linvt", "lora").output, tmp_path / "lora")
     with pytest.raises(CheckpointError, match="has no LinVT"):
@@ -172,6 +211,7 @@ def test_qlora_opens_and_has_two_endings(design: str, trained: Any, tmp_path: Pa
     moved = (run.logits - run.before).norm()
     near = (logits - run.logits).norm()
     assert near < 0.05 * moved
+    assert_tidy(tmp_path / "dequantized", run)
     finish_qlora(run.output, tmp_path / "original", into="original")
     original = answer(*opened(tmp_path / "original"), run.clip)[1]
     # The control: it is another model, whose weights the LoRA has not seen.

@@ -1,8 +1,13 @@
 """DPO and GRPO on video: the media reach the model with both answers and in rollouts, and a few steps learn."""
 
+import copy
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +18,17 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
 import hf_videollm
 from hf_videollm.known_models import bundled_checkpoints
+from hf_videollm.models.errors import MediaNotFound
 from hf_videollm.models.transformers_compat import rename_checkpointing
+from hf_videollm.origin import read_origin
 from hf_videollm.training.collator import VideoDataCollator
+from hf_videollm.training.dpo import PreferenceCollator
 from hf_videollm.training.generated_answers import answer_rows
+from hf_videollm.training.grpo_trainer import encode_rows
 from hf_videollm.training.preference_rows import prompt_row, row_pair
 from hf_videollm.training.prompt_inputs import encode_prompts, join_media, token_fields
+from hf_videollm.training.reference_model import reference_model
+from hf_videollm.training.row_numbers import name_wrong_row, named_datasets
 
 ASK = "What colour is the shape?"
 DESIGNS = [*bundled_checkpoints(), "videollama2"]
@@ -86,6 +97,21 @@ def test_both_answers_are_judged_with_the_video(
     # At the start, the model is its reference, with nothing drawn at random.
     assert trainer.state.log_history[0]["loss"] == pytest.approx(0.6931, abs=1e-4)
     assert trainer.state.log_history[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    trainer.save_model()
+    assert_recorded(tmp_path, "make_dpo_trainer", checkpoint(name), 2)
+
+
+def assert_recorded(folder: Path, maker: str, source: str, rows: int) -> None:
+    """The folder of a run says how it was made, as that of supervised fine-tuning does."""
+    record = json.loads((folder / "run.json").read_text())
+    assert record["made_by"] == f"hf_videollm.{maker}"
+    assert record["data"] == {"rows": rows}
+    assert Path(record["base_model"]["model"]).name == Path(source).name
+    assert [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    card = (folder / "README.md").read_text()
+    assert f"`hf_videollm.{maker}` made it from `{Path(source).name}`" in card
+    assert "recipe.yaml" not in card
+    assert read_origin(folder).sources[0].name == Path(source).name
 
 
 def margins(checkpoint: str, clips: list[str], folder: Path, **more: Any) -> tuple[float, float]:
@@ -168,6 +194,8 @@ def test_rollouts_and_losses_see_the_video(checkpoint: Checkpoint, clips: list[s
     assert torch.equal(logits.argmax(-1)[is_word], words[is_word])
     # The control: the videos of other rows.
     assert (logits - others)[is_word].abs().max() > 1e-3
+    trainer.save_model()
+    assert_recorded(tmp_path, "make_grpo_trainer", checkpoint(name), len(data))
 
 
 @every_design
@@ -239,6 +267,91 @@ def test_a_lora_needs_no_reference_model(checkpoint: Checkpoint, clips: list[str
     assert trainer.state.log_history[0]["loss"] == pytest.approx(0.6931, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["pllava-tiny", "linvt-tiny", "iva-tiny"])
+def test_a_reference_may_be_named(
+    checkpoint: Checkpoint, clips: list[str], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Dataset.from_list(pairs(clips[:2]))
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint(name))
+
+    def make(reference: Any) -> Any:
+        args = hf_videollm.dpo_config(**arguments(tmp_path))
+        return hf_videollm.make_dpo_trainer(model, data, args=args, ref_model=reference)
+
+    with torch.no_grad():
+        model.lm_head.weight.add_(1)
+    for reference in (name, checkpoint(name)):
+        found = make(reference).ref_model.lm_head.weight
+        assert torch.equal(found + 1, model.lm_head.weight)
+    loads: list[Any] = []
+    monkeypatch.setattr("hf_videollm.training.reference_model.load_for_training", loads.append)
+    other = "pllava-tiny" if name != "pllava-tiny" else "iva-tiny"
+    given = AutoModelForImageTextToText.from_pretrained(checkpoint(other))
+    for reference in (other, given):
+        with pytest.raises(ValueError, match=r"^ref_model \(.*does not fit the model: its design is \w+, the model's"):
+            make(reference)
+    with pytest.raises(FileNotFoundError, match=f"did you mean .*{name}"):
+        make(f"{name}y")
+    assert not loads
+
+
+def test_a_reference_with_other_words_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    processor = AutoProcessor.from_pretrained(checkpoint("pllava-tiny"))
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint("pllava-tiny"))
+    changed = tmp_path / "changed"
+    shutil.copytree(checkpoint("pllava-tiny"), changed)
+    tokenizer = json.loads((changed / "tokenizer.json").read_text())
+    words = tokenizer["model"]["vocab"]
+    red, blue = (next(word for word in words if word.endswith(name)) for name in ("red", "blue"))
+    words[red], words[blue] = words[blue], words[red]
+    (changed / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match=r"does not fit the model: the word '.*' is token \d+ there, and \d+ here"):
+        reference_model(changed, model, processor)
+    larger = copy.deepcopy(model.config)
+    larger.get_text_config().vocab_size += 8
+    with pytest.raises(ValueError, match=r"its vocabulary, in tokens, is \d+, the model's \d+"):
+        reference_model(SimpleNamespace(config=larger), model, processor)
+
+
+WRONG_PREFERENCES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "missing": ({"videos": ["no.mp4"]}, MediaNotFound, "no.mp4"),
+    "no rejected": ({"rejected": None}, ValueError, "has no rejected"),
+    "no media": ({"videos": None}, ValueError, "video"),
+    "two videos": ({"videos": ["a.mp4", "b.mp4"]}, ValueError, "their numbers must be the same"),
+    "blank": ({"chosen": [{"role": "user", "content": answer("What?")[0]["content"]}]}, ValueError, "assistant"),
+}
+
+
+@pytest.mark.parametrize("kind", ["dpo", "grpo"])
+@pytest.mark.parametrize("name", WRONG_PREFERENCES)
+def test_errors_say_which_row_is_wrong(
+    checkpoint: Checkpoint, clips: list[str], tmp_path: Path, name: str, kind: str
+) -> None:
+    wrong, error, message = WRONG_PREFERENCES[name]
+    if kind == "grpo" and not wrong.keys() & {"videos"}:
+        return
+    rows = [*pairs(clips[:2]), {**pairs(clips)[0], **wrong}]
+    data = Dataset.from_list(rows)
+    collator = VideoDataCollator(AutoProcessor.from_pretrained(checkpoint("pllava-tiny")))
+    datasets = named_datasets(data, {"others": data.select([2])})
+
+    def make(batch: list[dict[str, Any]], datasets: dict[str, Any]) -> Any:
+        if kind == "dpo":
+            return PreferenceCollator(collator, datasets)(batch)
+        return name_wrong_row(partial(encode_rows, collator), batch, datasets)
+
+    with pytest.raises(error, match=rf"^train_dataset, row 2:? .*{message}"):
+        make([data[1], data[2]], datasets)
+    with pytest.raises(error, match=rf"^eval_dataset\['others'\], row 0:? .*{message}"):
+        make([data[1], data[2]], {name: rows for name, rows in datasets.items() if name != "train_dataset"})
+    with pytest.raises(error, match=rf"^Row 1 of the batch:? .*{message}"):
+        make([data[1], data[2]], {"train_dataset": data.to_iterable_dataset()})
+    with pytest.raises(error, match=rf"^Row 0 of the batch \(id 'x'\):? .*{message}"):
+        make([{**data[2], "id": "x"}], {})
+    # The control: the other rows are right.
+    make([data[0], data[1]], datasets)
+
+
 @pytest.mark.parametrize("kind", ["dpo", "grpo"])
 @pytest.mark.parametrize("name", ["pllava-tiny", "linvt-tiny"])
 def test_trl_alone_does_not_train_without_the_video(
@@ -263,7 +376,10 @@ def test_trl_alone_does_not_train_without_the_video(
 
     both = [*pairs(clips)]
     named = [{**row, "prompt": question(path=clip), "videos": None} for row, clip in zip(both, clips, strict=False)]
-    for rows in ([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in named], both):
+    written = [{"prompt": f"<video> {ASK}", "chosen": "red", "rejected": "blue"}] * 2
+    chats = [{**row, "prompt": [{"role": "user", "content": f"<video> {ASK}"}]} for row in named]
+    without_column = [[{key: row[key] for key in written[0]} for row in rows] for rows in (named, chats)]
+    for rows in (*without_column, both, written):
         with pytest.raises(ValueError, match=rf"make_trainer, make_{kind}_trainer|make_dpo_trainer (and|or) make_grpo"):
             train(rows)
 

@@ -92,6 +92,9 @@ def train(
         hidden_bars_of_datasets(),
     ):
         trainer = run_sft(chosen, resume=resume, save=True)
+    # Every process runs this command, and one of them speaks for all.
+    if not trainer.is_world_process_zero():
+        return
     if as_json:
         print_json(_result(trainer))
     else:

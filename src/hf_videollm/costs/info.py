@@ -54,6 +54,7 @@ class CheckpointInfo:
         model_type: `model_type` of the configuration, such as `"pllava"`.
         revision: commit on the Hub that the files come from, if that is recorded.
         base_models: models that this one was made from, as README and config.json name them.
+        training_data: names of the data that it was trained on, as its record says.
         licence: licence as README or licence file states it; `None` if none does.
         stored: what the weight files hold, by their headers; `None` if there are none to read.
         variants: quantized variants in other repositories.
@@ -81,6 +82,7 @@ class CheckpointInfo:
     model_type: str = ""
     revision: str | None = None
     base_models: list[BaseModel] = field(default_factory=list)
+    training_data: list[str] = field(default_factory=list)
     licence: Licence | None = None
     stored: StoredWeights | None = None
     variants: Variants = field(default_factory=Variants)
@@ -152,6 +154,7 @@ def describe_checkpoint(
         model_type=config.model_type,
         revision=origin.revision,
         base_models=origin.base_models,
+        training_data=origin.training_data,
         licence=origin.licence,
         stored=stored,
         variants=origin.variants,

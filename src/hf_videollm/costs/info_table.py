@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
+from ..origin import ORIGIN_FILE
 from .info import CheckpointInfo
 from .origin import Licence
 
@@ -39,6 +40,8 @@ def _where_from(facts: CheckpointInfo) -> Iterator[Row]:
         yield "base model", f"{model.name}{revision} ({role}{model.stated_in})"
     if not facts.base_models:
         yield "base model", "not recorded"
+    for name in facts.training_data:
+        yield "trained on", f"{name} ({ORIGIN_FILE})"
     yield "licence", _licence(facts.licence)
     if (place := facts.variants.looked_in) is not None:
         yield f"quantized variants ({place})", ", ".join(facts.variants.names) or "none found"

@@ -13,7 +13,7 @@ from huggingface_hub.errors import CacheNotFound
 from ..known_models import bundled_checkpoints, bundled_name
 from ..models.errors import CheckpointError
 from ..models.video_llm_checkpoint_files import find_file, read_checkpoint_json
-from ..origin import ORIGIN_FILE, load_card_metadata, read_origin_file, stated_licence
+from ..origin import DATA_ROLE, ORIGIN_FILE, load_card_metadata, read_origin_file, stated_licence
 
 # The beginnings of texts of licences, without spaces at line breaks -> their ids on the Hub.
 LICENCE_TEXTS = {
@@ -92,6 +92,7 @@ class StatedOrigin:
 
     revision: str | None
     base_models: list[BaseModel]
+    training_data: list[str]
     licence: Licence | None
     variants: Variants
 
@@ -119,6 +120,7 @@ def read_origin(source: str, config: Mapping[str, Any]) -> StatedOrigin:
     return StatedOrigin(
         revision=_revision(source),
         base_models=[item for item in stated if base_models[item.name] is item],
+        training_data=_data_of_record(source),
         licence=_licence(source, card),
         variants=Variants() if os.path.isdir(source) else find_variants(source),
     )
@@ -134,7 +136,15 @@ def _of_record(source: str) -> Iterator[BaseModel]:
     """The sources in the record of the conversion, build or quantization that made the checkpoint."""
     if (file := find_file(source, ORIGIN_FILE, {})) is not None:
         for record in read_origin_file(file).sources:
-            yield BaseModel(record.name, record.role, record.revision, ORIGIN_FILE)
+            if record.role != DATA_ROLE:
+                yield BaseModel(record.name, record.role, record.revision, ORIGIN_FILE)
+
+
+def _data_of_record(source: str) -> list[str]:
+    """What the checkpoint was trained on, as its record says."""
+    file = find_file(source, ORIGIN_FILE, {})
+    sources = () if file is None else read_origin_file(file).sources
+    return list(dict.fromkeys(record.name for record in sources if record.role == DATA_ROLE))
 
 
 def _of_card(card: Mapping[str, Any]) -> Iterator[BaseModel]:

@@ -69,7 +69,7 @@ def make_card(folder: str | os.PathLike[str], options: CardOptions | None = None
     place = Path(folder)
     if not (place / "config.json").is_file():
         raise CheckpointError(f"{place} is no checkpoint, because it has no config.json: give a checkpoint folder.")
-    source = CardSource(place)
+    source = CardSource(place, given.folder_name)
     chain = licence_of(place, base_models=given.base_models)
     # Only where nothing else fits all sources does `other` have a name by itself.
     name = given.licence_name or (LICENCE_NAME if chain.suggested == OTHER else None)

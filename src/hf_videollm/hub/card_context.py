@@ -43,6 +43,7 @@ class CardOptions:
 
     Attributes:
         repo_id: id on the Hub, which the snippets name; OWNER and the name of the folder by default.
+        folder_name: name of the folder, if it is written under a temporary name.
         revision: tag or commit that the snippets pin.
         variant: short name of a quantized variant, such as `nf4`.
         base_models: ids of the models that it was made from.
@@ -54,6 +55,7 @@ class CardOptions:
     """
 
     repo_id: str | None = None
+    folder_name: str | None = None
     revision: str | None = None
     variant: str | None = None
     base_models: tuple[str, ...] = ()

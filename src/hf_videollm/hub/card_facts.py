@@ -71,10 +71,12 @@ class CardSource:
     Attributes:
         folder: the folder.
         book: collects the facts that the card states.
+        given_name: name that the folder will have, if it is written under a temporary name.
         preset: name of the preset that wrote these weights, if the folder is a variant.
     """
 
     folder: Path
+    given_name: str | None = None
     book: FactBook = field(default_factory=FactBook)
 
     def __post_init__(self) -> None:
@@ -94,7 +96,7 @@ class CardSource:
     @property
     def name(self) -> str:
         """Name of the folder, also if it was given as `.` or `..`."""
-        return os.path.basename(os.path.abspath(self.folder))
+        return self.given_name or os.path.basename(os.path.abspath(self.folder))
 
     @property
     def is_variant(self) -> bool:

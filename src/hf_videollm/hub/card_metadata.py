@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..models.errors import one_line
-from ..origin import ORIGINAL, read_origin
+from ..origin import DATA_ROLE, ORIGINAL, read_origin
 from .card_facts import ACCURACY, CardSource, pointed, read_json
 from .licence_file import LICENCE_NAME, licence_link
 from .licence_terms import HUB_LICENCES, OTHER, UNKNOWN
 from .licences import LicenceChain
 from .presets import find_preset
+from .repo_names import is_repo_id
 
 __all__ = ["LICENCE_NAME", "PIPELINE_TAG", "RELATIONS", "CardError", "metadata_of", "validate_card"]
 
@@ -74,12 +75,13 @@ def _bases(source: CardSource, given: Any, chain: LicenceChain) -> tuple[list[st
     """Ids of the base models on the Hub, and the relation to them."""
     if given.variant is not None or source.info.quantization is not None:
         base = _original(given)
-        recorded = [one.name for one in chain.sources if one.role == ORIGINAL and "/" in one.name]
+        recorded = [one.name for one in chain.sources if one.role == ORIGINAL and is_repo_id(one.name)]
         return ([base] if base else list(given.base_models) or recorded), "quantized"
     origin = read_origin(source.folder)
-    direct = [record.name for record in origin.sources] if origin is not None else []
+    direct = [] if origin is None else [record.name for record in origin.sources if record.role != DATA_ROLE]
     names = [*given.base_models, *direct] or [one.name for one in chain.sources if one.role == "base model"]
-    return [name for name in dict.fromkeys(names) if "/" in name], origin.relation if origin is not None else "finetune"
+    relation = origin.relation if origin is not None else "finetune"
+    return [name for name in dict.fromkeys(names) if is_repo_id(name)], relation
 
 
 def _original(given: Any) -> str | None:
@@ -91,7 +93,9 @@ def _original(given: Any) -> str | None:
 
 
 def _datasets(chain: LicenceChain) -> list[str]:
-    return [source.name for source in chain.sources if source.is_data and _REPOSITORY.fullmatch(source.name)]
+    """Ids of the data sets on the Hub. The files that a training here has read stand in the text alone."""
+    data = (source for source in chain.sources if source.is_data and source.role != DATA_ROLE)
+    return [source.name for source in data if _REPOSITORY.fullmatch(source.name)]
 
 
 def _results(source: CardSource) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..known_models import bundled_checkpoints, bundled_name
 from ..models.video_llm_option_names import did_you_mean
-from ..origin import SourceRecord, read_card_metadata, read_origin
+from ..origin import DATA_ROLE, SourceRecord, read_card_metadata, read_origin
 from .card_files import load_facts
 from .licence_terms import HUB_LICENCES, NON_COMMERCIAL, OTHER, UNKNOWN, terms_of
 
@@ -33,8 +33,6 @@ __all__ = [
 
 # In `sources.yaml`: the page of the source states no licence.
 NONE_STATED = "none"
-# Role of the sources of a checkpoint that are data and not models.
-DATA_ROLE = "training data"
 
 
 class LicenceError(ValueError):

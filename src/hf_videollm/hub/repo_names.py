@@ -1,9 +1,12 @@
 """Names of repositories on the Hub."""
 
-__all__ = ["UNKNOWN_OWNER", "check_repo_id"]
+import re
+
+__all__ = ["UNKNOWN_OWNER", "check_repo_id", "is_repo_id"]
 
 # Stands in snippets for the account that will publish a checkpoint.
 UNKNOWN_OWNER = "OWNER"
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def check_repo_id(name: str) -> None:
@@ -25,3 +28,13 @@ def check_repo_id(name: str) -> None:
         ) from None
     if "/" not in name:
         raise ValueError(f"{name!r} names no owner: write OWNER/NAME, such as me/{name}.")
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether a name is written as OWNER/NAME, as the Hub writes the names of models and data sets.
+
+    Example:
+        >>> is_repo_id("me/pllava-7b"), is_repo_id("pllava-tiny"), is_repo_id("./me/pllava-7b")
+        (True, False, False)
+    """
+    return _REPO_ID.fullmatch(name) is not None

@@ -18,6 +18,7 @@ import torch
 
 from .errors import warn_caller
 from .processing_video_llm import write_replacements
+from .video_llm_messages import TRAINERS_HINT
 
 # A mark replaces the token of a video while the image-LLM's processor works on the prompt. It consists of these two
 # characters, to which Unicode assigns no meaning, so that texts do not contain them.
@@ -129,8 +130,26 @@ def check_num_videos(marked: Sequence[str], num_videos: int, per_row: list[int] 
     if sum(marks) != num_videos or (per_row is not None and per_row != marks):
         raise ValueError(
             f"The prompts hold {marks} places of videos, but {per_row or num_videos} videos were passed: write "
-            f"{token} once for each video, where it belongs in the text."
+            f"{token} once for each video, where it belongs in the text.{'' if num_videos else TRAINERS_HINT}"
         )
+
+
+def refuse_written_videos(rows: Sequence[str], token: str) -> None:
+    """Refuse prompts of conversations whose texts hold the token of videos, which a chat template never writes.
+
+    Args:
+        rows: prompts.
+        token: the token of videos, if it is another one than that of images.
+
+    Raises:
+        ValueError: a prompt holds it.
+    """
+    for index, row in enumerate(rows):
+        if token in row:
+            raise ValueError(
+                f"The texts of conversation {index} hold {token}, to which no video belongs: name the video in a block "
+                f"of its own, and take {token} out.{TRAINERS_HINT}"
+            )
 
 
 class PlaceholderWriter:
@@ -307,6 +326,7 @@ __all__ = [
     "named_videos",
     "question_inputs",
     "question_of",
+    "refuse_written_videos",
     "type_tokens",
     "with_images",
 ]

@@ -30,6 +30,7 @@ from .linvt_prompts import (
     named_videos,
     question_inputs,
     question_of,
+    refuse_written_videos,
     type_tokens,
     with_images,
 )
@@ -312,6 +313,8 @@ class LinVTProcessor(NoQuestionMixin, CheckedProcessor):
         marked = mark_videos(rows, self.video_token if kinds is None else self.image_token, kinds)
         per_row = None if videos is None else media_per_row(videos, len(rows), is_single_video, _count_videos)
         check_num_videos(marked, num_videos, per_row, self.video_token)
+        if kinds is not None and self.video_token != self.image_token:
+            refuse_written_videos(marked, self.video_token)
         return marked
 
     def _frames(self, sources: list[Any], options: VideoOptions) -> tuple[dict[str, torch.Tensor], list[Any]]:

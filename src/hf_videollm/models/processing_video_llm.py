@@ -18,6 +18,7 @@ from .media_source import stored_media
 from .media_video_inputs import flatten_videos, is_single_video, media_per_row
 from .video_llm_chat_template import keep_chat_template
 from .video_llm_checked_processor import CheckedProcessor, in_rows
+from .video_llm_messages import TRAINERS_HINT
 from .video_llm_trust import NoQuestionMixin
 
 # The first characters of PNG, JPEG, GIF and WebP files in base64. transformers accepts such strings as images, so the
@@ -163,7 +164,7 @@ class VideoLlmProcessor(NoQuestionMixin, CheckedProcessor):
                 raise ValueError(
                     f"The number of {token} tokens in the prompts should be the same as the number of {name}s passed: "
                     f"found {num_placeholders} {token} and {num_media} {name}s. Write {token} once for each {name}, "
-                    "where it belongs in the text."
+                    f"where it belongs in the text.{'' if num_media else TRAINERS_HINT}"
                 )
 
     def _process_videos(self, videos: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:

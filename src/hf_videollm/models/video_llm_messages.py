@@ -24,6 +24,10 @@ FOREIGN_TYPES = {"image_url": "image", "video_url": "video", "audio_url": "audio
 BLOCK_TYPES = ("text", *SOURCE_KEYS, *FOREIGN_TYPES)
 # Maps the names of options in qwen-vl-utils to the names of this package.
 OTHER_NAMES = {"video_start": "start", "video_end": "end", "nframes": "num_frames"}
+# End of errors about placeholders without media. The trainers of TRL hand no videos on.
+TRAINERS_HINT = (
+    " To train with TRL, make the trainer by hf_videollm.make_trainer, make_dpo_trainer or make_grpo_trainer."
+)
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # Keys that a message may have. All but the first two are for models that call tools or write down their thoughts.
 MESSAGE_KEYS = (

@@ -13,12 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..known_models import find_model
 from ..models.media_dataset_columns import without_decoding
 from ..models.video_llm_checkpoint import freeze_unused_parameters
-from .collator import IGNORE_INDEX, VideoDataCollator, row_name
+from ..training_outputs import BaseModel
+from .collator import IGNORE_INDEX, VideoDataCollator
 from .given_model import model_and_processor
 from .loading import load_for_training
 from .preference_rows import row_pair
+from .reference_model import reference_model
+from .row_numbers import name_wrong_row, named_datasets
+from .run_logger import run_logger
 from .sharding import shard_by_layers
 from .trl_arguments import ANY, Refused, check_arguments, make_arguments, refuse_max_length
 
@@ -47,11 +52,12 @@ REFUSED: dict[str, Refused] = {
 class PreferenceCollator:
     """Data collator for `trl.DPOTrainer`: first all rows with their better answers, then all with their worse ones."""
 
-    def __init__(self, collator: VideoDataCollator) -> None:
+    def __init__(self, collator: VideoDataCollator, datasets: Mapping[str, Any] | None = None) -> None:
         """Args:
         collator: makes batches of rows with `prompt` and `completion`.
+        datasets: what the rows come from, with names: errors say which row of which dataset is wrong.
         """
-        self.collator = collator
+        self.collator, self.datasets = collator, datasets or {}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Make one batch.
@@ -63,7 +69,10 @@ class PreferenceCollator:
         Raises:
             ValueError: a row has no two different answers, or is refused by `VideoDataCollator`.
         """
-        pairs = [row_pair(row, row_name(row)) for row in rows]
+        return name_wrong_row(self._batch, rows, self.datasets)
+
+    def _batch(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+        pairs = [row_pair(row, name) for row, name in zip(rows, names, strict=True)]
         batch = self.collator([row for rows_of_kind in zip(*pairs, strict=True) for row in rows_of_kind])
         labels = batch.pop("labels")
         return {**batch, "completion_mask": (labels != IGNORE_INDEX).long()}
@@ -106,7 +115,7 @@ def make_dpo_trainer(
     """Make a trainer that prefers the better of two answers to a question about media (DPO and its variants).
 
     Args:
-        model: the model; or a folder or Hub id, from which model and processor are loaded.
+        model: the model; or a folder, Hub id or bundled name, from which model and processor are loaded.
         train_dataset: a `Dataset` or `IterableDataset` whose rows have `prompt`, `chosen` and `rejected`. Its `Video`,
             `Image` and `Audio` columns may be in any state.
         processor: processor of `model`; by default that of the checkpoint from which `model` was loaded.
@@ -114,12 +123,14 @@ def make_dpo_trainer(
         eval_dataset: rows, or a dict of names to rows, for loss and margin on them.
         processor_kwargs: options for the processor, e.g. `{"num_frames": 4}`.
         max_length: refuse rows with more tokens than this.
-        kwargs: further arguments of `trl.DPOTrainer`, such as `callbacks`, `peft_config` and `ref_model`. Without
-            `ref_model` and without a LoRA, the reference is a copy of the model as it is now.
+        kwargs: further arguments of `trl.DPOTrainer`, such as `callbacks`, `peft_config` and `ref_model`: the model to
+            compare with, or its folder, Hub id or bundled name. Without `ref_model` and without a LoRA, the reference
+            is a copy of the model as it is now.
 
     Raises:
         TypeError: the processor is missing and cannot be found, or an argument is unknown.
-        ValueError: `args` would lose media.
+        ValueError: `args` would lose media, or `ref_model` does not read the same inputs as the model.
+        FileNotFoundError: there is no model of the given name.
 
     Example:
         >>> trainer = make_dpo_trainer("my-checkpoint", dataset, args=dpo_config(output_dir="run"))  # doctest: +SKIP
@@ -136,25 +147,29 @@ def make_dpo_trainer(
     check_arguments(args, FIXED, REFUSED, "dpo_config")
     # Trainers of old releases of TRL add a LoRA, and draw its weights, before they set the seed.
     set_seed(args.seed)
-    source = model
-    model, processor = model_and_processor(model, processor, args.seed)
-    if kwargs.get("ref_model") is None and kwargs.get("peft_config") is None and not _has_lora(model):
+    source = find_model(model) if isinstance(model, str | Path) else None
+    base = None if source is None else BaseModel.of(source, seed=args.seed)
+    model, processor = model_and_processor(model if source is None else source, processor, args.seed)
+    if kwargs.get("ref_model") is not None:
+        kwargs["ref_model"] = reference_model(kwargs["ref_model"], model, processor)
+    elif kwargs.get("peft_config") is None and not _has_lora(model):
         # TRL would load the checkpoint again, which the model may no longer be equal to, or not come from.
-        is_path = isinstance(source, str | Path)
-        kwargs["ref_model"] = load_for_training(str(source))[0] if is_path else copy.deepcopy(model)
+        kwargs["ref_model"] = copy.deepcopy(model) if source is None else load_for_training(source)[0]
     options = {"pad_to_multiple_of": args.pad_to_multiple_of} if args.pad_to_multiple_of else {}
     collator = VideoDataCollator(
         processor, max_length=max_length, processor_kwargs={**options, **(processor_kwargs or {})}
     )
+    kwargs["callbacks"] = [run_logger("make_dpo_trainer", base, train_dataset), *(kwargs.get("callbacks") or ())]
     trainer = VideoDPOTrainer(
         model=model,
         args=args,
         train_dataset=without_decoding(train_dataset),
         eval_dataset=without_decoding(eval_dataset),
-        data_collator=PreferenceCollator(collator),
+        data_collator=PreferenceCollator(collator, named_datasets(train_dataset, eval_dataset)),
         processing_class=processor,
         **kwargs,
     )
+    trainer.base_model = base
     shard_by_layers(trainer)
     # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)

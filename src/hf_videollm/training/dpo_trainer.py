@@ -8,11 +8,12 @@ from trl import DPOTrainer
 
 from ..models.media_dataset_columns import without_decoding
 from .precision import Float32Mixin, autocast_of, to_float32
+from .saving import SavingMixin
 
 __all__ = ["VideoDPOTrainer"]
 
 
-class VideoDPOTrainer(Float32Mixin, DPOTrainer):
+class VideoDPOTrainer(SavingMixin, Float32Mixin, DPOTrainer):
     """A `DPOTrainer` whose collator makes the batches from the rows as they are."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

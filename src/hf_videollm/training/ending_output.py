@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from transformers import AutoModelForImageTextToText
 
 from ..atomic import atomic_folder
 from ..base_loading import TRUST
-from ..hub.card import write_card
+from ..hub.card import CardOptions, write_card
 from ..hub.card_training import TRAINING_FILE
 from ..hub.checkpoint import save_checkpoint
 from ..hub.quantized_weights import fingerprints
@@ -154,7 +156,9 @@ class TrainingOutput:
         with atomic_folder(self.dst, overwrite=self.overwrite) as temporary:
             save_checkpoint(model, processor, temporary, **options)
             if is_compared:
-                _compare(expected, load(temporary, **TRUST), adapter_only)
+                with _under_its_name(temporary, self.dst):
+                    again = load(temporary, **TRUST)
+                _compare(expected, again, adapter_only)
             self._describe(temporary, ending, with_card=not adapter_only)
             size = sum(file.stat().st_size for file in temporary.rglob("*.safetensors"))
         base = None if self.base is None else self.given_base or self.base.model
@@ -173,7 +177,17 @@ class TrainingOutput:
         elif self.base is not None:
             write_base_origin(folder, self.given_base or self.base.model, "hf-videollm finish")
         if with_card:
-            write_card(folder, folder / "README.md")
+            name = os.path.basename(os.path.abspath(self.dst))
+            write_card(folder, folder / "README.md", CardOptions(folder_name=name))
+
+
+@contextmanager
+def _under_its_name(temporary: Path, dst: Path) -> Iterator[None]:
+    """Let errors name the destination, because the temporary folder is gone when they are read."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(temporary), str(dst))) from error
 
 
 def _compare(expected: dict[str, bytes], again: Any, adapter_only: bool) -> None:

@@ -17,6 +17,7 @@ import os
 from typing import Any
 
 from ..convert import MAX_SHARD_SIZE
+from ..known_models import find_model
 from ..models.errors import CheckpointError
 from ..models.modeling_linvt import LinVTForCausalLM
 from ..models.video_llm_contract import ModelContract
@@ -172,13 +173,16 @@ def finish_linvt(
     with that of the run, so that nothing that was trained is left out.
 
     Args:
-        image_llm: folder or Hub id of the image-LLM; that in the configuration of the run by default.
+        image_llm: folder, Hub id or bundled name of the image-LLM; that in the configuration of the run by default.
         run: see `finish_checkpoint`, as for all other arguments.
 
     Raises:
-        CheckpointError: the run is none of LinVT's, it has changed the image-LLM, or the image-LLM is not known.
+        CheckpointError: the run is none of LinVT's, it has changed the image-LLM, or the image-LLM is not known or is
+            another one than that of the run.
+        FileNotFoundError: there is no image-LLM of this name.
     """
     place = TrainingOutput.of(run, dst, None, overwrite, MAX_SHARD_SIZE)
+    given = None if image_llm is None else find_model(image_llm)
     if place.base is not None:
         raise CheckpointError(
             f"{run} has a LoRA on the language model, which LinVT alone would lose: use `hf-videollm finish merged`."
@@ -188,7 +192,8 @@ def finish_linvt(
         raise CheckpointError(
             f"{run} holds a {type(model).__name__}, which has no LinVT: use `hf-videollm finish checkpoint RUN DST`."
         )
-    model.config.backbone_name = image_llm or model.config.backbone_name
+    if given is not None and given != model.config.backbone_name:
+        model.config.backbone_name, model.config.backbone_revision = given, None
     if model.config.backbone_name is None:
         raise CheckpointError(f"{run} does not say which image-LLM it belongs to: name it with --image-llm.")
     return place.write("LinVT alone", model, processor, adapter_only=True)

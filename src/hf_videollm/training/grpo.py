@@ -13,12 +13,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..known_models import find_model
 from ..models.media_dataset_columns import without_decoding
 from ..models.video_llm_checkpoint import freeze_unused_parameters
+from ..training_outputs import BaseModel
 from .collator import VideoDataCollator
 from .given_model import model_and_processor
+from .row_numbers import named_datasets
+from .run_logger import run_logger
 from .sharding import shard_by_layers
 from .trl_arguments import ANY, Refused, check_arguments, make_arguments
 
@@ -87,7 +92,7 @@ def make_grpo_trainer(
     """Make a trainer in which the model learns from rewards for its own answers to questions about media (GRPO).
 
     Args:
-        model: the model; or a folder or Hub id, from which model and processor are loaded.
+        model: the model; or a folder, Hub id or bundled name, from which model and processor are loaded.
         train_dataset: a `Dataset` or `IterableDataset` whose rows have `prompt`, messages that end with a question. Its
             `Video`, `Image` and `Audio` columns may be in any state.
         reward_funcs: one reward, or a list: functions or reward models, as in `trl.GRPOTrainer`. Functions get the
@@ -102,6 +107,7 @@ def make_grpo_trainer(
     Raises:
         TypeError: the processor is missing and cannot be found, or an argument is unknown or cannot be used with media.
         ValueError: `args` would lose media; or with `beta`, there is no checkpoint for the reference model.
+        FileNotFoundError: there is no model of the given name.
     """
     from transformers import set_seed
 
@@ -115,7 +121,9 @@ def make_grpo_trainer(
     args = args or grpo_config()
     check_arguments(args, FIXED, REFUSED, "grpo_config")
     set_seed(args.seed)
-    model, processor = model_and_processor(model, processor, args.seed)
+    source = find_model(model) if isinstance(model, str | Path) else None
+    base = None if source is None else BaseModel.of(source, seed=args.seed)
+    model, processor = model_and_processor(model if source is None else source, processor, args.seed)
     if args.beta and kwargs.get("peft_config") is None and not model.config.name_or_path:
         raise ValueError(
             f"beta={args.beta} compares with a reference model, which TRL loads from the checkpoint of the model, but "
@@ -127,6 +135,7 @@ def make_grpo_trainer(
     suppressed = sorted({*placeholders, *options.get("suppress_tokens", ())})
     args = copy.copy(args)
     args.generation_kwargs = {**options, "suppress_tokens": suppressed}
+    kwargs["callbacks"] = [run_logger("make_grpo_trainer", base, train_dataset), *(kwargs.get("callbacks") or ())]
     trainer = VideoGRPOTrainer(
         model=model,
         reward_funcs=reward_funcs,
@@ -135,8 +144,10 @@ def make_grpo_trainer(
         eval_dataset=without_decoding(eval_dataset),
         processing_class=processor,
         collator=VideoDataCollator(processor, max_length=max_length, processor_kwargs=processor_kwargs),
+        datasets=named_datasets(train_dataset, eval_dataset),
         **kwargs,
     )
+    trainer.base_model = base
     shard_by_layers(trainer)
     # PEFT copies the modules that it trains in full, and makes all parameters of a copy trainable.
     freeze_unused_parameters(trainer.model)

@@ -16,24 +16,27 @@ from transformers import BatchFeature
 from trl import GRPOTrainer
 
 from ..models.video_llm_checked_processor import CheckedProcessor, cast_row
-from .collator import VideoDataCollator, row_name
+from .collator import VideoDataCollator
 from .precision import Float32Mixin
 from .preference_rows import prompt_row
 from .prompt_inputs import PromptInputs, encode_prompts, join_media, token_fields
+from .row_numbers import name_wrong_row
 from .rows import MEDIA_COLUMNS
+from .saving import SavingMixin
 
-__all__ = ["VideoGRPOTrainer"]
+__all__ = ["VideoGRPOTrainer", "encode_rows"]
 
 
-class VideoGRPOTrainer(Float32Mixin, GRPOTrainer):
+class VideoGRPOTrainer(SavingMixin, Float32Mixin, GRPOTrainer):
     """A `GRPOTrainer` whose rows have `prompt` and media."""
 
-    def __init__(self, *args: Any, collator: VideoDataCollator, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, collator: VideoDataCollator, datasets: Mapping[str, Any], **kwargs: Any) -> None:
         """Args:
         collator: makes the inputs of prompts.
+        datasets: what the rows come from, with names, for errors.
         kwargs: as in TRL.
         """
-        self.collator = collator
+        self.collator, self.datasets = collator, datasets
         # The rows of the batch at hand, as they were given and as inputs.
         self._given: Sequence[Mapping[str, Any]] = []
         self._rows: Sequence[PromptInputs] = []
@@ -42,7 +45,7 @@ class VideoGRPOTrainer(Float32Mixin, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """As in TRL; the result also has `rows`, the inputs of each prompt."""
         self._given = inputs
-        self._rows = encode_prompts(self.collator, [prompt_row(row, row_name(row)) for row in inputs])
+        self._rows = name_wrong_row(partial(encode_rows, self.collator), inputs, self.datasets)
         columns = {column for pair in MEDIA_COLUMNS.values() for column in pair}
         # TRL looks for images in these columns and in the messages.
         texts = [
@@ -105,6 +108,22 @@ class VideoGRPOTrainer(Float32Mixin, GRPOTrainer):
         processor = self.collator.processor
         exact = processor.EXACT_KEYS if isinstance(processor, CheckedProcessor) else ()
         return dict(cast_row(BatchFeature(join_media(rows)), self.model.dtype, exact))
+
+
+def encode_rows(
+    collator: VideoDataCollator, rows: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> list[PromptInputs]:
+    """Encode rows with `prompt`.
+
+    Args:
+        collator: makes the inputs.
+        rows: the rows.
+        names: of the rows, for errors.
+
+    Raises:
+        ValueError: a row has no prompt, or is refused by the collator.
+    """
+    return encode_prompts(collator, [prompt_row(row, name) for row, name in zip(rows, names, strict=True)])
 
 
 def _text(prompt: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from .paper_sizes import paper_config
 from .planned_batch import TEXT_TOKENS, planned_batch, planned_tokens
 from .precision import autocast_of, to_float32
 from .recipe import LOSS, Recipe, RecipeError
+from .recipe_augment import read_augment
 from .samples import make_samples, read_records
 from .sketch import check_options, config_for_training, plain_name, prepare_sketch, processor_for_training, sketch_model
 
@@ -139,7 +140,7 @@ def plan_training(recipe: Recipe, design: str | None = None) -> TrainingPlan:
     # What is trained is float32 in the trainer, too (`precision.Float32Mixin`).
     to_float32(model, autocast)
     dtype = autocast or torch.float32
-    frames = (recipe.processor_options or {}).get("num_frames", config.num_frames)
+    frames = _most_frames(recipe, config)
     media = str((recipe.expected or {}).get("media", "video"))
     notes: list[str] = []
     rows_of_batch = arguments.args.per_device_train_batch_size
@@ -234,6 +235,14 @@ def _rows(recipe: Recipe, data: _Data | None) -> tuple[int | None, str]:
         return data.number, "counted"
     rows = (recipe.expected or {}).get("rows")
     return rows, "by the paper" if rows is not None else "unknown without data"
+
+
+def _most_frames(recipe: Recipe, config: Any) -> int:
+    """Frames of a video; if their number is drawn anew in each epoch, the largest."""
+    augment = read_augment(recipe.augment)
+    if augment is not None and augment.num_frames is not None:
+        return augment.num_frames[1]
+    return int((recipe.processor_options or {}).get("num_frames", config.num_frames))
 
 
 def _memory(model: Any, batch: Mapping[str, Any], arguments: PlannedArguments, dtype: torch.dtype) -> TrainingMemory:

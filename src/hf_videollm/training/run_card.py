@@ -15,18 +15,19 @@ from ..hub.card_metadata import LIBRARY, PIPELINE_TAG
 from ..hub.card_training import training_rows
 from ..hub.licence_file import LICENCE_NAME
 from ..hub.licence_terms import OTHER, UNKNOWN
-from ..hub.licences import DATA_ROLE, LicenceChain, licence_of
+from ..hub.licences import LicenceChain, licence_of
+from ..hub.repo_names import is_repo_id
 from ..known_models import bundled_checkpoints
-from ..origin import ORIGIN_FILE, Origin, SourceRecord, read_origin, source_record
+from ..origin import DATA_ROLE, ORIGIN_FILE, Origin, SourceRecord, read_origin, source_record
 from ..training_outputs import ADAPTER_CONFIG, CHECKPOINT
 from .run_log import PLOT_FILE, read_log
-from .run_record import RECIPE_FILE, read_run
+from .run_record import COMMAND, RECIPE_FILE, read_run
 
 __all__ = ["training_summary", "write_base_origin", "write_run_card", "write_run_origin"]
 
 _TEXT = """# {name}
 
-{kind} `hf-videollm train` made it from {base}.
+{kind} `{made_by}` made it from {base}.
 
 | | |
 |---|---|
@@ -39,7 +40,7 @@ hf-videollm ask clip.mp4 "What happens?" --model {name}
 ```
 
 `hf-videollm finish checkpoint {name} DST` writes a complete checkpoint, which loads without this package, too.
-`recipe.yaml` repeats the training, `run.json` records its versions, and `log.jsonl` what it logged.
+{repeats}`run.json` records the versions of the training, and `log.jsonl` what it logged.
 
 ## Licence
 
@@ -89,8 +90,8 @@ def write_run_card(folder: Path, run: Path) -> None:
     if not read_run(run).get("sessions"):
         return
     is_adapter = (folder / ADAPTER_CONFIG).is_file()
-    summary = training_summary(run)
-    origin = write_run_origin(folder, run, "hf-videollm train", "adapter" if is_adapter else "finetune")
+    summary, made_by = training_summary(run), read_run(run).get("made_by") or COMMAND
+    origin = write_run_origin(folder, run, made_by, "adapter" if is_adapter else "finetune")
     chain = licence_of(folder)
     rows = "\n".join(f"| {name} | {value} |" for name, value in training_rows(summary))
     has_plot = (run / PLOT_FILE).is_file() and not CHECKPOINT.fullmatch(folder.name)
@@ -98,6 +99,8 @@ def write_run_card(folder: Path, run: Path) -> None:
         name=run.name,
         kind="An adapter of PEFT, which needs its base model." if is_adapter else "A complete checkpoint.",
         base=f"`{summary['base_model']}`" if summary["base_model"] else "a model that was given in memory",
+        made_by=made_by,
+        repeats="`recipe.yaml` repeats the training. " if (run / RECIPE_FILE).is_file() else "",
         rows=rows,
         plot=f"\n![Losses over the steps]({PLOT_FILE})\n" if has_plot else "",
         licence=_licence_text(chain),
@@ -130,7 +133,10 @@ def write_base_origin(
     if base is not None:
         place = bundled_checkpoints().get(base, Path(base))
         is_here = place.is_dir()
-        sources.append(source_record(place, "base model") if is_here else SourceRecord("base model", base))
+        # A folder that is no longer there is named by its last name, too.
+        sources.append(
+            source_record(place, "base model") if is_here else SourceRecord("base model", str(_last_name(base)))
+        )
         if is_here and (earlier := read_origin(place)) is not None:
             sources += earlier.sources
     elif (carried := read_origin(folder)) is not None:
@@ -144,7 +150,7 @@ def write_base_origin(
 def _metadata(chain: LicenceChain, origin: Origin) -> str:
     from huggingface_hub import ModelCardData
 
-    bases = [source.name for source in origin.sources if source.role == "base model" and source.name.count("/") == 1]
+    bases = [source.name for source in origin.sources if source.role == "base model" and is_repo_id(source.name)]
     licence = chain.suggested
     fields: dict[str, Any] = {
         "library_name": LIBRARY,

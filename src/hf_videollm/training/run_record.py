@@ -27,9 +27,10 @@ from ..training_outputs import BaseModel
 from .recipe import Recipe
 from .recipe_errors import RecipeError
 
-__all__ = ["RECIPE_FILE", "RUN_FILE", "RunRecord", "data_of_records", "read_run", "recipe_content"]
+__all__ = ["COMMAND", "RECIPE_FILE", "RUN_FILE", "RunRecord", "data_of_records", "read_run", "recipe_content"]
 
 RECIPE_FILE, RUN_FILE = "recipe.yaml", "run.json"
+COMMAND = "hf-videollm train"
 PACKAGES = (
     "hf_videollm",
     "transformers",
@@ -54,10 +55,14 @@ class RunRecord:
         recipe: the recipe; `None` for a trainer that a script made without one.
         base: the model that the training begins with, if it was loaded from a folder or the Hub.
         data: what is trained on, with digests.
+        made_by: the command or function that trains; by default that of supervised fine-tuning.
     """
 
-    def __init__(self, recipe: Recipe | None, base: BaseModel | None, data: Mapping[str, Any]) -> None:
+    def __init__(
+        self, recipe: Recipe | None, base: BaseModel | None, data: Mapping[str, Any], made_by: str | None = None
+    ) -> None:
         self.recipe, self.base, self.data = recipe, base, dict(data)
+        self.made_by = made_by or ("hf_videollm.make_trainer" if recipe is None else COMMAND)
 
     def begin(self, folder: Path, args: Any, model: Any, first_step: int, max_steps: int) -> None:
         """Write the record of a session that begins now.
@@ -82,6 +87,7 @@ class RunRecord:
             "command": command_line(),
         }
         content = {
+            "made_by": self.made_by,
             "base_model": None if self.base is None else asdict(self.base),
             "data": self.data,
             "seeds": {"seed": args.seed, "data_seed": args.data_seed, "mix": self.data.get("seed")},
