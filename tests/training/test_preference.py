@@ -230,6 +230,18 @@ def test_prompts_encoded_one_by_one_make_the_same_batch(
         torch.testing.assert_close(value[rows_of], together[key][rows_of])
 
 
+@pytest.mark.parametrize("name", ["pllava-tiny", "linvt-tiny"])
+def test_rollouts_may_have_no_media(checkpoint: Checkpoint, tmp_path: Path, name: str) -> None:
+    """A model refuses batches of TRL whose media may be lost; these never had any."""
+    data = Dataset.from_list([{"prompt": [{"role": "user", "content": answer(ASK)[0]["content"]}]}] * 2)
+    args = hf_videollm.grpo_config(
+        **arguments(tmp_path, per_device_train_batch_size=2, num_generations=2, max_completion_length=2)
+    )
+    trainer = hf_videollm.make_grpo_trainer(checkpoint(name), data, lambda completions, **_: [0.0, 1.0], args=args)
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
 def test_options_of_the_model_reach_rollouts_and_losses(
     checkpoint: Checkpoint, clips: list[str], tmp_path: Path
 ) -> None:

@@ -24,7 +24,8 @@ QUESTIONS = (
 )
 BLIND = (
     "TRL has dropped the media of these rows, as it does without a column images, so the model would be trained "
-    f"blind: {MAKE_TRAINER}, which reads media in messages and columns, and takes rows of text alone, too."
+    "blind: make the trainer by hf_videollm.make_trainer, make_dpo_trainer or make_grpo_trainer, which read media in "
+    "messages and columns, and take rows of text alone, too."
 )
 
 

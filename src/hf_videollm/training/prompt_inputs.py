@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_kept_prompt import QUESTION_KEYS
 from .collator import VideoDataCollator
 
@@ -101,12 +102,14 @@ def _encode(collator: VideoDataCollator, row: Mapping[str, Any]) -> PromptInputs
     batch, options = collator.questions([row])
     ids = batch["input_ids"][0].tolist()
     tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
-    return PromptInputs(
-        ids,
-        {name: tensors[name][0].tolist() for name in TOKEN_FIELDS if name in tensors},
-        {name: value for name, value in tensors.items() if name not in (*TOKEN_FIELDS, "input_ids", "attention_mask")},
-        options,
-    )
+    tokens = {name: tensors[name][0].tolist() for name in TOKEN_FIELDS if name in tensors}
+    media = {
+        name: value for name, value in tensors.items() if name not in (*TOKEN_FIELDS, "input_ids", "attention_mask")
+    }
+    if not tokens and not media and isinstance(collator.processor, CheckedProcessor):
+        # As `VideoDataCollator`, it says that there are no media: a model refuses batches whose media may be lost.
+        tokens = {"mm_token_type_ids": [0] * len(ids)}
+    return PromptInputs(ids, tokens, media, options)
 
 
 def _join(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
