@@ -53,7 +53,9 @@ def test_a_sample_as_text_and_as_json(cli: Cli, work: Path) -> None:
 
 def test_a_recipe_of_another_design_is_noted(cli: Cli, work: Path) -> None:
     arguments = ("--records", "records.jsonl", "--dry-run")
-    code, _, err = cli("train", "ftfv/align", "--model", "pllava-tiny", *arguments)
+    # Its options of the processor are FTFV's own, so they are taken out.
+    other = ("train", "ftfv/align", "--model", "pllava-tiny", "--set", "processor_options=")
+    code, _, err = cli(*other, *arguments)
     assert (code, err) == (0, "warning: the recipe ftfv/align was written for ftfv, but the model is pllava.\n")
     # A recipe that trains parts which the model has not is refused, as in a run.
     code, _, err = cli("train", "iva/videos", "--model", "pllava-tiny", *arguments)
@@ -80,6 +82,15 @@ def test_a_result_as_json(cli: Cli, work: Path) -> None:
     assert (code, out) == (2, "")
     assert err.startswith("error: other holds a run of another recipe: arguments.learning_rate was not set")
     assert cli(*other, "--no-resume")[0] == 0
+    # The run has finished, so nothing is left to do, and its log stays as it is.
+    log = (work / "other" / "log.jsonl").read_bytes()
+    code, out, err = cli("train", "recipe.yaml", "--output", "other", "--max-steps", "2")
+    assert code == 0, err
+    assert "The run in other had finished after 2 steps" in out
+    assert (work / "other" / "log.jsonl").read_bytes() == log
+    # The control: there is a third step to do.
+    assert "Saved to other" in cli("train", "recipe.yaml", "--output", "other", "--max-steps", "3")[1]
+    assert (work / "other" / "log.jsonl").read_bytes() != log
 
 
 @pytest.mark.parametrize(

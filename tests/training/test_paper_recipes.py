@@ -138,6 +138,19 @@ def test_last_layers_are_those_at_the_end(checkpoint: Callable[[str], str]) -> N
         last_layers(model, "vision", 1)
 
 
+def test_last_layers_are_used(checkpoint: Callable[[str], str]) -> None:
+    """The tower of PLLaVA stops before its last layer, which is frozen, as no gradient comes to it."""
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint("pllava"))
+    layers = model.config.vision_config.num_hidden_layers
+    assert model.config.vision_feature_layer == -2
+    (pattern,) = last_layers(model, "vision_tower", 1)
+    found = {value.requires_grad for key, value in model.named_parameters() if re.search(pattern, key)}
+    assert found == {True}
+    assert pattern.endswith(rf"\.{layers - 2}\.")
+    with pytest.raises(RecipeError, match=rf"has {layers - 1} layers \(beside 1 that are not used\)"):
+        last_layers(model, "vision_tower", layers)
+
+
 # Changes of values
 
 
@@ -190,7 +203,7 @@ def test_numbers_that_yaml_reads_as_texts_are_numbers() -> None:
 
 
 def test_what_is_wrong_is_told_before_a_model_is_loaded(
-    monkeypatch: pytest.MonkeyPatch, clips: list[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[[str], str], clips: list[str], tmp_path: Path
 ) -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a model was loaded")
@@ -202,7 +215,7 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(
             make_trainer(recipe)
     on_cpu = load_recipe("pllava/instruct", ["arguments.bf16=false", "arguments.use_cpu=true"])
     with pytest.raises(AssertionError, match="a model was loaded"):  # the control
-        make_trainer(small(on_cpu, "nowhere", clips, tmp_path))
+        make_trainer(small(on_cpu, checkpoint("pllava"), clips, tmp_path))
 
 
 def test_a_stage_trains(checkpoint: Callable[[str], str], clips: list[str], tmp_path: Path) -> None:

@@ -137,6 +137,18 @@ def test_sizes_of_a_paper_need_no_checkpoint(monkeypatch: pytest.MonkeyPatch) ->
         plan_training(load_recipe("pllava/instruct"))
 
 
+def test_quantized_weights_are_planned_with_four_bits(recipe: Recipe) -> None:
+    plain, packed = plan_training(recipe), plan_training(changed(recipe, quantize="nf4"))
+    assert plain.memory is not None
+    assert packed.memory is not None
+    # Of float32, a little more than an eighth is left. Only the layers of the language model are quantized.
+    layers = plain.parts["language_model"].total
+    saved = plain.memory.weights - packed.memory.weights
+    assert 0.5 * 4 * layers < saved < 4 * layers
+    rest = (plain.memory.gradients, plain.memory.optimizer, plain.memory.activations)
+    assert rest == (packed.memory.gradients, packed.memory.optimizer, packed.memory.activations)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_stage_has_a_plan_at_real_sizes(name: str) -> None:

@@ -97,6 +97,11 @@ def train(
         return
     if as_json:
         print_json(_result(trainer))
+    elif trainer.had_finished:
+        print(
+            f"The run in {trainer.args.output_dir} had finished after {trainer.state.global_step} steps, so nothing "
+            "was trained. More --max-steps continue it; --no-resume begins anew."
+        )
     else:
         print(f"Saved to {trainer.args.output_dir}")
 
@@ -153,6 +158,8 @@ def _model_options(entries: Iterable[str]) -> dict[str, Any]:
 def _result(trainer: Any) -> dict[str, Any]:
     """The folder of the model, the number of steps, and the mean training loss if at least one step ran."""
     losses = [logs["train_loss"] for logs in trainer.state.log_history if "train_loss" in logs]
+    # The trainer logs a loss of 0 if there was no step to do.
+    losses = losses[:-1] if trainer.had_finished else losses
     return {
         "output_dir": str(trainer.args.output_dir),
         "steps": trainer.state.global_step,

@@ -46,7 +46,7 @@ from .parsed_files import DataError
 from .record import TASKS
 from .unique_yaml import load_unique
 
-__all__ = ["MODALITIES", "Mix", "MixError", "MixSource", "load_mix"]
+__all__ = ["MODALITIES", "Mix", "MixError", "MixSource", "load_mix", "source_fractions"]
 
 MODALITIES = ("audio_visual", "video", "audio", "image", "text")
 
@@ -140,6 +140,28 @@ def load_mix(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | N
         shuffle=check.truth("shuffle", content.get("shuffle", True)),
         max_bad=check.share("max_bad", content.get("max_bad", 0.01), may_be_zero=True),
     )
+
+
+def source_fractions(path: str | os.PathLike[str]) -> dict[str, float]:
+    """Maps the names of the sources of a mix to the shares of their videos, without a look at their files.
+
+    Raises:
+        MixError: the file cannot be read, or is no mix.
+
+    Example:
+        >>> source_fractions("mix.yaml")  # doctest: +SKIP
+        {'videoinstruct': 0.1}
+    """
+    content = _read_yaml(Path(path))
+    content = {"sources": content} if isinstance(content, list) else content
+    listed = content.get("sources") if isinstance(content, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise MixError(f"{path}: sources must be a list of files that is not empty.")
+    whole = content.get("fraction", 1.0)
+    return {
+        str(entry.get("source") or default_name(Path(str(entry.get("annotation"))))): entry.get("fraction", whole)
+        for entry in listed
+    }
 
 
 def _read_yaml(path: Path) -> Any:

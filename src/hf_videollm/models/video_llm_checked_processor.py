@@ -5,9 +5,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from huggingface_hub.dataclasses import validate_typed_dict
 from transformers import BatchFeature, ProcessorMixin
 
-from .errors import warn_caller
+from .errors import check_num_frames, warn_caller
 from .video_llm_chat_template import KEPT_TEMPLATE
 from .video_llm_chat_variables import NEVER_READ, reads_messages, template_of, template_variables
 from .video_llm_contract import ProcessorContract
@@ -260,6 +261,30 @@ class CheckedProcessor(ProcessorPushMixin, ProcessorContract, ProcessorMixin):
                 )
 
 
+def check_values(processor: Any, options: Mapping[str, Any]) -> None:
+    """Refuse values of options that have another type than the processor says, without calling it.
+
+    Args:
+        processor: a `CheckedProcessor`.
+        options: known to it.
+
+    Raises:
+        TypeError: a value has another type.
+        ValueError: a number of frames is impossible.
+    """
+    annotations = processor.valid_processor_kwargs.__annotations__
+    for group, part_name in PARTS.items():
+        part = getattr(processor, part_name, None)
+        chosen = {**options, **(options.get(group) or {})}
+        for kinds in (annotations.get(group), getattr(part, "valid_kwargs", None)):
+            known = {name: value for name, value in chosen.items() if name in _names(kinds)}
+            if known:
+                with plain_type_errors():
+                    validate_typed_dict(kinds, known)
+        if chosen.get("num_frames") is not None and group == "videos_kwargs":
+            check_num_frames(chosen["num_frames"])
+
+
 def _names(annotated: Any) -> set[str]:
     return set(getattr(annotated, "__annotations__", ()))
 
@@ -347,6 +372,7 @@ __all__ = [
     "ChatCall",
     "CheckedProcessor",
     "cast_row",
+    "check_values",
     "in_rows",
     "offsets_as_lists",
     "refuse_empty",

@@ -67,14 +67,19 @@ def excluded_pattern(model: nn.Module, targets: str | Iterable[str], more: str |
     return "|".join(f"(?:{pattern})" for pattern in patterns) or "(?!)"
 
 
+def decoder_of(model: Any) -> Any:
+    """The language model of a design, without its head."""
+    base: Any = getattr(model, "base_model", model)
+    # In LinVT, the language model is inside the image-LLM, which is called `backbone`.
+    return getattr(base, "backbone", base).get_decoder()
+
+
 def parts_beside_language(model: nn.Module) -> list[str]:
     """Names of all parts of a model that are not in its language model.
 
     These are the siblings of each module on the path from the model to its language model.
     """
-    base: Any = getattr(model, "base_model", model)
-    # In LinVT, the language model is inside the image-LLM, which is called `backbone`.
-    decoder = getattr(base, "backbone", base).get_decoder()
+    decoder = decoder_of(model)
     path = next(name for name, module in model.named_modules() if module is decoder)
     parts, module = [], model
     for step in path.split("."):
@@ -100,4 +105,4 @@ def _check_targets(model: nn.Module, targets: str | Iterable[str], excluded: str
             raise ValueError(f"target_modules: {type(model).__name__} has no module {target}{where}.")
 
 
-__all__ = ["excluded_pattern", "lora_config", "parts_beside_language"]
+__all__ = ["decoder_of", "excluded_pattern", "lora_config", "parts_beside_language"]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import one_line
 from ..models.transformers_compat import rename_checkpointing
 from ..models.video_llm_option_names import did_you_mean
+from .argument_rules import RANGES, check_ranges, refuse_arguments
 from .mixed import TrainingMix
 from .plain_sft import FIXED_ARGUMENTS, argument_types
 from .recipe import Recipe, RecipeError
 from .recipe_settings import number_arguments
+from .rehearsal import FAULTS, named_fault, rehearse
 
 if TYPE_CHECKING:
     from trl import SFTConfig
 
-__all__ = ["DEFAULT_ARGUMENTS", "PlannedArguments", "make_arguments", "planned_arguments", "training_arguments"]
+__all__ = ["DEFAULT_ARGUMENTS", "PlannedArguments", "checked_arguments", "training_arguments"]
 
 # Arguments for which recipes use the defaults of transformers, because TRL has other ones.
 DEFAULT_ARGUMENTS: dict[str, Any] = {
@@ -25,16 +31,16 @@ DEFAULT_ARGUMENTS: dict[str, Any] = {
     "report_to": "none",
 }
 # Arguments that need a device or a cluster, which a plan has not.
-_OF_MACHINE = ("deepspeed", "fsdp", "fsdp_config", "tf32", "fp16", "bf16_full_eval", "fp16_full_eval")
+_OF_MACHINE = ("deepspeed", "tf32", "fp16", "bf16_full_eval", "fp16_full_eval")
 
 
 @dataclass(frozen=True)
 class PlannedArguments:
-    """Arguments of a training that is not run.
+    """Arguments of a training.
 
     Attributes:
         wanted: as the recipe gives them.
-        args: the trainer's arguments, without those that this machine may not have (GPU, other processes).
+        args: the trainer's arguments; those of a plan without what this machine may not have (GPU, other processes).
     """
 
     wanted: dict[str, Any]
@@ -62,31 +68,74 @@ def training_arguments(recipe: Recipe, mix: TrainingMix | None = None) -> dict[s
         raise RecipeError(f"arguments: trl.SFTConfig has no {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
     if clashes:
         raise RecipeError(f"arguments: {sorted(clashes)} cannot be changed; video batches need {FIXED_ARGUMENTS}.")
+    refuse_arguments(given)
     given = number_arguments(given, known)
+    check_ranges("arguments", given, RANGES)
+    # Only answers are learned anyway; TRL would look for marks in the template of the processor.
+    given = {
+        name: value for name, value in given.items() if name not in ("assistant_only_loss", "completion_only_loss")
+    }
     given = given if mix is None else mix.arguments(given, set(known))
     return {**rename_checkpointing(DEFAULT_ARGUMENTS), **given, **FIXED_ARGUMENTS}
 
 
-def make_arguments(options: dict[str, Any]) -> SFTConfig:
-    """`trl.SFTConfig` of these arguments.
+def checked_arguments(recipe: Recipe, mix: TrainingMix | None = None, is_run: bool = False) -> PlannedArguments:
+    """Make the arguments of a recipe, and try them on a stand-in for its model (`rehearsal.py`).
+
+    Args:
+        recipe: the recipe.
+        mix: its mix.
+        is_run: a training follows. Otherwise the arguments need no device, which this machine may not have.
 
     Raises:
-        RecipeError: a value is impossible.
+        RecipeError: an argument is unknown or has an impossible value; the message names it.
     """
+    wanted = training_arguments(recipe, mix)
+    _check_deepspeed(wanted.get("deepspeed"))
+    _check_hub(wanted)
+
+    def attempt(options: Mapping[str, Any]) -> SFTConfig:
+        kept = {name: value for name, value in options.items() if is_run or name not in _OF_MACHINE}
+        args = SFTConfig(**(kept if is_run else {**kept, "use_cpu": True}))
+        rehearse(args)
+        return args
+
     from trl import SFTConfig
 
     try:
-        return SFTConfig(**options)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"arguments: {one_line(error)}") from error
+        return PlannedArguments(wanted, attempt(wanted))
+    except FAULTS as error:
+        raise named_fault(error, wanted, recipe.arguments, attempt) from error
 
 
-def planned_arguments(recipe: Recipe, mix: TrainingMix | None = None) -> PlannedArguments:
-    """Check the arguments of a recipe as far as that is possible on a machine without its devices.
+def _check_deepspeed(setting: Any) -> None:
+    """Refuse a configuration of DeepSpeed that is not there, or that nothing can read."""
+    if setting is None:
+        return
+    if isinstance(setting, str) and not setting.startswith("{"):
+        try:
+            json.loads(Path(setting).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else one_line(error, 100)
+            raise RecipeError(
+                f"arguments: deepspeed: {setting} cannot be read ({reason}): name a JSON file."
+            ) from error
+    if find_spec("deepspeed") is None:
+        raise RecipeError("arguments: deepspeed needs DeepSpeed: pip install deepspeed.")
 
-    Raises:
-        RecipeError: an argument is unknown or has an impossible value.
-    """
-    wanted = training_arguments(recipe, mix)
-    kept = {name: value for name, value in wanted.items() if name not in _OF_MACHINE}
-    return PlannedArguments(wanted, make_arguments({**kept, "use_cpu": True}))
+
+def _check_hub(wanted: Mapping[str, Any]) -> None:
+    """Refuse to push if nobody is logged in: the trainer would say so after the model has been loaded."""
+    if not wanted.get("push_to_hub"):
+        return
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi(token=wanted.get("hub_token")).whoami()
+    # The Hub's client passes on errors of several libraries.
+    except Exception as error:
+        reason = one_line(error).split(". ")[0]
+        raise RecipeError(
+            f"arguments: push_to_hub needs the Hub and a login ({reason}): run `hf auth login`, or leave it out and "
+            "use `hf-videollm push` later."
+        ) from error

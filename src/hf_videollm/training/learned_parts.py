@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from itertools import chain
 from typing import Any
 
 from ..models.video_llm_lora import lora_config
-from ..models.video_llm_option_names import did_you_mean
 from .loading import unmatched_modules
+from .lora_options import read_lora
 from .recipe import Recipe, RecipeError
 from .trainable import last_layers, whole_modules
 
@@ -17,7 +16,7 @@ __all__ = ["lora_of", "trained_patterns"]
 
 def trained_patterns(recipe: Recipe, model: Any) -> list[str] | None:
     """Patterns of all parameters that are trained beside a LoRA; None for all parameters of the model."""
-    if recipe.trainable_layers is None:
+    if not recipe.trainable_layers:
         return recipe.trainable
     layers = [last_layers(model, part, number) for part, number in recipe.trainable_layers.items()]
     return [*(recipe.trainable or ()), *chain.from_iterable(layers)]
@@ -31,12 +30,7 @@ def lora_of(recipe: Recipe, model: Any) -> Any:
     """
     if recipe.lora is None:
         return None
-    from peft import LoraConfig
-
-    options = dict(recipe.lora)
-    known = {entry.name for entry in fields(LoraConfig) if entry.init}
-    if unknown := sorted(set(options) - known):
-        raise RecipeError(f"lora: peft.LoraConfig has no {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
+    options = read_lora(recipe.lora)
     if missing := unmatched_modules(model, options.get("modules_to_save")):
         raise RecipeError(_no_module("modules_to_save", model, ", ".join(missing)))
     if missing := unmatched_modules(model, options.get("target_modules")):

@@ -16,19 +16,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..costs.live_bytes import unique_bytes
 from ..costs.training_memory import TrainingMemory, predict_training_memory
-from ..data.records import drop_none
 from ..models.transformers_compat import enable_checkpointing
-from .arguments import PlannedArguments, planned_arguments
+from .arguments import PlannedArguments
+from .checks import check_training
 from .collator import VideoDataCollator
-from .mixed import TrainingMix, check_whole_clips, is_without_data, needs_records, open_mix
-from .paper_sizes import paper_config
+from .paper_mixes import expected_rows
 from .planned_batch import TEXT_TOKENS, planned_batch, planned_tokens
 from .precision import autocast_of, to_float32
-from .recipe import LOSS, Recipe, RecipeError
+from .quantized import saved_bytes
+from .recipe import LOSS, Recipe
 from .recipe_augment import read_augment
-from .samples import make_samples, read_records
-from .sketch import check_options, config_for_training, plain_name, prepare_sketch, processor_for_training, sketch_model
+from .sketch import plain_name
 
 __all__ = ["PartCount", "TrainingPlan", "count_steps", "part_counts", "plan_training"]
 
@@ -94,19 +94,6 @@ class TrainingPlan:
         return plan_table(self)
 
 
-@dataclass(frozen=True)
-class _Data:
-    """Rows to train on.
-
-    Attributes:
-        number: of all rows.
-        first: those of the first batch.
-    """
-
-    number: int
-    first: list[dict[str, Any]]
-
-
 def plan_training(recipe: Recipe, design: str | None = None) -> TrainingPlan:
     """Check a recipe, and say what its training would do. No weights are loaded, and nothing is written.
 
@@ -123,50 +110,42 @@ def plan_training(recipe: Recipe, design: str | None = None) -> TrainingPlan:
         >>> plan.steps, plan.tokens, plan.parts["LoRA"].trained                # doctest: +SKIP
         (6250, [2560], 67108864)
     """
-    mix = None if is_without_data(recipe) else open_mix(recipe)
-    data = None if is_without_data(recipe) else _data(recipe, mix)
-    arguments = planned_arguments(recipe, mix)
-    config, sizes = _config(recipe, design)
-    processor = None if recipe.model is None else processor_for_training(recipe.model, config)
-    if config.num_prompt_tokens():
-        # IVA moves the features of long videos off the device, which is not possible without values.
-        config.max_frames_on_device = 10**9
-    if processor is not None:
-        check_options(recipe, processor)
-    model = prepare_sketch(recipe, sketch_model(config)).train()
+    checked = check_training(recipe, design)
+    assert checked.model is not None
+    arguments, config = checked.arguments, checked.model.config
+    model = checked.model.model.train()
     parts = part_counts(model)
-    rows, rows_from = _rows(recipe, data)
+    rows, rows_from = (checked.rows, "counted") if checked.rows is not None else expected_rows(recipe)
     autocast = autocast_of(arguments.wanted)
     # What is trained is float32 in the trainer, too (`precision.Float32Mixin`).
     to_float32(model, autocast)
     dtype = autocast or torch.float32
     frames = _most_frames(recipe, config)
     media = str((recipe.expected or {}).get("media", "video"))
-    notes: list[str] = []
-    rows_of_batch = arguments.args.per_device_train_batch_size
-    if data is not None and processor is not None:
-        collator = VideoDataCollator(processor, vary=recipe.vary, processor_kwargs=recipe.processor_options)
-        batches: list[Mapping[str, Any]] = [collator([row]) for row in data.first]
-        sample = "\n".join(collator.describe(row) for row in data.first)
+    notes = list(checked.notes)
+    if checked.batches:
+        collator = VideoDataCollator(checked.processor, vary=recipe.vary, processor_kwargs=recipe.processor_options)
+        batches: list[Mapping[str, Any]] = checked.batches
+        sample = "\n".join(collator.describe(row) for row in checked.first)
         tokens, tokens_from = [batch["input_ids"].shape[1] for batch in batches], f"{len(batches)} samples of the data"
         batch = batches[tokens.index(max(tokens))]
     else:
         batch = planned_batch(config, media, frames, dtype)
-        sample = "" if data is None else "\n".join(_plain(row) for row in data.first)
+        sample = "\n".join(_plain(row) for row in checked.first)
         tokens = [planned_tokens(config, media, frames)]
         tokens_from = f"assumed: {_in_words(media, frames)} and {TEXT_TOKENS} tokens of text"
     memory = None
     try:
-        memory = _memory(model, batch, arguments, dtype)
+        memory = _memory(model, batch, arguments, dtype, saved_bytes(checked.model.quantized))
     except ValueError as error:
         notes.append(str(error))
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return TrainingPlan(
-        sizes=sizes,
+        sizes=checked.sizes,
         parts=parts,
         rows=rows,
         rows_from=rows_from,
-        batch=rows_of_batch,
+        batch=arguments.args.per_device_train_batch_size,
         accumulation=arguments.args.gradient_accumulation_steps,
         processes=processes,
         steps=count_steps(rows, arguments.args, processes),
@@ -212,31 +191,6 @@ def part_counts(model: nn.Module) -> dict[str, PartCount]:
     return {part: PartCount(*numbers) for part, numbers in counts.items()}
 
 
-def _config(recipe: Recipe, design: str | None) -> tuple[Any, str]:
-    if recipe.model is not None:
-        return config_for_training(recipe.model, recipe.model_options), recipe.model
-    if design is None:
-        raise RecipeError("The recipe names no model; add the field `model` or pass --model.")
-    return paper_config(design, recipe.model_options)
-
-
-def _data(recipe: Recipe, mix: TrainingMix | None) -> _Data:
-    size = planned_arguments(recipe, mix).args.per_device_train_batch_size
-    if mix is not None and not needs_records(recipe):
-        rows = mix.rows()
-        return _Data(len(rows), [drop_none(rows[number]) for number in range(min(size, len(rows)))])
-    samples = make_samples(recipe, read_records(recipe) if mix is None else mix.records())
-    check_whole_clips(recipe, samples)
-    return _Data(len(samples), [sample.to_dict() for sample in samples[:size]])
-
-
-def _rows(recipe: Recipe, data: _Data | None) -> tuple[int | None, str]:
-    if data is not None:
-        return data.number, "counted"
-    rows = (recipe.expected or {}).get("rows")
-    return rows, "by the paper" if rows is not None else "unknown without data"
-
-
 def _most_frames(recipe: Recipe, config: Any) -> int:
     """Frames of a video; if their number is drawn anew in each epoch, the largest."""
     augment = read_augment(recipe.augment)
@@ -245,7 +199,10 @@ def _most_frames(recipe: Recipe, config: Any) -> int:
     return int((recipe.processor_options or {}).get("num_frames", config.num_frames))
 
 
-def _memory(model: Any, batch: Mapping[str, Any], arguments: PlannedArguments, dtype: torch.dtype) -> TrainingMemory:
+def _memory(
+    model: Any, batch: Mapping[str, Any], arguments: PlannedArguments, dtype: torch.dtype, saved: int
+) -> TrainingMemory:
+    """The memory of a step, in which quantized weights take `saved` bytes less than those of the model."""
     if arguments.checkpointing:
         # Embeddings need a gradient, so that checkpointed layers of a frozen model have one to pass on.
         enable_checkpointing(model, {"use_reentrant": False})
@@ -254,7 +211,10 @@ def _memory(model: Any, batch: Mapping[str, Any], arguments: PlannedArguments, d
     samples = arguments.args.per_device_train_batch_size
     # `optim` is an enumeration.
     optimizer = arguments.wanted.get("optim") or arguments.args.optim.value
-    return predict_training_memory(model, inputs, samples=samples, dtype=dtype, optimizer=optimizer)
+    weights = unique_bytes([*model.parameters(), *model.buffers()]) - saved
+    return predict_training_memory(
+        model, inputs, samples=samples, dtype=dtype, optimizer=optimizer, weight_bytes=weights
+    )
 
 
 def _without_values(name: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
+from math import ceil
 from typing import Any
 
 import torch
@@ -10,10 +12,11 @@ from torch import nn
 
 from ..hub.presets import PresetError, find_preset
 from ..hub.quantized_weights import is_quantized, plain_weights
+from ..models.video_llm_lora import decoder_of
 from .recipe import Recipe
 from .recipe_errors import RecipeError
 
-__all__ = ["dequantize", "keep_precision", "quantization_of"]
+__all__ = ["dequantize", "keep_precision", "quantization_of", "quantized_weights", "saved_bytes"]
 
 # The presets on which a LoRA is trained here. Their layers can be written as plain ones again, exactly.
 TRAINED_ON = ("consumer-nf4",)
@@ -30,7 +33,7 @@ def quantization_of(recipe: Recipe) -> Any:
     try:
         preset = find_preset(recipe.quantize)
     except PresetError as error:
-        raise RecipeError(f"quantize: {error}") from error
+        raise RecipeError(f"quantize: there is no {recipe.quantize!r} to train on: write nf4.") from error
     if preset.name not in TRAINED_ON:
         raise RecipeError(f"quantize: {recipe.quantize} is not trained on: write nf4.")
     if recipe.lora is None:
@@ -61,6 +64,28 @@ def keep_precision(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
+
+
+def quantized_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of a model that `quantize` stores in 4 bits: those of the linear layers of its language model."""
+    layers = (module for module in decoder_of(model).modules() if isinstance(module, nn.Linear))
+    return [layer.weight for layer in layers]
+
+
+def saved_bytes(weights: Iterable[nn.Parameter]) -> int:
+    """Bytes that weights take less when they are stored as NF4.
+
+    Example:
+        >>> saved_bytes([nn.Parameter(torch.zeros(128, 128))])
+        57084
+    """
+    saved = 0
+    for weight in weights:
+        number = weight.numel()
+        # Two numbers in a byte; a scale of 8 bits for each block of 64, and one of 32 bits for 256 of these.
+        packed = number // 2 + ceil(number / 64) + 4 * ceil(number / 64 / 256)
+        saved += number * weight.element_size() - packed
+    return saved
 
 
 @torch.no_grad()

@@ -28,7 +28,8 @@ A recipe:
     processor_options: {num_frames: 16}       # optional: options of the processor
     data_root: /data                 # optional: folder that the files of the mix are below; that of the mix by default
     fractions: {videoinstruct: 0.3}  # optional: other shares of the videos of sources of the mix
-    expected: {rows: 783000, media: video}    # optional: the data of a paper, for --dry-run without data
+    expected: {rows: 783000, media: video}    # optional: the data of a paper, for --dry-run without data; and
+                                     # rows_of: {0.3: 29396}, its rows for other shares of the only source of the mix
     arguments: {output_dir: runs/x, max_steps: 1000, learning_rate: 1.0e-3}   # trl.SFTConfig
     sources: {arguments.learning_rate: paper 4.1}     # optional: where the numbers come from; for readers
 
@@ -50,7 +51,7 @@ from ..data.unique_yaml import load_unique
 from ..models.video_llm_option_names import did_you_mean
 from .recipe_augment import read_augment
 from .recipe_contrastive import read_contrastive
-from .recipe_errors import RecipeError
+from .recipe_errors import RecipeError, is_number
 from .recipe_names import find_recipe, recipe_files
 from .recipe_settings import as_number, with_settings
 
@@ -163,8 +164,8 @@ def _check_numbers(content: dict[str, Any], source: Path) -> None:
     """Turn texts that are numbers into numbers, where numbers belong, and refuse other values there."""
     for name, value in (content.get("learning_rates") or {}).items():
         rate = as_number(value)
-        if not isinstance(rate, int | float) or isinstance(rate, bool) or rate < 0:
-            raise RecipeError(f"{source}: learning_rates.{name} must be a number, not {value!r}.")
+        if not is_number(rate) or not 0 <= rate < float("inf"):
+            raise RecipeError(f"{source}: learning_rates.{name} must be a number of at least 0, not {value!r}.")
         content["learning_rates"][name] = float(rate)
     for name, value in (content.get("trainable_layers") or {}).items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -172,11 +173,15 @@ def _check_numbers(content: dict[str, Any], source: Path) -> None:
 
 
 def _check_expected(given: dict[str, Any], source: Path) -> None:
-    rows, media = given.get("rows", 1), given.get("media", "video")
-    if unknown := sorted(set(given) - {"rows", "media"}):
-        raise RecipeError(f"{source}: expected.{unknown[0]} is unknown: {did_you_mean(unknown[0], ('rows', 'media'))}")
-    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
-        raise RecipeError(f"{source}: expected.rows must be a number of samples, not {rows!r}.")
+    media, shares = given.get("media", "video"), given.get("rows_of", {})
+    known = ("rows", "media", "rows_of")
+    if unknown := sorted(set(given) - set(known)):
+        raise RecipeError(f"{source}: expected.{unknown[0]} is unknown: {did_you_mean(unknown[0], known)}")
+    if not isinstance(shares, dict) or not all(is_number(share) and 0 < share <= 1 for share in shares):
+        raise RecipeError(f"{source}: expected.rows_of must map shares, such as 0.3, to samples, not {shares!r}.")
+    for rows in (given.get("rows", 1), *shares.values()):
+        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+            raise RecipeError(f"{source}: expected.rows must be a number of samples, not {rows!r}.")
     if media not in MODALITIES:
         raise RecipeError(f"{source}: expected.media is {media!r}: {did_you_mean(media, MODALITIES)}")
 

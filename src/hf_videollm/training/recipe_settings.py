@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from os import PathLike
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 
@@ -75,15 +78,18 @@ def as_number(value: Any) -> Any:
         return value
 
 
-def number_arguments(arguments: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+def number_arguments(
+    arguments: Mapping[str, Any], kinds: Mapping[str, Any], field: str = "arguments"
+) -> dict[str, Any]:
     """Arguments of a trainer in which texts have become numbers, where numbers belong.
 
     Args:
         arguments: as the recipe gives them.
         kinds: names of all arguments and their types, as annotations.
+        field: of the recipe, for messages.
 
     Raises:
-        RecipeError: an argument that must be a number, or yes or no, is something else.
+        RecipeError: an argument that must be a number, a text, or yes or no, is something else.
 
     Example:
         >>> number_arguments({"learning_rate": "1e-3"}, {"learning_rate": float})
@@ -91,19 +97,46 @@ def number_arguments(arguments: Mapping[str, Any], kinds: Mapping[str, Any]) -> 
     """
     changed = dict(arguments)
     for name, value in arguments.items():
-        kind = kinds.get(name)
-        allowed = set((kind.__name__ if isinstance(kind, type) else str(kind)).replace(" ", "").split("|"))
-        if value is None or not allowed & {"int", "float", "bool"} or not allowed <= {"int", "float", "bool", "None"}:
+        allowed = _names_of(kinds.get(name))
+        wanted = next((words for words, types in _WANTED.items() if allowed and allowed - {"None"} <= types), None)
+        if wanted is None or (value is None and "None" in allowed):
             continue
-        number = as_number(value)
+        if value is None:
+            raise RecipeError(f"{field}: {name} must be {wanted}, not empty: leave it out.")
+        number = value if "str" in allowed else as_number(value)
         if not _fits(number, allowed):
-            wanted = "a number" if allowed & {"int", "float"} else "true or false"
-            raise RecipeError(f"arguments: {name} must be {wanted}, not {value!r}.")
+            raise RecipeError(f"{field}: {name} must be {wanted}, not {value!r}.")
+        if isinstance(number, float) and not math.isfinite(number):
+            raise RecipeError(f"{field}: {name} must be a finite number, not {value!r}.")
         changed[name] = number
     return changed
 
 
+# What a value must be -> the types, of which an annotation names some.
+_WANTED: dict[str, set[str]] = {
+    "true or false": {"bool"},
+    "a whole number": {"int"},
+    "a number": {"int", "float", "bool"},
+    "a text": {"str"},
+}
+
+
+def _names_of(kind: Any) -> set[str]:
+    """Names of the types of an annotation, such as `int | None`, `Optional[int]` or a text."""
+    if isinstance(kind, str):
+        return set(kind.replace(" ", "").split("|"))
+    if get_origin(kind) in (Union, UnionType):
+        return set().union(*(_names_of(inner) for inner in get_args(kind)))
+    if kind is None:
+        return set()
+    if kind is type(None):
+        return {"None"}
+    return {kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)}
+
+
 def _fits(value: Any, allowed: Collection[str]) -> bool:
+    if "str" in allowed:
+        return isinstance(value, str | PathLike)
     if isinstance(value, bool):
         return "bool" in allowed
     if isinstance(value, int):

@@ -7,6 +7,7 @@ it would fail, or continue without the state of the optimizer.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from ..atomic_claim import is_same, try_lock
 from ..training_outputs import CHECKPOINT, OPTIMIZER, checkpoint_problem
 
-__all__ = ["checkpoint_problem", "last_whole_checkpoint", "needed_files", "only_run"]
+__all__ = ["checkpoint_problem", "last_whole_checkpoint", "needed_files", "only_run", "steps_of"]
 
 LOCK_NAME = ".training.lock"
 
@@ -48,6 +49,14 @@ def last_whole_checkpoint(
             (path / "trainer_state.json").unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
     return whole
+
+
+def steps_of(checkpoint: str | None) -> int:
+    """The number of steps after which a checkpoint was saved; 0 if there is none."""
+    if checkpoint is None:
+        return 0
+    state = json.loads(Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8"))
+    return int(state["global_step"])
 
 
 @contextmanager

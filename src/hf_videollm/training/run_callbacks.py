@@ -35,10 +35,15 @@ class RunLogger(TrainerCallback):
     def __init__(self, record: RunRecord) -> None:
         self.record = record
         self._drawn = -PLOT_SECONDS
+        self._had_finished = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Write the record. Entries of the log after the step from which the run resumes are removed."""
-        if not state.is_world_process_zero:
+        """Write the record. Entries of the log after the step from which the run resumes are removed.
+
+        If the run had finished before, its files stay as they are.
+        """
+        self._had_finished = 0 < state.max_steps <= state.global_step
+        if not state.is_world_process_zero or self._had_finished:
             return
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +55,7 @@ class RunLogger(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """Add a line to the log."""
-        if state.is_world_process_zero and logs:
+        if state.is_world_process_zero and logs and not self._had_finished:
             entry = {"step": state.global_step, "epoch": state.epoch, **logs, "time": now()}
             with (Path(args.output_dir) / LOG_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, default=float) + "\n")
@@ -62,7 +67,7 @@ class RunLogger(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Draw the plot, and note the end of the session."""
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and not self._had_finished:
             folder = Path(args.output_dir)
             self._draw(folder)
             self.record.end(folder, state.global_step)

@@ -1,5 +1,6 @@
 """Chooses the records that a recipe trains on, and decides which of their questions make one sample."""
 
+import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable
@@ -53,6 +54,35 @@ def check_answers(records: Iterable[VideoQARecord]) -> None:
     for record in records:
         if not any(message["role"] == "assistant" for message in record.messages):
             raise RecipeError(f"Record {record.id!r} has no answer (a turn of the assistant) to learn: add it.")
+
+
+def check_files(recipe: Recipe, records: Iterable[VideoQARecord]) -> None:
+    """Refuse records whose media do not exist. A mix leaves such rows out instead, up to its `max_bad`.
+
+    Args:
+        recipe: the recipe, for the message.
+        records: those that are trained on.
+
+    Raises:
+        RecipeError: a file or a folder of frames is missing; the message names the first one, and says how many are.
+    """
+    there: dict[str, bool] = {}
+    first: tuple[str, str] | None = None
+    for record in records:
+        for message in record.messages:
+            for block in message["content"]:
+                path = block.get("path")
+                if path is None or path in there or "://" in path:
+                    continue
+                there[path] = os.path.exists(path)
+                if not there[path] and first is None:
+                    first = (record.id, path)
+    if first is not None:
+        missing = list(there.values()).count(False)
+        raise RecipeError(
+            f"{recipe.records}: record {first[0]!r} names {first[1]}, which does not exist ({missing} of {len(there)} "
+            "files are missing): correct the paths, or train on a mix (--mix), which leaves such rows out."
+        )
 
 
 def media_files(records: Iterable[VideoQARecord], *kinds: str) -> list[str]:
@@ -120,4 +150,12 @@ def _as_sound(block: ContentBlock) -> ContentBlock:
     return {**sound, "type": "audio"}  # type: ignore[typeddict-item]
 
 
-__all__ = ["make_samples", "media_files", "merge_turns", "read_records", "split_rounds", "without_picture"]
+__all__ = [
+    "check_files",
+    "make_samples",
+    "media_files",
+    "merge_turns",
+    "read_records",
+    "split_rounds",
+    "without_picture",
+]

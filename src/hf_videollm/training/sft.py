@@ -17,32 +17,32 @@ from ..data.media_cache.cache import MediaCache
 from ..data.media_cache.setting import open_cache
 from ..data.records import VideoQARecord
 from ..disk_full import name_full_disk
-from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_checkpoint import freeze_unused_parameters
 from ..moved import run_as_command
 from ..pair_check import check_pair
 from ..training_outputs import BaseModel
-from .arguments import DEFAULT_ARGUMENTS, make_arguments, training_arguments
+from .arguments import DEFAULT_ARGUMENTS
 from .augmenting import Augmenter
 from .caches.broken import OnBroken
 from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
+from .checks import check_sound, check_training, hears
 from .collator import VideoDataCollator
 from .epoch_order import EpochOrder
 from .learned_parts import lora_of, trained_patterns
 from .loading import load_for_training
-from .mixed import TrainingMix, check_whole_clips, needs_records, open_mix, whole_records
+from .mixed import TrainingMix, needs_records, whole_records
 from .plain_sft import FIXED_ARGUMENTS
-from .quantized import keep_precision, quantization_of
+from .quantized import keep_precision
 from .recipe import Recipe, RecipeError, load_recipe
 from .recipe_augment import read_augment
 from .recipe_contrastive import read_contrastive
 from .result import save_result
-from .resume import last_whole_checkpoint, needed_files, only_run
+from .resume import last_whole_checkpoint, needed_files, only_run, steps_of
 from .resume_check import check_resumption
 from .run_record import RunRecord, data_of_records
-from .samples import make_samples, media_files, merge_turns, read_records, split_rounds, without_picture
-from .sketch import check_before_loading, check_options
+from .samples import media_files, merge_turns, split_rounds, without_picture
+from .sketch import check_options
 from .trainable import freeze_all_but, thaw
 
 if TYPE_CHECKING:
@@ -88,17 +88,12 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
     if (model is None) != (processor is None):
         given, missing = ("processor", "model") if model is None else ("model", "processor")
         raise TypeError(f"A {given} was passed without a {missing}: pass both, or none to load those of the recipe.")
-    mix = open_mix(recipe)
-    records = _records(recipe, mix)
-    samples = make_samples(recipe, records)
-    check_whole_clips(recipe, samples)
-    arguments = make_arguments(training_arguments(recipe, mix))
-    quantization = quantization_of(recipe)
+    checked = check_training(recipe, is_run=True, is_loaded=model is not None)
+    mix, records, samples = checked.mix, checked.records, checked.samples
+    arguments, quantization = checked.arguments.args, checked.quantization
     base = None
     if model is None:
-        reader = check_before_loading(recipe)
-        if mix is not None and reader is not None:
-            mix.check_hearing(_hears(reader), type(reader).__name__)
+        del checked  # The model without weights is not needed any more.
         model, processor = _load(recipe, quantization)
         base = _base(recipe, quantization)
     else:
@@ -106,13 +101,14 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         thaw(model)
     check_options(recipe, processor)
     if mix is not None:
-        mix.check_hearing(_hears(processor), type(processor).__name__)
+        mix.check_hearing(hears(processor), type(processor).__name__)
+    check_sound(recipe, processor)
     trained = trained_patterns(recipe, model)
     if trained is not None and recipe.lora is None:
         freeze_all_but(model, trained)
     broken: dict[str, str] = {}
     on_broken = None if mix is None else broken.__setitem__
-    cache = _open_cache(recipe, processor)
+    cache = _open_cache(recipe)
     frames = _open_frames(recipe, records, processor, cache, on_broken)
     sounds = _open_sounds(recipe, records, processor, cache, on_broken)
     rows, log, order = _rows(recipe, mix, samples, broken, str(arguments.output_dir))
@@ -200,21 +196,9 @@ def _rows(
 
 def show_sample(recipe: Recipe) -> str:
     """The text of the first sample as the model gets it; the words that the model learns are in [brackets]."""
-    mix = open_mix(recipe)
-    samples = make_samples(recipe, _records(recipe, mix, epoch=0))
-    check_whole_clips(recipe, samples)
-    training_arguments(recipe, mix)
-    quantization_of(recipe)
-    first = mix.rows()[0] if mix is not None and not samples else samples[0].to_dict()
-    processor = check_before_loading(recipe) or _load(recipe)[1]
-    return VideoDataCollator(processor, processor_kwargs=recipe.processor_options).describe(first)
-
-
-def _records(recipe: Recipe, mix: TrainingMix | None, epoch: int | None = None) -> list[VideoQARecord]:
-    """The records of a recipe; none if it trains on the rows of a mix as they are, which then stay on the disk."""
-    if mix is None:
-        return read_records(recipe)
-    return mix.records(epoch) if needs_records(recipe) else []
+    checked = check_training(recipe)
+    collator = VideoDataCollator(checked.processor, processor_kwargs=recipe.processor_options)
+    return collator.describe(checked.first[0])
 
 
 def run_sft(
@@ -238,21 +222,19 @@ def run_sft(
     """
     if resume:
         check_resumption(recipe)
-    trainer = make_trainer(recipe, model, processor)
+    trainer: Any = make_trainer(recipe, model, processor)
     output = str(trainer.args.output_dir)
     with name_full_disk(output), only_run(output, trainer.is_world_process_zero()) as may_remove:
         checkpoint = last_whole_checkpoint(output, needed_files(trainer), may_remove) if resume else None
+        first = steps_of(checkpoint)
         trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.had_finished = checkpoint is not None and trainer.state.global_step == first
         if save:
             save_result(trainer)
     return trainer
 
 
-def _open_cache(recipe: Recipe, processor: Any) -> MediaCache | None:
-    if recipe.sound_only and not _hears(processor):
-        raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
-    if recipe.still_frames and recipe.frame_cache is None:
-        raise RecipeError("still_frames needs frames from a cache: name a folder in frame_cache.")
+def _open_cache(recipe: Recipe) -> MediaCache | None:
     try:
         return open_cache(recipe.frame_cache)
     except (ValueError, OSError) as error:
@@ -273,14 +255,10 @@ def _open_sounds(
     recipe: Recipe, records: list[VideoQARecord], processor: Any, cache: MediaCache | None, on_broken: OnBroken | None
 ) -> AudioCache | None:
     """The sounds of all clips, if the recipe shows single frames of them, which have no sound of their own."""
-    if not recipe.still_frames or cache is None or not _hears(processor):
+    if not recipe.still_frames or cache is None or not hears(processor):
         return None
     files = media_files(records, "video", "audio")
     return AudioCache.build(files, processor.feature_extractor.sampling_rate, cache, on_broken=on_broken)
-
-
-def _hears(processor: Any) -> bool:
-    return isinstance(processor, CheckedProcessor) and processor.takes_audio
 
 
 def _load(recipe: Recipe, quantization: Any = None) -> tuple[Any, Any]:

@@ -54,6 +54,8 @@ def matched_parameters(model: nn.Module, patterns: Iterable[str]) -> set[str]:
     shared = {name: own[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)}
     chosen: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if not pattern:
+            raise RecipeError(f"trainable: {pattern!r} is in every name: leave `trainable` out to train all.")
         expression = compiled(pattern, "trainable")
         matches = [first for name, first in shared.items() if expression.search(name)]
         if not matches:
@@ -86,10 +88,10 @@ def last_layers(model: nn.Module, part: str, number: int) -> list[str]:
     Args:
         model: the model.
         part: the last word of the part's name, e.g. `vision_tower`.
-        number: of layers, counted from the end.
+        number: of layers, counted from the last one that is used.
 
     Raises:
-        RecipeError: there is no such part, or it has no list of so many layers.
+        RecipeError: there is no such part, or it has no list of so many layers that are used.
     """
     modules = dict(model.named_modules())
     name = next((name for name in modules if name.rpartition(".")[2] == part), None)
@@ -102,11 +104,23 @@ def last_layers(model: nn.Module, part: str, number: int) -> list[str]:
         if inner.startswith(f"{name}.") and isinstance(module, nn.ModuleList)
     }
     longest = max(lists, key=lambda inner: len(lists[inner]), default=None)
-    if longest is None or len(lists[longest]) < number:
-        found = 0 if longest is None else len(lists[longest])
-        raise RecipeError(f"trainable_layers: {part} has {found} layers, so there are no {number} last ones.")
-    layers = range(len(lists[longest]))[-number:]
-    return [rf"(^|\.){re.escape(longest)}\.{layer}\." for layer in layers]
+    # A tower stops at its feature layer. The layers behind it are frozen, because they are not used.
+    used = (
+        []
+        if longest is None
+        else [
+            index
+            for index, layer in enumerate(lists[longest])
+            if any(value.requires_grad for value in layer.parameters())
+        ]
+    )
+    if len(used) < number:
+        unused = 0 if longest is None else len(lists[longest]) - len(used)
+        aside = f" (beside {unused} that are not used)" if unused else ""
+        raise RecipeError(
+            f"trainable_layers: {part} has {len(used)} layers{aside}, so there are no {number} last ones."
+        )
+    return [rf"(^|\.){re.escape(str(longest))}\.{layer}\." for layer in used[-number:]]
 
 
 def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[str]:

@@ -62,6 +62,8 @@ class PartwiseSFTTrainer(SavingMixin, Float32Mixin, SFTTrainer):
         self.contrastive, self.augmenter = contrastive, augmenter
         self.train_collator = train_collator
         self._contrastive_losses: list[float] = []
+        # Whether a run was resumed after its last step, so that nothing was trained.
+        self.had_finished = False
         self.learning_rates = dict(learning_rates or {})
         trainable = [plain_name(name) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         for pattern in self.learning_rates:
