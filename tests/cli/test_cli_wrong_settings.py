@@ -54,6 +54,7 @@ WRONG = {
     "fractions.clips=0.3": "fractions changes a mix",
     "data_root=/nowhere": "data_root changes a mix",
     "records=missing.jsonl": "record 'b' names .*gone.mp4, which does not exist .1 of 2 files are missing",
+    "records=empty.jsonl": "empty.jsonl has no samples",
     "processor_options.num_framez=4": "num_framez",
     "processor_options.num_frames=four": "num_frames",
     "processor_options.num_frames=0": "at least one frame",
@@ -87,6 +88,7 @@ def work(tmp_path: Path, clips: list[str], monkeypatch: pytest.MonkeyPatch) -> P
     """A working folder with a recipe and its records."""
     monkeypatch.chdir(tmp_path)
     write_jsonl([make_record(name, clips[0], [("What?", "a red square")]) for name in "ab"], "records.jsonl")
+    write_jsonl([], "empty.jsonl")
     files = {"a": clips[0], "b": str(tmp_path / "gone.mp4")}
     write_jsonl([make_record(name, path, [("What?", "red")]) for name, path in files.items()], "missing.jsonl")
     arguments = "{output_dir: run, max_steps: 1, per_device_train_batch_size: 1, use_cpu: true}"
