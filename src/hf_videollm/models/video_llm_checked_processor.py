@@ -278,7 +278,7 @@ def check_values(processor: Any, options: Mapping[str, Any]) -> None:
         chosen = {**options, **(options.get(group) or {})}
         for kinds in (annotations.get(group), getattr(part, "valid_kwargs", None)):
             known = {name: value for name, value in chosen.items() if name in _names(kinds)}
-            if known:
+            if kinds is not None and known:
                 with plain_type_errors():
                     validate_typed_dict(kinds, known)
         if chosen.get("num_frames") is not None and group == "videos_kwargs":

@@ -91,8 +91,6 @@ def check_training(
     if mix is None:
         check_files(recipe, samples)
     rows, first = _rows(mix, samples, arguments.args.per_device_train_batch_size)
-    if not is_planned and not rows:
-        raise RecipeError(f"{recipe.records or recipe.mix} has no samples to train on: it is empty.")
     model, sizes = (None, "the model that was passed") if is_loaded else _model(recipe, design, is_run)
     processor = None if model is None else model.processor
     notes: list[str] = []

@@ -66,17 +66,17 @@ def keep_precision(model: nn.Module) -> None:
             parameter.data = parameter.data.to(torch.float32)
 
 
-def quantized_weights(model: nn.Module) -> list[nn.Parameter]:
+def quantized_weights(model: nn.Module) -> list[torch.Tensor]:
     """The weights of a model that `quantize` stores in 4 bits: those of the linear layers of its language model."""
     layers = (module for module in decoder_of(model).modules() if isinstance(module, nn.Linear))
     return [layer.weight for layer in layers]
 
 
-def saved_bytes(weights: Iterable[nn.Parameter]) -> int:
+def saved_bytes(weights: Iterable[torch.Tensor]) -> int:
     """Bytes that weights take less when they are stored as NF4.
 
     Example:
-        >>> saved_bytes([nn.Parameter(torch.zeros(128, 128))])
+        >>> saved_bytes([torch.zeros(128, 128)])
         57084
     """
     saved = 0

@@ -102,7 +102,8 @@ class SketchedModel:
         Raises:
             RecipeError: a pattern or a name of a module matches nothing.
         """
-        if isinstance(config, ConfigContract) and config.num_prompt_tokens():
+        own = config if isinstance(config, ConfigContract) else None
+        if own is not None and own.num_prompt_tokens():
             # IVA moves the features of long videos off the device, which is not possible without values.
             config.max_frames_on_device = 10**9
         model = sketch_model(config)
