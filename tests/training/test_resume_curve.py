@@ -169,7 +169,7 @@ def test_a_processor_of_another_model_is_refused_before_the_weights_are_read(
     ("fields", "named"),
     [
         ({"quantize": "nf4"}, "quantize: 4-bit weights cannot be trained themselves: add `lora`"),
-        ({"quantize": "nf5", "lora": LORA}, "quantize: There is no preset 'nf5'"),
+        ({"quantize": "nf5", "lora": LORA}, "quantize: there is no 'nf5' to train on: write nf4"),
         ({"quantize": "a100-bf16", "lora": LORA}, "quantize: a100-bf16 is not trained on: write nf4"),
     ],
 )
