@@ -30,8 +30,11 @@ from hf_videollm.synthetic.tiny.linvt import (
 )
 
 FOLDER = Path(hf_videollm.__file__).parent / "assets" / "linvt-tiny"
-TARGET, MAX_SHUFFLED = 0.85, 0.40
-MAX_BYTES = 8_500_000
+# What the checkpoint must reach on 100 held-out questions of each kind.
+TARGETS = {"colour": 0.95, "count": 0.85, "direction": 0.90, "order": 0.85, "shape": 0.95}
+MAX_SHUFFLED = 0.40
+# The weights are less than 6 MB; what stage 2 learned lies beside them.
+MAX_WEIGHTS, MAX_BYTES = 6_000_000, 8_500_000
 
 trained = pytest.mark.skipif(
     not FOLDER.is_dir(), reason="not trained in this copy: python tools/tiny_checkpoints/linvt.py"
@@ -129,6 +132,7 @@ def test_without_order_lasts_only_for_a_time():
 @trained
 def test_size_and_content():
     assert_small_and_whole(FOLDER, MAX_BYTES)
+    assert (FOLDER / "model.safetensors").stat().st_size < MAX_WEIGHTS
 
 
 @trained
@@ -136,7 +140,7 @@ def test_recorded_numbers(recorded):
     assert recorded["split"] == "test"
     assert recorded["questions"] == {"clips": 100 * len(VIDEO_QUESTION_KINDS), "stills": 100 * len(STILL_KINDS)}
     first = recorded["stages"]["stage 1"]
-    assert first["clips"]["direction"] >= TARGET
+    assert all(first["clips"][kind] >= target for kind, target in TARGETS.items()), first["clips"]
     assert first["direction_with_shuffled_frames"] <= MAX_SHUFFLED
     # LinVT alone leaves every answer about an image as it was; so does LoRA when it is switched off.
     assert first["still_answers_changed"] == 0
@@ -166,8 +170,8 @@ def test_answers_a_few_held_out_questions(loaded, tmp_path):
     clips = held_out_clips(tmp_path, per_kind=12, kinds=["direction", "colour"])
     measured = accuracies(answer_questions(*loaded, clips, progress=False))
     # Twelve questions of a kind leave room for chance; the slow test asks them all.
-    assert measured["direction"] >= 0.6, measured
-    assert measured["colour"] >= 0.7, measured
+    assert measured["direction"] >= 0.75, measured
+    assert measured["colour"] >= 0.9, measured
 
 
 @trained
@@ -208,7 +212,7 @@ def test_held_out_questions(loaded, recorded, tmp_path):
     measured = accuracies(answer_questions(*loaded, clips))
     # Other processors round otherwise: an answer or two of a hundred may change.
     assert measured == pytest.approx(recorded["stages"]["stage 1"]["clips"], abs=0.03)
-    assert measured["direction"] >= TARGET
+    assert measured["direction"] >= TARGETS["direction"]
 
 
 @trained
