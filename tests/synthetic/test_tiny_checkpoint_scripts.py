@@ -68,9 +68,10 @@ def test_what_the_scorer_of_linvt_keeps(in_folder: None, tmp_path: Path) -> None
         reverse = tool["kept_shares"](model, processor, clips)
     # Half of all tokens are kept, so the scorer and its opposite together keep each once.
     assert trained[0] + reverse[0] == pytest.approx(1.0, abs=0.02)
-    assert trained[0] > 0.6, "the trained scorer prefers shapes"
-    with tool["untrained_scorer"](model, 0):
-        assert tool["kept_shares"](model, processor, clips) != trained
+    for seed in range(3):
+        with tool["untrained_scorer"](model, seed):
+            untrained = tool["kept_shares"](model, processor, clips)
+        assert trained[0] > untrained[0] + 0.1, "the trained scorer prefers shapes"
     assert tool["kept_shares"](model, processor, clips) == trained
 
 
