@@ -128,6 +128,7 @@ def test_a_wrong_setting_is_one_line(cli: Cli, work: Path, setting: str) -> None
         "arguments.learning_rate=1e-3",
         "arguments.max_steps=-1",
         "arguments.assistant_only_loss=true",
+        "arguments.save_strategy=no",
         "lora={r: '4', target_modules: [q_proj], rank_pattern: {q_proj: 8}}",
         "trainable_layers.vision_tower=1",
         "processor_options.num_frames=2",

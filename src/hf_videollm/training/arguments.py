@@ -30,6 +30,8 @@ DEFAULT_ARGUMENTS: dict[str, Any] = {
     "gradient_checkpointing": False,
     "report_to": "none",
 }
+# Arguments of which one value is "no", which YAML reads as false.
+_STRATEGIES = ("save_strategy", "logging_strategy", "eval_strategy")
 # Arguments that need a device or a cluster, which a plan has not.
 _OF_MACHINE = ("deepspeed", "tf32", "fp16", "bf16_full_eval", "fp16_full_eval")
 
@@ -64,6 +66,7 @@ def training_arguments(recipe: Recipe, mix: TrainingMix | None = None) -> dict[s
         if name in FIXED_ARGUMENTS and value != FIXED_ARGUMENTS[name]
     }
     known, given = argument_types(), rename_checkpointing(recipe.arguments)
+    given = {name: "no" if value is False and name in _STRATEGIES else value for name, value in given.items()}
     if unknown := sorted(set(given) - set(known)):
         raise RecipeError(f"arguments: trl.SFTConfig has no {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
     if clashes:
