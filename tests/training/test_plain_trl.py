@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trl
 from datasets import Dataset
+from packaging.version import Version
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
@@ -69,6 +71,9 @@ def test_no_form_of_rows_gets_past(
         plain(model, processor, BLIND[form], tmp_path, peft_config=lora).train()
 
 
+@pytest.mark.skipif(
+    Version(trl.__version__) < Version("1.16"), reason="TRL 1.10 drops an empty column of images, as any other"
+)
 def test_questions_are_not_learned_in_batches_of_the_collator_of_trl(
     checkpoint: Callable[[str], str], tmp_path: Path
 ) -> None:
