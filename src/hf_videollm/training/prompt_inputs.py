@@ -86,7 +86,9 @@ def token_fields(rows: Sequence[PromptInputs], length: int, num_after: int = 0) 
         length: of the batch.
         num_after: so many positions at the end belong to answers.
     """
-    names = dict.fromkeys(name for row in rows for name in row.tokens)
+    # Beside a row with media, a row without any need not say so.
+    telling = [row for row in rows if row.media] or rows
+    names = dict.fromkeys(name for row in telling for name in row.tokens)
     fields = {}
     for name in names:
         values = torch.zeros(len(rows), length, dtype=torch.long)
