@@ -94,6 +94,24 @@ def write_asset(model: Any, processor: Any, stages: Sequence[str], work: Path, o
     (output / "training_log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def saving(
+    model_class: Any, build: Callable[[], tuple[Any, Any]], stages: Sequence[str]
+) -> Callable[["Options"], None]:
+    """The step of `run_script` that saves the last training checkpoint of a model.
+
+    Args:
+        model_class: its class.
+        build: makes the untrained model and its processor.
+        stages: names of the recipes, in the order of the training.
+    """
+
+    def save(options: Options) -> None:
+        model = model_class.from_pretrained(last_checkpoint(options.work, stages[-1]))
+        write_asset(model, build()[1], stages, options.work, options.output)
+
+    return save
+
+
 def load_checkpoint(folder: Path) -> tuple[Any, Any]:
     """Model and processor of a finished checkpoint, loaded as users load them."""
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder)

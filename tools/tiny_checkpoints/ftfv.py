@@ -18,13 +18,12 @@ from common import (
     ASSETS,
     Options,
     count_parameters,
-    last_checkpoint,
     measurement,
     one_answer,
     provenance,
     run_script,
     run_stages,
-    write_asset,
+    saving,
 )
 from PIL import Image
 
@@ -200,17 +199,11 @@ def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
     )
 
 
-def finish(options: Options) -> None:
-    """Save the last training checkpoint."""
-    model = FtfvForConditionalGeneration.from_pretrained(last_checkpoint(options.work, STAGES[-1]))
-    write_asset(model, build_tiny_ftfv()[1], STAGES, options.work, options.output)
-
-
 if __name__ == "__main__":
     run_script(
         "Train and measure the small FTFV.",
         Options(Path("runs/ftfv"), 9_000, ASSETS / "ftfv-tiny"),
         train,
-        finish,
+        saving(FtfvForConditionalGeneration, build_tiny_ftfv, STAGES),
         measurement(evaluate, describe),
     )

@@ -63,6 +63,7 @@ from hf_videollm.training.caches.features import (
     tower_features,
 )
 from hf_videollm.training.collator import CACHED_FRAMES_KWARGS
+from hf_videollm.training.resume import steps_of
 from hf_videollm.training.sft import load_recipe, make_trainer
 
 # Recipe of each stage -> folder of its videos, their lengths and their number.
@@ -211,7 +212,7 @@ def run_stage(
         trainable = [pattern for pattern in trainable if "adapter" not in pattern]
     recipe = replace(recipe, records=str(records), arguments=arguments, trainable=trainable)
     checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
-    if checkpoint is not None and finished_steps(checkpoint) >= arguments["max_steps"]:
+    if checkpoint is not None and steps_of(checkpoint) >= arguments["max_steps"]:
         return type(model).from_pretrained(checkpoint)
     set_seed(seed)
     trainer = make_trainer(recipe, model, processor)
@@ -221,12 +222,6 @@ def run_stage(
         trainer.train(resume_from_checkpoint=checkpoint)
     print(f"{stage}: step {trainer.state.global_step}, this run took {time.time() - started:.0f} s", flush=True)
     return trainer.model
-
-
-def finished_steps(checkpoint: str) -> int:
-    """Steps after which a training checkpoint was written."""
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    return int(state["global_step"])
 
 
 @torch.no_grad()

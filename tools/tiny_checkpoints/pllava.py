@@ -13,13 +13,12 @@ from common import (
     ASSETS,
     Options,
     count_parameters,
-    last_checkpoint,
     list_recipes,
     measurement,
     provenance,
     run_script,
     run_stages,
-    write_asset,
+    saving,
 )
 
 from hf_videollm import PllavaForConditionalGeneration
@@ -86,18 +85,12 @@ def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
     )
 
 
-def finish(options: Options) -> None:
-    """Save the last training checkpoint."""
-    model = PllavaForConditionalGeneration.from_pretrained(last_checkpoint(options.work, STAGES[-1]))
-    write_asset(model, build_tiny_pllava()[1], STAGES, options.work, options.output)
-
-
 if __name__ == "__main__":
     run_script(
         "Train and measure the default checkpoint of the package.",
         Options(Path("runs/default"), 10_000, ASSETS / "pllava-tiny"),
         train,
-        finish,
+        saving(PllavaForConditionalGeneration, build_tiny_pllava, STAGES),
         measurement(evaluate, describe),
         prints_numbers=True,
     )

@@ -14,14 +14,13 @@ from common import (
     ASSETS,
     Options,
     count_parameters,
-    last_checkpoint,
     list_recipes,
     measurement,
     one_answer,
     provenance,
     run_script,
     run_stages,
-    write_asset,
+    saving,
 )
 
 import hf_videollm
@@ -97,17 +96,11 @@ def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
     )
 
 
-def finish(options: Options) -> None:
-    """Save the last training checkpoint."""
-    model = VideoLlama2ForCausalLM.from_pretrained(last_checkpoint(options.work, STAGES[-1]))
-    write_asset(model, build_tiny_videollama2()[1], STAGES, options.work, options.output)
-
-
 if __name__ == "__main__":
     run_script(
         "Train and measure the small VideoLLaMA2.",
         Options(Path("runs/videollama2"), 9_000, ASSETS / "videollama2-tiny"),
         train,
-        finish,
+        saving(VideoLlama2ForCausalLM, build_tiny_videollama2, STAGES),
         measurement(evaluate, describe),
     )

@@ -14,14 +14,13 @@ from common import (
     ASSETS,
     Options,
     count_parameters,
-    last_checkpoint,
     list_recipes,
     measurement,
     one_answer,
     provenance,
     run_script,
     run_stages,
-    write_asset,
+    saving,
 )
 
 import hf_videollm
@@ -145,17 +144,11 @@ def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
     )
 
 
-def finish(options: Options) -> None:
-    """Save the last training checkpoint."""
-    model = VideoLlama2AVForCausalLM.from_pretrained(last_checkpoint(options.work, STAGES[-1]))
-    write_asset(model, build_tiny_videollama2_av()[1], STAGES, options.work, options.output)
-
-
 if __name__ == "__main__":
     run_script(
         "Train and measure the small VideoLLaMA2-AV.",
         Options(Path("runs/av"), 13_000, ASSETS / "videollama2-av-tiny"),
         train,
-        finish,
+        saving(VideoLlama2AVForCausalLM, build_tiny_videollama2_av, STAGES),
         measurement(evaluate, describe),
     )

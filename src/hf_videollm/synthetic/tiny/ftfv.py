@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPImageProcessor, GenerationConfig
+from transformers import CLIPImageProcessor
 
 from ...models.configuration_ftfv import FtfvConfig
 from ...models.modeling_ftfv import FtfvForConditionalGeneration
@@ -52,7 +52,7 @@ def build_tiny_ftfv(
         adapter_width: width of the cross-attention; heads are 32 wide.
     """
     tokenizer = build_tokenizer()
-    towers, special = tiny_towers(
+    towers, generation = tiny_towers(
         tokenizer, image_size, patch_size, vision_width, vision_layers, text_width, text_layers
     )
     config = FtfvConfig(
@@ -70,7 +70,7 @@ def build_tiny_ftfv(
         torch.manual_seed(seed)
         model = FtfvForConditionalGeneration(config)
         _start_adapter(model.model.connector)
-    model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
+    model.generation_config = generation
     sizes: dict[str, Any] = {"size": {"height": image_size, "width": image_size}, "do_center_crop": False}
     processor = FtfvProcessor(
         image_processor=CLIPImageProcessor(**sizes),

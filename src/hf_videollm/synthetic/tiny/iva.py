@@ -11,7 +11,7 @@ import torch
 from rich.progress import track
 from torch import nn
 from torch.nn import functional as F
-from transformers import CLIPImageProcessor, GenerationConfig
+from transformers import CLIPImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from ...models.configuration_iva import IvaConfig
@@ -70,7 +70,7 @@ def build_tiny_iva(
         adapter_width: width of the adapter.
     """
     tokenizer = build_tokenizer(iva_vocabulary(), ["<image>", "<video>", QUERY_TOKEN])
-    towers, special = tiny_towers(
+    towers, generation = tiny_towers(
         tokenizer, image_size, patch_size, vision_width, vision_layers, text_width, text_layers
     )
     config = IvaConfig(
@@ -96,7 +96,7 @@ def build_tiny_iva(
         model = IvaForConditionalGeneration(config)
         torch.manual_seed(seed)
         _start(model.model, image_size // patch_size)
-    model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
+    model.generation_config = generation
     sizes = square_sizes(image_size)
     processor = IvaProcessor(
         image_processor=CLIPImageProcessor(**sizes),

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import nn
 from transformers import (
     CLIPImageProcessor,
-    GenerationConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -98,7 +97,7 @@ def build_tiny_llava(
         text_layers: layers of the language model.
     """
     tokenizer = build_tokenizer([*vocabulary(), *NEW_WORDS])
-    towers, special = tiny_towers(
+    towers, generation = tiny_towers(
         tokenizer, image_size, patch_size, vision_width, vision_layers, text_width, text_layers
     )
     # The language model shares no weights with other small models. It is narrower, so that all weights with LinVT's are
@@ -115,7 +114,7 @@ def build_tiny_llava(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
+    model.generation_config = generation
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(
             size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}

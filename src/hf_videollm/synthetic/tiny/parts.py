@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from ...models.modeling_pllava import PllavaForConditionalGeneration
 from ...models.modeling_video_llm import VideoLlmForConditionalGeneration
@@ -97,13 +97,13 @@ def tiny_towers(
     vision_layers: int,
     text_width: int,
     text_layers: int,
-) -> tuple[dict[str, Any], dict[str, int]]:
+) -> tuple[dict[str, Any], GenerationConfig]:
     """Configurations of the vision tower (CLIP) and the language model (LLaMA) of all small models.
 
     They are the same, so that a small model can start with the trained weights of another. Heads are 32 wide.
 
     Returns:
-        `vision_config` and `text_config`, and the ids of the special tokens for the generation configuration.
+        `vision_config` and `text_config`, and how the model answers: in few words, without chance.
     """
     special = {
         "pad_token_id": tokenizer.pad_token_id,
@@ -131,7 +131,8 @@ def tiny_towers(
         "tie_word_embeddings": True,
         **special,
     }
-    return {"vision_config": vision_config, "text_config": text_config}, special
+    generation = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
+    return {"vision_config": vision_config, "text_config": text_config}, generation
 
 
 def square_sizes(image_size: int) -> dict[str, Any]:

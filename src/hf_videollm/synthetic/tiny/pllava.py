@@ -4,7 +4,7 @@ The names that the tiny models share come from `parts.py`; programs import them 
 """
 
 import torch
-from transformers import CLIPImageProcessor, GenerationConfig
+from transformers import CLIPImageProcessor
 
 from ...models.configuration_pllava import PllavaConfig
 from ...models.modeling_pllava import PllavaForConditionalGeneration
@@ -50,7 +50,7 @@ def build_tiny_pllava(
         text_layers: layers of the language model.
     """
     tokenizer = build_tokenizer()
-    towers, special = tiny_towers(
+    towers, generation = tiny_towers(
         tokenizer, image_size, patch_size, vision_width, vision_layers, text_width, text_layers
     )
     config = PllavaConfig(
@@ -66,7 +66,7 @@ def build_tiny_pllava(
         torch.manual_seed(seed)
         model = PllavaForConditionalGeneration(config)
     start_with_positions(model.model.vision_tower, image_size // patch_size)
-    model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
+    model.generation_config = generation
     sizes = square_sizes(image_size)
     processor = PllavaProcessor(
         image_processor=CLIPImageProcessor(**sizes),

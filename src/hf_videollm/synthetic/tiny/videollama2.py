@@ -6,7 +6,7 @@ Its vision tower and its language model have the sizes of the small PLLaVA's, wh
 from __future__ import annotations
 
 import torch
-from transformers import CLIPImageProcessor, GenerationConfig
+from transformers import CLIPImageProcessor
 
 from ...models.configuration_videollama2 import VideoLlama2Config
 from ...models.modeling_videollama2 import VideoLlama2ForCausalLM
@@ -43,7 +43,7 @@ def build_tiny_videollama2(
         text_layers: layers of the language model.
     """
     tokenizer = build_tokenizer()
-    towers, special = tiny_towers(
+    towers, generation = tiny_towers(
         tokenizer, image_size, patch_size, vision_width, vision_layers, text_width, text_layers
     )
     config = VideoLlama2Config(
@@ -60,7 +60,7 @@ def build_tiny_videollama2(
         torch.manual_seed(seed)
         model = VideoLlama2ForCausalLM(config)
         start_linear_layers(model, "model.connector.readout")
-    model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
+    model.generation_config = generation
     sizes = square_sizes(image_size)
     processor = VideoLlama2Processor(
         image_processor=CLIPImageProcessor(**sizes),

@@ -6,7 +6,7 @@ Its vision tower and its language model have the sizes of the small PLLaVA's, wh
 from __future__ import annotations
 
 import torch
-from transformers import CLIPImageProcessor, GenerationConfig
+from transformers import CLIPImageProcessor
 
 from ...models.configuration_videollama2_av import VideoLlama2AVConfig
 from ...models.feature_extraction_beats import BeatsFeatureExtractor
@@ -66,7 +66,7 @@ def build_tiny_videollama2_av(
     words = av_vocabulary()
     placeholders = ["<image>", "<video>", "<audio>"]
     tokenizer = build_tokenizer(words, placeholders)
-    towers, special = tiny_towers(
+    towers, generation = tiny_towers(
         tokenizer, image_size, patch_size, vision_width, vision_layers, text_width, text_layers
     )
     config = VideoLlama2AVConfig(
@@ -98,7 +98,7 @@ def build_tiny_videollama2_av(
         torch.manual_seed(seed)
         model = VideoLlama2AVForCausalLM(config)
         start_linear_layers(model, "model.audio_projector", "model.connector.readout")
-    model.generation_config = GenerationConfig(max_new_tokens=8, do_sample=False, **special)
+    model.generation_config = generation
     sizes = square_sizes(image_size)
     processor = VideoLlama2AVProcessor(
         image_processor=CLIPImageProcessor(**sizes),
