@@ -9,11 +9,11 @@ from typing import Any
 from ..data.media_cache.setting import cache_options
 from ..data.records import VideoQARecord, drop_none
 from ..models.errors import MediaError, one_line
-from ..models.video_llm_checked_processor import CheckedProcessor
 from .arguments import PlannedArguments, checked_arguments, training_arguments
 from .caches.broken import FAULTS_OF_SETUP
 from .collator import VideoDataCollator
 from .folders import check_folder
+from .hearing import hears
 from .mixed import TrainingMix, check_whole_clips, is_without_data, needs_records, open_mix
 from .paper_mixes import check_fractions
 from .paper_sizes import paper_config
@@ -96,9 +96,7 @@ def check_training(
     notes: list[str] = []
     batches: list[Any] = []
     if processor is not None:
-        if mix is not None:
-            mix.check_hearing(hears(processor), type(processor).__name__)
-        check_sound(recipe, processor)
+        check_sound(recipe, mix, processor)
         first, batches = _batches(recipe, processor, first, mix is not None, notes)
     return CheckedTraining(
         arguments=arguments,
@@ -139,17 +137,14 @@ def check_settings(recipe: Recipe) -> None:
     check_folder("arguments: output_dir", recipe.arguments.get("output_dir", "trainer_output"))
 
 
-def hears(processor: Any) -> bool:
-    """Whether a processor takes sounds."""
-    return isinstance(processor, CheckedProcessor) and processor.takes_audio
-
-
-def check_sound(recipe: Recipe, processor: Any) -> None:
-    """Refuse `sound_only` for a model that cannot hear.
+def check_sound(recipe: Recipe, mix: TrainingMix | None, processor: Any) -> None:
+    """Refuse sounds for a model that cannot hear: `use_audio` of a mix, and `sound_only`.
 
     Raises:
-        RecipeError: the recipe asks for it.
+        RecipeError: the recipe or its mix asks for them.
     """
+    if mix is not None:
+        mix.check_hearing(processor)
     if recipe.sound_only and not hears(processor):
         raise RecipeError(f"sound_only: {type(processor).__name__} cannot hear; use a design with an audio tower.")
 

@@ -226,7 +226,10 @@ class VideoDataCollator:
 
         Repeated placeholders are written once with their number, e.g. `<video>*288`.
         """
-        batch = self([row])
+        return self.describe_batch(self([row]))
+
+    def describe_batch(self, batch: Mapping[str, Any]) -> str:
+        """As `describe`, of a batch of one row."""
         words = self.processor.tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist())
         learned = (batch["labels"][0] != IGNORE_INDEX).tolist()
         parts = []

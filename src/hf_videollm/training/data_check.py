@@ -186,14 +186,10 @@ def refuse_unheard(mix: Mix, processor: Any) -> None:
     Raises:
         MixError: a source asks for it.
     """
-    from ..models.video_llm_checked_processor import CheckedProcessor
+    from .hearing import unheard
 
-    heard = next((spec.source for spec in mix.sources if spec.use_audio), None)
-    if heard is not None and not (isinstance(processor, CheckedProcessor) and processor.takes_audio):
-        raise MixError(
-            f"{mix.path}: {heard} has use_audio: true, but {type(processor).__name__} cannot hear: leave it out, or "
-            "use a design with an audio tower."
-        )
+    if (fault := unheard(mix, processor)) is not None:
+        raise MixError(fault)
 
 
 def _collator(model: str) -> Any:

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..known_models import find_model
 from ..models.media_dataset_columns import without_decoding
 from ..models.video_llm_checkpoint import freeze_unused_parameters
-from ..training_outputs import BaseModel
 from .collator import IGNORE_INDEX, VideoDataCollator
-from .given_model import model_and_processor
+from .given_model import found_model, model_and_processor
 from .loading import load_for_training
 from .preference_rows import row_pair
 from .reference_model import reference_model
@@ -147,14 +144,13 @@ def make_dpo_trainer(
     check_arguments(args, FIXED, REFUSED, "dpo_config")
     # Trainers of old releases of TRL add a LoRA, and draw its weights, before they set the seed.
     set_seed(args.seed)
-    source = find_model(model) if isinstance(model, str | Path) else None
-    base = None if source is None else BaseModel.of(source, seed=args.seed)
-    model, processor = model_and_processor(model if source is None else source, processor, args.seed)
+    source, base = found_model(model, args.seed)
+    model, processor = model_and_processor(source, processor, args.seed)
     if kwargs.get("ref_model") is not None:
         kwargs["ref_model"] = reference_model(kwargs["ref_model"], model, processor)
     elif kwargs.get("peft_config") is None and not _has_lora(model):
         # TRL would load the checkpoint again, which the model may no longer be equal to, or not come from.
-        kwargs["ref_model"] = copy.deepcopy(model) if source is None else load_for_training(source)[0]
+        kwargs["ref_model"] = copy.deepcopy(model) if base is None else load_for_training(source)[0]
     options = {"pad_to_multiple_of": args.pad_to_multiple_of} if args.pad_to_multiple_of else {}
     collator = VideoDataCollator(
         processor, max_length=max_length, processor_kwargs={**options, **(processor_kwargs or {})}

@@ -6,10 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from ..base_loading import config_for_training, processor_for_training
+from ..known_models import find_model
 from ..pair_check import check_pair
+from ..training_outputs import BaseModel
 from .loading import load_for_training
 
-__all__ = ["model_and_processor", "processor_before_loading"]
+__all__ = ["found_model", "model_and_processor", "processor_before_loading"]
+
+
+def found_model(model: Any, seed: int) -> tuple[Any, BaseModel | None]:
+    """What the makers of trainers were given: a named checkpoint with its record, or a model as it is.
+
+    Args:
+        model: the model; or a folder, Hub id or bundled name.
+        seed: of the training, for the record.
+
+    Raises:
+        FileNotFoundError: there is no model of the given name.
+    """
+    if not isinstance(model, str | Path):
+        return model, None
+    source = find_model(model)
+    return source, BaseModel.of(source, seed=seed)
 
 
 def model_and_processor(model: Any, processor: Any, seed: int) -> tuple[Any, Any]:

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..known_models import find_model
 from ..models.media_dataset_columns import without_decoding
 from ..models.video_llm_checkpoint import freeze_unused_parameters
-from ..training_outputs import BaseModel
 from .collator import VideoDataCollator
-from .given_model import model_and_processor
+from .given_model import found_model, model_and_processor
 from .row_numbers import named_datasets
 from .run_logger import run_logger
 from .sharding import shard_by_layers
@@ -121,9 +118,8 @@ def make_grpo_trainer(
     args = args or grpo_config()
     check_arguments(args, FIXED, REFUSED, "grpo_config")
     set_seed(args.seed)
-    source = find_model(model) if isinstance(model, str | Path) else None
-    base = None if source is None else BaseModel.of(source, seed=args.seed)
-    model, processor = model_and_processor(model if source is None else source, processor, args.seed)
+    source, base = found_model(model, args.seed)
+    model, processor = model_and_processor(source, processor, args.seed)
     if args.beta and kwargs.get("peft_config") is None and not model.config.name_or_path:
         raise ValueError(
             f"beta={args.beta} compares with a reference model, which TRL loads from the checkpoint of the model, but "

@@ -14,6 +14,7 @@ from ..data.bad_media import BadFile, BadMediaLog
 from ..data.mix_plan import PreparedMix, prepare_mix
 from ..data.record import meta_of
 from ..data.records import VideoQARecord, drop_none
+from .hearing import unheard
 from .paper_mixes import is_paper_mix, load_recipe_mix
 from .recipe import Recipe, RecipeError
 
@@ -82,18 +83,14 @@ class TrainingMix:
             )
         return {**given, strategy: SEQUENTIAL}
 
-    def check_hearing(self, hears: bool, name: str) -> None:
+    def check_hearing(self, processor: Any) -> None:
         """Refuse `use_audio: true` for a model that cannot hear.
 
         Raises:
             RecipeError: a source asks for it.
         """
-        heard = next((spec.source for spec in self.prepared.mix.sources if spec.use_audio), None)
-        if heard is not None and not hears:
-            raise RecipeError(
-                f"{self.prepared.mix.path}: {heard} has use_audio: true, but {name} cannot hear: leave it out, or use "
-                "a design with an audio tower."
-            )
+        if (fault := unheard(self.prepared.mix, processor)) is not None:
+            raise RecipeError(fault)
 
     def log(self, ids: Collection[str], output: str | os.PathLike[str]) -> BadMediaLog:
         """What is known about bad media, and the file into which the training writes what it finds.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,8 +10,9 @@ from ..models.video_llm_checked_processor import CheckedProcessor
 from ..models.video_llm_checkpoint import freeze_unused_parameters
 from ..models.video_llm_generation_options import GENERATE_OPTIONS
 from ..models.video_llm_option_names import refuse_unknown
+from .recipe_errors import is_number
 from .recipe_settings import as_number
-from .trainable import compiled
+from .trainable import check_rate_patterns, compiled
 
 __all__ = ["check_generate", "check_patterns", "check_processor_kwargs", "check_rates"]
 
@@ -29,8 +29,7 @@ def check_rates(rates: Mapping[str, Any] | None) -> dict[str, float]:
     for pattern, given in (rates or {}).items():
         compiled(pattern, "learning_rates")
         rate = as_number(given)
-        is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
-        if not is_number or not math.isfinite(rate) or rate < 0:
+        if not is_number(rate) or not math.isfinite(rate) or rate < 0:
             raise ValueError(f"learning_rates: the rate of {pattern!r} must be a number, 0 or more, not {given!r}.")
         checked[pattern] = float(rate)
     return checked
@@ -46,12 +45,7 @@ def check_patterns(patterns: Iterable[str], source: str) -> None:
 
     model = sketch_model(config_for_training(source))
     freeze_unused_parameters(model)
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    for pattern in patterns:
-        if not any(re.search(pattern, name) for name in names):
-            raise ValueError(
-                f"learning_rates: the pattern {pattern!r} matches no parameter that is trained, such as {names[0]!r}."
-            )
+    check_rate_patterns(patterns, model)
 
 
 def check_generate(options: Mapping[str, Any], processor: Any) -> None:

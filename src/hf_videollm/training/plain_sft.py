@@ -7,23 +7,21 @@ trainer.train()
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.bad_media import BadMediaLog
 from ..data.media_cache.setting import open_cache
-from ..known_models import find_model
 from ..models.video_llm_checkpoint import freeze_unused_parameters
 from ..models.video_llm_option_names import refuse_unknown
-from ..training_outputs import BaseModel
 from .collator import VideoDataCollator
-from .given_model import model_and_processor, processor_before_loading
+from .given_model import found_model, model_and_processor, processor_before_loading
 from .mixed import BAD_MEDIA
 from .option_checks import check_generate, check_patterns, check_processor_kwargs, check_rates
 from .recipe_settings import number_arguments
 from .row_checks import check_eval_rows, check_max_bad, check_rows
-from .run_record import RunRecord
+from .run_logger import run_logger
 from .trl_arguments import Refused, make_arguments, refuse_max_length, types_of
 
 if TYPE_CHECKING:
@@ -143,7 +141,6 @@ def make_trainer(
     from trl import SFTTrainer
 
     from .mix_reporter import BadMediaReporter
-    from .run_callbacks import RunLogger
     from .skipping import SkippingCollator
     from .trainer import PartwiseSFTTrainer
 
@@ -160,11 +157,9 @@ def make_trainer(
     _check_arguments(args)
     cache, max_bad = open_cache(frame_cache), check_max_bad(max_bad)
     learning_rates = check_rates(learning_rates)
-    if isinstance(model, str | Path):
-        model = find_model(model)
     # TRL 1.10 adds a LoRA, and draws its weights, before the trainer sets the seed.
     set_seed(args.seed)
-    base = BaseModel.of(str(model), seed=args.seed) if isinstance(model, str | Path) else None
+    model, base = found_model(model, args.seed)
     reader = processor_before_loading(model, processor)
     collator = VideoDataCollator(reader, cache=cache, max_length=max_length, processor_kwargs=processor_kwargs)
     check_processor_kwargs(reader, processor_kwargs)
@@ -176,14 +171,13 @@ def make_trainer(
     checked = check_rows(train_dataset, collator, "train_dataset", max_bad, show_bar=show_bar)
     eval_dataset = check_eval_rows(eval_dataset, collator, max_bad, must_end=bool(generate), show_bar=show_bar)
     model, collator.processor = model_and_processor(model, processor, args.seed)
-    rows = {"rows": len(checked.rows)} if isinstance(checked.rows, Sized) else {}
     reporters: list[Any] = []
     train_collator = None
     if checked.key is not None:
         log = BadMediaLog(Path(str(args.output_dir)) / BAD_MEDIA, checked.total, max_bad, checked.missing)
         train_collator = SkippingCollator(collator, checked.rows, log, key=checked.key)
         reporters = [BadMediaReporter(log)]
-    kwargs["callbacks"] = [*reporters, RunLogger(RunRecord(None, base, rows)), *(kwargs.get("callbacks") or ())]
+    kwargs["callbacks"] = [*reporters, run_logger("make_trainer", base, checked.rows), *(kwargs.get("callbacks") or ())]
     trainer = PartwiseSFTTrainer(
         learning_rates=learning_rates,
         generate=dict(generate) if isinstance(generate, Mapping) else ({} if generate else None),

@@ -28,7 +28,7 @@ from .precision import autocast_of, to_float32
 from .quantized import saved_bytes
 from .recipe import LOSS, Recipe
 from .recipe_augment import read_augment
-from .sketch import plain_name
+from .trainable import plain_name
 
 __all__ = ["PartCount", "TrainingPlan", "count_steps", "part_counts", "plan_training"]
 
@@ -124,9 +124,9 @@ def plan_training(recipe: Recipe, design: str | None = None) -> TrainingPlan:
     media = str((recipe.expected or {}).get("media", "video"))
     notes = list(checked.notes)
     if checked.batches:
-        collator = VideoDataCollator(checked.processor, vary=recipe.vary, processor_kwargs=recipe.processor_options)
+        collator = VideoDataCollator(checked.processor)
         batches: list[Mapping[str, Any]] = checked.batches
-        sample = "\n".join(collator.describe(row) for row in checked.first)
+        sample = "\n".join(map(collator.describe_batch, checked.batches))
         tokens, tokens_from = [batch["input_ids"].shape[1] for batch in batches], f"{len(batches)} samples of the data"
         batch = batches[tokens.index(max(tokens))]
     else:

@@ -18,6 +18,7 @@ from ..data.bad_media import BadFile, check_share, summary
 from ..models.errors import MediaNotFound
 from ..models.media_dataset_columns import without_decoding
 from .collator import VideoDataCollator
+from .recipe_errors import is_number
 
 __all__ = ["MAX_BAD", "CheckedRows", "check_eval_rows", "check_max_bad", "check_rows", "missing_file"]
 
@@ -54,7 +55,7 @@ def check_max_bad(max_bad: Any) -> float:
     Raises:
         ValueError: it is no share.
     """
-    if isinstance(max_bad, bool) or not isinstance(max_bad, int | float) or not 0 <= max_bad <= 1:
+    if not is_number(max_bad) or not 0 <= max_bad <= 1:
         raise ValueError(f"max_bad must be a share of the rows from 0 to 1, not {max_bad!r}: 0 stops at the first one.")
     return float(max_bad)
 

@@ -55,14 +55,14 @@ class RunRecord:
         recipe: the recipe; `None` for a trainer that a script made without one.
         base: the model that the training begins with, if it was loaded from a folder or the Hub.
         data: what is trained on, with digests.
-        made_by: the command or function that trains; by default that of supervised fine-tuning.
+        made_by: the command or function that trains; by default that of recipes.
     """
 
     def __init__(
-        self, recipe: Recipe | None, base: BaseModel | None, data: Mapping[str, Any], made_by: str | None = None
+        self, recipe: Recipe | None, base: BaseModel | None, data: Mapping[str, Any], made_by: str = COMMAND
     ) -> None:
         self.recipe, self.base, self.data = recipe, base, dict(data)
-        self.made_by = made_by or ("hf_videollm.make_trainer" if recipe is None else COMMAND)
+        self.made_by = made_by
 
     def begin(self, folder: Path, args: Any, model: Any, first_step: int, max_steps: int) -> None:
         """Write the record of a session that begins now.

@@ -26,9 +26,10 @@ from .augmenting import Augmenter
 from .caches.broken import OnBroken
 from .caches.frames import FrameCache, StillFrames
 from .caches.sounds import AudioCache
-from .checks import check_sound, check_training, hears
+from .checks import check_sound, check_training
 from .collator import VideoDataCollator
 from .epoch_order import EpochOrder
+from .hearing import hears
 from .learned_parts import lora_of, trained_patterns
 from .loading import load_for_training
 from .mixed import TrainingMix, needs_records, whole_records
@@ -100,9 +101,7 @@ def make_trainer(recipe: Recipe, model: Any = None, processor: Any = None) -> SF
         _check_given(recipe, model, processor)
         thaw(model)
     check_options(recipe, processor)
-    if mix is not None:
-        mix.check_hearing(hears(processor), type(processor).__name__)
-    check_sound(recipe, processor)
+    check_sound(recipe, mix, processor)
     trained = trained_patterns(recipe, model)
     if trained is not None and recipe.lora is None:
         freeze_all_but(model, trained)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,12 @@ from .learned_parts import lora_of, trained_patterns
 from .lora_options import check_patterns_match
 from .quantized import quantized_weights
 from .recipe import Recipe, RecipeError
-from .trainable import compiled, freeze_all_but
+from .trainable import check_rate_patterns, freeze_all_but
 
 __all__ = [
     "SketchedModel",
     "check_options",
     "config_for_training",
-    "plain_name",
     "prepare_sketch",
     "processor_for_training",
     "processor_of_design",
@@ -69,13 +67,9 @@ def prepare_sketch(recipe: Recipe, model: Any) -> Any:
         adapted = [name.partition(".lora_A.")[0] for name, _ in model.named_parameters() if ".lora_A." in name]
         check_patterns_match(recipe.lora or {}, adapted)
     freeze_unused_parameters(model)
-    trained = [plain_name(name) for name, value in model.named_parameters() if value.requires_grad]
-    if not trained:
+    if not any(value.requires_grad for value in model.parameters()):
         raise RecipeError("Nothing is trained: name parts in `trainable`, or leave it out to train all.")
-    for pattern in recipe.learning_rates or {}:
-        expression = compiled(pattern, "learning_rates")
-        if not any(expression.search(name) for name in trained):
-            raise RecipeError(f"learning_rates: the pattern {pattern!r} matches no parameter that is trained.")
+    check_rate_patterns(recipe.learning_rates or {}, model)
     return model
 
 
@@ -161,8 +155,3 @@ def processor_of_design(design: str) -> Any:
     # The small checkpoint of VideoLLaMA2 is one that hears, too.
     own = [name for name in there if name.startswith(design.replace("_", "-"))]
     return AutoProcessor.from_pretrained(there[own[0]], **TRUST) if own else None
-
-
-def plain_name(name: str) -> str:
-    """Name of a parameter without what PEFT writes into it for parts that it trains as a whole."""
-    return re.sub(r"\.modules_to_save\.[^.]+\.", ".", name)

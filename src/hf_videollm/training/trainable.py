@@ -82,6 +82,25 @@ def compiled(pattern: Any, field: str) -> re.Pattern[str]:
         ) from None
 
 
+def plain_name(name: str) -> str:
+    """Name of a parameter without what PEFT writes into it for parts that it trains as a whole."""
+    return re.sub(r"\.modules_to_save\.[^.]+\.", ".", name)
+
+
+def check_rate_patterns(patterns: Iterable[str], model: nn.Module) -> None:
+    """Refuse patterns of `learning_rates` without a parameter.
+
+    Raises:
+        RecipeError: a pattern is no regular expression, or matches nothing that is trained.
+    """
+    trained = [plain_name(name) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for pattern in patterns:
+        expression = compiled(pattern, "learning_rates")
+        if not any(expression.search(name) for name in trained):
+            example = f", such as {trained[0]!r}" if trained else ""
+            raise RecipeError(f"learning_rates: the pattern {pattern!r} matches no parameter that is trained{example}.")
+
+
 def last_layers(model: nn.Module, part: str, number: int) -> list[str]:
     """Patterns of the parameters in the last layers of a part of the model.
 
@@ -161,4 +180,14 @@ def whole_modules(model: nn.Module, patterns: Iterable[str], lora: Any) -> list[
     return modules
 
 
-__all__ = ["RecipeError", "compiled", "freeze_all_but", "last_layers", "matched_parameters", "thaw", "whole_modules"]
+__all__ = [
+    "RecipeError",
+    "check_rate_patterns",
+    "compiled",
+    "freeze_all_but",
+    "last_layers",
+    "matched_parameters",
+    "plain_name",
+    "thaw",
+    "whole_modules",
+]

@@ -21,6 +21,7 @@ from .precision import Float32Mixin
 from .recipe_contrastive import Contrastive
 from .saving import SavingMixin
 from .sharding import shard_by_layers
+from .trainable import check_rate_patterns, plain_name
 
 __all__ = ["PartwiseSFTTrainer", "learning_rate_of", "plain_name"]
 
@@ -65,10 +66,7 @@ class PartwiseSFTTrainer(SavingMixin, Float32Mixin, SFTTrainer):
         # Whether a run was resumed after its last step, so that nothing was trained.
         self.had_finished = False
         self.learning_rates = dict(learning_rates or {})
-        trainable = [plain_name(name) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
-        for pattern in self.learning_rates:
-            if not any(re.search(pattern, name) for name in trainable):
-                raise ValueError(f"learning_rates: the pattern {pattern!r} matches no parameter that is trained.")
+        check_rate_patterns(self.learning_rates, self.model)
 
     def get_train_dataloader(self) -> Any:
         """As in transformers, with the collator of the training."""
@@ -176,11 +174,6 @@ class PartwiseSFTTrainer(SavingMixin, Float32Mixin, SFTTrainer):
         if self.compute_answer_metrics is not None:
             metrics.update(self.compute_answer_metrics(EvalPrediction(predictions=answers, label_ids=references)))
         return metrics
-
-
-def plain_name(name: str) -> str:
-    """Name of a parameter without what PEFT writes into it for parts that it trains as a whole."""
-    return re.sub(r"\.modules_to_save\.[^.]+\.", ".", name)
 
 
 def learning_rate_of(name: str, learning_rates: Mapping[str, float], rest: float) -> float:
