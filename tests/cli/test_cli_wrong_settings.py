@@ -117,6 +117,8 @@ def test_a_wrong_setting_is_one_line(cli: Cli, work: Path, setting: str) -> None
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert re.search(WRONG[setting], err), err
+    # The line names the file that is to be mended.
+    assert re.search(r"\w\.(yaml|jsonl|mp4|json)\b", err), err
     assert cli("train", "recipe.yaml", "--set", setting) == (code, out, err)
     assert sorted(work.iterdir()) == files
 

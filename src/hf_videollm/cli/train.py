@@ -64,6 +64,7 @@ def train(
     """
     # No parameter of this command has the name of a recipe's field. Errors name the fields of recipes, and `errors.py`
     # would replace a field with the same name as a parameter by the option.
+    from ..training.recipe_errors import named_in_errors
     from ..training.resume_check import check_resumption
     from ..training.sft import load_recipe, run_sft
 
@@ -82,12 +83,14 @@ def train(
     chosen = replace(chosen, model_options=options, arguments=arguments)
     _note_other_design(recipe, chosen.model)
     if dry_run:
-        if resume:
-            check_resumption(chosen)
-        _show_plan(chosen, design_of_recipe(recipe), as_json)
+        with named_in_errors(recipe):
+            if resume:
+                check_resumption(chosen)
+            _show_plan(chosen, design_of_recipe(recipe), as_json)
         return
     # The trainer prints its log lines on stdout, which must hold only the JSON.
     with (
+        named_in_errors(recipe),
         contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
         hidden_bars_of_datasets(),
     ):

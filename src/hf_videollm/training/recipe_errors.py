@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..models.video_llm_option_names import did_you_mean
 
-__all__ = ["RecipeError", "is_number", "refuse_unknown"]
+__all__ = ["RecipeError", "is_number", "named_in_errors", "refuse_unknown"]
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message names the file and the field."""
+
+
+@contextmanager
+def named_in_errors(recipe: str) -> Iterator[None]:
+    """Inside this context, every `RecipeError` begins with the file or the name of the recipe.
+
+    The fields are checked by functions that know neither.
+
+    Example:
+        >>> with named_in_errors("my.yaml"):
+        ...     raise RecipeError("lora.r must be at least 1, not 0.")
+        Traceback (most recent call last):
+        ...
+        hf_videollm.training.recipe_errors.RecipeError: my.yaml: lora.r must be at least 1, not 0.
+    """
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"{recipe}: {error}") from error
 
 
 def is_number(value: Any) -> bool:
