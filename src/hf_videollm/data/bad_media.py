@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .missing_media import missing_file
 from .parsed_files import DataError
 
 __all__ = ["BadFile", "BadMediaLog", "TooManyBadMediaError", "check_share", "missing_files", "summary"]
@@ -53,7 +54,7 @@ def missing_files(table: Any, rows: Sequence[int]) -> dict[int, BadFile]:
     for row, facts in zip(rows, chosen, strict=True):
         for path in facts["files"]:
             if path not in there:
-                there[path] = os.path.exists(path)
+                there[path] = missing_file(path) is None
             if not there[path]:
                 found[row] = BadFile(facts["id"], path, "missing")
                 break

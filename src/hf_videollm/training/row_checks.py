@@ -7,20 +7,19 @@ first, because nobody knows how long it takes to read the others.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from ..data.bad_media import BadFile, check_share, summary
+from ..data.missing_media import missing_file
 from ..models.errors import MediaNotFound
 from ..models.media_dataset_columns import without_decoding
 from .collator import VideoDataCollator
 from .recipe_errors import is_number
 
-__all__ = ["MAX_BAD", "CheckedRows", "check_eval_rows", "check_max_bad", "check_rows", "missing_file"]
+__all__ = ["MAX_BAD", "CheckedRows", "check_eval_rows", "check_max_bad", "check_rows"]
 
 logger = logging.getLogger(__name__)
 # Largest share of rows with missing or broken media, as in mixes.
@@ -138,21 +137,6 @@ def check_eval_rows(
             for name, rows in dataset.items()
         }
     return check_rows(dataset, collator, "eval_dataset", max_bad, **options).rows
-
-
-def missing_file(source: Any) -> str | None:
-    """The first file or folder of a medium that does not exist; None if there is none, or nobody can tell."""
-    if isinstance(source, Mapping):
-        return None if source.get("bytes") is not None else missing_file(source.get("path"))
-    if isinstance(source, list | tuple):
-        return next((path for part in source if (path := missing_file(part)) is not None), None)
-    if isinstance(source, Path):
-        return None if source.exists() else str(source)
-    if not isinstance(source, str) or source.startswith("data:"):
-        return None
-    if source.startswith("file://"):
-        return None if os.path.exists(unquote(urlsplit(source).path)) else source
-    return None if "://" in source or os.path.exists(os.path.expanduser(source)) else source
 
 
 def _check_row(row: Any, collator: VideoDataCollator, name: str, must_end: bool) -> str | None:

@@ -1,12 +1,12 @@
 """Chooses the records that a recipe trains on, and decides which of their questions make one sample."""
 
-import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from ..data.missing_media import missing_file
 from ..data.records import ContentBlock, Message, VideoQARecord, read_jsonl
 from .recipe import Recipe, RecipeError
 
@@ -72,9 +72,9 @@ def check_files(recipe: Recipe, records: Iterable[VideoQARecord]) -> None:
         for message in record.messages:
             for block in message["content"]:
                 path = block.get("path")
-                if path is None or path in there or "://" in path:
+                if path is None or path in there:
                     continue
-                there[path] = os.path.exists(path)
+                there[path] = missing_file(path) is None
                 if not there[path] and first is None:
                     first = (record.id, path)
     if first is not None:
