@@ -134,3 +134,27 @@ def test_the_reference_of_dpo_computes_as_the_model_does(half: Path, clips: list
     trainer.train()
     # Both agree before the first step, whose loss is that of a margin of 0.
     assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_grpo_trains_a_half_precision_checkpoint_to_its_end(half: Path, clips: list[str], tmp_path: Path) -> None:
+    asked = [{"type": "video", "path": clips[0]}, {"type": "text", "text": "What is it?"}]
+    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": asked}]}] * 2)
+    options = {"use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 4, "num_generations": 4}
+    args = hf_videollm.grpo_config(
+        output_dir=str(tmp_path), max_steps=2, max_completion_length=3, temperature=5.0, learning_rate=RATE, **options
+    )
+
+    def reward(completions: Any, **_: Any) -> list[float]:
+        return [float(number) for number in range(len(completions))]
+
+    trainer: Any = hf_videollm.make_grpo_trainer(str(half), rows, reward, args=args)
+    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    assert {value.dtype for value in before.values()} == {torch.float32}
+    trainer.train()
+    assert trainer.state.global_step == 2
+    name, weight = next((name, value) for name, value in trainer.model.named_parameters() if "connector" in name)
+    assert (weight != before[name]).float().mean() > 0.9
+    # The control: in bfloat16, most steps of this size are rounded away.
+    assert (weight.to(HALF) != before[name].to(HALF)).float().mean() < 0.2
+    trainer.save_model()
+    assert trained_and_others(tmp_path) == ({HALF}, {HALF})
