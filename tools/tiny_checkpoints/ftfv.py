@@ -52,8 +52,10 @@ Made by `python tools/tiny_checkpoints/ftfv.py` in three stages with TRL's SFTTr
 `hf_videollm/synthetic/recipes` contain steps, learning rates and seeds:
 
 1. `{stages[0]}`: single frames as images, which keep all N = {num_queries} tokens;
-2. `{stages[1]}`: clips of {num_frames} frames, K = N/4 = {kept} tokens a frame, only questions about direction;
-3. `{stages[2]}`: clips with all questions; for each batch, one K of {trained_with} is drawn.
+2. `{stages[1]}`: clips of {num_frames} frames, only questions about direction;
+3. `{stages[2]}`: clips with all questions.
+
+For each batch of clips, one K of {trained_with} is drawn. Afterwards, K is N/4 = {kept} unless a call says otherwise.
 
 Vision tower and language model start with the weights of `pllava-tiny`, which was trained on clips of the same kind,
 and are trained further; the tower is trained in the first stage only. The adapter and the temporal code start from
