@@ -52,10 +52,10 @@ Made by `python tools/tiny_checkpoints/ftfv.py` in three stages with TRL's SFTTr
 `hf_videollm/synthetic/recipes` contain steps, learning rates and seeds:
 
 1. `{stages[0]}`: single frames as images, which keep all N = {num_queries} tokens;
-2. `{stages[1]}`: clips of {num_frames} frames, only questions about direction;
-3. `{stages[2]}`: clips with all questions.
+2. `{stages[1]}`: clips of {num_frames} frames, only questions about direction, one K of {motion_with} for each batch;
+3. `{stages[2]}`: clips with all questions, one K of {trained_with} for each batch.
 
-For each batch of clips, one K of {trained_with} is drawn. Afterwards, K is N/4 = {kept} unless a call says otherwise.
+Afterwards, K is N/4 = {kept} unless a call says otherwise.
 
 Vision tower and language model start with the weights of `pllava-tiny`, which was trained on clips of the same kind,
 and are trained further; the tower is trained in the first stage only. The adapter and the temporal code start from
@@ -143,9 +143,9 @@ def train(options: Options) -> None:
     run_stages(STAGES[1:], model, processor, clips, work)
 
 
-def trained_numbers() -> list[int]:
-    """Numbers of tokens of a frame (K) that the last stage trains with, the largest first."""
-    return list((load_recipe(STAGES[-1]).vary or {})["num_tokens_per_frame"])
+def trained_numbers(stage: str = STAGES[-1]) -> list[int]:
+    """Numbers of tokens of a frame (K) that a stage trains with, the largest first."""
+    return list((load_recipe(stage).vary or {})["num_tokens_per_frame"])
 
 
 def evaluate(model: Any, processor: Any, work: Path, per_kind: int, split: str = "test") -> dict[str, Any]:
@@ -192,6 +192,7 @@ def describe(model: Any, result: dict[str, Any], num_videos: int) -> str:
         parameters=count_parameters(model),
         stages=STAGES,
         kept=result["num_tokens_per_frame"],
+        motion_with=", ".join(map(str, trained_numbers(STAGES[1]))),
         trained_with=", ".join(map(str, trained_numbers())),
         last_seed=num_videos - 1,
         stills=STILLS_PER_CLIP,
