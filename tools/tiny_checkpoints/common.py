@@ -4,7 +4,6 @@ import json
 import platform
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from history import how_it_was_made
 from transformers.trainer_utils import get_last_checkpoint
 
 import hf_videollm
-from hf_videollm.synthetic.check import ClipQuestion
 from hf_videollm.training.sft import load_recipe, run_sft
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -165,17 +163,6 @@ def provenance() -> dict[str, Any]:
 def list_recipes(stages: Sequence[str]) -> str:
     """Names of recipes, for a sentence."""
     return " and ".join(f"`{stage}`" for stage in stages)
-
-
-def one_answer(kind: str, clips: Sequence[ClipQuestion]) -> float:
-    """Share of right answers if the same answer were always given.
-
-    For questions of order, this answer is the shape that the question names first.
-    """
-    asked = [clip.question for clip in clips if clip.question.kind == kind]
-    if kind == "order":
-        return sum(f"first, the {question.answer} or" in question.question for question in asked) / len(asked)
-    return max(Counter(question.answer for question in asked).values()) / len(asked)
 
 
 @dataclass(frozen=True)

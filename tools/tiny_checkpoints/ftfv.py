@@ -19,7 +19,6 @@ from common import (
     Options,
     count_parameters,
     measurement,
-    one_answer,
     provenance,
     run_script,
     run_stages,
@@ -30,7 +29,7 @@ from PIL import Image
 import hf_videollm
 from hf_videollm.data.records import ContentBlock, Message, VideoQARecord, read_jsonl, write_jsonl
 from hf_videollm.models.modeling_ftfv import FtfvForConditionalGeneration
-from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips, one_answer
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.ftfv import build_tiny_ftfv, generate_with
 from hf_videollm.synthetic.tiny.parts import take_over_weights

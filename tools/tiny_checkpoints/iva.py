@@ -28,7 +28,6 @@ from common import (
     count_parameters,
     last_checkpoint,
     load_checkpoint,
-    one_answer,
     provenance,
     stage_folder,
     write_asset,
@@ -40,7 +39,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_videollm.data.records import read_jsonl
 from hf_videollm.models.modeling_iva import IvaForConditionalGeneration
-from hf_videollm.synthetic.check import Answer, ClipQuestion, accuracies, answer_questions
+from hf_videollm.synthetic.check import Answer, ClipQuestion, accuracies, answer_questions, one_answer
 from hf_videollm.synthetic.long import (
     LONG_FRAMES,
     LONG_KINDS,

@@ -22,7 +22,6 @@ from common import (
     count_parameters,
     list_recipes,
     load_checkpoint,
-    one_answer,
     provenance,
     run_script,
     run_stages,
@@ -34,7 +33,7 @@ from transformers import LlavaForConditionalGeneration
 
 import hf_videollm
 from hf_videollm.data.records import read_jsonl
-from hf_videollm.synthetic.check import Answer, ClipQuestion, accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.check import Answer, ClipQuestion, accuracies, answer_questions, held_out_clips, one_answer
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.linvt import (
     bare_image_llm,

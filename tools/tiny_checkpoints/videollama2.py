@@ -16,7 +16,6 @@ from common import (
     count_parameters,
     list_recipes,
     measurement,
-    one_answer,
     provenance,
     run_script,
     run_stages,
@@ -25,7 +24,7 @@ from common import (
 
 import hf_videollm
 from hf_videollm.models.modeling_videollama2 import VideoLlama2ForCausalLM
-from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips, one_answer
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.tiny.parts import take_over_weights
 from hf_videollm.synthetic.tiny.videollama2 import build_tiny_videollama2

@@ -16,7 +16,6 @@ from common import (
     count_parameters,
     list_recipes,
     measurement,
-    one_answer,
     provenance,
     run_script,
     run_stages,
@@ -26,7 +25,7 @@ from common import (
 import hf_videollm
 from hf_videollm.data.records import VideoQARecord, read_jsonl, write_jsonl
 from hf_videollm.models.modeling_videollama2_av import VideoLlama2AVForCausalLM
-from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips
+from hf_videollm.synthetic.check import accuracies, answer_questions, held_out_clips, one_answer
 from hf_videollm.synthetic.clips import generate_dataset
 from hf_videollm.synthetic.scene import QUESTION_KINDS, SOUND_QUESTION_KINDS
 from hf_videollm.synthetic.tiny.parts import take_over_weights

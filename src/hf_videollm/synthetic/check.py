@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.progress import track
 
 from .clips import QA, Scene, held_out_questions, write_scene_mp4
 
-__all__ = ["Answer", "ClipQuestion", "accuracies", "answer_questions", "held_out_clips"]
+__all__ = ["Answer", "ClipQuestion", "accuracies", "answer_questions", "held_out_clips", "one_answer"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,17 @@ def accuracies(answers: Sequence[Answer]) -> dict[str, float]:
     for answer in answers:
         by_kind[answer.clip.question.kind].append(answer.is_right)
     return {kind: sum(right) / len(right) for kind, right in sorted(by_kind.items())}
+
+
+def one_answer(kind: str, clips: Sequence[ClipQuestion]) -> float:
+    """Share of right answers to questions of a kind, if the same answer were always given.
+
+    For questions of order, this answer is the shape that the question names first.
+    """
+    asked = [clip.question for clip in clips if clip.question.kind == kind]
+    if kind == "order":
+        return sum(f"first, the {question.answer} or" in question.question for question in asked) / len(asked)
+    return max(Counter(question.answer for question in asked).values()) / len(asked)
 
 
 def _written(scene: Scene, folder: Path, with_audio: bool) -> Path:
