@@ -81,8 +81,8 @@ def write_asset(model: Any, processor: Any, stages: Sequence[str], work: Path, o
     """Save the checkpoint and, next to it, the log of its training."""
     hf_videollm.save_checkpoint(model, processor, output, overwrite=True)
     if output.is_relative_to(REPOSITORY / "src"):
-        # The package has the code already; copies next to the checkpoint would become outdated. TRAINING.md says where the
-        # weights come from, and model_cards/sources.yaml under which licence they are.
+        # The package has the code already; copies next to the checkpoint would become outdated. TRAINING.md says where
+        # the weights come from, and model_cards/sources.yaml under which licence they are.
         for copy in (*output.glob("*.py"), *output.glob("origin.json")):
             copy.unlink()
     (output / "model.safetensors").chmod(0o644)
