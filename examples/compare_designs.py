@@ -137,7 +137,9 @@ def start(design: str, parts: dict[str, Path], folder: Path) -> tuple[Any, Any]:
         build_checkpoint(design, folder, overwrite=True, num_frames=NUM_FRAMES, **sources, **OPTIONS[design])
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     if design == "videollama2_av":
-        # The clips are short. Sound that is filled up to thirty seconds would not fit into the context.
+        # The clips are short. The paper's eight clips of two seconds of sound, or silence up to thirty seconds, would be
+        # many tokens of nothing.
+        processor.audio_sampling = "contiguous"
         processor.feature_extractor.pad_with_silence = False
     if design == "iva":
         processor.video_processor.fps = IVA_FPS
