@@ -137,8 +137,8 @@ def start(design: str, parts: dict[str, Path], folder: Path) -> tuple[Any, Any]:
         build_checkpoint(design, folder, overwrite=True, num_frames=NUM_FRAMES, **sources, **OPTIONS[design])
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     if design == "videollama2_av":
-        # The clips are short. The paper's eight clips of two seconds of sound, or silence up to thirty seconds, would be
-        # many tokens of nothing.
+        # The clips last two to three seconds. Eight parts of two seconds of sound, as in the paper, or silence up to
+        # thirty seconds would be many tokens without news.
         processor.audio_sampling = "contiguous"
         processor.feature_extractor.pad_with_silence = False
     if design == "iva":
