@@ -18,6 +18,7 @@ from ..models.errors import MediaNotFound
 from ..models.media_dataset_columns import without_decoding
 from .collator import VideoDataCollator
 from .recipe_errors import is_number
+from .row_numbers import numbered_row
 
 __all__ = ["MAX_BAD", "CheckedRows", "check_eval_rows", "check_max_bad", "check_rows"]
 
@@ -93,7 +94,7 @@ def check_rows(
     names: list[str] = []
     found = False
     for number, row in enumerate(_bar(dataset, where, show_bar)):
-        found, name = True, _name_of(row, number, where)
+        found, name = True, numbered_row(where, number, row)
         names.append(str(row.get("id") or "") if isinstance(row, Mapping) else "")
         if (path := _check_row(row, collator, name, must_end)) is not None:
             missing[number] = BadFile(names[-1] or f"row {number}", path, "missing")
@@ -149,11 +150,6 @@ def _check_row(row: Any, collator: VideoDataCollator, name: str, must_end: bool)
         # Of a folder of frames, a part is chosen by what is in it.
         return str(error).partition(": ")[0]
     return missing_file(sources)
-
-
-def _name_of(row: Any, number: int, where: str) -> str:
-    own = row.get("id") if isinstance(row, Mapping) else None
-    return f"{where}, row {number}" if own is None else f"{where}, row {number} (id {own!r})"
 
 
 def _is_read_whole(dataset: Any) -> bool:

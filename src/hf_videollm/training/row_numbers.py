@@ -10,7 +10,7 @@ from ..models.media_dataset_columns import without_decoding
 from .caches.broken import FAULTS_OF_SETUP
 from .collator import row_name
 
-__all__ = ["Made", "name_wrong_row", "named_datasets"]
+__all__ = ["Made", "name_wrong_row", "named_datasets", "numbered_row"]
 
 Made = TypeVar("Made")
 
@@ -31,6 +31,21 @@ def named_datasets(train_dataset: Any, eval_dataset: Any = None) -> dict[str, An
     else:
         others = {"eval_dataset": eval_dataset}
     return {name: rows for name, rows in {"train_dataset": train_dataset, **others}.items() if rows is not None}
+
+
+def numbered_row(where: str, number: int, row: Any) -> str:
+    """The name of a row in errors.
+
+    Args:
+        where: name of its dataset.
+        number: its place there.
+        row: the row, whose id is added if it has one.
+
+    Example:
+        >>> numbered_row("train_dataset", 3, {"id": "a"})
+        "train_dataset, row 3 (id 'a')"
+    """
+    return f"{where}, row {number}{_own_id(row)}"
 
 
 def name_wrong_row(
@@ -75,11 +90,15 @@ def _error_of(make: Callable[[Sequence[Any], Sequence[str]], Any], row: Any, nam
 
 
 def _name(row: Mapping[str, Any], place: int, datasets: Mapping[str, Any]) -> str:
-    own = "" if row.get("id") is None else f" (id {row['id']!r})"
     for name, rows in datasets.items():
         if (number := next(_places(row, rows), None)) is not None:
-            return f"{name}, row {number}{own}"
-    return f"Row {place} of the batch{own}"
+            return numbered_row(name, number, row)
+    return f"Row {place} of the batch{_own_id(row)}"
+
+
+def _own_id(row: Any) -> str:
+    own = row.get("id") if isinstance(row, Mapping) else None
+    return "" if own is None else f" (id {own!r})"
 
 
 def _places(row: Mapping[str, Any], rows: Any) -> Iterator[int]:
