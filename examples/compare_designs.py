@@ -24,7 +24,6 @@ import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from hf_videollm.costs.flops import count_flops
 from hf_videollm.costs.info import describe_checkpoint
 from hf_videollm.costs.presets import find_preset
 from hf_videollm.designs import DESIGNS
+from hf_videollm.evaluation.provenance import package_versions
 from hf_videollm.known_models import find_model
 from hf_videollm.models.video_llm_option_names import did_you_mean
 from hf_videollm.synthetic.check import ClipQuestion, accuracies, answer_questions, held_out_clips, one_answer
@@ -232,8 +232,10 @@ def page(rows: list[Row], clips: list[ClipQuestion], options: argparse.Namespace
         "With the frames of each clip in random order": (kinds, [percentages(row.shuffled) for row in rows]),
         "With another clip than the one that is asked about": (kinds, [percentages(row.other_clip) for row in rows]),
     }
+    trained_by = package_versions(("hf_videollm", "torch", "transformers", "trl"))
+    versions = ", ".join(f"{name} {version}" for name, version in trained_by.items())
     command = f"python examples/compare_designs.py --train {sizes}"
-    lines = ["# Six designs, trained alike", "", f"Written by `{command}` with", f"{versions()}.", "", INTRODUCTION]
+    lines = ["# Six designs, trained alike", "", f"Written by `{command}` with", f"{versions}.", "", INTRODUCTION]
     for title, (head, cells) in tables.items():
         lines += ["", f"## {title}", "", f"| design | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
         lines += [f"| {DESIGNS[row.design].title} | {' | '.join(own)} |" for row, own in zip(rows, cells, strict=True)]
@@ -241,12 +243,6 @@ def page(rows: list[Row], clips: list[ClipQuestion], options: argparse.Namespace
             always = percentages({kind: one_answer(kind, clips) for kind in rows[0].accuracy})
             lines.append(f"| one answer | {' | '.join(always)} |")
     return "\n".join(lines) + "\n"
-
-
-def versions() -> str:
-    """The libraries that trained."""
-    names = ("hf_videollm", "torch", "transformers", "trl")
-    return ", ".join(f"{name} {metadata.version(name)}" for name in names)
 
 
 def train_and_compare(options: argparse.Namespace) -> None:

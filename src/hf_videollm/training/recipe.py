@@ -39,7 +39,6 @@ YAML takes `1e-3` for a text. Numbers in this form are read as numbers where a n
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -51,7 +50,7 @@ from ..data.unique_yaml import load_unique
 from ..models.video_llm_option_names import did_you_mean
 from .recipe_augment import read_augment
 from .recipe_contrastive import read_contrastive
-from .recipe_errors import RecipeError, is_number
+from .recipe_errors import RecipeError, is_number, named_in_errors
 from .recipe_names import find_recipe, recipe_files
 from .recipe_settings import as_number, with_settings
 
@@ -146,13 +145,11 @@ def load_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> R
             cache_options(content["frame_cache"])
         except ValueError as error:
             raise RecipeError(f"{source}: {error}") from None
-    _check_numbers(content, source)
-    _check_expected(content.get("expected") or {}, source)
-    try:
+    with named_in_errors(str(source)):
+        _check_numbers(content)
+        _check_expected(content.get("expected") or {})
         read_contrastive(content.get("contrastive"))
         augment = read_augment(content.get("augment"))
-    except RecipeError as error:
-        raise RecipeError(f"{source}: {error}") from None
     if augment is not None and content.get("frame_cache") is not None:
         raise RecipeError(
             f"{source}: augment draws other frames in each epoch, but frame_cache keeps frames: leave one of them out."
@@ -160,30 +157,30 @@ def load_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> R
     return Recipe(**content)
 
 
-def _check_numbers(content: dict[str, Any], source: Path) -> None:
+def _check_numbers(content: dict[str, Any]) -> None:
     """Turn texts that are numbers into numbers, where numbers belong, and refuse other values there."""
     for name, value in (content.get("learning_rates") or {}).items():
         rate = as_number(value)
         if not is_number(rate) or not 0 <= rate < float("inf"):
-            raise RecipeError(f"{source}: learning_rates.{name} must be a number of at least 0, not {value!r}.")
+            raise RecipeError(f"learning_rates.{name} must be a number of at least 0, not {value!r}.")
         content["learning_rates"][name] = float(rate)
     for name, value in (content.get("trainable_layers") or {}).items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise RecipeError(f"{source}: trainable_layers.{name} must be a number of layers, not {value!r}.")
+            raise RecipeError(f"trainable_layers.{name} must be a number of layers, not {value!r}.")
 
 
-def _check_expected(given: dict[str, Any], source: Path) -> None:
+def _check_expected(given: dict[str, Any]) -> None:
     media, shares = given.get("media", "video"), given.get("rows_of", {})
     known = ("rows", "media", "rows_of")
     if unknown := sorted(set(given) - set(known)):
-        raise RecipeError(f"{source}: expected.{unknown[0]} is unknown: {did_you_mean(unknown[0], known)}")
+        raise RecipeError(f"expected.{unknown[0]} is unknown: {did_you_mean(unknown[0], known)}")
     if not isinstance(shares, dict) or not all(is_number(share) and 0 < share <= 1 for share in shares):
-        raise RecipeError(f"{source}: expected.rows_of must map shares, such as 0.3, to samples, not {shares!r}.")
+        raise RecipeError(f"expected.rows_of must map shares, such as 0.3, to samples, not {shares!r}.")
     for rows in (given.get("rows", 1), *shares.values()):
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
-            raise RecipeError(f"{source}: expected.rows must be a number of samples, not {rows!r}.")
+            raise RecipeError(f"expected.rows must be a number of samples, not {rows!r}.")
     if media not in MODALITIES:
-        raise RecipeError(f"{source}: expected.media is {media!r}: {did_you_mean(media, MODALITIES)}")
+        raise RecipeError(f"expected.media is {media!r}: {did_you_mean(media, MODALITIES)}")
 
 
 __all__ = ["Recipe", "RecipeError", "load_recipe"]
